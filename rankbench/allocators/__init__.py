@@ -1,0 +1,1 @@
+"""Rank allocation methods, one file each, behind one contract (base.py)."""

@@ -1,0 +1,105 @@
+"""AdaLoRA: SVD-form adapter, triplets pruned to a falling budget by smoothed sensitivity times uncertainty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet, Gate
+from rankbench.allocators.base import Allocator, Setting, Step
+from rankbench.allocators.pruning import PruningConfig, decay, prune, start_ranks
+from rankbench.allocators.scores import MeanDeviation, combine, orthogonality, sensitivity, triplets
+from rankbench.registry import register
+
+
+@dataclass
+class Config(PruningConfig):
+    """Settings of AdaLoRA.
+
+    Attributes:
+        compact: remove pruned triplets at the last cut; else zero them after every step to the end (as PEFT does), where
+            their rows still take part in the penalty.
+    """
+
+    compact: bool
+
+
+@register("method", "adalora")
+class AdaLoRA(Allocator):
+    """P diag(lambda) Q with soft orthogonality; every few steps the triplets with the lowest S_i are zeroed:
+
+        S_i = s(lambda_i) + mean_j s(P_ji) + mean_j s(Q_ij),    s(w) = EMA(|w g|) * EMA(||w g| - EMA|)
+    """
+
+    needs = frozenset({"gates", "resize"})
+    source = "Zhang et al. 2023 (arXiv 2303.10512); QingruZhang/AdaLoRA@d10f5eb; peft 0.21"
+    deviations = (
+        "Penalty: mean of un-squared norms over all factors, as released (the paper sums squares).",
+        "Scale: the run's scale rule; the sources use alpha / initial rank throughout.",
+        "Pruned triplets are removed at the last cut (compact=true); PEFT holds them at zero to the end.",
+        "Budget counts parameters unless budget.unit=ranks; the paper counts ranks.",
+        "Ties are broken by site order, so the budget is met exactly; the sources remove all tied triplets.",
+    )
+    summary = "SVD form, pruned by sensitivity x uncertainty"
+    Config = Config
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.starts_at_identity = config.gate_start == 0
+        self.static = config.start_ratio == 1  # nothing to prune: an SVD-form uniform arm
+        self.decay = decay(config, setting, setting.horizon)
+        self.statistics = MeanDeviation(config.beta1, config.beta2)
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, above the target."""
+        return start_ranks(self.config, self.setting)
+
+    def gate(self) -> Gate:
+        """Lambda, trained like the factors."""
+        return Gate(start=self.config.gate_start)
+
+    def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
+        """gamma * R(P, Q)."""
+        if self.config.orthogonality == 0:
+            return None
+        return self.config.orthogonality * orthogonality(adapters.stacks(), "full")
+
+    def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
+        """Statistics from the updated parameters and the clipped gradient of this step; cut where the schedule says."""
+        if self.static:
+            return
+        end, statistics = self.decay.end, self.statistics
+        if step.index > end:
+            if not self.config.compact:
+                adapters.zero({site.name: adapters.live(site.name) for site in adapters.sites}, "hold")
+            return
+        if step.index < end or not statistics.updates:
+            self._observe(adapters)
+        if self.decay.cuts(step.index):
+            scores = triplets(combine("product", statistics.mean, statistics.deviation))
+            prune(adapters, scores, self.setting.budget.costs, self.decay.total(step.index), "prune")
+        if step.index == end:
+            statistics.clear()
+            if self.config.compact:
+                adapters.compact("compact")
+
+    @torch.no_grad()
+    def _observe(self, adapters: AdapterSet) -> None:
+        weights = [tensor for stack in adapters.stacks(lambda p: p.detach()) for tensor in stack.tensors()]
+        gradients = [tensor for stack in adapters.stacks(lambda p: p.grad) for tensor in stack.tensors()]
+        self.statistics.update([sensitivity(w, g) for w, g in zip(weights, gradients, strict=True)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moving statistics."""
+        return self.statistics.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The moving statistics."""
+        self.statistics.load_state_dict(state)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Updates of the statistics so far."""
+        return {"score_updates": float(self.statistics.updates)}

@@ -1,0 +1,140 @@
+"""The contract of a rank allocation method.
+
+An allocator decides; the adapter acts; the trainer times. It sees sites, never parameter names, and never the trainer,
+the task or another method's settings.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet, Gate, Site
+from rankbench.budget import Budget
+
+
+class Probe(Protocol):
+    """Passes of a method's own through the model, metered and without side effects (mode, gradients, random state)."""
+
+    def batches(self, count: int) -> Sequence[Any]:
+        """The next `count` mini-batches of the calibration stream (train split, the run's batch size)."""
+
+    def loss(self, batch: Any) -> float:
+        """Mean loss of a mini-batch: one forward pass, dropout off."""
+
+    def gradients(self, batch: Any, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients of the mean loss of a mini-batch: one forward and one backward pass, dropout off."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is told before it starts.
+
+    Attributes:
+        sites: adapted matrices, in model order.
+        budget: what it may spend.
+        horizon: optimizer steps of the run, all stages together.
+        rng: the allocator's own random stream.
+        true_ranks: site name -> true rank where the task plants one, for methods that need "truth"; else None.
+    """
+
+    sites: Sequence[Site]
+    budget: Budget
+    horizon: int
+    rng: np.random.Generator
+    true_ranks: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, as a method sees it.
+
+    Attributes:
+        index: from 1.
+        total: steps of the run.
+        learning_rate: of this step.
+        rng: the allocator's own stream, fresh for each step (a resumed run draws the same).
+        probe: for passes of the method's own.
+    """
+
+    index: int
+    total: int
+    learning_rate: float
+    rng: np.random.Generator
+    probe: Probe
+
+
+class Allocator(ABC):
+    """A rank allocation method. Subclasses are final; every hook but `initial_ranks` may be left out.
+
+    Class facts:
+        needs: of "probe_forward", "probe_backward", "base_gradients", "gates", "path", "resize", "validation", "truth".
+        budget_kind: "exact", "at_most" or "implicit".
+        static: the ranks of the first step are the final ones. A method that is not static and changes no rank is inert.
+        starts_at_identity: the adapted model equals the base model before the first step.
+        source: paper and repository@commit, or "paper only".
+        deviations: sentences on where this differs from the source.
+        summary: one line for lists of methods.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    budget_kind: ClassVar[str] = "exact"
+    static: ClassVar[bool] = False
+    starts_at_identity: bool = True
+    source: ClassVar[str]
+    deviations: ClassVar[tuple[str, ...]] = ()
+    summary: ClassVar[str]
+    Config: ClassVar[type]
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        self.config = config
+        self.setting = setting
+
+    @abstractmethod
+    def initial_ranks(self) -> dict[str, int]:
+        """Ranks to inject, by site name."""
+
+    def gate(self) -> Gate | None:
+        """Gates the method wants on its adapter; None runs PEFT's stock layers."""
+        return None
+
+    def stages(self) -> tuple[int, ...]:
+        """Steps of each stage; they sum to the horizon. The learning-rate schedule runs once per stage."""
+        return (self.setting.horizon,)
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
+        """Before the optimizer exists: read activations and gradients, set ranks, factors, gate start."""
+
+    def before_forward(self, adapters: AdapterSet, step: Step, micro: int) -> None:
+        """Before each micro-batch: `path`, `truncate`."""
+
+    def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
+        """Scalar added to the loss's gradient once per step; logged apart, never part of a reported loss."""
+        return None
+
+    def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
+        """After the last micro-batch: gradients of the loss alone, averaged over processes, before penalty and clip."""
+
+    def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
+        """After optimizer and schedule; the clipped gradients (penalty included) are still there. May change ranks."""
+
+    def finish(self, adapters: AdapterSet) -> None:
+        """After the last step: last compaction."""
+        adapters.compact("finish")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: plain values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers for the log of the step."""
+        return {}
+

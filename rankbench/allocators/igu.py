@@ -1,0 +1,260 @@
+"""IGU-LoRA: triplets pruned by the signal-to-noise ratio of their integrated gradients from no adapter to the adapter.
+
+    s(w) = |w * integral_0^1 dL(W0 + a dW)/dw da|      score = EMA(s) / EMA(|s - EMA(s)|)
+
+Of the path's two letters: `quadrature_steps` is M and `sample_count` is N here; the paper swaps them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet, Gate
+from rankbench.allocators.base import Allocator, Setting, Step
+from rankbench.allocators.pruning import PruningConfig, decay, prune, start_ranks
+from rankbench.allocators.scores import MeanDeviation, combine, orthogonality, quadrature, triplets
+from rankbench.registry import register
+from rankbench.schema import choice, number
+
+
+@dataclass
+class Config(PruningConfig):
+    """Settings of IGU-LoRA.
+
+    Attributes:
+        estimator: of the integral: one random node ("stochastic"), all nodes ("trapezoid"), the end alone
+            ("instantaneous": AdaLoRA's signal).
+        quadrature_steps: M, intervals of the path (the paper's N).
+        endpoints: what the stochastic estimator does with the ends of the path (see scores.quadrature).
+        sample_count: N, mini-batches averaged into one aggregated score (the paper's M).
+        ema_every: steps between aggregated scores, the clock of the moving statistics.
+        path: "delta" scales the update, "factor" each of its three factors; the same line, other node density.
+        jacobian: "exact" derivative along the path, or "raw" autograd through the coefficient (as released).
+        alpha_in_training: score from the training passes, which then run at the random point of the path themselves (as
+            released: no passes of its own, but the objective changes); else from passes of its own.
+        score_gradient: of the training passes: "task" loss alone, or "total" with penalty, after clipping (as released).
+        sign: "outside" |w * sum of g|; "signed" |w| * sum of g (as printed), which can be negative.
+        score: elementwise combination of the moving statistics.
+        lambda_term: "snr" scores the gate like the factors (as released), "magnitude" is |lambda| (as printed).
+        epsilon: guards the ratio.
+        relative_epsilon: epsilon is relative to the mean deviation; else absolute, on both sides (as released).
+        penalty: "full" as AdaLoRA's, "offdiag" (as released) or "none".
+        cost: what the cuts before the last one count in: the budget's unit, or the "code" cost model (1 per rank of an
+            attention matrix, (m + 1) / 2 of a feed-forward matrix, m = feed-forward width / hidden width).
+        prune: "soft" zeroes (may regrow until the last cut), "hard" masks for good.
+        stage2: after the first stage: "continue" with the pruned adapter, or from "scratch" at the ranks found.
+        stage1_share: share of the run's steps spent on the first stage, if stage2 is "scratch".
+    """
+
+    estimator: str = choice("stochastic", "trapezoid", "instantaneous")
+    quadrature_steps: int = number(low=1)
+    endpoints: str = choice("sampled", "none", "printed", "unbiased")
+    sample_count: int = number(low=1)
+    ema_every: int = number(low=1)
+    path: str = choice("delta", "factor")
+    jacobian: str = choice("exact", "raw")
+    alpha_in_training: bool
+    score_gradient: str = choice("task", "total")
+    sign: str = choice("outside", "signed")
+    score: str = choice("ratio", "product", "sensitivity")
+    lambda_term: str = choice("snr", "magnitude")
+    epsilon: float = number(low=0)
+    relative_epsilon: bool
+    penalty: str = choice("full", "offdiag", "none")
+    cost: str = choice("budget", "code")
+    prune: str = choice("soft", "hard")
+    stage2: str = choice("continue", "scratch")
+    stage1_share: float = number(low=0, high=1)
+
+
+@register("method", "igu")
+@register("method", "igu_code")
+class IGU(Allocator):
+    """One class, two presets: `igu` is the paper's method made sound, `igu_code` what the released code does."""
+
+    needs = frozenset({"gates", "path", "resize", "probe_backward"})
+    source = "IGU-LoRA, ICLR 2026 (arXiv 2603.13792); withyou12/igulora@3f5ba10"
+    deviations = (
+        "P, lambda, Q are trained themselves (as released); the paper recomputes an SVD of AB, which mixes directions.",
+        "Scale: the run's scale rule (the released code has 1 / initial rank); statistics and scores in fp32.",
+        "endpoints=sampled is ours: the trapezoid's expectation from one pass.",
+        "Both stages share the run's steps; the paper's second stage comes on top.",
+        "The last cut counts in the budget's unit even where cost=code, so the budget is met exactly.",
+    )
+    summary = "SVD form, pruned by integrated gradients over their noise"
+    Config = Config
+
+    @staticmethod
+    def check(config: Any) -> list[str]:
+        """Combinations of settings that contradict each other."""
+        mistakes = []
+        if config.estimator == "stochastic" and config.endpoints in ("printed", "unbiased"):
+            if config.quadrature_steps < 2:
+                mistakes.append(f"method.quadrature_steps=1: endpoints={config.endpoints} needs inner nodes, so >= 2")
+            if config.alpha_in_training:
+                mistakes.append(
+                    f"method.endpoints={config.endpoints}: alpha_in_training scores one point per pass; use endpoints=none"
+                )
+        if config.alpha_in_training and config.estimator == "trapezoid":
+            mistakes.append("method.estimator=trapezoid: alpha_in_training scores one point per pass; use stochastic")
+        if config.alpha_in_training and config.jacobian == "exact" and config.estimator == "stochastic":
+            mistakes.append("method.jacobian=exact: with alpha_in_training the gradient is the raw one; use jacobian=raw")
+        if _shares_training_pass(config) and config.sample_count > config.ema_every:
+            mistakes.append(
+                f"method.sample_count={config.sample_count}: scores from training passes average at most "
+                f"ema_every={config.ema_every} steps"
+            )
+        return mistakes
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.starts_at_identity = config.gate_start == 0
+        self.static = config.start_ratio == 1
+        self.costs = code_costs(setting) if config.cost == "code" else None
+        self.decay = decay(config, setting, self.stages()[0], self.costs)
+        self.statistics = MeanDeviation(config.beta1, config.beta2)
+        self._gradient: list[Tensor] = []  # stacked: of the task (this step), or summed over the steps of one score
+        self._sampled = 0
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, above the target."""
+        return start_ranks(self.config, self.setting)
+
+    def gate(self) -> Gate:
+        """Lambda, trained like the factors."""
+        return Gate(start=self.config.gate_start)
+
+    def stages(self) -> tuple[int, ...]:
+        """One stage, or the search for ranks and the training from scratch at them."""
+        horizon = self.setting.horizon
+        if self.config.stage2 == "continue" or self.static:
+            return (horizon,)
+        first = min(max(1, round(self.config.stage1_share * horizon)), horizon - 1)
+        return (first, horizon - first)
+
+    def before_forward(self, adapters: AdapterSet, step: Step, micro: int) -> None:
+        """With alpha in training: one point of the path per micro-batch, for all layers, until the last cut."""
+        if self.config.alpha_in_training and step.index <= self.stages()[0] and not self.static:
+            ((a, _),) = quadrature(self.config.estimator, "none", self.config.quadrature_steps, step.rng)
+            adapters.path(a, self.config.path, "raw")
+
+    def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
+        """Weighted orthogonality penalty."""
+        if self.config.penalty == "none" or self.config.orthogonality == 0:
+            return None
+        return self.config.orthogonality * orthogonality(adapters.stacks(), self.config.penalty)
+
+    def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
+        """Keep the gradient of the task alone, where that is what scores."""
+        if self._scores_at(step.index) and _shares_training_pass(self.config) and self.config.score_gradient == "task":
+            self._add([tensor for stack in adapters.stacks(lambda p: p.grad) for tensor in stack.tensors()])
+
+    def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
+        """Aggregate scores on their clock, cut on the budget's, and begin the second stage where there is one."""
+        if self.static:
+            return
+        if self._scores_at(step.index):
+            self._score(adapters, step)
+        if self.decay.cuts(step.index):
+            self._cut(adapters, step.index == self.decay.end, self.decay.total(step.index))
+        if len(self.stages()) == 2 and step.index == self.stages()[0]:
+            adapters.restart(adapters.ranks(), "scratch")
+
+    def _scores_at(self, index: int) -> bool:
+        """Whether step `index` contributes to an aggregated score."""
+        if self.static or index >= self.decay.end and self.statistics.updates or index > self.decay.end:
+            return False
+        back = self.config.sample_count if _shares_training_pass(self.config) else 1
+        return -index % self.config.ema_every < back or index == self.decay.end
+
+    @torch.no_grad()
+    def _score(self, adapters: AdapterSet, step: Step) -> None:
+        if not _shares_training_pass(self.config):
+            self._add(self._probe_gradients(adapters, step))
+        elif self.config.score_gradient == "total":
+            self._add([tensor for stack in adapters.stacks(lambda p: p.grad) for tensor in stack.tensors()])
+        if step.index % self.config.ema_every and step.index != self.decay.end:
+            return
+        weights = [tensor for stack in adapters.stacks(lambda p: p.detach()) for tensor in stack.tensors()]
+        if self.config.sign == "signed":
+            torch._foreach_abs_(weights)
+        torch._foreach_mul_(weights, self._gradient)
+        if self.config.sign == "outside":
+            torch._foreach_abs_(weights)
+        torch._foreach_div_(weights, float(self._sampled))
+        self._gradient, self._sampled = [], 0
+        self.statistics.update(weights)
+
+    def _add(self, gradient: list[Tensor]) -> None:
+        if self._gradient:
+            torch._foreach_add_(self._gradient, gradient)
+        else:
+            self._gradient = gradient
+        self._sampled += 1
+
+    def _probe_gradients(self, adapters: AdapterSet, step: Step) -> list[Tensor]:
+        """Estimate of the integrated gradient from `sample_count` mini-batches of its own, stacked."""
+        config, parameters = self.config, adapters.parameters()
+        total: list[Tensor] = []
+        for batch in step.probe.batches(config.sample_count):
+            for a, weight in quadrature(config.estimator, config.endpoints, config.quadrature_steps, step.rng):
+                adapters.path(a, config.path, config.jacobian)
+                gradients = step.probe.gradients(batch, parameters)
+                torch._foreach_mul_(gradients, weight / config.sample_count)
+                if total:
+                    torch._foreach_add_(total, gradients)
+                else:
+                    total = gradients
+        adapters.reset_path()
+        found = {id(parameter): gradient for parameter, gradient in zip(parameters, total, strict=True)}
+        return [tensor for stack in adapters.stacks(lambda p: found[id(p)]) for tensor in stack.tensors()]
+
+    def _cut(self, adapters: AdapterSet, final: bool, total: float) -> None:
+        config, statistics = self.config, self.statistics
+        elements = combine(
+            config.score, statistics.mean, statistics.deviation, config.epsilon, config.relative_epsilon
+        )
+        if config.lambda_term == "magnitude":
+            elements[2::3] = [s.gate.detach().abs() for s in adapters.stacks() if s.gate is not None]
+        budget, costs = self.setting.budget, self.costs
+        if final and costs is not None:
+            costs = None
+            total = budget.target if budget.match == "final" else budget.target / config.start_ratio
+        prune(adapters, triplets(elements), costs or budget.costs, total, "prune", hard=config.prune == "hard")
+        if final:
+            self._gradient, self._sampled = [], 0
+            statistics.clear()
+            adapters.compact("compact")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moving statistics and the score in the making."""
+        return {**self.statistics.state_dict(), "gradient": self._gradient, "sampled": self._sampled}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.statistics.load_state_dict(state)
+        self._gradient, self._sampled = state["gradient"], state["sampled"]
+
+    def diagnostics(self) -> dict[str, float]:
+        """Updates of the statistics so far."""
+        return {"score_updates": float(self.statistics.updates)}
+
+
+def _shares_training_pass(config: Any) -> bool:
+    """Whether scores come from the training passes (no passes of its own)."""
+    return bool(config.alpha_in_training or config.estimator == "instantaneous")
+
+
+def code_costs(setting: Setting) -> dict[str, float]:
+    """The released code's price of a rank: 1 for attention matrices, (m + 1) / 2 for feed-forward matrices.
+
+    A feed-forward matrix is one whose larger side exceeds the hidden width, the most frequent input width.
+    """
+    widths = [site.d_in for site in setting.sites]
+    hidden = max(set(widths), key=widths.count)
+    wide = {site.name: max(site.d_in, site.d_out) / hidden for site in setting.sites}
+    return {name: (m + 1) / 2 if m > 1 else 1.0 for name, m in wide.items()}

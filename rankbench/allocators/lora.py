@@ -1,0 +1,29 @@
+"""Uniform LoRA: the reference every allocator is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rankbench.allocators.base import Allocator
+from rankbench.registry import register
+
+
+@dataclass
+class Config:
+    """Uniform ranks have no settings."""
+
+    name: str
+
+
+@register("method", "lora")
+class Uniform(Allocator):
+    """The same rank at every site; where the budget is not a multiple of that, earlier sites get one more."""
+
+    static = True
+    source = "Hu et al. 2022 (arXiv 2106.09685); peft 0.21"
+    summary = "uniform rank (the reference)"
+    Config = Config
+
+    def initial_ranks(self) -> dict[str, int]:
+        """The budget, dealt evenly."""
+        return self.setting.budget.uniform()

@@ -1,0 +1,100 @@
+"""What methods share that start above their budget and cut components: settings, schedule, and the cut itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet
+from rankbench.allocators.base import Setting
+from rankbench.budget import Decay, select
+from rankbench.schema import choice, number
+
+
+@dataclass
+class PruningConfig:
+    """Settings of every pruning method.
+
+    Attributes:
+        start_ratio: start budget over target; 1 starts at the target and prunes nothing.
+        warmup_share: share of the (first) stage before the first cut (t_i / T).
+        final_share: share of the (first) stage trained at the final ranks (t_f / T).
+        every: steps between cuts (Delta_T).
+        schedule: of the budget between warm-up and final phase.
+        beta1: EMA factor of the sensitivity.
+        beta2: EMA factor of its deviation.
+        orthogonality: weight of the orthogonality penalty; 0 switches it off.
+        gate_start: initial lambda; 0 starts at the base model.
+    """
+
+    name: str
+    start_ratio: float = number(low=1)
+    warmup_share: float = number(low=0, high=1)
+    final_share: float = number(low=0, high=1)
+    every: int = number(low=1)
+    schedule: str = choice("cubic", "linear", "oneshot")
+    beta1: float = number(low=0, high=1)
+    beta2: float = number(low=0, high=1)
+    orthogonality: float = number(low=0)
+    gate_start: float
+
+
+def start_ranks(config: PruningConfig, setting: Setting) -> dict[str, int]:
+    """Uniform ranks above the target by `start_ratio`; at the target, if the peak is what must match."""
+    return setting.budget.uniform(1.0 if setting.budget.match == "peak" else config.start_ratio)
+
+
+def decay(config: PruningConfig, setting: Setting, horizon: int, costs: Mapping[str, float] | None = None) -> Decay:
+    """The schedule from the start ranks to the target.
+
+    Args:
+        horizon: steps of the stage that prunes.
+        costs: price of one component by site, where the cuts do not count in the budget's unit.
+    """
+    budget, start = setting.budget, start_ranks(config, setting)
+    factor = 1.0 if budget.match == "final" else 1 / config.start_ratio
+    peak, target = budget.spent(start), int(budget.target * factor)
+    if costs is not None:
+        uniform = budget.uniform(factor)
+        peak, target = (int(sum(costs[name] * rank for name, rank in ranks.items())) for ranks in (start, uniform))
+    phases = config.warmup_share, config.final_share, config.every
+    return Decay.over(horizon, config.schedule, peak, target, *phases)
+
+
+def prune(
+    adapters: AdapterSet, scores: Sequence[Tensor], costs: Mapping[str, float], total: float, reason: str, hard: bool = False
+) -> None:
+    """Keep the best components of all sites together at a total cost; the rest is zeroed (soft) or masked (hard).
+
+    Args:
+        scores: one (n, r) tensor per stack of `adapters.stacks()`, higher is kept. Masked components cannot return.
+        costs: price of one component, by site name.
+        total: what may be kept.
+    """
+    by_site: dict[int, np.ndarray[Any, Any]] = {}
+    for stack, values in zip(adapters.stacks(), scores, strict=True):
+        rows = values.detach().double().cpu().numpy()
+        by_site.update(zip(stack.sites, rows, strict=True))
+    order = sorted(by_site)  # site order decides ties
+    names = [adapters.sites[index].name for index in order]
+    if hard:
+        for index, name in zip(order, names, strict=True):
+            by_site[index] = np.where(adapters.live(name).numpy(), by_site[index], -np.inf)
+    lengths = [len(by_site[index]) for index in order]
+    flat_costs = np.repeat([float(costs[name]) for name in names], lengths)
+    kept = select(np.concatenate([by_site[index] for index in order]), flat_costs, total)
+    decision = {
+        name: torch.from_numpy(part)
+        for name, part in zip(names, np.split(kept, np.cumsum(lengths)[:-1]), strict=True)
+    }
+    if not hard:
+        adapters.zero(decision, reason)
+        return
+    for name, keep in decision.items():
+        if not torch.equal(keep & adapters.live(name), adapters.live(name)):
+            adapters.set_mask(name, keep & adapters.live(name), reason)

@@ -1,0 +1,152 @@
+"""Importance formulas: pure functions of tensors, and the moving statistics built on them.
+
+w is a parameter, g its loss gradient, both of any shape; a component (triplet) is one row of A, one column of B and
+one gate entry. Stacked shapes are those of rankbench.adapter.Stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankbench.adapter import Stack
+
+
+def sensitivity(w: Tensor, g: Tensor) -> Tensor:
+    """|w * g|, elementwise, >= 0. Zhang et al. 2023, eq. 10."""
+    return (w * g).abs_()
+
+
+class MeanDeviation:
+    """Moving mean of a signal and of its deviation from that mean. Zhang et al. 2023, eq. 11-12.
+
+        mean <- beta1 mean + (1 - beta1) x        deviation <- beta2 deviation + (1 - beta2) |x - mean|
+
+    Both start at zero, without bias correction; the deviation uses the mean already updated.
+
+    Args:
+        beta1, beta2: in [0, 1), decay per update.
+    """
+
+    def __init__(self, beta1: float, beta2: float) -> None:
+        self.beta1, self.beta2 = beta1, beta2
+        self.mean: list[Tensor] = []
+        self.deviation: list[Tensor] = []
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, values: list[Tensor]) -> None:
+        """Take in one signal: tensors of any shapes, the same at each call. The tensors are used up as work space."""
+        if not self.mean:
+            self.mean, self.deviation = ([torch.zeros_like(value) for value in values] for _ in range(2))
+        torch._foreach_mul_(self.mean, self.beta1)
+        torch._foreach_add_(self.mean, values, alpha=1 - self.beta1)
+        torch._foreach_sub_(values, self.mean)
+        torch._foreach_abs_(values)
+        torch._foreach_mul_(self.deviation, self.beta2)
+        torch._foreach_add_(self.deviation, values, alpha=1 - self.beta2)
+        self.updates += 1
+
+    def clear(self) -> None:
+        """Forget everything; the memory is freed."""
+        self.mean, self.deviation, self.updates = [], [], 0
+
+    def state_dict(self) -> dict[str, object]:
+        """Plain values and tensors."""
+        return {"mean": self.mean, "deviation": self.deviation, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Inverse of `state_dict`."""
+        self.mean, self.deviation, self.updates = state["mean"], state["deviation"], state["updates"]  # type: ignore[assignment]
+
+
+def combine(
+    kind: str, mean: Sequence[Tensor], deviation: Sequence[Tensor], epsilon: float = 0.0, relative: bool = True
+) -> list[Tensor]:
+    """Elementwise importance from the moving statistics.
+
+    Args:
+        kind: "product" mean * deviation (Zhang et al. 2023, eq. 13); "ratio" mean / deviation (IGU-LoRA, eq. 11: a
+            signal-to-noise ratio); "sensitivity" the mean alone.
+        epsilon: guards the ratio. `relative`: epsilon times the mean deviation of all elements is added to the
+            denominator, so the score does not depend on the scale of the loss. Else epsilon itself is added to
+            numerator and denominator (the released code), which lets magnitude back in where |w g| is near epsilon.
+    """
+    if kind == "sensitivity":
+        return list(mean)
+    if kind == "product":
+        return [m * d for m, d in zip(mean, deviation, strict=True)]
+    if not relative:
+        return [(m + epsilon) / (d + epsilon) for m, d in zip(mean, deviation, strict=True)]
+    total = sum(float(d.sum(dtype=torch.float64)) for d in deviation) / max(1, sum(d.numel() for d in deviation))
+    floor = max(epsilon * total, torch.finfo(torch.float32).tiny)
+    return [m / (d + floor) for m, d in zip(mean, deviation, strict=True)]
+
+
+def triplet(A: Tensor, B: Tensor, gate: Tensor) -> Tensor:
+    """Score of each component: gate + mean over its row of A + mean over its column of B. Zhang et al. 2023, eq. 9.
+
+    Args:
+        A: (n, r, d_in). B: (n, d_out, r). gate: (n, r); elementwise scores.
+
+    Returns:
+        (n, r).
+    """
+    return gate + A.mean(dim=-1) + B.mean(dim=-2)
+
+
+def triplets(elements: Sequence[Tensor], per_stack: int = 3) -> list[Tensor]:
+    """`triplet` for a flat list A, B, gate, A, B, gate, ... as `Stack.tensors` of several stacks make it."""
+    return [triplet(*elements[start : start + per_stack]) for start in range(0, len(elements), per_stack)]
+
+
+def orthogonality(stacks: Sequence[Stack], kind: str) -> Tensor:
+    """Mean over all A and B of the Frobenius norm (not squared) of their deviation from orthonormal rows or columns.
+
+    Args:
+        kind: "full" ||C - I|| (AdaLoRA as released and in PEFT; its paper squares and sums), "offdiag" ||C - diag C||
+            (IGU-LoRA as released), with C = A A^T or B^T B.
+
+    Returns:
+        Scalar.
+    """
+    norms = []
+    for stack in stacks:
+        for covariance in (stack.A @ stack.A.mT, stack.B.mT @ stack.B):
+            eye = torch.eye(covariance.shape[-1], device=covariance.device, dtype=covariance.dtype)
+            target = eye if kind == "full" else covariance * eye
+            norms.append(torch.linalg.matrix_norm(covariance - target))
+    return torch.cat(norms).mean()
+
+
+def quadrature(estimator: str, endpoints: str, steps: int, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Points of the path and their weights for one estimate of the integral over [0, 1] of a gradient.
+
+    Args:
+        estimator: "trapezoid" all steps + 1 nodes k / steps (IGU-LoRA, eq. 5); "stochastic" random nodes; or
+            "instantaneous" the end of the path alone.
+        endpoints: of the stochastic estimator. "sampled" one node, drawn with the trapezoid's weights: unbiased for the
+            trapezoid with one pass. "none" one node of {1/steps, ..., 1}, as released. "printed" one inner node and both
+            ends with the weights of eq. 6, whose expectation is not the integral. "unbiased" the same with the missing
+            factor steps - 1.
+        steps: quadrature steps M >= 1 (the paper writes N); printed and unbiased need >= 2.
+        rng: draws the node.
+
+    Returns:
+        [(a, weight)], a in [0, 1].
+    """
+    if estimator == "instantaneous":
+        return [(1.0, 1.0)]
+    if estimator == "trapezoid":
+        return [(k / steps, (0.5 if k in (0, steps) else 1.0) / steps) for k in range(steps + 1)]
+    if endpoints == "none":
+        return [(int(rng.integers(1, steps + 1)) / steps, 1.0)]
+    if endpoints == "sampled":
+        k = int(rng.integers(0, 2 * steps))  # 2 * steps half-intervals: inner nodes own two, the ends one
+        return [((k + 1) // 2 / steps, 1.0)]
+    inner = 2.0 if endpoints == "printed" else 2.0 * (steps - 1)
+    weight = 1 / (2 * steps)
+    return [(0.0, weight), (int(rng.integers(1, steps)) / steps, inner * weight), (1.0, weight)]

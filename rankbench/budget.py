@@ -1,0 +1,289 @@
+"""Budgets: what a run may spend, how scores become integer ranks, and the account of what was spent.
+
+This is the only place where scores become ranks (`apportion` for sites, `select` for single components) and the only
+place that knows what a rank costs.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+class BudgetError(ValueError):
+    """A budget that no allocation can meet."""
+
+
+class Shaped(Protocol):
+    """What the budget needs to know of an adapted matrix."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def d_out(self) -> int: ...
+    @property
+    def d_in(self) -> int: ...
+
+
+def apportion(
+    scores: Sequence[float], costs: Sequence[int], total: int, low: Sequence[int], high: Sequence[int]
+) -> list[int]:
+    """Integer ranks proportional to scores, as close below `total` as integers allow.
+
+    Starts every site at `low` and hands out one rank at a time to the site with the largest score / (rank + 1/2)
+    (the divisor method of Webster and Sainte-Lague), skipping what no longer fits. Hence: exact (what is left is less
+    than the cheapest rank still open), within bounds, and monotone: of two sites with equal cost and bounds the
+    higher score never gets the lower rank. Ties go to the earlier site. All scores zero count as all equal; infinite
+    scores are served first, evenly.
+
+    Args:
+        scores: (n,) >= 0, inf allowed.
+        costs: (n,) > 0, price of one rank at each site, in the unit of `total`.
+        total: what may be spent.
+        low: (n,) least rank per site.
+        high: (n,) greatest rank per site.
+
+    Raises:
+        BudgetError: a score is negative or NaN, total below the cost of `low`, or total above the cost of `high` plus
+            less than one rank (bounds that cannot be met).
+    """
+    bad = [index for index, score in enumerate(scores) if not score >= 0]
+    if bad:
+        raise BudgetError(f"scores must be >= 0: site {bad[0]} has {scores[bad[0]]}")
+    if any(least > most for least, most in zip(low, high, strict=True)):
+        raise BudgetError("a site's least rank is above its greatest rank")
+    least_cost, most_cost = (sum(c * r for c, r in zip(costs, bound, strict=True)) for bound in (low, high))
+    if total < least_cost:
+        raise BudgetError(f"budget {total} is below the cost {least_cost} of the least ranks")
+    if total > most_cost:
+        raise BudgetError(f"budget {total} is above the cost {most_cost} of the greatest ranks")
+    if not any(scores):
+        scores = [1.0] * len(scores)
+    ranks, left = list(low), total - least_cost
+
+    def claim(index: int) -> tuple[bool, float, int]:
+        infinite = math.isinf(scores[index])
+        return (not infinite, -(1.0 if infinite else scores[index]) / (ranks[index] + 0.5), index)
+
+    claims = [claim(index) for index in range(len(ranks)) if ranks[index] < high[index]]
+    heapq.heapify(claims)
+    while claims:
+        index = heapq.heappop(claims)[-1]
+        if costs[index] > left:
+            continue  # what is left only shrinks: this site is done
+        ranks[index] += 1
+        left -= costs[index]
+        if ranks[index] < high[index]:
+            heapq.heappush(claims, claim(index))
+    return ranks
+
+
+def select(scores: npt.NDArray[np.float64], costs: npt.NDArray[np.float64], total: float) -> npt.NDArray[np.bool_]:
+    """The components to keep: best score first, each kept if it still fits into `total`.
+
+    Ties go to the earlier component, so exactly the budget is kept even when scores are equal.
+
+    Args:
+        scores: (n,), higher is kept; NaN is an error.
+        costs: (n,) > 0, price of each component.
+        total: what may be spent; 0 keeps none.
+
+    Raises:
+        BudgetError: a score is NaN.
+    """
+    if np.isnan(scores).any():
+        raise BudgetError(f"{int(np.isnan(scores).sum())} of {scores.size} component scores are NaN")
+    order = np.argsort(-scores, kind="stable")
+    keep = np.zeros(scores.size, dtype=bool)
+    if scores.size and costs.min() == costs.max():
+        keep[order[: max(0, int((total + 1e-9) // costs[0]))]] = True
+        return keep
+    left = total + 1e-9
+    for index, cost in zip(order.tolist(), costs[order].tolist(), strict=True):
+        if cost <= left:
+            keep[index] = True
+            left -= cost
+    return keep
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a method may spend on the sites of one model.
+
+    Attributes:
+        unit: "params" (d_in + d_out per rank: the parameters of the exported factors) or "ranks" (1 per rank).
+        match: which figure meets the target: "final" (deployed) or "peak" (largest during training).
+        target: what uniform rank `reference_rank` costs on the same sites, or the cost of the true ranks, in `unit`.
+        reference_rank: uniform rank the scale rule refers to.
+        tolerance: largest accepted |spent - target| / target.
+        costs: price of one rank, by site name, in `unit`.
+        params_per_rank: d_in + d_out, by site name.
+        full_ranks: min(d_in, d_out), by site name.
+    """
+
+    unit: str
+    match: str
+    target: int
+    reference_rank: int
+    tolerance: float
+    costs: Mapping[str, int]
+    params_per_rank: Mapping[str, int]
+    full_ranks: Mapping[str, int]
+
+    @classmethod
+    def of(cls, config: Any, sites: Sequence[Shaped], true_ranks: Mapping[str, int] | None) -> Budget:
+        """The budget section of a config on given sites.
+
+        Raises:
+            BudgetError: below one rank per site, above the full rank of a site, or `source: true_ranks` on a task
+                that plants no ranks.
+        """
+        params = {site.name: site.d_in + site.d_out for site in sites}
+        full = {site.name: min(site.d_in, site.d_out) for site in sites}
+        costs = params if config.unit == "params" else dict.fromkeys(params, 1)
+        if config.source == "true_ranks":
+            if true_ranks is None:
+                raise BudgetError("budget=true spends the task's true ranks, and this task plants none: use budget=r8")
+            target = sum(costs[name] * rank for name, rank in true_ranks.items())
+            reference = max(1, round(target / sum(costs.values())))
+        else:
+            reference = int(config.reference_rank)
+            _check_rank(reference, full)
+            target = reference * sum(costs.values())
+        return cls(config.unit, config.match, target, reference, config.tolerance, costs, params, full)
+
+    def spent(self, ranks: Mapping[str, int]) -> int:
+        """Cost of a rank map, in `unit`."""
+        return sum(self.costs[name] * rank for name, rank in ranks.items())
+
+    def params(self, ranks: Mapping[str, int]) -> int:
+        """Parameters of the factors of a rank map."""
+        return sum(self.params_per_rank[name] * rank for name, rank in ranks.items())
+
+    def allocate(self, scores: Mapping[str, float], total: int | None = None, least: int = 0) -> dict[str, int]:
+        """Ranks proportional to site scores at `total` (default: the target), between `least` and full rank."""
+        names = list(self.costs)
+        high = [self.full_ranks[name] for name in names]
+        low = [min(least, most) for most in high]
+        costs = [self.costs[name] for name in names]
+        spend = min(self.target if total is None else total, sum(c * h for c, h in zip(costs, high, strict=True)))
+        ranks = apportion([float(scores[name]) for name in names], costs, spend, low, high)
+        return dict(zip(names, ranks, strict=True))
+
+    def uniform(self, factor: float = 1.0) -> dict[str, int]:
+        """Equal ranks at `factor` times the target (methods that start above it); capped at full rank."""
+        return self.allocate(dict.fromkeys(self.costs, 1.0), total=round(self.target * factor))
+
+
+def _check_rank(rank: int, full: Mapping[str, int]) -> None:
+    if rank < 1:
+        raise BudgetError(f"budget.reference_rank={rank}: a budget below one rank per site adapts nothing; use >= 1")
+    name = min(full, key=full.__getitem__)
+    if rank > full[name]:
+        raise BudgetError(
+            f"budget.reference_rank={rank} is above the full rank {full[name]} of site {name}: use <= {full[name]}, "
+            "or leave that site out of model.targets"
+        )
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Budget over the steps of a method that starts above its target.
+
+    Attributes:
+        kind: "cubic" (Zhang et al. 2023, sec. 3.3, with the exponent's argument as in their code), "linear" or
+            "oneshot" (everything at `end`).
+        start: budget up to and including step `begin`.
+        target: budget from step `end` on.
+        begin: last step of the warm-up (t_i).
+        end: step of the last cut (T - t_f).
+        every: steps between cuts.
+    """
+
+    kind: str
+    start: int
+    target: int
+    begin: int
+    end: int
+    every: int
+
+    @classmethod
+    def over(cls, horizon: int, kind: str, start: int, target: int, warmup: float, final: float, every: int) -> Decay:
+        """A decay whose warm-up and final phase are shares of the horizon; both phases keep at least one step."""
+        end = max(1, horizon - max(1, round(final * horizon)))
+        return cls(kind, start, target, min(round(warmup * horizon), end - 1), end, every)
+
+    def total(self, step: int) -> int:
+        """Budget after step `step` (from 1), never below the target."""
+        if step <= self.begin:
+            return self.start
+        if step >= self.end:
+            return self.target
+        remaining = 1 - (step - self.begin) / (self.end - self.begin)
+        share = {"cubic": remaining**3, "linear": remaining, "oneshot": 1.0}[self.kind]
+        return int((self.start - self.target) * share + self.target)
+
+    def cuts(self, step: int) -> bool:
+        """Whether step `step` is a pruning event."""
+        return self.begin < step < self.end and step % self.every == 0 or step == self.end
+
+
+@dataclass
+class Ledger:
+    """The account of one run: ranks and factor parameters at the start, at the peak and at the end.
+
+    Attributes:
+        head_params: trained parameters outside the adapter (classification head), never part of the budget.
+        gate_params: gate entries at the peak; folded into the factors on export, never part of the budget.
+    """
+
+    unit: str
+    target: int
+    head_params: int = 0
+    gate_params: int = 0
+    start: dict[str, int] | None = None
+    peak: dict[str, int] | None = None
+    final: dict[str, int] | None = None
+
+    def observe(self, ranks: int, params: int, gates: int = 0) -> None:
+        """Note the current rank sum, factor parameters and gate entries."""
+        now = {"ranks": ranks, "params": params}
+        self.start = self.start or now
+        if self.peak is None or params > self.peak["params"]:
+            self.peak = now
+        self.final = now
+        self.gate_params = max(self.gate_params, gates)
+
+    def verdict(self, budget: Budget, kind: str) -> str | None:
+        """Why the run did not keep its budget, or None if it did.
+
+        Args:
+            budget: of the run.
+            kind: the method's budget kind: "exact" (at most `tolerance` above, at most that or one rank below),
+                "at_most" (only the upper bound) or "implicit" (never judged: the rank is an outcome).
+        """
+        figure = self.final if budget.match == "final" else self.peak
+        assert figure is not None, "the ledger was never told anything"
+        spent = figure["params" if budget.unit == "params" else "ranks"]
+        excess = (spent - budget.target) / budget.target
+        slack = max(budget.tolerance * budget.target, max(budget.costs.values()))  # integers cannot come closer
+        low_enough = excess <= budget.tolerance
+        high_enough = kind == "at_most" or budget.target - spent <= slack
+        if kind == "implicit" or (low_enough and high_enough):
+            return None
+        return (
+            f"{budget.match} {spent} {budget.unit} against a target of {budget.target} "
+            f"({excess:+.2%}; tolerance {budget.tolerance:.2%})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the record."""
+        return asdict(self)

@@ -1,0 +1,138 @@
+"""What a person sees of a run: progress while it works, a summary at its end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rankbench.record import RunRecord
+
+
+def console() -> Console:
+    """Standard output, as wide as the terminal; 100 columns where there is none."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=100)
+
+
+class TrainingProgress:
+    """A bar with loss, rate and time left; a line every tenth of the run where there is no terminal.
+
+    Args:
+        visible: False prints nothing (all processes but the first).
+    """
+
+    def __init__(self, title: str, total: int, done: int, visible: bool) -> None:
+        self._console = console()
+        self._visible, self._total = visible, total
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  rank sum {task.fields[ranks]}  {task.fields[rate]:.2f} s/step"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not (visible and self._console.is_terminal),
+            transient=True,
+        )
+        self._task = self._progress.add_task(title, total=total, completed=done, loss=float("nan"), ranks=0, rate=0.0)
+
+    def __enter__(self) -> TrainingProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def show(self, row: dict[str, Any], seconds: float) -> None:
+        """After a step: its row of steps.jsonl and how long it took."""
+        self._progress.update(self._task, advance=1, loss=row["loss"], ranks=row["ranks"], rate=seconds)
+        step = row["step"]
+        if self._visible and not self._console.is_terminal and (step % max(1, self._total // 10) == 0 or step == 1):
+            self._console.print(
+                f"step {step}/{self._total}  loss {row['loss']:.4f}  rank sum {row['ranks']}  {seconds:.2f} s/step"
+            )
+
+
+def summarize(record: RunRecord, folder: str, note: str = "") -> None:
+    """Print status, metrics, budget asked and got, cost, rank map, and where the record is."""
+    out = console()
+    colour = "green" if record.status == "ok" else "red"
+    title = f"{record.method} on {record.model}, {record.task}, budget {record.budget}, seed {record.seed}"
+    out.print(f"\n[bold]{title}[/bold]  [{colour}]{record.status}[/{colour}] {note}")
+    if record.reason:
+        out.print(f"  {record.reason}", style=colour, markup=False)
+    if record.metrics:
+        out.print(_metrics(record.metrics))
+    if record.ledger:
+        out.print(_budget(record.ledger), markup=False)
+    if record.cost:
+        out.print(_cost(record.cost), markup=False)
+    if record.ranks and record.status in ("ok", "over_budget", "inert"):
+        out.print(rank_map(record.ranks, out.width))
+    out.print(f"record: {folder}/record.json", markup=False, soft_wrap=True)
+
+
+def _metrics(metrics: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    columns = {"before": "validation before", "validation": "validation", "test": "test"}
+    present = {key: title for key, title in columns.items() if metrics.get(key)}
+    table.add_column("metric")
+    for key, title in present.items():
+        table.add_column(f"{title} (step {metrics[key]['step']})", justify="right")
+    names = dict.fromkeys(name for key in present for name in metrics[key] if name != "step")
+    for name in names:
+        values = (metrics[key].get(name) for key in present)
+        table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
+    return table
+
+
+def _budget(ledger: dict[str, Any]) -> str:
+    unit = ledger["unit"]
+    got = ", ".join(f"{when} {ledger[when][unit]:,}" for when in ("start", "peak", "final") if ledger[when])
+    head = f"; head {ledger['head_params']:,} apart" if ledger["head_params"] else ""
+    return f"budget: asked {ledger['target']:,} {unit}, got {got}{head}"
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    phases = [
+        f"{phase} {spent['seconds']:.1f} s ({spent['forward_passes']}+{spent['backward_passes']} passes)"
+        for phase, spent in cost.items()
+        if isinstance(spent, dict) and spent["seconds"] >= 0.05
+    ]
+    memory = f"; peak memory {cost['peak_memory_bytes'] / 2**20:,.0f} MiB" if cost["peak_memory_bytes"] else ""
+    return "cost (forward+backward): " + ", ".join(phases) + memory
+
+
+def rank_map(ranks: dict[str, int], width: int) -> Table:
+    """Ranks as kinds x layers; neighbouring layers are averaged where the terminal is too narrow.
+
+    Args:
+        ranks: site -> rank, sites by plain module name.
+        width: of the terminal, in characters.
+    """
+    cells: dict[str, dict[int, int]] = {}
+    for name, rank in ranks.items():
+        parts = name.split(".")
+        position = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+        kind = ".".join(parts[position + 1 :]) if position is not None else name
+        cells.setdefault(kind, {})[int(parts[position]) if position is not None else 0] = rank
+    layers = sorted({layer for row in cells.values() for layer in row})
+    room = max(1, (width - max(map(len, cells)) - 10) // 4)
+    size = -(-len(layers) // room)
+    bins = [layers[start : start + size] for start in range(0, len(layers), size)]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("rank by layer")
+    for group in bins:
+        table.add_column(str(group[0]), justify="right")
+    table.add_column("mean", justify="right", style="bold")
+    for kind, row in cells.items():
+        means = [[row[layer] for layer in group if layer in row] for group in bins]
+        shown = ["" if not group else f"{sum(group) / len(group):.0f}" for group in means]
+        table.add_row(kind, *shown, f"{sum(row.values()) / len(row):.1f}")
+    return table

@@ -1,0 +1,145 @@
+"""Passes through the model on one or several processes: batches to the device, losses and gradients over the whole batch.
+
+A global batch is dealt to the processes, summed losses are divided by the global count of units, and gradients are
+added up over processes; so micro-batches and processes change nothing but rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from rankbench.metering import Meter
+from rankbench.seeding import Streams
+from rankbench.tasks.base import Batch, Example, Task
+
+
+def accelerator(precision: str) -> Accelerator:
+    """The process group and mixed precision of one run; a former run in this process leaves nothing behind."""
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+@dataclass
+class Engine:
+    """Model, task and processes of one run.
+
+    Attributes:
+        micro_batch_size: examples per forward pass over all processes; None takes the whole batch at once.
+    """
+
+    accelerator: Accelerator
+    model: nn.Module
+    task: Task
+    meter: Meter
+    batch_size: int
+    micro_batch_size: int | None
+    streams: Streams
+
+    def micro_batches(self, examples: Sequence[Example]) -> tuple[list[Batch], int]:
+        """This process's share of a global batch, collated, and the units of the whole batch."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        size = self.micro_batch_size or len(examples)
+        chunks = [examples[start : start + size] for start in range(0, len(examples), size)]
+        shares = [chunk[rank::world] for chunk in chunks]
+        batches = [self.task.collate(share) for share in shares if share]
+        units = torch.tensor([float(sum(self.task.units(batch) for batch in batches))])
+        return [self.to_device(batch) for batch in batches], round(self.sum(units)[0].item())
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on this process's device."""
+        return {key: value.to(self.accelerator.device) for key, value in batch.items()}
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Summed loss of a micro-batch: one forward pass."""
+        with self.accelerator.autocast():
+            return self.task.loss(self.model, batch)
+
+    def count_passes(self) -> None:
+        """Meter every forward pass of the model from now on, whoever makes it."""
+
+        def count(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            ids, mask = named["input_ids"], named.get("attention_mask")
+            whole = mask is None or mask.shape != ids.shape  # a step with a key-value cache has no padding of its own
+            self.meter.count(forward=1, tokens=ids.numel() if whole else int(mask.sum()))
+
+        self.model.register_forward_hook(count, with_kwargs=True)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over processes."""
+        if self.accelerator.num_processes == 1:
+            return tensor
+        return self.accelerator.reduce(tensor.to(self.accelerator.device), "sum")  # type: ignore[no-any-return]
+
+    def sum_gradients(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Sum over processes, in one message."""
+        if self.accelerator.num_processes == 1:
+            return gradients
+        flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+
+    @contextmanager
+    def inert(self) -> Iterator[None]:
+        """Evaluation mode inside, the former mode afterwards."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(was_training)
+
+
+class Probe:
+    """Passes of a method's own (see allocators.base.Probe), charged to the phase that is running.
+
+    Args:
+        examples: train split.
+        key: which part of the calibration stream: the step, or "start".
+    """
+
+    def __init__(self, engine: Engine, examples: Sequence[Example], key: int | str) -> None:
+        self._engine, self._examples = engine, examples
+        self._rng = engine.streams.numpy("calibration", key)
+
+    def batches(self, count: int) -> list[list[Example]]:
+        """`count` mini-batches drawn without replacement within each."""
+        size = min(self._engine.batch_size, len(self._examples))
+        draws = [self._rng.choice(len(self._examples), size, replace=False) for _ in range(count)]
+        return [[self._examples[index] for index in draw] for draw in draws]
+
+    def loss(self, batch: Sequence[Example]) -> float:
+        """Mean loss of a mini-batch."""
+        with torch.no_grad():
+            return self._passes(batch, lambda micro, units: self._engine.loss(micro) / units)
+
+    def gradients(self, batch: Sequence[Example], parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients of the mean loss of a mini-batch; the parameters' own .grad is left alone."""
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+
+        def backward(micro: Batch, units: int) -> Tensor:
+            loss = self._engine.loss(micro) / units
+            found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+            self._engine.meter.count(backward=1)
+            for sum_, gradient in zip(total, found, strict=True):
+                if gradient is not None:
+                    sum_ += gradient
+            return loss.detach()
+
+        with torch.enable_grad():
+            self._passes(batch, backward)
+        return self._engine.sum_gradients(total)
+
+    def _passes(self, batch: Sequence[Example], one: Callable[[Batch, int], Tensor]) -> float:
+        engine = self._engine
+        with engine.inert():
+            micros, units = engine.micro_batches(batch)
+            losses = [one(micro, units) for micro in micros]
+        return float(engine.sum(torch.stack(losses).sum().float().reshape(1))[0])

@@ -1,0 +1,154 @@
+"""What the user typed, checked whole before Hydra runs anything: choices, keys, types, values and combinations.
+
+Hydra stops at the first mistake and composes the jobs of a sweep one by one; here every job is composed and examined
+first, and all mistakes come back together.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from rankbench import config, schema
+from rankbench.registry import near
+
+
+def mistakes(
+    arguments: Sequence[str], sweep: bool = False, config_dir: Path | None = None, config_name: str = "config"
+) -> list[str]:
+    """Everything wrong with a command line, one sentence per mistake; empty if every job of it can start.
+
+    Args:
+        arguments: Hydra overrides ("method=igu", "train.steps=100", "seed=0,1").
+        sweep: whether several values of a key mean several jobs (--multirun).
+        config_dir: a folder with more configuration files (--config-dir).
+        config_name: of the primary configuration file.
+    """
+    with _hydra(config_dir) as hydra:
+        typed, problems = _parse(arguments, sweep, hydra.config_loader)
+        choices = {key: _options(hydra.config_loader, key) for key in hydra.config_loader.list_groups("")}
+        axes: list[list[Override]] = []
+        skip: set[str] = set()
+        for override in typed:
+            values = _values(override, sweep)
+            if _chooses(override, choices):
+                wrong = [value for value in values if not _known(value, choices)]
+                problems += [_unknown_choice(value, choices) for value in wrong]
+                values = [value for value in values if value not in wrong]
+                skip |= set() if values else {override.key_or_group}
+            axes += [values] if values else []
+        compose = functools.cache(functools.partial(_compose, hydra, config_name))
+        for job in itertools.product(*axes):
+            chosen = [override for override in job if _chooses(override, choices)]
+            composed, wrong = compose(tuple(override.input_line or "" for override in chosen))
+            rest = [override for override in job if override not in chosen]
+            problems += wrong or _examine(copy.deepcopy(composed), rest, frozenset(skip))
+    return list(dict.fromkeys(problems))
+
+
+@contextmanager
+def _hydra(config_dir: Path | None) -> Iterator[Hydra]:
+    path = create_config_search_path(str(config.CONF_DIR))
+    if config_dir is not None:
+        path.prepend("command-line", f"file://{config_dir.absolute()}", SearchPathQuery(provider="schema"))
+    try:
+        yield Hydra.create_main_hydra2("rankbench", path)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _parse(arguments: Sequence[str], sweep: bool, loader: ConfigLoader) -> tuple[list[Override], list[str]]:
+    """The overrides that can be read and are ours (hydra.* is Hydra's own affair), and what cannot be read."""
+    parser, typed, problems = OverridesParser.create(loader), [], []
+    for argument in arguments:
+        try:
+            override = parser.parse_overrides([argument])[0]
+        except HydraException:
+            problems.append(f"{argument}: cannot be read; write key=value, and quote a value with special characters")
+            continue
+        if override.is_sweep_override() and not sweep:
+            problems.append(f"{argument}: several values; add -m to run a job for each, or write [a,b] for a list")
+        elif not override.is_hydra_override():
+            typed.append(override)
+    return typed, problems
+
+
+def _values(override: Override, sweep: bool) -> list[Override]:
+    """One override per value of a sweep; what another sweeper draws (an interval) is left to its jobs."""
+    if not override.is_sweep_override():
+        return [override]
+    if not override.is_discrete_sweep():
+        return []
+    key = override.get_key_element()
+    parser = OverridesParser.create(override.config_loader)
+    return parser.parse_overrides([f"{key}={value}" for value in override.sweep_string_iterator()])
+
+
+def _options(loader: ConfigLoader, group: str) -> list[str]:
+    return [option for option in loader.get_group_options(group) if not option.startswith("_")]
+
+
+def _chooses(override: Override, choices: dict[str, list[str]]) -> bool:
+    """Whether it picks an option of a group (and is not a key=value inside one)."""
+    return override.key_or_group in choices and not isinstance(override.value(), dict)
+
+
+def _known(override: Override, choices: dict[str, list[str]]) -> bool:
+    value = override.value()
+    names = value if isinstance(value, list) else [value]
+    return override.is_delete() or all(name in choices[override.key_or_group] for name in names)
+
+
+def _unknown_choice(override: Override, choices: dict[str, list[str]]) -> str:
+    group, name = override.key_or_group, schema.show(override.value())
+    return f"{group}={name}: unknown {group}; {near(name, choices[group])}"
+
+
+def _compose(hydra: Hydra, config_name: str, choices: tuple[str, ...]) -> tuple[DictConfig, list[str]]:
+    """The configuration with these choices and no other override, or why there is none."""
+    try:
+        composed = hydra.compose_config(config_name, list(choices), RunMode.RUN, with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        return DictConfig({}), [str(error)]
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, []
+
+
+def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> list[str]:
+    """What is wrong with a job once the overrides that choose no option are applied, too."""
+    problems = []
+    for override in rest:
+        if override.key_or_group.partition(".")[0] not in skip:
+            problems += _apply(composed, override)
+    return problems + config.examine(composed, skip)[1]
+
+
+def _apply(composed: DictConfig, override: Override) -> list[str]:
+    """Set a value in place, as Hydra would, but also where no such key exists: examine() then names it."""
+    key = override.key_or_group
+    parent = OmegaConf.select(composed, key.rpartition(".")[0]) if "." in key else composed
+    if override.is_add() and isinstance(parent, DictConfig) and key.rpartition(".")[2] in parent:
+        return [f"{override.input_line}: the key is there already; write it without +"]
+    value = schema.MISSING if override.is_delete() else override.value()
+    try:
+        OmegaConf.update(composed, key, value, merge=True, force_add=True)
+    except (OmegaConfBaseException, ValueError) as error:
+        return [f"{override.input_line}: {str(error).splitlines()[0]}"]
+    return []

@@ -1,0 +1,116 @@
+"""The record of a run: its identity, its schema, and JSON both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rankbench.fingerprint import fingerprint
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget", "skipped")
+
+# What cannot change a number. `threads` is left in: summation order follows it.
+NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every")
+# Paths name files; their content is what counts.
+CONTENT = ("model.path", "task.data_dir")
+
+
+class RecordError(ValueError):
+    """A file that is not a record this version can read."""
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """Name of a run: hash of the resolved config without what cannot change a number; 12 hexadecimal digits.
+
+    Args:
+        config: plain nested dictionaries, everything resolved.
+    """
+    identity = json.loads(json.dumps(config))
+    for path in NOT_IDENTITY:
+        _pop(identity, path)
+    for path in CONTENT:
+        location = _pop(identity, path)
+        if location is not None and Path(location).exists():
+            identity[path] = fingerprint(Path(location).resolve())
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _pop(tree: dict[str, Any], path: str) -> Any:
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        tree = tree.get(parent, {})
+    return tree.pop(leaf, None)
+
+
+@dataclass
+class RunRecord:
+    """Everything a table may say about one run. What was not measured is None, never 0.
+
+    Attributes:
+        status: one of STATUSES; `reason` says why it is not "ok".
+        budget: name of the budget choice; `ledger` has its figures.
+        config: resolved config.
+        provenance: git commit, versions, device, revisions and hashes of model, data and prompt.
+        ledger: {unit, target, start, peak, final: {ranks, params}, head_params, gate_params}.
+        ranks: site -> rank, sites by their plain module name in the base model.
+        history_events: number of rank changes; ranks.jsonl has each.
+        metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the
+            first step.
+        cost: phase -> {seconds, forward_passes, backward_passes, tokens}, and peak_memory_bytes.
+    """
+
+    run_id: str
+    status: str
+    reason: str | None
+    method: str
+    model: str
+    task: str
+    budget: str
+    seed: int
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    ledger: dict[str, Any] | None = None
+    ranks: dict[str, int] | None = None
+    history_events: int | None = None
+    metrics: dict[str, dict[str, float | None] | None] | None = None
+    cost: dict[str, Any] | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """Readable JSON, keys in a fixed order; NaN becomes null."""
+        return json.dumps(_finite(asdict(self)), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "record.json") -> RunRecord:
+        """Inverse of `to_json`.
+
+        Args:
+            source: named in errors.
+
+        Raises:
+            RecordError: not JSON, not a record, or of another schema version.
+        """
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RecordError(f"{source}: not JSON ({error})") from error
+        known = {field.name for field in fields(cls)}
+        if not isinstance(content, dict) or set(content) != known:
+            odd = sorted(set(content) ^ known) if isinstance(content, dict) else type(content).__name__
+            raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise RecordError(f"{source}: schema {content['schema_version']}, this version reads {SCHEMA_VERSION}")
+        return cls(**content)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,111 @@
+"""Names of methods and tasks: the classes of this package, found by file, and those of others, found by entry point."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any, Literal, TypeVar, get_args
+
+Kind = Literal["method", "task"]
+Class = TypeVar("Class", bound=type)
+
+PACKAGES: dict[Kind, str] = {"method": "rankbench.allocators", "task": "rankbench.tasks"}
+ENTRY_POINTS: dict[Kind, str] = {"method": "rankbench.methods", "task": "rankbench.tasks"}
+
+_classes: dict[Kind, dict[str, type[Any]]] = {kind: {} for kind in get_args(Kind)}
+
+
+class UnknownName(ValueError):
+    """A name that nobody registered; the message says which are near and which exist."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What to read after an unknown name: "did you mean a, b? known are a, b, c."."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    guess = f"did you mean {', '.join(close)}? " if close else ""
+    return f"{guess}known are {', '.join(known)}."
+
+
+def register(kind: Kind, name: str) -> Callable[[Class], Class]:
+    """Class decorator that makes a class known under `name`; stack it to give one class several names.
+
+    The class carries its settings as a dataclass `Config` (see rankbench.schema) and conf/<kind>/<name>.yaml has their
+    defaults. A class of this package lives in a module of rankbench.allocators or rankbench.tasks.
+
+    Raises:
+        ValueError: the name is taken by another class, or the class has no `Config`.
+    """
+
+    def add(cls: Class) -> Class:
+        taken = _classes[kind].get(name)
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{kind} {name!r} is registered twice: {_place(taken)} and {_place(cls)}; rename one")
+        if not hasattr(cls, "Config"):
+            raise ValueError(f"{kind} {name!r}: {_place(cls)} has no dataclass Config (the schema of its settings)")
+        _classes[kind][name] = cls
+        return cls
+
+    return add
+
+
+def get(kind: Kind, name: str) -> type[Any]:
+    """The class registered as `name`; imports as few modules as it can.
+
+    A module named like the name ("igu") or like its part before the first dash ("glue" for "glue-sst2") is tried first,
+    then the entry points, then every module of the package.
+
+    Raises:
+        UnknownName: nobody registered the name.
+    """
+    for look in (_import_by_stem, _load_entry_point, _import_all):
+        if name not in _classes[kind]:
+            look(kind, name)
+    if name not in _classes[kind]:
+        raise UnknownName(f"{kind} {name!r} is unknown; {near(name, names(kind))}")
+    return _classes[kind][name]
+
+
+def names(kind: Kind) -> list[str]:
+    """All names, sorted. Imports every built-in module, so torch too; entry points are listed but not loaded."""
+    _import_all(kind)
+    return sorted({*_classes[kind], *(point.name for point in _entry_points(kind))})
+
+
+def _place(cls: type[Any]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _package(kind: Kind) -> ModuleType:
+    return importlib.import_module(PACKAGES[kind])
+
+
+def _stems(kind: Kind) -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(_package(kind).__path__))
+
+
+def _import_by_stem(kind: Kind, name: str) -> None:
+    stem = name.replace("-", "_")
+    for candidate in (stem, name.split("-")[0], stem.split("_")[0]):
+        if candidate in _stems(kind):
+            importlib.import_module(f"{PACKAGES[kind]}.{candidate}")
+            return
+
+
+def _import_all(kind: Kind, name: str = "") -> None:
+    for stem in _stems(kind):
+        importlib.import_module(f"{PACKAGES[kind]}.{stem}")
+
+
+def _entry_points(kind: Kind) -> Iterable[EntryPoint]:
+    return entry_points(group=ENTRY_POINTS[kind])
+
+
+def _load_entry_point(kind: Kind, name: str) -> None:
+    for point in _entry_points(kind):
+        if point.name == name:
+            register(kind, name)(point.load())

@@ -1,0 +1,117 @@
+"""Runs on disk: results_dir/runs/<run_id>/ with record.json, steps.jsonl, items.jsonl, ranks.jsonl, adapter/.
+
+A record is written whole or not at all; a folder is one process's at a time; a checkpoint says whose it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rankbench.record import RunRecord
+
+
+class StoreError(RuntimeError):
+    """A results folder that cannot be used as asked; the message says what to do."""
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        results_dir: of the config.
+        run_id: of the record.
+    """
+
+    def __init__(self, results_dir: Path, run_id: str) -> None:
+        self.run_id = run_id
+        self.path = results_dir / "runs" / run_id
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Make the folder and keep other processes out of it.
+
+        Raises:
+            StoreError: it cannot be written, or another process is at it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise StoreError(f"{self.path}: another process is working on this run; wait for it or stop it") from None
+        except OSError as error:
+            raise StoreError(f"results_dir cannot be written: {self.path}: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def record(self) -> RunRecord | None:
+        """The record, None if there is none yet."""
+        file = self.path / "record.json"
+        return RunRecord.from_json(file.read_text(), str(file)) if file.exists() else None
+
+    def write_record(self, record: RunRecord) -> None:
+        """Write record.json atomically."""
+        self.write("record.json", record.to_json())
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file atomically: it has the old content or the new one, at every moment."""
+        write_atomically(self.path / name, text.encode())
+
+    def write_lines(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Write a JSON-lines file atomically."""
+        self.write(name, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def append(self, name: str, row: dict[str, Any]) -> None:
+        """Add one line to a JSON-lines file."""
+        with (self.path / name).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """Rows of a JSON-lines file, an unfinished last line left out; [] if there is no file."""
+        file = self.path / name
+        text = file.read_text() if file.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def write_checkpoint(self, content: bytes) -> None:
+        """Write the checkpoint atomically."""
+        write_atomically(self.checkpoint_file(), content)
+
+    def checkpoint_file(self) -> Path:
+        """Where the checkpoint lies."""
+        return self.path / "checkpoint.pt"
+
+    def forget(self) -> None:
+        """Remove what an unfinished run needed and a finished one does not."""
+        self.checkpoint_file().unlink(missing_ok=True)
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Replace `file` in one step; its content is on disk before its name."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(results_dir: Path) -> str | None:
+    """Why runs cannot be written below `results_dir`, None if they can."""
+    existing = next(folder for folder in (results_dir.absolute(), *results_dir.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        return f"{existing} is not a folder"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return f"no permission to write in {existing}"
+    return None

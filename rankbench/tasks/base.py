@@ -1,0 +1,124 @@
+"""The contract of a task: what a run learns and how it is scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rankbench.seeding import Streams
+
+IGNORE = -100  # label of a token that carries no loss
+
+Batch = dict[str, Tensor]
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file, the line or column, and the way out."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised item.
+
+    Attributes:
+        input_ids: (length,) token ids; prompt and target for decoders.
+        labels: (length,) token ids with IGNORE where no loss is taken (decoders), a class (encoders, classification)
+            or a score (encoders, regression).
+        item: what items.jsonl says of it beside prediction and loss: at least {"id", "gold"}.
+        prompt_length: tokens of `input_ids` that are prompt (decoders; what generation starts from).
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...] | int | float
+    item: dict[str, Any] = field(default_factory=dict)
+    prompt_length: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of one evaluation of a model on one split.
+
+    Attributes:
+        metrics: name -> value; "loss" (mean over units, see Task.units) always among them; accuracies in [0, 1].
+        items: one dict per example, in the split's order: {"id", "gold", "prediction", "correct", "loss"};
+            None where a value was not computed for the item (never 0 for missing).
+    """
+
+    metrics: dict[str, float]
+    items: list[dict[str, Any]]
+
+
+class Task(ABC):
+    """A task builds its splits once and scores models on them. It draws only from the streams it is given.
+
+    Class facts:
+        primary: metric the summary names first ("accuracy", "exact_match", "kl", ...).
+        higher_is_better: direction of `primary`.
+        source: where the data comes from (hub name, or "generated").
+
+    Instance attributes after `load`:
+        splits: {"train", "validation", "test"} -> list of Example.
+        revision: {"data": hub revision or sha256 of the local files, "prompt": sha256 of the prompt template}.
+    """
+
+    primary: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    source: ClassVar[str]
+    Config: ClassVar[type]
+
+    splits: dict[str, list[Example]]
+    revision: dict[str, str]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def num_labels(self) -> int | None:
+        """Outputs of a classification head: k classes, 1 for regression, None for language modelling only."""
+
+    @abstractmethod
+    def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
+        """Read or generate the data, tokenise it, carve validation out of train with stream "data".
+
+        Args:
+            tokenizer: of the model (a transformers PreTrainedTokenizerBase).
+            architecture: "decoder" or "encoder".
+            streams: of the run. Splits must not depend on the run's seed where the data is fixed; only the carving of
+                validation does not either (paired seeds train on the same data): use Streams(0) for it.
+
+        Raises:
+            DataError: missing column, empty split, broken line (file and line number), no network and no local data,
+                architecture that the task does not support.
+        """
+
+    def prepare(self, model: torch.nn.Module, sites: Sequence[Any], streams: Streams) -> None:
+        """Look at (or change) the base model before the adapter is injected; most tasks do nothing here."""
+
+    def true_ranks(self) -> dict[str, int] | None:
+        """The known true rank per site name, for tasks that plant one; else None."""
+        return None
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pad to the longest example (dynamic padding). Keys input_ids, attention_mask, labels, ..."""
+
+    @abstractmethod
+    def units(self, batch: Batch) -> int:
+        """How many units `loss` sums over: target tokens, examples or positions. Needs no forward pass."""
+
+    @abstractmethod
+    def loss(self, model: torch.nn.Module, batch: Batch) -> Tensor:
+        """Scalar fp32: SUM of the loss over the batch's units (the trainer divides by the global count)."""
+
+    @abstractmethod
+    def evaluate(self, model: torch.nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
+        """Score `model` (already in eval mode, under no_grad and autocast) on `examples`; no side effects."""
+
+    def judge(self, ranks: dict[str, int]) -> dict[str, float]:
+        """Extra metrics of the final rank map (tasks with a known true map); else {}."""
+        return {}

@@ -1,0 +1,176 @@
+"""A task whose true ranks are known: fit a teacher that is the base model plus low-rank updates at chosen sites."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from rankbench.registry import register
+from rankbench.schema import choice, number
+from rankbench.seeding import Streams
+from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
+
+
+@dataclass
+class Config:
+    """Settings of the planted task.
+
+    Attributes:
+        map: where the updates go: "few" random sites at `rank`; "depth" every site, rank rising linearly with depth;
+            "type" every site of some module kinds.
+        sites: how many sites (few) or kinds (type) get an update.
+        rank: true rank of an update (the largest, for depth).
+        strength: Frobenius norm of the update over that of the weight.
+        weight_scale: factor on the base model's matrices (embeddings included) first, so that its outputs are not flat.
+        label_noise: weight of the uniform distribution mixed into the teacher's, in [0, 1).
+        train_size, validation_size, test_size: random sequences.
+        length: tokens per sequence.
+        map_seed: seed of map and updates; null takes the run's, so that seeds differ in their truth as well.
+    """
+
+    name: str
+    map: str = choice("few", "depth", "type")
+    sites: int = number(low=1)
+    rank: int = number(low=1)
+    strength: float = number(low=0)
+    weight_scale: float = number(low=0)
+    label_noise: float = number(low=0, high=1)
+    train_size: int = number(low=1)
+    validation_size: int = number(low=1)
+    test_size: int = number(low=1)
+    length: int = number(low=1)
+    map_seed: int | None
+
+
+@register("task", "planted")
+class Planted(Task):
+    """Random tokens; the loss is KL(teacher || student) per position, so its floor is 0 (the noise's entropy left out)."""
+
+    primary = "kl"
+    higher_is_better = False
+    source = "generated"
+    Config = Config
+
+    def num_labels(self) -> int | None:
+        """Language modelling."""
+        return None
+
+    def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
+        """Draw the sequences; the splits are disjoint streams."""
+        if architecture != "decoder":
+            raise DataError("task=planted needs next-token distributions: use a decoder, model=tiny")
+        sizes = {split: getattr(self.config, f"{split}_size") for split in ("train", "validation", "test")}
+        vocabulary = len(tokenizer)
+        self.splits = {}
+        for split, size in sizes.items():
+            tokens = streams.numpy("task", "tokens", split).integers(0, vocabulary, (size, self.config.length))
+            self.splits[split] = [Example(tuple(row), 0, {"id": i, "gold": None}) for i, row in enumerate(tokens.tolist())]
+        self.revision = {"data": "generated", "prompt": hashlib.sha256(b"").hexdigest()}
+
+    def prepare(self, model: nn.Module, sites: Sequence[Any], streams: Streams) -> None:
+        """Scale the base model's matrices, embeddings included, then copy it and add the true update to the copy: the teacher."""
+        if self.config.map_seed is not None:
+            streams = Streams(self.config.map_seed)
+        self._truth = true_map(self.config, sites, streams.numpy("task", "map"))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(self.config.weight_scale)
+            teacher = copy.deepcopy(model).eval().requires_grad_(False)
+            modules: dict[str, Any] = dict(teacher.named_modules())
+            for site in sites:
+                if self._truth[site.name]:
+                    weight = modules[site.name].weight
+                    update = _update(site, self._truth[site.name], streams.torch("task", "update", site.name))
+                    weight += (update * (self.config.strength * weight.float().norm() / update.norm())).to(weight)
+        self._teacher = [teacher]  # in a list: not a submodule of anything
+
+    def true_ranks(self) -> dict[str, int]:
+        """The planted map, all sites, 0 where nothing was planted."""
+        return dict(self._truth)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Sequences have one length; no padding."""
+        input_ids = torch.tensor([example.input_ids for example in examples])
+        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+    def units(self, batch: Batch) -> int:
+        """Positions."""
+        return batch["input_ids"].numel()
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Summed KL over positions."""
+        return self._divergence(model, batch).sum()
+
+    def _divergence(self, model: nn.Module, batch: Batch) -> Tensor:
+        """KL per position: (batch, length)."""
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        with torch.no_grad():
+            target = F.softmax(self._teacher[0](**inputs).logits.float(), dim=-1)
+            target = (1 - self.config.label_noise) * target + self.config.label_noise / target.shape[-1]
+        student = F.log_softmax(model(**inputs).logits.float(), dim=-1)
+        return F.kl_div(student, target, reduction="none").sum(-1)
+
+    def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
+        """Mean KL; per sequence in the items."""
+        device = next(model.parameters()).device
+        losses: list[float] = []
+        for start in range(0, len(examples), batch_size):
+            batch = {k: v.to(device) for k, v in self.collate(examples[start : start + batch_size]).items()}
+            losses += self._divergence(model, batch).mean(1).tolist()
+        items = [
+            {**example.item, "prediction": None, "correct": None, "loss": loss}
+            for example, loss in zip(examples, losses, strict=True)
+        ]
+        return Evaluation({"loss": float(np.mean(losses)), "kl": float(np.mean(losses))}, items)
+
+    def judge(self, ranks: dict[str, int]) -> dict[str, float]:
+        """How much of the true map was found.
+
+        `map_overlap`: sum of min(rank, true rank) over the sum of true ranks, in [0, 1]. `map_correlation`: Spearman's
+        rank correlation over sites; left out where either map is constant.
+        """
+        names = list(self._truth)
+        true, found = (np.array([source[name] for name in names]) for source in (self._truth, ranks))
+        result = {"map_overlap": float(np.minimum(true, found).sum() / true.sum())}
+        if true.std() and found.std():
+            result["map_correlation"] = float(spearmanr(true, found).statistic)
+        return result
+
+
+def true_map(config: Config, sites: Sequence[Any], rng: np.random.Generator) -> dict[str, int]:
+    """True rank per site name.
+
+    Raises:
+        DataError: more sites or kinds asked for than there are, or a rank above the full rank.
+    """
+    full = min(min(site.d_out, site.d_in) for site in sites)
+    if config.rank > full:
+        raise DataError(f"task.rank={config.rank} is above the full rank {full} of a site: use <= {full}")
+    kinds = sorted({site.kind for site in sites})
+    available = {"few": len(sites), "depth": len(sites), "type": len(kinds)}[config.map]
+    if config.map != "depth" and config.sites > available:
+        raise DataError(f"task.sites={config.sites}: the model has {available} {'kinds' if config.map == 'type' else 'sites'}")
+    if config.map == "few":
+        chosen = set(rng.choice(len(sites), config.sites, replace=False).tolist())
+        return {site.name: config.rank if index in chosen else 0 for index, site in enumerate(sites)}
+    if config.map == "type":
+        chosen_kinds = {kinds[index] for index in rng.choice(len(kinds), config.sites, replace=False)}
+        return {site.name: config.rank if site.kind in chosen_kinds else 0 for site in sites}
+    depth = max(site.layer or 0 for site in sites) + 1
+    return {site.name: max(1, round(config.rank * ((site.layer or 0) + 1) / depth)) for site in sites}
+
+
+def _update(site: Any, rank: int, generator: torch.Generator) -> Tensor:
+    """A random matrix of given rank: (d_out, d_in)."""
+    left = torch.randn(site.d_out, rank, generator=generator)
+    return left @ torch.randn(rank, site.d_in, generator=generator)

@@ -1,0 +1,224 @@
+"""The only training loop. It knows steps, hooks and assertions; it knows no method by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet
+from rankbench.allocators.base import Allocator, Step
+from rankbench.engine import Engine, Probe
+from rankbench.tasks.base import Example
+
+
+class NotFiniteError(RuntimeError):
+    """The loss or its gradient became NaN or infinite."""
+
+
+class NotIdentityError(RuntimeError):
+    """The adapted model differs from the base model although the method says it starts there."""
+
+
+def rate(schedule: str, warmup_share: float, stages: Sequence[int], step: int) -> float:
+    """Factor on the learning rate at step `step` (from 1): warm-up, then decay, once per stage.
+
+    Args:
+        schedule: "linear" or "cosine" to (nearly) zero at the stage's last step, or "constant".
+        warmup_share: share of the stage over which the factor rises linearly.
+        stages: steps per stage.
+    """
+    start = 0
+    for length in stages:
+        if step <= start + length:
+            break
+        start += length
+    position, warmup = step - start, round(warmup_share * length)
+    if position <= warmup:
+        return position / warmup
+    remaining = (length - position + 1) / (length - warmup)
+    return {"linear": remaining, "cosine": 0.5 * (1 - math.cos(math.pi * remaining)), "constant": 1.0}[schedule]
+
+
+def examples_of_step(count: int, batch_size: int, step: int, rng: Callable[[int], np.random.Generator]) -> list[int]:
+    """Indices of the training examples of step `step` (from 1): a new permutation per epoch, nothing dropped.
+
+    A function of the step alone, so a resumed run needs no sampler state.
+
+    Args:
+        count: training examples.
+        rng: epoch -> generator.
+    """
+    first = (step - 1) * batch_size
+    epochs: dict[int, Any] = {}
+    for position in range(first, first + batch_size):
+        epoch = position // count
+        if epoch not in epochs:
+            epochs[epoch] = rng(epoch).permutation(count)
+    return [int(epochs[position // count][position % count]) for position in range(first, first + batch_size)]
+
+
+@dataclass
+class Trainer:
+    """One run's loop.
+
+    Attributes:
+        settings: the `train` section of the config.
+        log: called with the record of each step.
+        checkpoint: called with the number of steps done, where a checkpoint is due.
+    """
+
+    engine: Engine
+    adapters: AdapterSet
+    allocator: Allocator
+    method: str
+    train: Sequence[Example]
+    settings: Any
+    log: Callable[[dict[str, Any]], None]
+    checkpoint: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        self.optimizer: torch.optim.Optimizer = None  # type: ignore[assignment]  # set by build_optimizer
+        self.last_loss: float | None = None
+
+    def build_optimizer(self) -> None:
+        """AdamW over the adapter's groups, after calibration has set the ranks."""
+        groups = self.adapters.groups(self.settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
+        self.adapters.bind(self.optimizer)
+
+    def calibrate(self) -> None:
+        """Let the method look at the model before the first step; model state and gradients are left as found."""
+        with self.engine.meter.phase("calibration"), self.adapters.deciding(self.method, "calibrate", 0):
+            self.allocator.calibrate(self.adapters, Probe(self.engine, self.train, "start"))
+        self.check_identity()
+
+    @torch.no_grad()
+    def check_identity(self) -> None:
+        """Output(adapted) == output(base), exactly, unless the method declares another start.
+
+        Raises:
+            NotIdentityError: it declares the identity and does not start there.
+        """
+        if not self.allocator.starts_at_identity:
+            return
+        batch = self.engine.to_device(self.engine.task.collate(self.train[:2]))
+        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+        with self.engine.inert(), self.engine.accelerator.autocast():
+            adapted = self.engine.model(**inputs).logits
+            with self.adapters.disabled():
+                base = self.engine.model(**inputs).logits
+        if not torch.equal(adapted, base):
+            difference = float((adapted.float() - base.float()).abs().max())
+            raise NotIdentityError(
+                f"method {self.method} says it starts at the base model, but its output differs by {difference:.3g}; "
+                "start with B = 0 or a gate of 0, or declare starts_at_identity = False"
+            )
+
+    def run(self, done: int = 0) -> None:
+        """Train from step `done` + 1 to the end, then let the method finish.
+
+        Raises:
+            NotFiniteError: the loss or a gradient is not finite.
+        """
+        total = self.settings.steps
+        if done == total:
+            return  # the method has finished before the checkpoint
+        self.engine.model.train()
+        for index in range(done + 1, total + 1):
+            self.log(self.step(index, total))
+            due = self.settings.checkpoint_every
+            if due and index % due == 0 and index < total:
+                self.checkpoint(index)
+        with self.engine.meter.phase("allocation"), self.adapters.deciding(self.method, "finish", total):
+            self.allocator.finish(self.adapters)
+        self.engine.model.eval()
+        self.checkpoint(total)
+
+    def step(self, index: int, total: int) -> dict[str, Any]:
+        """One optimizer step; returns what steps.jsonl says of it."""
+        settings, allocator, adapters, meter = self.settings, self.allocator, self.adapters, self.engine.meter
+        factor = rate(settings.schedule, settings.warmup_share, allocator.stages(), index)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * factor * group["rate"]
+        rng = self.engine.streams.numpy("allocator", index)
+        step = Step(index, total, settings.learning_rate * factor, rng, Probe(self.engine, self.train, index))
+        with meter.phase("training"):
+            loss = self._accumulate(step)
+            with meter.phase("allocation"), adapters.deciding(self.method, "on_gradients", index):
+                allocator.on_gradients(adapters, step)
+            penalty = self._penalize(step)
+            norm = self._clip(index)
+            self.optimizer.step()
+            adapters.hold()
+            with meter.phase("allocation"), adapters.deciding(self.method, "on_step_end", index):
+                allocator.on_step_end(adapters, step)
+            self.optimizer.zero_grad()
+        self.last_loss = loss
+        return {
+            "step": index,
+            "loss": loss,
+            "penalty": penalty,
+            "learning_rate": settings.learning_rate * factor,
+            "gradient_norm": norm,
+            "ranks": sum(adapters.ranks().values()),
+            "params": adapters.param_count(),
+            **allocator.diagnostics(),
+        }
+
+    def _accumulate(self, step: Step) -> float:
+        """Forward and backward over the micro-batches; the mean loss over the global batch."""
+        engine, index = self.engine, step.index
+        chosen = examples_of_step(
+            len(self.train), engine.batch_size, index, lambda epoch: engine.streams.numpy("data", epoch)
+        )
+        batches, units = engine.micro_batches([self.train[i] for i in chosen])
+        total = torch.zeros(1, device=engine.accelerator.device)
+        with engine.streams.ambient("dropout", index, engine.accelerator.process_index):
+            for micro, batch in enumerate(batches):
+                with self.adapters.deciding(self.method, "before_forward", index):
+                    self.allocator.before_forward(self.adapters, step, micro)
+                loss = engine.loss(batch) / units
+                engine.accelerator.backward(loss)
+                engine.meter.count(backward=1)
+                self.adapters.reset_path()
+                total += loss.detach().float()
+        self._share_gradients()
+        value = float(engine.sum(total)[0])
+        if not math.isfinite(value):
+            raise NotFiniteError(f"loss is {value} at step {index}; last good loss {self._last()}")
+        return value
+
+    def _last(self) -> str:
+        return "none" if self.last_loss is None else f"{self.last_loss:.6g}"
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _share_gradients(self) -> None:
+        if self.engine.accelerator.num_processes == 1:
+            return
+        trained = [parameter for parameter in self._trained() if parameter.numel()]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        for parameter, gradient in zip(trained, self.engine.sum_gradients(gradients), strict=True):
+            parameter.grad = gradient
+
+    def _penalize(self, step: Step) -> float | None:
+        """Add the gradient of the method's penalty, once per step; its value is logged apart from the loss."""
+        penalty = self.allocator.penalty(self.adapters, step)
+        if penalty is None:
+            return None
+        penalty.backward()
+        return float(penalty.detach())
+
+    def _clip(self, index: int) -> float:
+        limit = self.settings.max_grad_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained(), math.inf if limit is None else limit))
+        if not math.isfinite(norm):
+            raise NotFiniteError(f"gradient norm is {norm} at step {index}; last good loss {self._last()}")
+        return norm
