@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 import traceback
 from argparse import Namespace
 from pathlib import Path
@@ -119,7 +120,7 @@ def _describe_group(folder: Path, default: str) -> str:
         first = file.read_text().partition("\n")[0]
         about = first.lstrip("# ") if first.startswith("#") and "@package" not in first else ""
         mark = "*" if file.stem == default else " "
-        lines.append(f"    {mark} {file.stem:<18} {about}".rstrip())
+        lines.append(f"    {mark} {file.stem:<16} {textwrap.shorten(about, 96, placeholder=' ...')}".rstrip())
     return "\n".join(lines)
 
 
@@ -139,10 +140,10 @@ Groups and their choices (* is the default; several choices, with commas, need -
 {groups}
 
 Other settings:
-  seed={seed}              of every random stream of the run
-  results_dir={results_dir}  where runs/<run_id>/ is written
-  <group>.<key>=value  any setting of the chosen files, e.g. train.steps=200 method.beta1=0.9 model.path=DIR
-  adapter.<key>=value  scale rule, alpha and dropout of the adapter that all methods share
+  seed=              of every random stream of the run ({seed})
+  results_dir=       where runs/<run_id>/ is written ({results_dir})
+  <group>.<key>=     any setting of the chosen files: train.steps=200 method.beta1=0.9 model.path=DIR
+  adapter.<key>=     scale rule, alpha and dropout of the adapter that all methods share
 
 Examples:
   python -m rankbench                                                   the default run

@@ -132,11 +132,12 @@ def _convert_into(folder: Path, file: Path, dtype: torch.dtype, fields: Mapping[
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     try:
-        model, tokenizer = _read(file, dtype)
-        tokenizer.model_max_length = model.config.max_position_embeddings
-        _mend(tokenizer, fields)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        with quiet():
+            model, tokenizer = _read(file, dtype)
+            tokenizer.model_max_length = model.config.max_position_embeddings
+            _mend(tokenizer, fields)
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -146,11 +147,10 @@ def _read(file: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     auto: Any = AutoModelForCausalLM
     whole: Any = GgufConfig(dequantize=True)  # else it keeps the blocks where a kernel for them is installed
     try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-            model, info = auto.from_pretrained(
-                file.parent, gguf_file=file.name, dtype=dtype, quantization_config=whole, output_loading_info=True
-            )
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model, info = auto.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=dtype, quantization_config=whole, output_loading_info=True
+        )
     except (ValueError, KeyError, RuntimeError, NotImplementedError, ImportError) as error:
         raise ModelError(
             f"{file}: transformers cannot read this GGUF file ({error}); "

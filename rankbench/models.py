@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from transformers import (
 
 from rankbench.adapter import Site
 from rankbench.gguf import ModelError, quiet
-from rankbench.schema import choice
+from rankbench.schema import choice, number
 from rankbench.seeding import Streams
 from rankbench.sources import default_cache, locate
 
@@ -44,13 +45,13 @@ __all__ = ["LoadedModel", "ModelConfig", "ModelError", "Shape", "find_sites", "l
 class Shape:
     """Shape of a model made on the spot (Qwen2 architecture, random weights); the names are Qwen2Config's."""
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
-    vocab_size: int  # at least the 256 bytes and three special tokens of the tokenizer that comes with it
+    hidden_size: int = number(low=1)
+    num_hidden_layers: int = number(low=1)
+    num_attention_heads: int = number(low=1)
+    num_key_value_heads: int = number(low=1)
+    intermediate_size: int = number(low=1)
+    max_position_embeddings: int = number(low=1)
+    vocab_size: int = number(low=259)  # the 256 bytes and three special tokens of the tokenizer that comes with it
 
 
 @dataclass
@@ -133,7 +134,7 @@ def load(
     else:
         folder, revision = locate(config, cache_dir or default_cache())
         with quiet(), _readable(folder):
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            tokenizer = _tokenizer(folder)
             if config.architecture == "encoder":
                 model = _encoder(folder, config, num_labels, problem, streams)
             else:
@@ -259,8 +260,6 @@ def _draw_head(model: Any, head: Sequence[str], streams: Streams) -> None:
 def _random(shape: Shape, dtype: torch.dtype) -> tuple[Any, Any, str]:
     """A Qwen2 with random weights, the same for every run's seed, its byte tokenizer and the hash of its weights."""
     tokenizer = _byte_tokenizer()
-    if shape.vocab_size < len(tokenizer):
-        raise ModelError(f"model.shape.vocab_size is {shape.vocab_size}; the byte tokenizer needs {len(tokenizer)}")
     config = Qwen2Config(
         hidden_size=shape.hidden_size,
         num_hidden_layers=shape.num_hidden_layers,
@@ -291,6 +290,12 @@ def _byte_tokenizer() -> Any:
     pad, bos, eos = specials
     wrap: Any = PreTrainedTokenizerFast
     return wrap(tokenizer_object=backend, pad_token=pad, bos_token=bos, eos_token=eos)
+
+
+def _tokenizer(folder: Path) -> Any:
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")) and not find_spec("sentencepiece"):
+        raise ModelError(f"{folder}: its tokenizer is a SentencePiece model; to read it, pip install sentencepiece")
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _set_padding(model: Any, tokenizer: Any) -> None:

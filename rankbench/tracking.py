@@ -60,7 +60,7 @@ class Wandb:
 
 
 def _mode(asked: str) -> Any:
-    """"auto" is online with a key and offline without one: never a prompt."""
+    """ "auto" is online with a key and offline without one: never a prompt."""
     if asked != "auto":
         return asked
     netrc = Path("~/.netrc").expanduser()

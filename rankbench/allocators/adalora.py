@@ -31,7 +31,7 @@ class Config(PruningConfig):
 class AdaLoRA(Allocator):
     """P diag(lambda) Q with soft orthogonality; every few steps the triplets with the lowest S_i are zeroed:
 
-        S_i = s(lambda_i) + mean_j s(P_ji) + mean_j s(Q_ij),    s(w) = EMA(|w g|) * EMA(||w g| - EMA|)
+    S_i = s(lambda_i) + mean_j s(P_ji) + mean_j s(Q_ij),    s(w) = EMA(|w g|) * EMA(||w g| - EMA|)
     """
 
     needs = frozenset({"gates", "resize"})
@@ -88,8 +88,8 @@ class AdaLoRA(Allocator):
 
     @torch.no_grad()
     def _observe(self, adapters: AdapterSet) -> None:
-        weights = [tensor for stack in adapters.stacks(lambda p: p.detach()) for tensor in stack.tensors()]
-        gradients = [tensor for stack in adapters.stacks(lambda p: p.grad) for tensor in stack.tensors()]
+        weights = adapters.tensors(lambda p: p.detach())
+        gradients = adapters.tensors(lambda p: p.grad)
         self.statistics.update([sensitivity(w, g) for w, g in zip(weights, gradients, strict=True)])
 
     def state_dict(self) -> dict[str, Any]:

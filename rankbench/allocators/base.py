@@ -137,4 +137,3 @@ class Allocator(ABC):
     def diagnostics(self) -> dict[str, float]:
         """Numbers for the log of the step."""
         return {}
-

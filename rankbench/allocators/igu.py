@@ -102,7 +102,9 @@ class IGU(Allocator):
         if config.alpha_in_training and config.estimator == "trapezoid":
             mistakes.append("method.estimator=trapezoid: alpha_in_training scores one point per pass; use stochastic")
         if config.alpha_in_training and config.jacobian == "exact" and config.estimator == "stochastic":
-            mistakes.append("method.jacobian=exact: with alpha_in_training the gradient is the raw one; use jacobian=raw")
+            mistakes.append(
+                "method.jacobian=exact: with alpha_in_training the gradient is the raw one; use jacobian=raw"
+            )
         if _shares_training_pass(config) and config.sample_count > config.ema_every:
             mistakes.append(
                 f"method.sample_count={config.sample_count}: scores from training passes average at most "
@@ -151,7 +153,7 @@ class IGU(Allocator):
     def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
         """Keep the gradient of the task alone, where that is what scores."""
         if self._scores_at(step.index) and _shares_training_pass(self.config) and self.config.score_gradient == "task":
-            self._add([tensor for stack in adapters.stacks(lambda p: p.grad) for tensor in stack.tensors()])
+            self._add(adapters.tensors(lambda p: p.grad))
 
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
         """Aggregate scores on their clock, cut on the budget's, and begin the second stage where there is one."""
@@ -176,10 +178,10 @@ class IGU(Allocator):
         if not _shares_training_pass(self.config):
             self._add(self._probe_gradients(adapters, step))
         elif self.config.score_gradient == "total":
-            self._add([tensor for stack in adapters.stacks(lambda p: p.grad) for tensor in stack.tensors()])
+            self._add(adapters.tensors(lambda p: p.grad))
         if step.index % self.config.ema_every and step.index != self.decay.end:
             return
-        weights = [tensor for stack in adapters.stacks(lambda p: p.detach()) for tensor in stack.tensors()]
+        weights = adapters.tensors(lambda p: p.detach())
         if self.config.sign == "signed":
             torch._foreach_abs_(weights)
         torch._foreach_mul_(weights, self._gradient)
@@ -211,13 +213,11 @@ class IGU(Allocator):
                     total = gradients
         adapters.reset_path()
         found = {id(parameter): gradient for parameter, gradient in zip(parameters, total, strict=True)}
-        return [tensor for stack in adapters.stacks(lambda p: found[id(p)]) for tensor in stack.tensors()]
+        return adapters.tensors(lambda p: found[id(p)])
 
     def _cut(self, adapters: AdapterSet, final: bool, total: float) -> None:
         config, statistics = self.config, self.statistics
-        elements = combine(
-            config.score, statistics.mean, statistics.deviation, config.epsilon, config.relative_epsilon
-        )
+        elements = combine(config.score, statistics.mean, statistics.deviation, config.epsilon, config.relative_epsilon)
         if config.lambda_term == "magnitude":
             elements[2::3] = [s.gate.detach().abs() for s in adapters.stacks() if s.gate is not None]
         budget, costs = self.setting.budget, self.costs

@@ -67,7 +67,12 @@ def decay(config: PruningConfig, setting: Setting, horizon: int, costs: Mapping[
 
 
 def prune(
-    adapters: AdapterSet, scores: Sequence[Tensor], costs: Mapping[str, float], total: float, reason: str, hard: bool = False
+    adapters: AdapterSet,
+    scores: Sequence[Tensor],
+    costs: Mapping[str, float],
+    total: float,
+    reason: str,
+    hard: bool = False,
 ) -> None:
     """Keep the best components of all sites together at a total cost; the rest is zeroed (soft) or masked (hard).
 
@@ -89,8 +94,7 @@ def prune(
     flat_costs = np.repeat([float(costs[name]) for name in names], lengths)
     kept = select(np.concatenate([by_site[index] for index in order]), flat_costs, total)
     decision = {
-        name: torch.from_numpy(part)
-        for name, part in zip(names, np.split(kept, np.cumsum(lengths)[:-1]), strict=True)
+        name: torch.from_numpy(part) for name, part in zip(names, np.split(kept, np.cumsum(lengths)[:-1]), strict=True)
     }
     if not hard:
         adapters.zero(decision, reason)

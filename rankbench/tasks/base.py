@@ -30,13 +30,15 @@ class Example:
         labels: (length,) token ids with IGNORE where no loss is taken (decoders), a class (encoders, classification)
             or a score (encoders, regression).
         item: what items.jsonl says of it beside prediction and loss: at least {"id", "gold"}.
-        prompt_length: tokens of `input_ids` that are prompt (decoders; what generation starts from).
+        prompt_length: tokens of `input_ids` that are prompt (decoders; what generation and the options start from).
+        segments: (length,) token type ids of a pair of texts (encoders whose tokenizer makes them); else empty.
     """
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...] | int | float
     item: dict[str, Any] = field(default_factory=dict)
     prompt_length: int = 0
+    segments: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,11 @@ class Evaluation:
     """Result of one evaluation of a model on one split.
 
     Attributes:
-        metrics: name -> value; "loss" (mean over units, see Task.units) always among them; accuracies in [0, 1].
-        items: one dict per example, in the split's order: {"id", "gold", "prediction", "correct", "loss"};
-            None where a value was not computed for the item (never 0 for missing).
+        metrics: name -> value; "loss" (mean over units, see Task.units) always among them; accuracies in [0, 1]. A
+            metric that is not defined here (a correlation with a constant, an accuracy of nothing) is left out.
+        items: one dict per example, in the split's order: {"id", "gold", "prediction", "correct", "loss", "units"};
+            `loss` is the mean over the item's `units`, so the split's is their weighted mean; None where a value was
+            not computed for the item (never 0 for missing).
     """
 
     metrics: dict[str, float]
@@ -63,7 +67,8 @@ class Task(ABC):
 
     Instance attributes after `load`:
         splits: {"train", "validation", "test"} -> list of Example.
-        revision: {"data": hub revision or sha256 of the local files, "prompt": sha256 of the prompt template}.
+        revision: {"data": hub revision or sha256 of the local files, "prompt": sha256 of the prompt template}, and
+            "truncated": how many examples of each split had to be shortened, where texts are tokenised.
     """
 
     primary: ClassVar[str]
@@ -79,7 +84,7 @@ class Task(ABC):
 
     @abstractmethod
     def num_labels(self) -> int | None:
-        """Outputs of a classification head: k classes, 1 for regression, None for language modelling only."""
+        """Outputs of an encoder's head: k classes, 1 for regression, None for language modelling only."""
 
     @abstractmethod
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:

@@ -73,7 +73,9 @@ class Planted(Task):
         self.splits = {}
         for split, size in sizes.items():
             tokens = streams.numpy("task", "tokens", split).integers(0, vocabulary, (size, self.config.length))
-            self.splits[split] = [Example(tuple(row), 0, {"id": i, "gold": None}) for i, row in enumerate(tokens.tolist())]
+            self.splits[split] = [
+                Example(tuple(row), 0, {"id": i, "gold": None}) for i, row in enumerate(tokens.tolist())
+            ]
         self.revision = {"data": "generated", "prompt": hashlib.sha256(b"").hexdigest()}
 
     def prepare(self, model: nn.Module, sites: Sequence[Any], streams: Streams) -> None:
@@ -159,7 +161,9 @@ def true_map(config: Config, sites: Sequence[Any], rng: np.random.Generator) -> 
     kinds = sorted({site.kind for site in sites})
     available = {"few": len(sites), "depth": len(sites), "type": len(kinds)}[config.map]
     if config.map != "depth" and config.sites > available:
-        raise DataError(f"task.sites={config.sites}: the model has {available} {'kinds' if config.map == 'type' else 'sites'}")
+        raise DataError(
+            f"task.sites={config.sites}: the model has {available} {'kinds' if config.map == 'type' else 'sites'}"
+        )
     if config.map == "few":
         chosen = set(rng.choice(len(sites), config.sites, replace=False).tolist())
         return {site.name: config.rank if index in chosen else 0 for index, site in enumerate(sites)}

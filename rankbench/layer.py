@@ -1,0 +1,300 @@
+"""One adapted matrix: its shape, the computation every method shares, and how its rank changes.
+
+    y = W0 x + v * s * B diag(g * m) A dropout(x)
+
+    W0 (d_out, d_in)  frozen          A (r, d_in), B (d_out, r)  trained
+    g  (r,)           gate, trained where a method asks for one, else absent (1)
+    m  (r,)           hard mask of 0 and 1, absent (1) unless set
+    s                 `Scale.at`, the only place where alpha meets a rank
+    v                 path coefficient, 1 except while an allocator scores along a path
+
+PEFT's variant slot (peft 0.21) is used here and nowhere else. A site without gate and path runs PEFT's stock forward
+pass, so the uniform arm is PEFT LoRA bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora.layer import LoraVariant
+from torch import Tensor, nn
+
+from rankbench.seeding import Streams
+
+NAME = "default"  # the adapter's name inside PEFT
+
+OptimizerState = Callable[[nn.Parameter], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One adapted matrix of the base model.
+
+    Attributes:
+        name: plain module name in the base model, "model.layers.0.self_attn.q_proj".
+        layer: index of the layer, None outside the stack.
+        kind: the name after the layer index, "self_attn.q_proj".
+        d_out, d_in: shape of the weight.
+    """
+
+    name: str
+    layer: int | None
+    kind: str
+    d_out: int
+    d_in: int
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How a method wants its gates.
+
+    Attributes:
+        start: initial value of every entry; 0 starts at the identity.
+        factors: "gaussian" (A, B ~ N(0, 0.02^2): the SVD form of Zhang et al. 2023) or "lora" (A uniform, B = 0).
+        learning_rate: factor on the run's learning rate.
+        weight_decay: None takes the run's.
+    """
+
+    start: float
+    factors: str = "gaussian"
+    learning_rate: float = 1.0
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The factor s, as an explicit rule.
+
+    Attributes:
+        rule: "fixed" alpha / reference_rank (a rank change is not a learning-rate change), "live" alpha / r,
+            "rslora" alpha / sqrt(r) (Kalajdzievski 2023).
+        alpha: lora_alpha.
+        reference_rank: uniform rank of the budget.
+    """
+
+    rule: str
+    alpha: float
+    reference_rank: int
+
+    def at(self, rank: int) -> float:
+        """Scale of a site whose live rank is `rank`; 0 at rank 0."""
+        if rank == 0:
+            return 0.0
+        return self.alpha / {"fixed": self.reference_rank, "live": rank, "rslora": rank**0.5}[self.rule]
+
+
+@dataclass
+class _Slot:
+    """What the variant reads at each forward pass of one layer."""
+
+    scale: float
+    gate: nn.Parameter | None
+    mask: Tensor | None = None
+    value: float = 1.0  # path coefficient of the update
+    jacobian: float = 1.0  # path coefficient of the factors' gradient
+    truncate: int | None = None
+
+    def coefficients(self, rank: int) -> Tensor | float:
+        """The product s * g * m, truncated: (r,), or a float where nothing differs between components."""
+        parts = [part for part in (self.gate, self.mask) if part is not None]
+        if self.truncate is not None:
+            device = self.gate.device if self.gate is not None else None
+            parts.append(torch.arange(rank, device=device) < self.truncate)
+        result: Tensor | float = self.scale
+        for part in parts:
+            result = result * part
+        return result
+
+
+class _SlotVariant(LoraVariant):
+    """The gated, masked and path-scaled forward pass, through PEFT's variant slot (peft 0.21)."""
+
+    @staticmethod
+    def forward(module: Any, *, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
+        slot: _Slot = module.rankbench_slot
+        A, B = module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
+        coefficients = slot.coefficients(A.shape[0])
+        x = module.lora_dropout[active_adapter](x)
+        if slot.value == slot.jacobian:
+            return result + _update(x, A, B, coefficients, slot.value)
+        # Two copies of one value: gradients reach the factors with `jacobian` and the input with `value`, so that
+        # integrands are exact at every point of the path, its zero included.
+        detached = coefficients.detach() if isinstance(coefficients, Tensor) else coefficients
+        to_input = _update(x, A.detach(), B.detach(), detached, slot.value)
+        to_factors = _update(x.detach(), A, B, coefficients, slot.jacobian)
+        return result + to_input + (to_factors - to_factors.detach())
+
+
+def _update(x: Tensor, A: Tensor, B: Tensor, coefficients: Tensor | float, path: float) -> Tensor:
+    """The update path * B diag(coefficients) A x, with the factor on A: r * d_in products, not tokens * d_out."""
+    if isinstance(coefficients, Tensor):
+        coefficients = coefficients[:, None]
+    return F.linear(F.linear(x, A * (coefficients * path)), B)
+
+
+class SiteAdapter:
+    """The adapter at one site. Its Parameters stay the same objects whatever their rank, so an optimizer keeps them.
+
+    Attributes:
+        layer: PEFT's LoRA layer.
+        live: (r,) bool on the CPU, the components that the last decision kept.
+    """
+
+    def __init__(
+        self, site: Site, layer: Any, scale: Scale, gate: Gate | None, streams: Streams, rank: int, variant: bool
+    ) -> None:
+        self.site, self.layer = site, layer
+        self._scale, self._gate_spec, self._streams = scale, gate, streams
+        self.slot = _Slot(0.0, None)
+        layer.rankbench_slot = self.slot
+        if gate is not None:
+            layer.lora_gate = self.slot.gate = nn.Parameter(torch.ones(1))
+        if variant:
+            layer.lora_variant[NAME] = _SlotVariant()
+        self._held: list[Tensor] = []
+        self.live = torch.zeros(0, dtype=torch.bool)
+        self.draw(rank, "start")
+
+    @property
+    def A(self) -> nn.Parameter:
+        """(r, d_in)."""
+        found: nn.Parameter = self.layer.lora_A[NAME].weight
+        return found
+
+    @property
+    def B(self) -> nn.Parameter:
+        """(d_out, r)."""
+        found: nn.Parameter = self.layer.lora_B[NAME].weight
+        return found
+
+    @property
+    def gate(self) -> nn.Parameter | None:
+        """(r,), None for methods without gates."""
+        return self.slot.gate
+
+    @property
+    def size(self) -> int:
+        """Components present, live or not."""
+        return self.A.shape[0]
+
+    @property
+    def rank(self) -> int:
+        """Live components."""
+        return int(self.live.sum())
+
+    @property
+    def scale(self) -> float:
+        """The scale s, as the forward pass uses it."""
+        value: float = self.layer.scaling[NAME]
+        return value
+
+    def roles(self) -> list[tuple[nn.Parameter, int]]:
+        """Trained parameters with their rank axis: A, B and, where there is one, the gate."""
+        roles = [(self.A, 0), (self.B, 1)]
+        return roles if self.gate is None else [*roles, (self.gate, 0)]
+
+    def draw(self, rank: int, name: str) -> None:
+        """Fresh factors of `rank` from the site's own stream, all live, nothing masked."""
+        A, B = draw_factors(self.site, rank, self._gate_spec, self._streams, name)
+        gate = [torch.full((rank,), self._gate_spec.start)] if self._gate_spec else []
+        self.put([A, B, *gate], torch.ones(rank, dtype=torch.bool))
+
+    def put(self, tensors: list[Tensor], live: Tensor, masked: bool = False) -> None:
+        """New values, of any rank, for the same Parameter objects: A, B and the gate."""
+        device = self.layer.lora_A[NAME].weight.device
+        for (parameter, _), tensor in zip(self.roles(), tensors, strict=True):
+            parameter.data = tensor.to(device).contiguous()
+        linear_A, linear_B = self.layer.lora_A[NAME], self.layer.lora_B[NAME]
+        linear_A.out_features = linear_B.in_features = self.layer.r[NAME] = self.size
+        self.live = live.clone()
+        self.slot.mask, self._held = None, []
+        if masked:
+            self.slot.mask = live.to(device, torch.float32)
+            self._held = [parameter.detach().clone() for parameter, _ in self.roles()]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring scale and activity in line with the live rank."""
+        self.slot.scale = self._scale.at(self.rank)
+        self.layer.scaling[NAME] = self.slot.scale
+        self.layer.lora_alpha[NAME] = self.slot.scale * max(1, self.size)
+        self.layer._disable_adapters = self.size == 0  # a site without components costs nothing
+
+    @property
+    def masked(self) -> bool:
+        """Whether some components are held at zero."""
+        return self.slot.mask is not None
+
+    def mask(self, keep: Tensor, state: OptimizerState) -> None:
+        """Hold all components but `keep` (r,) out of the forward pass, their moments at zero."""
+        for parameter, axis in self.roles():
+            for moment in _moments(parameter, state).values():
+                moment.mul_(_along(axis, keep, moment))
+        self.put([parameter.detach().clone() for parameter, _ in self.roles()], keep, masked=not bool(keep.all()))
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Put masked components back where they were: decay and momentum moved them."""
+        for (parameter, axis), before in zip(self.roles(), self._held, strict=False):
+            parameter.copy_(torch.where(_along(axis, self.live, parameter), parameter, before))
+
+    @torch.no_grad()
+    def resize(self, kept: Tensor, grow: int, stream: str, state: OptimizerState, reset: bool) -> None:
+        """Keep components `kept` (indices), append `grow` fresh ones; moments and gradients are cut alike.
+
+        Fresh components start without effect: B = 0, the gate at its start value or at 1 if that is 0.
+        """
+        A, B = draw_factors(self.site, grow, self._gate_spec, self._streams, stream)
+        start = self._gate_spec.start if self._gate_spec and self._gate_spec.start else 1.0
+        fresh = [A, torch.zeros_like(B), torch.full((grow,), start)]
+        index, values, gradients = kept.to(self.A.device), [], []
+        for (parameter, axis), new in zip(self.roles(), fresh, strict=False):
+            new = new.to(parameter.device)
+            zeros = torch.zeros_like(new)
+            for name, moment in _moments(parameter, state).items():
+                old = moment.index_select(axis, index)
+                state(parameter)[name] = torch.cat([torch.zeros_like(old) if reset else old, zeros], axis)
+            gradient = parameter.grad
+            gradients.append(None if gradient is None else torch.cat([gradient.index_select(axis, index), zeros], axis))
+            parameter.grad = None
+            values.append(torch.cat([parameter.index_select(axis, index), new], axis))
+        self.put(values, torch.cat([self.live[kept.cpu()], torch.ones(grow, dtype=torch.bool)]))
+        for (parameter, _), gradient in zip(self.roles(), gradients, strict=True):
+            parameter.grad = gradient
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """A and B of the live components, gate and mask folded into B."""
+        A, B = self.A.detach()[self.live], self.B.detach()[:, self.live]
+        for factor in (self.slot.gate, self.slot.mask):
+            if factor is not None:
+                B = B * factor.detach()[self.live]
+        return A, B
+
+
+def draw_factors(site: Site, rank: int, gate: Gate | None, streams: Streams, name: str) -> tuple[Tensor, Tensor]:
+    """Initial A (rank, d_in) and B (d_out, rank) of a site, row by row from its stream.
+
+    LoRA (Hu et al. 2022, as in PEFT): A ~ U(-1/sqrt(d_in), 1/sqrt(d_in)), B = 0.
+    SVD form (Zhang et al. 2023): A, B ~ N(0, 0.02^2).
+    """
+    rng_A, rng_B = (streams.numpy("init", site.name, name, role) for role in "AB")
+    if gate is not None and gate.factors == "gaussian":
+        A, B = rng_A.standard_normal((rank, site.d_in)) * 0.02, rng_B.standard_normal((rank, site.d_out)) * 0.02
+        return torch.from_numpy(A).float(), torch.from_numpy(B).float().T.contiguous()
+    bound = site.d_in**-0.5
+    return torch.from_numpy(rng_A.uniform(-bound, bound, (rank, site.d_in))).float(), torch.zeros(site.d_out, rank)
+
+
+def _moments(parameter: nn.Parameter, state: OptimizerState) -> dict[str, Tensor]:
+    """The optimizer's tensors that have the parameter's shape, by name."""
+    return {k: v for k, v in state(parameter).items() if isinstance(v, Tensor) and v.shape == parameter.shape}
+
+
+def _along(axis: int, keep: Tensor, parameter: Tensor) -> Tensor:
+    """`keep` (r,) shaped to broadcast along a parameter's rank axis: (r, 1) for A, (1, r) for B, (r,) for a gate."""
+    keep = keep.to(parameter.device)
+    return keep.view([-1 if dimension == axis else 1 for dimension in range(parameter.ndim)])

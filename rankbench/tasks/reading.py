@@ -1,0 +1,245 @@
+"""Rows of a task's splits, through `datasets`: from a local folder, or from the hub (its local cache first)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankbench.fingerprint import fingerprint
+from rankbench.seeding import Streams
+from rankbench.tasks.base import DataError
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+NETWORK_SECONDS = 5.0  # how long the hub may take to answer at all
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One official split.
+
+    Attributes:
+        rows: in the file's order, restricted to the columns asked for; no value is None.
+        place: file or hub address, for messages.
+        split: the official split's name.
+    """
+
+    rows: list[Row]
+    place: str
+    split: str
+
+
+def read(
+    config: Any, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str] = ()
+) -> tuple[dict[str, Table], str]:
+    """Tables of the official splits, and the revision of the data.
+
+    Args:
+        config: section of the task: data_dir, or hub, subset and revision.
+        columns: names that every split must have.
+        splits: official names that must be there.
+        extra: official names that are read if they are there.
+
+    Returns:
+        split -> table, and the hub's commit or the sha256 of the local files.
+
+    Raises:
+        DataError: a folder, file, split or column is missing, a line is broken, a value is missing, a split is empty;
+            or there is neither local data nor a network.
+    """
+    if config.data_dir is not None:
+        return _read_folder(config, columns, splits, extra)
+    return _read_hub(config, columns, splits, extra)
+
+
+def carve(table: Table, config: Any) -> tuple[list[int], list[int]]:
+    """Row numbers of train and validation: a fixed permutation, its first validation_size rows are validation.
+
+    The same for every seed, and nested: a smaller train_size takes a prefix of a larger one.
+
+    Raises:
+        DataError: the official train split is too small for the sizes asked for.
+    """
+    order = _permutation(table, config)
+    room = len(order) - config.validation_size
+    size = room if config.train_size is None else config.train_size
+    if room < 1 or size > room:
+        asked = "all the rest" if config.train_size is None else config.train_size
+        raise DataError(
+            f"{table.place} has {len(order)} rows, too few for task.validation_size={config.validation_size} and "
+            f"task.train_size={asked}; make them smaller"
+        )
+    return order[config.validation_size :][:size], order[: config.validation_size]
+
+
+def choose(table: Table, config: Any) -> list[int]:
+    """Row numbers of the test split: the first test_size of a fixed permutation (None: all), so sizes are nested.
+
+    Raises:
+        DataError: fewer rows than test_size.
+    """
+    order = _permutation(table, config)
+    if config.test_size is not None and config.test_size > len(order):
+        raise DataError(
+            f"{table.place} has {len(order)} rows, fewer than task.test_size={config.test_size}; make it smaller, or null"
+        )
+    return order[: config.test_size]
+
+
+def _permutation(table: Table, config: Any) -> list[int]:
+    order = Streams(0).numpy("data", config.name, table.split).permutation(len(table.rows))
+    return [int(row) for row in order]
+
+
+def _read_folder(
+    config: Any, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
+) -> tuple[dict[str, Table], str]:
+    folder = Path(config.data_dir).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"task.data_dir={config.data_dir} is not a folder; give one with {_expected(splits)}, "
+            f"or task.data_dir=null to read {config.hub} from the hub"
+        )
+    tables, digest = {}, hashlib.sha256()
+    for split in (*splits, *extra):
+        file = _file_of(folder, split, required=split in splits)
+        if file is not None:
+            tables[split] = _table(_load_file(file), columns, str(file), split)
+            digest.update(f"{split}\0{fingerprint(file)}\n".encode())
+    return tables, f"sha256:{digest.hexdigest()}"
+
+
+def _expected(splits: Sequence[str]) -> str:
+    return f"{' and '.join(f'{split}.jsonl' for split in splits)} (or {', '.join(SUFFIXES[1:])})"
+
+
+def _file_of(folder: Path, split: str, required: bool) -> Path | None:
+    found = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+    if len(found) > 1:
+        raise DataError(f"{folder} has {' and '.join(file.name for file in found)}; keep one of them")
+    if not found and required:
+        there = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
+        raise DataError(f"{folder} has no data for split {split!r}: expected {_expected([split])}, found {there}")
+    return found[0] if found else None
+
+
+def _load_file(file: Path) -> Any:
+    """The file as a datasets.Dataset in memory; the library's own cache lives and dies with the call."""
+    import datasets
+
+    readers: dict[str, Callable[..., Any]] = {".parquet": datasets.Dataset.from_parquet, ".csv": _from_csv}
+    reader = readers.get(file.suffix, datasets.Dataset.from_json)
+    try:
+        with _quiet(), tempfile.TemporaryDirectory() as cache:
+            return reader(str(file), cache_dir=cache, keep_in_memory=True)
+    except (StopIteration, ValueError, OSError, TypeError, datasets.exceptions.DatasetsError) as error:
+        if file.suffix == ".jsonl":
+            _explain_lines(file)
+        if file.suffix == ".json":
+            _explain_whole(file)
+        if "no data" in str(error):
+            raise DataError(f"{file} is empty; every split needs rows") from error
+        cause = error.__cause__ or error
+        raise DataError(f"{file} cannot be read as {file.suffix[1:]}: {cause}; mend or replace the file") from error
+
+
+def _from_csv(file: str, **settings: Any) -> Any:
+    """A text may well be "None" or "NA"."""
+    import datasets
+
+    return datasets.Dataset.from_csv(file, keep_default_na=False, **settings)
+
+
+def _explain_lines(file: Path) -> None:
+    """Raise what is wrong with a file of JSON lines, if it is its lines."""
+    rows = 0
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            rows += 1
+            try:
+                value = json.loads(line)
+            except ValueError as error:  # UnicodeDecodeError is one
+                raise DataError(f"{file}, line {number}: not JSON ({error}); mend or remove the line") from error
+            if not isinstance(value, dict):
+                raise DataError(f'{file}, line {number}: {line[:40].decode()!r} is no JSON object {{"column": value}}')
+    if not rows:
+        raise DataError(f"{file} is empty; every split needs rows")
+
+
+def _explain_whole(file: Path) -> None:
+    try:
+        value = json.loads(file.read_bytes())
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg}); mend the file") from error
+    if not value:
+        raise DataError(f"{file} is empty; every split needs rows")
+
+
+def _table(dataset: Any, columns: Sequence[str], place: str, split: str) -> Table:
+    missing = [column for column in columns if column not in dataset.column_names]
+    if missing:
+        raise DataError(
+            f"{place} has no column {', '.join(missing)}; its columns are {', '.join(dataset.column_names)}"
+        )
+    rows = dataset.select_columns(list(columns)).to_list()
+    if not rows:
+        raise DataError(f"{place} is empty; every split needs rows")
+    for number, row in enumerate(rows, start=1):
+        gaps = [column for column, value in row.items() if value is None]
+        if gaps:
+            raise DataError(f"{place}, row {number}: no value in column {gaps[0]}; mend or remove the row")
+    return Table(rows, place, split)
+
+
+def _read_hub(
+    config: Any, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
+) -> tuple[dict[str, Table], str]:
+    with _quiet():
+        builder = _builder(config)
+        tables = {}
+        for split in (*splits, *extra):
+            if split in builder.info.splits:
+                place = f"{config.hub}/{config.subset}@{builder.hash}, split {split}"
+                tables[split] = _table(builder.as_dataset(split), columns, place, split)
+            elif split in splits:
+                there = ", ".join(builder.info.splits)
+                raise DataError(f"{config.hub}/{config.subset} has no split {split!r}; its splits are {there}")
+    return tables, str(builder.hash)
+
+
+def _builder(config: Any) -> Any:
+    """The data set, prepared: from the local cache if it has the revision asked for, else from the hub."""
+    import datasets
+
+    wanted = {"path": config.hub, "name": config.subset, "revision": config.revision}
+    failures = (OSError, ValueError, datasets.exceptions.DatasetsError)
+    cached: Any = None
+    try:
+        with _offline():
+            cached = datasets.load_dataset_builder(**wanted)
+    except failures:
+        pass_to_hub = True
+    else:
+        pass_to_hub = config.revision is not None and cached.hash != config.revision
+    if not pass_to_hub:
+        return cached
+    if datasets.config.HF_HUB_OFFLINE or not reachable():
+        raise DataError(_ways_out(config, "the hub cannot be reached"))
+    try:
+        builder = datasets.load_dataset_builder(**wanted)
+        builder.download_and_prepare()
+    except failures as error:
+        raise DataError(_ways_out(config, f"the hub answered: {error}")) from error
+    return builder

@@ -1,0 +1,52 @@
+"""Names of methods and tasks, built in and from elsewhere."""
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from rankbench import registry
+from rankbench.config import CONF_DIR
+from rankbench.registry import UnknownName, get, names, register
+
+
+@pytest.mark.parametrize("kind", ["method", "task"])
+def test_every_registered_class_has_a_yaml_and_every_yaml_a_class(kind: registry.Kind) -> None:
+    assert names(kind) == sorted(file.stem for file in (CONF_DIR / kind).glob("*.yaml"))
+
+
+def test_an_unknown_name_comes_with_near_and_known_names() -> None:
+    with pytest.raises(UnknownName, match=r"method 'igo' is unknown; did you mean igu.*\? known are adalora, .*lora"):
+        get("method", "igo")
+
+
+def test_two_classes_cannot_share_a_name() -> None:
+    class Another:
+        Config = object
+
+    with pytest.raises(
+        ValueError, match="method 'lora' is registered twice: rankbench.allocators.lora.* and .*Another"
+    ):
+        get("method", "lora") and register("method", "lora")(Another)
+
+
+def test_a_class_needs_a_schema() -> None:
+    class Bare:
+        pass
+
+    with pytest.raises(ValueError, match="method 'bare': .*Bare has no dataclass Config"):
+        register("method", "bare")(Bare)
+
+
+class Outside:
+    """A method of another distribution."""
+
+    Config = object
+
+
+def test_an_entry_point_is_listed_and_loaded_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("outside", f"{__name__}:Outside", "rankbench.methods")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "rankbench.methods" else [])
+    monkeypatch.setitem(registry._classes, "method", dict(registry._classes["method"]))
+    assert "outside" in names("method")
+    assert get("method", "outside") is Outside
+    assert "outside" not in names("task")
