@@ -9,16 +9,12 @@ import textwrap
 import traceback
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 MISTAKE, FAILED, INTERRUPTED = 2, 1, 130  # exit codes; a run that ends without status ok gives its own
-
-
-class JobFailed(RuntimeError):
-    """A run of a sweep that failed in another process, for that process's launcher."""
 
 
 def main() -> int:
@@ -60,6 +56,7 @@ def _accepts(arguments: Namespace) -> bool:
 def _run_hydra() -> int:
     """Hydra composes and launches; the exit codes of the runs are collected here, since it returns nothing."""
     import hydra
+    from hydra.errors import CompactHydraException
 
     from rankbench.config import CONF_DIR
 
@@ -70,7 +67,7 @@ def _run_hydra() -> int:
         code = _run_one(composed)
         codes.append(code)
         if code and os.getpid() != here:  # a launcher plugin's process: `codes` does not come back from there
-            raise JobFailed(f"the run ended with exit code {code}; its own message stands above")
+            raise CompactHydraException(f"the run ended with exit code {code}; its own message stands above")
         return code
 
     hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)()
@@ -101,12 +98,12 @@ def _complain(error: Exception) -> None:
 
 
 def help_text() -> str:
-    """Groups with their choices (each with the first comment of its file), and examples. Imports neither torch nor hydra."""
-    import yaml
+    """Groups with their choices, each with its file's first comment, and examples. Needs neither torch nor hydra."""
+    from omegaconf import OmegaConf
 
     from rankbench.config import CONF_DIR
 
-    root = yaml.safe_load((CONF_DIR / "config.yaml").read_text())
+    root: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "config.yaml"))
     defaults = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
     folders = sorted(folder for folder in CONF_DIR.iterdir() if any(folder.glob("*.yaml")))
     ordered = sorted(folders, key=lambda folder: GROUP_ORDER.index(folder.name) if folder.name in GROUP_ORDER else 99)

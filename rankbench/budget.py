@@ -26,11 +26,16 @@ class Shaped(Protocol):
     """What the budget needs to know of an adapted matrix."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of the matrix."""
+
     @property
-    def d_out(self) -> int: ...
+    def d_out(self) -> int:
+        """Rows."""
+
     @property
-    def d_in(self) -> int: ...
+    def d_in(self) -> int:
+        """Columns."""
 
 
 def apportion(
@@ -41,8 +46,8 @@ def apportion(
     Starts every site at `low` and hands out one rank at a time to the site with the largest score / (rank + 1/2)
     (the divisor method of Webster and Sainte-Lague), skipping what no longer fits. Hence: exact (what is left is less
     than the cheapest rank still open), within bounds, and monotone: of two sites with equal cost and bounds the
-    higher score never gets the lower rank. Ties go to the earlier site. All scores zero count as all equal; infinite
-    scores are served first, evenly.
+    higher score never gets the lower rank. Ties go to the earlier site. Infinite scores are served first and scores of
+    zero last, evenly among themselves.
 
     Args:
         scores: (n,) >= 0, inf allowed.
@@ -52,8 +57,7 @@ def apportion(
         high: (n,) greatest rank per site.
 
     Raises:
-        BudgetError: a score is negative or NaN, total below the cost of `low`, or total above the cost of `high` plus
-            less than one rank (bounds that cannot be met).
+        BudgetError: a score is negative or NaN, or total is below the cost of `low` or above that of `high`.
     """
     bad = [index for index, score in enumerate(scores) if not score >= 0]
     if bad:
@@ -65,13 +69,12 @@ def apportion(
         raise BudgetError(f"budget {total} is below the cost {least_cost} of the least ranks")
     if total > most_cost:
         raise BudgetError(f"budget {total} is above the cost {most_cost} of the greatest ranks")
-    if not any(scores):
-        scores = [1.0] * len(scores)
     ranks, left = list(low), total - least_cost
+    tiers = [0 if math.isinf(score) else 1 if score > 0 else 2 for score in scores]
 
-    def claim(index: int) -> tuple[bool, float, int]:
-        infinite = math.isinf(scores[index])
-        return (not infinite, -(1.0 if infinite else scores[index]) / (ranks[index] + 0.5), index)
+    def claim(index: int) -> tuple[int, float, int]:
+        weight = scores[index] if tiers[index] == 1 else 1.0
+        return (tiers[index], -weight / (ranks[index] + 0.5), index)
 
     claims = [claim(index) for index in range(len(ranks)) if ranks[index] < high[index]]
     heapq.heapify(claims)
@@ -233,7 +236,7 @@ class Decay:
 
     def cuts(self, step: int) -> bool:
         """Whether step `step` is a pruning event."""
-        return self.begin < step < self.end and step % self.every == 0 or step == self.end
+        return step == self.end or (self.begin < step < self.end and step % self.every == 0)
 
 
 @dataclass

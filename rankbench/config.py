@@ -37,7 +37,7 @@ class ConfigError(ValueError):
         super().__init__(f"{count} in the configuration, nothing was run:{lines}")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BudgetConfig:
     """How much adapter a run may have at its end.
 
@@ -58,7 +58,7 @@ class BudgetConfig:
     source: str = choice("uniform", "true_ranks")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainConfig:
     """How every method is trained.
 
@@ -93,7 +93,7 @@ class TrainConfig:
     evaluate_before: bool
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AdapterConfig:
     """The adapter that all methods share.
 
@@ -108,7 +108,7 @@ class AdapterConfig:
     dropout: float = number(low=0, below=1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrackingConfig:
     """A mirror of the record; no number is read from it.
 
@@ -191,7 +191,7 @@ def section_schema(section: str, name: str) -> type[Any]:
         from rankbench.models import ModelConfig
 
         return ModelConfig
-    if section == "method" or section == "task":
+    if section in registry.PACKAGES:
         return cast(type[Any], registry.get(section, name).Config)
     return SECTIONS[section]
 
@@ -217,8 +217,9 @@ def _elsewhere(place: str, types: dict[str, Any]) -> str:
     """Where a key of this name does exist: in another method or task, or in another section of this run."""
     section, _, leaf = place.rpartition(".")
     found = []
-    if section == "method" or section == "task":
-        owners = [name for name in registry.names(section) if leaf in schema.keys(section_schema(section, name))]
+    if section in registry.PACKAGES:
+        names = registry.names(section)
+        owners = [name for name in names if leaf in schema.keys(section_schema(section, name))]
         found += [f"{leaf} belongs to {section}={', '.join(owners)}."] if owners else []
     for other, known in types.items():
         if other != section and dataclasses.is_dataclass(known) and leaf in schema.keys(cast(type[Any], known)):

@@ -1,4 +1,4 @@
-"""Passes through the model on one or several processes: batches to the device, losses and gradients over the whole batch.
+"""Passes through the model on one or several processes: losses and gradients over the whole batch.
 
 A global batch is dealt to the processes, summed losses are divided by the global count of units, and gradients are
 added up over processes; so micro-batches and processes change nothing but rounding.
@@ -66,9 +66,10 @@ class Engine:
         """Meter every forward pass of the model from now on, whoever makes it."""
 
         def count(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            ids, mask = named["input_ids"], named.get("attention_mask")
-            whole = mask is None or mask.shape != ids.shape  # a step with a key-value cache has no padding of its own
-            self.meter.count(forward=1, tokens=ids.numel() if whole else int(mask.sum()))
+            ids: Tensor = named["input_ids"]
+            mask: Any = named.get("attention_mask")
+            padded = mask is not None and mask.shape == ids.shape  # a step with a key-value cache has none of its own
+            self.meter.count(forward=1, tokens=int(mask.sum()) if padded else ids.numel())
 
         self.model.register_forward_hook(count, with_kwargs=True)
 
@@ -83,7 +84,7 @@ class Engine:
         if self.accelerator.num_processes == 1:
             return gradients
         flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
 
     @contextmanager

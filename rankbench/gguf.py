@@ -156,8 +156,11 @@ def _read(file: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             f"{file}: transformers cannot read this GGUF file ({error}); "
             "give the model's own folder instead: model.path=DIR"
         ) from error
-    if info["missing_keys"]:
-        raise ModelError(f"{file} has no tensor for {', '.join(sorted(info['missing_keys']))}; take a complete file")
+    gaps = sorted(info["missing_keys"])
+    if gaps:
+        raise ModelError(
+            f"{file} has no tensor for {len(gaps)} of the model's weights ({gaps[0]}); take a complete file"
+        )
     return model, tokenizer
 
 

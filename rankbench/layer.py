@@ -14,6 +14,7 @@ pass, so the uniform arm is PEFT LoRA bit for bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,8 @@ class Scale:
         """Scale of a site whose live rank is `rank`; 0 at rank 0."""
         if rank == 0:
             return 0.0
-        return self.alpha / {"fixed": self.reference_rank, "live": rank, "rslora": rank**0.5}[self.rule]
+        divisor = {"fixed": float(self.reference_rank), "live": float(rank), "rslora": math.sqrt(rank)}
+        return self.alpha / divisor[self.rule]
 
 
 @dataclass
@@ -114,7 +116,7 @@ class _SlotVariant(LoraVariant):
     """The gated, masked and path-scaled forward pass, through PEFT's variant slot (peft 0.21)."""
 
     @staticmethod
-    def forward(module: Any, *, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
+    def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
         slot: _Slot = module.rankbench_slot
         A, B = module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
         coefficients = slot.coefficients(A.shape[0])

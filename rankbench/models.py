@@ -7,6 +7,7 @@ head. Freezing it is PEFT's work, adapting it rankbench.adapter's.
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,8 +149,10 @@ def find_sites(model: nn.Module, targets: Sequence[str], head: Sequence[str] = (
     """The linear layers that `targets` name, in model order; never those within the modules of `head`.
 
     Raises:
-        ModelError: a target that is no regular expression or matches no linear layer; the kinds there are.
+        ModelError: no target, or one that is no regular expression or matches no linear layer; the kinds there are.
     """
+    if not targets:
+        raise ModelError(f"model.targets is empty: there is nothing to adapt; [{ALL_LINEAR}] takes every linear layer")
     linears = {
         name: module
         for name, module in model.named_modules()
@@ -208,8 +211,8 @@ def _encoder(folder: Path, config: ModelConfig, num_labels: int | None, problem:
         problem_type=PROBLEMS[problem],
         ignore_mismatched_sizes=True,  # a head of another task: drawn anew below
     )
-    _refuse_gaps(folder, info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}, config.head)
     _draw_head(model, config.head, streams)
+    _refuse_gaps(folder, info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}, config.head)
     return model
 
 
@@ -244,17 +247,16 @@ def _draw_head(model: Any, head: Sequence[str], streams: Streams) -> None:
     Drawn in fp32 and rounded to the model's dtype, so that the head does not depend on it beyond rounding.
     """
     modules = dict(model.named_modules())
-    with streams.ambient("init", "head"), torch.no_grad():
-        for top in head:
-            if top not in modules:
-                raise ModelError(
-                    f"model.head: there is no module {top!r}; at the top are "
-                    f"{', '.join(name for name, _ in model.named_children())}"
-                )
-            for linear in (module for module in modules[top].modules() if isinstance(module, nn.Linear)):
-                linear.weight.copy_(torch.randn(linear.weight.shape) * model.config.initializer_range)
-                if linear.bias is not None:
-                    linear.bias.zero_()
+    generator = streams.torch("init", "head")
+    for top in head:
+        if top not in modules:
+            tops = ", ".join(name for name, _ in model.named_children())
+            raise ModelError(f"model.head: there is no module {top!r}; at the top are {tops}")
+        for linear in (module for module in modules[top].modules() if isinstance(module, nn.Linear)):
+            draw = torch.randn(linear.weight.shape, generator=generator)
+            linear.weight.data.copy_(draw * model.config.initializer_range)
+            if linear.bias is not None:
+                linear.bias.data.zero_()
 
 
 def _random(shape: Shape, dtype: torch.dtype) -> tuple[Any, Any, str]:
@@ -315,5 +317,14 @@ def _readable(folder: Path) -> Iterator[None]:
         yield
     except ModelError:
         raise
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{folder}: the pickled weights hold more than tensors, or are damaged; "
+            "pickled code is not run, so give the model as safetensors"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{folder} brings code of its own, which is not run; take a model whose architecture transformers has"
+            ) from error
         raise ModelError(f"{folder} cannot be read as a model: {error}; get a whole copy of it") from error

@@ -48,9 +48,8 @@ def mistakes(
         for override in typed:
             values = _values(override, sweep)
             if _chooses(override, choices):
-                wrong = [value for value in values if not _known(value, choices)]
-                problems += [_unknown_choice(value, choices) for value in wrong]
-                values = [value for value in values if value not in wrong]
+                problems += [_unknown_choice(value, choices) for value in values if not _known(value, choices)]
+                values = [value for value in values if _known(value, choices)]
                 skip |= set() if values else {override.key_or_group}
             axes += [values] if values else []
         compose = functools.cache(functools.partial(_compose, hydra, config_name))

@@ -18,6 +18,8 @@ def provenance(device: torch.device, processes: int, model: dict[str, str], data
     """As in the record.
 
     Args:
+        device: of this process.
+        processes: of the run.
         model: revision or hash of the weights.
         data: revision or hash of the data, and of the prompt template.
     """

@@ -90,6 +90,7 @@ class RunRecord:
         """Inverse of `to_json`.
 
         Args:
+            text: of the file.
             source: named in errors.
 
         Raises:

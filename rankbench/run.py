@@ -6,7 +6,7 @@ import io
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -22,7 +22,7 @@ from rankbench.provenance import peak_memory, provenance
 from rankbench.record import RunRecord, run_id
 from rankbench.seeding import Streams
 from rankbench.store import RunFolder, StoreError
-from rankbench.tasks.base import DataError, Task
+from rankbench.tasks.base import Task
 from rankbench.tracking import tracker
 from rankbench.trainer import NotFiniteError, Trainer
 
@@ -122,6 +122,7 @@ class Run:
         config, streams = self.config, Streams(self.config.seed)
         self.task: Task = registry.get("task", config.task.name)(config.task)
         labels = self.task.num_labels() if config.model.architecture == "encoder" else None
+        problem: Literal["classification", "regression"] | None
         problem = None if labels is None else ("regression" if labels == 1 else "classification")
         loaded = models.load(config.model, labels, problem, streams)
         self.task.load(loaded.tokenizer, loaded.architecture, streams)

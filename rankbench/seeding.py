@@ -7,8 +7,8 @@ the data order, the initialisation or the dropout of another: runs of different 
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np

@@ -12,8 +12,11 @@ from rankbench.record import RunRecord
 class Tracker(Protocol):
     """What a run tells its mirror."""
 
-    def step(self, row: dict[str, Any]) -> None: ...
-    def finish(self, record: RunRecord) -> None: ...
+    def step(self, row: dict[str, Any]) -> None:
+        """A row of steps.jsonl."""
+
+    def finish(self, record: RunRecord) -> None:
+        """The record; nothing follows."""
 
 
 class Silent:
@@ -60,7 +63,7 @@ class Wandb:
 
 
 def _mode(asked: str) -> Any:
-    """ "auto" is online with a key and offline without one: never a prompt."""
+    """What W&B is asked for: "auto" is online with a key and offline without one: never a prompt."""
     if asked != "auto":
         return asked
     netrc = Path("~/.netrc").expanduser()

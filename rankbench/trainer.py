@@ -32,6 +32,7 @@ def rate(schedule: str, warmup_share: float, stages: Sequence[int], step: int) -
         schedule: "linear" or "cosine" to (nearly) zero at the stage's last step, or "constant".
         warmup_share: share of the stage over which the factor rises linearly.
         stages: steps per stage.
+        step: from 1.
     """
     start = 0
     for length in stages:
@@ -52,6 +53,8 @@ def examples_of_step(count: int, batch_size: int, step: int, rng: Callable[[int]
 
     Args:
         count: training examples.
+        batch_size: examples per step.
+        step: from 1.
         rng: epoch -> generator.
     """
     first = (step - 1) * batch_size
@@ -213,7 +216,7 @@ class Trainer:
         penalty = self.allocator.penalty(self.adapters, step)
         if penalty is None:
             return None
-        penalty.backward()
+        torch.autograd.backward(penalty)
         return float(penalty.detach())
 
     def _clip(self, index: int) -> float:

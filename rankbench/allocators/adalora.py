@@ -15,13 +15,13 @@ from rankbench.allocators.scores import MeanDeviation, combine, orthogonality, s
 from rankbench.registry import register
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Config(PruningConfig):
     """Settings of AdaLoRA.
 
     Attributes:
-        compact: remove pruned triplets at the last cut; else zero them after every step to the end (as PEFT does), where
-            their rows still take part in the penalty.
+        compact: remove pruned triplets at the last cut; else zero them after every step to the end (as PEFT does),
+            where their rows still take part in the penalty.
     """
 
     compact: bool
@@ -29,7 +29,7 @@ class Config(PruningConfig):
 
 @register("method", "adalora")
 class AdaLoRA(Allocator):
-    """P diag(lambda) Q with soft orthogonality; every few steps the triplets with the lowest S_i are zeroed:
+    """P diag(lambda) Q with soft orthogonality; every few steps the triplets with the lowest S_i are zeroed.
 
     S_i = s(lambda_i) + mean_j s(P_ji) + mean_j s(Q_ij),    s(w) = EMA(|w g|) * EMA(||w g| - EMA|)
     """
@@ -62,10 +62,11 @@ class AdaLoRA(Allocator):
         return Gate(start=self.config.gate_start)
 
     def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
-        """gamma * R(P, Q)."""
+        """Gamma * R(P, Q)."""
         if self.config.orthogonality == 0:
             return None
-        return self.config.orthogonality * orthogonality(adapters.stacks(), "full")
+        weight: float = self.config.orthogonality
+        return weight * orthogonality(adapters.stacks(), "full")
 
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
         """Statistics from the updated parameters and the clipped gradient of this step; cut where the schedule says."""

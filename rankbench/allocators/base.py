@@ -75,7 +75,7 @@ class Allocator(ABC):
     Class facts:
         needs: of "probe_forward", "probe_backward", "base_gradients", "gates", "path", "resize", "validation", "truth".
         budget_kind: "exact", "at_most" or "implicit".
-        static: the ranks of the first step are the final ones. A method that is not static and changes no rank is inert.
+        static: the ranks of the first step are final. A method that is not static and changes no rank is inert.
         starts_at_identity: the adapted model equals the base model before the first step.
         source: paper and repository@commit, or "paper only".
         deviations: sentences on where this differs from the source.
@@ -84,7 +84,7 @@ class Allocator(ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     budget_kind: ClassVar[str] = "exact"
-    static: ClassVar[bool] = False
+    static: bool = False
     starts_at_identity: bool = True
     source: ClassVar[str]
     deviations: ClassVar[tuple[str, ...]] = ()

@@ -21,7 +21,7 @@ from rankbench.registry import register
 from rankbench.schema import choice, number
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Config(PruningConfig):
     """Settings of IGU-LoRA.
 
@@ -36,7 +36,7 @@ class Config(PruningConfig):
         jacobian: "exact" derivative along the path, or "raw" autograd through the coefficient (as released).
         alpha_in_training: score from the training passes, which then run at the random point of the path themselves (as
             released: no passes of its own, but the objective changes); else from passes of its own.
-        score_gradient: of the training passes: "task" loss alone, or "total" with penalty, after clipping (as released).
+        score_gradient: of the training passes: of the "task" loss, or "total": penalty included, clipped (as released).
         sign: "outside" |w * sum of g|; "signed" |w| * sum of g (as printed), which can be negative.
         score: elementwise combination of the moving statistics.
         lambda_term: "snr" scores the gate like the factors (as released), "magnitude" is |lambda| (as printed).
@@ -97,7 +97,7 @@ class IGU(Allocator):
                 mistakes.append(f"method.quadrature_steps=1: endpoints={config.endpoints} needs inner nodes, so >= 2")
             if config.alpha_in_training:
                 mistakes.append(
-                    f"method.endpoints={config.endpoints}: alpha_in_training scores one point per pass; use endpoints=none"
+                    f"method.endpoints={config.endpoints}: alpha_in_training scores one point a pass; use none"
                 )
         if config.alpha_in_training and config.estimator == "trapezoid":
             mistakes.append("method.estimator=trapezoid: alpha_in_training scores one point per pass; use stochastic")
@@ -148,7 +148,8 @@ class IGU(Allocator):
         """Weighted orthogonality penalty."""
         if self.config.penalty == "none" or self.config.orthogonality == 0:
             return None
-        return self.config.orthogonality * orthogonality(adapters.stacks(), self.config.penalty)
+        weight: float = self.config.orthogonality
+        return weight * orthogonality(adapters.stacks(), self.config.penalty)
 
     def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
         """Keep the gradient of the task alone, where that is what scores."""
@@ -168,7 +169,7 @@ class IGU(Allocator):
 
     def _scores_at(self, index: int) -> bool:
         """Whether step `index` contributes to an aggregated score."""
-        if self.static or index >= self.decay.end and self.statistics.updates or index > self.decay.end:
+        if self.static or (index >= self.decay.end and self.statistics.updates) or index > self.decay.end:
             return False
         back = self.config.sample_count if _shares_training_pass(self.config) else 1
         return -index % self.config.ema_every < back or index == self.decay.end

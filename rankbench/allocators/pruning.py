@@ -16,7 +16,7 @@ from rankbench.budget import Decay, select
 from rankbench.schema import choice, number
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PruningConfig:
     """Settings of every pruning method.
 

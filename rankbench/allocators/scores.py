@@ -129,9 +129,9 @@ def quadrature(estimator: str, endpoints: str, steps: int, rng: np.random.Genera
         estimator: "trapezoid" all steps + 1 nodes k / steps (IGU-LoRA, eq. 5); "stochastic" random nodes; or
             "instantaneous" the end of the path alone.
         endpoints: of the stochastic estimator. "sampled" one node, drawn with the trapezoid's weights: unbiased for the
-            trapezoid with one pass. "none" one node of {1/steps, ..., 1}, as released. "printed" one inner node and both
-            ends with the weights of eq. 6, whose expectation is not the integral. "unbiased" the same with the missing
-            factor steps - 1.
+            trapezoid with one pass. "none" one node of {1/steps, ..., 1}, as released. "printed" one inner node and
+            both ends with the weights of eq. 6, whose expectation is not the integral. "unbiased" the same with the
+            missing factor steps - 1.
         steps: quadrature steps M >= 1 (the paper writes N); printed and unbiased need >= 2.
         rng: draws the node.
 

@@ -20,7 +20,7 @@ from rankbench.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Config:
     """Settings of the planted task.
 
@@ -53,7 +53,7 @@ class Config:
 
 @register("task", "planted")
 class Planted(Task):
-    """Random tokens; the loss is KL(teacher || student) per position, so its floor is 0 (the noise's entropy left out)."""
+    """Random tokens; the loss is KL(teacher || student) per position, so its floor is 0 whatever the noise."""
 
     primary = "kl"
     higher_is_better = False
@@ -79,7 +79,7 @@ class Planted(Task):
         self.revision = {"data": "generated", "prompt": hashlib.sha256(b"").hexdigest()}
 
     def prepare(self, model: nn.Module, sites: Sequence[Any], streams: Streams) -> None:
-        """Scale the base model's matrices, embeddings included, then copy it and add the true update to the copy: the teacher."""
+        """Scale the base model's matrices, embeddings included; the teacher is a copy of it plus the true updates."""
         if self.config.map_seed is not None:
             streams = Streams(self.config.map_seed)
         self._truth = true_map(self.config, sites, streams.numpy("task", "map"))

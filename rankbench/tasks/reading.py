@@ -5,11 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +13,9 @@ from typing import Any
 from rankbench.fingerprint import fingerprint
 from rankbench.seeding import Streams
 from rankbench.tasks.base import DataError
+from rankbench.tasks.hub import prepare, quiet
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
-NETWORK_SECONDS = 5.0  # how long the hub may take to answer at all
 
 Row = dict[str, Any]
 
@@ -91,7 +87,8 @@ def choose(table: Table, config: Any) -> list[int]:
     order = _permutation(table, config)
     if config.test_size is not None and config.test_size > len(order):
         raise DataError(
-            f"{table.place} has {len(order)} rows, fewer than task.test_size={config.test_size}; make it smaller, or null"
+            f"{table.place} has {len(order)} rows, fewer than task.test_size={config.test_size}; "
+            "make it smaller, or null"
         )
     return order[: config.test_size]
 
@@ -140,7 +137,7 @@ def _load_file(file: Path) -> Any:
     readers: dict[str, Callable[..., Any]] = {".parquet": datasets.Dataset.from_parquet, ".csv": _from_csv}
     reader = readers.get(file.suffix, datasets.Dataset.from_json)
     try:
-        with _quiet(), tempfile.TemporaryDirectory() as cache:
+        with quiet(), tempfile.TemporaryDirectory() as cache:
             return reader(str(file), cache_dir=cache, keep_in_memory=True)
     except (StopIteration, ValueError, OSError, TypeError, datasets.exceptions.DatasetsError) as error:
         if file.suffix == ".jsonl":
@@ -206,8 +203,8 @@ def _table(dataset: Any, columns: Sequence[str], place: str, split: str) -> Tabl
 def _read_hub(
     config: Any, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
 ) -> tuple[dict[str, Table], str]:
-    with _quiet():
-        builder = _builder(config)
+    with quiet():
+        builder = prepare(config)
         tables = {}
         for split in (*splits, *extra):
             if split in builder.info.splits:
@@ -217,29 +214,3 @@ def _read_hub(
                 there = ", ".join(builder.info.splits)
                 raise DataError(f"{config.hub}/{config.subset} has no split {split!r}; its splits are {there}")
     return tables, str(builder.hash)
-
-
-def _builder(config: Any) -> Any:
-    """The data set, prepared: from the local cache if it has the revision asked for, else from the hub."""
-    import datasets
-
-    wanted = {"path": config.hub, "name": config.subset, "revision": config.revision}
-    failures = (OSError, ValueError, datasets.exceptions.DatasetsError)
-    cached: Any = None
-    try:
-        with _offline():
-            cached = datasets.load_dataset_builder(**wanted)
-    except failures:
-        pass_to_hub = True
-    else:
-        pass_to_hub = config.revision is not None and cached.hash != config.revision
-    if not pass_to_hub:
-        return cached
-    if datasets.config.HF_HUB_OFFLINE or not reachable():
-        raise DataError(_ways_out(config, "the hub cannot be reached"))
-    try:
-        builder = datasets.load_dataset_builder(**wanted)
-        builder.download_and_prepare()
-    except failures as error:
-        raise DataError(_ways_out(config, f"the hub answered: {error}")) from error
-    return builder

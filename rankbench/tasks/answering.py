@@ -1,0 +1,192 @@
+"""How a model answers a classification item: a decoder by its likeliest option, an encoder through its head."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rankbench.tasks import language
+from rankbench.tasks.base import Batch, DataError, Example
+from rankbench.tasks.tokens import length_groups, pad, prompts, tokenize
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row of the data, read.
+
+    Attributes:
+        id: official split and row number.
+        texts: column -> text.
+        gold: class, or score.
+        part: of the test split, for metrics of its own ("mismatched"); "" for the main part.
+    """
+
+    id: str
+    texts: Mapping[str, str]
+    gold: int | float
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to an example: a class or a score, the loss summed over its units, and their count."""
+
+    prediction: int | float
+    loss: float
+    units: int
+
+
+class Scorer(Protocol):
+    """How one kind of model answers; made when the tokenizer is known."""
+
+    def examples(self, items: Sequence[Item]) -> tuple[list[Example], int]:
+        """Tokenised items, and how many had to be shortened."""
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """As Task.collate."""
+
+    def units(self, batch: Batch) -> int:
+        """As Task.units."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """As Task.loss."""
+
+    def answers(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[Answer]:
+        """In the examples' order."""
+
+
+def _described(item: Item, labels: Sequence[str]) -> dict[str, Any]:
+    gold = labels[int(item.gold)] if labels else item.gold
+    return {"id": item.id, "gold": gold, **({"part": item.part} if item.part else {})}
+
+
+class Options:
+    """A decoder: the prompt, then the option that is most likely, by the summed log-likelihood of its tokens."""
+
+    def __init__(
+        self, tokenizer: Any, max_length: int, labels: Sequence[str], template: str, options: Sequence[str], cut: str
+    ) -> None:
+        self._tokenizer, self._max_length, self._labels = tokenizer, max_length, labels
+        self._template, self._cut, self._pad = template, cut, tokenizer.pad_token_id
+        self._options = tokenize(tokenizer, options, specials=False)
+        twins = [tokens for tokens, count in Counter(self._options).items() if count > 1]
+        if twins:
+            raise DataError(f"the tokenizer writes two of the options {', '.join(options)} alike: {twins[0]}")
+
+    def examples(self, items: Sequence[Item]) -> tuple[list[Example], int]:
+        """Prompt and gold option; a prompt too long loses the beginning of one text."""
+        room = self._max_length - max(len(option) for option in self._options)
+        made, shortened = prompts(
+            self._tokenizer,
+            self._template,
+            [item.texts for item in items],
+            self._cut,
+            [room] * len(items),
+            [item.id for item in items],
+            self._max_length,
+        )
+        pairs = zip(made, items, strict=True)
+        return [self._example(prompt, item) for prompt, item in pairs], shortened
+
+    def _example(self, prompt: tuple[int, ...], item: Item) -> Example:
+        return language.example(prompt, self._options[int(item.gold)], _described(item, self._labels))
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Right-padded."""
+        return language.collate(examples, self._pad)
+
+    def units(self, batch: Batch) -> int:
+        """Tokens of the gold options."""
+        return language.units(batch)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Summed cross-entropy of the gold options' tokens."""
+        return language.losses(model, batch).sum()
+
+    def answers(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[Answer]:
+        """The likeliest option; the loss is that of the gold one."""
+        asked = [example.input_ids[: example.prompt_length] for example in examples]
+        scores = language.option_scores(model, asked, self._options, batch_size, self._pad)
+        gold = [self._labels.index(example.item["gold"]) for example in examples]
+        return [
+            Answer(int(np.argmax(score)), -score[right], len(self._options[right]))
+            for score, right in zip(scores, gold, strict=True)
+        ]
+
+
+class Head:
+    """An encoder: one text, or a pair, through a classification or regression head."""
+
+    def __init__(self, tokenizer: Any, max_length: int, labels: Sequence[str]) -> None:
+        self._tokenizer, self._max_length, self._labels = tokenizer, max_length, labels
+        self._pad = tokenizer.pad_token_id
+
+    def examples(self, items: Sequence[Item]) -> tuple[list[Example], int]:
+        """Texts as the tokenizer joins them; a pair too long loses the end of the text that is longer."""
+        whole = self._tokenize(items)
+        long = [index for index, (ids, _) in enumerate(whole) if len(ids) > self._max_length]
+        cut = self._tokenize([items[index] for index in long], truncation="longest_first", max_length=self._max_length)
+        for index, encoded in zip(long, cut, strict=True):
+            whole[index] = encoded
+        return [self._example(*encoded, item) for encoded, item in zip(whole, items, strict=True)], len(long)
+
+    def _tokenize(self, items: Sequence[Item], **settings: Any) -> list[tuple[list[int], list[int]]]:
+        """Token ids and segments per item."""
+        if not items:
+            return []
+        columns = [list(texts) for texts in zip(*(item.texts.values() for item in items), strict=True)]
+        made = self._tokenizer(*columns, return_attention_mask=False, verbose=False, **settings)
+        return list(zip(made["input_ids"], made.get("token_type_ids", [[]] * len(items)), strict=True))
+
+    def _example(self, ids: Sequence[int], segments: Sequence[int], item: Item) -> Example:
+        gold = int(item.gold) if self._labels else float(item.gold)
+        return Example(tuple(ids), gold, _described(item, self._labels), segments=tuple(segments))
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Right-padded; token_type_ids where the tokenizer makes them."""
+        ids = [example.input_ids for example in examples]
+        batch = {
+            "input_ids": pad(ids, self._pad),
+            "attention_mask": pad([[1] * len(row) for row in ids], 0),
+            "labels": torch.tensor([example.labels for example in examples]),
+        }
+        if examples[0].segments:
+            batch["token_type_ids"] = pad([example.segments for example in examples], 0)
+        return batch
+
+    def units(self, batch: Batch) -> int:
+        """Examples."""
+        return len(batch["labels"])
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Summed cross-entropy of the class, or squared error of the score."""
+        return self._losses(self._logits(model, batch), batch["labels"]).sum()
+
+    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return model(**inputs).logits.float()  # type: ignore[no-any-return]
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self._labels:
+            return F.cross_entropy(logits, labels, reduction="none")
+        return F.mse_loss(logits[:, 0], labels.float(), reduction="none")
+
+    def answers(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[Answer]:
+        """The class with the largest logit, or the score."""
+        device = next(model.parameters()).device
+        found: dict[int, Answer] = {}
+        for group in length_groups([len(example.input_ids) for example in examples], batch_size):
+            batch = {key: value.to(device) for key, value in self.collate([examples[i] for i in group]).items()}
+            logits = self._logits(model, batch)
+            said = logits.argmax(-1) if self._labels else logits[:, 0]
+            losses = self._losses(logits, batch["labels"])
+            for index, prediction, loss in zip(group, said.tolist(), losses.tolist(), strict=True):
+                found[index] = Answer(prediction, loss, 1)
+        return [found[index] for index in range(len(examples))]

@@ -1,0 +1,107 @@
+"""Sums and differences of two-digit numbers: "12 + 45 - 30 =" -> " 27". Generated, nothing to download."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rankbench.registry import register
+from rankbench.schema import number
+from rankbench.seeding import Streams
+from rankbench.tasks.base import DataError
+from rankbench.tasks.problems import Problem, Problems
+
+LOW, HIGH = 10, 99
+
+
+@dataclass
+class Config:
+    """Settings of the arithmetic task.
+
+    Attributes:
+        terms: how many numbers an expression may have; each count is equally likely.
+        data_seed: of the expressions, which do not depend on the run's seed.
+        train_size, validation_size, test_size: expressions; no expression is in two splits or twice in one.
+        max_length: tokens of prompt and answer.
+        generation_size: how many of a split are answered, the first ones; null: all.
+        max_new_tokens: of an answer.
+    """
+
+    name: str
+    terms: list[int]
+    data_seed: int
+    train_size: int = number(low=1)
+    validation_size: int = number(low=1)
+    test_size: int = number(low=1)
+    max_length: int = number(low=8)
+    generation_size: int | None = number(low=0)
+    max_new_tokens: int = number(low=1)
+
+
+def first_line(text: str) -> str:
+    """The first line that is generated."""
+    return text.partition("\n")[0].strip()
+
+
+def has_line(text: str) -> bool:
+    """Whether a line is complete."""
+    return "\n" in text
+
+
+@register("task", "arithmetic")
+class Arithmetic(Problems):
+    """The answer is the first line that is generated."""
+
+    source = "generated"
+    Config = Config
+    template = "{question} ="
+    answer = staticmethod(first_line)
+    complete = staticmethod(has_line)
+
+    @staticmethod
+    def check(config: Any) -> list[str]:
+        """What is wrong with the section beyond types."""
+        problems = [f"task.terms={config.terms}: needs one count or more, each >= 2, e.g. [2, 3]"]
+        if not config.terms or min(config.terms) < 2:
+            return problems
+        asked, there = config.train_size + config.validation_size + config.test_size, available(config.terms)
+        if asked <= there:
+            return []
+        return [f"task.train_size={config.train_size}: {asked} expressions asked for in all, there are {there}"]
+
+    def problems(self) -> tuple[dict[str, list[Problem]], str]:
+        """Test first, train last, so that a larger train split leaves the others as they are."""
+        for problem in self.check(self.config):
+            raise DataError(problem)
+        seen: set[str] = set()
+        splits = {split: self._draw(split, seen) for split in ("test", "validation", "train")}
+        text = "\n".join(problem.question for split in splits.values() for problem in split)
+        return dict(reversed(splits.items())), f"generated, sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def _draw(self, split: str, seen: set[str]) -> list[Problem]:
+        rng = Streams(self.config.data_seed).numpy("task", split)
+        made: list[Problem] = []
+        while len(made) < getattr(self.config, f"{split}_size"):
+            question, value = expression(int(rng.choice(list(self.config.terms))), rng)
+            if question not in seen:
+                seen.add(question)
+                made.append(Problem(f"{split}/{len(made)}", question, str(value), str(value)))
+        return made
+
+
+def expression(terms: int, rng: np.random.Generator) -> tuple[str, int]:
+    """A random expression like "12 + 45 - 30", and its value (which may be negative)."""
+    numbers = [int(term) for term in rng.integers(LOW, HIGH + 1, terms)]
+    signs = [1, *(int(sign) for sign in rng.choice((1, -1), terms - 1))]
+    text = str(numbers[0])
+    for term, sign in zip(numbers[1:], signs[1:], strict=True):
+        text += f" {'+' if sign > 0 else '-'} {term}"
+    return text, sum(term * sign for term, sign in zip(numbers, signs, strict=True))
+
+
+def available(terms: list[int]) -> int:
+    """Number of different expressions."""
+    return sum((HIGH - LOW + 1) ** count * 2 ** (count - 1) for count in set(terms))

@@ -1,0 +1,21 @@
+"""BoolQ: a yes/no question about a passage (Clark et al. 2019, arXiv:1905.10044)."""
+
+from __future__ import annotations
+
+from rankbench.registry import register
+from rankbench.tasks import metrics
+from rankbench.tasks.classification import Classification
+
+
+@register("task", "boolq")
+class BoolQ(Classification):
+    """Accuracy on the official validation split (the test labels are not public)."""
+
+    source = "google/boolq"
+    texts = ("question", "passage")
+    label = "answer"
+    labels = ("no", "yes")
+    template = "{passage}\nQuestion: {question}?\nAnswer:"
+    options = (" no", " yes")
+    cut = "passage"
+    measure = staticmethod(metrics.accuracy)

@@ -1,0 +1,169 @@
+"""Classification and regression of texts: decoders by the likelihood of verbal options, encoders through a head."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from rankbench.schema import number
+from rankbench.seeding import Streams
+from rankbench.tasks.answering import Answer, Head, Item, Options, Scorer
+from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
+from rankbench.tasks.reading import Table, carve, choose, read
+from rankbench.tasks.tokens import prompt_hash
+
+
+@dataclass
+class Config:
+    """Settings of a classification task.
+
+    Attributes:
+        data_dir: folder with the official splits as files (train.jsonl, ...); null reads the hub.
+        hub, subset, revision: data set on the hub, its configuration, and its commit (null: the newest).
+        train_size: training examples; null takes all that validation leaves.
+        validation_size: examples carved out of the official train split.
+        test_size: fixed subset of the split that is the test; null takes all of it.
+        max_length: tokens per example; what is longer loses the beginning of its longest text (decoders), or the end
+            of its longer text (encoders).
+    """
+
+    name: str
+    data_dir: str | None
+    hub: str
+    subset: str
+    revision: str | None
+    train_size: int | None = number(low=1)
+    validation_size: int = number(low=1)
+    test_size: int | None = number(low=1)
+    max_length: int = number(low=8)
+
+
+class Classification(Task):
+    """One text or two, one label. A task states the facts below; the wordings are EleutherAI's evaluation harness's.
+
+    Class facts:
+        texts: columns with text, in the order an encoder reads them.
+        label: column with the label.
+        labels: name of each class, by number; () for regression.
+        template: a decoder's prompt.
+        options: a decoder's answer per class; () where it has none.
+        cut: text column that a prompt too long loses the beginning of.
+        test: official split that is the test (the official dev split, where test labels are not public).
+        extra_test: part -> official split scored beside it, where the data is there.
+    """
+
+    Config = Config
+    primary = "accuracy"
+    label: ClassVar[str] = "label"
+    texts: ClassVar[tuple[str, ...]]
+    labels: ClassVar[tuple[str, ...]]
+    template: ClassVar[str]
+    options: ClassVar[tuple[str, ...]]
+    cut: ClassVar[str]
+    test: ClassVar[str] = "validation"
+    extra_test: ClassVar[Mapping[str, str]] = {}
+
+    @staticmethod
+    @abstractmethod
+    def measure(gold: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
+        """The official metrics."""
+
+    def num_labels(self) -> int:
+        """Classes, or 1 for a score."""
+        return len(self.labels) or 1
+
+    def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
+        """Read the official splits; the streams are not used (Streams(0) carves, so that seeds are paired)."""
+        self._scorer = self._make_scorer(tokenizer, architecture)
+        tables, data = read(
+            self.config, (*self.texts, self.label), ("train", self.test), tuple(self.extra_test.values())
+        )
+        train, validation = carve(tables["train"], self.config)
+        items = {
+            "train": self._items(tables["train"], train),
+            "validation": self._items(tables["train"], validation),
+            "test": self._items(tables[self.test], choose(tables[self.test], self.config)),
+        }
+        for part, split in self.extra_test.items():
+            if split in tables:
+                items["test"] += self._items(tables[split], choose(tables[split], self.config), part)
+        made = {split: self._scorer.examples(rows) for split, rows in items.items()}
+        self.splits = {split: examples for split, (examples, _) in made.items()}
+        wording = (self.template, *self.options) if architecture == "decoder" else self.texts
+        truncated = ", ".join(f"{split} {count}" for split, (_, count) in made.items())
+        self.revision = {"data": data, "prompt": prompt_hash(*wording), "truncated": truncated}
+
+    def _make_scorer(self, tokenizer: Any, architecture: str) -> Scorer:
+        if architecture == "encoder":
+            return Head(tokenizer, self.config.max_length, self.labels)
+        if not self.options:
+            raise DataError(f"task={self.config.name} asks for a score, which a decoder does not give: use an encoder")
+        return Options(tokenizer, self.config.max_length, self.labels, self.template, self.options, self.cut)
+
+    def _items(self, table: Table, rows: Sequence[int], part: str = "") -> list[Item]:
+        return [self._item(table, row, part) for row in rows]
+
+    def _item(self, table: Table, row: int, part: str) -> Item:
+        """One row.
+
+        Raises:
+            DataError: a label that is no class (-1 where labels are withheld), a text that is no text.
+        """
+        values = table.rows[row]
+        place, gold = f"{table.place}, row {row + 1}", values[self.label]
+        if self.labels:
+            gold = int(gold) if isinstance(gold, bool) else gold
+            if not isinstance(gold, int) or not 0 <= gold < len(self.labels):
+                known = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
+                raise DataError(f"{place}: {self.label}={gold!r} is no class; classes are {known}")
+        elif not isinstance(gold, int | float):
+            raise DataError(f"{place}: {self.label}={gold!r} is no number")
+        texts = {column: values[column] for column in self.texts}
+        for column, text in texts.items():
+            if not isinstance(text, str):
+                raise DataError(f"{place}: {column}={text!r} is no text")
+        return Item(f"{table.split}/{row}", texts, gold, part)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Right-padded."""
+        return self._scorer.collate(examples)
+
+    def units(self, batch: Batch) -> int:
+        """Tokens of the gold options (decoders), or examples (encoders)."""
+        return self._scorer.units(batch)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Summed cross-entropy of the gold option's tokens (decoders) or of the class, or squared error (encoders)."""
+        return self._scorer.loss(model, batch)
+
+    def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
+        """Official metrics, and the mean loss; those of an extra part of the test carry its name as a suffix."""
+        answers = self._scorer.answers(model, examples, batch_size)
+        metrics: dict[str, float] = {}
+        for part in sorted({example.item.get("part", "") for example in examples}):
+            chosen = [index for index, example in enumerate(examples) if example.item.get("part", "") == part]
+            values = self._score([examples[i] for i in chosen], [answers[i] for i in chosen])
+            metrics |= {f"{name}_{part}" if part else name: value for name, value in values.items()}
+        return Evaluation(metrics, [self._report(*pair) for pair in zip(examples, answers, strict=True)])
+
+    def _score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> dict[str, float]:
+        gold = [self._number(example.item["gold"]) for example in examples]
+        loss = sum(answer.loss for answer in answers) / sum(answer.units for answer in answers)
+        return {"loss": loss, **self.measure(gold, [answer.prediction for answer in answers])}
+
+    def _number(self, gold: Any) -> Any:
+        return self.labels.index(gold) if self.labels else gold
+
+    def _report(self, example: Example, answer: Answer) -> dict[str, Any]:
+        said = self.labels[int(answer.prediction)] if self.labels else answer.prediction
+        return {
+            **example.item,
+            "prediction": said,
+            "correct": said == example.item["gold"] if self.labels else None,
+            "loss": answer.loss / answer.units,
+            "units": answer.units,
+        }

@@ -1,0 +1,102 @@
+"""GSM-Symbolic: templates of GSM8K problems with fresh names and numbers (Mirzadeh et al. 2024, arXiv:2410.05229)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from rankbench.registry import register
+from rankbench.schema import number
+from rankbench.seeding import Streams
+from rankbench.tasks.base import DataError
+from rankbench.tasks.problems import Problem, Problems, final_number, has_final_line
+
+
+@dataclass
+class Config:
+    """Settings of GSM-Symbolic.
+
+    Attributes:
+        data_seed: of the problems, which do not depend on the run's seed.
+        train_size, validation_size, test_size: problems; none is in two splits or twice in one, but all splits draw
+            from the same templates.
+        max_length: tokens of prompt and solution; a question too long loses its beginning.
+        generation_size: how many of a split are answered, the first ones; null: all.
+        max_new_tokens: of an answer.
+    """
+
+    name: str
+    data_seed: int
+    train_size: int = number(low=1)
+    validation_size: int = number(low=1)
+    test_size: int = number(low=1)
+    max_length: int = number(low=8)
+    generation_size: int | None = number(low=0)
+    max_new_tokens: int = number(low=1)
+
+
+@register("task", "gsm-symbolic")
+class GsmSymbolic(Problems):
+    """reasoning-gym's `gsm_symbolic` (85 of the 100 templates), with its worked solutions."""
+
+    source = "generated (reasoning-gym gsm_symbolic)"
+    Config = Config
+    template = "Question: {question}\nAnswer:"
+    answer = staticmethod(final_number)
+    complete = staticmethod(has_final_line)
+
+    def problems(self) -> tuple[dict[str, list[Problem]], str]:
+        """Test first, train last, so that a larger train split leaves the others as they are."""
+        gym = _reasoning_gym()
+        seen: set[str] = set()
+        splits = {split: self._draw(gym, split, seen) for split in ("test", "validation", "train")}
+        text = "\n".join(f"{p.question}\n{p.solution}" for split in splits.values() for p in split)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return dict(reversed(splits.items())), f"reasoning-gym {version('reasoning-gym')}, sha256:{digest}"
+
+    def _draw(self, gym: Any, split: str, seen: set[str]) -> list[Problem]:
+        seed = Streams(self.config.data_seed).key("task", split)  # item i draws from Random(seed + i): far apart
+        made: list[Problem] = []
+        for entry in _entries(gym, seed):
+            if len(made) == getattr(self.config, f"{split}_size"):
+                return made
+            if entry["question"] not in seen:
+                seen.add(entry["question"])
+                made.append(_problem(entry, f"{split}/{len(made)}"))
+        raise AssertionError("the generator ends")
+
+
+def _reasoning_gym() -> Any:
+    try:
+        return importlib.import_module("reasoning_gym")
+    except ImportError as error:
+        raise DataError(f"task=gsm-symbolic needs a package ({error}); run: pip install reasoning-gym") from error
+
+
+def _entries(gym: Any, seed: int) -> Iterator[Any]:
+    """Items of the generator without end: a larger data set begins with the smaller one."""
+    start, size = 0, 1024
+    while True:
+        dataset = gym.create_dataset("gsm_symbolic", seed=seed, size=size)
+        yield from (dataset[index] for index in range(start, size))
+        start, size = size, 2 * size
+
+
+def _problem(entry: Any, item: str) -> Problem:
+    """An entry with its final line in GSM8K's form; some templates write 36.0 for 36.
+
+    Raises:
+        DataError: the worked solution does not end in the answer.
+    """
+    steps, mark, _ = str(entry["metadata"].get("answer_cot", "")).rpartition("####")
+    gold, said = final_number(f"#### {entry['answer']}"), final_number(entry["metadata"].get("answer_cot", ""))
+    if not mark or gold is None or gold != said:
+        raise DataError(
+            f"{item}: reasoning-gym's worked solution ends in {said}, its answer is {entry['answer']}; "
+            "use the tested version: pip install 'reasoning-gym>=0.1.25,<0.2'"
+        )
+    return Problem(item, entry["question"], f"{steps}#### {gold}", gold)

@@ -1,0 +1,117 @@
+"""Next-token losses of a decoder, computed where a target stands and nowhere else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rankbench.tasks.base import IGNORE, Batch, Example
+from rankbench.tasks.tokens import Tokens, length_groups, pad
+
+
+def example(prompt: Tokens, target: Tokens, item: dict[str, Any]) -> Example:
+    """Prompt and target as one sequence; only the target's tokens have labels."""
+    return Example(prompt + target, (IGNORE,) * len(prompt) + target, item, prompt_length=len(prompt))
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Right-padded input_ids, attention_mask, labels: each (examples, longest)."""
+    ids = [item.input_ids for item in examples]
+    labels = [item.labels for item in examples]
+    return {
+        "input_ids": pad(ids, pad_id),
+        "attention_mask": pad([[1] * len(row) for row in ids], 0),
+        "labels": pad(labels, IGNORE),  # type: ignore[arg-type]  # tuples, in a decoder's example
+    }
+
+
+def units(batch: Batch) -> int:
+    """Target tokens."""
+    return int((batch["labels"][:, 1:] != IGNORE).sum())
+
+
+def losses(model: nn.Module, batch: Batch) -> Tensor:
+    """Summed negative log-likelihood of each example's target tokens: (examples,), fp32."""
+    targets = batch["labels"][:, 1:]
+    wanted = targets != IGNORE
+    logits = logits_at(model, batch["input_ids"], batch["attention_mask"], wanted)
+    each = F.cross_entropy(logits.float(), targets[wanted], reduction="none")
+    return each.new_zeros(len(targets)).index_add(0, wanted.nonzero()[:, 0], each)
+
+
+def logits_at(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, wanted: Tensor) -> Tensor:
+    """Logits at chosen positions: (chosen, vocabulary), row by row.
+
+    The output layer sees the chosen positions alone where the model can do that (`logits_to_keep` as a mask,
+    transformers >= 5.23); a vocabulary of 49152 is a fifth of SmolLM2-135M's work.
+
+    Args:
+        wanted: (examples, length - 1) bool; the last position predicts nothing that is known.
+    """
+    base: nn.Module = getattr(model, "get_base_model", lambda: model)()  # the transformers model inside PEFT's
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    if "logits_to_keep" not in inspect.signature(base.forward).parameters:
+        return model(**inputs).logits[:, :-1][wanted]  # type: ignore[no-any-return]
+    return model(**inputs, logits_to_keep=F.pad(wanted, (0, 1))).logits  # type: ignore[no-any-return]
+
+
+def evaluate_losses(model: nn.Module, examples: Sequence[Example], batch_size: int, pad_id: int) -> list[float]:
+    """Summed negative log-likelihood of each example's target, in the examples' order."""
+    device = next(model.parameters()).device
+    found = [0.0] * len(examples)
+    for group in length_groups([len(item.input_ids) for item in examples], batch_size):
+        batch = collate([examples[index] for index in group], pad_id)
+        values = losses(model, {key: value.to(device) for key, value in batch.items()}).tolist()
+        for index, value in zip(group, values, strict=True):
+            found[index] = value
+    return found
+
+
+def option_scores(
+    model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Tokens], batch_size: int, pad_id: int
+) -> list[list[float]]:
+    """Log-likelihood of every option after every prompt, summed over the option's tokens: [prompt][option].
+
+    Options that share their tokens but the last share a sequence, so options of one token cost one sequence per
+    prompt. The sum, not the mean: the options are a fixed set, and the sum is the probability of the answer, which is
+    what training on the gold option raises.
+    """
+    stems, words = _stems(options), sorted({token for option in options for token in option})
+    device = next(model.parameters()).device
+    found: list[list[float]] = [[] for _ in prompts]
+    for group in length_groups([len(prompt) for prompt in prompts], max(1, batch_size // len(stems))):
+        rows = [prompts[index] + stem for index in group for stem in stems]
+        starts = [len(prompts[index]) - 1 for index in group for _ in stems]
+        logs = _log_probabilities(model, rows, starts, pad_id, torch.tensor(words, device=device))
+        for place, index in enumerate(group):
+            of_stem = logs[place * len(stems) : (place + 1) * len(stems)]
+            found[index] = [_likelihood(option, stems, of_stem, words) for option in options]
+    return found
+
+
+def _stems(options: Sequence[Tokens]) -> list[Tokens]:
+    """What must be read to score all options: each but its last token, unless another stem begins with it."""
+    stems = sorted({option[:-1] for option in options})
+    return [stem for stem in stems if not any(other != stem and other[: len(stem)] == stem for other in stems)]
+
+
+def _log_probabilities(
+    model: nn.Module, rows: Sequence[Tokens], starts: Sequence[int], pad_id: int, words: Tensor
+) -> list[Tensor]:
+    """Per row, from its position `start` on: (length - start, words) log-probabilities that a word is next, fp32."""
+    ids = pad([(*row, pad_id) for row in rows], pad_id)  # one more, so that the last token predicts as well
+    lengths = torch.tensor([len(row) for row in rows])[:, None]
+    mask = torch.arange(ids.shape[1]) < lengths
+    wanted = mask[:, :-1] & (torch.arange(ids.shape[1] - 1) >= torch.tensor(starts)[:, None])
+    logits = logits_at(model, ids.to(words.device), mask.long().to(words.device), wanted.to(words.device))
+    return list(torch.split(logits.float().log_softmax(-1)[:, words].cpu(), wanted.sum(1).tolist()))
+
+
+def _likelihood(option: Tokens, stems: Sequence[Tokens], logs: Sequence[Tensor], words: Sequence[int]) -> float:
+    row = next(index for index, stem in enumerate(stems) if stem[: len(option) - 1] == option[:-1])
+    return sum(float(logs[row][position, words.index(token)]) for position, token in enumerate(option))

@@ -1,0 +1,153 @@
+"""Problems that a decoder answers in words: trained on worked solutions, scored by the answer it generates."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from rankbench.generation import generate
+from rankbench.seeding import Streams
+from rankbench.tasks import language
+from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
+from rankbench.tasks.tokens import prompt_hash, prompts, tokenize
+
+END = "\n"  # closes a solution, in training and in generation
+FINAL = re.compile(r"####\s*\$?\s*(-?[\d,]*\.?\d+)")  # "#### 1,250": GSM8K's mark of the final number
+FINAL_LINE = re.compile(r"####[^\n]*\n")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem.
+
+    Attributes:
+        id: of the item.
+        question: what the prompt asks.
+        solution: what is learned, without the blank before it and the newline after it.
+        gold: the answer.
+    """
+
+    id: str
+    question: str
+    solution: str
+    gold: str
+
+
+def final_number(text: str) -> str | None:
+    """The number after the first `####`, in one spelling ("1,250.0" -> "1250"); None if there is none."""
+    found = FINAL.search(text)
+    if found is None:
+        return None
+    return f"{Decimal(found[1].replace(',', '')).normalize():f}"
+
+
+def has_final_line(text: str) -> bool:
+    """Whether a line with `####` is complete."""
+    return FINAL_LINE.search(text) is not None
+
+
+class Problems(Task):
+    """Loss on the solution's tokens, and exact match of the generated answer.
+
+    The config has train_size, validation_size, test_size, max_length (tokens of prompt and solution), generation_size
+    (how many of a split are generated, the first ones; null: all) and max_new_tokens.
+
+    Class facts:
+        template: the prompt; {question} loses its beginning where it is too long.
+    """
+
+    primary = "exact_match"
+    template: ClassVar[str]
+
+    @abstractmethod
+    def problems(self) -> tuple[dict[str, list[Problem]], str]:
+        """Problems per split, and the revision of the data."""
+
+    @staticmethod
+    @abstractmethod
+    def answer(text: str) -> str | None:
+        """The answer in what was generated; None if it holds none."""
+
+    @staticmethod
+    @abstractmethod
+    def complete(text: str) -> bool:
+        """Is the answer there, so that generation may stop? Asked after each newline."""
+
+    def num_labels(self) -> None:
+        """Language modelling."""
+        return None
+
+    def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
+        """Read or generate the problems; the splits do not depend on the run's streams."""
+        if architecture != "decoder":
+            raise DataError(f"task={self.config.name} is answered in words: use a decoder, not an {architecture}")
+        self._tokenizer = tokenizer
+        found, data = self.problems()
+        made = {split: self._examples(rows) for split, rows in found.items()}
+        self.splits = {split: examples for split, (examples, _) in made.items()}
+        truncated = ", ".join(f"{split} {count}" for split, (_, count) in made.items())
+        self.revision = {"data": data, "prompt": prompt_hash(self.template, END), "truncated": truncated}
+
+    def _examples(self, problems: Sequence[Problem]) -> tuple[list[Example], int]:
+        """Tokenised; a question loses its beginning where prompt and solution are too long together."""
+        targets = tokenize(self._tokenizer, [f" {problem.solution}{END}" for problem in problems], specials=False)
+        fields: list[Mapping[str, str]] = [{"question": problem.question} for problem in problems]
+        limit = self.config.max_length
+        rooms = [limit - len(target) for target in targets]
+        ids = [problem.id for problem in problems]
+        asked, shortened = prompts(self._tokenizer, self.template, fields, "question", rooms, ids, limit)
+        rows = zip(asked, targets, problems, strict=True)
+        examples = [language.example(prompt, target, {"id": p.id, "gold": p.gold}) for prompt, target, p in rows]
+        return examples, shortened
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Right-padded."""
+        return language.collate(examples, self._tokenizer.pad_token_id)
+
+    def units(self, batch: Batch) -> int:
+        """Tokens of the solutions."""
+        return language.units(batch)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Summed cross-entropy of the solutions' tokens."""
+        return language.losses(model, batch).sum()
+
+    def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
+        """Loss of all examples; exact match of the first generation_size, left out if none is generated."""
+        losses = language.evaluate_losses(model, examples, batch_size, self._tokenizer.pad_token_id)
+        units = [len(example.input_ids) - example.prompt_length for example in examples]
+        texts = self._generate(model, examples[: self.config.generation_size], batch_size)
+        items = []
+        for index, example in enumerate(examples):
+            text = texts[index] if index < len(texts) else None
+            loss = {"loss": losses[index] / units[index], "units": units[index]}
+            items.append({**example.item, **self._judge(text, example.item["gold"]), **loss, "output": text})
+        metrics = {"loss": sum(losses) / sum(units)}
+        if texts:
+            metrics["exact_match"] = float(np.mean([item["correct"] for item in items[: len(texts)]]))
+        return Evaluation(metrics, items)
+
+    def _judge(self, text: str | None, gold: str) -> dict[str, Any]:
+        """Prediction and correctness: None if nothing was generated, "" and wrong if what was holds no answer."""
+        if text is None:
+            return {"prediction": None, "correct": None}
+        prediction = self.answer(text) or ""
+        return {"prediction": prediction, "correct": prediction == gold}
+
+    def _generate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[str]:
+        tokenizer = self._tokenizer
+
+        def stop(answer: list[int]) -> bool:
+            return "\n" in tokenizer.decode(answer[-1:]) and self.complete(tokenizer.decode(answer))
+
+        asked = [example.input_ids[: example.prompt_length] for example in examples]
+        limit, ends = self.config.max_new_tokens, tokenizer.all_special_ids  # no answer holds any of them
+        answers = generate(model, asked, limit, ends, tokenizer.pad_token_id, stop, batch_size)
+        return [tokenizer.decode(answer) for answer in answers]

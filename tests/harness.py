@@ -1,0 +1,136 @@
+"""What several test files need: configurations, runs in this process and in others, small adapters."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from rankbench.adapter import AdapterSet, Gate, Scale, Site
+from rankbench.budget import Ledger
+from rankbench.config import CONF_DIR, build
+from rankbench.engine import accelerator
+from rankbench.record import run_id
+from rankbench.run import Run, execute
+from rankbench.seeding import Streams
+from rankbench.store import RunFolder
+
+QUICK = [
+    "model=tiny",
+    "task=planted",
+    "train.steps=12",
+    "train.batch_size=4",
+    "train.threads=1",
+    "task.train_size=64",
+    "task.validation_size=8",
+    "task.test_size=8",
+    "task.length=8",
+    "adapter.alpha=64",
+]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+
+
+def configure(results: Path, *overrides: str, method: dict[str, Any] | None = None) -> DictConfig:
+    """The configuration of a quick run: later overrides win. `method` replaces the section of a method without a YAML."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = compose("config", ["method=lora", *QUICK, f"results_dir={results}", *overrides])
+    if method is not None:
+        OmegaConf.set_struct(composed, False)
+        composed.method = method
+    return build(composed)
+
+
+def folder_of(config: DictConfig) -> RunFolder:
+    """Where the run of a configuration is."""
+    return RunFolder(Path(config.results_dir), run_id(OmegaConf.to_container(config, resolve=True)))
+
+
+def prepared(config: DictConfig) -> Run:
+    """A run whose pieces can be made one by one (`_prepare`, `_resume`, ...)."""
+    folder = folder_of(config)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return Run(config, OmegaConf.to_container(config, resolve=True), folder, accelerator(config.train.precision))
+
+
+def perform(config: DictConfig) -> dict[str, Any]:
+    """Do a run in this process; its record as it stands on disk, its exit code as "code"."""
+    code = execute(config)
+    return {**json.loads((folder_of(config).path / "record.json").read_text()), "code": code}
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Another Python process, one thread, no network."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, **options)
+
+
+class Linears(nn.Module):
+    """Two layers of linear maps of unequal shapes; `config` is what PEFT asks of a model."""
+
+    def __init__(self, shapes: Sequence[tuple[int, int]], dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.config = {"model_type": "linears"}
+        self.layers = nn.ModuleList(nn.Linear(d_in, d_out, bias=False) for d_out, d_in in shapes)
+        for layer in self.layers:
+            layer.weight.data = torch.randn(layer.weight.shape, generator=generator).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+SHAPES = [(6, 4), (5, 6), (4, 5)]
+
+
+def sites_of(shapes: Sequence[tuple[int, int]]) -> list[Site]:
+    return [Site(f"layers.{i}", i, "", d_out, d_in) for i, (d_out, d_in) in enumerate(shapes)]
+
+
+def attach(
+    ranks: Sequence[int],
+    *,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    gate: Gate | None = None,
+    path: bool = False,
+    rule: str = "fixed",
+    alpha: float = 8.0,
+    reference: int = 2,
+    dropout: float = 0.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> AdapterSet:
+    """An adapter on `Linears`."""
+    sites = sites_of(shapes)
+    return AdapterSet.attach(
+        Linears(shapes, dtype),
+        sites,
+        {site.name: rank for site, rank in zip(sites, ranks, strict=True)},
+        scale=Scale(rule, alpha, reference),
+        streams=Streams(seed),
+        ledger=Ledger("params", 1),
+        gate=gate,
+        path=path,
+        dropout=dropout,
+    )
+
+
+def scramble(adapters: AdapterSet, seed: int = 1) -> None:
+    """Random values in all factors and gates, so that nothing is zero by accident."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in adapters.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)

@@ -1,0 +1,108 @@
+"""Tokenizers, models and data files for the tests of tasks: random, small, made on the spot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from rankbench import registry
+from rankbench.seeding import Streams
+
+CONF = Path(__file__).parent.parent / "conf" / "task"
+WORDS = "the a cat dog sat ran on under mat log is was good bad yes no true what who".split()
+
+
+def byte_tokenizer() -> Any:
+    """One token per byte, then <pad> and <eos>."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*alphabet, "<pad>", "<eos>"])}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>")
+
+
+def word_tokenizer() -> Any:
+    """One token per word of WORDS, in [CLS] ... [SEP] ... [SEP] with segments, as BERT's."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: i for i, word in enumerate(specials + WORDS)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_input_names=["input_ids", "token_type_ids", "attention_mask"], **names
+    )
+
+
+def decoder(vocabulary: int = 258, spread: float = 0.3) -> Qwen2ForCausalLM:
+    """Tiny random Qwen2; `spread` large enough that the next token is not always the same."""
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        initializer_range=spread,
+    )
+    with Streams(0).ambient("init"):
+        return Qwen2ForCausalLM(config).eval()
+
+
+def encoder(labels: int) -> BertForSequenceClassification:
+    """Tiny random BERT over WORDS."""
+    config = BertConfig(
+        vocab_size=len(WORDS) + 4,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=labels,
+        initializer_range=0.3,
+    )
+    with Streams(0).ambient("init"):
+        return BertForSequenceClassification(config).eval()
+
+
+def settings(name: str, **overrides: Any) -> Any:
+    """The section `task` as a run gets it."""
+    return OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), overrides)
+
+
+def task(name: str, **overrides: Any) -> Any:
+    return registry.get("task", name)(settings(name, **overrides))
+
+
+def loaded(name: str, architecture: str = "decoder", **overrides: Any) -> Any:
+    made = task(name, **overrides)
+    made.load(byte_tokenizer() if architecture == "decoder" else word_tokenizer(), architecture, Streams(0))
+    return made
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    rng = Streams(seed).numpy("task")
+    return [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(count)]
+
+
+def evaluate(made: Any, model: torch.nn.Module, split: str = "test", batch_size: int = 3) -> Any:
+    with torch.no_grad():
+        return made.evaluate(model, made.splits[split], batch_size)
