@@ -156,29 +156,35 @@ class AdapterSet:
         gates = [adapter.gate for adapter in adapters if adapter.gate is not None]
         return [*(adapter.A for adapter in adapters), *(adapter.B for adapter in adapters), *gates]
 
-    def stacks(self, of: Callable[[nn.Parameter], Tensor | None] = lambda p: p) -> list[Stack]:
-        """`of(parameter)` for every site with components, stacked by shape; None (no gradient) counts as zero."""
+    def alike(self) -> list[tuple[int, ...]]:
+        """Indices of the sites with components, grouped by shape: one group per stack."""
         groups: dict[tuple[int, int, int], list[int]] = {}
-        adapters = list(self._adapters.values())
-        for index, adapter in enumerate(adapters):
+        for index, adapter in enumerate(self._adapters.values()):
             if adapter.size:
                 groups.setdefault((adapter.site.d_out, adapter.site.d_in, adapter.size), []).append(index)
+        return [tuple(indices) for indices in groups.values()]
 
-        def stack(parameters: Sequence[nn.Parameter | None]) -> Tensor:
-            present = [parameter for parameter in parameters if parameter is not None]
-            return torch.stack([torch.zeros_like(p) if (value := of(p)) is None else value for p in present])
+    def each(self, of: Callable[[nn.Parameter], Tensor | None]) -> Iterator[Tensor]:
+        """`of(parameter)` for every site with components, stacked by shape; None (no gradient) counts as zero.
 
-        result = []
-        for indices in groups.values():
-            group = [adapters[index] for index in indices]
-            gate = stack([adapter.gate for adapter in group]) if self._gate_spec else None
-            A, B = stack([adapter.A for adapter in group]), stack([adapter.B for adapter in group])
-            result.append(Stack(tuple(indices), A, B, gate))
-        return result
+        One tensor is made at a time: A, B and gate of the first stack, then of the second, ...
+        """
+        adapters = list(self._adapters.values())
+        for indices in self.alike():
+            for role in zip(*(adapters[index].roles() for index in indices), strict=True):
+                yield torch.stack([torch.zeros_like(p) if (value := of(p)) is None else value for p, _ in role])
 
     def tensors(self, of: Callable[[nn.Parameter], Tensor | None]) -> list[Tensor]:
-        """`stacks(of)` as one flat list: A, B, gate of the first stack, then of the second, ..."""
-        return [tensor for stack in self.stacks(of) for tensor in stack.tensors()]
+        """All of `each(of)`."""
+        return list(self.each(of))
+
+    def stacks(self, of: Callable[[nn.Parameter], Tensor | None] = lambda p: p) -> list[Stack]:
+        """`tensors(of)`, named."""
+        tensors = self.each(of)
+        return [
+            Stack(indices, next(tensors), next(tensors), next(tensors) if self._gate_spec else None)
+            for indices in self.alike()
+        ]
 
     def ranks(self) -> dict[str, int]:
         """Live rank per site: the last decision, not the count of non-zeros."""
@@ -290,14 +296,13 @@ class AdapterSet:
             keep: site name -> (r,) bool, the components of this decision.
             reason: for the history.
         """
-        for name, kept in keep.items():
-            adapter = self._adapters[name]
+        for name in keep:
             self._step_of_change(name)
-            before = adapter.rank
-            assert adapter.gate is not None, "zero() needs gates"
-            adapter.gate.mul_(kept.to(adapter.gate.device))
-            adapter.live = kept
-            adapter.refresh()
+        gates = [gate for name in keep if (gate := self.gates(name)) is not None]
+        torch._foreach_mul_(gates, [kept.to(gate.device) for kept, gate in zip(keep.values(), gates, strict=True)])
+        for name, kept in keep.items():
+            before = self._adapters[name].rank
+            self._adapters[name].keep(kept)
             self._note(name, before, reason)
         self._observe()
 

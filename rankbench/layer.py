@@ -144,6 +144,7 @@ class SiteAdapter:
     Attributes:
         layer: PEFT's LoRA layer.
         live: (r,) bool on the CPU, the components that the last decision kept.
+        rank: their number.
     """
 
     def __init__(
@@ -158,7 +159,6 @@ class SiteAdapter:
         if variant:
             layer.lora_variant[NAME] = _SlotVariant()
         self._held: list[Tensor] = []
-        self.live = torch.zeros(0, dtype=torch.bool)
         self.draw(rank, "start")
 
     @property
@@ -184,11 +184,6 @@ class SiteAdapter:
         return self.A.shape[0]
 
     @property
-    def rank(self) -> int:
-        """Live components."""
-        return int(self.live.sum())
-
-    @property
     def scale(self) -> float:
         """The scale s, as the forward pass uses it."""
         value: float = self.layer.scaling[NAME]
@@ -212,15 +207,15 @@ class SiteAdapter:
             parameter.data = tensor.to(device).contiguous()
         linear_A, linear_B = self.layer.lora_A[NAME], self.layer.lora_B[NAME]
         linear_A.out_features = linear_B.in_features = self.layer.r[NAME] = self.size
-        self.live = live.clone()
         self.slot.mask, self._held = None, []
         if masked:
             self.slot.mask = live.to(device, torch.float32)
             self._held = [parameter.detach().clone() for parameter, _ in self.roles()]
-        self.refresh()
+        self.keep(live.clone())
 
-    def refresh(self) -> None:
-        """Bring scale and activity in line with the live rank."""
+    def keep(self, live: Tensor) -> None:
+        """Count components `live` (r,) as the live ones; scale and activity follow."""
+        self.live, self.rank = live, int(live.sum())
         self.slot.scale = self._scale.at(self.rank)
         self.layer.scaling[NAME] = self.slot.scale
         self.layer.lora_alpha[NAME] = self.slot.scale * max(1, self.size)
@@ -257,14 +252,16 @@ class SiteAdapter:
         for (parameter, axis), new in zip(self.roles(), fresh, strict=False):
             new = new.to(parameter.device)
             zeros = torch.zeros_like(new)
+            if reset:
+                state(parameter).clear()  # the step count too: the bias correction of a fresh start
             for name, moment in _moments(parameter, state).items():
-                old = moment.index_select(axis, index)
-                state(parameter)[name] = torch.cat([torch.zeros_like(old) if reset else old, zeros], axis)
+                state(parameter)[name] = torch.cat([moment.index_select(axis, index), zeros], axis)
             gradient = parameter.grad
             gradients.append(None if gradient is None else torch.cat([gradient.index_select(axis, index), zeros], axis))
             parameter.grad = None
             values.append(torch.cat([parameter.index_select(axis, index), new], axis))
-        self.put(values, torch.cat([self.live[kept.cpu()], torch.ones(grow, dtype=torch.bool)]))
+        live = torch.cat([self.live[kept.cpu()], torch.ones(grow, dtype=torch.bool)])
+        self.put(values, live, masked=self.masked and not bool(live.all()))
         for (parameter, _), gradient in zip(self.roles(), gradients, strict=True):
             parameter.grad = gradient
 

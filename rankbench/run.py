@@ -44,7 +44,7 @@ def execute(config: DictConfig) -> int:
             return _perform(config, plain, folder, processes)
     except StoreError as error:
         console().print(str(error), style="red", markup=False)
-        return 2
+        return 1
 
 
 def _perform(config: DictConfig, plain: dict[str, Any], folder: RunFolder, processes: Any) -> int:

@@ -106,7 +106,7 @@ def _from_hub(hub: str, revision: str) -> Path:
     if isinstance(cached, str) and _lacks(Path(cached).parent) is None:
         return Path(cached).parent
     try:
-        info = HfApi().model_info(hub, revision=revision, timeout=60)  # one question, no retries
+        info = HfApi().model_info(hub, revision=revision, timeout=NETWORK_SECONDS)  # one question, no retries
         files = _needed([sibling.rfilename for sibling in info.siblings or ()])
         return Path(snapshot_download(hub, revision=info.sha, allow_patterns=files))
     except GatedRepoError as error:

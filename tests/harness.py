@@ -133,4 +133,4 @@ def scramble(adapters: AdapterSet, seed: int = 1) -> None:
     """Random values in all factors and gates, so that nothing is zero by accident."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in adapters.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator)
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator)

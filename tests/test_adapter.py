@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from harness import SHAPES, Linears, attach, configure, perform, prepared, scramble, sites_of
+from harness import SHAPES, Linears, attach, configure, prepared, scramble, sites_of
 from packaging.requirements import Requirement
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.layer import VARIANT_KWARG_KEYS, LoraLayer, LoraVariant
@@ -97,12 +97,16 @@ def test_the_uniform_arm_is_bare_peft_lora_bit_for_bit(tmp_path, overrides):
     names = [site.name for site in loaded.sites]
     bare = get_peft_model(
         loaded.model,
-        LoraConfig(r=4, lora_alpha=64, lora_dropout=config.adapter.dropout, target_modules=names, task_type="CAUSAL_LM"),
+        LoraConfig(
+            r=4, lora_alpha=64, lora_dropout=config.adapter.dropout, target_modules=names, task_type="CAUSAL_LM"
+        ),
     )
     layers = {name: bare.get_submodule(f"base_model.model.{name}") for name in names}
     for name, layer in layers.items():
         layer.lora_A.default.weight.data.copy_(start[name])
-    trainable = [parameter for parameter in bare.parameters() if parameter.requires_grad]
+    # all A, then all B: the gradient's norm is a sum over parameters, and its last bit follows their order
+    trainable = [getattr(layer, factor).default.weight for factor in ("lora_A", "lora_B") for layer in layers.values()]
+    assert {id(p) for p in trainable} == {id(p) for p in bare.parameters() if p.requires_grad}
     decay = config.train.weight_decay
     optimizer = torch.optim.AdamW(trainable, lr=config.train.learning_rate, weight_decay=decay, fused=True)
     bare.train()
@@ -148,13 +152,12 @@ def test_without_gates_the_variant_computes_what_the_stock_layer_computes():
 # ------------------------------------------------------------------------------------------- PEFT's variant slot
 
 
+PARAMETERS = ["module", "active_adapter", "x", "result", "kwargs"]
 MOVED = "peft moved what rankbench/layer.py stands on: mend layer.py, then peft's bound in pyproject.toml"
 
 
 def test_the_variant_slot_is_where_layer_py_expects_it():
-    parameters = inspect.signature(LoraVariant.forward).parameters
-    assert list(parameters) == ["module", "active_adapter", "x", "result", "kwargs"], MOVED
-    assert parameters["active_adapter"].kind is inspect.Parameter.KEYWORD_ONLY, MOVED
+    assert list(inspect.signature(LoraVariant.forward).parameters) == PARAMETERS, MOVED
     assert issubclass(_SlotVariant, LoraVariant), MOVED
     layer = attach([2, 2, 2]).model.get_submodule("base_model.model.layers.0")
     assert isinstance(layer, LoraLayer), MOVED
@@ -221,7 +224,7 @@ def chain(weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 
 def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.allclose(one.double(), other.double(), rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+    return torch.allclose(one.double(), other.double(), rtol=1e-5, atol=1e-5 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize("gate", [None, SVD])
@@ -254,13 +257,17 @@ def test_truncation_keeps_the_first_components_until_it_is_reset(components):
 
 
 @pytest.mark.parametrize("a", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize(("kind", "jacobian"), [("delta", "raw"), ("delta", "exact"), ("factor", "raw"), ("factor", "exact")])
+@pytest.mark.parametrize(
+    ("kind", "jacobian"), [("delta", "raw"), ("delta", "exact"), ("factor", "raw"), ("factor", "exact")]
+)
 def test_values_and_gradients_along_the_path(a, kind, jacobian):
     """Against G = dL/dW of the dense network at that point: dA = c s (B g)^T G, dB = c s G (g A)^T, dg = c s diag(B^T G A^T)."""
     adapters = attach(RANKS, gate=SVD)
     scramble(adapters)
     value = {"delta": a, "factor": a**3}[kind]
-    c = {("delta", "raw"): a, ("delta", "exact"): 1.0, ("factor", "raw"): a**3, ("factor", "exact"): a**2}[kind, jacobian]
+    c = {("delta", "raw"): a, ("delta", "exact"): 1.0, ("factor", "raw"): a**3, ("factor", "exact"): a**2}[
+        kind, jacobian
+    ]
     x, direction = torch.randn(7, 4), torch.randn(7, 4)
     weights = [weight.requires_grad_() for weight in dense(adapters, value)]
     inputs = x.double().requires_grad_()
@@ -295,7 +302,8 @@ def test_disabled_is_the_base_model_and_comes_back():
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"), [("fixed", [4.0, 4.0, 4.0]), ("live", [8 / 3, 2.0, 4.0]), ("rslora", [8 / 3**0.5, 4.0, 8 / 2**0.5])]
+    ("rule", "expected"),
+    [("fixed", [4.0, 4.0, 4.0]), ("live", [8 / 3, 2.0, 4.0]), ("rslora", [8 / 3**0.5, 4.0, 8 / 2**0.5])],
 )
 def test_scale_rules(rule, expected):
     adapters = attach(RANKS, gate=SVD, rule=rule, alpha=8.0, reference=2)
@@ -321,7 +329,12 @@ def test_the_adapter_is_fp32_on_a_bf16_base():
         adapters.resize("layers.0", [0, 2], grow=1)
     optimizer.step()
     state = [value for parameter in adapters.parameters() for value in optimizer.state[parameter].values()]
-    for tensor in (*adapters.parameters(), *(p.grad for p in adapters.parameters()), *state, adapters.delta("layers.0")):
+    for tensor in (
+        *adapters.parameters(),
+        *(p.grad for p in adapters.parameters()),
+        *state,
+        adapters.delta("layers.0"),
+    ):
         assert tensor.dtype == torch.float32
     assert all(tensor.dtype == torch.float32 for tensor in adapters.tensors(lambda p: p.grad))
 
@@ -381,7 +394,9 @@ def test_an_impossible_rank_is_refused(rank):
 # ---------------------------------------------------------------------------------------------------- resizing
 
 
-def fresh(adapters: AdapterSet, optimizer: torch.optim.Optimizer, moments: bool) -> tuple[AdapterSet, torch.optim.Optimizer]:
+def fresh(
+    adapters: AdapterSet, optimizer: torch.optim.Optimizer, moments: bool
+) -> tuple[AdapterSet, torch.optim.Optimizer]:
     """Another adapter and optimizer, built from scratch with the tensors (and moments) of these."""
     twin = attach(list(adapters.sizes().values()), gate=adapters._gate_spec)
     other = optimize(twin)
@@ -473,13 +488,12 @@ def test_grown_components_leave_the_output_as_it_was_and_then_learn(gate, ranks)
     optimizer = optimize(adapters, weight_decay=0.0)
     steps(adapters, optimizer, range(2))
     x = torch.randn(7, 4)
-    before = adapters.model(x)
-    with decide(adapters):
-        adapters.resize("layers.0", range(ranks[0]), grow=1)
-    assert torch.allclose(adapters.model(x), before, rtol=1e-6, atol=1e-5)
-    if ranks[0] == 0:
-        assert torch.equal(adapters.model(x), before)
-    adapters.model.zero_grad()
+    with torch.no_grad():
+        before = adapters.model(x)
+        with decide(adapters):
+            adapters.resize("layers.0", range(ranks[0]), grow=1)
+        after = adapters.model(x)
+    assert torch.equal(before, after) if ranks[0] == 0 else close(before, after)
     backward(adapters, 5)
     B = adapters.factors("layers.0")[1]
     assert B.grad[:, -1].abs().max() > 0
@@ -522,7 +536,11 @@ def test_masked_components_do_not_move_under_decay_and_momentum(gate):
     with decide(adapters):
         adapters.set_mask("layers.1", keep, "test")
     A, B = adapters.factors("layers.1")
-    before = [A.detach().clone(), B.detach().clone().T, *([adapters.gates("layers.1").detach().clone()] if gate else [])]
+    before = [
+        A.detach().clone(),
+        B.detach().clone().T,
+        *([adapters.gates("layers.1").detach().clone()] if gate else []),
+    ]
     x = torch.randn(7, 4)
     steps(adapters, optimizer, range(10, 15))
     after = [A.detach(), B.detach().T, *([adapters.gates("layers.1").detach()] if gate else [])]
@@ -539,6 +557,25 @@ def test_masked_components_do_not_move_under_decay_and_momentum(gate):
         adapters.set_mask("layers.1", torch.ones(4, dtype=torch.bool), "back")
     assert not torch.equal(adapters.model(x), output)
     assert adapters.ranks()["layers.1"] == 4
+
+
+def test_a_mask_outlives_a_resize():
+    adapters, optimizer = trained()
+    with decide(adapters):
+        adapters.set_mask("layers.1", torch.tensor([True, False, True, False]), "test")
+        adapters.resize("layers.1", [0, 1, 2], grow=1)
+    assert adapters.ranks()["layers.1"] == 3
+    x = torch.randn(7, 4)
+    held = [factor.detach().clone() for factor in adapters.factors("layers.1")]
+    output = adapters.model(x).detach()
+    assert close(output, chain(dense(adapters), x.double()))
+    steps(adapters, optimizer, range(10, 13))
+    A, B = adapters.factors("layers.1")
+    moved = (A != held[0]).any(1) & (B != held[1]).any(0)
+    assert moved.tolist() == [True, False, True, True]
+    with decide(adapters):
+        adapters.resize("layers.1", [0, 2])
+    assert adapters.ranks()["layers.1"] == adapters.sizes()["layers.1"] == 2
 
 
 def test_zero_is_soft_and_regrows():
@@ -575,7 +612,9 @@ def test_ranks_change_nowhere_else(writer, hook):
     adapters, _ = trained()
     before, sizes = snapshot(adapters), adapters.sizes()
     with (
-        pytest.raises(RankChangeError, match=rf"method mine changed the rank of layers.[01] in {hook}; ranks change only"),
+        pytest.raises(
+            RankChangeError, match=rf"method mine changed the rank of layers.[01] in {hook}; ranks change only"
+        ),
         adapters.deciding("mine", hook, 4),
     ):
         WRITERS[writer](adapters)
@@ -625,7 +664,13 @@ def test_gates_have_their_own_rate_and_decay():
 
 
 def encoder(tmp_path: Path) -> models.LoadedModel:
-    shape = {"vocab_size": 264, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    shape = {
+        "vocab_size": 264,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     BertModel(BertConfig(**shape)).save_pretrained(tmp_path)
     models._byte_tokenizer().save_pretrained(tmp_path)
     config = configure(tmp_path, "model=minilm-l6", f"model.path={tmp_path}", "task=planted")
@@ -789,10 +834,3 @@ def test_a_site_adapter_changes_one_site_only():
     after = snapshot(adapters)
     assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True] * 3
     assert sites_of(SHAPES)[1] == site.site
-
-
-def test_a_run_exports_the_ranks_that_its_record_names(tmp_path):
-    record = perform(configure(tmp_path, "method=adalora"))
-    assert record["status"] == "ok"
-    assert record["history_events"] > 0
-    assert set(record["ranks"]) == {site.name for site in prepared(configure(tmp_path, "method=lora"))._prepare()[0].adapters.sites}

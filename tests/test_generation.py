@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from texts import decoder
+from texts import adapted, decoder
 
 from rankbench.generation import generate
 from rankbench.seeding import Streams
@@ -80,7 +79,7 @@ def test_finished_rows_leave_the_batch(model, prompts):
 
 def test_works_inside_peft_and_leaves_the_model_as_it_was(model, prompts):
     expected = generate(decoder(), prompts, 6, [EOS], PAD, None, 4)
-    wrapped = get_peft_model(decoder(), LoraConfig(r=2, target_modules=["q_proj"])).eval()  # B = 0: the base model
+    wrapped = adapted(decoder())
     assert generate(wrapped, prompts, 6, [EOS], PAD, None, 4) == expected
     assert not wrapped.training
 

@@ -150,7 +150,7 @@ def test_orthogonality_equals_pefts_own_regulariser() -> None:
     peft_model = get_peft_model(Three().double(), config)
     for site, (A, B) in zip(peft_model.base_model.model.sites, pairs, strict=True):
         site.lora_A["default"].data, site.lora_B["default"].data = torch.from_numpy(A), torch.from_numpy(B)
-    penalty = float(peft_model.base_model().loss) / 0.25  # PeftModel without a task type passes its tuner by
+    penalty = float(peft_model.base_model().loss.detach()) / 0.25  # PeftModel without a task type passes its tuner by
     assert float(orthogonality(stacks(pairs), "full")) == pytest.approx(penalty, rel=1e-12)
 
 

@@ -13,7 +13,9 @@ from rankbench.trainer import examples_of_step
 
 
 def test_every_stream_index_and_seed_is_a_generator_of_its_own():
-    keys = [Streams(seed).key(name, *indices) for seed in (0, 1) for name in NAMES for indices in ((), (1,), (2,), (1, 2))]
+    keys = [
+        Streams(seed).key(name, *indices) for seed in (0, 1) for name in NAMES for indices in ((), (1,), (2,), (1, 2))
+    ]
     assert len(set(keys)) == len(keys)
     assert Streams(0).key("init", "a/b") != Streams(0).key("init", "a", "c")
     assert all(0 <= key < 2**63 for key in keys)
@@ -29,9 +31,7 @@ def test_streams_are_uncorrelated():
 def test_a_stream_is_the_same_each_time_and_in_each_library():
     a, b = Streams(3), Streams(3)
     assert (a.numpy("data", 5).integers(0, 1000, 50) == b.numpy("data", 5).integers(0, 1000, 50)).all()
-    assert torch.equal(
-        torch.randn(50, generator=a.torch("init", "x")), torch.randn(50, generator=b.torch("init", "x"))
-    )
+    assert torch.equal(torch.randn(50, generator=a.torch("init", "x")), torch.randn(50, generator=b.torch("init", "x")))
 
 
 def test_the_numbers_are_frozen():
@@ -99,7 +99,9 @@ def train(tmp_path, monkeypatch, method: str, cls: type[Allocator]):
     trainer, _ = run._prepare()
     seen = []
     collate = run.task.collate
-    monkeypatch.setattr(run.task, "collate", lambda examples: seen.append([e.input_ids for e in examples]) or collate(examples))
+    monkeypatch.setattr(
+        run.task, "collate", lambda examples: seen.append([e.input_ids for e in examples]) or collate(examples)
+    )
     losses = []
     run._resume(trainer)
     seen.clear()
@@ -108,7 +110,9 @@ def train(tmp_path, monkeypatch, method: str, cls: type[Allocator]):
     return seen, losses, [parameter.detach().clone() for parameter in trainer.adapters.parameters()]
 
 
-def test_a_method_that_draws_more_numbers_moves_neither_data_order_nor_dropout_nor_initialisation(tmp_path, monkeypatch):
+def test_a_method_that_draws_more_numbers_moves_neither_data_order_nor_dropout_nor_initialisation(
+    tmp_path, monkeypatch
+):
     plain, losses, factors = train(tmp_path, monkeypatch, "plain", Uniform)
     greedy, other_losses, other_factors = train(tmp_path, monkeypatch, "greedy", Greedy)
     assert len(plain) == 5

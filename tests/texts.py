@@ -1,11 +1,13 @@
 """Tokenizers, models and data files for the tests of tasks: random, small, made on the spot."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -25,7 +27,9 @@ WORDS = "the a cat dog sat ran on under mat log is was good bad yes no true what
 def byte_tokenizer() -> Any:
     """One token per byte, then <pad> and <eos>."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*alphabet, "<pad>", "<eos>"])}, merges=[]))
+    backend = Tokenizer(
+        models.BPE(vocab={token: i for i, token in enumerate([*alphabet, "<pad>", "<eos>"])}, merges=[])
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>")
@@ -38,7 +42,9 @@ def word_tokenizer() -> Any:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return PreTrainedTokenizerFast(
@@ -76,6 +82,13 @@ def encoder(labels: int) -> BertForSequenceClassification:
     )
     with Streams(0).ambient("init"):
         return BertForSequenceClassification(config).eval()
+
+
+def adapted(model: Any) -> PeftModel:
+    """The model inside PEFT's, saying what it said before (B = 0)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft 0.21
+        return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"])).eval()
 
 
 def settings(name: str, **overrides: Any) -> Any:

@@ -89,9 +89,8 @@ class AdaLoRA(Allocator):
 
     @torch.no_grad()
     def _observe(self, adapters: AdapterSet) -> None:
-        weights = adapters.tensors(lambda p: p.detach())
-        gradients = adapters.tensors(lambda p: p.grad)
-        self.statistics.update([sensitivity(w, g) for w, g in zip(weights, gradients, strict=True)])
+        pairs = zip(adapters.each(lambda p: p.detach()), adapters.each(lambda p: p.grad), strict=True)
+        self.statistics.update(sensitivity(w, g) for w, g in pairs)
 
     def state_dict(self) -> dict[str, Any]:
         """The moving statistics."""

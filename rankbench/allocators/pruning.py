@@ -77,14 +77,13 @@ def prune(
     """Keep the best components of all sites together at a total cost; the rest is zeroed (soft) or masked (hard).
 
     Args:
-        scores: one (n, r) tensor per stack of `adapters.stacks()`, higher is kept. Masked components cannot return.
+        scores: one (n, r) tensor per entry of `adapters.alike()`, higher is kept. Masked components cannot return.
         costs: price of one component, by site name.
         total: what may be kept.
     """
     by_site: dict[int, np.ndarray[Any, Any]] = {}
-    for stack, values in zip(adapters.stacks(), scores, strict=True):
-        rows = values.detach().double().cpu().numpy()
-        by_site.update(zip(stack.sites, rows, strict=True))
+    for indices, values in zip(adapters.alike(), scores, strict=True):
+        by_site.update(zip(indices, values.detach().double().cpu().numpy(), strict=True))
     order = sorted(by_site)  # site order decides ties
     names = [adapters.sites[index].name for index in order]
     if hard:

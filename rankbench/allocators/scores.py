@@ -6,7 +6,7 @@ one gate entry. Stacked shapes are those of rankbench.adapter.Stack.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -38,16 +38,17 @@ class MeanDeviation:
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, values: list[Tensor]) -> None:
-        """Take in one signal: tensors of any shapes, the same at each call. The tensors are used up as work space."""
-        if not self.mean:
-            self.mean, self.deviation = ([torch.zeros_like(value) for value in values] for _ in range(2))
-        torch._foreach_mul_(self.mean, self.beta1)
-        torch._foreach_add_(self.mean, values, alpha=1 - self.beta1)
-        torch._foreach_sub_(values, self.mean)
-        torch._foreach_abs_(values)
-        torch._foreach_mul_(self.deviation, self.beta2)
-        torch._foreach_add_(self.deviation, values, alpha=1 - self.beta2)
+    def update(self, values: Iterable[Tensor]) -> None:
+        """Take in one signal: tensors of any shapes, the same at each call; each is used up as work space.
+
+        They are taken one at a time, so that a generator keeps one of them in memory (and in the cache), not all.
+        """
+        for index, value in enumerate(values):
+            if index == len(self.mean):
+                self.mean.append(torch.zeros_like(value))
+                self.deviation.append(torch.zeros_like(value))
+            mean = self.mean[index].mul_(self.beta1).add_(value, alpha=1 - self.beta1)
+            self.deviation[index].mul_(self.beta2).add_(value.sub_(mean).abs_(), alpha=1 - self.beta2)
         self.updates += 1
 
     def clear(self) -> None:
@@ -113,13 +114,15 @@ def orthogonality(stacks: Sequence[Stack], kind: str) -> Tensor:
     Returns:
         Scalar.
     """
-    norms = []
+    parts = []
     for stack in stacks:
-        for covariance in (stack.A @ stack.A.mT, stack.B.mT @ stack.B):
+        for left, right in ((stack.A, stack.A.mT), (stack.B.mT, stack.B)):
+            covariance = left.detach() @ right  # symmetric: half the gradient comes through each side, one is computed
             eye = torch.eye(covariance.shape[-1], device=covariance.device, dtype=covariance.dtype)
             target = eye if kind == "full" else covariance * eye
-            norms.append(torch.linalg.matrix_norm(covariance - target))
-    return torch.cat(norms).mean()
+            parts.append(torch.linalg.matrix_norm(covariance - target))
+    norms = torch.cat(parts)
+    return (2 * norms - norms.detach()).mean()  # the norms, with twice the gradient
 
 
 def quadrature(estimator: str, endpoints: str, steps: int, rng: np.random.Generator) -> list[tuple[float, float]]:
