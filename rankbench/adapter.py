@@ -27,11 +27,12 @@ from rankbench.seeding import Streams
 __all__ = ["AdapterSet", "Gate", "RankChangeError", "Scale", "Site", "Stack"]
 
 DECIDING_HOOKS = ("calibrate", "on_step_end", "finish")
+STACK_SIZE = 2**17  # elements of a stack: half a MB in fp32, so that what is computed on it stays in the cache
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Tensors of all sites of one shape, stacked, so that statistics need no loop over sites.
+    """Tensors of sites of one shape, stacked, so that statistics need no loop over sites.
 
     Attributes:
         sites: indices into AdapterSet.sites, (n,).
@@ -157,12 +158,16 @@ class AdapterSet:
         return [*(adapter.A for adapter in adapters), *(adapter.B for adapter in adapters), *gates]
 
     def alike(self) -> list[tuple[int, ...]]:
-        """Indices of the sites with components, grouped by shape: one group per stack."""
-        groups: dict[tuple[int, int, int], list[int]] = {}
+        """Indices of the sites with components, grouped by shape, about STACK_SIZE elements at most: one per stack."""
+        shapes: dict[tuple[int, int, int], list[int]] = {}
         for index, adapter in enumerate(self._adapters.values()):
             if adapter.size:
-                groups.setdefault((adapter.site.d_out, adapter.site.d_in, adapter.size), []).append(index)
-        return [tuple(indices) for indices in groups.values()]
+                shapes.setdefault((adapter.size, adapter.site.d_out, adapter.site.d_in), []).append(index)
+        groups = []
+        for (size, d_out, d_in), indices in shapes.items():
+            count = max(1, STACK_SIZE // (size * max(d_out, d_in)))
+            groups += [tuple(indices[start : start + count]) for start in range(0, len(indices), count)]
+        return groups
 
     def each(self, of: Callable[[nn.Parameter], Tensor | None]) -> Iterator[Tensor]:
         """`of(parameter)` for every site with components, stacked by shape; None (no gradient) counts as zero.
@@ -171,7 +176,7 @@ class AdapterSet:
         """
         adapters = list(self._adapters.values())
         for indices in self.alike():
-            for role in zip(*(adapters[index].roles() for index in indices), strict=True):
+            for role in zip(*(adapters[index].roles for index in indices), strict=True):
                 yield torch.stack([torch.zeros_like(p) if (value := of(p)) is None else value for p, _ in role])
 
     def tensors(self, of: Callable[[nn.Parameter], Tensor | None]) -> list[Tensor]:
@@ -363,7 +368,7 @@ class AdapterSet:
         for name, adapter in self._adapters.items():
             before = adapter.rank
             self._step_of_change(name)
-            for parameter, _ in adapter.roles():
+            for parameter, _ in adapter.roles:
                 parameter.grad = None
                 self._state(parameter).clear()
             adapter.draw(ranks[name], "restart")
@@ -439,7 +444,7 @@ class AdapterSet:
         """Everything a resumed run needs, tensors on CPU."""
         adapters = self._adapters.values()
         return {
-            "tensors": [[p.detach().cpu().clone() for p, _ in adapter.roles()] for adapter in adapters],
+            "tensors": [[p.detach().cpu().clone() for p, _ in adapter.roles] for adapter in adapters],
             "live": [adapter.live.clone() for adapter in adapters],
             "masked": [adapter.masked for adapter in adapters],
             "head": [parameter.detach().cpu().clone() for parameter in self.head],

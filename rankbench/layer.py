@@ -143,6 +143,9 @@ class SiteAdapter:
 
     Attributes:
         layer: PEFT's LoRA layer.
+        A: (r, d_in). B: (d_out, r). gate: (r,), None for methods without gates.
+        roles: trained parameters with their rank axis: A, B and, where there is one, the gate.
+        size: components present, live or not: r.
         live: (r,) bool on the CPU, the components that the last decision kept.
         rank: their number.
     """
@@ -152,47 +155,24 @@ class SiteAdapter:
     ) -> None:
         self.site, self.layer = site, layer
         self._scale, self._gate_spec, self._streams = scale, gate, streams
-        self.slot = _Slot(0.0, None)
-        layer.rankbench_slot = self.slot
-        if gate is not None:
-            layer.lora_gate = self.slot.gate = nn.Parameter(torch.ones(1))
+        self.A: nn.Parameter = layer.lora_A[NAME].weight
+        self.B: nn.Parameter = layer.lora_B[NAME].weight
+        self.gate = None if gate is None else nn.Parameter(torch.ones(1))
+        self.roles: list[tuple[nn.Parameter, int]] = [(self.A, 0), (self.B, 1)]
+        if self.gate is not None:
+            layer.lora_gate = self.gate
+            self.roles.append((self.gate, 0))
+        self.slot = layer.rankbench_slot = _Slot(0.0, self.gate)
         if variant:
             layer.lora_variant[NAME] = _SlotVariant()
         self._held: list[Tensor] = []
         self.draw(rank, "start")
 
     @property
-    def A(self) -> nn.Parameter:
-        """(r, d_in)."""
-        found: nn.Parameter = self.layer.lora_A[NAME].weight
-        return found
-
-    @property
-    def B(self) -> nn.Parameter:
-        """(d_out, r)."""
-        found: nn.Parameter = self.layer.lora_B[NAME].weight
-        return found
-
-    @property
-    def gate(self) -> nn.Parameter | None:
-        """(r,), None for methods without gates."""
-        return self.slot.gate
-
-    @property
-    def size(self) -> int:
-        """Components present, live or not."""
-        return self.A.shape[0]
-
-    @property
     def scale(self) -> float:
         """The scale s, as the forward pass uses it."""
         value: float = self.layer.scaling[NAME]
         return value
-
-    def roles(self) -> list[tuple[nn.Parameter, int]]:
-        """Trained parameters with their rank axis: A, B and, where there is one, the gate."""
-        roles = [(self.A, 0), (self.B, 1)]
-        return roles if self.gate is None else [*roles, (self.gate, 0)]
 
     def draw(self, rank: int, name: str) -> None:
         """Fresh factors of `rank` from the site's own stream, all live, nothing masked."""
@@ -202,21 +182,22 @@ class SiteAdapter:
 
     def put(self, tensors: list[Tensor], live: Tensor, masked: bool = False) -> None:
         """New values, of any rank, for the same Parameter objects: A, B and the gate."""
-        device = self.layer.lora_A[NAME].weight.device
-        for (parameter, _), tensor in zip(self.roles(), tensors, strict=True):
+        device = self.A.device
+        for (parameter, _), tensor in zip(self.roles, tensors, strict=True):
             parameter.data = tensor.to(device).contiguous()
         linear_A, linear_B = self.layer.lora_A[NAME], self.layer.lora_B[NAME]
-        linear_A.out_features = linear_B.in_features = self.layer.r[NAME] = self.size
+        linear_A.out_features = linear_B.in_features = self.layer.r[NAME] = self.size = len(live)
         self.slot.mask, self._held = None, []
         if masked:
             self.slot.mask = live.to(device, torch.float32)
-            self._held = [parameter.detach().clone() for parameter, _ in self.roles()]
+            self._held = [parameter.detach().clone() for parameter, _ in self.roles]
         self.keep(live.clone())
 
     def keep(self, live: Tensor) -> None:
         """Count components `live` (r,) as the live ones; scale and activity follow."""
         self.live, self.rank = live, int(live.sum())
-        self.slot.scale = self._scale.at(self.rank)
+        # a site whose components are all zeroed softly keeps the scale of one: at scale 0 none could ever regrow
+        self.slot.scale = self._scale.at(max(1, self.rank) if self.size else 0)
         self.layer.scaling[NAME] = self.slot.scale
         self.layer.lora_alpha[NAME] = self.slot.scale * max(1, self.size)
         self.layer._disable_adapters = self.size == 0  # a site without components costs nothing
@@ -228,15 +209,15 @@ class SiteAdapter:
 
     def mask(self, keep: Tensor, state: OptimizerState) -> None:
         """Hold all components but `keep` (r,) out of the forward pass, their moments at zero."""
-        for parameter, axis in self.roles():
+        for parameter, axis in self.roles:
             for moment in _moments(parameter, state).values():
                 moment.mul_(_along(axis, keep, moment))
-        self.put([parameter.detach().clone() for parameter, _ in self.roles()], keep, masked=not bool(keep.all()))
+        self.put([parameter.detach().clone() for parameter, _ in self.roles], keep, masked=not bool(keep.all()))
 
     @torch.no_grad()
     def hold(self) -> None:
         """Put masked components back where they were: decay and momentum moved them."""
-        for (parameter, axis), before in zip(self.roles(), self._held, strict=False):
+        for (parameter, axis), before in zip(self.roles, self._held, strict=False):
             parameter.copy_(torch.where(_along(axis, self.live, parameter), parameter, before))
 
     @torch.no_grad()
@@ -249,7 +230,7 @@ class SiteAdapter:
         start = self._gate_spec.start if self._gate_spec and self._gate_spec.start else 1.0
         fresh = [A, torch.zeros_like(B), torch.full((grow,), start)]
         index, values, gradients = kept.to(self.A.device), [], []
-        for (parameter, axis), new in zip(self.roles(), fresh, strict=False):
+        for (parameter, axis), new in zip(self.roles, fresh, strict=False):
             new = new.to(parameter.device)
             zeros = torch.zeros_like(new)
             if reset:
@@ -262,7 +243,7 @@ class SiteAdapter:
             values.append(torch.cat([parameter.index_select(axis, index), new], axis))
         live = torch.cat([self.live[kept.cpu()], torch.ones(grow, dtype=torch.bool)])
         self.put(values, live, masked=self.masked and not bool(live.all()))
-        for (parameter, _), gradient in zip(self.roles(), gradients, strict=True):
+        for (parameter, _), gradient in zip(self.roles, gradients, strict=True):
             parameter.grad = gradient
 
     def folded(self) -> tuple[Tensor, Tensor]:

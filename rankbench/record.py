@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -35,8 +36,8 @@ def run_id(config: Mapping[str, Any]) -> str:
         _pop(identity, path)
     for path in CONTENT:
         location = _pop(identity, path)
-        if location is not None and Path(location).exists():
-            identity[path] = fingerprint(Path(location).resolve())
+        if location is not None:  # what is not there keeps its path: a typo is not the run without one
+            identity[path] = fingerprint(Path(location)) if Path(location).exists() else str(location)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -82,7 +83,7 @@ class RunRecord:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
-        """Readable JSON, keys in a fixed order; NaN becomes null."""
+        """Readable JSON, keys in a fixed order; NaN and infinity become null."""
         return json.dumps(_finite(asdict(self)), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -114,4 +115,4 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_finite(item) for item in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 import traceback
 from pathlib import Path
@@ -179,7 +180,7 @@ class Run:
             self.folder.write("steps.jsonl", "")
         trainer.calibrate()
         if self.config.train.evaluate_before:
-            self._evaluate("validation", "before", 0)
+            self._evaluate(trainer, "validation", "before", 0)
         trainer.build_optimizer()
         if self.config.train.checkpoint_every:
             self._checkpoint(trainer, 0)
@@ -225,21 +226,28 @@ class Run:
         torch.save(state, buffer)
         self.folder.write_checkpoint(buffer.getvalue())
 
-    def _evaluate(self, split: str, name: str, step: int) -> list[dict[str, Any]]:
-        """Metrics of a split into the record; its items."""
+    def _evaluate(self, trainer: Trainer, split: str, name: str, step: int) -> list[dict[str, Any]]:
+        """Metrics of a split into the record; its items.
+
+        Raises:
+            NotFiniteError: the last step broke the model.
+        """
         if self.processes.is_main_process:
             console().print(f"evaluating {split} ({len(self.task.splits[split])} examples)", style="dim")
         engine = self.engine
         with self.meter.phase("evaluation"), engine.inert(), torch.no_grad(), engine.accelerator.autocast():
             result = self.task.evaluate(engine.model, self.task.splits[split], self.config.train.eval_batch_size)
+        loss = result.metrics["loss"]
+        if not math.isfinite(loss):
+            raise NotFiniteError(f"{split} loss is {loss} after step {step}; last good loss {trainer.last_good()}")
         self.metrics[name] = {"step": step, **result.metrics}
         return result.items
 
     def _conclude(self, trainer: Trainer, budget: Budget) -> tuple[str, str | None]:
         """Evaluate, export, and judge the run as a whole."""
         total, adapters = self.config.train.steps, trainer.adapters
-        self._evaluate("validation", "validation", total)
-        items = self._evaluate("test", "test", total)
+        self._evaluate(trainer, "validation", "validation", total)
+        items = self._evaluate(trainer, "test", "test", total)
         self.metrics["test"].update(self.task.judge(adapters.ranks()))
         if self.processes.is_main_process:
             self.folder.write_lines("items.jsonl", items)

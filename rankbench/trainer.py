@@ -194,10 +194,11 @@ class Trainer:
         self._share_gradients()
         value = float(engine.sum(total)[0])
         if not math.isfinite(value):
-            raise NotFiniteError(f"loss is {value} at step {index}; last good loss {self._last()}")
+            raise NotFiniteError(f"loss is {value} at step {index}; last good loss {self.last_good()}")
         return value
 
-    def _last(self) -> str:
+    def last_good(self) -> str:
+        """The last finite training loss, for messages."""
         return "none" if self.last_loss is None else f"{self.last_loss:.6g}"
 
     def _trained(self) -> list[Tensor]:
@@ -213,7 +214,8 @@ class Trainer:
 
     def _penalize(self, step: Step) -> float | None:
         """Add the gradient of the method's penalty, once per step; its value is logged apart from the loss."""
-        penalty = self.allocator.penalty(self.adapters, step)
+        with self.adapters.deciding(self.method, "penalty", step.index):
+            penalty = self.allocator.penalty(self.adapters, step)
         if penalty is None:
             return None
         torch.autograd.backward(penalty)
@@ -223,5 +225,5 @@ class Trainer:
         limit = self.settings.max_grad_norm
         norm = float(torch.nn.utils.clip_grad_norm_(self._trained(), math.inf if limit is None else limit))
         if not math.isfinite(norm):
-            raise NotFiniteError(f"gradient norm is {norm} at step {index}; last good loss {self._last()}")
+            raise NotFiniteError(f"gradient norm is {norm} at step {index}; last good loss {self.last_good()}")
         return norm

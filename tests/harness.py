@@ -40,7 +40,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "
 
 
 def configure(results: Path, *overrides: str, method: dict[str, Any] | None = None) -> DictConfig:
-    """The configuration of a quick run: later overrides win. `method` replaces the section of a method without a YAML."""
+    """The configuration of a quick run, later overrides win; `method` is the section of a method without a YAML."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         composed = compose("config", ["method=lora", *QUICK, f"results_dir={results}", *overrides])
     if method is not None:

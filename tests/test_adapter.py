@@ -1,4 +1,4 @@
-"""The adapter: one computation for all methods, PEFT's own where a method has no gates, and ranks that change exactly."""
+"""The adapter: one computation for all methods, PEFT's own where there are no gates, and ranks that change exactly."""
 
 import inspect
 import tomllib
@@ -261,7 +261,7 @@ def test_truncation_keeps_the_first_components_until_it_is_reset(components):
     ("kind", "jacobian"), [("delta", "raw"), ("delta", "exact"), ("factor", "raw"), ("factor", "exact")]
 )
 def test_values_and_gradients_along_the_path(a, kind, jacobian):
-    """Against G = dL/dW of the dense network at that point: dA = c s (B g)^T G, dB = c s G (g A)^T, dg = c s diag(B^T G A^T)."""
+    """With G = dL/dW of the dense network there: dA = c s (B g)^T G, dB = c s G (g A)^T, dg = c s diag(B^T G A^T)."""
     adapters = attach(RANKS, gate=SVD)
     scramble(adapters)
     value = {"delta": a, "factor": a**3}[kind]
@@ -571,7 +571,7 @@ def test_a_mask_outlives_a_resize():
     assert close(output, chain(dense(adapters), x.double()))
     steps(adapters, optimizer, range(10, 13))
     A, B = adapters.factors("layers.1")
-    moved = (A != held[0]).any(1) & (B != held[1]).any(0)
+    moved = A.ne(held[0]).any(1) & B.ne(held[1]).any(0)
     assert moved.tolist() == [True, False, True, True]
     with decide(adapters):
         adapters.resize("layers.1", [0, 2])

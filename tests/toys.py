@@ -217,7 +217,7 @@ def rig(
     adapters.model.to(processes.device, dtype)
     defaults = {"steps": steps, "batch_size": 16, "learning_rate": 0.02, "precision": "fp32", "checkpoint_every": 0}
     settings = section(TrainConfig, CONF / "train" / "default.yaml", {**defaults, **(train or {})})
-    engine = Engine(processes, adapters.model, task, Meter(), settings.batch_size, None, streams)
+    engine = Engine(processes, adapters.model, task, Meter(), settings.batch_size, settings.micro_batch_size, streams)
     engine.count_passes()
     logs: list[dict[str, Any]] = []
     trainer = Trainer(

@@ -139,10 +139,11 @@ class IGU(Allocator):
         return (first, horizon - first)
 
     def before_forward(self, adapters: AdapterSet, step: Step, micro: int) -> None:
-        """With alpha in training: one point of the path per micro-batch, for all layers, until the last cut."""
+        """With alpha in training: one point of the path per micro-batch, for all layers, all through the first stage."""
         if self.config.alpha_in_training and step.index <= self.stages()[0] and not self.static:
-            ((a, _),) = quadrature(self.config.estimator, "none", self.config.quadrature_steps, step.rng)
-            adapters.path(a, self.config.path, "raw")
+            config = self.config
+            ((a, _),) = quadrature(config.estimator, config.endpoints, config.quadrature_steps, step.rng)
+            adapters.path(a, config.path, "raw")
 
     def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
         """Weighted orthogonality penalty."""

@@ -38,8 +38,8 @@ class PruningConfig:
     final_share: float = number(low=0, high=1)
     every: int = number(low=1)
     schedule: str = choice("cubic", "linear", "oneshot")
-    beta1: float = number(low=0, high=1)
-    beta2: float = number(low=0, high=1)
+    beta1: float = number(low=0, below=1)
+    beta2: float = number(low=0, below=1)
     orthogonality: float = number(low=0)
     gate_start: float
 

@@ -114,15 +114,19 @@ def orthogonality(stacks: Sequence[Stack], kind: str) -> Tensor:
     Returns:
         Scalar.
     """
-    parts = []
+    by_rank: dict[int, list[Tensor]] = {}
     for stack in stacks:
         for left, right in ((stack.A, stack.A.mT), (stack.B.mT, stack.B)):
-            covariance = left.detach() @ right  # symmetric: half the gradient comes through each side, one is computed
-            eye = torch.eye(covariance.shape[-1], device=covariance.device, dtype=covariance.dtype)
-            target = eye if kind == "full" else covariance * eye
-            parts.append(torch.linalg.matrix_norm(covariance - target))
-    norms = torch.cat(parts)
-    return (2 * norms - norms.detach()).mean()  # the norms, with twice the gradient
+            # symmetric: half the gradient comes through each side, and one is computed
+            by_rank.setdefault(stack.A.shape[1], []).append(left.detach() @ right)
+    norms = []
+    for rank, parts in by_rank.items():
+        covariance = torch.cat(parts)
+        eye = torch.eye(rank, device=covariance.device, dtype=covariance.dtype)
+        target = eye if kind == "full" else covariance * eye
+        norms.append(torch.linalg.matrix_norm(covariance - target))
+    half = torch.cat(norms)
+    return (2 * half - half.detach()).mean()  # the same value, with the whole gradient
 
 
 def quadrature(estimator: str, endpoints: str, steps: int, rng: np.random.Generator) -> list[tuple[float, float]]:

@@ -130,15 +130,15 @@ def _file_of(folder: Path, split: str, required: bool) -> Path | None:
     return found[0] if found else None
 
 
-def _load_file(file: Path) -> Any:
-    """The file as a datasets.Dataset in memory; the library's own cache lives and dies with the call."""
+def _load_file(file: Path) -> list[Row]:
+    """All rows; the library's own cache lives and dies with the call."""
     import datasets
 
     readers: dict[str, Callable[..., Any]] = {".parquet": datasets.Dataset.from_parquet, ".csv": _from_csv}
     reader = readers.get(file.suffix, datasets.Dataset.from_json)
     try:
         with quiet(), tempfile.TemporaryDirectory() as cache:
-            return reader(str(file), cache_dir=cache, keep_in_memory=True)
+            return list(reader(str(file), cache_dir=cache, keep_in_memory=True).to_list())
     except (StopIteration, ValueError, OSError, TypeError, datasets.exceptions.DatasetsError) as error:
         if file.suffix == ".jsonl":
             _explain_lines(file)
@@ -184,33 +184,31 @@ def _explain_whole(file: Path) -> None:
         raise DataError(f"{file} is empty; every split needs rows")
 
 
-def _table(dataset: Any, columns: Sequence[str], place: str, split: str) -> Table:
-    missing = [column for column in columns if column not in dataset.column_names]
-    if missing:
-        raise DataError(
-            f"{place} has no column {', '.join(missing)}; its columns are {', '.join(dataset.column_names)}"
-        )
-    rows = dataset.select_columns(list(columns)).to_list()
+def _table(rows: list[Row], columns: Sequence[str], place: str, split: str) -> Table:
     if not rows:
         raise DataError(f"{place} is empty; every split needs rows")
-    for number, row in enumerate(rows, start=1):
+    missing = [column for column in columns if column not in rows[0]]
+    if missing:
+        raise DataError(f"{place} has no column {', '.join(missing)}; its columns are {', '.join(rows[0])}")
+    chosen = [{column: row[column] for column in columns} for row in rows]
+    for number, row in enumerate(chosen, start=1):
         gaps = [column for column, value in row.items() if value is None]
         if gaps:
             raise DataError(f"{place}, row {number}: no value in column {gaps[0]}; mend or remove the row")
-    return Table(rows, place, split)
+    return Table(chosen, place, split)
 
 
 def _read_hub(
     config: Any, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
 ) -> tuple[dict[str, Table], str]:
+    name = f"{config.hub}/{config.subset}"
     with quiet():
         builder = prepare(config)
+        missing = [split for split in splits if split not in builder.info.splits]
+        if missing:
+            raise DataError(f"{name} has no split {missing[0]!r}; its splits are {', '.join(builder.info.splits)}")
         tables = {}
-        for split in (*splits, *extra):
-            if split in builder.info.splits:
-                place = f"{config.hub}/{config.subset}@{builder.hash}, split {split}"
-                tables[split] = _table(builder.as_dataset(split), columns, place, split)
-            elif split in splits:
-                there = ", ".join(builder.info.splits)
-                raise DataError(f"{config.hub}/{config.subset} has no split {split!r}; its splits are {there}")
+        for split in (*splits, *(split for split in extra if split in builder.info.splits)):
+            rows = builder.as_dataset(split).to_list()
+            tables[split] = _table(rows, columns, f"{name}@{builder.hash}, split {split}", split)
     return tables, str(builder.hash)
