@@ -23,30 +23,11 @@ from torch import Tensor, nn
 from rankbench.budget import Ledger
 from rankbench.layer import NAME, Gate, Scale, Site, SiteAdapter
 from rankbench.seeding import Streams
+from rankbench.stacks import STACK_SIZE, Stack, together
 
 __all__ = ["AdapterSet", "Gate", "RankChangeError", "Scale", "Site", "Stack"]
 
 DECIDING_HOOKS = ("calibrate", "on_step_end", "finish")
-STACK_SIZE = 2**17  # elements of a stack: half a MB in fp32, so that what is computed on it stays in the cache
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Tensors of sites of one shape, stacked, so that statistics need no loop over sites.
-
-    Attributes:
-        sites: indices into AdapterSet.sites, (n,).
-        A: (n, r, d_in). B: (n, d_out, r). gate: (n, r), or None for methods without gates.
-    """
-
-    sites: tuple[int, ...]
-    A: Tensor
-    B: Tensor
-    gate: Tensor | None
-
-    def tensors(self) -> list[Tensor]:
-        """A, B and, where there is one, gate."""
-        return [self.A, self.B] if self.gate is None else [self.A, self.B, self.gate]
 
 
 class RankChangeError(RuntimeError):
@@ -169,23 +150,29 @@ class AdapterSet:
             groups += [tuple(indices[start : start + count]) for start in range(0, len(indices), count)]
         return groups
 
-    def each(self, of: Callable[[nn.Parameter], Tensor | None]) -> Iterator[Tensor]:
-        """`of(parameter)` for every site with components, stacked by shape; None (no gradient) counts as zero.
+    def each(self, of: Callable[[nn.Parameter], Tensor | None] | None = None) -> Iterator[Tensor]:
+        """Parameters of the sites with components, stacked by shape: A, B and gate of the first stack, of the second ...
 
-        One tensor is made at a time: A, B and gate of the first stack, then of the second, ...
+        One tensor is made at a time.
+
+        Args:
+            of: makes from a parameter what is stacked instead (a copy); None, such as no gradient, counts as zero.
         """
         adapters = list(self._adapters.values())
         for indices in self.alike():
             for role in zip(*(adapters[index].roles for index in indices), strict=True):
-                yield torch.stack([torch.zeros_like(p) if (value := of(p)) is None else value for p, _ in role])
+                if of is None:
+                    yield together([p for p, _ in role])
+                else:
+                    yield torch.stack([torch.zeros_like(p) if (value := of(p)) is None else value for p, _ in role])
 
     def tensors(self, of: Callable[[nn.Parameter], Tensor | None]) -> list[Tensor]:
         """All of `each(of)`."""
         return list(self.each(of))
 
-    def stacks(self, of: Callable[[nn.Parameter], Tensor | None] = lambda p: p) -> list[Stack]:
-        """`tensors(of)`, named."""
-        tensors = self.each(of)
+    def stacks(self) -> list[Stack]:
+        """All of `each()`, named."""
+        tensors = self.each()
         return [
             Stack(indices, next(tensors), next(tensors), next(tensors) if self._gate_spec else None)
             for indices in self.alike()
@@ -379,6 +366,12 @@ class AdapterSet:
                 parameter.copy_(initial)
                 parameter.grad = None
                 self._state(parameter).clear()
+
+    def refactor(self) -> None:
+        """At every site with components: the live update as its own singular value decomposition (see SiteAdapter)."""
+        for adapter in self._adapters.values():
+            if adapter.rank:
+                adapter.refactor()
 
     @torch.no_grad()
     def set_factors(self, site: str, A: Tensor, B: Tensor, absorb: bool) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora.layer import LoraVariant
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from rankbench.seeding import Streams
@@ -191,11 +192,17 @@ class SiteAdapter:
         if masked:
             self.slot.mask = live.to(device, torch.float32)
             self._held = [parameter.detach().clone() for parameter, _ in self.roles]
-        self.keep(live.clone())
+        self.live, self.rank = live.clone(), int(live.sum())
+        self._refresh()
 
     def keep(self, live: Tensor) -> None:
-        """Count components `live` (r,) as the live ones; scale and activity follow."""
-        self.live, self.rank = live, int(live.sum())
+        """Count components `live` (r,) as the live ones; the scale follows."""
+        before, self.live, self.rank = self.rank, live, int(live.sum())
+        if self.rank != before:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Bring scale and activity in line with the live rank."""
         # a site whose components are all zeroed softly keeps the scale of one: at scale 0 none could ever regrow
         self.slot.scale = self._scale.at(max(1, self.rank) if self.size else 0)
         self.layer.scaling[NAME] = self.slot.scale
@@ -245,6 +252,28 @@ class SiteAdapter:
         self.put(values, live, masked=self.masked and not bool(live.all()))
         for (parameter, _), gradient in zip(self.roles, gradients, strict=True):
             parameter.grad = gradient
+
+    @torch.no_grad()
+    def refactor(self) -> None:
+        """Rewrite the live part of B diag(g) A as its singular value decomposition; the update stays what it is.
+
+        Each new triplet takes the place of the old one it overlaps most (best assignment of |cos| on both sides), with
+        its sign, so that statistics kept by component go on to mean the same direction. Moments are left alone.
+        """
+        live = self.live.to(self.A.device)
+        assert self.gate is not None, "refactor() needs gates"
+        A, B, gate = self.A[live], self.B[:, live], self.gate[live]
+        if not gate.any():
+            return  # no update yet: nothing to decompose
+        left, left_core = torch.linalg.qr(B * gate)
+        right, right_core = torch.linalg.qr(A.T)
+        U, values, Vh = torch.linalg.svd(left_core @ right_core.T)
+        P, Q = left @ U, Vh @ right.T
+        cosine = F.normalize(B, dim=0).T @ P
+        overlap = cosine.abs() * (F.normalize(A, dim=1) @ Q.T).abs()
+        places = torch.as_tensor(linear_sum_assignment(-overlap.cpu().numpy())[1], device=A.device)
+        sign = torch.where(cosine.gather(1, places[:, None])[:, 0] < 0, -1.0, 1.0)
+        self.A[live], self.B[:, live], self.gate[live] = Q[places] * sign[:, None], P[:, places] * sign, values[places]
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """A and B of the live components, gate and mask folded into B."""

@@ -27,7 +27,7 @@ from rankbench.tasks.base import Task
 from rankbench.tracking import tracker
 from rankbench.trainer import NotFiniteError, Trainer
 
-USER_ERRORS = (ValueError, OSError, StoreError)  # their message says it all; others come with a traceback
+USER_ERRORS = (ValueError, OSError)  # their message says it all; others come with a traceback
 
 
 def execute(config: DictConfig) -> int:
@@ -80,9 +80,15 @@ class Run:
         self.adapters: AdapterSet | None = None
 
     def attempt(self, log: Any) -> tuple[str, str | None]:
-        """Do it; (status, reason)."""
+        """Do it; (status, reason).
+
+        Raises:
+            StoreError: the folder holds what is not this run's; nothing in it is touched.
+        """
         try:
             return self._work(log)
+        except StoreError:
+            raise
         except NotFiniteError as error:
             return "nan", str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -174,7 +180,9 @@ class Run:
     def _resume(self, trainer: Trainer) -> int:
         """Go on from the checkpoint, or prepare the first step; the number of steps done."""
         file = self.folder.checkpoint_file()
-        if file.exists():
+        found = file.exists()
+        self.processes.wait_for_everyone()  # before one of them writes a checkpoint that another takes for an old one
+        if found:
             return self._load(trainer, torch.load(file, map_location="cpu", weights_only=True))
         if self.processes.is_main_process:
             self.folder.write("steps.jsonl", "")

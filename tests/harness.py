@@ -34,7 +34,6 @@ QUICK = [
     "task.validation_size=8",
     "task.test_size=8",
     "task.length=8",
-    "adapter.alpha=64",
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
@@ -71,10 +70,10 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str, environment: dict[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess[str]:
     """Another Python process, one thread, no network."""
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, **options)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 class Linears(nn.Module):

@@ -113,7 +113,6 @@ def test_the_whole_run_is_pefts_step_for_step(every: int) -> None:
     assert (
         max(float(values.abs().max()) for values in pair.lambdas[-1].values()) > 1e-2
     )  # there was something to compare
-    print(largest_difference(pair.lambdas, pair.peft.lambdas))
     assert any(sum(kept) != RANK for kept in pair.live[-1].values())
     assert sum(sum(kept) for kept in pair.live[-1].values()) == RANK * len(pair.ours.adapters.sites)
     penalised = [row["loss"] + row["penalty"] for row in pair.ours.logs]
@@ -144,6 +143,20 @@ def test_zeroed_triplets_grow_back_before_the_last_cut_and_never_after() -> None
                 assert not dead.any()
             regrown.append(bool(dead.any()))
     assert any(regrown)
+
+
+@pytest.mark.parametrize("rule", ["fixed", "live", "rslora"])
+def test_a_site_zeroed_to_the_last_triplet_goes_on_receiving_gradient(rule: str) -> None:
+    """PEFT's scale never follows pruning: with a scale of 0 at rank 0 such a site could not come back."""
+    run = rig("adalora", scale_rule=rule)
+    name = run.adapters.sites[0].name
+    with run.adapters.deciding("adalora", "on_step_end", 1):
+        run.adapters.zero({name: torch.zeros(3, dtype=torch.bool)}, "all of them")
+    assert run.adapters.ranks()[name] == 0
+    probe, gate = run.moment(2).probe, run.adapters.gates(name)
+    (gradient,) = probe.gradients(probe.batches(1)[0], [gate])
+    assert gradient.abs().min() > 0
+    assert not run.adapters.delta(name).any()
 
 
 def test_a_start_ratio_of_one_is_legal_and_prunes_nothing() -> None:

@@ -17,7 +17,7 @@ from texts import (
 )
 
 from rankbench import registry
-from rankbench.tasks.arithmetic import available
+from rankbench.tasks.arithmetic import available, leading_number
 from rankbench.tasks.base import IGNORE, DataError
 from rankbench.tasks.problems import final_number
 
@@ -197,6 +197,14 @@ def test_arithmetic_stops_at_the_end_of_the_line():
     assert texts == [f" {golds[0]}\n", "\n"]
     assert made._judge(texts[0], golds[0]) == {"prediction": golds[0], "correct": True}
     assert made._judge(texts[1], golds[1]) == {"prediction": "", "correct": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [(" 27\n", "27"), ("-5.", "-5"), (" 27 or so", "27"), ("27.5", None), ("about 27", None), ("", None)],
+)
+def test_leading_number(text, number):
+    assert leading_number(text) == number
 
 
 def test_arithmetic_asks_for_no_more_than_there_is():

@@ -154,6 +154,33 @@ def test_orthogonality_equals_pefts_own_regulariser() -> None:
     assert float(orthogonality(stacks(pairs), "full")) == pytest.approx(penalty, rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["full", "offdiag"])
+def test_the_penaltys_gradient_is_that_of_the_norms(kind: str) -> None:
+    found, expected = stacks(factors()), stacks(factors())
+    for stack in (*found, *expected):
+        stack.A.requires_grad_(), stack.B.requires_grad_()
+    orthogonality(found, kind).backward()
+    norms = []
+    for stack in expected:
+        for A, B in zip(stack.A, stack.B, strict=True):
+            for covariance in (A @ A.T, B.T @ B):
+                off = covariance - (torch.eye(len(A)) if kind == "full" else torch.diag(torch.diagonal(covariance)))
+                norms.append(off.square().sum().sqrt())
+    (sum(norms) / len(norms)).backward()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.A.grad, other.A.grad)
+        torch.testing.assert_close(one.B.grad, other.B.grad)
+
+
+def test_a_site_of_rank_one_has_nothing_off_the_diagonal_and_no_nan_in_its_gradient() -> None:
+    stack = Stack((0,), torch.randn(1, 1, 4).requires_grad_(), torch.randn(1, 3, 1).requires_grad_(), None)
+    penalty = orthogonality([stack], "offdiag")
+    penalty.backward()
+    assert float(penalty.detach()) == 0
+    assert not stack.A.grad.any()
+    assert not stack.B.grad.any()
+
+
 def test_orthonormal_factors_are_free_and_offdiag_ignores_length() -> None:
     A, B = np.eye(3, 6), np.eye(5, 3)
     pairs = [(A, B), (A, B), (np.eye(2, 4), np.eye(4, 2))]

@@ -13,6 +13,8 @@ from texts import (
 )
 
 from rankbench import registry, schema
+from rankbench.tasks import language
+from rankbench.tasks.tokens import length_groups
 
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "planted")
 
@@ -91,3 +93,18 @@ def test_adapted_model_gets_gradients_from_the_loss(gsm8k):
     net = adapted(decoder())
     made.loss(net, made.collate(made.splits["train"])).backward()
     assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+
+
+def test_batches_of_like_length_keep_to_both_limits():
+    lengths = [3, 10, 4, 9, 1, 2]
+    assert length_groups(lengths, 2) == [[1, 3], [2, 0], [5, 4]]
+    assert length_groups(lengths, 3, tokens=12) == [[1], [3], [2, 0, 5], [4]]
+    assert length_groups([], 3) == []
+
+
+def test_many_positions_are_summed_in_parts(gsm8k, model, monkeypatch):
+    made = loaded("gsm8k", **gsm8k)
+    batch = made.collate(made.splits["train"])
+    whole = made.loss(model, batch)
+    monkeypatch.setattr(language, "ROWS", 7)
+    torch.testing.assert_close(made.loss(model, batch), whole)

@@ -120,7 +120,7 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path, name, size):
     )
     _, still_steps = run("train.learning_rate=1e-9")
     moved = [abs(a["loss"] - b["loss"]) for a, b in zip(still_steps, whole_steps, strict=True)]
-    assert max(moved) > 1e-3  # there was something to get wrong
+    assert max(moved) > 3e-4  # there was something to get wrong
     assert parts["ranks"] == whole["ranks"]
     passes = [record["cost"]["training"] for record in (whole, parts)]
     assert [cost["forward_passes"] for cost in passes] == [12, 12 * 4 // size]

@@ -89,7 +89,7 @@ class AdaLoRA(Allocator):
 
     @torch.no_grad()
     def _observe(self, adapters: AdapterSet) -> None:
-        pairs = zip(adapters.each(lambda p: p.detach()), adapters.each(lambda p: p.grad), strict=True)
+        pairs = zip(adapters.each(), adapters.each(lambda p: p.grad), strict=True)
         self.statistics.update(sensitivity(w, g) for w, g in pairs)
 
     def state_dict(self) -> dict[str, Any]:

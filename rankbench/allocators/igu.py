@@ -26,6 +26,8 @@ class Config(PruningConfig):
     """Settings of IGU-LoRA.
 
     Attributes:
+        parametrisation: "svd_form" trains P, lambda, Q (as released); "svd_refresh" also replaces them by the singular
+            value decomposition of their product after every aggregated score (as printed), triplets matched by overlap.
         estimator: of the integral: one random node ("stochastic"), all nodes ("trapezoid"), the end alone
             ("instantaneous": AdaLoRA's signal).
         quadrature_steps: M, intervals of the path (the paper's N).
@@ -50,6 +52,7 @@ class Config(PruningConfig):
         stage1_share: share of the run's steps spent on the first stage, if stage2 is "scratch".
     """
 
+    parametrisation: str = choice("svd_form", "svd_refresh")
     estimator: str = choice("stochastic", "trapezoid", "instantaneous")
     quadrature_steps: int = number(low=1)
     endpoints: str = choice("sampled", "none", "printed", "unbiased")
@@ -139,7 +142,7 @@ class IGU(Allocator):
         return (first, horizon - first)
 
     def before_forward(self, adapters: AdapterSet, step: Step, micro: int) -> None:
-        """With alpha in training: one point of the path per micro-batch, for all layers, all through the first stage."""
+        """With alpha in training: one point of the path per micro-batch, for all layers, in the first stage."""
         if self.config.alpha_in_training and step.index <= self.stages()[0] and not self.static:
             config = self.config
             ((a, _),) = quadrature(config.estimator, config.endpoints, config.quadrature_steps, step.rng)
@@ -163,7 +166,7 @@ class IGU(Allocator):
             return
         if self._scores_at(step.index):
             self._score(adapters, step)
-        if self.decay.cuts(step.index):
+        if self.decay.cuts(step.index) and self.statistics.updates:  # no cut before the first score
             self._cut(adapters, step.index == self.decay.end, self.decay.total(step.index))
         if len(self.stages()) == 2 and step.index == self.stages()[0]:
             adapters.restart(adapters.ranks(), "scratch")
@@ -192,6 +195,8 @@ class IGU(Allocator):
         torch._foreach_div_(weights, float(self._sampled))
         self._gradient, self._sampled = [], 0
         self.statistics.update(weights)
+        if self.config.parametrisation == "svd_refresh":
+            adapters.refactor()
 
     def _add(self, gradient: list[Tensor]) -> None:
         if self._gradient:

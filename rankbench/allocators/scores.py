@@ -116,9 +116,9 @@ def orthogonality(stacks: Sequence[Stack], kind: str) -> Tensor:
     """
     by_rank: dict[int, list[Tensor]] = {}
     for stack in stacks:
-        for left, right in ((stack.A, stack.A.mT), (stack.B.mT, stack.B)):
-            # symmetric: half the gradient comes through each side, and one is computed
-            by_rank.setdefault(stack.A.shape[1], []).append(left.detach() @ right)
+        A, B = stack.A, stack.B
+        # Both are symmetric: half the gradient comes through each side, and one is computed.
+        by_rank.setdefault(A.shape[1], []).extend((A @ A.detach().mT, B.detach().mT @ B))
     norms = []
     for rank, parts in by_rank.items():
         covariance = torch.cat(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from rankbench.tasks.base import DataError
 from rankbench.tasks.problems import Problem, Problems
 
 LOW, HIGH = 10, 99
+NUMBER = re.compile(r"\s*(-?\d+)(?!\.?\d)")
 
 
 @dataclass
@@ -41,9 +43,10 @@ class Config:
     max_new_tokens: int = number(low=1)
 
 
-def first_line(text: str) -> str:
-    """The first line that is generated."""
-    return text.partition("\n")[0].strip()
+def leading_number(text: str) -> str | None:
+    """The whole number that the text begins with ("27", "27." or "27 apples", not "27.5")."""
+    found = NUMBER.match(text)
+    return found[1] if found else None
 
 
 def has_line(text: str) -> bool:
@@ -53,12 +56,12 @@ def has_line(text: str) -> bool:
 
 @register("task", "arithmetic")
 class Arithmetic(Problems):
-    """The answer is the first line that is generated."""
+    """The answer is the whole number that the generated line begins with."""
 
     source = "generated"
     Config = Config
     template = "{question} ="
-    answer = staticmethod(first_line)
+    answer = staticmethod(leading_number)
     complete = staticmethod(has_line)
 
     @staticmethod

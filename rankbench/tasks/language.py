@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.tokens import Tokens, length_groups, pad
 
+ROWS = 512  # positions whose logits are in fp32 at a time: 100 MB for a vocabulary of 49152
+
 
 def example(prompt: Tokens, target: Tokens, item: dict[str, Any]) -> Example:
     """Prompt and target as one sequence; only the target's tokens have labels."""
@@ -40,7 +42,8 @@ def losses(model: nn.Module, batch: Batch) -> Tensor:
     targets = batch["labels"][:, 1:]
     wanted = targets != IGNORE
     logits = logits_at(model, batch["input_ids"], batch["attention_mask"], wanted)
-    each = F.cross_entropy(logits.float(), targets[wanted], reduction="none")
+    parts = zip(torch.split(logits, ROWS), torch.split(targets[wanted], ROWS), strict=True)
+    each = torch.cat([F.cross_entropy(part.float(), gold, reduction="none") for part, gold in parts])
     return each.new_zeros(len(targets)).index_add(0, wanted.nonzero()[:, 0], each)
 
 
@@ -61,10 +64,14 @@ def logits_at(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, wante
 
 
 def evaluate_losses(model: nn.Module, examples: Sequence[Example], batch_size: int, pad_id: int) -> list[float]:
-    """Summed negative log-likelihood of each example's target, in the examples' order."""
+    """Summed negative log-likelihood of each example's target, in the examples' order.
+
+    Batches hold at most batch_size examples and the tokens of as many examples of mean length: logits are large.
+    """
     device = next(model.parameters()).device
     found = [0.0] * len(examples)
-    for group in length_groups([len(item.input_ids) for item in examples], batch_size):
+    lengths = [len(item.input_ids) for item in examples]
+    for group in length_groups(lengths, batch_size, tokens=batch_size * sum(lengths) // len(lengths)):
         batch = collate([examples[index] for index in group], pad_id)
         values = losses(model, {key: value.to(device) for key, value in batch.items()}).tolist()
         for index, value in zip(group, values, strict=True):

@@ -73,10 +73,20 @@ def pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> T
     return torch.tensor(rows, dtype=torch.long)
 
 
-def length_groups(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices in batches of like length, longest first (so that a batch too large for memory fails at once)."""
+def length_groups(lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> list[list[int]]:
+    """Indices in batches of like length, longest first (so that a batch too large for memory fails at once).
+
+    Args:
+        batch_size: at most so many in a batch.
+        tokens: at most so many in a padded batch, unless one sequence alone has more.
+    """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    groups = []
+    while order:
+        room = batch_size if tokens is None else min(batch_size, max(1, tokens // lengths[order[0]]))
+        groups.append(order[:room])
+        order = order[room:]
+    return groups
 
 
 def prompt_hash(*texts: str) -> str:

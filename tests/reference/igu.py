@@ -83,6 +83,9 @@ def penalty_gradients(
     for site, f in leaves.items():
         if alive[site].any():
             for rows in (f["A"][alive[site]], f["B"][:, alive[site]].T):
+                if kind == "offdiag" and len(rows) == 1:
+                    norms.append(torch.zeros(()))  # nothing off the diagonal
+                    continue
                 covariance = rows @ rows.T
                 wanted = torch.eye(len(rows)) if kind == "full" else torch.diag(torch.diagonal(covariance))
                 norms.append((covariance - wanted).square().sum().sqrt())
@@ -114,7 +117,7 @@ class Plan:
 
 
 def train(dense: Dense, plan: Plan, config: Any) -> list[tuple[int, str, int, int]]:
-    """All steps; the history of ranks. `dense.factors` end as they are, dead triplets included.
+    """All steps; the history of ranks. `dense.factors` end as they are, dead triplets (g = 0) included.
 
     Presets only: a stochastic estimator with endpoints sampled or none, ratio scores, soft cuts.
     """
@@ -122,7 +125,7 @@ def train(dense: Dense, plan: Plan, config: Any) -> list[tuple[int, str, int, in
     decided = {site: len(f["g"]) for site, f in dense.factors.items()}
     mean, deviation = ({s: {k: torch.zeros_like(f[k]) for k in ROLES} for s, f in dense.factors.items()} for _ in "12")
     optimizer = optimizer_of(dense)
-    history, updates = [], 0
+    history = []
     for step in range(1, len(plan.batches) + 1):
         rng, u, coefficient = plan.rngs[step - 1], 1.0, 1.0
         if config.alpha_in_training and step <= plan.stage:
@@ -138,18 +141,21 @@ def train(dense: Dense, plan: Plan, config: Any) -> list[tuple[int, str, int, in
             for role in ROLES:
                 f[role].grad = total[site][role]
         optimizer.step()
+        for site, f in dense.factors.items():
+            f["g"].mul_(alive[site])  # momentum moved the dead
         if step < plan.end and step % config.ema_every == 0:
             if config.alpha_in_training:
                 signal_gradient = total
             else:
-                signal_gradient = integrated(dense, plan.scoring[step - 1], [(node(config, rng), 1.0)])
+                a = node(config, rng)
+                place = (a**3, a**2) if config.path == "factor" else (a, 1.0)
+                signal_gradient = integrated(dense, plan.scoring[step - 1], [place])
             for site, f in dense.factors.items():
                 for role in ROLES:
                     signal = (f[role] * signal_gradient[site][role]).abs()
                     mean[site][role] = config.beta1 * mean[site][role] + (1 - config.beta1) * signal
                     off = (signal - mean[site][role]).abs()
                     deviation[site][role] = config.beta2 * deviation[site][role] + (1 - config.beta2) * off
-            updates += 1
         if plan.begin < step <= plan.end:
             last = step == plan.end
             budget = decayed(config.schedule, step, plan.start, plan.target, plan.begin, plan.end)
@@ -170,8 +176,6 @@ def train(dense: Dense, plan: Plan, config: Any) -> list[tuple[int, str, int, in
             dense.factors = {site: plan.fresh(site, rank) for site, rank in decided.items()}
             alive = {site: torch.ones(rank, dtype=torch.bool) for site, rank in decided.items()}
             optimizer = optimizer_of(dense)
-    for site, f in dense.factors.items():
-        f["g"] = f["g"] * alive[site]
     return history
 
 
