@@ -170,13 +170,11 @@ class AdapterSet:
         """All of `each(of)`."""
         return list(self.each(of))
 
-    def stacks(self) -> list[Stack]:
-        """All of `each()`, named."""
+    def stacks(self) -> Iterator[Stack]:
+        """`each()`, named."""
         tensors = self.each()
-        return [
-            Stack(indices, next(tensors), next(tensors), next(tensors) if self._gate_spec else None)
-            for indices in self.alike()
-        ]
+        for indices in self.alike():
+            yield Stack(indices, next(tensors), next(tensors), next(tensors) if self._gate_spec else None)
 
     def ranks(self) -> dict[str, int]:
         """Live rank per site: the last decision, not the count of non-zeros."""

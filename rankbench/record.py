@@ -37,7 +37,8 @@ def run_id(config: Mapping[str, Any]) -> str:
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one
-            identity[path] = fingerprint(Path(location)) if Path(location).exists() else str(location)
+            place = Path(location).expanduser()
+            identity[path] = fingerprint(place) if place.exists() else str(location)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -24,24 +24,16 @@ from rankbench.run import Run, execute
 from rankbench.seeding import Streams
 from rankbench.store import RunFolder
 
-QUICK = [
-    "model=tiny",
-    "task=planted",
-    "train.steps=12",
-    "train.batch_size=4",
-    "train.threads=1",
-    "task.train_size=64",
-    "task.validation_size=8",
-    "task.test_size=8",
-    "task.length=8",
-]
+SMALL = ["model=tiny", "train.steps=12", "train.batch_size=4", "train.threads=1"]
+QUICK = [*SMALL, "task=planted", "task.train_size=64", "task.validation_size=8", "task.test_size=8", "task.length=8"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
 def configure(results: Path, *overrides: str, method: dict[str, Any] | None = None) -> DictConfig:
     """The configuration of a quick run, later overrides win; `method` is the section of a method without a YAML."""
+    settings = SMALL if any(override.startswith("task=") for override in overrides) else QUICK
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        composed = compose("config", ["method=lora", *QUICK, f"results_dir={results}", *overrides])
+        composed = compose("config", ["method=lora", *settings, f"results_dir={results}", *overrides])
     if method is not None:
         OmegaConf.set_struct(composed, False)
         composed.method = method

@@ -98,7 +98,7 @@ def test_the_uniform_arm_is_bare_peft_lora_bit_for_bit(tmp_path, overrides):
     bare = get_peft_model(
         loaded.model,
         LoraConfig(
-            r=4, lora_alpha=64, lora_dropout=config.adapter.dropout, target_modules=names, task_type="CAUSAL_LM"
+            r=4, lora_alpha=16, lora_dropout=config.adapter.dropout, target_modules=names, task_type="CAUSAL_LM"
         ),
     )
     layers = {name: bare.get_submodule(f"base_model.model.{name}") for name in names}
@@ -673,7 +673,7 @@ def encoder(tmp_path: Path) -> models.LoadedModel:
     }
     BertModel(BertConfig(**shape)).save_pretrained(tmp_path)
     models._byte_tokenizer().save_pretrained(tmp_path)
-    config = configure(tmp_path, "model=minilm-l6", f"model.path={tmp_path}", "task=planted")
+    config = configure(tmp_path, "model=minilm-l6", f"model.path={tmp_path}")
     return models.load(config.model, 3, "classification", Streams(0))
 
 
@@ -797,7 +797,7 @@ def test_stacks_hold_sites_of_one_shape_in_site_order():
     shapes = [(6, 4), (4, 6), (6, 4), (6, 4)]
     adapters = attach([2, 3, 2, 0], shapes=[*shapes[:2], (6, 4), (4, 6)], gate=SVD)
     scramble(adapters)
-    stacks = adapters.stacks()
+    stacks = list(adapters.stacks())
     assert [stack.sites for stack in stacks] == [(0, 2), (1,)]  # rank 0 stands in none
     for stack in stacks:
         for position, index in enumerate(stack.sites):
@@ -809,7 +809,7 @@ def test_stacks_hold_sites_of_one_shape_in_site_order():
     adapters.factors("layers.0")[0].grad = torch.ones(2, 4)
     A = adapters.tensors(lambda p: p.grad)[0]
     assert torch.equal(A, torch.stack([torch.ones(2, 4), torch.zeros(2, 4)]))
-    assert attach([2, 3, 2]).stacks()[0].gate is None
+    assert next(attach([2, 3, 2]).stacks()).gate is None
 
 
 def test_costs_and_the_ledger_follow_the_sizes():

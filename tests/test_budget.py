@@ -171,10 +171,11 @@ def test_select_passes_over_what_does_not_fit() -> None:
 
 
 def test_select_is_not_misled_by_rounding() -> None:
+    """0.3 - 0.1 - 0.1 is less than 0.1."""
     costs = np.full(30, 0.1)
-    assert select(np.arange(30.0), costs, 0.1 * 3).sum() == 3
+    assert select(np.arange(30.0), costs, 0.3).sum() == 3
     costs[0] = 0.2
-    assert select(np.arange(30.0), costs, 0.1 + 0.1 + 0.1).sum() == 3
+    assert select(np.arange(30.0), costs, 0.3).sum() == 3
 
 
 def test_select_refuses_nan() -> None:

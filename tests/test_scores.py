@@ -78,16 +78,16 @@ def test_combinations_equal_the_reference(kind: str, epsilon: float, relative: b
 
 def test_the_ratio_of_nothing_by_nothing_is_zero_with_a_relative_epsilon() -> None:
     zero = [torch.zeros(3)]
-    assert combine("ratio", zero, zero, 1e-3, relative=True)[0].tolist() == [0.0, 0.0, 0.0]
+    assert next(combine("ratio", zero, zero, 1e-3, relative=True)).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_an_absolute_epsilon_lets_magnitude_into_the_ratio() -> None:
     """specs: |w g| near epsilon collapses to a score of 1."""
     mean, deviation = [torch.tensor([4e-8, 4.0])], [torch.tensor([2e-8, 2.0])]
-    small, large = combine("ratio", mean, deviation, 1e-6, relative=False)[0].tolist()
+    small, large = next(combine("ratio", mean, deviation, 1e-6, relative=False)).tolist()
     assert small == pytest.approx(1.02, abs=1e-2)
     assert large == pytest.approx(2.0, abs=1e-5)
-    assert combine("ratio", mean, deviation, 0.0)[0].tolist() == pytest.approx([2.0, 2.0])
+    assert next(combine("ratio", mean, deviation, 0.0)).tolist() == pytest.approx([2.0, 2.0])
 
 
 def test_triplets_equal_the_reference_for_every_site() -> None:

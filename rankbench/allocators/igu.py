@@ -226,6 +226,7 @@ class IGU(Allocator):
         config, statistics = self.config, self.statistics
         elements = combine(config.score, statistics.mean, statistics.deviation, config.epsilon, config.relative_epsilon)
         if config.lambda_term == "magnitude":
+            elements = list(elements)
             elements[2::3] = [s.gate.detach().abs() for s in adapters.stacks() if s.gate is not None]
         budget, costs = self.setting.budget, self.costs
         if final and costs is not None:

@@ -92,9 +92,7 @@ def prune(
     lengths = [len(by_site[index]) for index in order]
     flat_costs = np.repeat([float(costs[name]) for name in names], lengths)
     kept = select(np.concatenate([by_site[index] for index in order]), flat_costs, total)
-    decision = {
-        name: torch.from_numpy(part) for name, part in zip(names, np.split(kept, np.cumsum(lengths)[:-1]), strict=True)
-    }
+    decision = dict(zip(names, torch.from_numpy(kept).split(lengths), strict=True))
     if not hard:
         adapters.zero(decision, reason)
         return

@@ -6,7 +6,7 @@ one gate entry. Stacked shapes are those of rankbench.adapter.Stack.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from rankbench.adapter import Stack
 
 
 def sensitivity(w: Tensor, g: Tensor) -> Tensor:
-    """|w * g|, elementwise, >= 0. Zhang et al. 2023, eq. 10."""
-    return (w * g).abs_()
+    """|w * g|, elementwise, >= 0. Zhang et al. 2023, eq. 10. The gradient is used up as work space."""
+    return g.mul_(w).abs_()
 
 
 class MeanDeviation:
@@ -66,8 +66,8 @@ class MeanDeviation:
 
 def combine(
     kind: str, mean: Sequence[Tensor], deviation: Sequence[Tensor], epsilon: float = 0.0, relative: bool = True
-) -> list[Tensor]:
-    """Elementwise importance from the moving statistics.
+) -> Iterator[Tensor]:
+    """Elementwise importance from the moving statistics, one tensor at a time.
 
     Args:
         kind: "product" mean * deviation (Zhang et al. 2023, eq. 13); "ratio" mean / deviation (IGU-LoRA, eq. 11: a
@@ -77,14 +77,14 @@ def combine(
             numerator and denominator (the released code), which lets magnitude back in where |w g| is near epsilon.
     """
     if kind == "sensitivity":
-        return list(mean)
+        return iter(mean)
     if kind == "product":
-        return [m * d for m, d in zip(mean, deviation, strict=True)]
+        return (m * d for m, d in zip(mean, deviation, strict=True))
     if not relative:
-        return [(m + epsilon) / (d + epsilon) for m, d in zip(mean, deviation, strict=True)]
+        return ((m + epsilon) / (d + epsilon) for m, d in zip(mean, deviation, strict=True))
     total = sum(float(d.sum(dtype=torch.float64)) for d in deviation) / max(1, sum(d.numel() for d in deviation))
     floor = max(epsilon * total, torch.finfo(torch.float32).tiny)
-    return [m / (d + floor) for m, d in zip(mean, deviation, strict=True)]
+    return (m / (d + floor) for m, d in zip(mean, deviation, strict=True))
 
 
 def triplet(A: Tensor, B: Tensor, gate: Tensor) -> Tensor:
@@ -99,12 +99,13 @@ def triplet(A: Tensor, B: Tensor, gate: Tensor) -> Tensor:
     return gate + A.mean(dim=-1) + B.mean(dim=-2)
 
 
-def triplets(elements: Sequence[Tensor], per_stack: int = 3) -> list[Tensor]:
-    """`triplet` for a flat list A, B, gate, A, B, gate, ... as `Stack.tensors` of several stacks make it."""
-    return [triplet(*elements[start : start + per_stack]) for start in range(0, len(elements), per_stack)]
+def triplets(elements: Iterable[Tensor]) -> list[Tensor]:
+    """`triplet` for A, B, gate, A, B, gate, ... as `AdapterSet.each` gives them."""
+    each = iter(elements)
+    return [triplet(A, B, gate) for A, B, gate in zip(each, each, each, strict=True)]
 
 
-def orthogonality(stacks: Sequence[Stack], kind: str) -> Tensor:
+def orthogonality(stacks: Iterable[Stack], kind: str) -> Tensor:
     """Mean over all A and B of the Frobenius norm (not squared) of their deviation from orthonormal rows or columns.
 
     Args:

@@ -1,4 +1,4 @@
-"""Sums and differences of two-digit numbers: "12 + 45 - 30 =" -> " 27". Generated, nothing to download."""
+"""Sums and differences of two-digit numbers: "Calculate: 12 + 45 - 30 =" -> " 27". Generated on the spot."""
 
 from __future__ import annotations
 
@@ -60,20 +60,19 @@ class Arithmetic(Problems):
 
     source = "generated"
     Config = Config
-    template = "{question} ="
+    template = "Calculate: {question} ="  # SmolLM2 with a bare "{question} =" learns a third as much in 60 steps
     answer = staticmethod(leading_number)
     complete = staticmethod(has_line)
 
     @staticmethod
     def check(config: Any) -> list[str]:
         """What is wrong with the section beyond types."""
-        problems = [f"task.terms={config.terms}: needs one count or more, each >= 2, e.g. [2, 3]"]
         if not config.terms or min(config.terms) < 2:
-            return problems
+            return [f"task.terms={config.terms}: needs one count or more, each >= 2, e.g. [2, 3]"]
         asked, there = config.train_size + config.validation_size + config.test_size, available(config.terms)
-        if asked <= there:
-            return []
-        return [f"task.train_size={config.train_size}: {asked} expressions asked for in all, there are {there}"]
+        if asked > there:
+            return [f"task.train_size={config.train_size}: {asked} expressions asked for in all, there are {there}"]
+        return []
 
     def problems(self) -> tuple[dict[str, list[Problem]], str]:
         """Test first, train last, so that a larger train split leaves the others as they are."""
