@@ -10,7 +10,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +150,9 @@ class AdapterSet:
         return groups
 
     def each(self, of: Callable[[nn.Parameter], Tensor | None] | None = None) -> Iterator[Tensor]:
-        """Parameters of the sites with components, stacked by shape: A, B and gate of the first stack, of the second ...
+        """Parameters stacked by shape, one tensor at a time: A, B and gate of the first stack, then of the second, ...
 
-        One tensor is made at a time.
+        Sites without components are left out.
 
         Args:
             of: makes from a parameter what is stacked instead (a copy); None, such as no gradient, counts as zero.
@@ -288,8 +287,10 @@ class AdapterSet:
         """
         for name in keep:
             self._step_of_change(name)
-        gates = [gate for name in keep if (gate := self.gates(name)) is not None]
-        torch._foreach_mul_(gates, [kept.to(gate.device) for kept, gate in zip(keep.values(), gates, strict=True)])
+        gates: list[Tensor] = [gate for name in keep if (gate := self.gates(name)) is not None]
+        assert len(gates) == len(keep), "zero() needs gates"
+        masks = [kept.to(gate.device) for kept, gate in zip(keep.values(), gates, strict=True)]
+        torch._foreach_mul_(gates, masks)
         for name, kept in keep.items():
             before = self._adapters[name].rank
             self._adapters[name].keep(kept)

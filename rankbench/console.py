@@ -67,12 +67,12 @@ def summarize(record: RunRecord, folder: str, note: str = "") -> None:
     out.print(f"\n[bold]{title}[/bold]  [{colour}]{record.status}[/{colour}] {note}")
     if record.reason:
         out.print(f"  {record.reason}", style=colour, markup=False)
-    if record.metrics:
+    if record.metrics and any(record.metrics.values()):
         out.print(_metrics(record.metrics))
     if record.ledger:
         out.print(_budget(record.ledger), markup=False)
-    if record.cost:
-        out.print(_cost(record.cost), markup=False)
+    if record.cost and (spent := _cost(record.cost)):
+        out.print(spent, markup=False)
     if record.ranks and record.status in ("ok", "over_budget", "inert"):
         out.print(rank_map(record.ranks, out.width))
     out.print(f"record: {folder}/record.json", markup=False, soft_wrap=True)
@@ -100,11 +100,14 @@ def _budget(ledger: dict[str, Any]) -> str:
 
 
 def _cost(cost: dict[str, Any]) -> str:
+    """Empty where nothing has run."""
     phases = [
         f"{phase} {spent['seconds']:.1f} s ({spent['forward_passes']}+{spent['backward_passes']} passes)"
         for phase, spent in cost.items()
         if isinstance(spent, dict) and spent["seconds"] >= 0.05
     ]
+    if not phases:
+        return ""
     memory = f"; peak memory {cost['peak_memory_bytes'] / 2**20:,.0f} MiB" if cost["peak_memory_bytes"] else ""
     return "cost (forward+backward): " + ", ".join(phases) + memory
 
@@ -123,11 +126,12 @@ def rank_map(ranks: dict[str, int], width: int) -> Table:
         kind = ".".join(parts[position + 1 :]) if position is not None else name
         cells.setdefault(kind, {})[int(parts[position]) if position is not None else 0] = rank
     layers = sorted({layer for row in cells.values() for layer in row})
-    room = max(1, (width - max(map(len, cells)) - 10) // 4)
+    title = "rank by layer"
+    room = max(1, (width - max(map(len, [title, *cells])) - 10) // 4)
     size = -(-len(layers) // room)
     bins = [layers[start : start + size] for start in range(0, len(layers), size)]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("rank by layer")
+    table.add_column(title)
     for group in bins:
         table.add_column(str(group[0]), justify="right")
     table.add_column("mean", justify="right", style="bold")

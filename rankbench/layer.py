@@ -192,12 +192,12 @@ class SiteAdapter:
         if masked:
             self.slot.mask = live.to(device, torch.float32)
             self._held = [parameter.detach().clone() for parameter, _ in self.roles]
-        self.live, self.rank = live.clone(), int(live.sum())
+        self.live, self.rank = live.clone(), sum(live.tolist())
         self._refresh()
 
     def keep(self, live: Tensor) -> None:
         """Count components `live` (r,) as the live ones; the scale follows."""
-        before, self.live, self.rank = self.rank, live, int(live.sum())
+        before, self.live, self.rank = self.rank, live, sum(live.tolist())
         if self.rank != before:
             self._refresh()
 

@@ -17,7 +17,7 @@ from rankbench.seeding import Streams
 from rankbench.tasks.base import Batch, Example
 from rankbench.trainer import examples_of_step, rate
 
-STEPS, RANK, LENGTH = 60, 4, 12
+STEPS, RANK, LENGTH, CLIP = 60, 4, 12, 0.1
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft, of transformers
 
@@ -62,7 +62,7 @@ def run_both(every: int, compact: bool) -> Pair:
         alpha=2.0 * RANK,
         model=tiny(),
         task=NextToken(),
-        train={"batch_size": 8, "learning_rate": 5e-3, "weight_decay": 0.01, "max_grad_norm": 0.5},
+        train={"batch_size": 8, "learning_rate": 5e-3, "weight_decay": 0.01, "max_grad_norm": CLIP},
         every=every,
         compact=compact,
         orthogonality=0.1,
@@ -85,7 +85,7 @@ def run_both(every: int, compact: bool) -> Pair:
         tfinal=STEPS - ours.allocator.decay.end,
         every=every,
         orthogonality=0.1,
-        max_grad_norm=0.5,
+        max_grad_norm=CLIP,
         weight_decay=0.01,
     )
     live, lambdas = [], []
@@ -115,6 +115,7 @@ def test_the_whole_run_is_pefts_step_for_step(every: int) -> None:
     )  # there was something to compare
     assert any(sum(kept) != RANK for kept in pair.live[-1].values())
     assert sum(sum(kept) for kept in pair.live[-1].values()) == RANK * len(pair.ours.adapters.sites)
+    assert any(row["gradient_norm"] > CLIP for row in pair.ours.logs)
     penalised = [row["loss"] + row["penalty"] for row in pair.ours.logs]
     assert penalised == pytest.approx(pair.peft.losses, rel=1e-5)
 

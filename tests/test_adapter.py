@@ -536,6 +536,10 @@ def test_masked_components_do_not_move_under_decay_and_momentum(gate):
     with decide(adapters):
         adapters.set_mask("layers.1", keep, "test")
     A, B = adapters.factors("layers.1")
+    for parameter, axis in ((A, 0), (B, 1)):
+        for moment in (optimizer.state[parameter][key] for key in ("exp_avg", "exp_avg_sq")):
+            live = moment.abs().amax(1 - axis) > 0
+            assert live.tolist() == keep.tolist()
     before = [
         A.detach().clone(),
         B.detach().clone().T,

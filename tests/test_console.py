@@ -101,7 +101,7 @@ def test_the_rank_map_narrows_to_the_width(width):
 
 
 def test_neighbouring_layers_are_averaged():
-    head, row = drawn({f"layers.{layer}.q": layer for layer in range(12)}, 27)
+    head, row = drawn({f"layers.{layer}.q": layer for layer in range(12)}, 31)
     assert head.split() == ["rank", "by", "layer", "0", "6", "mean"]
     assert row.split() == ["q", "2", "8", "5.5"]
 

@@ -1,6 +1,7 @@
 """The loop: its learning rate, its data order, its hooks, and what it asserts of every method."""
 
 import collections
+import itertools
 import math
 
 import pytest
@@ -243,6 +244,25 @@ def test_a_path_and_a_truncation_last_one_micro_batch(tmp_path, method):
     assert seen[1] == 0  # truncated to nothing
     assert seen[0] > 0
     assert seen[2] > 0
+
+
+def test_masked_components_stay_where_they_are_for_the_rest_of_the_run(tmp_path, method):
+    """Decay and momentum would move them."""
+    values = []
+
+    class Masking(Uniform):
+        needs = frozenset({"path"})
+        budget_kind = "at_most"
+
+        def on_step_end(self, adapters, step):
+            name = adapters.sites[0].name
+            if step.index == 2:
+                adapters.set_mask(name, torch.arange(adapters.sizes()[name]) > 0, "mask")
+            values.append(adapters.factors(name)[0].detach().clone())
+
+    assert perform(configure(tmp_path, "train.weight_decay=0.5", method=method(Masking)))["status"] == "ok"
+    assert all(torch.equal(now[0], values[1][0]) for now in values[1:])
+    assert all((now[1] != before[1]).any() for before, now in itertools.pairwise(values))
 
 
 @pytest.mark.parametrize("hook", ["before_forward", "penalty", "on_gradients"])

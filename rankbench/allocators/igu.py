@@ -7,6 +7,7 @@ Of the path's two letters: `quadrature_steps` is M and `sample_count` is N here;
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,7 +225,8 @@ class IGU(Allocator):
 
     def _cut(self, adapters: AdapterSet, final: bool, total: float) -> None:
         config, statistics = self.config, self.statistics
-        elements = combine(config.score, statistics.mean, statistics.deviation, config.epsilon, config.relative_epsilon)
+        guard = config.epsilon, config.relative_epsilon
+        elements: Iterable[Tensor] = combine(config.score, statistics.mean, statistics.deviation, *guard)
         if config.lambda_term == "magnitude":
             elements = list(elements)
             elements[2::3] = [s.gate.detach().abs() for s in adapters.stacks() if s.gate is not None]

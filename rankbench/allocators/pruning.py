@@ -92,7 +92,7 @@ def prune(
     lengths = [len(by_site[index]) for index in order]
     flat_costs = np.repeat([float(costs[name]) for name in names], lengths)
     kept = select(np.concatenate([by_site[index] for index in order]), flat_costs, total)
-    decision = dict(zip(names, torch.from_numpy(kept).split(lengths), strict=True))
+    decision = dict(zip(names, torch.split(torch.from_numpy(kept), lengths), strict=True))
     if not hard:
         adapters.zero(decision, reason)
         return

@@ -47,8 +47,9 @@ class MeanDeviation:
             if index == len(self.mean):
                 self.mean.append(torch.zeros_like(value))
                 self.deviation.append(torch.zeros_like(value))
-            mean = self.mean[index].mul_(self.beta1).add_(value, alpha=1 - self.beta1)
-            self.deviation[index].mul_(self.beta2).add_(value.sub_(mean).abs_(), alpha=1 - self.beta2)
+            value.sub_(self.mean[index])  # x - old mean; beta1 times that is x - new mean
+            self.mean[index].add_(value, alpha=1 - self.beta1)
+            self.deviation[index].mul_(self.beta2).add_(value.abs_(), alpha=(1 - self.beta2) * self.beta1)
         self.updates += 1
 
     def clear(self) -> None:

@@ -1,0 +1,211 @@
+"""The sides that `python -m rankbench.bench` compares: our training step, and the same step with bare PEFT."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, open_dict
+from peft import AdaLoraConfig, LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from rankbench import models
+from rankbench.allocators.base import Step
+from rankbench.config import CONF_DIR, build
+from rankbench.engine import Probe, accelerator
+from rankbench.registry import register
+from rankbench.run import Run
+from rankbench.seeding import Streams
+from rankbench.store import RunFolder
+from rankbench.tasks.base import Batch, Evaluation, Example, Task
+
+LONG = 1_000_000  # steps of a run of which a few are timed: its budget falls at each of them, and hardly at all
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one step works on.
+
+    Attributes:
+        model: option of the group model.
+        batch_size: examples.
+        length: tokens per example, no padding.
+    """
+
+    model: str
+    batch_size: int
+    length: int
+
+
+@dataclass(kw_only=True)
+class TokensConfig:
+    """Settings of the task below: number of examples and tokens per example."""
+
+    name: str
+    size: int
+    length: int
+
+
+@register("task", "bench-tokens")
+class Tokens(Task):
+    """Random tokens: language modelling for decoders, two classes for encoders. For timing alone."""
+
+    primary = "loss"
+    higher_is_better = False
+    source = "generated"
+    Config = TokensConfig
+
+    def num_labels(self) -> int:
+        """Two classes."""
+        return 2
+
+    def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
+        """One batch; every step takes all of it."""
+        ids = Streams(0).numpy("task").integers(len(tokenizer), size=(self.config.size, self.config.length)).tolist()
+        decoder = architecture == "decoder"
+        examples = [Example(tuple(row), tuple(row) if decoder else index % 2) for index, row in enumerate(ids)]
+        self.splits = dict.fromkeys(("train", "validation", "test"), examples)
+        self.revision = {"data": "random"}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Equal lengths: nothing to pad."""
+        ids = torch.tensor([example.input_ids for example in examples])
+        labels = torch.tensor([example.labels for example in examples])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+    def units(self, batch: Batch) -> int:
+        """Tokens that have a token before them, or examples."""
+        labels = batch["labels"]
+        return labels.numel() - (len(labels) if labels.ndim == 2 else 0)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The model's own mean loss, as a sum."""
+        mean: Tensor = model(**batch).loss
+        return mean * self.units(batch)
+
+    def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
+        """Nothing to score."""
+        return Evaluation({}, [])
+
+
+class Ours:
+    """Our trainer on a method, ready for the first step behind the warm-up phase of the method's schedule.
+
+    Args:
+        shape: model and batch.
+        method: option of the group method.
+        overrides: of the configuration.
+        steps: of the run.
+    """
+
+    def __init__(self, shape: Shape, method: str, *overrides: str, steps: int = LONG) -> None:
+        config = _config(shape, f"method={method}", f"train.steps={steps}", *overrides)
+        self.trainer, _ = Run(config, {}, RunFolder(Path(), "bench"), _processes())._prepare()
+        self.trainer.calibrate()
+        self.trainer.build_optimizer()
+        self.trainer.engine.model.train()
+        self.decay: Any = getattr(self.trainer.allocator, "decay", None)
+        self._steps = steps
+        self._indices = itertools.count(1 if self.decay is None else self.decay.begin + 1)
+
+    def step(self) -> None:
+        """One optimizer step."""
+        self.trainer.step(next(self._indices), self._steps)
+
+    def own_work(self) -> None:
+        """What the method adds to a step, gradients given: penalty and its backward pass, hooks, a cut."""
+        trainer, adapters, allocator = self.trainer, self.trainer.adapters, self.trainer.allocator
+        index, engine = next(self._indices), trainer.engine
+        rng, probe = engine.streams.numpy("allocator", index), Probe(engine, trainer.train, index)
+        step = Step(index, self._steps, trainer.settings.learning_rate, rng, probe)
+        with adapters.deciding(trainer.method, "on_gradients", index):
+            allocator.on_gradients(adapters, step)
+        penalty = allocator.penalty(adapters, step)
+        assert penalty is not None, "a method whose penalty is timed has one"
+        torch.autograd.backward(penalty)
+        adapters.hold()
+        with adapters.deciding(trainer.method, "on_step_end", index):
+            allocator.on_step_end(adapters, step)
+
+
+class Bare:
+    """PEFT alone in the shortest loop that makes the same step: forward, backward, clip, fused AdamW.
+
+    Args:
+        shape: model and batch.
+        kind: LoraConfig or AdaLoraConfig.
+        settings: of that class.
+        first: number of the first step, for AdaLoRA's schedule.
+    """
+
+    def __init__(self, shape: Shape, kind: type[LoraConfig], first: int = 1, **settings: Any) -> None:
+        config = _config(shape)
+        loaded = models.load(config.model, 2, "classification", Streams(0))
+        peft_config = kind(
+            lora_alpha=16,
+            target_modules=[site.name for site in loaded.sites],
+            modules_to_save=list(loaded.head) or None,
+            task_type="CAUSAL_LM" if loaded.architecture == "decoder" else "SEQ_CLS",
+            **settings,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of no concern to a timing
+            self.model: Any = get_peft_model(loaded.model, peft_config).train()
+        task = Tokens(config.task)
+        task.load(loaded.tokenizer, loaded.architecture, Streams(0))
+        self._batch = task.collate(task.splits["train"])
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.AdamW(self.trained, lr=1e-3, weight_decay=0.0, fused=True)
+        self._indices = itertools.count(first) if kind is AdaLoraConfig else None
+
+    def step(self) -> None:
+        """One optimizer step."""
+        self.model(**self._batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self._optimizer.step()
+        self._allocate()
+        self._optimizer.zero_grad()
+
+    def own_work(self) -> None:
+        """What AdaLoRA adds to a step, gradients given: its penalty with the backward pass, and update_and_allocate."""
+        self.model.base_model(**self._batch).loss.backward()
+        self._allocate()
+
+    def without_model(self) -> Bare:
+        """Leave the model's own forward pass out, so that what AdaLoRA's adds to it can be timed alone."""
+        self.model.base_model.model.forward = lambda **_: SimpleNamespace(loss=torch.zeros(()))
+        return self
+
+    def _allocate(self) -> None:
+        if self._indices is not None:
+            self.model.base_model.update_and_allocate(next(self._indices))
+
+
+def fill_gradients(parameters: Sequence[Tensor]) -> None:
+    """Random gradients for all parameters."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in parameters:
+        parameter.grad = 1e-3 * torch.randn(parameter.shape, generator=generator)
+
+
+@functools.cache
+def _processes() -> Accelerator:
+    return accelerator("fp32")
+
+
+def _config(shape: Shape, *overrides: str) -> DictConfig:
+    settings = [f"model={shape.model}", f"train.batch_size={shape.batch_size}", "train.checkpoint_every=0"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = compose("config", [*settings, "train.precision=fp32", *overrides])
+    with open_dict(composed):
+        composed.task = {"name": "bench-tokens", "size": shape.batch_size, "length": shape.length}
+    return build(composed)
