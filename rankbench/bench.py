@@ -199,7 +199,7 @@ def ratio(turns: Turns, goal: float, **facts: Any) -> Line:
     }
 
 
-class PeakMemory(TorchDispatchMode):
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Largest sum of bytes of the tensor storages made inside the block and still alive.
 
     Every operator's outputs are looked at, forward and backward; a storage counts from its first sight until it is
@@ -210,7 +210,7 @@ class PeakMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._now = 0
         self._seen: dict[int, int] = {}
 

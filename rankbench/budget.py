@@ -154,7 +154,9 @@ class Budget:
         costs = params if config.unit == "params" else dict.fromkeys(params, 1)
         if config.source == "true_ranks":
             if true_ranks is None:
-                raise BudgetError("budget=true_ranks spends the task's true ranks, and this task plants none: use budget=r8")
+                raise BudgetError(
+                    "budget=true_ranks spends the task's true ranks, but this task plants none: use budget=r8"
+                )
             target = sum(costs[name] * rank for name, rank in true_ranks.items())
             reference = max(1, round(target / sum(costs.values())))
         else:

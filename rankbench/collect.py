@@ -38,7 +38,7 @@ def save(found: Iterable[RunRecord], file: Path) -> None:
 
 
 def frame(found: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row per run: keys, status; metrics as "test/accuracy", ledger as "final/params", cost as "training/seconds"."""
+    """One row per run: keys, status, metrics as "test/loss", ledger as "final/params", cost as "training/seconds"."""
     return pd.DataFrame([_row(record) for record in found])
 
 
@@ -75,7 +75,7 @@ def table(found: Sequence[RunRecord], metrics: Sequence[str]) -> str:
             "run": data["run_id"],
         }
     )
-    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.astype(str).values.tolist()]
+    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.astype(str).replace("nan", "").values.tolist()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -92,7 +92,7 @@ def main() -> None:
         save(found, arguments.save)
     for group in sorted({(record.model, record.task, record.budget) for record in found}):
         rows = [record for record in found if (record.model, record.task, record.budget) == group]
-        columns = [column for column in frame(rows) if not column.endswith("/step")]
+        columns = [str(column) for column in frame(rows) if not str(column).endswith("/step")]
         metrics = [c for split in ("before", "validation", "test") for c in columns if c.startswith(f"{split}/")]
         print(f"\n{group[0]}, {group[1]}, budget {group[2]}: {len(rows)} runs\n\n{table(rows, metrics)}")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-
 from harness import attach, scramble
+
 from rankbench.adapter import AdapterSet, Gate
 
 

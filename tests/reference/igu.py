@@ -119,7 +119,7 @@ class Plan:
 def train(dense: Dense, plan: Plan, config: Any) -> list[tuple[int, str, int, int]]:
     """All steps; the history of ranks. `dense.factors` end as they are, dead triplets (g = 0) included.
 
-    Presets only: a stochastic estimator with endpoints sampled or none, ratio scores, soft cuts.
+    A stochastic estimator with endpoints sampled or none, and soft cuts; else the settings are followed.
     """
     alive = {site: torch.ones(len(f["g"]), dtype=torch.bool) for site, f in dense.factors.items()}
     decided = {site: len(f["g"]) for site, f in dense.factors.items()}
@@ -152,7 +152,8 @@ def train(dense: Dense, plan: Plan, config: Any) -> list[tuple[int, str, int, in
                 signal_gradient = integrated(dense, plan.scoring[step - 1], [place])
             for site, f in dense.factors.items():
                 for role in ROLES:
-                    signal = (f[role] * signal_gradient[site][role]).abs()
+                    signal = f[role].abs() * signal_gradient[site][role]
+                    signal = signal if config.sign == "signed" else signal.abs()
                     mean[site][role] = config.beta1 * mean[site][role] + (1 - config.beta1) * signal
                     off = (signal - mean[site][role]).abs()
                     deviation[site][role] = config.beta2 * deviation[site][role] + (1 - config.beta2) * off
@@ -160,7 +161,7 @@ def train(dense: Dense, plan: Plan, config: Any) -> list[tuple[int, str, int, in
             last = step == plan.end
             budget = decayed(config.schedule, step, plan.start, plan.target, plan.begin, plan.end)
             kept = cut(
-                ratio(mean, deviation, config),
+                scores(dense, mean, deviation, config),
                 plan.last_costs if last else plan.costs,
                 plan.last_target if last else budget,
             )
@@ -209,18 +210,21 @@ def clip(gradients: dict[str, dict[str, Tensor]], alive: Mapping[str, Tensor], l
                 found[role] = found[role] * limit / norm
 
 
-def ratio(mean: Any, deviation: Any, config: Any) -> dict[str, Tensor]:
+def scores(dense: Dense, mean: Any, deviation: Any, config: Any) -> dict[str, Tensor]:
     """Score of each triplet, by site."""
     values = torch.cat([deviation[site][role].flatten() for site in deviation for role in ROLES])
     floor = config.epsilon * float(values.mean()) if config.relative_epsilon else config.epsilon
-    scores = {}
-    for site in mean:
-        parts = {
-            role: (mean[site][role] + (0 if config.relative_epsilon else floor)) / (deviation[site][role] + floor)
-            for role in ROLES
-        }
-        scores[site] = parts["g"] + parts["A"].mean(1) + parts["B"].mean(0)
-    return scores
+    found = {}
+    for site, f in dense.factors.items():
+        parts = {}
+        for role in ROLES:
+            m, d = mean[site][role], deviation[site][role]
+            ratio = m / (d + floor) if config.relative_epsilon else (m + floor) / (d + floor)
+            parts[role] = {"ratio": ratio, "product": m * d, "sensitivity": m}[config.score]
+        if config.lambda_term == "magnitude":
+            parts["g"] = f["g"].abs()
+        found[site] = parts["g"] + parts["A"].mean(1) + parts["B"].mean(0)
+    return found
 
 
 def cut(scores: Mapping[str, Tensor], costs: Mapping[str, float], total: float) -> dict[str, Tensor]:
