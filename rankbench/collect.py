@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.record import RecordError, RunRecord
+from rankbench.record import CONTENT, RecordError, RunRecord
 
 KEYS = ("model", "task", "method", "budget", "seed")
 
@@ -32,9 +32,21 @@ def records(source: Path) -> tuple[list[RunRecord], list[str]]:
 
 
 def save(found: Iterable[RunRecord], file: Path) -> None:
-    """Records in compact form, one line each."""
+    """Records in compact form, one line each, without the folders of the machine they were made on."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(asdict(record), sort_keys=True) + "\n" for record in found))
+    file.write_text("".join(json.dumps(_portable(asdict(record)), sort_keys=True) + "\n" for record in found))
+
+
+def _portable(content: dict[str, Any]) -> dict[str, Any]:
+    """Paths keep their last part; the hash of what lay there is in the provenance."""
+    for path in ("results_dir", *CONTENT):
+        *parents, leaf = path.split(".")
+        section = content["config"]
+        for parent in parents:
+            section = section.get(parent, {})
+        if section.get(leaf) is not None:
+            section[leaf] = Path(section[leaf]).name
+    return content
 
 
 def frame(found: Sequence[RunRecord]) -> pd.DataFrame:

@@ -45,6 +45,8 @@ def together(parameters: Sequence[nn.Parameter]) -> Tensor:
         for parameter, row in zip(parameters, whole, strict=True):
             parameter.data = row
     whole = first.detach().as_strided((len(parameters), *first.shape), (first.numel(), *first.stride()))
+    if not torch.is_grad_enabled():
+        return whole
     result: Tensor = _Together.apply(whole, *parameters)  # type: ignore[no-untyped-call]
     return result
 

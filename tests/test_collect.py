@@ -57,6 +57,13 @@ def test_saved_records_come_back_sorted(tmp_path):
     assert found[2] == written[0]
 
 
+def test_saved_records_name_no_folder_of_this_machine(tmp_path):
+    config = {"results_dir": "/home/me/results", "task": {"data_dir": "/data/rte"}, "model": {"path": None}}
+    collect.save([record("lora", 0, config=config)], tmp_path / "records.jsonl")
+    (found,), _ = collect.records(tmp_path / "records.jsonl")
+    assert found.config == {"results_dir": "results", "task": {"data_dir": "rte"}, "model": {"path": None}}
+
+
 def test_a_foreign_file_is_named_and_not_counted(tmp_path, monkeypatch, capsys):
     for name, text in (("good", record("lora", 0).to_json()), ("torn", '{"run_id": '), ("foreign", '{"a": 1}')):
         (tmp_path / "runs" / name).mkdir(parents=True)
