@@ -127,7 +127,7 @@ def test_every_job_of_a_sweep_is_checked_and_a_mistake_is_said_once() -> None:
         "method.beta1=0.5: unknown key",
         "seed=a: expected an integer",
         "method.beta1=2: unknown key",
-        "method.beta1=2: expected a number >= 0 and <= 1",
+        "method.beta1=2: expected a number >= 0 and < 1",
     ]
 
 
