@@ -141,23 +141,11 @@ class Run:
         allocator: Allocator = registry.get("method", config.method.name)(config.method, setting)
         loaded.model.to(self.processes.device)
         self.ledger = Ledger(budget.unit, budget.target)
-        self.adapters = AdapterSet.attach(
-            loaded.model,
-            loaded.sites,
-            allocator.initial_ranks(),
-            scale=Scale(config.adapter.scale_rule, config.adapter.alpha, budget.reference_rank),
-            streams=streams,
-            ledger=self.ledger,
-            gate=allocator.gate(),
-            path="path" in allocator.needs,
-            dropout=config.adapter.dropout,
-            head=loaded.head,
-            task_type="CAUSAL_LM" if loaded.architecture == "decoder" else "SEQ_CLS",
-        )
-        self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
+        adapters = self.adapters = self._attach(loaded, allocator, budget, streams)
+        self.ledger.head_params = sum(parameter.numel() for parameter in adapters.head)
         self.engine = Engine(
             self.processes,
-            self.adapters.model,
+            adapters.model,
             self.task,
             self.meter,
             config.train.batch_size,
@@ -167,7 +155,7 @@ class Run:
         self.engine.count_passes()
         trainer = Trainer(
             self.engine,
-            self.adapters,
+            adapters,
             allocator,
             config.method.name,
             self.task.splits["train"],
@@ -176,6 +164,23 @@ class Run:
             checkpoint=lambda done: self._checkpoint(trainer, done),
         )
         return trainer, budget
+
+    def _attach(self, loaded: models.LoadedModel, allocator: Allocator, budget: Budget, streams: Streams) -> AdapterSet:
+        """The adapter, as method, budget and the `adapter` section want it."""
+        config = self.config.adapter
+        return AdapterSet.attach(
+            loaded.model,
+            loaded.sites,
+            allocator.initial_ranks(),
+            scale=Scale(config.scale_rule, config.alpha, budget.reference_rank),
+            streams=streams,
+            ledger=self.ledger,
+            gate=allocator.gate(),
+            path="path" in allocator.needs,
+            dropout=config.dropout,
+            head=loaded.head,
+            task_type="CAUSAL_LM" if loaded.architecture == "decoder" else "SEQ_CLS",
+        )
 
     def _resume(self, trainer: Trainer) -> int:
         """Go on from the checkpoint, or prepare the first step; the number of steps done."""
