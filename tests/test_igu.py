@@ -571,6 +571,17 @@ def test_hard_pruning_never_regrows_and_soft_pruning_does(prune: str) -> None:
     assert (returned == 0) == (prune == "hard")
 
 
+def test_masked_components_use_up_no_budget_however_high_their_score() -> None:
+    run = rig("igu", unit="ranks", prune="hard")
+    adapters, costs = run.adapters, run.budget.costs
+    rising = [torch.arange(4.0).expand(len(indices), 4) for indices in adapters.alike()]
+    with adapters.deciding("igu", "on_step_end", 1):
+        igu.prune(adapters, [-scores for scores in rising], costs, 18, "prune", hard=True)  # the last of each is masked
+        igu.prune(adapters, rising, costs, 12, "prune", hard=True)  # and would now be first
+    assert set(adapters.ranks().values()) == {2}
+    assert all(kept == [False, True, True, False] for kept in live(run).values())
+
+
 def test_a_hard_mask_takes_the_component_out_of_the_model_and_holds_it_still() -> None:
     run = rig("igu", steps=40, prune="hard", train={"weight_decay": 0.1})
     step = 1
