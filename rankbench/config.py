@@ -71,7 +71,7 @@ class TrainConfig:
         weight_decay: of AdamW, decoupled.
         schedule: of the learning rate after the warm-up; linear and cosine end at 0.
         warmup_share: share of the steps over which the rate rises linearly from 0.
-        max_grad_norm: the gradient is clipped to this norm.
+        max_grad_norm: the gradient is clipped to this norm; null does not clip.
         precision: bf16 is autocast of the base's computation; adapter parameters stay fp32.
         checkpoint_every: steps between checkpoints; 0 writes none.
         threads: CPU threads of torch; null leaves torch's choice.
@@ -86,7 +86,7 @@ class TrainConfig:
     weight_decay: float = number(low=0)
     schedule: str = choice("linear", "cosine", "constant")
     warmup_share: float = number(low=0, high=1)
-    max_grad_norm: float = number(above=0)
+    max_grad_norm: float | None = number(above=0)
     precision: str = choice("fp32", "bf16")
     checkpoint_every: int = number(low=0)
     threads: int | None = number(low=1)
