@@ -55,7 +55,6 @@ class TokensConfig:
     length: int
 
 
-@register("task", "bench-tokens")
 class Tokens(Task):
     """Random tokens: language modelling for decoders, two classes for encoders. For timing alone."""
 
@@ -203,6 +202,7 @@ def _processes() -> Accelerator:
 
 
 def _config(shape: Shape, *overrides: str) -> DictConfig:
+    register("task", "bench-tokens")(Tokens)  # here: importing this module adds nothing to the choices of a run
     settings = [f"model={shape.model}", f"train.batch_size={shape.batch_size}", "train.checkpoint_every=0"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         composed = compose("config", [*settings, "train.precision=fp32", *overrides])

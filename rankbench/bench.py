@@ -47,6 +47,7 @@ class Bench:
 
     def __init__(self, pairs: int, quick: bool) -> None:
         self.pairs, self.quick = pairs, quick
+        self.warm_up, self.run_steps = (1, MEMORY_STEPS) if quick else (WARM_UP, RUN_STEPS)
 
     def shape(self, shape: Shape) -> Shape:
         """The row's, or the tiny one."""
@@ -120,13 +121,13 @@ class Bench:
         turns: Turns = {"a": [], "b": []}
         for _ in range(max(1, self.pairs // 5)):
             for side, method in (("a", "igu"), ("b", "lora")):
-                arm = Ours(shape, method, f"budget=r{RANK}", steps=RUN_STEPS)
+                arm = Ours(shape, method, f"budget=r{RANK}", steps=self.run_steps)
                 turns[side].append(seconds(arm.trainer.run))
-        return ratio(turns, goal=1.5, steps=RUN_STEPS)
+        return ratio(turns, goal=1.5, steps=self.run_steps)
 
     def turns(self, **sides: Callable[[], None]) -> Turns:
         """Seconds of each turn of each side, after warm-up."""
-        for _ in range(WARM_UP):
+        for _ in range(self.warm_up):
             for turn in sides.values():
                 turn()
         gc.collect()
