@@ -65,7 +65,7 @@ class TrainConfig:
     Attributes:
         steps: optimizer steps; second stages are part of them.
         batch_size: examples per optimizer step, over all processes.
-        micro_batch_size: examples per forward pass and process; divides batch_size; null: the whole batch.
+        micro_batch_size: examples per forward pass, over all processes; divides batch_size; null: the whole batch.
         eval_batch_size: examples per forward pass of an evaluation.
         learning_rate: peak learning rate of AdamW.
         weight_decay: of AdamW, decoupled.
