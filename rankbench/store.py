@@ -105,13 +105,3 @@ def write_atomically(file: Path, content: bytes) -> None:
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def check_writable(results_dir: Path) -> str | None:
-    """Why runs cannot be written below `results_dir`, None if they can."""
-    existing = next(folder for folder in (results_dir.absolute(), *results_dir.absolute().parents) if folder.exists())
-    if not existing.is_dir():
-        return f"{existing} is not a folder"
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return f"no permission to write in {existing}"
-    return None
