@@ -322,7 +322,7 @@ class AdapterSet:
     ) -> None:
         """Remove all components of a site but `keep`, then append `grow` fresh ones; parameters stay the same objects.
 
-        Adam moments (and gradients) are sliced along with the parameters; fresh components have none yet. They start
+        Adam moments (and gradients) are sliced along with the parameters; fresh components have zeros. They start
         without effect: B = 0 (and the gate at its start value, or at 1 if that is 0).
 
         Args:

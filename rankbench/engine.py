@@ -142,5 +142,7 @@ class Probe:
         engine = self._engine
         with engine.inert():
             micros, units = engine.micro_batches(batch)
-            losses = [one(micro, units) for micro in micros]
-        return float(engine.sum(torch.stack(losses).sum().float().reshape(1))[0])
+            total = torch.zeros(1, device=engine.accelerator.device)  # a process may have no share of a small batch
+            for micro in micros:
+                total += one(micro, units).detach().float()
+        return float(engine.sum(total)[0])

@@ -86,7 +86,10 @@ class Run:
             StoreError: the folder holds what is not this run's; nothing in it is touched.
         """
         try:
-            return self._work(log)
+            result = self._work(log)
+            if self.processes.is_main_process:
+                self.folder.remove("error.txt")  # of an earlier attempt
+            return result
         except StoreError:
             raise
         except NotFiniteError as error:

@@ -91,7 +91,11 @@ class RunFolder:
 
     def forget(self) -> None:
         """Remove what an unfinished run needed and a finished one does not."""
-        self.checkpoint_file().unlink(missing_ok=True)
+        self.remove(self.checkpoint_file().name)
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the folder, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
 
 
 def write_atomically(file: Path, content: bytes) -> None:

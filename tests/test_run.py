@@ -197,3 +197,12 @@ def test_methods_are_paired(tmp_path):
     assert len({record["run_id"] for record in records}) == 5
     firsts = [rows(tmp_path / "runs" / record["run_id"] / "steps.jsonl")[0]["loss"] for record in records]
     assert len(set(firsts)) == 1
+
+
+def test_the_traceback_of_an_earlier_attempt_goes_away(tmp_path):
+    config = configure(tmp_path, "method=lora")
+    folder = folder_of(config)
+    folder.path.mkdir(parents=True)
+    folder.write("error.txt", "of an earlier attempt")
+    assert execute(config) == 0
+    assert not (folder.path / "error.txt").exists()
