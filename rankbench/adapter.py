@@ -6,21 +6,17 @@ site; this module holds all sites together: what methods may look at, how ranks 
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from peft.utils.warning import PeftWarning
-from safetensors.torch import save_file
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from rankbench.budget import Ledger
-from rankbench.layer import NAME, Gate, Scale, Site, SiteAdapter
+from rankbench.layer import Gate, Scale, Site, SiteAdapter
 from rankbench.seeding import Streams
 from rankbench.stacks import STACK_SIZE, Stack, together
 
@@ -204,8 +200,33 @@ class AdapterSet:
 
     def delta(self, site: str) -> Tensor:
         """The update s * B diag(g * m) A of a site: (d_out, d_in)."""
-        A, B = self._adapters[site].folded()
+        A, B = self.folded(site)
         return self.scale(site) * (B @ A)
+
+    def folded(self, site: str) -> tuple[Tensor, Tensor]:
+        """A and B of the live components of a site, gate and mask folded into B."""
+        return self._adapters[site].folded()
+
+    def weight(self, site: str) -> Tensor:
+        """The frozen weight W0 of a site in fp32, dequantised where it must be: (d_out, d_in)."""
+        return self._adapters[site].weight()
+
+    @contextmanager
+    def watching(self, site_hook: Callable[[str], Callable[..., Any]]) -> Iterator[None]:
+        """Run a forward hook on the frozen layer of every site inside the block.
+
+        Args:
+            site_hook: site name -> hook of torch's `register_forward_hook`.
+        """
+        handles = [
+            adapter.layer.get_base_layer().register_forward_hook(site_hook(name))
+            for name, adapter in self._adapters.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     # -- transient settings of the forward pass --
 
@@ -349,15 +370,22 @@ class AdapterSet:
                 self._resize(name, adapter.live, 0, "keep", reason)
         self._observe()
 
-    def restart(self, ranks: Mapping[str, int], reason: str) -> None:
-        """Begin again: fresh factors at `ranks`, initial head, no moments. For methods that retrain from scratch."""
+    def restart(self, ranks: Mapping[str, int], reason: str, draw: str = "restart") -> None:
+        """Begin again: fresh factors at `ranks`, initial head, no moments.
+
+        Args:
+            ranks: site name -> rank.
+            reason: for the history.
+            draw: "restart": a new initialisation, for methods that train again from scratch. "start": the one that a
+                run injected at these ranks would have, for methods that find them before training.
+        """
         for name, adapter in self._adapters.items():
             before = adapter.rank
             self._step_of_change(name)
             for parameter, _ in adapter.roles:
                 parameter.grad = None
                 self._state(parameter).clear()
-            adapter.draw(ranks[name], "restart")
+            adapter.draw(ranks[name], draw)
             self._note(name, before, reason)
         self._observe()
         with torch.no_grad():
@@ -365,6 +393,22 @@ class AdapterSet:
                 parameter.copy_(initial)
                 parameter.grad = None
                 self._state(parameter).clear()
+
+    def begin(self) -> None:
+        """Training starts here: what calibration held on the way is neither start nor peak of the run."""
+        self.ledger.begin()
+        self._observe()
+
+    def forget_moments(self) -> None:
+        """Drop all optimizer state of the adapter, step counts included: a fresh optimizer at the present rates."""
+        for parameter in self.parameters():
+            self._state(parameter).clear()
+
+    def weigh(self, factors: Mapping[str, float]) -> None:
+        """Multiply the scale of each site by a factor >= 0 of its own, on top of the scale rule."""
+        for name, factor in factors.items():
+            self._step_of_change(name)
+            self._adapters[name].weigh(factor)
 
     def refactor(self) -> None:
         """At every site with components: the live update as its own singular value decomposition (see SiteAdapter)."""
@@ -406,8 +450,8 @@ class AdapterSet:
         ]
         if self._gate_spec is not None:
             decay = weight_decay if self._gate_spec.weight_decay is None else self._gate_spec.weight_decay
-            rate = self._gate_spec.learning_rate
-            groups.append({"name": "gates", "params": gates, "rate": rate, "weight_decay": decay})
+            rate = {"rate": self._gate_spec.learning_rate, "constant": self._gate_spec.constant_rate}
+            groups.append({"name": "gates", "params": gates, **rate, "weight_decay": decay})
         if self.head:
             groups.append({"name": "head", "params": self.head, "rate": 1.0, "weight_decay": weight_decay})
         return groups
@@ -439,6 +483,7 @@ class AdapterSet:
             "tensors": [[p.detach().cpu().clone() for p, _ in adapter.roles] for adapter in adapters],
             "live": [adapter.live.clone() for adapter in adapters],
             "masked": [adapter.masked for adapter in adapters],
+            "factors": [adapter.factor for adapter in adapters],
             "head": [parameter.detach().cpu().clone() for parameter in self.head],
             "history": list(self.history),
         }
@@ -446,52 +491,10 @@ class AdapterSet:
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`, on an AdapterSet attached to the same sites. Bind the optimizer afterwards."""
-        stored = zip(state["tensors"], state["live"], state["masked"], strict=True)
-        for adapter, (tensors, live, masked) in zip(self._adapters.values(), stored, strict=True):
+        stored = zip(state["tensors"], state["live"], state["masked"], state["factors"], strict=True)
+        for adapter, (tensors, live, masked, factor) in zip(self._adapters.values(), stored, strict=True):
             adapter.put(tensors, live, masked)
+            adapter.weigh(factor)
         for parameter, value in zip(self.head, state["head"], strict=True):
             parameter.copy_(value)
         self.history = list(state["history"])
-
-    def to_plain_lora(self) -> tuple[dict[str, Tensor], LoraConfig]:
-        """The live components as a stock PEFT LoRA adapter: (state dict, config), gates folded in.
-
-        `rank_pattern` and `alpha_pattern` reproduce rank and scale of each site; sites of rank 0 are left out.
-
-        Raises:
-            ValueError: no site has a rank left.
-        """
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*invalid shape", category=PeftWarning)  # rank 0: left out below
-            whole = get_peft_model_state_dict(self.model)
-        state = {key: value.detach().cpu() for key, value in whole.items() if ".lora_" not in key}
-        rank_pattern = {name: rank for name, rank in self.ranks().items() if rank}
-        alpha_pattern = {name: self.scale(name) * rank for name, rank in rank_pattern.items()}
-        if not rank_pattern:
-            raise ValueError("no site has a rank left: there is no adapter to export")
-        for name in rank_pattern:
-            A, B = self._adapters[name].folded()
-            state[f"base_model.model.{name}.lora_A.weight"] = A.cpu().contiguous()
-            state[f"base_model.model.{name}.lora_B.weight"] = B.cpu().contiguous()
-        config = self.model.peft_config[NAME]
-        return state, LoraConfig(
-            r=self.scale_rule.reference_rank,
-            lora_alpha=self.scale_rule.alpha,  # type: ignore[arg-type]  # peft declares an int and divides by the rank
-            lora_dropout=config.lora_dropout,
-            target_modules=list(rank_pattern),
-            rank_pattern=rank_pattern,
-            alpha_pattern=alpha_pattern,
-            modules_to_save=config.modules_to_save,
-            task_type=config.task_type,
-            base_model_name_or_path=config.base_model_name_or_path,
-            inference_mode=True,
-        )
-
-    def export(self, folder: Path) -> None:
-        """Write `to_plain_lora` as PEFT's own two files; `PeftModel.from_pretrained` needs nothing else."""
-        state, config = self.to_plain_lora()
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        content = config.to_dict()  # type: ignore[no-untyped-call]
-        content["target_modules"] = sorted(content["target_modules"])
-        (folder / "adapter_config.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")

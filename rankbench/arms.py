@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rankbench import models
 from rankbench.allocators.base import Step
 from rankbench.config import CONF_DIR, build
-from rankbench.engine import Probe, accelerator
+from rankbench.engine import accelerator
 from rankbench.registry import register
 from rankbench.run import Run
 from rankbench.seeding import Streams
@@ -123,9 +123,9 @@ class Ours:
     def own_work(self) -> None:
         """What the method adds to a step, gradients given: penalty and its backward pass, hooks, a cut."""
         trainer, adapters, allocator = self.trainer, self.trainer.adapters, self.trainer.allocator
-        index, engine = next(self._indices), trainer.engine
-        rng, probe = engine.streams.numpy("allocator", index), Probe(engine, trainer.train, index)
-        step = Step(index, self._steps, trainer.settings.learning_rate, rng, probe)
+        index = next(self._indices)
+        rng = trainer.engine.streams.numpy("allocator", index)
+        step = Step(index, self._steps, trainer.settings.learning_rate, rng, trainer.probe(index))
         with adapters.deciding(trainer.method, "on_gradients", index):
             allocator.on_gradients(adapters, step)
         penalty = allocator.penalty(adapters, step)

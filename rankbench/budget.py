@@ -173,10 +173,12 @@ class Budget:
         """Parameters of the factors of a rank map."""
         return sum(self.params_per_rank[name] * rank for name, rank in ranks.items())
 
-    def allocate(self, scores: Mapping[str, float], total: int | None = None, least: int = 0) -> dict[str, int]:
-        """Ranks proportional to site scores at `total` (default: the target), between `least` and full rank."""
+    def allocate(
+        self, scores: Mapping[str, float], total: int | None = None, least: int = 0, most: int | None = None
+    ) -> dict[str, int]:
+        """Ranks proportional to site scores at `total` (default: the target), between `least` and `most`, full rank."""
         names = list(self.costs)
-        high = [self.full_ranks[name] for name in names]
+        high = [min(self.full_ranks[name], self.full_ranks[name] if most is None else most) for name in names]
         low = [min(least, most) for most in high]
         costs = [self.costs[name] for name in names]
         spend = min(self.target if total is None else total, sum(c * h for c, h in zip(costs, high, strict=True)))
@@ -257,6 +259,11 @@ class Ledger:
     start: dict[str, int] | None = None
     peak: dict[str, int] | None = None
     final: dict[str, int] | None = None
+
+    def begin(self) -> None:
+        """Training starts: forget what was observed before it."""
+        self.start = self.peak = self.final = None
+        self.gate_params = 0
 
     def observe(self, ranks: int, params: int, gates: int = 0) -> None:
         """Note the current rank sum, factor parameters and gate entries."""

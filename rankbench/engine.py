@@ -6,8 +6,8 @@ added up over processes; so micro-batches and processes change nothing but round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,62 +87,16 @@ class Engine:
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
 
-    @contextmanager
-    def inert(self) -> Iterator[None]:
+    def inert(self) -> AbstractContextManager[None]:
         """Evaluation mode inside, the former mode afterwards."""
-        was_training = self.model.training
-        self.model.eval()
+        return self.mode(training=False)
+
+    @contextmanager
+    def mode(self, training: bool) -> Iterator[None]:
+        """Training or evaluation mode inside, the former mode afterwards."""
+        before = self.model.training
+        self.model.train(training)
         try:
             yield
         finally:
-            self.model.train(was_training)
-
-
-class Probe:
-    """Passes of a method's own (see allocators.base.Probe), charged to the phase that is running.
-
-    Args:
-        examples: train split.
-        key: which part of the calibration stream: the step, or "start".
-    """
-
-    def __init__(self, engine: Engine, examples: Sequence[Example], key: int | str) -> None:
-        self._engine, self._examples = engine, examples
-        self._rng = engine.streams.numpy("calibration", key)
-
-    def batches(self, count: int) -> list[list[Example]]:
-        """`count` mini-batches drawn without replacement within each."""
-        size = min(self._engine.batch_size, len(self._examples))
-        draws = [self._rng.choice(len(self._examples), size, replace=False) for _ in range(count)]
-        return [[self._examples[index] for index in draw] for draw in draws]
-
-    def loss(self, batch: Sequence[Example]) -> float:
-        """Mean loss of a mini-batch."""
-        with torch.no_grad():
-            return self._passes(batch, lambda micro, units: self._engine.loss(micro) / units)
-
-    def gradients(self, batch: Sequence[Example], parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Gradients of the mean loss of a mini-batch; the parameters' own .grad is left alone."""
-        total = [torch.zeros_like(parameter) for parameter in parameters]
-
-        def backward(micro: Batch, units: int) -> Tensor:
-            loss = self._engine.loss(micro) / units
-            found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
-            self._engine.meter.count(backward=1)
-            for sum_, gradient in zip(total, found, strict=True):
-                if gradient is not None:
-                    sum_ += gradient
-            return loss.detach()
-
-        with torch.enable_grad():
-            self._passes(batch, backward)
-        return self._engine.sum_gradients(total)
-
-    def _passes(self, batch: Sequence[Example], one: Callable[[Batch, int], Tensor]) -> float:
-        engine = self._engine
-        with engine.inert():
-            micros, units = engine.micro_batches(batch)
-            total = torch.zeros(1, device=engine.accelerator.device)  # a process may have no share of a small batch
-            for micro in micros:
-                total += one(micro, units).detach().float()
-        return float(engine.sum(total)[0])
+            self.model.train(before)

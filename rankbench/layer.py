@@ -19,9 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora.layer import LoraVariant
+from peft.utils.integrations import dequantize_module_weight
+from peft.utils.other import transpose
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -56,14 +59,19 @@ class Gate:
 
     Attributes:
         start: initial value of every entry; 0 starts at the identity.
-        factors: "gaussian" (A, B ~ N(0, 0.02^2): the SVD form of Zhang et al. 2023) or "lora" (A uniform, B = 0).
+        factors: "gaussian" (A, B ~ N(0, spread^2): the SVD form of Zhang et al. 2023), "lora" (A uniform, B = 0) or
+            "normal" (A ~ N(0, spread^2), B = 0).
+        spread: standard deviation of normal factors.
         learning_rate: factor on the run's learning rate.
+        constant_rate: learning rate of the gates from the first step to the last, whatever the run's; None follows it.
         weight_decay: None takes the run's.
     """
 
     start: float
     factors: str = "gaussian"
+    spread: float = 0.02
     learning_rate: float = 1.0
+    constant_rate: float | None = None
     weight_decay: float | None = None
 
 
@@ -149,6 +157,7 @@ class SiteAdapter:
         size: components present, live or not: r.
         live: (r,) bool on the CPU, the components that the last decision kept.
         rank: their number.
+        factor: of this site alone, on top of the scale rule.
     """
 
     def __init__(
@@ -167,6 +176,7 @@ class SiteAdapter:
         if variant:
             layer.lora_variant[NAME] = _SlotVariant()
         self._held: list[Tensor] = []
+        self.factor = 1.0
         self.draw(rank, "start")
 
     @property
@@ -204,10 +214,21 @@ class SiteAdapter:
     def _refresh(self) -> None:
         """Bring scale and activity in line with the live rank."""
         # a site whose components are all zeroed softly keeps the scale of one: at scale 0 none could ever regrow
-        self.slot.scale = self._scale.at(max(1, self.rank) if self.size else 0)
+        self.slot.scale = self.factor * self._scale.at(max(1, self.rank) if self.size else 0)
         self.layer.scaling[NAME] = self.slot.scale
         self.layer.lora_alpha[NAME] = self.slot.scale * max(1, self.size)
         self.layer._disable_adapters = self.size == 0  # a site without components costs nothing
+
+    def weigh(self, factor: float) -> None:
+        """Multiply the scale by `factor`, in place of a former one."""
+        self.factor = factor
+        self._refresh()
+
+    def weight(self) -> Tensor:
+        """W0 in fp32: (d_out, d_in)."""
+        base = self.layer.get_base_layer()
+        weight: Tensor = dequantize_module_weight(base)
+        return transpose(weight.detach(), self.layer.fan_in_fan_out).float()
 
     @property
     def masked(self) -> bool:
@@ -257,18 +278,19 @@ class SiteAdapter:
     def refactor(self) -> None:
         """Rewrite the live part of B diag(g) A as its singular value decomposition; the update stays what it is.
 
-        Each new triplet takes the place of the old one it overlaps most (best assignment of |cos| on both sides), with
-        its sign, so that statistics kept by component go on to mean the same direction. Moments are left alone.
+        With gates: unit vectors on both sides, the values in the gate. Each new triplet takes the place of the old one
+        it overlaps most (best assignment of |cos| on both sides), with its sign, so that statistics kept by component
+        go on to mean the same direction. Without: values in falling order, their roots on both sides. Moments are left.
         """
         live = self.live.to(self.A.device)
-        assert self.gate is not None, "refactor() needs gates"
-        A, B, gate = self.A[live], self.B[:, live], self.gate[live]
-        if not gate.any():
+        A, B = self.A[live], self.B[:, live]
+        P, values, Q = _decompose(A, B if self.gate is None else B * self.gate[live])
+        if not values.any():
             return  # no update yet: nothing to decompose
-        left, left_core = torch.linalg.qr(B * gate)
-        right, right_core = torch.linalg.qr(A.T)
-        U, values, Vh = torch.linalg.svd(left_core @ right_core.T)
-        P, Q = left @ U, Vh @ right.T
+        if self.gate is None:
+            root = values.sqrt()
+            self.A[live], self.B[:, live] = Q * root[:, None], P * root
+            return
         cosine = F.normalize(B, dim=0).T @ P
         overlap = cosine.abs() * (F.normalize(A, dim=1) @ Q.T).abs()
         places = torch.as_tensor(linear_sum_assignment(-overlap.cpu().numpy())[1], device=A.device)
@@ -284,6 +306,14 @@ class SiteAdapter:
         return A, B
 
 
+def _decompose(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular value decomposition of B A without forming it: left (d_out, r), values (r,) falling, right (r, d_in)."""
+    left, left_core = torch.linalg.qr(B)
+    right, right_core = torch.linalg.qr(A.T)
+    U, values, Vh = torch.linalg.svd(left_core @ right_core.T)
+    return left @ U, values, Vh @ right.T
+
+
 def draw_factors(site: Site, rank: int, gate: Gate | None, streams: Streams, name: str) -> tuple[Tensor, Tensor]:
     """Initial A (rank, d_in) and B (d_out, rank) of a site, row by row from its stream.
 
@@ -291,11 +321,14 @@ def draw_factors(site: Site, rank: int, gate: Gate | None, streams: Streams, nam
     SVD form (Zhang et al. 2023): A, B ~ N(0, 0.02^2).
     """
     rng_A, rng_B = (streams.numpy("init", site.name, name, role) for role in "AB")
-    if gate is not None and gate.factors == "gaussian":
-        A, B = rng_A.standard_normal((rank, site.d_in)) * 0.02, rng_B.standard_normal((rank, site.d_out)) * 0.02
-        return torch.from_numpy(A).float(), torch.from_numpy(B).float().T.contiguous()
-    bound = site.d_in**-0.5
-    return torch.from_numpy(rng_A.uniform(-bound, bound, (rank, site.d_in))).float(), torch.zeros(site.d_out, rank)
+    if gate is None or gate.factors == "lora":
+        bound = site.d_in**-0.5
+        A, B = rng_A.uniform(-bound, bound, (rank, site.d_in)), np.zeros((rank, site.d_out))
+    else:
+        spread_B = gate.spread if gate.factors == "gaussian" else 0.0
+        A = rng_A.standard_normal((rank, site.d_in)) * gate.spread
+        B = rng_B.standard_normal((rank, site.d_out)) * spread_B
+    return torch.from_numpy(A).float(), torch.from_numpy(B).float().T.contiguous()
 
 
 def _moments(parameter: nn.Parameter, state: OptimizerState) -> dict[str, Tensor]:

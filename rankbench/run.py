@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import time
 import traceback
@@ -18,6 +19,7 @@ from rankbench.allocators.base import Allocator, Setting
 from rankbench.budget import Budget, Ledger
 from rankbench.console import TrainingProgress, console, summarize
 from rankbench.engine import Engine, accelerator
+from rankbench.export import export
 from rankbench.metering import Meter
 from rankbench.provenance import peak_memory, provenance
 from rankbench.record import RunRecord, run_id
@@ -195,6 +197,8 @@ class Run:
         if self.processes.is_main_process:
             self.folder.write("steps.jsonl", "")
         trainer.calibrate()
+        if trainer.allocator.scores is not None and self.processes.is_main_process:
+            self.folder.write("scores.json", json.dumps(trainer.allocator.scores, indent=2) + "\n")
         if self.config.train.evaluate_before:
             self._evaluate(trainer, "validation", "before", 0)
         trainer.build_optimizer()
@@ -268,7 +272,7 @@ class Run:
         if self.processes.is_main_process:
             self.folder.write_lines("items.jsonl", items)
             self.folder.write_lines("ranks.jsonl", adapters.history)
-            adapters.export(self.folder.path / "adapter")
+            export(adapters, self.folder.path / "adapter")
         broken = self.ledger.verdict(budget, trainer.allocator.budget_kind)
         if broken:
             return "over_budget", broken

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Step
-from rankbench.engine import Engine, Probe
+from rankbench.engine import Engine
+from rankbench.probe import Probe
 from rankbench.tasks.base import Example
 
 
@@ -95,10 +96,15 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
         self.adapters.bind(self.optimizer)
 
+    def probe(self, key: int | str) -> Probe:
+        """For passes of the method's own, at a step or before the first one ("start")."""
+        return Probe(self.engine, self.adapters, self.train, key)
+
     def calibrate(self) -> None:
         """Let the method look at the model before the first step; model state and gradients are left as found."""
         with self.engine.meter.phase("calibration"), self.adapters.deciding(self.method, "calibrate", 0):
-            self.allocator.calibrate(self.adapters, Probe(self.engine, self.train, "start"))
+            self.allocator.calibrate(self.adapters, self.probe("start"))
+        self.adapters.begin()
         self.check_identity()
 
     @torch.no_grad()
@@ -148,9 +154,10 @@ class Trainer:
         settings, allocator, adapters, meter = self.settings, self.allocator, self.adapters, self.engine.meter
         factor = rate(settings.schedule, settings.warmup_share, allocator.stages(), index)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * factor * group["rate"]
+            constant = group.get("constant")
+            group["lr"] = settings.learning_rate * factor * group["rate"] if constant is None else constant
         rng = self.engine.streams.numpy("allocator", index)
-        step = Step(index, total, settings.learning_rate * factor, rng, Probe(self.engine, self.train, index))
+        step = Step(index, total, settings.learning_rate * factor, rng, self.probe(index))
         with meter.phase("training"):
             loss = self._accumulate(step)
             with meter.phase("allocation"), adapters.deciding(self.method, "on_gradients", index):

@@ -18,6 +18,7 @@ from transformers import BertConfig, BertModel
 from rankbench import models
 from rankbench.adapter import AdapterSet, Gate, RankChangeError, Scale, Site
 from rankbench.budget import Ledger
+from rankbench.export import to_plain_lora
 from rankbench.layer import NAME, SiteAdapter, _SlotVariant, draw_factors
 from rankbench.seeding import Streams
 from rankbench.trainer import examples_of_step, rate
@@ -768,7 +769,7 @@ def test_plain_lora_has_live_components_only_with_gates_folded_in():
     adapters, _ = disturbed()
     with decide(adapters):
         adapters.zero({"layers.2": torch.tensor([False, False])}, "zero")
-    state, config = adapters.to_plain_lora()
+    state, config = to_plain_lora(adapters)
     assert config.rank_pattern == {"layers.0": 4, "layers.1": 3}
     assert sorted(config.target_modules) == ["layers.0", "layers.1"]
     for name, rank in config.rank_pattern.items():
@@ -780,7 +781,7 @@ def test_plain_lora_has_live_components_only_with_gates_folded_in():
 
 def test_there_is_nothing_to_export_without_a_rank():
     with pytest.raises(ValueError, match="no site has a rank left: there is no adapter to export"):
-        attach([0, 0, 0]).to_plain_lora()
+        to_plain_lora(attach([0, 0, 0]))
 
 
 def test_set_factors_with_and_without_absorption():

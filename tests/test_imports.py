@@ -96,10 +96,10 @@ def test_what_trains_imports_no_tables(package):
         assert not {name for name in imports(module, True) if name.split(".")[0] == package}, module
 
 
-def test_in_a_run_only_the_adapter_knows_peft_and_only_the_layer_its_variant_slot():
+def test_in_a_run_only_the_adapter_and_eva_know_peft_and_only_the_layer_its_variant_slot():
     run = reached("rankbench.run", lazy=True)
     users = {module for module in run if any(name.split(".")[0] == "peft" for name in imports(module, True))}
-    assert users == {"rankbench.adapter", "rankbench.layer"}
+    assert users == {"rankbench.adapter", "rankbench.layer", "rankbench.export", "rankbench.allocators.eva"}
     assert {module for module in FILES if "lora_variant" in FILES[module].read_text()} == {"rankbench.layer"}
 
 

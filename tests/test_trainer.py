@@ -10,7 +10,6 @@ from harness import configure, folder_of, perform, prepared, rows
 
 from rankbench.allocators.base import Allocator
 from rankbench.allocators.lora import Uniform
-from rankbench.engine import Probe
 from rankbench.layer import Gate
 from rankbench.registry import _classes
 from rankbench.seeding import Streams
@@ -337,7 +336,7 @@ def test_probes_are_not_felt_by_the_training(tmp_path, method):
 def test_a_probe_loss_is_the_mean_over_units_and_a_gradient_that_of_it(tmp_path):
     run = prepared(configure(tmp_path, "train.micro_batch_size=2"))
     trainer, _ = run._prepare()
-    probe = Probe(run.engine, run.task.splits["train"], "start")
+    probe = trainer.probe("start")
     (batch,) = probe.batches(1)
     assert len(batch) == len({example.input_ids for example in batch}) == 4
     for site in trainer.adapters.sites:

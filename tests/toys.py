@@ -21,7 +21,7 @@ from rankbench.adapter import AdapterSet, Scale
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.budget import Budget, Ledger
 from rankbench.config import BudgetConfig, TrainConfig
-from rankbench.engine import Engine, Probe, accelerator
+from rankbench.engine import Engine, accelerator
 from rankbench.metering import Meter
 from rankbench.models import find_sites
 from rankbench.seeding import Streams
@@ -141,7 +141,7 @@ class Rig:
     def moment(self, index: int) -> Step:
         """What the trainer would tell a hook at step `index`."""
         rng = self.streams.numpy("allocator", index)
-        return Step(index, self.settings.steps, 0.0, rng, Probe(self.engine, self.trainer.train, index))
+        return Step(index, self.settings.steps, 0.0, rng, self.trainer.probe(index))
 
     def gates(self) -> dict[str, list[float]]:
         return {site.name: self.adapters.gates(site.name).tolist() for site in self.adapters.sites}

@@ -44,6 +44,8 @@ class AdaLoRA(Allocator):
         "Ties are broken by site order, so the budget is met exactly; the sources remove all tied triplets.",
     )
     summary = "SVD form, pruned by sensitivity x uncertainty"
+    acts = "while training"
+    signal = "|w g| x its deviation, smoothed"
     Config = Config
 
     def __init__(self, config: Any, setting: Setting) -> None:

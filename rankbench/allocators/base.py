@@ -7,7 +7,7 @@ the task or another method's settings.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -24,11 +24,20 @@ class Probe(Protocol):
     def batches(self, count: int) -> Sequence[Any]:
         """The next `count` mini-batches of the calibration stream (train split, the run's batch size)."""
 
+    def inputs(self, batch: Any) -> dict[str, Tensor]:
+        """The model's inputs for a mini-batch: input_ids, attention_mask, labels, ..., each (examples, ...)."""
+
     def loss(self, batch: Any) -> float:
         """Mean loss of a mini-batch: one forward pass, dropout off."""
 
-    def gradients(self, batch: Any, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Gradients of the mean loss of a mini-batch: one forward and one backward pass, dropout off."""
+    def gradients(self, batch: Any, parameters: Sequence[Tensor], dropout: bool = False) -> list[Tensor]:
+        """Gradients of the mean loss of a mini-batch: one forward and one backward pass."""
+
+    def weight_gradients(self, batch: Any, dropout: bool = False) -> dict[str, Tensor]:
+        """Gradients of the same with respect to the frozen weights: site name -> (d_out, d_in), fp32, all at once."""
+
+    def activations(self, batch: Any, see: Callable[[str, Tensor], None]) -> None:
+        """One forward pass of the base model; `see(site, x)` gets each site's x (tokens, d_in), padding left out."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +82,20 @@ class Allocator(ABC):
     """A rank allocation method. Subclasses are final; every hook but `initial_ranks` may be left out.
 
     Class facts:
-        needs: of "probe_forward", "probe_backward", "base_gradients", "gates", "path", "resize", "validation", "truth".
+        needs: of "probe_forward", "probe_backward", "base_gradients", "weights", "gates", "path", "resize",
+            "validation", "truth" (the task's true ranks), "source" (another method or a finished run).
         budget_kind: "exact", "at_most" or "implicit".
-        static: the ranks of the first step are final. A method that is not static and changes no rank is inert.
+        static: decides nothing after `initial_ranks`. A method that is not static and changes no rank is inert.
         starts_at_identity: the adapted model equals the base model before the first step.
-        source: paper and repository@commit, or "paper only".
+        source: paper and repository@commit, or "paper only", or "control".
         deviations: sentences on where this differs from the source.
         summary: one line for lists of methods.
+        acts: when ranks are decided: "at the start", "before training", "while training", "after training".
+        signal: what the decision is read from, in the field's terms.
+        passes: passes of its own through the model, in terms of its settings; "none".
+
+    Attributes:
+        scores: site name -> score >= 0 of the last decision, for methods that score sites; else None.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -89,11 +105,15 @@ class Allocator(ABC):
     source: ClassVar[str]
     deviations: ClassVar[tuple[str, ...]] = ()
     summary: ClassVar[str]
+    acts: ClassVar[str]
+    signal: ClassVar[str]
+    passes: ClassVar[str] = "none"
     Config: ClassVar[type]
 
     def __init__(self, config: Any, setting: Setting) -> None:
         self.config = config
         self.setting = setting
+        self.scores: dict[str, float] | None = None
 
     @abstractmethod
     def initial_ranks(self) -> dict[str, int]:

@@ -90,6 +90,9 @@ class IGU(Allocator):
         "The last cut counts in the budget's unit even where cost=code, so the budget is met exactly.",
     )
     summary = "SVD form, pruned by integrated gradients over their noise"
+    acts = "while training"
+    signal = "integrated gradients over their deviation, smoothed"
+    passes = "sample_count x (forward + backward) every ema_every steps until the last cut; none with alpha_in_training"
     Config = Config
 
     @staticmethod

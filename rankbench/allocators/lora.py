@@ -22,6 +22,8 @@ class Uniform(Allocator):
     static = True
     source = "Hu et al. 2022 (arXiv 2106.09685); peft 0.21"
     summary = "uniform rank (the reference)"
+    acts = "at the start"
+    signal = "none"
     Config = Config
 
     def initial_ranks(self) -> dict[str, int]:

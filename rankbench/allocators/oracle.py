@@ -23,6 +23,8 @@ class Oracle(Allocator):
     static = True
     source = "control"
     summary = "the true ranks (planted task only)"
+    acts = "at the start"
+    signal = "the task's true ranks"
     Config = Config
 
     def initial_ranks(self) -> dict[str, int]:

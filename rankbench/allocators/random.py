@@ -30,6 +30,8 @@ class Random(Allocator):
     static = True
     source = "control"
     summary = "random ranks at equal budget (control)"
+    acts = "at the start"
+    signal = "a random draw"
     Config = Config
 
     def initial_ranks(self) -> dict[str, int]:

@@ -159,3 +159,37 @@ def quadrature(estimator: str, endpoints: str, steps: int, rng: np.random.Genera
     inner = 2.0 if endpoints == "printed" else 2.0 * (steps - 1)
     weight = 1 / (2 * steps)
     return [(0.0, weight), (int(rng.integers(1, steps)) / steps, inner * weight), (1.0, weight)]
+
+
+class SecondMoment:
+    """Elementwise second moment of a sequence of tensors, or its unbiased variance.
+
+    Args:
+        centred: subtract the mean; needs two samples.
+    """
+
+    def __init__(self, centred: bool) -> None:
+        self._centred = centred
+        self._sum: list[Tensor] = []
+        self._squares: list[Tensor] = []
+        self._count = 0
+
+    @torch.no_grad()
+    def add(self, values: Sequence[Tensor]) -> None:
+        """One sample: tensors of any shapes, the same at each call."""
+        if not self._squares:
+            self._squares = [torch.zeros_like(value) for value in values]
+            self._sum = [torch.zeros_like(value) for value in values] if self._centred else []
+        for square, value in zip(self._squares, values, strict=True):
+            square.addcmul_(value, value)
+        for total, value in zip(self._sum, values, strict=False):
+            total += value
+        self._count += 1
+
+    def value(self) -> list[Tensor]:
+        """Elementwise sum x^2 / n, or (sum x^2 - (sum x)^2 / n) / (n - 1); >= 0."""
+        n = self._count
+        if not self._centred:
+            return [square / n for square in self._squares]
+        pairs = zip(self._squares, self._sum, strict=True)
+        return [((square - total.square() / n) / (n - 1)).clamp_min(0) for square, total in pairs]

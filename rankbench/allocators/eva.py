@@ -1,0 +1,121 @@
+"""EVA: ranks and A from the singular vectors of each site's inputs, computed by PEFT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from peft import EvaConfig, LoraConfig
+from peft.tuners.lora.eva import get_eva_state_dict
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet
+from rankbench.allocators.base import Allocator, Probe, Setting
+from rankbench.registry import register
+from rankbench.schema import choice, number
+
+PREFIX = "base_model.model."
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Settings of EVA.
+
+    Attributes:
+        use: the ranks, the initialisation of A, or both.
+        batches: calibration mini-batches, taken in turn until the vectors converge.
+        rho: largest rank over the budget's reference rank; unused with use=init, where all sites have the same.
+        tau: cosine similarity of successive vectors that counts as converged.
+        whiten: divide each vector by the root of its singular value.
+        label_mask: leave out tokens without a label, where labels are per token.
+        most_passes: forward passes after which the search for vectors is given up.
+    """
+
+    name: str
+    use: str = choice("both", "ranks", "init")
+    batches: int = number(low=1)
+    rho: float = number(low=1)
+    tau: float = number(above=0, below=1)
+    whiten: bool
+    label_mask: bool
+    most_passes: int = number(low=2)
+
+
+@register("method", "eva")
+class EVA(Allocator):
+    """The budget goes to the directions of the inputs that explain most of their variance, all sites together."""
+
+    needs = frozenset({"probe_forward"})
+    source = "Paischer et al. 2025 (arXiv 2410.07170); peft 0.21"
+    deviations = (
+        "PEFT's ranks count ranks; with budget.unit=params and sites of unequal cost they are shares of the budget.",
+        "Rows of A beyond PEFT's (where the budget gives a site more ranks) are drawn as for every method.",
+        "Scale: the run's scale rule; the fixed one is EVA's own (adjust_scaling_factors).",
+    )
+    summary = "ranks and initial A from the spectrum of the inputs"
+    acts = "before training"
+    signal = "explained variance of the site's inputs"
+    passes = "forward until the vectors converge, most_passes at the most"
+    Config = Config
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.static = config.use == "init"
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, until the calibration has been made."""
+        return self.setting.budget.uniform()
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
+        """Let PEFT find the vectors; begin at its ranks, with its vectors as first rows of A."""
+        vectors = self.vectors(adapters, probe)
+        if self.config.use != "init":
+            shares = {name: float(len(rows)) for name, rows in vectors.items()}
+            adapters.restart(self.setting.budget.allocate(shares), "explained variance", draw="start")
+        if self.config.use != "ranks":
+            for name, rows in vectors.items():
+                A, B = (factor.detach().clone() for factor in adapters.factors(name))
+                found = min(len(A), len(rows))
+                A[:found] = rows[:found]
+                adapters.set_factors(name, A, B, absorb=False)
+
+    def vectors(self, adapters: AdapterSet, probe: Probe) -> dict[str, Tensor]:
+        """PEFT's vectors, best first: site name -> (rank, d_in), rank >= 0.
+
+        Raises:
+            ValueError: they have not converged after `most_passes` passes.
+        """
+        config, rank = self.config, self.setting.budget.reference_rank
+        widest = min(site.d_in for site in self.setting.sites) / rank
+        settings = EvaConfig(
+            rho=1.0 if config.use == "init" else max(1.0, min(config.rho, widest)),
+            tau=config.tau,
+            use_label_mask=config.label_mask,
+            whiten=config.whiten,
+        )
+        passes = 0
+
+        def forward(model: Any, inputs: dict[str, Tensor]) -> None:
+            nonlocal passes
+            passes += 1
+            if passes > config.most_passes:
+                raise ValueError(
+                    f"EVA's vectors have not converged after {config.most_passes} passes: raise method.most_passes or "
+                    "train.batch_size (each pass needs more tokens than a site may get ranks), or lower method.tau"
+                )
+            model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+
+        found: dict[str, Tensor] = get_eva_state_dict(
+            adapters.model,
+            [_per_token(probe.inputs(batch)) for batch in probe.batches(config.batches)],
+            LoraConfig(r=rank, init_lora_weights="eva", eva_config=settings),
+            forward_fn=forward,
+            gather_distributed_inputs=False,
+            show_progress_bar=False,
+        )
+        return {site.name: found[PREFIX + site.name] for site in self.setting.sites}
+
+
+def _per_token(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What says something of each token: PEFT takes any labels for labels of tokens."""
+    return {key: value for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}

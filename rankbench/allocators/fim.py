@@ -1,0 +1,147 @@
+"""FIM-LoRA: ranks proportional to the mean squared gradient of B at B = 0, from a few calibration batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet
+from rankbench.allocators.base import Allocator, Probe
+from rankbench.allocators.scores import SecondMoment
+from rankbench.registry import register
+from rankbench.schema import choice, number
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Settings of FIM-LoRA.
+
+    Attributes:
+        batches: T, calibration mini-batches.
+        score: second moment of the mini-batch gradient (as released), its unbiased variance over the mini-batches, or
+            the second moment of the gradients of single examples (the empirical Fisher diagonal).
+        tensor: gradient of B, or of the frozen weight (the same without the random sketch A).
+        aggregate: of the entries of one site.
+        dropout: calibrate in training mode (as released).
+        floor: least score; `relative_floor`: as a share of the largest score, else absolute (as released).
+        least_rank: r_min.
+        cap: r_max over the budget's reference rank.
+        allocation: "exact" keeps the budget and the bounds; "code" is the released allocator, which counts ranks and
+            overspends where least_rank binds.
+    """
+
+    name: str
+    batches: int = number(low=1)
+    score: str = choice("second_moment", "variance", "per_example")
+    tensor: str = choice("B", "weight")
+    aggregate: str = choice("mean", "sum", "max")
+    dropout: bool
+    floor: float = number(low=0)
+    relative_floor: bool
+    least_rank: int = number(low=0)
+    cap: float = number(low=1)
+    allocation: str = choice("exact", "code")
+
+
+@register("method", "fim")
+@register("method", "fim_code")
+class FIM(Allocator):
+    """One class, two presets: `fim` meets the budget, `fim_code` does what the released code does.
+
+    s_i = mean over entries of (1/T) sum_t (dL_t / dB_i)^2        r_i proportional to s_i, within bounds
+    """
+
+    needs = frozenset({"probe_backward"})
+    source = "FIM-LoRA (arXiv 2605.16800); Kernel-ML/fim-lora-experiments@9811817"
+    deviations = (
+        "Scale: the run's scale rule; the released code trains at alpha / r_i (scale_rule=live).",
+        "Added rows of A are the next draws of the site's own stream, as for every method.",
+        "fim: budget and bounds are met exactly, floor relative to the largest score.",
+        "fim_code: ranks are counted whatever the budget's unit, so sites of unequal shape miss a parameter budget.",
+        "The classification head is untrained while scores are taken, as in the released code.",
+    )
+    summary = "ranks from the squared gradient of B before training"
+    acts = "before training"
+    signal = "mean squared gradient of B (empirical Fisher diagonal)"
+    passes = "batches x (forward + backward)"
+    Config = Config
+
+    @staticmethod
+    def check(config: Any) -> list[str]:
+        """A variance needs two samples."""
+        if config.score == "variance" and config.batches < 2:
+            return ["method.batches=1: score=variance needs >= 2"]
+        return []
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, until the calibration has been made."""
+        return self.setting.budget.uniform()
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
+        """Score the sites, then begin at the ranks found."""
+        self.scores = self.score(adapters, probe)
+        budget, config = self.setting.budget, self.config
+        cap = max(int(config.cap * budget.reference_rank), config.least_rank)
+        if config.allocation == "exact":
+            ranks = budget.allocate(self.scores, least=config.least_rank, most=cap)
+        else:
+            reference, cap = budget.reference_rank, int(config.cap * budget.reference_rank)
+            found = released_ranks(list(self.scores.values()), reference, config.least_rank, cap)
+            ranks = {n: min(r, budget.full_ranks[n]) for n, r in zip(self.scores, found, strict=True)}
+        adapters.restart(ranks, "fisher", draw="start")
+
+    def score(self, adapters: AdapterSet, probe: Probe) -> dict[str, float]:
+        """Score of each site, > 0 unless the floor is 0."""
+        config = self.config
+        moments = SecondMoment(centred=config.score == "variance")
+        for batch in probe.batches(config.batches):
+            for sample in [[example] for example in batch] if config.score == "per_example" else [batch]:
+                moments.add(self._gradients(adapters, probe, sample))
+        raw = [float(getattr(entries, config.aggregate)()) for entries in moments.value()]
+        floor = config.floor * (max(raw) if config.relative_floor else 1.0)
+        return {site.name: max(score, floor) for site, score in zip(adapters.sites, raw, strict=True)}
+
+    def _gradients(self, adapters: AdapterSet, probe: Probe, batch: Any) -> Sequence[Tensor]:
+        if self.config.tensor == "weight":
+            found: Mapping[str, Tensor] = probe.weight_gradients(batch, self.config.dropout)
+            return [found[site.name] for site in adapters.sites]
+        return probe.gradients(batch, [adapters.factors(site.name)[1] for site in adapters.sites], self.config.dropout)
+
+
+def released_ranks(scores: Sequence[float], rank: int, least: int, most: int) -> list[int]:
+    """The released allocator: largest remainders below a cap, then a floor that is paid by the lowest scores.
+
+    The sum is n * rank unless sites raised to `least` cannot be paid for: capped sites never pay.
+
+    Args:
+        scores: (n,) > 0.
+        rank: uniform rank that defines the budget of n * rank.
+        least: r_min.
+        most: r_max.
+    """
+    free, left = list(range(len(scores))), len(scores) * rank
+    ranks = [0] * len(scores)
+    while free:
+        total = sum(scores[i] for i in free)
+        quota = {i: scores[i] / total * left for i in free}
+        capped = [i for i in free if int(quota[i]) >= most]
+        if not capped:
+            break
+        for i in capped:
+            ranks[i] = most
+        free, left = [i for i in free if i not in capped], left - most * len(capped)
+    for i in free:
+        ranks[i] = int(quota[i])
+    spare = int(left) - sum(ranks[i] for i in free)
+    for i in sorted(free, key=lambda i: quota[i] - int(quota[i]), reverse=True)[: max(0, spare)]:
+        ranks[i] += 1
+    debt = sum(max(0, least - ranks[i]) for i in free)
+    for i in free:
+        ranks[i] = max(ranks[i], least)
+    for i in sorted(free, key=lambda i: scores[i]):
+        paid = min(debt, ranks[i] - least)
+        ranks[i], debt = ranks[i] - paid, debt - paid
+    return ranks

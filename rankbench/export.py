@@ -1,0 +1,60 @@
+"""The trained adapter as a stock PEFT LoRA adapter, for anyone who has no rankbench."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+from peft import LoraConfig, get_peft_model_state_dict
+from peft.utils.warning import PeftWarning
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet
+from rankbench.layer import NAME
+
+
+def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
+    """The live components as a stock PEFT LoRA adapter: (state dict, config), gates folded in.
+
+    `rank_pattern` and `alpha_pattern` reproduce rank and scale of each site; sites of rank 0 are left out.
+
+    Raises:
+        ValueError: no site has a rank left.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*invalid shape", category=PeftWarning)  # rank 0: left out below
+        whole = get_peft_model_state_dict(adapters.model)
+    state = {key: value.detach().cpu() for key, value in whole.items() if ".lora_" not in key}
+    rank_pattern = {name: rank for name, rank in adapters.ranks().items() if rank}
+    alpha_pattern = {name: adapters.scale(name) * rank for name, rank in rank_pattern.items()}
+    if not rank_pattern:
+        raise ValueError("no site has a rank left: there is no adapter to export")
+    for name in rank_pattern:
+        A, B = adapters.folded(name)
+        state[f"base_model.model.{name}.lora_A.weight"] = A.cpu().contiguous()
+        state[f"base_model.model.{name}.lora_B.weight"] = B.cpu().contiguous()
+    config = adapters.model.peft_config[NAME]
+    return state, LoraConfig(
+        r=adapters.scale_rule.reference_rank,
+        lora_alpha=adapters.scale_rule.alpha,  # type: ignore[arg-type]  # peft declares an int and divides by the rank
+        lora_dropout=config.lora_dropout,
+        target_modules=list(rank_pattern),
+        rank_pattern=rank_pattern,
+        alpha_pattern=alpha_pattern,
+        modules_to_save=config.modules_to_save,
+        task_type=config.task_type,
+        base_model_name_or_path=config.base_model_name_or_path,
+        inference_mode=True,
+    )
+
+
+def export(adapters: AdapterSet, folder: Path) -> None:
+    """Write `to_plain_lora` as PEFT's own two files; `PeftModel.from_pretrained` needs nothing else."""
+    state, config = to_plain_lora(adapters)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    content = config.to_dict()  # type: ignore[no-untyped-call]
+    content["target_modules"] = sorted(content["target_modules"])
+    (folder / "adapter_config.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")

@@ -1,0 +1,135 @@
+"""Passes of a method's own through the model, charged to the phase that is running (see allocators.base.Probe)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet
+from rankbench.engine import Engine
+from rankbench.tasks.base import Batch, Example
+
+Hook = Callable[..., Any]
+
+
+class Probe:
+    """Losses, gradients and activations on mini-batches of the calibration stream.
+
+    A method that only looks changes nothing: mode, gradients and random state are as before.
+
+    Args:
+        examples: train split.
+        key: which part of the calibration stream: the step, or "start".
+    """
+
+    def __init__(self, engine: Engine, adapters: AdapterSet, examples: Sequence[Example], key: int | str) -> None:
+        self._engine, self._adapters, self._examples, self._key = engine, adapters, examples, key
+        self._rng = engine.streams.numpy("calibration", key)
+        self._passes_made = 0
+
+    def batches(self, count: int) -> list[list[Example]]:
+        """`count` mini-batches drawn without replacement within each."""
+        size = min(self._engine.batch_size, len(self._examples))
+        draws = [self._rng.choice(len(self._examples), size, replace=False) for _ in range(count)]
+        return [[self._examples[index] for index in draw] for draw in draws]
+
+    def inputs(self, batch: Sequence[Example]) -> Batch:
+        """The model's inputs for a mini-batch, all of it on every process."""
+        return self._engine.to_device(self._engine.task.collate(batch))
+
+    def loss(self, batch: Sequence[Example]) -> float:
+        """Mean loss of a mini-batch."""
+        with torch.no_grad():
+            return self._accumulate(batch, lambda micro, units: self._engine.loss(micro) / units, dropout=False)
+
+    def gradients(self, batch: Sequence[Example], parameters: Sequence[Tensor], dropout: bool = False) -> list[Tensor]:
+        """Gradients of the mean loss of a mini-batch; the parameters' own .grad is left alone."""
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+
+        def backward(micro: Batch, units: int) -> Tensor:
+            loss = self._engine.loss(micro) / units
+            found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+            self._engine.meter.count(backward=1)
+            for sum_, gradient in zip(total, found, strict=True):
+                if gradient is not None:
+                    sum_ += gradient
+            return loss.detach()
+
+        with torch.enable_grad():
+            self._accumulate(batch, backward, dropout)
+        return self._engine.sum_gradients(total)
+
+    def weight_gradients(self, batch: Sequence[Example], dropout: bool = False) -> dict[str, Tensor]:
+        """Gradients of the mean loss with respect to every frozen weight: site name -> (d_out, d_in), fp32.
+
+        From each layer's input x and the gradient of its output y as dL/dy^T x, so that frozen and quantised weights
+        need no gradient of their own.
+        """
+        total = {site.name: torch.zeros(site.d_out, site.d_in) for site in self._adapters.sites}
+        seen: list[tuple[str, Tensor, Tensor]] = []
+
+        def hook(site: str) -> Hook:
+            def capture(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+                output = output if output.requires_grad else output.detach().requires_grad_()
+                seen.append((site, inputs[0].detach(), output))
+                return output
+
+            return capture
+
+        def backward(micro: Batch, units: int) -> Tensor:
+            seen.clear()
+            loss = self._engine.loss(micro) / units
+            gradients = torch.autograd.grad(loss, [output for _, _, output in seen])
+            self._engine.meter.count(backward=1)
+            for (site, x, _), gradient in zip(seen, gradients, strict=True):
+                product = gradient.flatten(0, -2).float().T @ x.flatten(0, -2).float()
+                total[site] = total[site].to(product.device) + product
+            return loss.detach()
+
+        with torch.enable_grad(), self._adapters.watching(hook):
+            self._accumulate(batch, backward, dropout)
+        return dict(zip(total, self._engine.sum_gradients(list(total.values())), strict=True))
+
+    def activations(self, batch: Sequence[Example], see: Callable[[str, Tensor], None]) -> None:
+        """One forward pass of the base model; `see` gets each site's name and input (tokens, d_in), padding left out.
+
+        Every process sees the whole mini-batch, so that what a method makes of it is equal everywhere.
+        """
+        engine, inputs = self._engine, self.inputs(batch)
+        size = engine.micro_batch_size or len(batch)
+        for start in range(0, len(batch), size):
+            micro = {key: value[start : start + size] for key, value in inputs.items()}
+            kept = micro["attention_mask"].bool()
+
+            def hook(site: str, kept: Tensor = kept) -> Hook:
+                def look(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+                    x = inputs[0].detach()
+                    see(site, x[kept] if x.shape[:-1] == kept.shape else x.flatten(0, -2))
+
+                return look
+
+            with torch.no_grad(), engine.inert(), self._adapters.disabled(), self._adapters.watching(hook):
+                engine.loss(micro)
+
+    def _accumulate(self, batch: Sequence[Example], one: Callable[[Batch, int], Tensor], dropout: bool) -> float:
+        engine = self._engine
+        with self._mode(dropout):
+            micros, units = engine.micro_batches(batch)
+            total = torch.zeros(1, device=engine.accelerator.device)  # a process may have no share of a small batch
+            for micro in micros:
+                total += one(micro, units).detach().float()
+        return float(engine.sum(total)[0])
+
+    def _mode(self, dropout: bool) -> AbstractContextManager[Any]:
+        """Evaluation mode, or training mode with a stream of its own for what it drops."""
+        if not dropout:
+            return self._engine.inert()
+        self._passes_made += 1
+        stack, rank = ExitStack(), self._engine.accelerator.process_index
+        stack.enter_context(self._engine.streams.ambient("calibration", self._key, self._passes_made, rank))
+        stack.enter_context(self._engine.mode(training=True))
+        return stack
