@@ -117,6 +117,28 @@ def select(scores: npt.NDArray[np.float64], costs: npt.NDArray[np.float64], tota
     return keep
 
 
+def deal(room: Mapping[str, int], costs: Mapping[str, int], purse: int) -> tuple[dict[str, int], int]:
+    """Deal a purse of budget in rounds, one rank at a time, while any next rank can be paid.
+
+    Args:
+        room: ranks that each receiver can still take, first receiver first.
+        costs: price of one rank, by name.
+        purse: what may be spent.
+
+    Returns:
+        Ranks given, receivers of none left out, and what is left of the purse.
+    """
+    given = dict.fromkeys(room, 0)
+    while True:
+        before = purse
+        for name in room:
+            if costs[name] <= purse and given[name] < room[name]:
+                given[name] += 1
+                purse -= costs[name]
+        if purse == before:
+            return {name: count for name, count in given.items() if count}, purse
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a method may spend on the sites of one model.

@@ -1,0 +1,169 @@
+"""L1RA: an L1 penalty closes gates while training; closed components go, and their ranks are dealt to other sites."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rankbench.adapter import AdapterSet, Gate
+from rankbench.allocators.base import Allocator, Step
+from rankbench.budget import deal
+from rankbench.registry import register
+from rankbench.schema import choice, number
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Settings of L1RA.
+
+    Attributes:
+        l1: lambda, strength of the L1 penalty on the gates; 0 is the control that leaves pruning to Adam alone.
+        l1_form: "decoupled" eta_c * lambda off each gate after the optimizer's step (as released), or in the "loss" as
+            lambda times the mean over sites of the gates' sum (the first released form).
+        gate_rate: eta_c, learning rate of the gates, constant.
+        checks: share of the steps between two checks (rank_update_ratio).
+        last_check: share of the steps after which no check is made; ranks dealt late stay untrained.
+        threshold: gates below it are pruned.
+        reassign: deal freed ranks to other sites; else only prune.
+        receivers: who comes first: the site whose smallest gate is largest (as released), whose mean gate is largest,
+            or a random order.
+        exclude_pruned: sites that lost a rank at this check receive none.
+        carry_over: what nobody could take is dealt at the next check; else it is lost (as released).
+        rank_cap: largest rank of a site over the budget's reference rank; null: no cap.
+        moments: "reset" all optimizer state at a check that pruned (as released), or "keep" it for what is kept.
+        factors: initial A: "normal" N(0, 1 / r^2) (as released) or "lora" (uniform, as for plain LoRA).
+    """
+
+    name: str
+    l1: float = number(low=0)
+    l1_form: str = choice("decoupled", "loss")
+    gate_rate: float = number(above=0)
+    checks: float = number(above=0, high=1)
+    last_check: float = number(above=0, high=1)
+    threshold: float = number(low=0, below=1)
+    reassign: bool
+    receivers: str = choice("min_gate", "mean_gate", "random")
+    exclude_pruned: bool
+    carry_over: bool
+    rank_cap: float | None = number(low=1)
+    moments: str = choice("reset", "keep")
+    factors: str = choice("normal", "lora")
+
+
+@register("method", "l1ra")
+class L1RA(Allocator):
+    """Gates c in [0, 1] start open, c <- clip(Adam(c) - eta_c lambda, 0, 1); what is 0 at a check is removed.
+
+    The budget freed is dealt one rank at a time to the sites whose weakest gate is strongest; a new rank starts with
+    B = 0 and c = 1, so the output does not change.
+    """
+
+    needs = frozenset({"gates", "resize"})
+    budget_kind = "at_most"
+    source = "Singh et al. 2025 (arXiv 2509.04884); raul-singh/L1RA@76be3bb"
+    deviations = (
+        "Checks fall on optimizer steps (the released code counts micro-batches), the last one at last_check.",
+        "Freed budget counts in the budget's unit: parameters by default, ranks (as released) with budget.unit=ranks.",
+        "What is too little for a rank of any receiver stays for the next check.",
+        "Weight decay of the factors is the run's (released runs: 0.1); of the gates 0.",
+    )
+    summary = "gates with an L1 penalty; closed components go, freed ranks are dealt anew"
+    acts = "while training"
+    signal = "learned gates under an L1 penalty"
+    Config = Config
+
+    def __init__(self, config: Any, setting: Any) -> None:
+        super().__init__(config, setting)
+        self._spare = 0  # freed and not dealt yet, in the budget's unit
+        self._resets = 0
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, at the budget."""
+        return self.setting.budget.uniform()
+
+    def gate(self) -> Gate:
+        """Open at the start; a rate of their own, no decay."""
+        spread = 1 / self.setting.budget.reference_rank
+        rate = self.config.gate_rate
+        return Gate(1.0, self.config.factors, spread=spread, constant_rate=rate, weight_decay=0.0)
+
+    def penalty(self, adapters: AdapterSet, step: Step) -> torch.Tensor | None:
+        """Lambda times the mean over sites of the L1 norm of the gates, in the form that has it in the loss."""
+        if self.config.l1_form != "loss" or self.config.l1 == 0:
+            return None
+        norms = [stack.gate.abs().sum() for stack in adapters.stacks() if stack.gate is not None]
+        weight: float = self.config.l1
+        return weight * torch.stack(norms).sum() / len(adapters.sites)
+
+    @torch.no_grad()
+    def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
+        """Shrink and clip the gates; at a check, prune and deal."""
+        shrink = self.config.gate_rate * self.config.l1 if self.config.l1_form == "decoupled" else 0.0
+        for gate in _gates(adapters).values():
+            gate.sub_(shrink).clamp_(0, 1)
+        interval = max(1, int(self.config.checks * step.total))
+        if step.index % interval == 0 and step.index <= self.config.last_check * step.total:
+            self._check(adapters, step)
+
+    def _check(self, adapters: AdapterSet, step: Step) -> None:
+        order = self._order(adapters, step)
+        pruned = self._prune(adapters)
+        able = [name for name in order if not (self.config.exclude_pruned and name in pruned)]
+        if self.config.reassign:
+            self._deal(adapters, able)
+        if pruned and self.config.moments == "reset":
+            adapters.forget_moments()
+            self._resets += 1
+
+    def _order(self, adapters: AdapterSet, step: Step) -> list[str]:
+        """Sites, first receiver first; gates as they are before pruning. Ties go to the earlier site."""
+        gates = _gates(adapters)
+        if self.config.receivers == "random":
+            return [list(gates)[index] for index in step.rng.permutation(len(gates))]
+        statistic = torch.amin if self.config.receivers == "min_gate" else torch.mean
+        return sorted(gates, key=lambda name: -float(statistic(gates[name])))
+
+    def _prune(self, adapters: AdapterSet) -> set[str]:
+        """Remove closed components, the last one of a site excepted; the sites that lost any."""
+        pruned = set()
+        for name, gate in _gates(adapters).items():
+            keep = gate >= self.config.threshold
+            keep[-1] |= not keep.any()
+            lost = int((~keep).sum())
+            if lost:
+                adapters.resize(name, keep, reason="gate closed")
+                self._spare += lost * self.setting.budget.costs[name]
+                pruned.add(name)
+        return pruned
+
+    def _deal(self, adapters: AdapterSet, able: list[str]) -> None:
+        """Freed ranks to the receivers, in rounds."""
+        budget, ranks, cap = self.setting.budget, adapters.ranks(), self.config.rank_cap
+        limit = math.inf if cap is None else int(cap * budget.reference_rank)
+        room = {name: int(min(budget.full_ranks[name], limit)) - ranks[name] for name in able}
+        given, self._spare = deal(room, budget.costs, self._spare)
+        for name, count in given.items():
+            adapters.resize(name, range(ranks[name]), grow=count, reason="freed rank")
+        if not able and not self.config.carry_over:
+            self._spare = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Budget not dealt yet."""
+        return {"spare": self._spare, "resets": self._resets}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self._spare, self._resets = state["spare"], state["resets"]
+
+    def diagnostics(self) -> dict[str, float]:
+        """Budget not dealt yet, and optimizer resets so far."""
+        return {"spare": float(self._spare), "optimizer_resets": float(self._resets)}
+
+
+def _gates(adapters: AdapterSet) -> dict[str, torch.Tensor]:
+    """Gates of the sites that have components."""
+    gates = {site.name: adapters.gates(site.name) for site in adapters.sites}
+    return {name: gate.data for name, gate in gates.items() if gate is not None and gate.numel()}

@@ -1,0 +1,132 @@
+"""Sensitivity-LoRA: ranks from the diagonal of the inputs' autocorrelation, forward passes only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, float64, zeros
+
+from rankbench.adapter import AdapterSet
+from rankbench.allocators.base import Allocator, Probe
+from rankbench.registry import register
+from rankbench.schema import choice, number
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Settings of Sensitivity-LoRA.
+
+    Attributes:
+        batches: calibration mini-batches.
+        metrics: "both" global and local, or one of them alone (ablations of the paper's table 7).
+        weights: of the metrics, "cv" the coefficient of variation over the mean (eq. 11, 13, 14), "equal" 0.5 over the
+            mean (table 7).
+        topk_share: entries of the local top-k metric over all entries.
+        mass: of the diagonal, for the effective rank.
+        scope: "row" one block of d_in entries, which all output rows share; "full" all d_out copies.
+        least_rank: every site keeps at least this rank.
+    """
+
+    name: str
+    batches: int = number(low=1)
+    metrics: str = choice("both", "global", "local")
+    weights: str = choice("cv", "equal")
+    topk_share: float = number(above=0, high=1)
+    mass: float = number(above=0, high=1)
+    scope: str = choice("row", "full")
+    least_rank: int = number(low=0)
+
+
+@register("method", "sensitivity")
+class Sensitivity(Allocator):
+    """diag(H)_j = sum_t x_tj^2 at every site; ranks proportional to a mix of its trace, top-k mean and effective rank.
+
+    Sites that read the same input (q, k, v; gate, up) score the same: neither labels, loss nor weights enter.
+    """
+
+    needs = frozenset({"probe_forward"})
+    source = "Zhang et al. 2025 (arXiv 2509.09119); paper only"
+    deviations = (
+        "Integer ranks by apportionment, so the budget is met exactly; the paper does not say how it rounds.",
+        "Padding is left out of the statistics; the paper does not say.",
+        "Budget counts parameters unless budget.unit=ranks; the paper counts ranks.",
+        "Calibrated on the training split; the paper takes PIQA or training data.",
+    )
+    summary = "ranks from the energy of the inputs, forward only"
+    acts = "before training"
+    signal = "diagonal of the inputs' autocorrelation: trace, top-k mean, effective rank"
+    passes = "batches x forward"
+    Config = Config
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, until the calibration has been made."""
+        return self.setting.budget.uniform()
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
+        """Sum squares of the inputs, score, then begin at the ranks found."""
+        config, sites = self.config, self.setting.sites
+        diagonals = {site.name: zeros(site.d_in, dtype=float64) for site in sites}
+
+        def see(site: str, x: Tensor) -> None:
+            diagonals[site] += x.double().square().sum(0).cpu()
+
+        for batch in probe.batches(config.batches):
+            probe.activations(batch, see)
+        copies = [site.d_out if config.scope == "full" else 1 for site in sites]
+        metrics = [
+            diagonal_metrics(diagonals[site.name].numpy(), config.topk_share, config.mass, count)
+            for site, count in zip(sites, copies, strict=True)
+        ]
+        theta = combine_metrics(np.array(metrics), config.metrics, config.weights)
+        self.scores = dict(zip((site.name for site in sites), theta.tolist(), strict=True))
+        ranks = self.setting.budget.allocate(self.scores, least=config.least_rank)
+        adapters.restart(ranks, "sensitivity", draw="start")
+
+
+def diagonal_metrics(diagonal: Floats, topk_share: float, mass: float, copies: int = 1) -> tuple[float, float, float]:
+    """Trace, mean of the largest entries, and entries that hold a share of the trace. Zhang et al. 2025, eq. 8-10.
+
+    Args:
+        diagonal: (d_in,), >= 0.
+        topk_share: k over d_in, rounded down, at least one entry.
+        mass: share of the trace, in (0, 1].
+        copies: how often each entry counts.
+    """
+    entries = np.sort(diagonal)[::-1]
+    held = np.cumsum(entries)
+    top = entries[: max(1, int(topk_share * entries.size))]
+    enough = int(np.argmax(held >= mass * held[-1] * (1 - 1e-12))) + 1  # a cumulated sum may fall short of itself
+    return float(held[-1]) * copies, float(top.mean()), float(enough * copies)
+
+
+def combine_metrics(metrics: Floats | Sequence[Any], which: str, weights: str) -> Floats:
+    """Score of each site. Zhang et al. 2025, eq. 11-14; weights 0.5 / mean in their table 7.
+
+    Args:
+        metrics: (n, 3) trace, top-k mean, effective rank, each >= 0.
+        which: "both", "global" (trace alone) or "local" (the other two alone).
+        weights: "cv" or "equal".
+
+    Returns:
+        (n,), >= 0; all ones if nothing varies, so that ranks are uniform.
+    """
+    trace, top, effective = np.asarray(metrics, dtype=np.float64).T
+    local = _mix([top, effective], weights)
+    return _mix({"both": [trace, local], "global": [trace], "local": [local]}[which], weights)
+
+
+def _mix(parts: Sequence[Floats], weights: str) -> Floats:
+    """Sum of the parts, each weighted by sigma / mu^2 or 0.5 / mu; parts that do not vary say nothing under "cv"."""
+    total = np.zeros_like(parts[0])
+    for part in parts:
+        mean = part.mean()
+        if mean > 0:
+            spread = part.std() / mean if weights == "cv" else 0.5
+            total += (spread if spread > 1e-12 else 0.0) * part / mean
+    return total if total.any() else np.ones_like(total)
