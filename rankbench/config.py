@@ -16,7 +16,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rankbench import registry, schema
+from rankbench import origins, registry, schema
 from rankbench.schema import Mistake, choice, number
 
 PACKAGED = Path(__file__).resolve().parent / "conf"  # in a wheel; a checkout has conf/ beside the package
@@ -155,6 +155,9 @@ def examine(composed: DictConfig, skip: frozenset[str] = frozenset()) -> tuple[D
     except OmegaConfBaseException as error:
         return composed, [f"{error.full_key}: {str(error).splitlines()[0]}"]
     types, mistakes = _types(data, skip)
+    if not skip.union(mistake.key.partition(".")[0] for mistake in mistakes).intersection({"method"}):
+        data["method"], wrong = _complete(data)
+        mistakes += wrong
     root = dataclasses.make_dataclass("Root", types.items())
     values, wrong = schema.conform(root, data, hint=lambda place: _elsewhere(place, types))
     mistakes += wrong
@@ -211,6 +214,23 @@ def _types(data: dict[str, Any], skip: frozenset[str]) -> tuple[dict[str, Any], 
         except registry.UnknownName as error:
             mistakes.append(Mistake(f"{section}.name", f"{section}.name={name}: {error}"))
     return {**types, "seed": int, "results_dir": str}, mistakes
+
+
+def _complete(data: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
+    """The method's section, with what a control takes from its source."""
+    section = cast(dict[str, Any], data["method"])
+    if "source" not in registry.get("method", section["name"]).needs:
+        return section, []
+    return origins.complete(section, Path(str(data["results_dir"])), lambda name: defaults("method", name))
+
+
+def defaults(group: str, name: str) -> dict[str, Any]:
+    """What the YAML of an option says.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml")))
 
 
 def _elsewhere(place: str, types: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ SCHEMA_VERSION = 1
 STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget", "skipped")
 
 # What cannot change a number. `threads` is left in: summation order follows it.
-NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every")
+# A source run is a path; the rank map that was read from it stands beside it.
+NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run")
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
 

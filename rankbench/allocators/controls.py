@@ -1,0 +1,125 @@
+"""Controls that keep part of what a method decided: the histogram of its ranks, their mean by type, or by depth."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rankbench.adapter import AdapterSet, Site
+from rankbench.allocators.base import Allocator, Probe, Setting
+from rankbench.allocators.derived import Found, Source, SourceConfig, check_source, source_ranks
+from rankbench.registry import register
+from rankbench.schema import choice
+
+GROUPS: dict[str, Callable[[Site], Hashable]] = {
+    "all": lambda site: None,
+    "type": lambda site: site.kind,
+    "layer": lambda site: site.layer,
+}
+
+
+@dataclass(kw_only=True)
+class Config(SourceConfig):
+    """Settings of the derived controls.
+
+    Attributes:
+        within: of shuffled: permute ranks among all sites, among those of one type, or among those of one layer.
+    """
+
+    within: str | None = choice(*GROUPS)
+
+
+@register("method", "shuffled")
+@register("method", "reversed")
+@register("method", "by_type")
+@register("method", "by_depth")
+class Control(Allocator):
+    """A method's ranks, dealt otherwise.
+
+    shuffled: permuted at random. reversed: the largest rank to the site with the lowest score. by_type, by_depth:
+    averaged over the sites of one type, or of one layer. Proportional apportionment brings the result to the exact
+    budget, which changes nothing where sites cost the same.
+    """
+
+    needs = frozenset({"source"})
+    source = "control"
+    deviations = (
+        "Where sites cost unequally, the ranks dealt otherwise are shares of the budget, not the ranks themselves.",
+    )
+    summary = "another method's ranks: shuffled, reversed, averaged by type or by depth (control)"
+    acts = "before training"
+    signal = "another method's ranks"
+    passes = "those of its source; none with source_run"
+    Config = Config
+
+    @staticmethod
+    def check(config: Any) -> list[str]:
+        """One origin; `within` belongs to shuffled."""
+        wrong = check_source(config)
+        if (config.within is not None) != (config.name == "shuffled"):
+            wrong.append(f"method.within={config.within}: belongs to method=shuffled, where it must be given")
+        return wrong
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self._source = None if config.source_run is not None else Source(config, setting)
+        self.static = self._source is None
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Of the source, until it has looked; from a run, the final ones."""
+        if self._source is not None:
+            return self._source.initial_ranks()
+        return self._derive(Found(source_ranks(self.config, self.setting.sites), None))
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
+        """Let the source decide, then deal its ranks otherwise."""
+        if self._source is not None:
+            found = self._source.calibrate(adapters, probe)
+            self.scores = dict(found.scores) if found.scores else None
+            adapters.restart(self._derive(found), self.config.name, draw="start")
+
+    def _derive(self, found: Found) -> dict[str, int]:
+        sites, name = self.setting.sites, self.config.name
+        if name == "shuffled":
+            shares = shuffle(found.ranks, sites, GROUPS[self.config.within], self.setting.rng)
+        elif name == "reversed":
+            shares = reverse(found.ranks, found.scores or found.ranks)
+        else:
+            shares = average(found.ranks, sites, GROUPS["type" if name == "by_type" else "layer"])
+        return self.setting.budget.allocate(shares, least=min(found.ranks.values()))
+
+
+def grouped(sites: Sequence[Site], group: Callable[[Site], Hashable]) -> list[list[str]]:
+    """Names of the sites of each group."""
+    groups: dict[Hashable, list[str]] = defaultdict(list)
+    for site in sites:
+        groups[group(site)].append(site.name)
+    return list(groups.values())
+
+
+def shuffle(
+    ranks: Mapping[str, int], sites: Sequence[Site], group: Callable[[Site], Hashable], rng: np.random.Generator
+) -> dict[str, float]:
+    """Ranks permuted inside each group."""
+    dealt = {}
+    for names in grouped(sites, group):
+        others = rng.permutation(len(names)).tolist()
+        dealt.update({name: float(ranks[names[other]]) for name, other in zip(names, others, strict=True)})
+    return {site.name: dealt[site.name] for site in sites}
+
+
+def reverse(ranks: Mapping[str, int], scores: Mapping[str, float]) -> dict[str, float]:
+    """The largest rank to the site with the lowest score; of equal scores the earlier site has the larger rank."""
+    order = sorted(scores, key=lambda name: scores[name])
+    dealt = dict(zip(order, sorted((ranks[name] for name in scores), reverse=True), strict=True))
+    return {name: float(dealt[name]) for name in ranks}
+
+
+def average(ranks: Mapping[str, int], sites: Sequence[Site], group: Callable[[Site], Hashable]) -> dict[str, float]:
+    """The mean rank of its group at every site."""
+    means = {name: float(np.mean([ranks[n] for n in names])) for names in grouped(sites, group) for name in names}
+    return {site.name: means[site.name] for site in sites}

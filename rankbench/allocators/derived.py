@@ -1,0 +1,106 @@
+"""What controls share: ranks that come from another method's calibration or from a finished run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from rankbench import registry
+from rankbench.adapter import AdapterSet, Site
+from rankbench.allocators.base import Allocator, Probe, Setting
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    """Where a control's ranks come from: exactly one of `source` and `source_run`.
+
+    Attributes:
+        source: method that decides before training; its calibration is made, and charged, in this run.
+        settings: of that method where they differ from its YAML (+method.settings.batches=4); filled in from there.
+        source_run: a finished run (folder, record.json, or run_id under results_dir), PEFT's adapter_config.json, or a
+            JSON file with a rank_pattern.
+        ranks: filled in from source_run: site name, or PEFT's pattern -> rank.
+        rank: filled in from source_run: of sites that no pattern names, where PEFT's config says so.
+        targets: filled in from source_run: PEFT's target_modules.
+    """
+
+    name: str
+    source: str | None
+    settings: dict[str, Any]
+    source_run: str | None
+    ranks: dict[str, int] | None
+    rank: int | None
+    targets: list[str] | None
+
+
+def check_source(config: Any) -> list[str]:
+    """Exactly one origin."""
+    if (config.source is None) == (config.source_run is None):
+        return ["method.source, method.source_run: give one of them, the method or its finished run"]
+    return []
+
+
+def source_ranks(config: Any, sites: Sequence[Site]) -> dict[str, int]:
+    """The rank map of `source_run` on the sites of this model.
+
+    Raises:
+        ValueError: a site that the map says nothing of.
+    """
+    ranks = {site.name: _rank(site.name, config) for site in sites}
+    missing = [name for name, rank in ranks.items() if rank is None]
+    if missing:
+        raise ValueError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
+    return {name: rank for name, rank in ranks.items() if rank is not None}
+
+
+def _rank(site: str, config: Any) -> int | None:
+    exact: int | None = config.ranks.get(site)
+    if exact is not None or config.targets is None:
+        return exact
+    found = [rank for pattern, rank in config.ranks.items() if _matches(pattern, site)]
+    if found:
+        return int(found[0])
+    targeted = "all-linear" in config.targets or any(_matches(target, site) for target in config.targets)
+    return int(config.rank) if targeted else 0
+
+
+def _matches(pattern: str, site: str) -> bool:
+    """As PEFT matches: the whole name, or its end after a dot."""
+    return re.fullmatch(rf"(.*\.)?({pattern})", site) is not None
+
+
+@dataclass
+class Found:
+    """What a source decided.
+
+    Attributes:
+        ranks: site name -> rank.
+        scores: site name -> score, if the source scores sites.
+    """
+
+    ranks: Mapping[str, int]
+    scores: Mapping[str, float] | None
+
+
+class Source:
+    """The method of `source`, made and calibrated inside the control's run.
+
+    Args:
+        setting: of the control; the source draws from the same stream, before the control.
+    """
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        settings = SimpleNamespace(**config.settings)
+        self.allocator: Allocator = registry.get("method", config.source)(settings, setting)
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Of the source."""
+        return self.allocator.initial_ranks()
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> Found:
+        """Let the source look and decide."""
+        self.allocator.calibrate(adapters, probe)
+        return Found(adapters.ranks(), self.allocator.scores)

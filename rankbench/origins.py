@@ -1,0 +1,91 @@
+"""What a control takes from elsewhere: the settings of the method it controls, or the rank map of a finished run.
+
+Both go into the configuration itself before it is frozen, so that a run's identity and its record hold them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rankbench import registry, schema
+from rankbench.schema import Mistake
+
+ANNOUNCED = ("at the start", "before training")  # methods whose ranks are there before the first step
+
+
+def complete(
+    section: Mapping[str, Any], results_dir: Path, defaults: Callable[[str], Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[Mistake]]:
+    """A control's section with the settings of its source, or with the map of its source run, filled in.
+
+    Args:
+        section: with the keys of allocators.derived.SourceConfig.
+        results_dir: where a source run given by its run_id lies.
+        defaults: method name -> what its YAML says.
+    """
+    if section.get("source_run") not in (None, schema.MISSING):
+        try:
+            return {**section, **rank_map(str(section["source_run"]), results_dir)}, []
+        except (OSError, ValueError) as error:
+            return dict(section), [Mistake("method.source_run", f"method.source_run={section['source_run']}: {error}")]
+    if section.get("source") is None:
+        return dict(section), []  # the class says what is missing
+    return _with_settings(section, defaults)
+
+
+def _with_settings(
+    section: Mapping[str, Any], defaults: Callable[[str], Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[Mistake]]:
+    name = schema.show(section["source"])
+    try:
+        cls = registry.get("method", name)
+    except registry.UnknownName as error:
+        return dict(section), [Mistake("method.source", f"method.source={name}: {error}")]
+    if cls.acts not in ANNOUNCED or "source" in cls.needs:
+        why = "is a control itself" if "source" in cls.needs else f"decides {cls.acts}"
+        sentence = f"method.source={name}: {why}; give method.source_run=<a finished run of it>"
+        return dict(section), [Mistake("method.source", sentence)]
+    given = {**defaults(name), **(section.get("settings") or {})}
+    settings, mistakes = schema.conform(cls.Config, given, "method.settings")
+    wrong = cls.check(_Section(settings)) if hasattr(cls, "check") and not mistakes else []
+    return {**section, "settings": settings}, mistakes + [Mistake("method.settings", problem) for problem in wrong]
+
+
+class _Section(dict[str, Any]):
+    """Settings by attribute, as methods read them."""
+
+    __getattr__ = dict.__getitem__
+
+
+def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
+    """The rank map that a place holds, as the keys `ranks`, `rank` and `targets` of a control's section.
+
+    Args:
+        place: a run's folder, its record.json or its run_id under results_dir; or PEFT's adapter_config.json, its
+            folder, or a JSON file with a rank_pattern alone.
+        results_dir: of the config.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it holds no rank map.
+    """
+    known = [results_dir / "runs" / place, Path(place).expanduser()]
+    names = ("record.json", "adapter_config.json")
+    files = [file for path in known for file in (*(path / name for name in names), path) if file.is_file()]
+    if not files:
+        raise FileNotFoundError(f"no run and no file there (looked for {known[0]} and {known[1]})")
+    content = json.loads(files[0].read_text())
+    if "schema_version" in content:
+        if content["status"] not in ("ok", "inert") or not content["ranks"]:
+            raise ValueError(f"{files[0]}: the run ended with status {content['status']}; finish it first")
+        return {"ranks": content["ranks"], "rank": None, "targets": None}
+    if "peft_type" in content:
+        targets = content["target_modules"]
+        found = {"ranks": content.get("rank_pattern") or {}, "rank": content["r"]}
+        return {**found, "targets": [targets] if isinstance(targets, str) else targets}
+    if all(type(rank) is int for rank in content.values()):
+        return {"ranks": content, "rank": None, "targets": None}
+    raise ValueError(f"{files[0]}: neither a record, nor PEFT's adapter_config.json, nor a rank_pattern")
