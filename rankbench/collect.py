@@ -1,16 +1,22 @@
-"""Records -> one tidy frame, and the table of single runs: `python -m rankbench.collect RESULTS_DIR [--save FILE]`."""
+"""Records -> one tidy frame; the table of single runs; the learning rates that validation chooses.
+
+`python -m rankbench.collect RESULTS_DIR [--save FILE] [--best validation/loss] [--by task.map]`
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from rankbench.labels import flat, labels, order
+from rankbench.rates import GROUP, SelectionError, best_rates, rate_curves
 from rankbench.record import CONTENT, RecordError, RunRecord
 
 KEYS = ("model", "task", "method", "budget", "seed")
@@ -49,13 +55,24 @@ def _portable(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def frame(found: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row per run: keys, status, metrics as "test/loss", ledger as "final/params", cost as "training/seconds"."""
-    return pd.DataFrame([_row(record) for record in found])
+def frame(found: Sequence[RunRecord], settings: Iterable[str] = ()) -> pd.DataFrame:
+    """One row per run: keys, label, status, rate, metrics as "test/loss", ledger as "final/params", cost by phase.
+
+    Args:
+        found: records; `label` tells those of one method apart by the settings in which they differ.
+        settings: dotted keys of the config to show as well, as text ("task.map").
+    """
+    data = pd.DataFrame([_row(record) for record in found])
+    configs = [dict(flat(record.config)) for record in found]
+    data["label"] = labels(found)
+    for key in settings:
+        data[key] = [config.get(key) for config in configs]
+    return data
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(record, key) for key in ("run_id", *KEYS, "status")}
+    row["learning_rate"] = record.config.get("train", {}).get("learning_rate")
     ledger, cost = record.ledger or {}, dict(record.cost or {})
     row |= {"unit": ledger.get("unit"), "target": ledger.get("target"), "head_params": ledger.get("head_params")}
     row["peak_memory_bytes"] = cost.pop("peak_memory_bytes", None)
@@ -63,6 +80,48 @@ def _row(record: RunRecord) -> dict[str, Any]:
     for group in (record.metrics or {}, figures, cost):
         row |= {f"{name}/{key}": value for name, values in group.items() for key, value in (values or {}).items()}
     return row
+
+
+def split(found: Sequence[RunRecord], by: Sequence[str]) -> list[tuple[str, list[RunRecord]]]:
+    """Title and records of each model, task, budget and value of the settings `by`.
+
+    Raises:
+        SelectionError: a key that no record has.
+    """
+    groups: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    configs = [dict(flat(record.config)) for record in found]
+    for key in by:
+        if not any(key in config for config in configs):
+            raise SelectionError(f"no record has a setting {key!r}; a key is written as on the command line: task.map")
+    for record, config in zip(found, configs, strict=True):
+        values = (f"{key}={config.get(key, 'null')}" for key in by)
+        groups[record.model, record.task, f"budget {record.budget}", *values].append(record)
+    return [(", ".join(group), members) for group, members in sorted(groups.items())]
+
+
+def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> str:
+    """Markdown: the curve of each label, the chosen rate, and whether it is at the edge of what was tried."""
+    curves, best = rate_curves(data, metric, seeds).to_dict("records"), best_rates(data, metric, seeds)
+    rows = []
+    for chosen in sorted(best.to_dict("records"), key=lambda row: order(row["label"])):
+        points = [_point(point) for point in curves if all(point[key] == chosen[key] for key in GROUP)]
+        edge = "no" if not chosen["edge"] else "yes: extend the grid" if len(points) > 1 else "one rate only"
+        rows.append([chosen["label"], "; ".join(points), f"{chosen['learning_rate']:g}", edge])
+    return markdown(pd.DataFrame(rows, columns=["method", f"rate: mean {metric} (n)", "chosen", "at the edge"]))
+
+
+def _point(point: dict[Any, Any]) -> str:
+    mean = "no run" if not point["n"] else f"{point['mean']:.4f}"
+    missing = f", {point['missing']} missing" if point["missing"] else ""
+    return f"{point['learning_rate']:g}: {mean} ({point['n']}{missing})"
+
+
+def markdown(shown: pd.DataFrame) -> str:
+    """A frame of texts as a Markdown table; what is missing is empty."""
+    texts = shown.astype(object).where(shown.notna(), "").astype(str).replace("nan", "").values.tolist()
+    return "\n".join(
+        "| " + " | ".join(line) + " |" for line in [list(shown.columns), ["---"] * len(shown.columns), *texts]
+    )
 
 
 def table(found: Sequence[RunRecord], metrics: Sequence[str]) -> str:
@@ -87,26 +146,45 @@ def table(found: Sequence[RunRecord], metrics: Sequence[str]) -> str:
             "run": data["run_id"],
         }
     )
-    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.astype(str).replace("nan", "").values.tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(shown)
+
+
+def integers(text: str) -> list[int]:
+    """Numbers as a command line has them: "100,101"."""
+    return [int(part) for part in text.split(",")]
 
 
 def main() -> None:
-    """Print a table per model and task; name what could not be read."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.collect", description=__doc__)
+    """Print a table per model, task and budget, of runs or of learning rates; name what could not be read."""
+    parser = argparse.ArgumentParser(prog="python -m rankbench.collect", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", type=Path, help="results folder, or a JSON-lines file of records")
     parser.add_argument("--save", type=Path, help="write the records in compact form")
+    parser.add_argument("--by", action="append", default=[], metavar="KEY", help="a table for each value: task.map")
+    parser.add_argument(
+        "--best", metavar="METRIC", help="learning rates instead of runs, chosen by validation/loss, say"
+    )
+    parser.add_argument("--tuning-seeds", type=integers, default=[], help="choose on these alone, such as 100,101")
     arguments = parser.parse_args()
     found, problems = records(arguments.source)
     for problem in problems:
         print(f"not counted: {problem}")
     if arguments.save:
         save(found, arguments.save)
-    for group in sorted({(record.model, record.task, record.budget) for record in found}):
-        rows = [record for record in found if (record.model, record.task, record.budget) == group]
-        columns = [str(column) for column in frame(rows) if not str(column).endswith("/step")]
-        metrics = [c for split in ("before", "validation", "test") for c in columns if c.startswith(f"{split}/")]
-        print(f"\n{group[0]}, {group[1]}, budget {group[2]}: {len(rows)} runs\n\n{table(rows, metrics)}")
+    try:
+        for title, rows in split(found, arguments.by):
+            shown = _rates(rows, arguments) if arguments.best else _runs(rows)
+            print(f"\n{title}: {len(rows)} runs\n\n{shown}")
+    except SelectionError as error:
+        parser.exit(2, f"{error}\n")
+
+
+def _rates(found: Sequence[RunRecord], arguments: argparse.Namespace) -> str:
+    return rate_report(frame(found), arguments.best, arguments.tuning_seeds)
+
+
+def _runs(found: Sequence[RunRecord]) -> str:
+    columns = [str(column) for column in frame(found) if not str(column).endswith("/step")]
+    return table(found, [c for split in ("before", "validation", "test") for c in columns if c.startswith(f"{split}/")])
 
 
 if __name__ == "__main__":

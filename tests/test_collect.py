@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
+from records import record, sweep
 
 from rankbench import collect
-from rankbench.record import RunRecord
-
-
-def record(method: str, seed: int, **changes) -> RunRecord:
-    figures = {"ranks": 4, "params": 64}
-    spent = {"seconds": 2.0, "forward_passes": 3, "backward_passes": 1, "tokens": 10}
-    content = {
-        "run_id": f"{method}{seed}",
-        "status": "ok",
-        "reason": None,
-        "method": method,
-        "model": "tiny",
-        "task": "planted",
-        "budget": "r1",
-        "seed": seed,
-        "config": {},
-        "provenance": {},
-        "ledger": {
-            "unit": "params",
-            "target": 64,
-            "head_params": 0,
-            **dict.fromkeys(("start", "peak", "final"), figures),
-        },
-        "metrics": {"before": {"step": 0, "kl": 0.5}, "validation": None, "test": {"step": 9, "kl": 0.25}},
-        "cost": {
-            **dict.fromkeys(("calibration", "training", "allocation", "evaluation"), spent),
-            "peak_memory_bytes": 2**20,
-        },
-    }
-    return RunRecord(**{**content, **changes})
+from rankbench.rates import SelectionError, best_rates, higher_is_better, rate_curves
 
 
 def test_a_frame_has_a_row_per_run_and_null_for_what_was_not_measured():
@@ -88,3 +61,125 @@ def test_a_run_that_failed_early_has_a_row_too():
 @pytest.mark.parametrize("column", ["before/kl", "test/kl"])
 def test_metrics_are_columns(column):
     assert f"| {column} |" in collect.table([record("lora", 0)], [column])
+
+
+def test_a_frame_carries_the_learning_rate_and_settings_asked_for():
+    runs = [record("lora", 0, config={"train": {"learning_rate": 0.01}, "task": {"map": "few"}}), record("lora", 1)]
+    data = collect.frame(runs, ["task.map"])
+    assert data["learning_rate"].tolist()[0] == 0.01
+    assert data["learning_rate"].isna().tolist() == [False, True]
+    assert data["task.map"].tolist()[0] == "few"
+    assert data["task.map"].isna().tolist() == [False, True]
+
+
+def test_records_are_split_by_settings():
+    runs = [record("lora", seed, config={"task": {"map": name}}) for name in ("many", "few") for seed in (0, 1)]
+    split = collect.split(runs, ["task.map"])
+    assert [(title, len(rows)) for title, rows in split] == [
+        ("tiny, planted, budget r1, task.map=few", 2),
+        ("tiny, planted, budget r1, task.map=many", 2),
+    ]
+    with pytest.raises(SelectionError, match=r"no record has a setting 'map'; a key is written as on the command line"):
+        collect.split(runs, ["map"])
+
+
+def best(runs, metric: str = "validation/loss", **arguments) -> dict[str, Any]:
+    (chosen,) = best_rates(collect.frame(runs), metric, **arguments).to_dict("records")
+    return chosen
+
+
+def test_the_best_mean_over_the_tuning_seeds_is_chosen():
+    chosen = best(sweep({0.001: [0.5, 0.7], 0.01: [0.4, 0.5], 0.1: [0.1, 0.9]}))
+    assert (chosen["learning_rate"], chosen["mean"], chosen["n"]) == (0.01, pytest.approx(0.45), 2)
+    assert chosen["edge"] is False
+    assert (chosen["model"], chosen["task"], chosen["budget"], chosen["label"]) == ("tiny", "planted", "r1", "lora")
+
+
+@pytest.mark.parametrize(("values", "rate"), [((0.1, 0.2, 0.3), 0.001), ((0.3, 0.2, 0.1), 0.1)])
+def test_a_best_rate_at_the_edge_of_its_grid_is_said_to_be(values, rate):
+    chosen = best(sweep({at: [value] for at, value in zip((0.001, 0.01, 0.1), values, strict=True)}))
+    assert (chosen["learning_rate"], chosen["edge"]) == (rate, True)
+
+
+def test_higher_is_better_but_for_losses():
+    assert [higher_is_better(name) for name in ("validation/loss", "kl", "validation/accuracy", "matthews")] == [
+        *(False, False),
+        *(True, True),
+    ]
+    assert best(sweep({0.001: [0.5], 0.01: [0.6]}, metric="accuracy"), "validation/accuracy")["learning_rate"] == 0.01
+    assert best(sweep({0.001: [0.5], 0.01: [0.6]}, metric="kl"), "validation/kl")["learning_rate"] == 0.001
+
+
+def test_of_equal_means_the_lower_rate_is_chosen():
+    assert best(sweep({0.1: [0.5], 0.001: [0.6], 0.01: [0.5]}))["learning_rate"] == 0.01
+
+
+def test_test_columns_cannot_change_the_choice():
+    data = collect.frame(sweep({0.001: [0.5, 0.7], 0.01: [0.4, 0.5], 0.1: [0.1, 0.9]}))
+    assert {"test/loss", "test/step"} <= set(data.columns)
+    chosen = best_rates(data, "validation/loss")
+    without = data.drop(columns=[column for column in data if column.startswith("test/")])
+    assert best_rates(without, "validation/loss").equals(chosen)
+    data["test/loss"] = -100 * data["learning_rate"]
+    assert best_rates(data, "validation/loss").equals(chosen)
+
+
+@pytest.mark.parametrize("metric", ["test/loss", "before/loss", "loss", "validation/step", "validation/none"])
+def test_rates_are_chosen_on_validation_alone(metric):
+    with pytest.raises(SelectionError, match=rf"on validation alone, and '{metric}' is not one .*: validation/loss$"):
+        best(sweep({0.001: [0.5]}), metric)
+
+
+def test_a_rate_where_a_run_failed_is_not_chosen_but_is_part_of_the_grid():
+    runs = sweep({0.001: [0.9, 0.9], 0.01: [0.5, 0.6], 0.1: [0.1, 0.2]})
+    runs[-1] = record("lora", 1, status="nan", metrics=None, config=runs[-1].config)
+    chosen = best(runs)
+    assert (chosen["learning_rate"], chosen["edge"]) == (0.01, False)
+    curve = rate_curves(collect.frame(runs), "validation/loss")
+    assert curve["missing"].tolist() == [0, 0, 1]
+    assert curve["n"].tolist() == [2, 2, 1]
+
+
+def test_without_tuning_seeds_those_run_at_every_rate_choose():
+    """Rate 0.01 was run on at three seeds more, where it is bad: they do not count against it."""
+    runs = sweep({0.001: [0.5, 0.5], 0.01: [0.4, 0.4, 9.0, 9.0, 9.0]})
+    assert best(runs)["learning_rate"] == 0.01
+    assert best(runs)["seeds"] == (0, 1)
+    assert best(runs, seeds=[1])["seeds"] == (1,)
+
+
+def test_choices_that_cannot_be_made_are_refused():
+    with pytest.raises(
+        SelectionError, match=r"lora: no seed was run at all of its learning rates 0.001, 0.01; run one"
+    ):
+        best([*sweep({0.001: [0.5]}), record("lora", 7, config={"train": {"learning_rate": 0.01}})])
+    with pytest.raises(
+        SelectionError, match=r"lora: no learning rate has validation/loss at every tuning seed \(0, 7\)"
+    ):
+        best(sweep({0.001: [0.5]}), seeds=[0, 7])
+    with pytest.raises(SelectionError, match=r"lora has several records of seed 0: lora0, lora0; split them by"):
+        best(sweep({0.001: [0.5]}) * 2)
+
+
+def test_each_label_has_its_own_rate():
+    runs = [
+        *sweep({0.001: [0.5], 0.01: [0.4]}, method="shuffled", settings={"source": "fim"}),
+        *sweep({0.001: [0.3], 0.01: [0.4]}, method="shuffled", settings={"source": "eva"}),
+    ]
+    chosen = best_rates(collect.frame(runs), "validation/loss").set_index("label")["learning_rate"].to_dict()
+    assert chosen == {"shuffled (source=fim)": 0.01, "shuffled (source=eva)": 0.001}
+
+
+def test_the_command_line_prints_curves_and_choices(tmp_path, monkeypatch, capsys):
+    runs = sweep({0.001: [0.5, 0.7], 0.01: [0.4, 0.5], 0.1: [0.1, 0.9]}) + sweep({0.01: [0.25]}, method="igu")
+    runs[5] = record("lora", 1, status="nan", metrics=None, config=runs[5].config)
+    collect.save(runs, tmp_path / "records.jsonl")
+    monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / "records.jsonl"), "--best", "validation/loss"])
+    collect.main()
+    printed = capsys.readouterr().out
+    assert "| lora | 0.001: 0.6000 (2); 0.01: 0.4500 (2); 0.1: 0.1000 (1, 1 missing) | 0.01 | no |" in printed
+    assert "| igu | 0.01: 0.2500 (1) | 0.01 | one rate only |" in printed
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "test/loss"])
+    with pytest.raises(SystemExit, match="2"):
+        collect.main()
+    assert "rates are chosen on validation alone, and 'test/loss'" in capsys.readouterr().err

@@ -19,6 +19,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -33,6 +34,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rankbench import gguf, models, schema, sources
+from rankbench.figures import parse_site
 from rankbench.fingerprint import fingerprint
 from rankbench.models import ModelConfig, ModelError, find_sites, load
 from rankbench.seeding import Streams
@@ -699,3 +701,11 @@ def test_fingerprint_of_a_file_is_its_sha256(tmp_path):
     assert fingerprint(tmp_path / "file").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         fingerprint(tmp_path / "nowhere")
+
+
+def test_figures_read_names_by_the_rule_that_found_the_sites():
+    layer = nn.ModuleDict({"attention": nn.ModuleList([nn.Linear(2, 2)]), "out": nn.Linear(2, 2)})
+    model = nn.ModuleDict({"layers": nn.ModuleList([layer, nn.Linear(2, 2)]), "top": nn.Linear(2, 2)})
+    sites = find_sites(model, ["all-linear"])
+    assert len(sites) == 4
+    assert [parse_site(site.name) for site in sites] == [(site.layer, site.kind) for site in sites]

@@ -1,0 +1,206 @@
+"""Rank maps of methods, and how far they agree: `python -m rankbench.figures SOURCE --out DIR [--by task.map]`.
+
+Each figure is written as PNG and PDF, with the numbers behind it as CSV. Which records may stand together:
+rankbench.selection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rankbench.labels import colour, labels, order
+from rankbench.rates import SelectionError
+from rankbench.record import RunRecord
+from rankbench.selection import add_arguments, selections
+from rankbench.stats import rank_correlation
+
+COLOUR_MAP = "viridis"  # lightness grows with the value: it can be read in grey
+MISSING = "#d9d9d9"
+PANELS = 4  # in a row
+DPI = 200
+TEXT = 8  # points
+
+
+def parse_site(name: str) -> tuple[int | None, str]:
+    """Layer and kind of a site, by the rule that found it in the model: the first integer part, and what follows it.
+
+    "model.layers.0.self_attn.q_proj" is (0, "self_attn.q_proj"); a name without an integer is (None, name).
+    """
+    parts = name.split(".")
+    place = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    return (None, name) if place is None else (int(parts[place]), ".".join(parts[place + 1 :]))
+
+
+def rank_maps(found: Sequence[RunRecord]) -> pd.DataFrame:
+    """Ranks of the runs that are ok: label, seed, site, layer (NaN without one), kind, rank; labels in their order.
+
+    Raises:
+        SelectionError: no run that is ok has ranks.
+    """
+    rows = [
+        {"label": label, "seed": record.seed, "site": site, "layer": layer, "kind": kind, "rank": rank}
+        for record, label in sorted(zip(found, labels(found), strict=True), key=lambda pair: order(pair[1]))
+        if record.status == "ok"
+        for site, rank in (record.ranks or {}).items()
+        for layer, kind in [parse_site(site)]
+    ]
+    if not rows:
+        raise SelectionError(f"none of {len(found)} runs is ok and has ranks: there is no map to draw")
+    return pd.DataFrame(rows)
+
+
+def mean_ranks(maps: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds of each label and site: label, kind, layer, rank, seeds."""
+    groups = maps.groupby(["label", "kind", "layer"], sort=False, dropna=False)
+    return groups.agg(rank=("rank", "mean"), seeds=("seed", "nunique")).reset_index()
+
+
+def agreement(maps: pd.DataFrame) -> pd.DataFrame:
+    """Spearman correlation of rank maps: label, other, spearman (NaN: not measured), pairs.
+
+    Two methods are compared at the same seed, a method with itself at different seeds; the mean over those pairs. A
+    uniform map has no order, so pairs with one are left out. Where the truth is drawn with the seed
+    (planted), different seeds have nothing to agree on.
+    """
+    runs = {
+        (label, seed): run.set_index("site")["rank"]
+        for (label, seed), run in maps.groupby(["label", "seed"], sort=False)
+    }
+    names = [str(label) for label in maps["label"].unique()]
+    rows = []
+    for label in names:
+        for other in names:
+            pairs = [_correlation(runs[a], runs[b]) for a, b in _pairs(list(runs), label, other)]
+            measured = [value for value in pairs if value is not None]
+            mean = float(np.mean(measured)) if measured else math.nan
+            rows.append({"label": label, "other": other, "spearman": mean, "pairs": len(measured)})
+    return pd.DataFrame(rows)
+
+
+Run = tuple[Any, Any]
+
+
+def _pairs(runs: Sequence[Run], label: str, other: str) -> list[tuple[Run, Run]]:
+    if label == other:
+        return list(combinations([run for run in runs if run[0] == label], 2))
+    return [((label, seed), (other, seed)) for name, seed in runs if name == label and (other, seed) in runs]
+
+
+def _correlation(first: pd.Series, second: pd.Series) -> float | None:
+    """Over the sites both have."""
+    both = pd.concat([first, second], axis=1, join="inner")
+    return rank_correlation(both.iloc[:, 0], both.iloc[:, 1]).spearman if len(both) else None
+
+
+def draw_maps(means: pd.DataFrame, title: str) -> Figure:
+    """A panel per label, kinds x layers, all on one colour scale."""
+    names, kinds = means["label"].unique(), sorted(means["kind"].unique())
+    layers = sorted(means["layer"].unique(), key=lambda layer: (math.isnan(layer), layer))
+    columns = min(PANELS, len(names))
+    rows = math.ceil(len(names) / columns)
+    width, height = max(2.2, 0.11 * len(layers)), max(0.9, 0.17 * len(kinds))
+    margin = 0.065 * max(len(kind) for kind in kinds)
+    figure = Figure((margin + columns * width + 0.9, rows * (height + 0.4) + 0.8), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat[len(names) :]:
+        axes.set_visible(False)
+    for place, (axes, name) in enumerate(zip(grid.flat, names, strict=False)):
+        table = means[means["label"] == name].pivot(index="kind", columns="layer", values="rank")
+        image = _image(axes, table.reindex(index=kinds, columns=layers).to_numpy(float), 0, means["rank"].max())
+        axes.set_title(name, fontsize=TEXT, color=colour(name))
+        axes.set_yticks(range(len(kinds)), kinds)
+        every = max(1, math.ceil(len(layers) / 12))
+        axes.set_xticks(range(0, len(layers), every), [_layer(layer) for layer in layers[::every]])
+        axes.tick_params(labelbottom=place + columns >= len(names))  # nothing stands below it
+    bar = figure.colorbar(image, ax=grid, fraction=0.03, pad=0.02, ticks=MaxNLocator(integer=True))
+    bar.set_label("rank, mean over seeds", fontsize=TEXT)
+    bar.ax.tick_params(labelsize=TEXT - 1)
+    figure.supxlabel("layer", fontsize=TEXT)
+    figure.suptitle(title, fontsize=TEXT + 1)
+    return figure
+
+
+def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
+    """A matrix of labels with the correlation in each cell; a dash where there is none."""
+    names = table["label"].unique()
+    values = table.pivot(index="label", columns="other", values="spearman").reindex(index=names, columns=names)
+    margin = 0.068 * max(len(name) for name in names)
+    side = max(1.6, 0.42 * len(names))
+    figure = Figure((margin + side + 1.0, margin + side + 0.6), layout="constrained")
+    axes = figure.subplots()
+    image = _image(axes, values.to_numpy(float), -1, 1)
+    for (row, column), value in np.ndenumerate(values.to_numpy(float)):
+        text = "-" if math.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00")
+        ink = "white" if value < -0.2 else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=TEXT - 1, color=ink)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        tick.set_color(colour(tick.get_text()))
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+    bar.set_label("Spearman; diagonal: between seeds", fontsize=TEXT)
+    bar.ax.tick_params(labelsize=TEXT - 1)
+    figure.suptitle(title, fontsize=TEXT + 1)
+    return figure
+
+
+def _image(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> Any:
+    shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
+    axes.tick_params(labelsize=TEXT - 1, length=2)
+    return axes.imshow(np.ma.masked_invalid(values), cmap=shades, vmin=low, vmax=high, aspect="auto")
+
+
+def _layer(layer: float) -> str:
+    return "none" if math.isnan(layer) else str(int(layer))
+
+
+def write(figure: Figure, numbers: pd.DataFrame, place: Path) -> list[Path]:
+    """Write PNG, PDF and CSV beside each other; the same content gives the same files."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    png, pdf, csv = (place.with_name(f"{place.name}.{kind}") for kind in ("png", "pdf", "csv"))
+    figure.savefig(png, dpi=DPI)
+    figure.savefig(pdf, metadata={"CreationDate": None})
+    numbers.to_csv(csv, index=False)
+    return [png, pdf, csv]
+
+
+def draw(title: str, found: Sequence[RunRecord], out: Path) -> Iterable[Path]:
+    """Both figures of one selection, in files named by its title."""
+    maps = rank_maps(found)
+    name = re.sub(r"[^a-z0-9.]+", "-", title.lower().replace("budget ", "")).strip("-")
+    means, agreeing = mean_ranks(maps), agreement(maps)
+    yield from write(draw_maps(means, title), means, out / f"ranks-{name}")
+    yield from write(draw_agreement(agreeing, title), agreeing, out / f"agreement-{name}")
+
+
+def main() -> None:
+    """Draw each selection; print what was written, and what is to be said of it."""
+    parser = argparse.ArgumentParser(prog="python -m rankbench.figures", description=(__doc__ or "").splitlines()[0])
+    add_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    arguments = parser.parse_args()
+    try:
+        for selection in selections(arguments):
+            for file in draw(selection.title, selection.records, arguments.out):
+                print(file)
+            for note in selection.notes:
+                print(note)
+    except SelectionError as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

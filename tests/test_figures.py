@@ -1,0 +1,160 @@
+"""Rank maps and their agreement: the numbers behind the figures, and files that are there and readable."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from records import record
+
+from rankbench import collect, figures
+from rankbench.rates import SelectionError
+
+KINDS = ("self_attn.q_proj", "mlp.up_proj")
+
+
+def mapped(method: str, seed: int, ranks: list[int], **changes):
+    """A run on len(ranks) / 2 layers with two sites each."""
+    names = [f"model.layers.{layer}.{kind}" for layer in range(len(ranks) // 2) for kind in KINDS]
+    settings = {"method": {"name": method, **changes}, "train": {"learning_rate": 0.01}}
+    return record(method, seed, ranks=dict(zip(names, ranks, strict=True)), config=settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("model.layers.0.self_attn.q_proj", (0, "self_attn.q_proj")),
+        ("bert.encoder.layer.3.attention.self.query", (3, "attention.self.query")),
+        ("encoder.layer.10.output.dense", (10, "output.dense")),
+        ("layers.2", (2, "")),
+        ("blocks.1.experts.4.w1", (1, "experts.4.w1")),
+        ("classifier.dense", (None, "classifier.dense")),
+    ],
+)
+def test_a_name_is_layer_and_kind(name, place):
+    assert figures.parse_site(name) == place
+
+
+def test_ranks_are_averaged_over_seeds():
+    maps = figures.rank_maps([mapped("igu", 0, [1, 2, 3, 4]), mapped("igu", 1, [3, 2, 5, 0])])
+    means = figures.mean_ranks(maps).set_index(["kind", "layer"])
+    assert means.loc[("self_attn.q_proj", 0), "rank"] == 2
+    assert means.loc[("mlp.up_proj", 1), "rank"] == 2
+    assert means["seeds"].tolist() == [2, 2, 2, 2]
+    assert len(means) == 4
+
+
+def test_only_runs_that_are_ok_have_a_map():
+    failed = mapped("igu", 1, [9, 9, 9, 9])
+    failed.status = "inert"
+    assert figures.rank_maps([mapped("igu", 0, [1, 2, 3, 4]), failed])["seed"].unique().tolist() == [0]
+    with pytest.raises(SelectionError, match="none of 1 runs is ok and has ranks: there is no map to draw"):
+        figures.rank_maps([failed])
+
+
+def agreeing(*found) -> dict[tuple[str, str], tuple[float, int]]:
+    table = figures.agreement(figures.rank_maps(found))
+    return {(row["label"], row["other"]): (row["spearman"], row["pairs"]) for row in table.to_dict("records")}
+
+
+def test_methods_agree_at_the_same_seed_and_with_themselves_at_others():
+    """Same seed: igu 0 is fim 0 and igu 1 is fim 1 reversed: mean 0. Between seeds: igu 1234 and 1243, rho 0.8."""
+    found = agreeing(
+        mapped("igu", 0, [1, 2, 3, 4]),
+        mapped("igu", 1, [1, 2, 4, 3]),
+        mapped("fim", 0, [10, 20, 30, 40]),
+        mapped("fim", 1, [4, 3, 1, 2]),
+        mapped("fim", 2, [1, 2, 3, 4]),
+    )
+    assert found["igu", "fim"] == found["fim", "igu"] == (pytest.approx(0.0, abs=1e-12), 2)
+    assert found["igu", "igu"] == (pytest.approx(0.8), 1)
+    assert found["fim", "fim"][1] == 3
+
+
+def test_uniform_maps_and_single_seeds_have_no_agreement():
+    found = agreeing(mapped("lora", 0, [2, 2, 2, 2]), mapped("igu", 0, [1, 2, 3, 4]), mapped("fim", 7, [1, 2, 3, 4]))
+    assert all(math.isnan(value) and pairs == 0 for value, pairs in found.values())
+    assert len(found) == 9
+
+
+def many(labels: int, layers: int) -> list:
+    generator = np.random.default_rng(0)
+    return [
+        mapped("shuffled", seed, generator.integers(0, 20, 2 * layers).tolist(), source=f"method_{label:02d}")
+        for label in range(labels)
+        for seed in (0, 1)
+    ]
+
+
+def overlaps(texts) -> list[tuple[str, str]]:
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_visible() and text.get_text()]
+    return [(a, b) for i, (a, first) in enumerate(boxes) for b, second in boxes[i + 1 :] if first.overlaps(second)]
+
+
+def test_texts_do_not_overlap_with_twelve_methods():
+    maps = figures.rank_maps(many(12, 30))
+    drawn = figures.draw_maps(figures.mean_ranks(maps), "title")
+    drawn.draw_without_rendering()
+    shown = [axes for axes in drawn.axes if axes.get_visible()]
+    assert len(shown) == 12 + 1
+    titles = [axes.title for axes in shown]
+    below = [label for axes in shown for label in axes.get_xticklabels()]
+    assert overlaps([*titles, *shown[0].get_yticklabels(), drawn._suptitle, drawn._supxlabel]) == []
+    assert overlaps([*titles, *below[: len(below) // 12]]) == []
+    matrix = figures.draw_agreement(figures.agreement(maps), "title")
+    matrix.draw_without_rendering()
+    axes = matrix.axes[0]
+    assert len(axes.texts) == 144
+    assert overlaps([*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels(), matrix._suptitle]) == []
+
+
+def test_panels_share_one_scale_from_zero():
+    maps = figures.rank_maps([mapped("lora", 0, [4, 4, 4, 4]), mapped("igu", 0, [0, 2, 3, 11])])
+    drawn = figures.draw_maps(figures.mean_ranks(maps), "title")
+    assert [axes.images[0].get_clim() for axes in drawn.axes[:2]] == [(0, 11), (0, 11)]
+    assert [axes.get_title() for axes in drawn.axes[:2]] == ["lora", "igu"]
+
+
+def test_a_place_without_a_site_is_grey_and_not_rank_zero():
+    with_head = mapped("igu", 0, [1, 2, 3, 4])
+    with_head.ranks["classifier"] = 5
+    drawn = figures.draw_maps(figures.mean_ranks(figures.rank_maps([with_head])), "title")
+    assert np.ma.getmaskarray(drawn.axes[0].images[0].get_array()).sum() == 3 * 3 - 5
+    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == ["0", "1", "none"]
+
+
+def test_the_command_line_writes_figures_and_numbers(tmp_path, monkeypatch, capsys):
+    found = [
+        mapped(method, seed, ranks) for method, ranks in (("lora", [2] * 4), ("igu", [1, 2, 3, 4])) for seed in (0, 1)
+    ]
+    collect.save(found, tmp_path / "records.jsonl")
+    out = tmp_path / "deep" / "figures"
+    monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(out)])
+    figures.main()
+    names = [f"{what}-tiny-planted-r1.{kind}" for what in ("ranks", "agreement") for kind in ("png", "pdf", "csv")]
+    assert capsys.readouterr().out.split() == [str(out / name) for name in names]
+    for name in names[0], names[3]:
+        assert min(imread(out / name).shape[:2]) > 200
+    assert (out / names[1]).read_bytes().startswith(b"%PDF")
+    ranks, agreement = (pd.read_csv(out / name) for name in (names[2], names[5]))
+    assert ranks.columns.tolist() == ["label", "kind", "layer", "rank", "seeds"]
+    assert ranks["label"].unique().tolist() == ["lora", "igu"]
+    assert agreement.loc[3].tolist() == ["igu", "igu", 1.0, 1]
+
+
+def test_the_same_content_gives_the_same_files(tmp_path):
+    first, second = (figures.write(Figure((1, 1)), pd.DataFrame({"a": [1]}), tmp_path / name) for name in ("a", "b"))
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_nothing_to_draw_is_an_error_of_the_command_line(tmp_path, monkeypatch, capsys):
+    collect.save([record("lora", 0)], tmp_path / "records.jsonl")
+    monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        figures.main()
+    assert "none of 1 runs is ok and has ranks" in capsys.readouterr().err

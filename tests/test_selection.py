@@ -1,0 +1,117 @@
+"""What may stand in one table or figure, and what is refused."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+from records import record, runs, sweep
+
+from rankbench import collect
+from rankbench.rates import SelectionError
+from rankbench.selection import add_arguments, differences, select, selections
+
+PROVENANCE = {"git_commit": "a" * 40, "git_dirty": False, "packages": {"torch": "2.13.0", "scipy": "1.17.1"}}
+
+
+def made_by(**changes) -> list:
+    return [record("lora", 0, provenance=PROVENANCE), record("igu", 0, provenance={**PROVENANCE, **changes})]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"git_commit": "b" * 40}, "code: aaaaaaa, bbbbbbb"),
+        ({"git_dirty": True}, "code: aaaaaaa, aaaaaaa changed"),
+        ({"packages": {"torch": "2.14.0", "scipy": "1.17.1"}}, "torch: 2.13.0, 2.14.0"),
+        ({"packages": {"torch": "2.13.0"}}, "scipy: 1.17.1, null"),
+    ],
+)
+def test_mixed_code_and_versions_are_refused_and_said_where_allowed(changes, said):
+    with pytest.raises(SelectionError, match=rf"^T: not one comparison, these differ: {said}\. .* --allow-mixed$"):
+        select("T", made_by(**changes))
+    assert select("T", made_by(**changes), allow_mixed=True).notes == [f"mixed: {said}"]
+
+
+def test_the_device_and_the_machine_may_differ():
+    assert differences(made_by(device="another", platform="another")) == []
+
+
+def test_settings_outside_the_method_have_to_agree():
+    mixed = [*runs("lora", {0: 1.0}, task={"map": "few"}), *runs("igu", {0: 1.0}, task={"map": "many"})]
+    with pytest.raises(SelectionError, match=r"these differ: task.map: few, many\. Split by a setting with --by KEY"):
+        select("T", mixed)
+
+
+@pytest.mark.parametrize("section", ["tracking", "method"])
+def test_what_cannot_change_a_number_and_what_is_compared_may_differ(section):
+    mixed = [
+        record("lora", seed, config={section: {"mode": seed}, "seed": seed, "results_dir": seed}) for seed in (0, 1)
+    ]
+    assert differences(mixed) == []
+
+
+def test_several_learning_rates_are_refused():
+    with pytest.raises(
+        SelectionError,
+        match=r"T: lora has learning rates 0.001, 0.01; pick one with --rates RATE, .* best:validation/loss",
+    ):
+        select("T", sweep({0.001: [0.5], 0.01: [0.4]}))
+
+
+def test_a_learning_rate_can_be_named():
+    found = select("T", sweep({0.001: [0.5], 0.01: [0.4]}), rates="1e-3")
+    assert [run.config["train"]["learning_rate"] for run in found.records] == [0.001]
+    assert found.notes == ["learning rate 1e-3"]
+    with pytest.raises(SelectionError, match=r"--rates 0.1: no run has this learning rate; there are 0.001, 0.01"):
+        select("T", sweep({0.001: [0.5], 0.01: [0.4]}), rates="0.1")
+    with pytest.raises(SelectionError, match=r"--rates best is neither a number nor best:METRIC"):
+        select("T", sweep({0.001: [0.5]}), rates="best")
+
+
+def test_each_method_is_shown_at_the_rate_its_validation_chose():
+    """The test metric is the opposite of the validation metric here: choosing on it would take the other rates."""
+    mixed = [*sweep({0.001: [0.5], 0.01: [0.4]}), *sweep({0.001: [0.1], 0.01: [0.2]}, method="igu")]
+    found = select("T", mixed, rates="best:validation/loss")
+    assert {run.method: run.config["train"]["learning_rate"] for run in found.records} == {"lora": 0.01, "igu": 0.001}
+    assert found.notes == [
+        "learning rates with the best validation/loss of seeds 0, which are shown as well: "
+        "igu 0.001 (edge of its grid), lora 0.01 (edge of its grid)"
+    ]
+
+
+def test_tuning_seeds_choose_and_are_not_shown():
+    mixed = sweep({0.001: [0.5, 0.5], 0.01: [0.4, 0.4, 9.0, 9.0], 0.1: [0.6, 0.6]})
+    found = select("T", mixed, rates="best:validation/loss", tuning_seeds=[0, 1])
+    assert [(run.config["train"]["learning_rate"], run.seed) for run in found.records] == [(0.01, 2), (0.01, 3)]
+    assert found.notes == ["learning rates with the best validation/loss of seeds 0, 1, which are not shown: lora 0.01"]
+    with pytest.raises(SelectionError, match=r"every record is of a tuning seed; run the chosen rates at other seeds"):
+        select("T", sweep({0.001: [0.5]}), rates="best:validation/loss", tuning_seeds=[0])
+
+
+def test_tuning_seeds_without_a_choice_are_refused():
+    with pytest.raises(SelectionError, match=r"--tuning-seeds choose nothing without --rates best:METRIC"):
+        select("T", sweep({0.001: [0.5]}), tuning_seeds=[0])
+
+
+def test_two_records_of_one_pair_are_refused():
+    with pytest.raises(SelectionError, match=r"igu has several records of seed 1: igu1, igu1; split them by"):
+        select("T", [*runs("igu", {0: 0.1, 1: 0.2}), *runs("igu", {1: 0.3})])
+
+
+def test_nothing_to_read_is_an_error(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(SelectionError, match=r"holds no records; give a results folder or a file made with --save"):
+        selections(parser.parse_args([str(tmp_path)]))
+
+
+def test_what_could_not_be_read_is_a_note(tmp_path):
+    collect.save(runs("lora", {0: 0.1}), tmp_path / "records.jsonl")
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write("{\n")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    (found,) = selections(parser.parse_args([str(tmp_path / "records.jsonl")]))
+    assert found.notes[0].startswith("not counted: ")
+    assert "records.jsonl:2: not JSON" in found.notes[0]

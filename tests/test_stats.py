@@ -1,0 +1,161 @@
+"""Comparisons of runs: hand-worked cases, coverage and size on simulated data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rankbench.stats import (
+    PairedDifference,
+    RankCorrelation,
+    holm,
+    paired_difference,
+    rank_correlation,
+    sign_flip_test,
+    smallest_difference,
+    smallest_p,
+)
+
+
+def test_a_paired_difference_by_hand():
+    """Differences 1, 2, 3, 4, 5: mean 3, deviation sqrt(2.5), t(4, 0.975) = 2.776: 3 -+ 2.776 sqrt(2.5 / 5)."""
+    found = paired_difference([11, 12, 13, 14, 15], [10, 10, 10, 10, 10])
+    assert (found.n, found.mean) == (5, 3.0)
+    assert found.low == pytest.approx(3 - 2.776445 * 0.5**0.5, abs=1e-6)
+    assert found.high == pytest.approx(3 + 2.776445 * 0.5**0.5, abs=1e-6)
+    assert found.resolved
+
+
+def test_another_level_has_another_width():
+    narrow, wide = (paired_difference([1, 2, 3, 4, 5], [0, 0, 0, 0, 9], level) for level in (0.5, 0.95))
+    assert narrow.mean == wide.mean
+    assert wide.high - wide.low == pytest.approx((narrow.high - narrow.low) * 2.776445 / 0.740697, rel=1e-5)
+
+
+def test_one_pair_has_no_interval():
+    assert paired_difference([3], [1]) == PairedDifference(1, 2.0, None, None)
+    assert not paired_difference([3], [1]).resolved
+
+
+@pytest.mark.parametrize(("a", "resolved"), [([1, 2, 3], True), ([-1, 0, 1], False), ([0, 0, 0], False)])
+def test_resolved_is_zero_outside_the_interval(a, resolved):
+    assert paired_difference(np.array(a) + 10.0 * resolved, [0, 0, 0]).resolved is resolved
+
+
+def test_the_interval_covers_the_true_difference_as_often_as_it_says():
+    generator = np.random.default_rng(1)
+    shared = generator.normal(scale=5.0, size=(4000, 5, 1))  # what the seeds do to both sides
+    a, b = np.moveaxis(shared + generator.normal(size=(4000, 5, 2)) + [0.7, 0.0], -1, 0)
+    found = [paired_difference(*pair) for pair in zip(a, b, strict=True)]
+    covered = np.mean([interval.low <= 0.7 <= interval.high for interval in found])
+    assert 0.93 < covered < 0.97
+
+
+def test_pairs_that_are_none_are_refused():
+    with pytest.raises(ValueError, match=r"first values: one list with at least one value is needed, not shape \(0,\)"):
+        paired_difference([], [])
+    with pytest.raises(ValueError, match="2 and 1 values make no pairs"):
+        paired_difference([1, 2], [1])
+    with pytest.raises(ValueError, match="second values: nan is not finite; leave out what was not measured"):
+        paired_difference([1, 2], [1, np.nan])
+    with pytest.raises(ValueError, match=r"level 95 is not in \(0, 1\); 0.95 is usual"):
+        paired_difference([1, 2], [1, 2], level=95)
+
+
+@pytest.mark.parametrize(("n", "deviations"), [(5, 1.682), (10, 0.996), (30, 0.529)])
+def test_the_smallest_difference_agrees_with_published_power_tables(n, deviations):
+    """Effect sizes dz for 80 % power, two-sided 5 %, one sample: G*Power 3.1 asks n = 5, 10, 30 for these."""
+    differences = np.linspace(-1, 1, n)
+    found = smallest_difference(differences / differences.std(ddof=1))
+    assert found == pytest.approx(deviations, abs=2e-3)
+
+
+def test_the_smallest_difference_is_found_as_often_as_promised():
+    generator = np.random.default_rng(2)
+    design = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    true = smallest_difference(design / design.std(ddof=1), power=0.6)
+    found = np.mean([paired_difference(x, np.zeros(5)).resolved for x in generator.normal(true, 1, (4000, 5))])
+    assert found == pytest.approx(0.6, abs=0.03)
+
+
+def test_the_smallest_difference_at_its_edges():
+    assert smallest_difference([0.3]) is None
+    assert smallest_difference([0.3, 0.3]) == 0
+    assert smallest_difference([0.0, 1.0]) > 5  # one degree of freedom
+    with pytest.raises(ValueError, match=r"power 0.05 is not in \(0.05, 1\)"):
+        smallest_difference([1, 2], power=0.05)
+    with pytest.raises(ValueError, match="differences: inf is not finite"):
+        smallest_difference([1, np.inf])
+
+
+def test_rank_correlation_by_hand():
+    """x 1 2 3 4, y 1 3 2 4: squared rank distances sum to 2, rho = 1 - 6 * 2 / 60; 5 pairs agree, 1 does not."""
+    found = rank_correlation([1, 2, 3, 4], [10, 30, 20, 40])
+    assert found.spearman == pytest.approx(0.8)
+    assert found.kendall == pytest.approx(4 / 6)
+
+
+def test_ties_are_counted_as_tau_b_counts_them():
+    """x 1 1 2, y 1 2 3: two pairs agree, one is tied in x: 2 / sqrt(2 * 3)."""
+    assert rank_correlation([1, 1, 2], [1, 2, 3]).kendall == pytest.approx(2 / 6**0.5)
+
+
+@pytest.mark.parametrize(("x", "y"), [([8, 8, 8], [1, 2, 3]), ([1, 2, 3], [8, 8, 8]), ([1], [2])])
+def test_a_constant_side_has_no_order(x, y):
+    assert rank_correlation(x, y) == RankCorrelation(None, None)
+
+
+def test_sign_flips_by_hand():
+    """1, 2, 4: sums under all signs are -7 -5 -3 -1 1 3 5 7. Only two are as far out as 7; for -1, 2, 4 four are."""
+    assert sign_flip_test([1, 2, 4]) == 2 / 8
+    assert sign_flip_test([-1, 2, 4]) == 4 / 8
+    assert sign_flip_test([-1, -2, -4]) == 2 / 8
+
+
+@pytest.mark.parametrize("differences", [[0.5], [0.0, 0.0, 0.0], [0.1, -0.1]])
+def test_no_evidence_is_p_one(differences):
+    assert sign_flip_test(differences) == 1
+
+
+def test_equal_sums_are_equal_in_spite_of_rounding():
+    """0.1 + 0.2 - 0.3 is not 0.3 - 0.2 - 0.1 in floating point: the six patterns as far as 0.6 - 2 * 0.3 all count."""
+    assert sign_flip_test([0.1, 0.2, -0.3]) == 1
+
+
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_the_smallest_p_is_what_equal_signs_give(n):
+    assert sign_flip_test(np.arange(1, n + 1)) == smallest_p(n) == 2 / 2**n
+    assert smallest_p(1) == 1
+
+
+def test_many_differences_are_drawn_with_a_generator_of_their_own():
+    differences = np.random.default_rng(3).normal(0.3, 1, 20)
+    found = sign_flip_test(differences, seed=7)
+    np.random.default_rng(0).normal()
+    assert found == sign_flip_test(differences, seed=7) != sign_flip_test(differences, seed=8)
+    assert found == pytest.approx(sign_flip_test(differences, seed=8), abs=0.01)
+    assert sign_flip_test(np.ones(20)) == pytest.approx(smallest_p(20), abs=1e-4)
+    assert sign_flip_test(np.ones(40)) == smallest_p(40)
+
+
+def test_the_sign_flip_test_errs_as_often_as_it_says():
+    """Six differences without effect, skewed scale: p <= 1/16 and p <= 1/4 in as many cases, as an exact test must."""
+    generator = np.random.default_rng(4)
+    noise = generator.normal(size=(1500, 6)) * generator.lognormal(size=(1500, 6))
+    p = np.array([sign_flip_test(row) for row in noise])
+    assert np.mean(p <= 1 / 16) == pytest.approx(1 / 16, abs=0.02)
+    assert np.mean(p <= 1 / 4) == pytest.approx(1 / 4, abs=0.035)
+
+
+def test_holm_by_hand():
+    """Sorted 0.005 0.01 0.03 0.04 times 4 3 2 1: 0.02 0.03 0.06 0.04, and 0.04 is raised to 0.06."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == pytest.approx([1, 1])
+    assert holm([0.2]) == pytest.approx([0.2])
+    assert holm([]).size == 0
+
+
+@pytest.mark.parametrize("wrong", [[1.2], [-0.1], [np.nan]])
+def test_holm_takes_probabilities_only(wrong):
+    with pytest.raises(ValueError, match="p_values are to be probabilities in a list, not"):
+        holm(wrong)

@@ -1,0 +1,156 @@
+"""Methods beside a reference: counts, pairs, intervals, p and costs in the cells of a table."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from records import record, runs
+
+from rankbench import collect, tables
+from rankbench.rates import SelectionError
+
+LORA = {0: 0.10, 1: 0.20, 2: 0.30, 3: 0.40, 4: 0.50}
+BETTER = {seed: value - 0.05 + 0.01 * (seed % 2) for seed, value in LORA.items()}  # -0.05 -0.04 -0.05 -0.04 -0.05
+LIKE = {seed: value + 0.02 * (-1) ** seed for seed, value in LORA.items()}
+
+
+def cells(text: str) -> dict[str, dict[str, str]]:
+    """Row -> column -> cell of the Markdown table at the head of a text."""
+    split = [[cell.strip() for cell in line[2:-2].split(" | ")] for line in text.split("\n\n")[0].splitlines()]
+    return {row[0]: dict(zip(split[0], row, strict=True)) for row in split[2:]}
+
+
+def test_rows_are_the_reference_and_then_the_best_first():
+    found = [*runs("igu", LIKE), *runs("random", BETTER), *runs("lora", LORA), *runs("zeta", {0: 0.0})]
+    assert list(cells(tables.table(found, ["test/kl"]))) == ["lora", "zeta", "random", "igu"]
+    higher = [run for method in (("lora", LORA), ("fim", BETTER), ("igu", LIKE)) for run in runs(*method, "accuracy")]
+    assert list(cells(tables.table(higher, ["test/accuracy"]))) == ["lora", "igu", "fim"]
+
+
+def test_cells_by_hand():
+    """BETTER: mean -0.046, deviation 0.005477, error 0.002449, t 2.776: -+ 0.0068."""
+    row = cells(tables.table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"]))
+    assert row["lora"]["n"] == row["igu"]["n"] == "5"
+    assert row["lora"]["test/kl"] == "0.30 ± 0.16"
+    assert (row["lora"]["test/kl - lora"], row["lora"]["p (Holm)"]) == ("", "")
+    assert row["igu"]["test/kl - lora"] == "-0.0460 [-0.0528, -0.0392]"
+    assert row["igu"]["p (Holm)"] == "0.0625"
+
+
+def test_differences_are_paired():
+    """The seeds explain far more than the method: unpaired, 0.046 would drown in deviations of 0.16."""
+    row = cells(tables.table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"]))
+    assert "not resolved" not in row["igu"]["test/kl - lora"]
+
+
+def test_what_is_not_resolved_says_what_could_have_been_seen():
+    """LIKE: mean 0.004, deviation 0.0219, error 0.0098: t 2.776 gives -+ 0.0272, and 1.682 deviations are 0.0368."""
+    row = cells(tables.table([*runs("lora", LORA), *runs("igu", LIKE)], ["test/kl"]))
+    assert row["igu"]["test/kl - lora"] == "+0.004 [-0.023, +0.031] not resolved (detectable: 0.037)"
+
+
+def test_p_is_corrected_over_the_methods_of_the_table():
+    found = [*runs("lora", LORA), *runs("igu", BETTER), *runs("fim", LIKE), *runs("eva", BETTER)]
+    text = tables.table(found, ["test/kl"])
+    assert [cells(text)[name]["p (Holm)"] for name in ("igu", "eva", "fim")] == ["0.188", "0.188", "1"]
+    assert "Holm over 3 methods; the smallest possible with these pairs is 0.0625 before and 0.188 after" in text
+
+
+def test_seeds_that_one_side_lacks_are_left_out_and_said():
+    row = cells(tables.table([*runs("lora", LORA), *runs("igu", {**BETTER, 9: 7.0})], ["test/kl"]))
+    assert row["igu"]["n"] == "6"
+    assert row["igu"]["test/kl - lora"] == "-0.0460 [-0.0528, -0.0392] (5 pairs)"
+
+
+def test_one_pair_has_no_interval_and_no_pair_no_difference():
+    found = [*runs("lora", LORA), *runs("igu", {0: 0.2}), *runs("fim", {7: 0.2})]
+    row = cells(tables.table(found, ["test/kl"]))
+    assert row["igu"]["test/kl"] == "0.20"
+    assert row["igu"]["test/kl - lora"] == "+0.1000 (1 pair: no interval)"
+    assert row["fim"]["test/kl - lora"] == "no common seed"
+    assert (row["igu"]["p (Holm)"], row["fim"]["p (Holm)"]) == ("1", "")
+
+
+def test_failed_runs_are_counted_and_not_averaged():
+    failed = record("igu", 4, status="nan", metrics=None, ledger=None, cost=None)
+    over = record("igu", 3, status="over_budget", metrics={"test": {"step": 9, "kl": -9.0}})
+    good = runs("igu", {seed: BETTER[seed] for seed in (0, 1, 2)})
+    for run in (failed, over):
+        run.config = good[0].config
+    row = cells(tables.table([*runs("lora", LORA), *good, failed, over], ["test/kl"]))
+    assert (row["igu"]["n"], row["igu"]["ok/all"]) == ("3", "3/5")
+    assert row["igu"]["status"] == "3 ok, 1 nan, 1 over_budget"
+    assert row["igu"]["test/kl"] == "0.15 ± 0.10"
+    assert row["lora"]["ok/all"] == "5/5"
+
+
+def test_a_method_without_a_run_that_is_ok_is_a_row():
+    found = [*runs("lora", LORA), record("igu", 0, status="oom", metrics=None, ledger=None, cost=None)]
+    row = cells(tables.table(found, ["test/kl"]))["igu"]
+    assert (row["n"], row["status"], row["test/kl"], row["test/kl - lora"]) == ("0", "1 oom", "", "no common seed")
+    assert (row["final params"], row["own s"], row["own passes"]) == ("", "", "")
+
+
+def test_costs_are_those_of_calibration_and_allocation():
+    row = cells(tables.table(runs("lora", LORA), ["test/kl"]))["lora"]
+    assert (row["final params"], row["peak params"]) == ("64", "64")
+    assert (row["own s"], row["own passes"]) == ("4.0", "8")  # 2 + 2 seconds, 3 + 3 forward and 1 + 1 backward
+
+
+def test_every_metric_has_its_difference_and_the_first_has_p():
+    found = [*runs("lora", LORA), *runs("igu", BETTER)]
+    for run in found:
+        run.metrics["validation"] = {"step": 9, "accuracy": run.metrics["test"]["kl"] * 2}
+    text = tables.table(found, ["test/kl", "validation/accuracy"])
+    assert cells(text)["igu"]["validation/accuracy - lora"].startswith("-0.09")
+    assert "sign-flip test of the differences in test/kl," in text
+
+
+def test_another_reference_turns_the_difference_round():
+    row = cells(tables.table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"], reference="igu"))
+    assert next(iter(row)) == "igu"
+    assert row["lora"]["test/kl - igu"].startswith("+0.0")
+
+
+def test_a_reference_alone_is_a_table():
+    text = tables.table(runs("lora", LORA), ["test/kl"])
+    assert cells(text)["lora"]["p (Holm)"] == ""
+    assert text.endswith("p: no pair to test.")
+
+
+def test_settings_that_differ_make_rows_of_their_own():
+    found = [
+        *runs("lora", LORA),
+        *runs("shuffled", BETTER, settings={"source": "fim"}),
+        *runs("shuffled", LIKE, settings={"source": "eva"}),
+    ]
+    assert list(cells(tables.table(found, ["test/kl"]))) == ["lora", "shuffled (source=fim)", "shuffled (source=eva)"]
+
+
+def test_what_is_not_there_is_named():
+    with pytest.raises(SelectionError, match=r"no run has the metric 'test/loss'; there are test/kl$"):
+        tables.table(runs("lora", LORA), ["test/loss"])
+    with pytest.raises(SelectionError, match=r"no run of the reference 'lora'; name one of igu, eva with --reference"):
+        tables.table([*runs("eva", LORA), *runs("igu", LORA)], ["test/kl"])
+
+
+def test_the_command_line_prints_a_table_for_each_value(tmp_path, monkeypatch, capsys):
+    found = [
+        run
+        for name, shift in (("few", 0.0), ("many", 1.0))
+        for method, values in (("lora", LORA), ("igu", BETTER))
+        for run in runs(method, {seed: value + shift for seed, value in values.items()}, task={"map": name})
+    ]
+    collect.save(found, tmp_path / "records.jsonl")
+    command = ["tables", str(tmp_path / "records.jsonl"), "--metric", "test/kl"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match="2"):
+        tables.main()
+    assert "budget r1: not one comparison, these differ: task.map: few, many" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*command, "--by", "task.map"])
+    tables.main()
+    printed = capsys.readouterr().out
+    assert printed.index("task.map=few: 10 runs") < printed.index("task.map=many: 10 runs")
+    assert printed.count("| method | n |") == 2
+    assert printed.endswith(f"{tables.LEGEND}\n")
