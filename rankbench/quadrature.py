@@ -162,11 +162,13 @@ def perform(options: argparse.Namespace, config: DictConfig) -> None:
     points = [*study.trapezoids(options.nodes), *study.samples(options.samples, options.repeats, rng)]
     completeness = study.completeness()
     show(points, completeness)
+    console().print(f"the gradient at the end alone (instantaneous) misses the integral by {study.end_error():.3e}\n")
     settings = {key: value for key, value in vars(options).items() if key not in ("overrides", "out")}
     constants = {"curvature": f.curvature, "inner_range": f.inner_range, "range": f.range, "delta": DELTA}
     facts = {
         "settings": settings,
         "relative_update": relative,
+        "instantaneous_error": study.end_error(),
         "parameters": f.size,
         "losses": f.losses,
         "integral_norm": float(f.norm(study.integral)),

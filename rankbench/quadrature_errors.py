@@ -77,8 +77,12 @@ class Study:
 
     def trapezoid(self, intervals: int) -> Array:
         """Weights of the trapezoid rule on the integrand's nodes."""
-        rng = np.random.default_rng(0)  # it draws nothing
-        return self.integrand.weights(quadrature("trapezoid", "", intervals, rng))
+        return self.integrand.weights(quadrature("trapezoid", "", intervals, np.random.default_rng(0)))  # draws nothing
+
+    def end_error(self) -> float:
+        """Error of the gradient at the end of the path alone (estimator "instantaneous": AdaLoRA's signal)."""
+        points = quadrature("instantaneous", "", 1, np.random.default_rng(0))
+        return self._error(self.integrand.weights(points) - self.integral)[0]
 
     def trapezoids(self, counts: Sequence[int]) -> Iterator[Point]:
         """Error of the rule for each M."""
