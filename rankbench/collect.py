@@ -40,11 +40,11 @@ def records(source: Path) -> tuple[list[RunRecord], list[str]]:
 def save(found: Iterable[RunRecord], file: Path) -> None:
     """Records in compact form, one line each, without the folders of the machine they were made on."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(_portable(asdict(record)), sort_keys=True) + "\n" for record in found))
+    file.write_text("".join(json.dumps(portable(asdict(record)), sort_keys=True) + "\n" for record in found))
 
 
-def _portable(content: dict[str, Any]) -> dict[str, Any]:
-    """Paths keep their last part; the hash of what lay there is in the provenance."""
+def portable(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
     for path in ("results_dir", *CONTENT):
         *parents, leaf = path.split(".")
         section = content["config"]
