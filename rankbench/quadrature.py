@@ -38,7 +38,7 @@ from torch import nn
 from rankbench.adapter import AdapterSet
 from rankbench.config import CONF_DIR, ConfigError, build
 from rankbench.console import TrainingProgress, console
-from rankbench.engine import Engine, Probe, accelerator
+from rankbench.engine import Engine, accelerator
 from rankbench.integrand import ORDER, Integrand, float64, grids, measure
 from rankbench.overrides import mistakes
 from rankbench.provenance import provenance
