@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
-from peft import AdaLoraConfig, LoraConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from torch import Tensor, nn
 
 from rankbench import models
@@ -109,12 +109,18 @@ class Ours:
     def __init__(self, shape: Shape, method: str, *overrides: str, steps: int = LONG) -> None:
         config = _config(shape, f"method={method}", f"train.steps={steps}", *overrides)
         self.trainer, _ = Run(config, {}, RunFolder(Path(), "bench"), _processes())._prepare()
-        self.trainer.calibrate()
+        self.calibrate()
         self.trainer.build_optimizer()
         self.trainer.engine.model.train()
         self.decay: Any = getattr(self.trainer.allocator, "decay", None)
         self._steps = steps
         self._indices = itertools.count(1 if self.decay is None else self.decay.begin + 1)
+
+    def calibrate(self) -> None:
+        """The method's calibration, from passes to ranks."""
+        trainer = self.trainer
+        with trainer.adapters.deciding(trainer.method, "calibrate", 0):
+            trainer.allocator.calibrate(trainer.adapters, trainer.probe("start"))
 
     def step(self) -> None:
         """One optimizer step."""
@@ -178,6 +184,23 @@ class Bare:
         """What AdaLoRA adds to a step, gradients given: its penalty with the backward pass, and update_and_allocate."""
         self.model.base_model(**self._batch).loss.backward()
         self._allocate()
+
+    def forward_backward(self, count: int) -> None:
+        """Passes alone, with adapters: what a calibration by gradients cannot do without."""
+        for _ in range(count):
+            self.model(**self._batch).loss.backward()
+            self._optimizer.zero_grad()
+
+    @torch.no_grad()
+    def forward(self, count: int) -> None:
+        """Forward passes of the base model alone."""
+        with self.model.disable_adapter():
+            for _ in range(count):
+                self.model(**self._batch)
+
+    def initialize_eva(self, batches: Sequence[Batch]) -> None:
+        """PEFT's own EVA initialisation."""
+        initialize_lora_eva_weights(self.model, list(batches), show_progress_bar=False)
 
     def without_model(self) -> Bare:
         """Leave the model's own forward pass out, so that what AdaLoRA's adds to it can be timed alone."""

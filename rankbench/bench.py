@@ -23,6 +23,7 @@ from peft import AdaLoraConfig, LoraConfig
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from rankbench.allocators.eva import per_token
 from rankbench.arms import LONG, Bare, Ours, Shape, fill_gradients
 from rankbench.models import ModelError
 
@@ -124,6 +125,48 @@ class Bench:
                 arm = Ours(shape, method, f"budget=r{RANK}", steps=self.run_steps)
                 turns[side].append(seconds(arm.trainer.run))
         return ratio(turns, goal=1.5, steps=self.run_steps)
+
+    def fim_calibration(self) -> Iterator[Line]:
+        """FIM-LoRA's calibration over the same number of bare forward and backward passes with adapters."""
+        yield from self.attempt(self.shape(ENCODER), self._fim_calibration)
+
+    def _fim_calibration(self, shape: Shape) -> Line:
+        ours, bare = Ours(shape, "fim", f"budget=r{RANK}"), Bare(shape, LoraConfig, r=RANK)
+        passes = ours.trainer.allocator.config.batches
+        return ratio(self.turns(a=ours.calibrate, b=lambda: bare.forward_backward(passes)), goal=1.1, passes=passes)
+
+    def sensitivity_calibration(self) -> Iterator[Line]:
+        """Sensitivity-LoRA's calibration over the same number of bare forward passes of the base model."""
+        yield from self.attempt(self.shape(ENCODER), self._sensitivity_calibration)
+
+    def _sensitivity_calibration(self, shape: Shape) -> Line:
+        ours, bare = Ours(shape, "sensitivity", f"budget=r{RANK}"), Bare(shape, LoraConfig, r=RANK)
+        bare.model.eval()
+        passes = ours.trainer.allocator.config.batches
+        return ratio(self.turns(a=ours.calibrate, b=lambda: bare.forward(passes)), goal=1.1, passes=passes)
+
+    def l1ra_step(self) -> Iterator[Line]:
+        """A step of L1RA over a uniform step at the same rank."""
+        yield from self.attempt(self.shape(ENCODER), self._l1ra_step)
+
+    def _l1ra_step(self, shape: Shape) -> Line:
+        ours = Ours(shape, "l1ra", f"budget=r{RANK}")
+        return ratio(self.turns(a=ours.step, b=uniform_at(shape, RANK).step), goal=1.05, rank=present_rank(ours))
+
+    def eva_calibration(self) -> Iterator[Line]:
+        """Our EVA calibration over PEFT's initialize_lora_eva_weights on the same mini-batches."""
+        yield from self.attempt(self.shape(ENCODER), self._eva_calibration)
+
+    def _eva_calibration(self, shape: Shape) -> Line:
+        turns: Turns = {"a": [], "b": []}
+        ours = Ours(shape, "eva", f"budget=r{RANK}")  # its first calibration is the warm-up
+        probe = ours.trainer.probe("start")
+        batches = [per_token(probe.inputs(batch)) for batch in probe.batches(ours.trainer.allocator.config.batches)]
+        for _ in range(max(2, self.pairs // 4)):
+            bare = Bare(shape, LoraConfig, r=RANK, init_lora_weights="eva")
+            turns["a"].append(seconds(ours.calibrate))
+            turns["b"].append(seconds(lambda bare=bare: bare.initialize_eva(batches)))  # type: ignore[misc]
+        return ratio(turns, goal=1.05)
 
     def turns(self, **sides: Callable[[], None]) -> Turns:
         """Seconds of each turn of each side, after warm-up."""
@@ -236,7 +279,18 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         self._now -= self._seen.pop(key)
 
 
-ROWS = ("uniform_step", "adalora_work", "adalora_step", "igu_code_step", "igu_memory", "igu_run")
+ROWS = (
+    "uniform_step",
+    "adalora_work",
+    "adalora_step",
+    "igu_code_step",
+    "igu_memory",
+    "igu_run",
+    "fim_calibration",
+    "sensitivity_calibration",
+    "l1ra_step",
+    "eva_calibration",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -107,7 +107,7 @@ class EVA(Allocator):
 
         found: dict[str, Tensor] = get_eva_state_dict(
             adapters.model,
-            [_per_token(probe.inputs(batch)) for batch in probe.batches(config.batches)],
+            [per_token(probe.inputs(batch)) for batch in probe.batches(config.batches)],
             LoraConfig(r=rank, init_lora_weights="eva", eva_config=settings),
             forward_fn=forward,
             gather_distributed_inputs=False,
@@ -116,6 +116,6 @@ class EVA(Allocator):
         return {site.name: found[PREFIX + site.name] for site in self.setting.sites}
 
 
-def _per_token(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def per_token(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """What says something of each token: PEFT takes any labels for labels of tokens."""
     return {key: value for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}

@@ -102,8 +102,10 @@ class L1RA(Allocator):
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
         """Shrink and clip the gates; at a check, prune and deal."""
         shrink = self.config.gate_rate * self.config.l1 if self.config.l1_form == "decoupled" else 0.0
-        for gate in _gates(adapters).values():
-            gate.sub_(shrink).clamp_(0, 1)
+        gates = list(_gates(adapters).values())
+        torch._foreach_sub_(gates, shrink)
+        torch._foreach_clamp_min_(gates, 0.0)
+        torch._foreach_clamp_max_(gates, 1.0)
         interval = max(1, int(self.config.checks * step.total))
         if step.index % interval == 0 and step.index <= self.config.last_check * step.total:
             self._check(adapters, step)
