@@ -101,4 +101,5 @@ def advantage(weight: Tensor, gradient: Tensor) -> float:
 
 def compressed(gradient: Tensor, A: Tensor) -> Tensor:
     """The B (d_out, r) for which B A is the projection of the gradient (d_out, d_in) on the rows of A (r, d_in)."""
-    return (gradient.double() @ torch.linalg.pinv(A.double())).float()
+    inverse: Tensor = torch.linalg.pinv(A.double())
+    return (gradient.double() @ inverse).float()
