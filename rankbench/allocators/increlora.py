@@ -104,12 +104,17 @@ class IncreLoRA(Allocator):
             [budget.costs[name] for name in names],
             [budget.full_ranks[name] - ranks[name] for name in names],
             left=budget.target - spent,
-            due=self.rise.total(step.index) - spent,
+            due=self._due(step.index) - spent,
             top_h=self.config.top_h,
         )
         for name, count in zip(names, added, strict=True):
             if count:
                 adapters.resize(name, list(range(ranks[name])), grow=count, reason="grow")
+
+    def _due(self, index: int) -> int:
+        """What must have been spent after step `index`, begin < index <= end: on the straight line to the budget."""
+        rise = self.rise
+        return rise.start + (rise.target - rise.start) * (index - rise.begin) // (rise.end - rise.begin)
 
     @torch.no_grad()
     def _observe(self, adapters: AdapterSet) -> None:
