@@ -11,7 +11,7 @@ from torch import Tensor
 from rankbench.adapter import AdapterSet, Gate
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.allocators.pruning import PruningConfig, decay, prune, start_ranks
-from rankbench.allocators.scores import MeanDeviation, combine, orthogonality, sensitivity, triplets
+from rankbench.allocators.scores import MeanDeviation, combine, penalty, sensitivity, triplets
 from rankbench.registry import register
 
 
@@ -65,10 +65,7 @@ class AdaLoRA(Allocator):
 
     def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
         """Gamma * R(P, Q)."""
-        if self.config.orthogonality == 0:
-            return None
-        weight: float = self.config.orthogonality
-        return weight * orthogonality(adapters.stacks(), "full")
+        return penalty(adapters.stacks(), "full", self.config.orthogonality)
 
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
         """Statistics from the updated parameters and the clipped gradient of this step; cut where the schedule says."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from rankbench.adapter import AdapterSet, Gate
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.allocators.pruning import PruningConfig, decay, prune, start_ranks
-from rankbench.allocators.scores import MeanDeviation, combine, orthogonality, quadrature, triplets
+from rankbench.allocators.scores import MeanDeviation, combine, penalty, quadrature, triplets
 from rankbench.registry import register
 from rankbench.schema import choice, number
 
@@ -154,10 +154,9 @@ class IGU(Allocator):
 
     def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
         """Weighted orthogonality penalty."""
-        if self.config.penalty == "none" or self.config.orthogonality == 0:
+        if self.config.penalty == "none":
             return None
-        weight: float = self.config.orthogonality
-        return weight * orthogonality(adapters.stacks(), self.config.penalty)
+        return penalty(adapters.stacks(), self.config.penalty, self.config.orthogonality)
 
     def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
         """Keep the gradient of the task alone, where that is what scores."""

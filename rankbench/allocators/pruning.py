@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -44,9 +44,24 @@ class PruningConfig:
     gate_start: float
 
 
-def start_ranks(config: PruningConfig, setting: Setting) -> dict[str, int]:
+class AboveBudget(Protocol):
+    """Settings of a method that starts above its budget (see PruningConfig)."""
+
+    start_ratio: float
+
+
+def start_ranks(config: AboveBudget, setting: Setting) -> dict[str, int]:
     """Uniform ranks above the target by `start_ratio`; at the target, if the peak is what must match."""
     return setting.budget.uniform(1.0 if setting.budget.match == "peak" else config.start_ratio)
+
+
+def final_total(config: AboveBudget, setting: Setting) -> int:
+    """What is left at the end: the target; if the peak is what must match, below it by `start_ratio`."""
+    return int(setting.budget.target * _final_share(config, setting))
+
+
+def _final_share(config: AboveBudget, setting: Setting) -> float:
+    return 1.0 if setting.budget.match == "final" else 1 / config.start_ratio
 
 
 def decay(config: PruningConfig, setting: Setting, horizon: int, costs: Mapping[str, float] | None = None) -> Decay:
@@ -57,10 +72,9 @@ def decay(config: PruningConfig, setting: Setting, horizon: int, costs: Mapping[
         costs: price of one component by site, where the cuts do not count in the budget's unit.
     """
     budget, start = setting.budget, start_ranks(config, setting)
-    factor = 1.0 if budget.match == "final" else 1 / config.start_ratio
-    peak, target = budget.spent(start), int(budget.target * factor)
+    peak, target = budget.spent(start), final_total(config, setting)
     if costs is not None:
-        uniform = budget.uniform(factor)
+        uniform = budget.uniform(_final_share(config, setting))
         peak, target = (int(sum(costs[name] * rank for name, rank in ranks.items())) for ranks in (start, uniform))
     phases = config.warmup_share, config.final_share, config.every
     return Decay.over(horizon, config.schedule, peak, target, *phases)

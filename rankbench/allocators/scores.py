@@ -131,6 +131,11 @@ def orthogonality(stacks: Iterable[Stack], kind: str) -> Tensor:
     return (2 * half - half.detach()).mean()  # the same value, with the whole gradient
 
 
+def penalty(stacks: Iterable[Stack], kind: str, weight: float) -> Tensor | None:
+    """`orthogonality` times `weight` >= 0; None, and nothing computed, at weight 0."""
+    return weight * orthogonality(stacks, kind) if weight else None
+
+
 def quadrature(estimator: str, endpoints: str, steps: int, rng: np.random.Generator) -> list[tuple[float, float]]:
     """Points of the path and their weights for one estimate of the integral over [0, 1] of a gradient.
 

@@ -1,0 +1,105 @@
+"""GoRA: ranks from |weight x gradient| of the frozen weights before training, and a first step along that gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet
+from rankbench.allocators.base import Allocator, Probe, Setting
+from rankbench.registry import register
+from rankbench.schema import choice, number
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Settings of GoRA.
+
+    Attributes:
+        use: the ranks, the initialisation of B, or both.
+        batches: n, calibration mini-batches whose weight gradients are averaged.
+        gamma: length of the first step, in units of the gradient; unused with use=ranks.
+        least: r_min over the budget's reference rank, rounded down.
+        cap: r_max over the budget's reference rank.
+    """
+
+    name: str
+    use: str = choice("both", "ranks", "init")
+    batches: int = number(low=1)
+    gamma: float = number(low=0)
+    least: float = number(low=0, high=1)
+    cap: float = number(low=1)
+
+
+@register("method", "gora")
+class GoRA(Allocator):
+    """G is the mean gradient of the loss by the frozen weight W; the first update is a step down it, as A allows.
+
+    r_i proportional to mean |W_i * G_i| / sqrt(d_in + d_out)        s B = -gamma G A^T (A A^T)^-1
+    """
+
+    needs = frozenset({"base_gradients", "weights"})
+    source = "He et al. 2025 (arXiv 2502.12171); hhnqqq/MyTransformers@2f7d63c"
+    deviations = (
+        "The budget is met exactly; the source rounds each rank by itself and misses it by about 10 %.",
+        "gamma is the length of the step itself; the source's is multiplied by sqrt(d_in / r), which undoes the "
+        "shortening by the projection.",
+        "Scale: the run's scale rule (source: alpha / sqrt(r)); one learning rate (source: 16 times as much for B).",
+        "r_min and r_max are multiples of the budget's rank: the source's 4 and 32 go with its 8.",
+    )
+    summary = "ranks and initial B from the gradient of the frozen weights"
+    acts = "before training"
+    signal = "mean |W x gradient of W|"
+    passes = "batches x (forward + backward)"
+    Config = Config
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.static = config.use == "init"
+        self.starts_at_identity = config.use == "ranks" or config.gamma == 0
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, until the calibration has been made."""
+        return self.setting.budget.uniform()
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
+        """Begin at the ranks found, a step along the gradient from the base model."""
+        gradients = mean_gradients(probe, self.config.batches)
+        if self.config.use != "init":
+            self.scores = {name: advantage(adapters.weight(name), G) for name, G in gradients.items()}
+            budget, reference = self.setting.budget, self.setting.budget.reference_rank
+            least, cap = int(self.config.least * reference), int(self.config.cap * reference)
+            ranks = budget.allocate(self.scores, least=least, most=cap)
+            adapters.restart(ranks, "weight x gradient", draw="start")
+        if not self.starts_at_identity:
+            for name, G in gradients.items():
+                A, _ = adapters.factors(name)
+                if len(A):
+                    B = compressed(G.to(A.device), A.detach()) * (-self.config.gamma / adapters.scale(name))
+                    adapters.set_factors(name, A.detach().clone(), B, absorb=False)
+
+
+def mean_gradients(probe: Probe, count: int) -> dict[str, Tensor]:
+    """Mean over `count` mini-batches of the gradient by each frozen weight: site name -> (d_out, d_in)."""
+    total: Mapping[str, Tensor] = {}
+    for batch in probe.batches(count):
+        found = probe.weight_gradients(batch)
+        total = {name: G + total[name] if total else G for name, G in found.items()}
+    return {name: G / count for name, G in total.items()}
+
+
+def advantage(weight: Tensor, gradient: Tensor) -> float:
+    """Mean |W * G| / sqrt(d_in + d_out): the share of a site, already per rank. Both (d_out, d_in)."""
+    importance = (weight * gradient.to(weight.device)).abs().double().mean()
+    return float(importance) / math.sqrt(sum(weight.shape))
+
+
+def compressed(gradient: Tensor, A: Tensor) -> Tensor:
+    """The B (d_out, r) for which B A is the projection of the gradient (d_out, d_in) on the rows of A (r, d_in)."""
+    inverse: Tensor = torch.linalg.pinv(A.double())
+    return (gradient.double() @ inverse).float()

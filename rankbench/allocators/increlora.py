@@ -1,0 +1,167 @@
+"""IncreLoRA: SVD-form adapter that starts small; the sites of highest smoothed sensitivity get more rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet, Gate
+from rankbench.allocators.base import Allocator, Setting, Step
+from rankbench.allocators.scores import MeanDeviation, combine, penalty, sensitivity, triplets
+from rankbench.budget import Decay
+from rankbench.registry import register
+from rankbench.schema import number
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Settings of IncreLoRA.
+
+    Attributes:
+        start_rank: of every site, as far as the budget reaches.
+        warmup_share: share of the run before the first growth.
+        final_share: share of the run trained at the final ranks.
+        every: steps between growths.
+        top_h: sites that get one more rank at each growth; more, where the budget would not be reached in time.
+        beta1: EMA factor of the sensitivity.
+        beta2: EMA factor of its deviation.
+        orthogonality: weight of the orthogonality penalty; 0 switches it off.
+        gate_start: initial lambda; 0 starts at the base model.
+    """
+
+    name: str
+    start_rank: int = number(low=1)
+    warmup_share: float = number(low=0, high=1)
+    final_share: float = number(low=0, high=1)
+    every: int = number(low=1)
+    top_h: int = number(low=1)
+    beta1: float = number(low=0, below=1)
+    beta2: float = number(low=0, below=1)
+    orthogonality: float = number(low=0)
+    gate_start: float
+
+
+@register("method", "increlora")
+class IncreLoRA(Allocator):
+    """P diag(lambda) Q with soft orthogonality; every few steps the sites with the highest S get one more triplet.
+
+    S = EMA(s) * EMA(|s - EMA(s)|),    s = mean over the site's triplets of |w g| (gate + mean of row + mean of column)
+    """
+
+    needs = frozenset({"gates", "resize"})
+    source = "Zhang et al. 2023 (arXiv 2308.12043); FeiyuZhang98/IncreLoRA@7cb7830"
+    deviations = (
+        "s is read from the factors and their gradients; the source forms the update and its gradient, entry by entry.",
+        "No advance learning and no warm-up of a triplet's own rate: new triplets start with B = 0 and gate 1.",
+        "At least top_h triplets per growth, and as many as a linear rise to the budget asks for; the source adds a "
+        "fixed number and stops where the run does.",
+        "Penalty: as in adalora. Scale: the run's scale rule; the source divides by the present rank.",
+    )
+    summary = "SVD form, grown at the sites of highest sensitivity"
+    acts = "while training"
+    signal = "|w g| x its deviation, per site, smoothed"
+    Config = Config
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.starts_at_identity = config.gate_start == 0
+        budget = setting.budget
+        start, phases = budget.spent(self.initial_ranks()), (config.warmup_share, config.final_share, config.every)
+        self.rise = Decay.over(setting.horizon, "linear", start, budget.target, *phases)
+        self.statistics = MeanDeviation(config.beta1, config.beta2)  # of one (sites,) tensor: growth leaves it alone
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform and small."""
+        budget = self.setting.budget
+        start = self.config.start_rank * sum(budget.costs.values())
+        return budget.allocate(dict.fromkeys(budget.costs, 1.0), total=min(start, budget.target))
+
+    def gate(self) -> Gate:
+        """Lambda, trained like the factors."""
+        return Gate(start=self.config.gate_start)
+
+    def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
+        """Gamma * R(P, Q)."""
+        return penalty(adapters.stacks(), "full", self.config.orthogonality)
+
+    def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
+        """Statistics from the updated parameters and the clipped gradient of this step; grow where it is time."""
+        if step.index > self.rise.end:
+            return
+        self._observe(adapters)
+        if not self.rise.cuts(step.index):
+            return
+        budget, ranks = self.setting.budget, adapters.ranks()
+        names, spent = list(ranks), budget.spent(ranks)
+        (scores,) = combine("product", self.statistics.mean, self.statistics.deviation)
+        self.scores = dict(zip(names, scores.tolist(), strict=True))
+        added = growth(
+            scores.tolist(),
+            [budget.costs[name] for name in names],
+            [budget.full_ranks[name] - ranks[name] for name in names],
+            left=budget.target - spent,
+            due=self._due(step.index) - spent,
+            top_h=self.config.top_h,
+        )
+        for name, count in zip(names, added, strict=True):
+            if count:
+                adapters.resize(name, list(range(ranks[name])), grow=count, reason="grow")
+
+    def _due(self, index: int) -> int:
+        """What must have been spent after step `index`, begin < index <= end: on the straight line to the budget."""
+        rise = self.rise
+        return rise.start + (rise.target - rise.start) * (index - rise.begin) // (rise.end - rise.begin)
+
+    @torch.no_grad()
+    def _observe(self, adapters: AdapterSet) -> None:
+        pairs = zip(adapters.each(), adapters.each(lambda p: p.grad), strict=True)
+        by_triplet = triplets(sensitivity(w, g) for w, g in pairs)
+        by_site = torch.zeros(len(adapters.sites))
+        for indices, scores in zip(adapters.alike(), by_triplet, strict=True):
+            by_site[list(indices)] = scores.mean(dim=1).cpu()
+        self.statistics.update([by_site])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moving statistics."""
+        return self.statistics.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The moving statistics."""
+        self.statistics.load_state_dict(state)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Updates of the statistics so far."""
+        return {"score_updates": float(self.statistics.updates)}
+
+
+def growth(
+    scores: Sequence[float], costs: Sequence[int], room: Sequence[int], left: int, due: int, top_h: int
+) -> list[int]:
+    """Ranks to add per site: one each in falling order of score, round after round, until `top_h` and `due` are met.
+
+    What no longer fits into `left` is skipped; ties go to the earlier site.
+
+    Args:
+        scores: (n,), higher is served first.
+        costs: (n,) > 0, price of one rank.
+        room: (n,) ranks that may be added at most.
+        left: what may be spent.
+        due: what must be spent, if it can be.
+        top_h: least number of ranks to add.
+    """
+    added, spent = [0] * len(scores), 0
+    order = sorted(range(len(scores)), key=lambda site: -scores[site])
+    while True:
+        before = spent
+        for site in order:
+            if sum(added) >= top_h and spent >= due:
+                return added
+            if added[site] < room[site] and spent + costs[site] <= left:
+                added[site] += 1
+                spent += costs[site]
+        if spent == before:
+            return added

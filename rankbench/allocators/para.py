@@ -1,0 +1,125 @@
+"""PARA: uniform LoRA, then one global threshold on the singular values of all updates, after training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rankbench.adapter import AdapterSet
+from rankbench.allocators.base import Allocator, Setting, Step
+from rankbench.allocators.pruning import final_total, start_ranks
+from rankbench.budget import select
+from rankbench.registry import register
+from rankbench.schema import choice, number
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Settings of PARA.
+
+    Attributes:
+        start_ratio: start budget over target; 1 truncates nothing.
+        then: what becomes of the ranks found: "deploy" the truncated update, or "retrain" plain LoRA at them, from
+            scratch.
+        search_share: share of the run's steps spent on finding ranks; unused with then=deploy.
+    """
+
+    name: str
+    start_ratio: float = number(low=1)
+    then: str = choice("deploy", "retrain")
+    search_share: float = number(above=0, below=1)
+
+
+@register("method", "para")
+@register("method", "para_retrain")
+class PARA(Allocator):
+    """One class, two presets: `para` truncates the trained update, `para_retrain` trains again at the ranks it leaves.
+
+    Kept are the largest singular values of s B A, all sites together, that the budget pays for.
+    """
+
+    needs = frozenset({"resize"})
+    source = "PARA (arXiv 2604.27796), paper only"
+    deviations = (
+        "The threshold is the one that meets the budget; the source's keeps a share of the energy.",
+        "Singular values are of the update with its scale; the source's are of B A.",
+        "para_retrain is ours: it asks what ranks known in hindsight are worth; both stages share the run's steps.",
+    )
+    summary = "uniform LoRA, truncated by singular value after training"
+    acts = "after training"
+    signal = "singular values of the trained update"
+    Config = Config
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.static = config.start_ratio == 1
+        self.total = final_total(config, setting)
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, above the target."""
+        return start_ranks(self.config, self.setting)
+
+    def stages(self) -> tuple[int, ...]:
+        """One stage, or the search for ranks and the training from scratch at them."""
+        horizon = self.setting.horizon
+        if self.config.then == "deploy" or self.static:
+            return (horizon,)
+        first = min(max(1, round(self.config.search_share * horizon)), horizon - 1)
+        return (first, horizon - first)
+
+    def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
+        """At the end of the search: begin again at the ranks found."""
+        if len(self.stages()) == 2 and step.index == self.stages()[0]:
+            adapters.restart(self.ranks(adapters), "retrain", draw="start")
+
+    def finish(self, adapters: AdapterSet) -> None:
+        """Truncate, if that is what is deployed."""
+        if len(self.stages()) == 2 or self.static:
+            return
+        for name, rank in self.ranks(adapters).items():
+            truncate(adapters, name, rank)
+
+    def ranks(self, adapters: AdapterSet) -> dict[str, int]:
+        """The number of singular values to keep, by site; the adapters are rewritten as their decompositions."""
+        adapters.refactor()
+        names = [site.name for site in adapters.sites]
+        values = [singular_values(adapters, name) for name in names]
+        return dict(
+            zip(names, truncated(values, [self.setting.budget.costs[n] for n in names], self.total), strict=True)
+        )
+
+
+def singular_values(adapters: AdapterSet, site: str) -> np.ndarray[Any, Any]:
+    """Of the update of a decomposed site (see AdapterSet.refactor), its scale included: (r,), falling."""
+    A, B = adapters.folded(site)
+    values = adapters.scale(site) * torch.linalg.vector_norm(A.double(), dim=1) * B.double().norm(dim=0)
+    result: np.ndarray[Any, Any] = values.cpu().numpy()
+    return result
+
+
+def truncated(values: Sequence[np.ndarray[Any, Any]], costs: Sequence[float], total: float) -> list[int]:
+    """How many of each site's singular values are kept: the largest of all sites that fit into `total`.
+
+    Args:
+        values: (r,) per site, >= 0, falling.
+        costs: price of one of them, per site.
+        total: what may be spent.
+    """
+    lengths = [len(one) for one in values]
+    # within a site never a later value without the earlier ones, whatever rounding makes of equal ones
+    falling = np.concatenate([np.minimum.accumulate(one) for one in values])
+    kept = select(falling, np.repeat(np.asarray(costs, dtype=float), lengths), total)
+    return [int(part.sum()) for part in np.split(kept, np.cumsum(lengths)[:-1])]
+
+
+def truncate(adapters: AdapterSet, site: str, rank: int) -> None:
+    """Keep the first `rank` components of a site, and that part of its update as it is, whatever the scale rule."""
+    before = adapters.scale(site)
+    adapters.resize(site, list(range(rank)), reason="truncate")
+    if rank and adapters.scale(site) != before:
+        A, B = (factor.detach().clone() for factor in adapters.factors(site))
+        adapters.set_factors(site, A, B * (before / adapters.scale(site)), absorb=False)

@@ -1,0 +1,76 @@
+"""SoRA: gates shrunk by a proximal L1 step after each optimizer step; components whose gate is zero go away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet, Gate
+from rankbench.allocators.base import Allocator, Step
+from rankbench.allocators.pruning import start_ranks
+from rankbench.registry import register
+from rankbench.schema import number
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Settings of SoRA.
+
+    Attributes:
+        start_ratio: start budget over target (r_max); what is left at the end is an outcome.
+        strength: lambda of the L1 term, in units of the gates' own step: at 1 and above even a gate whose gradient
+            always points one way is pulled to zero. 0 prunes nothing.
+        gate_rate: learning rate of the gates over the run's.
+    """
+
+    name: str
+    start_ratio: float = number(low=1)
+    strength: float = number(low=0)
+    gate_rate: float = number(above=0)
+
+
+@register("method", "sora")
+class SoRA(Allocator):
+    """B diag(g) A with g <- sign(g) max(|g| - lr * lambda, 0) after each step; a gate at zero may grow back."""
+
+    needs = frozenset({"gates", "resize"})
+    budget_kind = "implicit"
+    source = "Ding et al. 2023 (arXiv 2311.11696); TsinghuaC3I/SoRA@7ca93d5"
+    deviations = (
+        "Gates start at 1; the released code draws them from N(0, 1).",
+        "Threshold: learning rate x lambda, as printed; the released code's default leaves the learning rate out.",
+        "Gates have a learning rate of their own: runs are short, and a gate must be able to get from 1 to 0.",
+        "Scale: the run's scale rule; the source has alpha / r_max throughout.",
+        "One lambda per run; the sparsifying schedule of the source's second algorithm is left out.",
+    )
+    summary = "gates with an L1 proximal step; rank is an outcome"
+    acts = "while training"
+    signal = "learned gate"
+    Config = Config
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, above the target."""
+        return start_ranks(self.config, self.setting)
+
+    def gate(self) -> Gate:
+        """Free in sign and size, no decay but the L1 term."""
+        return Gate(start=1.0, factors="lora", learning_rate=self.config.gate_rate, weight_decay=0.0)
+
+    @torch.no_grad()
+    def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
+        """Shrink all gates; those at zero count as dead until they move again."""
+        threshold = self.config.strength * self.config.gate_rate * step.learning_rate
+        alive = {}
+        for site in adapters.sites:
+            gate = adapters.gates(site.name)
+            assert gate is not None
+            gate.copy_(shrunk(gate, threshold))
+            alive[site.name] = (gate != 0).cpu()
+        adapters.zero(alive, "proximal step")
+
+
+def shrunk(values: Tensor, threshold: float) -> Tensor:
+    """Proximal operator of threshold * ||.||_1: every entry moved towards zero by `threshold` >= 0, none past it."""
+    return values.sign() * (values.abs() - threshold).clamp_min(0)

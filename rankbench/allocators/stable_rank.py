@@ -1,0 +1,57 @@
+"""Stable rank: ranks from the frozen weights alone, no data and no passes (SR-LoRA's score within a budget)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rankbench.adapter import AdapterSet
+from rankbench.allocators.base import Allocator, Probe
+from rankbench.registry import register
+from rankbench.schema import number
+
+
+@dataclass
+class Config:
+    """Settings of the stable-rank control.
+
+    Attributes:
+        least_rank: every site keeps at least this rank.
+    """
+
+    name: str
+    least_rank: int = number(low=0)
+
+
+@register("method", "stable_rank")
+class StableRank(Allocator):
+    """r_i proportional to ||W_i||_F^2 / ||W_i||_2^2 of the frozen weight."""
+
+    needs = frozenset({"weights"})
+    source = "SR-LoRA (arXiv 2507.00327), paper only"
+    deviations = (
+        "The source takes the stable rank itself as the rank, so its budget is an outcome; here it is a share of one.",
+    )
+    summary = "ranks from the stable rank of the frozen weights"
+    acts = "before training"
+    signal = "stable rank of the frozen weight"
+    Config = Config
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform, until the weights have been looked at."""
+        return self.setting.budget.uniform()
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
+        """Score the weights, then begin at the ranks found."""
+        self.scores = {site.name: stable_rank(adapters.weight(site.name)) for site in adapters.sites}
+        ranks = self.setting.budget.allocate(self.scores, least=self.config.least_rank)
+        adapters.restart(ranks, "stable rank", draw="start")
+
+
+def stable_rank(weight: Tensor) -> float:
+    """||W||_F^2 / ||W||_2^2 of W (d_out, d_in): in [1, min(d_out, d_in)], or 0 where W is zero."""
+    values = torch.linalg.svdvals(weight).double()
+    largest = float(values.max())
+    return float((values / largest).square().sum()) if largest else 0.0
