@@ -25,8 +25,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from rankbench import config, schema
+from rankbench import config, packages, schema, searchpath
 from rankbench.registry import near
+
+KINDS: dict[str, packages.Kind] = {kind: kind for kind in packages.ENTRY_POINTS}
 
 
 def mistakes(
@@ -63,6 +65,7 @@ def mistakes(
 
 @contextmanager
 def _hydra(config_dir: Path | None) -> Iterator[Hydra]:
+    searchpath.extend()
     path = create_config_search_path(str(config.CONF_DIR))
     if config_dir is not None:
         path.prepend("command-line", f"file://{config_dir.absolute()}", SearchPathQuery(provider="schema"))
@@ -116,6 +119,8 @@ def _known(override: Override, choices: dict[str, list[str]]) -> bool:
 
 def _unknown_choice(override: Override, choices: dict[str, list[str]]) -> str:
     group, name = override.key_or_group, schema.show(override.value())
+    if (kind := KINDS.get(group)) and (sentence := packages.missing_yaml(kind, name)):
+        return f"{group}={name}: {sentence}"
     return f"{group}={name}: unknown {group}; {near(name, choices[group])}"
 
 
