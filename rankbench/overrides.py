@@ -63,6 +63,23 @@ def mistakes(
     return list(dict.fromkeys(problems))
 
 
+def compose(arguments: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """The configuration of one run, as Hydra composes it.
+
+    Args:
+        arguments: overrides in which `mistakes` finds none.
+        config_dir: a folder with more configuration files.
+
+    Raises:
+        ConfigError: it cannot be composed.
+    """
+    with _hydra(config_dir) as hydra:
+        composed, problems = _compose(hydra, "config", tuple(arguments))
+    if problems:
+        raise config.ConfigError(problems)
+    return composed
+
+
 @contextmanager
 def _hydra(config_dir: Path | None) -> Iterator[Hydra]:
     searchpath.extend()
