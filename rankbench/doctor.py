@@ -30,6 +30,7 @@ from rankbench.trial import STOP, Trial
 
 FACTS = ("source", "summary", "acts", "signal", "passes")
 ALIVE = ("ok", "inert")  # where the budget leaves nothing to decide
+ENDED = (*ALIVE, "over_budget")  # which is the affair of one check
 COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
 
@@ -72,7 +73,7 @@ def ended(trial: Trial) -> Trial:
     Raises:
         Failure: it did not.
     """
-    expect(trial.status in (*ALIVE, "over_budget"), f"{trial.status}: {trial.reason}")
+    expect(trial.status in ENDED, f"{trial.status}: {trial.reason}")
     return trial
 
 
@@ -203,8 +204,8 @@ def resume(exam: Examination) -> str:
     return f"from the checkpoints of steps {found[0]} and {found[1]}, bit for bit"
 
 
-def _survives(trial: Trial) -> str:
-    expect(trial.status in ALIVE, f"{trial.status}: {trial.reason}")
+def _survives(trial: Trial, statuses: Sequence[str] = ALIVE) -> str:
+    expect(trial.status in statuses, f"{trial.status}: {trial.reason}")
     assert trial.adapters is not None
     ranks, full = trial.adapters.ranks(), trial.budget.full_ranks
     empty, whole = sum(not rank for rank in ranks.values()), sum(ranks[name] == full[name] for name in ranks)
@@ -244,7 +245,7 @@ def scale_rules(exam: Examination) -> str:
     """Each scale rule runs (the main run has the first)."""
     for rule in ("live", "rslora"):
         trial = exam.scaled(rule)
-        expect(trial.status in ALIVE, f"{rule}: {trial.status}: {trial.reason}")
+        expect(trial.status in ENDED, f"{rule}: {trial.status}: {trial.reason}")
         expect(all(map(math.isfinite, trial.losses)), f"{rule}: losses {trial.losses}")
     return "fixed, live, rslora"
 
@@ -255,13 +256,12 @@ def encoder(exam: Examination) -> str:
         raise Skip("needs the truth, which only a decoder's task knows")
     if {"model", "task", "budget"} & set(exam.chosen):
         raise Skip("model, task or budget was chosen")
-    return _survives(exam.encoder)
+    return _survives(exam.encoder, ENDED)
 
 
 def bf16(exam: Examination) -> str:
     """The base may compute in bfloat16."""
-    trial = exam.bf16
-    expect(trial.status in ALIVE, f"{trial.status}: {trial.reason}")
+    trial = ended(exam.bf16)
     expect(all(map(math.isfinite, trial.losses)), f"losses {trial.losses}")
     assert trial.adapters is not None
     kinds = {parameter.dtype for parameter in trial.adapters.parameters()}

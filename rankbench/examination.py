@@ -92,8 +92,12 @@ class Examination:
 
     @cached_property
     def fullest(self) -> Trial:
-        """With a budget of the greatest uniform rank there can be."""
-        return self._variant("fullest", {**SHORT, **self._uniform(min(self.main.budget.full_ranks.values()))})
+        """With a budget of the greatest uniform rank there can be.
+
+        On larger batches: who decomposes the inputs of a site needs more of them than it may get ranks.
+        """
+        rank = min(self.main.budget.full_ranks.values())
+        return self._variant("fullest", {**SHORT, "train.batch_size": 16, **self._uniform(rank)})
 
     def scaled(self, rule: str) -> Trial:
         """Under another scale rule."""

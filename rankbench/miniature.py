@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from rankbench.gguf import quiet
 from rankbench.seeding import Streams
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -30,8 +31,9 @@ def write_encoder(folder: Path) -> list[str]:
     )
     with Streams(0).ambient("init", "base"):
         model: Any = BertForSequenceClassification(config)
-    model.base_model.save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
+    with quiet():
+        model.base_model.save_pretrained(folder)
+        _tokenizer().save_pretrained(folder)
     for split, count in SENTENCES.items():
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows(split, count)))
     return [
