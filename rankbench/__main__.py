@@ -58,8 +58,10 @@ def _run_hydra() -> int:
     import hydra
     from hydra.errors import CompactHydraException
 
+    from rankbench import searchpath
     from rankbench.config import CONF_DIR
 
+    searchpath.extend()
     codes: list[int] = []
     here = os.getpid()
 
@@ -102,20 +104,26 @@ def help_text() -> str:
     from omegaconf import OmegaConf
 
     from rankbench.config import CONF_DIR
+    from rankbench.packages import conf_folders
 
     root: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "config.yaml"))
     defaults = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
-    folders = sorted(folder for folder in CONF_DIR.iterdir() if any(folder.glob("*.yaml")))
-    ordered = sorted(folders, key=lambda folder: GROUP_ORDER.index(folder.name) if folder.name in GROUP_ORDER else 99)
-    groups = "\n".join(_describe_group(folder, str(defaults.get(folder.name))) for folder in ordered)
-    return HELP.format(groups=groups, seed=root["seed"], results_dir=root["results_dir"])
+    groups: dict[str, dict[Path, str]] = {}
+    for conf, package in {CONF_DIR: "", **conf_folders()}.items():
+        for file in conf.glob("*/*.yaml"):
+            groups.setdefault(file.parent.name, {}).setdefault(file, package)
+    ordered = sorted(sorted(groups), key=lambda group: GROUP_ORDER.index(group) if group in GROUP_ORDER else 99)
+    described = "\n".join(_describe_group(group, groups[group], str(defaults.get(group))) for group in ordered)
+    return HELP.format(groups=described, seed=root["seed"], results_dir=root["results_dir"])
 
 
-def _describe_group(folder: Path, default: str) -> str:
-    lines = [f"  {folder.name}="]
-    for file in sorted(folder.glob("*.yaml"), key=_numbers_apart):
+def _describe_group(group: str, files: dict[Path, str], default: str) -> str:
+    """Its choices, sorted; those of other packages name theirs."""
+    lines = [f"  {group}="]
+    for file in sorted(files, key=_numbers_apart):
         first = file.read_text().partition("\n")[0]
         about = first.lstrip("# ") if first.startswith("#") and "@package" not in first else ""
+        about = f"[{files[file]}] {about}" if files[file] else about
         mark = "*" if file.stem == default else " "
         lines.append(f"    {mark} {file.stem:<16} {textwrap.shorten(about, 96, placeholder=' ...')}".rstrip())
     return "\n".join(lines)

@@ -108,6 +108,7 @@ class AdapterSet:
             # peft 0.21 asks transformers 5.23 by an older name
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             peft_model = get_peft_model(model, config)
+        peft_model.train(model.training)  # its own modules are made in training mode
         modules = dict(peft_model.named_modules())
         variant = gate is not None or path
         adapters = {}

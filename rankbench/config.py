@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rankbench import origins, registry, schema
+from rankbench.packages import conf_folders
 from rankbench.schema import Mistake, choice, number
 
 PACKAGED = Path(__file__).resolve().parent / "conf"  # in a wheel; a checkout has conf/ beside the package
@@ -188,7 +189,7 @@ def section_schema(section: str, name: str) -> type[Any]:
     """The schema of a section; `name` matters for method and task only.
 
     Raises:
-        UnknownName: no such method or task.
+        RegistryError: no such method or task, or one that cannot be loaded.
     """
     if section == "model":
         from rankbench.models import ModelConfig
@@ -211,7 +212,7 @@ def _types(data: dict[str, Any], skip: frozenset[str]) -> tuple[dict[str, Any], 
         name = schema.show(given.get("name")) if isinstance(given, dict) else "none given"
         try:
             types[section] = section_schema(section, name)
-        except registry.UnknownName as error:
+        except registry.RegistryError as error:
             mistakes.append(Mistake(f"{section}.name", f"{section}.name={name}: {error}"))
     return {**types, "seed": int, "results_dir": str}, mistakes
 
@@ -225,12 +226,10 @@ def _complete(data: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
 
 
 def defaults(group: str, name: str) -> dict[str, Any]:
-    """What the YAML of an option says.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF_DIR / group / f"{name}.yaml")))
+    """What the YAML of an option says, here or in an installed package; {} if there is none."""
+    files = [folder / group / f"{name}.yaml" for folder in (CONF_DIR, *conf_folders())]
+    found = next((file for file in files if file.is_file()), None)
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(found))) if found else {}
 
 
 def _elsewhere(place: str, types: dict[str, Any]) -> str:
@@ -238,13 +237,19 @@ def _elsewhere(place: str, types: dict[str, Any]) -> str:
     section, _, leaf = place.rpartition(".")
     found = []
     if section in registry.PACKAGES:
-        names = registry.names(section)
-        owners = [name for name in names if leaf in schema.keys(section_schema(section, name))]
+        owners = [name for name in registry.names(section) if leaf in _keys_of(section, name)]
         found += [f"{leaf} belongs to {section}={', '.join(owners)}."] if owners else []
     for other, known in types.items():
         if other != section and dataclasses.is_dataclass(known) and leaf in schema.keys(cast(type[Any], known)):
             found.append(f"{other}.{leaf} exists.")
     return " ".join(found)
+
+
+def _keys_of(section: str, name: str) -> Collection[str]:
+    try:
+        return schema.keys(section_schema(section, name))
+    except registry.RegistryError:  # another package's, and not what was asked for: no reason to stop
+        return ()
 
 
 def _check_budget(config: DictConfig) -> list[str]:

@@ -25,8 +25,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from rankbench import config, schema
+from rankbench import config, packages, schema, searchpath
 from rankbench.registry import near
+
+KINDS: dict[str, packages.Kind] = {kind: kind for kind in packages.ENTRY_POINTS}
 
 
 def mistakes(
@@ -61,8 +63,26 @@ def mistakes(
     return list(dict.fromkeys(problems))
 
 
+def compose(arguments: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """The configuration of one run, as Hydra composes it.
+
+    Args:
+        arguments: overrides in which `mistakes` finds none.
+        config_dir: a folder with more configuration files.
+
+    Raises:
+        ConfigError: it cannot be composed.
+    """
+    with _hydra(config_dir) as hydra:
+        composed, problems = _compose(hydra, "config", tuple(arguments))
+    if problems:
+        raise config.ConfigError(problems)
+    return composed
+
+
 @contextmanager
 def _hydra(config_dir: Path | None) -> Iterator[Hydra]:
+    searchpath.extend()
     path = create_config_search_path(str(config.CONF_DIR))
     if config_dir is not None:
         path.prepend("command-line", f"file://{config_dir.absolute()}", SearchPathQuery(provider="schema"))
@@ -116,6 +136,8 @@ def _known(override: Override, choices: dict[str, list[str]]) -> bool:
 
 def _unknown_choice(override: Override, choices: dict[str, list[str]]) -> str:
     group, name = override.key_or_group, schema.show(override.value())
+    if (kind := KINDS.get(group)) and (sentence := packages.missing_yaml(kind, name)):
+        return f"{group}={name}: {sentence}"
     return f"{group}={name}: unknown {group}; {near(name, choices[group])}"
 
 

@@ -97,20 +97,17 @@ class Probe:
     def activations(self, batch: Sequence[Example], see: Callable[[str, Tensor], None]) -> None:
         """One forward pass of the base model; `see` gets each site's name and input (tokens, d_in), padding left out.
 
-        Every process sees the whole mini-batch, so that what a method makes of it is equal everywhere.
+        Sites that read the same tensor one after the other (q, k, v) get the same object. Every process sees the whole
+        mini-batch, so that what a method makes of it is equal everywhere.
         """
         engine, inputs = self._engine, self.inputs(batch)
         size = engine.micro_batch_size or len(batch)
         for start in range(0, len(batch), size):
             micro = {key: value[start : start + size] for key, value in inputs.items()}
-            kept = micro["attention_mask"].bool()
+            unpadded = _Unpadded(micro["attention_mask"].bool())
 
-            def hook(site: str, kept: Tensor = kept) -> Hook:
-                def look(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
-                    x = inputs[0].detach()
-                    see(site, x[kept] if x.shape[:-1] == kept.shape else x.flatten(0, -2))
-
-                return look
+            def hook(site: str, unpadded: _Unpadded = unpadded) -> Hook:
+                return lambda module, inputs, output: see(site, unpadded(inputs[0]))
 
             with torch.no_grad(), engine.inert(), self._adapters.disabled(), self._adapters.watching(hook):
                 engine.loss(micro)
@@ -133,3 +130,21 @@ class Probe:
         stack.enter_context(self._engine.streams.ambient("calibration", self._key, self._passes_made, rank))
         stack.enter_context(self._engine.mode(training=True))
         return stack
+
+
+class _Unpadded:
+    """(batch, length, d) -> (tokens, d) without padding; the last result is kept for the next site that reads the same.
+
+    Args:
+        mask: (batch, length) bool, true for tokens.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask, self._whole = mask, bool(mask.all())
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._last is None or self._last[0] is not x:
+            padded = not self._whole and x.shape[:-1] == self._mask.shape
+            self._last = x, (x[self._mask] if padded else x.flatten(0, -2)).detach()
+        return self._last[1]

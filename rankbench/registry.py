@@ -6,20 +6,24 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
-Kind = Literal["method", "task"]
+from rankbench import packages
+from rankbench.packages import Kind
+
 Class = TypeVar("Class", bound=type)
 
 PACKAGES: dict[Kind, str] = {"method": "rankbench.allocators", "task": "rankbench.tasks"}
-ENTRY_POINTS: dict[Kind, str] = {"method": "rankbench.methods", "task": "rankbench.tasks"}
 
 _classes: dict[Kind, dict[str, type[Any]]] = {kind: {} for kind in get_args(Kind)}
 
 
-class UnknownName(ValueError):
+class RegistryError(ValueError):
+    """A name that leads to no class, or to more than one."""
+
+
+class UnknownName(RegistryError):
     """A name that nobody registered; the message says which are near and which exist."""
 
 
@@ -56,24 +60,45 @@ def register(kind: Kind, name: str) -> Callable[[Class], Class]:
 def get(kind: Kind, name: str) -> type[Any]:
     """The class registered as `name`; imports as few modules as it can.
 
-    A module named like the name ("igu") or like its part before the first dash ("glue" for "glue-sst2") is tried first,
-    then the entry points, then every module of the package.
+    A module named like the name ("igu") or like its part before the first dash ("glue" for "glue-sst2") is tried first;
+    every module of the package is imported only if that fails, or if an installed package claims the name.
 
     Raises:
         UnknownName: nobody registered the name.
+        RegistryError: two packages claim it, or the one that does cannot be loaded.
     """
-    for look in (_import_by_stem, _load_entry_point, _import_all):
-        if name not in _classes[kind]:
-            look(kind, name)
     if name not in _classes[kind]:
-        raise UnknownName(f"{kind} {name!r} is unknown; {near(name, names(kind))}")
+        _find(kind, name)
     return _classes[kind][name]
+
+
+def _find(kind: Kind, name: str) -> None:
+    claims = [point for point in packages.points(kind) if point.name == name]
+    _import_by_stem(kind, name)
+    if name not in _classes[kind] or claims:
+        _import_all(kind)
+    own = ["rankbench"] if name in _classes[kind] else []
+    owners = own + [packages.package(point) for point in claims]
+    if not owners:
+        raise UnknownName(f"{kind} {name!r} is unknown; {near(name, names(kind))}")
+    if len(owners) > 1:
+        raise RegistryError(
+            f"{kind} {name!r} comes from {' and from '.join(owners)}: uninstall one, or rename it there"
+        )
+    for point in claims:
+        try:
+            found = point.load()
+        except (ImportError, AttributeError) as error:
+            raise RegistryError(
+                f"{kind} {name!r}: {point.value} of package {owners[0]} cannot be loaded: {error}"
+            ) from error
+        register(kind, name)(found)
 
 
 def names(kind: Kind) -> list[str]:
     """All names, sorted. Imports every built-in module, so torch too; entry points are listed but not loaded."""
     _import_all(kind)
-    return sorted({*_classes[kind], *(point.name for point in _entry_points(kind))})
+    return sorted({*_classes[kind], *(point.name for point in packages.points(kind))})
 
 
 def _place(cls: type[Any]) -> str:
@@ -96,16 +121,6 @@ def _import_by_stem(kind: Kind, name: str) -> None:
             return
 
 
-def _import_all(kind: Kind, name: str = "") -> None:
+def _import_all(kind: Kind) -> None:
     for stem in _stems(kind):
         importlib.import_module(f"{PACKAGES[kind]}.{stem}")
-
-
-def _entry_points(kind: Kind) -> Iterable[EntryPoint]:
-    return entry_points(group=ENTRY_POINTS[kind])
-
-
-def _load_entry_point(kind: Kind, name: str) -> None:
-    for point in _entry_points(kind):
-        if point.name == name:
-            register(kind, name)(point.load())

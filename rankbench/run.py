@@ -132,13 +132,7 @@ class Run:
     def _prepare(self) -> tuple[Trainer, Budget]:
         """Model, data, budget, method, adapter: everything before the first pass."""
         config, streams = self.config, Streams(self.config.seed)
-        self.task: Task = registry.get("task", config.task.name)(config.task)
-        labels = self.task.num_labels() if config.model.architecture == "encoder" else None
-        problem: Literal["classification", "regression"] | None
-        problem = None if labels is None else ("regression" if labels == 1 else "classification")
-        loaded = models.load(config.model, labels, problem, streams)
-        self.task.load(loaded.tokenizer, loaded.architecture, streams)
-        self.task.prepare(loaded.model, loaded.sites, streams)
+        loaded = self.base(streams)
         self.revisions = (loaded.revision, self.task.revision)
         truth = self.task.true_ranks()
         budget = Budget.of(config.budget, loaded.sites, truth)
@@ -169,6 +163,18 @@ class Run:
             checkpoint=lambda done: self._checkpoint(trainer, done),
         )
         return trainer, budget
+
+    def base(self, streams: Streams) -> models.LoadedModel:
+        """The base model as the task wants it, the task's data read."""
+        config = self.config
+        self.task: Task = registry.get("task", config.task.name)(config.task)
+        labels = self.task.num_labels() if config.model.architecture == "encoder" else None
+        problem: Literal["classification", "regression"] | None
+        problem = None if labels is None else ("regression" if labels == 1 else "classification")
+        loaded = models.load(config.model, labels, problem, streams)
+        self.task.load(loaded.tokenizer, loaded.architecture, streams)
+        self.task.prepare(loaded.model, loaded.sites, streams)
+        return loaded
 
     def _attach(self, loaded: models.LoadedModel, allocator: Allocator, budget: Budget, streams: Streams) -> AdapterSet:
         """The adapter, as method, budget and the `adapter` section want it."""

@@ -839,3 +839,18 @@ def test_a_site_adapter_changes_one_site_only():
     after = snapshot(adapters)
     assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True] * 3
     assert sites_of(SHAPES)[1] == site.site
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_module_has_the_mode_of_the_base_model(training):
+    model = Linears(SHAPES).train(training)
+    adapters = AdapterSet.attach(
+        model,
+        sites_of(SHAPES),
+        {site.name: 2 for site in sites_of(SHAPES)},
+        scale=Scale("fixed", 8.0, 2),
+        streams=Streams(0),
+        ledger=Ledger("params", 1),
+        dropout=0.1,
+    )
+    assert {module.training for module in adapters.model.modules()} == {training}

@@ -17,6 +17,23 @@ from torch import Tensor
 from rankbench.adapter import AdapterSet, Gate, Site
 from rankbench.budget import Budget
 
+NEEDS = frozenset(
+    {
+        "probe_forward",
+        "probe_backward",
+        "base_gradients",
+        "weights",
+        "gates",
+        "path",
+        "resize",
+        "validation",
+        "truth",  # the task's true ranks
+        "source",  # another method, or a finished run
+    }
+)
+BUDGET_KINDS = ("exact", "at_most", "implicit")
+ACTS = ("at the start", "before training", "while training", "after training")
+
 
 class Probe(Protocol):
     """Passes of a method's own through the model, metered and without side effects (mode, gradients, random state)."""
@@ -82,15 +99,14 @@ class Allocator(ABC):
     """A rank allocation method. Subclasses are final; every hook but `initial_ranks` may be left out.
 
     Class facts:
-        needs: of "probe_forward", "probe_backward", "base_gradients", "weights", "gates", "path", "resize",
-            "validation", "truth" (the task's true ranks), "source" (another method or a finished run).
-        budget_kind: "exact", "at_most" or "implicit".
+        needs: of NEEDS.
+        budget_kind: of BUDGET_KINDS (see budget.Ledger.verdict).
         static: decides nothing after `initial_ranks`. A method that is not static and changes no rank is inert.
         starts_at_identity: the adapted model equals the base model before the first step.
         source: paper and repository@commit, or "paper only", or "control".
         deviations: sentences on where this differs from the source.
         summary: one line for lists of methods.
-        acts: when ranks are decided: "at the start", "before training", "while training", "after training".
+        acts: when ranks are decided, of ACTS.
         signal: what the decision is read from, in the field's terms.
         passes: passes of its own through the model, in terms of its settings; "none".
 

@@ -21,6 +21,7 @@ class Uniform(Allocator):
 
     static = True
     source = "Hu et al. 2022 (arXiv 2106.09685); peft 0.21"
+    deviations = ("Where the budget is no multiple of one rank everywhere, earlier sites get one rank more.",)
     summary = "uniform rank (the reference)"
     acts = "at the start"
     signal = "none"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, float64, zeros
+from torch import Tensor, float32, float64, linalg, zeros
 
 from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe
@@ -72,9 +72,12 @@ class Sensitivity(Allocator):
         """Sum squares of the inputs, score, then begin at the ranks found."""
         config, sites = self.config, self.setting.sites
         diagonals = {site.name: zeros(site.d_in, dtype=float64) for site in sites}
+        last: list[Tensor] = []
 
         def see(site: str, x: Tensor) -> None:
-            diagonals[site] += x.double().square().sum(0).cpu()
+            if not last or last[0] is not x:  # sites that read the same input share the sum
+                last[:] = [x, linalg.vector_norm(x, dim=0, dtype=float32).double().square().cpu()]
+            diagonals[site] += last[1]
 
         for batch in probe.batches(config.batches):
             probe.activations(batch, see)

@@ -1,0 +1,153 @@
+"""The short runs that the checks of rankbench.doctor share: a method on a tiny model, made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from rankbench import config, miniature, overrides, registry
+from rankbench.config import ConfigError
+from rankbench.trial import Trial
+
+TRAINING = ["train.batch_size=4", "train.evaluate_before=false", "train.checkpoint_every=5", "train.threads=1"]
+SPLITS = ["task.train_size=64", "task.validation_size=4", "task.test_size=4", "task.length=8"]
+DECODER = ["model=tiny", "task=planted", "budget=r4", *SPLITS, "train.steps=16", *TRAINING]
+SHORT = {"train.steps": 6}  # enough for a warm-up, cuts and a last phase, where only survival is asked for
+
+
+@dataclass
+class Examination:
+    """One method, its configuration and its runs.
+
+    Attributes:
+        arguments: overrides, as for rankbench; method=NAME is one. They win over what the runs have by default.
+        folder: takes all results; the caller removes it.
+        config_dir: more configuration files (--config-dir).
+    """
+
+    arguments: Sequence[str]
+    folder: Path
+    config_dir: Path | None = None
+
+    @cached_property
+    def chosen(self) -> dict[str, str]:
+        """What the caller typed: key -> value."""
+        pairs = (argument.partition("=") for argument in self.arguments)
+        return {key.lstrip("+~"): value for key, _, value in pairs}
+
+    @cached_property
+    def cls(self) -> type[Any]:
+        """The method's class.
+
+        Raises:
+            RegistryError: there is none, or more than one.
+        """
+        return registry.get("method", self.chosen.get("method", "(none given)"))
+
+    def needs(self, what: str) -> bool:
+        """Whether the class says that it needs this; no class needs nothing."""
+        try:
+            return what in getattr(self.cls, "needs", ())
+        except registry.RegistryError:
+            return False
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """Of the run that most checks look at.
+
+        Raises:
+            ConfigError: with every mistake.
+        """
+        return self._build(DECODER, "decoder")
+
+    @cached_property
+    def main(self) -> Trial:
+        """The whole run; what it leaves when it is stopped on the way lies in `stopped` and `ended`."""
+        return Trial(self.config, self.folder / "main", stop=self.folder / "stopped", end=self.folder / "ended")
+
+    @cached_property
+    def again(self) -> Trial:
+        """The same."""
+        return Trial(self.config, self.folder / "again")
+
+    @cached_property
+    def other(self) -> Trial:
+        """With another seed."""
+        return self._variant("other", {"seed": self.config.seed + 1})
+
+    def resumed(self, moment: str) -> Trial:
+        """From what is left of a run "stopped" on the way, or "ended" after its last step."""
+        assert self.main is not None  # made first: it leaves what is gone on from
+        return Trial(self.config, self.folder / moment)
+
+    @cached_property
+    def smallest(self) -> Trial:
+        """With a budget of one rank per site."""
+        return self._variant("smallest", {**SHORT, **self._uniform(1)})
+
+    @cached_property
+    def fullest(self) -> Trial:
+        """With a budget of the greatest uniform rank there can be.
+
+        On larger batches: who decomposes the inputs of a site needs more of them than it may get ranks.
+        """
+        rank = min(self.main.budget.full_ranks.values())
+        return self._variant("fullest", {**SHORT, "train.batch_size": 16, **self._uniform(rank)})
+
+    def scaled(self, rule: str) -> Trial:
+        """Under another scale rule."""
+        return self._variant(rule, {**SHORT, "adapter.scale_rule": rule})
+
+    @cached_property
+    def bf16(self) -> Trial:
+        """With the base computed in bfloat16."""
+        return self._variant("bf16", {**SHORT, "train.precision": "bf16"})
+
+    @cached_property
+    def encoder(self) -> Trial:
+        """On an encoder with a trained head."""
+        written = miniature.write_encoder(self.folder / "encoder")
+        return Trial(self._build([*written, "budget=r2", "train.steps=6", *TRAINING], "encoder"), self.folder / "bert")
+
+    def _variant(self, name: str, changes: Mapping[str, Any]) -> Trial:
+        changed = DictConfig(OmegaConf.to_container(self.config))
+        for key, value in changes.items():
+            OmegaConf.update(changed, key, value)
+        return Trial(config.build(changed), self.folder / name)
+
+    @staticmethod
+    def _uniform(rank: int) -> dict[str, Any]:
+        return {"budget.source": "uniform", "budget.reference_rank": rank}
+
+    def _build(self, defaults: Sequence[str], name: str) -> DictConfig:
+        """The configuration of a run with these overrides, what the method needs, and the caller's."""
+        arguments = [*self._left(defaults), *self._source(defaults, name), *self.arguments]
+        problems = overrides.mistakes(arguments, config_dir=self.config_dir)
+        if problems:
+            raise ConfigError(problems)
+        return config.build(overrides.compose([*arguments, f"results_dir={self.folder}"], self.config_dir))
+
+    def _left(self, defaults: Sequence[str]) -> list[str]:
+        """Those that the caller did not replace; a method that needs the truth gets its budget."""
+        keys = {line: line.partition("=")[0] for line in defaults}
+        kept = [line for line, key in keys.items() if key not in self.chosen]
+        if "task" in self.chosen:
+            kept = [line for line in kept if not line.startswith("task.")]
+        return ["budget=true_ranks" if line == "budget=r4" and self.needs("truth") else line for line in kept]
+
+    def _source(self, defaults: Sequence[str], name: str) -> list[str]:
+        """For a method that starts from a finished run: one of `random`, under the same overrides."""
+        given = "method.source_run" in self.chosen
+        if given or not self.needs("source") or "source_run" not in {field.name for field in fields(self.cls.Config)}:
+            return []
+        others = [argument for argument in self.arguments if not argument.startswith("method")]
+        folder = self.folder / f"source-{name}"
+        composed = overrides.compose(
+            ["method=random", *self._left(defaults), *others, f"results_dir={folder}"], self.config_dir
+        )
+        return [f"method.source_run={Trial(config.build(composed), folder).folder.path}"]
