@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -133,7 +134,9 @@ class Probe:
 
 
 class _Unpadded:
-    """(batch, length, d) -> (tokens, d) without padding; the last result is kept for the next site that reads the same.
+    """(batch, length, d) -> (tokens, d) without padding, the same object as long as the same input is asked for.
+
+    An input is not kept alive: memory is used again as without anybody looking.
 
     Args:
         mask: (batch, length) bool, true for tokens.
@@ -141,10 +144,16 @@ class _Unpadded:
 
     def __init__(self, mask: Tensor) -> None:
         self._mask, self._whole = mask, bool(mask.all())
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._input: weakref.ref[Tensor] | None = None
+        self._tokens: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._last is None or self._last[0] is not x:
+        if self._tokens is None or self._input is None or self._input() is not x:
             padded = not self._whole and x.shape[:-1] == self._mask.shape
-            self._last = x, (x[self._mask] if padded else x.flatten(0, -2)).detach()
-        return self._last[1]
+            self._tokens = (x[self._mask] if padded else x.flatten(0, -2)).detach()
+            self._input = weakref.ref(x, self._forget)
+        return self._tokens
+
+    def _forget(self, reference: weakref.ref[Tensor]) -> None:
+        if reference is self._input:
+            self._tokens = None

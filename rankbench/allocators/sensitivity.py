@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, float32, float64, linalg, zeros
+from torch import Tensor, float64, split, stack, zeros
 
 from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe
@@ -72,12 +73,12 @@ class Sensitivity(Allocator):
         """Sum squares of the inputs, score, then begin at the ranks found."""
         config, sites = self.config, self.setting.sites
         diagonals = {site.name: zeros(site.d_in, dtype=float64) for site in sites}
-        last: list[Tensor] = []
+        seen: dict[str, Any] = {"input": None}
 
         def see(site: str, x: Tensor) -> None:
-            if not last or last[0] is not x:  # sites that read the same input share the sum
-                last[:] = [x, linalg.vector_norm(x, dim=0, dtype=float32).double().square().cpu()]
-            diagonals[site] += last[1]
+            if seen["input"] is None or seen["input"]() is not x:  # sites that read the same input share the sums
+                seen.update(input=weakref.ref(x), sums=sum_of_squares(x))
+            diagonals[site] += seen["sums"]
 
         for batch in probe.batches(config.batches):
             probe.activations(batch, see)
@@ -90,6 +91,12 @@ class Sensitivity(Allocator):
         self.scores = dict(zip((site.name for site in sites), theta.tolist(), strict=True))
         ranks = self.setting.budget.allocate(self.scores, least=config.least_rank)
         adapters.restart(ranks, "sensitivity", draw="start")
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    """Over tokens, a few at a time so that the squares stay in the cache: (tokens, d) -> (d,), float64 on the CPU."""
+    parts = [part.float().square().sum(0) for part in split(x, 256)]
+    return stack(parts).double().sum(0).cpu()
 
 
 def diagonal_metrics(diagonal: Floats, topk_share: float, mass: float, copies: int = 1) -> tuple[float, float, float]:
