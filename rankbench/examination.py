@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rankbench import config, miniature, overrides, registry
 from rankbench.config import ConfigError
+from rankbench.store import write_atomically
 from rankbench.trial import Trial
 
 TRAINING = ["train.batch_size=4", "train.evaluate_before=false", "train.checkpoint_every=5", "train.threads=1"]
@@ -120,13 +122,23 @@ class Examination:
             OmegaConf.update(changed, key, value)
         return Trial(config.build(changed), self.folder / name)
 
-    @staticmethod
-    def _uniform(rank: int) -> dict[str, Any]:
-        return {"budget.source": "uniform", "budget.reference_rank": rank}
+    def _uniform(self, rank: int) -> dict[str, Any]:
+        """Another budget; a method that takes a rank map as it is gets one that spends it."""
+        changes = {"budget.source": "uniform", "budget.reference_rank": rank}
+        if not self._starts_from_a_run():
+            return changes
+        file = self.folder / f"rank{rank}.json"
+        write_atomically(file, json.dumps(dict.fromkeys(self.config.method.ranks, rank)).encode())
+        return {**changes, "method.source_run": str(file)}
 
     def _build(self, defaults: Sequence[str], name: str) -> DictConfig:
         """The configuration of a run with these overrides, what the method needs, and the caller's."""
-        arguments = [*self._left(defaults), *self._source(defaults, name), *self.arguments]
+        arguments = [
+            *self._left(defaults),
+            *getattr(self.cls, "provoked_by", ()),
+            *self._source(defaults, name),
+            *self.arguments,
+        ]
         problems = overrides.mistakes(arguments, config_dir=self.config_dir)
         if problems:
             raise ConfigError(problems)
@@ -142,8 +154,7 @@ class Examination:
 
     def _source(self, defaults: Sequence[str], name: str) -> list[str]:
         """For a method that starts from a finished run: one of `random`, under the same overrides."""
-        given = "method.source_run" in self.chosen
-        if given or not self.needs("source") or "source_run" not in {field.name for field in fields(self.cls.Config)}:
+        if "method.source_run" in self.chosen or not self._starts_from_a_run():
             return []
         others = [argument for argument in self.arguments if not argument.startswith("method")]
         folder = self.folder / f"source-{name}"
@@ -151,3 +162,7 @@ class Examination:
             ["method=random", *self._left(defaults), *others, f"results_dir={folder}"], self.config_dir
         )
         return [f"method.source_run={Trial(config.build(composed), folder).folder.path}"]
+
+    def _starts_from_a_run(self) -> bool:
+        """Whether its YAML names no other method as its source."""
+        return self.needs("source") and config.defaults("method", self.chosen["method"]).get("source") is None

@@ -109,6 +109,8 @@ class Allocator(ABC):
         acts: when ranks are decided, of ACTS.
         signal: what the decision is read from, in the field's terms.
         passes: passes of its own through the model, in terms of its settings; "none".
+        provoked_by: overrides under which a run of 20 steps changes a rank, for methods whose defaults need more; the
+            contract is checked with them.
 
     Attributes:
         scores: site name -> score >= 0 of the last decision, for methods that score sites; else None.
@@ -124,6 +126,7 @@ class Allocator(ABC):
     acts: ClassVar[str]
     signal: ClassVar[str]
     passes: ClassVar[str] = "none"
+    provoked_by: ClassVar[tuple[str, ...]] = ()
     Config: ClassVar[type]
 
     def __init__(self, config: Any, setting: Setting) -> None:

@@ -73,6 +73,7 @@ class L1RA(Allocator):
     summary = "gates with an L1 penalty; closed components go, freed ranks are dealt anew"
     acts = "while training"
     signal = "learned gates under an L1 penalty"
+    provoked_by = ("method.gate_rate=0.2",)
     Config = Config
 
     def __init__(self, config: Any, setting: Any) -> None:
