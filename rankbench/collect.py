@@ -17,7 +17,7 @@ import pandas as pd
 
 from rankbench.labels import flat, labels, order
 from rankbench.rates import GROUP, SelectionError, best_rates, rate_curves
-from rankbench.record import CONTENT, RecordError, RunRecord
+from rankbench.record import PLACES, RecordError, RunRecord
 
 KEYS = ("model", "task", "method", "budget", "seed")
 
@@ -45,7 +45,7 @@ def save(found: Iterable[RunRecord], file: Path) -> None:
 
 def portable(content: dict[str, Any]) -> dict[str, Any]:
     """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
-    for path in ("results_dir", *CONTENT):
+    for path in PLACES:
         *parents, leaf = path.split(".")
         section = content["config"]
         for parent in parents:

@@ -61,7 +61,7 @@ class _Section(dict[str, Any]):
 
 
 def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
-    """The rank map that a place holds, as the keys `ranks`, `rank` and `targets` of a control's section.
+    """The rank map that a place holds, as the keys `origin`, `ranks`, `rank` and `targets` of a control's section.
 
     Args:
         place: a run's folder, its record.json or its run_id under results_dir; or PEFT's adapter_config.json, its
@@ -81,11 +81,11 @@ def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
     if "schema_version" in content:
         if content["status"] not in ("ok", "inert") or not content["ranks"]:
             raise ValueError(f"{files[0]}: the run ended with status {content['status']}; finish it first")
-        return {"ranks": content["ranks"], "rank": None, "targets": None}
+        return {"origin": content["method"], "ranks": content["ranks"], "rank": None, "targets": None}
     if "peft_type" in content:
         targets = content["target_modules"]
         found = {"ranks": content.get("rank_pattern") or {}, "rank": content["r"]}
-        return {**found, "targets": [targets] if isinstance(targets, str) else targets}
+        return {"origin": "peft", **found, "targets": [targets] if isinstance(targets, str) else targets}
     if all(type(rank) is int for rank in content.values()):
-        return {"ranks": content, "rank": None, "targets": None}
+        return {"origin": "pattern", "ranks": content, "rank": None, "targets": None}
     raise ValueError(f"{files[0]}: neither a record, nor PEFT's adapter_config.json, nor a rank_pattern")

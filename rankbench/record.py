@@ -20,6 +20,8 @@ STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_bud
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run")
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
+# Settings that name places on one machine.
+PLACES = ("results_dir", "method.source_run", *CONTENT)
 
 
 class RecordError(ValueError):

@@ -109,6 +109,7 @@ def test_a_transplant_trains_the_ranks_of_a_run_as_if_they_had_been_found_here(t
     assert again["ranks"] == source["ranks"]
     assert again["metrics"]["test"] == source["metrics"]["test"]
     assert again["config"]["method"]["ranks"] == source["ranks"]
+    assert again["config"]["method"]["origin"] == "random"
     folder = folder_of(configure(tmp_path, *EQUAL, "method=random")).path
     for place in (folder, folder / "record.json", folder / "adapter"):
         trainer, _ = calibrated(tmp_path, "method=transplant", f"method.source_run={place}")

@@ -22,6 +22,7 @@ class SourceConfig:
         settings: of that method where they differ from its YAML (+method.settings.batches=4); filled in from there.
         source_run: a finished run (folder, record.json, or run_id under results_dir), PEFT's adapter_config.json, or a
             JSON file with a rank_pattern.
+        origin: filled in from source_run: the method of the run, "peft" or "pattern".
         ranks: filled in from source_run: site name, or PEFT's pattern -> rank.
         rank: filled in from source_run: of sites that no pattern names, where PEFT's config says so.
         targets: filled in from source_run: PEFT's target_modules.
@@ -31,6 +32,7 @@ class SourceConfig:
     source: str | None
     settings: dict[str, Any]
     source_run: str | None
+    origin: str | None
     ranks: dict[str, int] | None
     rank: int | None
     targets: list[str] | None
