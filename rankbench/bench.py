@@ -2,8 +2,9 @@
 
 python -m rankbench.bench [row ...] [--threads N] [--pairs N] [--quick]
 
-Both sides run in one process and take turns, A B A B ...; a row's ratio is the median of the ratios pair by pair.
-Seconds are medians of one turn. All in fp32.
+Both sides run in one process and take turns, A B A B ...; a row's ratio is the median of the ratios pair by pair
+(igu_memory looks once; whole runs and EVA, which need a fresh model each, take fewer pairs). Seconds are medians of one
+turn. All in fp32.
 """
 
 from __future__ import annotations

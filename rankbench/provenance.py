@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from rankbench import packages
+
 PACKAGES = ("rankbench", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "hydra-core")
 
 
@@ -25,7 +27,7 @@ def provenance(device: torch.device, processes: int, model: dict[str, str], data
     """
     return {
         **_git(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in (*PACKAGES, *_extensions())},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_processor()}",
@@ -54,6 +56,11 @@ def _git() -> dict[str, Any]:
         return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True).stdout.strip()
 
     return {"git_commit": git("rev-parse", "HEAD") or None, "git_dirty": bool(git("status", "--porcelain", "-uno"))}
+
+
+def _extensions() -> list[str]:
+    """Installed packages that bring methods or tasks."""
+    return sorted({packages.package(point) for kind in packages.ENTRY_POINTS for point in packages.points(kind)})
 
 
 def _version(package: str) -> str | None:

@@ -87,12 +87,11 @@ def _find(kind: Kind, name: str) -> None:
         )
     for point in claims:
         try:
-            found = point.load()
-        except (ImportError, AttributeError) as error:
+            register(kind, name)(point.load())
+        except Exception as error:  # whatever another package's import may raise
             raise RegistryError(
                 f"{kind} {name!r}: {point.value} of package {owners[0]} cannot be loaded: {error}"
             ) from error
-        register(kind, name)(found)
 
 
 def names(kind: Kind) -> list[str]:

@@ -130,6 +130,9 @@ class Trial(Run):
         return {**record, "passes": passes, **{n: f.read_bytes() if f.exists() else None for n, f in files.items()}}
 
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
 def surroundings(adapters: AdapterSet) -> dict[str, Any]:
     """What a method must leave as it found it when it looks at the model."""
     modules = dict(adapters.model.named_modules())
@@ -137,7 +140,7 @@ def surroundings(adapters: AdapterSet) -> dict[str, Any]:
         "training mode": {name: module.training for name, module in modules.items()},
         "gradients": [name for name, p in adapters.model.named_parameters() if p.grad is not None],
         "frozen parameters": [name for name, p in adapters.model.named_parameters() if p.requires_grad],
-        "forward hooks": {name: len(module._forward_hooks) for name, module in modules.items()},
+        "hooks": {name: [len(getattr(module, kind)) for kind in HOOKS] for name, module in modules.items()},
         "torch's random state": torch.get_rng_state().tolist(),
         "numpy's random state": [np.asarray(part).tolist() for part in np.random.get_state(legacy=True)],
         "python's random state": random.getstate(),

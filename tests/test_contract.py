@@ -122,7 +122,7 @@ class Untidy(Uniform):
 
 class Clinging(Uniform):
     def calibrate(self, adapters, probe):
-        adapters.model.register_forward_hook(lambda *_: None)
+        adapters.model.register_forward_pre_hook(lambda *_: None)
 
 
 class Dying(Uniform):
@@ -209,7 +209,7 @@ BROKEN = [
     ("start", Displaced, "its output differs by"),
     ("calibration", Dicing, "changed: torch's random state, numpy's random state"),
     ("calibration", Untidy, "changed: training mode, gradients"),
-    ("calibration", Clinging, "changed: forward hooks"),
+    ("calibration", Clinging, "changed: hooks"),
     ("training", Dying, "error: ZeroDivisionError: of course"),
     ("budget", Spendthrift, "params against a target of"),
     ("budget", Grower, "params against a target of"),
