@@ -31,6 +31,8 @@ def main() -> int:
     from hydra._internal.utils import get_args_parser
 
     arguments = get_args_parser().parse_args()
+    if arguments.multirun:
+        _make_sweepable(arguments)
     inspects = arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion
     if not inspects and not _accepts(arguments):
         return MISTAKE
@@ -39,6 +41,15 @@ def main() -> int:
     except KeyboardInterrupt:
         print("rankbench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
+
+
+def _make_sweepable(arguments: Namespace) -> None:
+    """Rewrite the command line so that settings of a swept group reach its jobs."""
+    from rankbench.overrides import sweepable
+
+    better = dict(zip(arguments.overrides, sweepable(arguments.overrides), strict=True))
+    sys.argv[1:] = [better.get(argument, argument) for argument in sys.argv[1:]]
+    arguments.overrides = list(better.values())
 
 
 def _accepts(arguments: Namespace) -> bool:

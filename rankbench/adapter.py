@@ -396,7 +396,11 @@ class AdapterSet:
                 self._state(parameter).clear()
 
     def begin(self) -> None:
-        """Training starts here: what calibration held on the way is neither start nor peak of the run."""
+        """Training starts here: what calibration held on the way is neither start nor peak nor history of the run."""
+        first = {event["site"]: event["before"] for event in reversed(self.history)}
+        last = {event["site"]: event for event in self.history}
+        net = [{**event, "before": first[site]} for site, event in last.items()]
+        self.history = [event for event in net if event["before"] != event["after"]]
         self.ledger.begin()
         self._observe()
 

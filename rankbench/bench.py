@@ -162,7 +162,8 @@ class Bench:
         turns: Turns = {"a": [], "b": []}
         ours = Ours(shape, "eva", f"budget=r{RANK}")  # its first calibration is the warm-up
         probe = ours.trainer.probe("start")
-        batches = [per_token(probe.inputs(batch)) for batch in probe.batches(ours.trainer.allocator.config.batches)]
+        drawn = probe.batches(ours.trainer.allocator.config.batches)
+        batches = [per_token(micro) for batch in drawn for micro in probe.inputs(batch)]
         for _ in range(max(2, self.pairs // 4)):
             bare = Bare(shape, LoraConfig, r=RANK, init_lora_weights="eva")
             turns["a"].append(seconds(ours.calibrate))

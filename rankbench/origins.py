@@ -44,8 +44,8 @@ def _with_settings(
         cls = registry.get("method", name)
     except registry.UnknownName as error:
         return dict(section), [Mistake("method.source", f"method.source={name}: {error}")]
-    if cls.acts not in ANNOUNCED or "source" in cls.needs:
-        why = "is a control itself" if "source" in cls.needs else f"decides {cls.acts}"
+    if cls.acts not in ANNOUNCED or cls.needs & {"source", "truth"}:
+        why = "is a control itself" if cls.needs & {"source", "truth"} else f"decides {cls.acts}"
         sentence = f"method.source={name}: {why}; give method.source_run=<a finished run of it>"
         return dict(section), [Mistake("method.source", sentence)]
     given = {**defaults(name), **(section.get("settings") or {})}

@@ -80,6 +80,34 @@ def compose(arguments: Sequence[str], config_dir: Path | None = None) -> DictCon
     return composed
 
 
+def sweepable(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a sweep, with settings of a swept group as choices of one value.
+
+    Hydra composes the configuration once before the jobs, without the choices that are swept; a setting that only those
+    have ("method=shuffled,reversed method.source=fim") would not be found there.
+    """
+    parser = OverridesParser.create()
+    parsed = {argument: _parsed(parser, argument) for argument in arguments}
+    swept = {override.key_or_group for override in parsed.values() if override and override.is_sweep_override()}
+
+    def belongs(override: Override | None) -> bool:
+        plain = override is not None and not (override.is_sweep_override() or override.is_delete())
+        return plain and override is not None and override.key_or_group.partition(".")[0] in swept
+
+    result = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        result.append(f"{key}=choice({value})" if belongs(parsed[argument]) and "." in key else argument)
+    return result
+
+
+def _parsed(parser: OverridesParser, argument: str) -> Override | None:
+    try:
+        return parser.parse_overrides([argument])[0]
+    except HydraException:
+        return None  # what cannot be read is said elsewhere
+
+
 @contextmanager
 def _hydra(config_dir: Path | None) -> Iterator[Hydra]:
     searchpath.extend()

@@ -38,9 +38,11 @@ class Probe:
         draws = [self._rng.choice(len(self._examples), size, replace=False) for _ in range(count)]
         return [[self._examples[index] for index in draw] for draw in draws]
 
-    def inputs(self, batch: Sequence[Example]) -> Batch:
-        """The model's inputs for a mini-batch, all of it on every process."""
-        return self._engine.to_device(self._engine.task.collate(batch))
+    def inputs(self, batch: Sequence[Example]) -> list[Batch]:
+        """The model's inputs for a mini-batch, in micro-batches, all of them on every process."""
+        whole = self._engine.to_device(self._engine.task.collate(batch))
+        size = self._engine.micro_batch_size or len(batch)
+        return [{k: v[start : start + size] for k, v in whole.items()} for start in range(0, len(batch), size)]
 
     def loss(self, batch: Sequence[Example]) -> float:
         """Mean loss of a mini-batch."""
@@ -101,10 +103,8 @@ class Probe:
         Sites that read the same tensor one after the other (q, k, v) get the same object. Every process sees the whole
         mini-batch, so that what a method makes of it is equal everywhere.
         """
-        engine, inputs = self._engine, self.inputs(batch)
-        size = engine.micro_batch_size or len(batch)
-        for start in range(0, len(batch), size):
-            micro = {key: value[start : start + size] for key, value in inputs.items()}
+        engine = self._engine
+        for micro in self.inputs(batch):
             unpadded = _Unpadded(micro["attention_mask"].bool())
 
             def hook(site: str, unpadded: _Unpadded = unpadded) -> Hook:

@@ -131,3 +131,12 @@ def test_a_configuration_can_be_printed(
     assert run(monkeypatch, "method=adalora", *BASE, "--cfg", "job") == 0
     assert "  name: adalora" in capsys.readouterr().out
     assert ran == []
+
+
+def test_a_setting_that_only_the_swept_methods_have(monkeypatch, ran):
+    """Hydra would look for it in the default method, which has none."""
+    assert run(monkeypatch, "-m", "method=shuffled,reversed", "method.source=sensitivity", "seed=0", *BASE) == 0
+    assert [(config.method.name, config.method.source) for config in ran] == [
+        ("shuffled", "sensitivity"),
+        ("reversed", "sensitivity"),
+    ]

@@ -89,6 +89,29 @@ def test_scaled_keeps_ranks_uniform_and_multiplies_the_scale(tmp_path):
             assert trainer.adapters.scale(name) == pytest.approx(2.0 * share / mean)
 
 
+@pytest.mark.parametrize("source", ["random", "linear_depth"])
+def test_a_source_that_decides_at_the_start_scales_and_shuffles_as_well(tmp_path, source):
+    own, budget = calibrated(tmp_path, f"method={source}")
+    scaled, _ = calibrated(tmp_path, "method=scaled", f"method.source={source}")
+    mean = np.mean(list(own.adapters.ranks().values()))
+    for name, rank in own.adapters.ranks().items():
+        assert scaled.adapters.scale(name) == pytest.approx(2.0 * rank / mean)
+    assert scaled.adapters.ranks() == budget.uniform()
+    assert not scaled.adapters.history  # uniform from the first step to the last
+    shuffled, _ = calibrated(tmp_path, "method=shuffled", f"method.source={source}")
+    assert sorted(shuffled.adapters.ranks().values()) == sorted(own.adapters.ranks().values())
+
+
+def test_the_history_of_a_calibration_is_its_net_change(tmp_path):
+    """Not what the source decided on the way."""
+    trainer, budget = calibrated(tmp_path, "method=reversed")
+    uniform, found = budget.uniform(), trainer.adapters.ranks()
+    assert {e["site"]: (e["before"], e["after"]) for e in trainer.adapters.history} == {
+        name: (uniform[name], rank) for name, rank in found.items() if rank != uniform[name]
+    }
+    assert {event["reason"] for event in trainer.adapters.history} == {"reversed"}
+
+
 def test_a_scale_of_its_own_is_exported_and_resumed(tmp_path):
     trainer, _ = calibrated(tmp_path, "method=scaled")
     other, _ = calibrated(tmp_path)
@@ -127,6 +150,15 @@ def test_the_identity_is_the_map_not_the_place_it_came_from(tmp_path):
     assert ids[0] == ids[2] != ids[1]
 
 
+def test_a_pattern_file_matches_as_peft_does(tmp_path):
+    (tmp_path / "map.json").write_text('{"q_proj": 3, "model.layers.1.self_attn.q_proj": 5, ".*": 1}')
+    trainer, _ = calibrated(tmp_path, "method=transplant", f"method.source_run={tmp_path / 'map.json'}")
+    ranks = trainer.adapters.ranks()
+    assert ranks["model.layers.0.self_attn.q_proj"] == 3
+    assert ranks["model.layers.1.self_attn.q_proj"] == 5  # its own name before a pattern
+    assert sum(ranks.values()) == 3 + 5 + 12
+
+
 def test_peft_patterns_match_as_peft_matches_them(tmp_path):
     content = {
         "peft_type": "LORA",
@@ -144,7 +176,8 @@ def test_peft_patterns_match_as_peft_matches_them(tmp_path):
 
 
 def test_a_run_of_a_method_that_allocates_while_training_can_be_the_source(tmp_path):
-    source = perform(configure(tmp_path, *EQUAL, "method=random"))
+    source = perform(configure(tmp_path, *EQUAL, "method=adalora"))
+    assert source["ranks"] != dict.fromkeys(source["ranks"], 8)
     where = ["method.source=null", f"method.source_run={source['run_id']}"]
     for name in ("shuffled", "reversed", "by_type"):
         trainer, _ = calibrated(tmp_path, f"method={name}", *where)
@@ -164,6 +197,10 @@ def test_a_run_of_a_method_that_allocates_while_training_can_be_the_source(tmp_p
             r"method.source=adalora: decides while training; give method.so",
         ),
         (["method=shuffled", "method.source=reversed"], r"method.source=reversed: is a control itself; give method.so"),
+        (
+            ["method=shuffled", "method.source=oracle"],
+            r"method.source=oracle: is a control itself; give method.source_run",
+        ),
         (["method=shuffled", "method.source=fin"], r"method.source=fin: method 'fin' is unknown; did you mean fim"),
         (["method=shuffled", "method.source=null"], r"method.source, method.source_run: give one of them"),
         (["method=shuffled", "method.within=null"], r"method.within=None: belongs to method=shuffled, where it must"),

@@ -30,7 +30,7 @@ def by_peft(run, trainer, rank, rho):
     config = LoraConfig(r=rank, target_modules=targets, init_lora_weights="eva", eva_config=EvaConfig(rho=rho))
     model = get_peft_model(loaded.model, config, low_cpu_mem_usage=True)
     probe = trainer.probe("start")
-    batches = [probe.inputs(batch) for batch in probe.batches(4)]
+    batches = [micro for batch in probe.batches(4) for micro in probe.inputs(batch)]
     initialize_lora_eva_weights(model, batches, show_progress_bar=False)
     modules = dict(model.named_modules())
     rows = {}

@@ -10,8 +10,9 @@ from reference import fim as reference
 from toys import method_config, rig, toy_model
 
 from rankbench import registry
+from rankbench.adapter import AdapterSet
 from rankbench.allocators.fim import released_ranks
-from rankbench.budget import BudgetError
+from rankbench.budget import BudgetError, Ledger
 
 CASES = [(8, 1, 16), (8, 8, 16), (4, 8, 8), (2, 8, 4), (16, 8, 32), (16, 4, 32), (4, 1, 8), (8, 4, 16)]
 
@@ -115,12 +116,18 @@ def test_ranks_are_proportional_bounded_and_cost_exact(unit):
 
 
 def test_training_starts_as_if_the_ranks_had_been_given():
-    """Factors of a run injected at the ranks found; the ledger starts there, too."""
+    """Factors of an adapter injected at the ranks found; the ledger starts there, too."""
     run = calibrated()
-    other = rig("lora", steps=4)
-    with other.adapters.deciding("test", "calibrate", 0):
-        other.adapters.restart(run.adapters.ranks(), "given", draw="start")
-    for found, given in zip(run.factors(), other.factors(), strict=True):
+    model = toy_model()
+    other = AdapterSet.attach(
+        model,
+        run.adapters.sites,
+        run.adapters.ranks(),
+        scale=run.adapters.scale_rule,
+        streams=run.streams,
+        ledger=Ledger("params", 1),
+    )
+    for found, given in zip(run.factors(), other.parameters(), strict=True):
         assert torch.equal(found, given)
     assert run.adapters.ledger.start == run.adapters.ledger.peak
     assert run.adapters.ledger.start["params"] == run.adapters.param_count()

@@ -41,8 +41,8 @@ class Probe(Protocol):
     def batches(self, count: int) -> Sequence[Any]:
         """The next `count` mini-batches of the calibration stream (train split, the run's batch size)."""
 
-    def inputs(self, batch: Any) -> dict[str, Tensor]:
-        """The model's inputs for a mini-batch: input_ids, attention_mask, labels, ..., each (examples, ...)."""
+    def inputs(self, batch: Any) -> list[dict[str, Tensor]]:
+        """The model's inputs, micro-batch by micro-batch: input_ids, attention_mask, labels, ...: (examples, ...)."""
 
     def loss(self, batch: Any) -> float:
         """Mean loss of a mini-batch: one forward pass, dropout off."""
@@ -66,7 +66,7 @@ class Setting:
         budget: what it may spend.
         horizon: optimizer steps of the run, all stages together.
         rng: the allocator's own random stream.
-        true_ranks: site name -> true rank where the task plants one, for methods that need "truth"; else None.
+        true_ranks: site name -> true rank where the task plants one, else None; only methods that need "truth" read it.
     """
 
     sites: Sequence[Site]

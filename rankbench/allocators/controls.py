@@ -42,13 +42,15 @@ class Control(Allocator):
 
     shuffled: permuted at random. reversed: the largest rank to the site with the lowest score. by_type, by_depth:
     averaged over the sites of one type, or of one layer. Proportional apportionment brings the result to the exact
-    budget, which changes nothing where sites cost the same.
+    budget; permuted ranks that cost the same and meet it stay what they are.
     """
 
     needs = frozenset({"source"})
     source = "control"
     deviations = (
         "Where sites cost unequally, the ranks dealt otherwise are shares of the budget, not the ranks themselves.",
+        "Means are rounded to the exact budget, ties to the earlier site.",
+        "Initial factors of the source (eva, gora) are not kept: compare with the source at use=ranks.",
     )
     summary = "another method's ranks: shuffled, reversed, averaged by type or by depth (control)"
     acts = "before training"

@@ -59,12 +59,13 @@ def source_ranks(config: Any, sites: Sequence[Site]) -> dict[str, int]:
 
 
 def _rank(site: str, config: Any) -> int | None:
-    exact: int | None = config.ranks.get(site)
-    if exact is not None or config.targets is None:
-        return exact
-    found = [rank for pattern, rank in config.ranks.items() if _matches(pattern, site)]
-    if found:
-        return int(found[0])
+    """Of one site: its own entry, the first pattern that matches, or what PEFT's config says of the rest."""
+    patterns = [site, *config.ranks] if site in config.ranks else list(config.ranks)
+    for pattern in patterns:
+        if pattern == site or _matches(pattern, site):
+            return int(config.ranks[pattern])
+    if config.targets is None:
+        return None
     targeted = "all-linear" in config.targets or any(_matches(target, site) for target in config.targets)
     return int(config.rank) if targeted else 0
 
@@ -96,13 +97,16 @@ class Source:
 
     def __init__(self, config: Any, setting: Setting) -> None:
         settings = SimpleNamespace(**config.settings)
-        self.allocator: Allocator = registry.get("method", config.source)(settings, setting)
+        self._allocator: Allocator = registry.get("method", config.source)(settings, setting)
+        self._initial: dict[str, int] = self._allocator.initial_ranks()
 
     def initial_ranks(self) -> dict[str, int]:
         """Of the source."""
-        return self.allocator.initial_ranks()
+        return self._initial
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> Found:
-        """Let the source look and decide."""
-        self.allocator.calibrate(adapters, probe)
-        return Found(adapters.ranks(), self.allocator.scores)
+        """Let the source look and decide, from its own initial ranks."""
+        if adapters.ranks() != self._initial:
+            adapters.restart(self._initial, "source", draw="start")
+        self._allocator.calibrate(adapters, probe)
+        return Found(adapters.ranks(), self._allocator.scores)

@@ -50,6 +50,7 @@ class EVA(Allocator):
     deviations = (
         "PEFT's ranks count ranks; with budget.unit=params and sites of unequal cost they are shares of the budget.",
         "Rows of A beyond PEFT's (where the budget gives a site more ranks) are drawn as for every method.",
+        "Each micro-batch is one update of the decomposition.",
         "Scale: the run's scale rule; the fixed one is EVA's own (adjust_scaling_factors).",
     )
     summary = "ranks and initial A from the spectrum of the inputs"
@@ -107,7 +108,7 @@ class EVA(Allocator):
 
         found: dict[str, Tensor] = get_eva_state_dict(
             adapters.model,
-            [per_token(probe.inputs(batch)) for batch in probe.batches(config.batches)],
+            [per_token(micro) for batch in probe.batches(config.batches) for micro in probe.inputs(batch)],
             LoraConfig(r=rank, init_lora_weights="eva", eva_config=settings),
             forward_fn=forward,
             gather_distributed_inputs=False,

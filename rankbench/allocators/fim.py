@@ -61,7 +61,7 @@ class FIM(Allocator):
         "Added rows of A are the next draws of the site's own stream, as for every method.",
         "fim: budget and bounds are met exactly, floor relative to the largest score.",
         "fim_code: ranks are counted whatever the budget's unit, so sites of unequal shape miss a parameter budget.",
-        "The classification head is untrained while scores are taken, as in the released code.",
+        "Budget counts parameters unless budget.unit=ranks; the released code counts ranks.",
     )
     summary = "ranks from the squared gradient of B before training"
     acts = "before training"

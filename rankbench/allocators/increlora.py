@@ -57,6 +57,7 @@ class IncreLoRA(Allocator):
     deviations = (
         "s is read from the factors and their gradients; the source forms the update and its gradient, entry by entry.",
         "No advance learning and no warm-up of a triplet's own rate: new triplets start with B = 0 and gate 1.",
+        "New triplets share Adam's step count with their site: their first updates are larger than a fresh one's.",
         "At least top_h triplets per growth, and as many as a linear rise to the budget asks for; the source adds a "
         "fixed number and stops where the run does.",
         "Penalty: as in adalora. Scale: the run's scale rule; the source divides by the present rank.",

@@ -31,9 +31,9 @@ class Config:
         receivers: who comes first: the site whose smallest gate is largest (as released), whose mean gate is largest,
             or a random order.
         exclude_pruned: sites that lost a rank at this check receive none.
-        carry_over: what nobody could take is dealt at the next check; else it is lost (as released).
+        carry_over: what nobody has room for is dealt at the next check; else it is lost (as released).
         rank_cap: largest rank of a site over the budget's reference rank; null: no cap.
-        moments: "reset" all optimizer state at a check that pruned (as released), or "keep" it for what is kept.
+        moments: "reset" the adapter's optimizer state at a check that pruned, or "keep" it for what is kept.
         factors: initial A: "normal" N(0, 1 / r^2) (as released) or "lora" (uniform, as for plain LoRA).
     """
 
@@ -58,7 +58,7 @@ class L1RA(Allocator):
     """Gates c in [0, 1] start open, c <- clip(Adam(c) - eta_c lambda, 0, 1); what is 0 at a check is removed.
 
     The budget freed is dealt one rank at a time to the sites whose weakest gate is strongest; a new rank starts with
-    B = 0 and c = 1, so the output does not change.
+    B = 0 and c = 1, so the output does not change under a scale rule that does not follow the rank.
     """
 
     needs = frozenset({"gates", "resize"})
@@ -68,6 +68,8 @@ class L1RA(Allocator):
         "Checks fall on optimizer steps (the released code counts micro-batches), the last one at last_check.",
         "Freed budget counts in the budget's unit: parameters by default, ranks (as released) with budget.unit=ranks.",
         "What is too little for a rank of any receiver stays for the next check.",
+        "moments=reset leaves the classification head's optimizer state alone; the released code drops it, too.",
+        "With moments=keep new ranks share Adam's step count with their site: their first updates are larger.",
         "Weight decay of the factors is the run's (released runs: 0.1); of the gates 0.",
     )
     summary = "gates with an L1 penalty; closed components go, freed ranks are dealt anew"
@@ -150,8 +152,8 @@ class L1RA(Allocator):
         given, self._spare = deal(room, budget.costs, self._spare)
         for name, count in given.items():
             adapters.resize(name, range(ranks[name]), grow=count, reason="freed rank")
-        if not able and not self.config.carry_over:
-            self._spare = 0
+        if not self.config.carry_over and all(given.get(name, 0) == free for name, free in room.items()):
+            self._spare = 0  # nobody can take any more
 
     def state_dict(self) -> dict[str, Any]:
         """Budget not dealt yet."""

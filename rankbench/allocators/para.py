@@ -49,7 +49,7 @@ class PARA(Allocator):
         "Singular values are of the update with its scale; the source's are of B A.",
         "para_retrain is ours: it asks what ranks known in hindsight are worth; both stages share the run's steps.",
     )
-    summary = "uniform LoRA, truncated by singular value after training"
+    summary = "uniform LoRA, truncated by singular value after training (para_retrain: trained again at those ranks)"
     acts = "after training"
     signal = "singular values of the trained update"
     Config = Config

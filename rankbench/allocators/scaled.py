@@ -30,8 +30,12 @@ class Scaled(Allocator):
     """Ranks stay uniform; the scale of site i is multiplied by x_i / mean(x), x the ranks or scores of the source."""
 
     needs = frozenset({"source"})
+    static = True
     source = "control"
-    deviations = ("A site to which its source gives rank 0 has scale 0.",)
+    deviations = (
+        "A site to which its source gives rank 0 has scale 0.",
+        "Initial factors of the source (eva, gora) are not kept: compare with the source at use=ranks.",
+    )
     summary = "uniform ranks, scaled by another method's scores (control)"
     acts = "before training"
     signal = "another method's ranks or scores"
@@ -42,7 +46,6 @@ class Scaled(Allocator):
     def __init__(self, config: Any, setting: Setting) -> None:
         super().__init__(config, setting)
         self._source = None if config.source_run is not None else Source(config, setting)
-        self.static = self._source is None
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform."""
