@@ -18,7 +18,7 @@ READING = [
     ("record", "store"),
     ("labels", "rates"),
     ("collect",),
-    ("selection", "stats"),
+    ("selection", "stats", "published"),
     ("tables", "figures"),
     ("report",),
 ]

@@ -1,0 +1,175 @@
+"""Numbers of the papers: `python -m rankbench.published [NAME] [--task glue-rte] [--method adalora] [--averages]`.
+
+One CSV per paper in results/published, one row per number; its README.md says what the columns mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from rankbench.collect import markdown
+
+COLUMNS = (
+    *("paper", "table", "model", "task", "metric", "method", "our_method", "rank_or_budget"),
+    *("value", "unit", "n_seeds", "confidence", "note"),
+)
+KEY = ("paper", "table", "model", "task", "metric", "method", "rank_or_budget")
+REQUIRED = ("paper", "table", "model", "task", "metric", "method", "value", "unit", "confidence")
+CONFIDENCE = ("read in full", "second hand", "from code", "read off a figure")
+ROW = ("paper", "table", "model", "method", "rank_or_budget")  # of a table: what an average is taken over
+AVERAGE = "average"  # the metric of such a number; its task is the set it is taken over
+SIZES = {"glue": 8, "reasoning-5": 5, "boolq+gsm8k": 2, "magpie-pro+openplatypus": 2}  # tasks in a set
+PLACE = Path("results") / "published"
+
+
+class PublishedError(ValueError):
+    """Files that cannot be read as published numbers; the message names each mistake with its place."""
+
+
+def folder() -> Path:
+    """results/published of the checkout this package lies in, or of the current directory.
+
+    Raises:
+        PublishedError: neither is there.
+    """
+    places = [Path(__file__).resolve().parent.parent / PLACE, Path.cwd() / PLACE]
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        there = " nor ".join(map(str, dict.fromkeys(places)))
+        raise PublishedError(f"no published numbers: neither {there} is a folder; name one with --folder")
+    return found
+
+
+def load(name: str | None = None, source: Path | None = None) -> pd.DataFrame:
+    """Numbers of one file, or of all: COLUMNS as text, but `value` (float) and `n_seeds` (integer, <NA> if unknown).
+
+    Args:
+        name: of a file, without .csv; None for all.
+        source: folder of the files; None for `folder()`.
+
+    Returns:
+        a row per number, and the column `printed`: the value as the paper has it, with its digits.
+
+    Raises:
+        PublishedError: no such file, or mistakes in one, all of them at once.
+    """
+    source = folder() if source is None else source
+    files = sorted(source.glob("*.csv"))
+    chosen = [file for file in files if name in (None, file.stem)]
+    if not chosen:
+        there = ", ".join(file.stem for file in files) or "none"
+        raise PublishedError(f"{source} has no numbers of {name or 'any paper'}; there are {there}")
+    tables = [_read(file) for file in chosen]
+    data = pd.concat(tables, ignore_index=True)
+    problems = [*_problems(data), *_duplicates(data)]
+    if problems:
+        raise PublishedError("\n".join(problems))
+    data = data.assign(printed=data["value"], value=data["value"].astype(float))
+    return data.assign(n_seeds=pd.to_numeric(data["n_seeds"]).astype("Int64")).drop(columns="place")
+
+
+def _read(file: Path) -> pd.DataFrame:
+    """Texts as they stand, with the place of each row."""
+    data = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if tuple(data.columns) != COLUMNS:
+        raise PublishedError(f"{file}: columns are {', '.join(data.columns)}; they must be {', '.join(COLUMNS)}")
+    return data.assign(place=[f"{file}:{line}" for line in range(2, len(data) + 2)])
+
+
+def _problems(data: pd.DataFrame) -> Iterator[str]:
+    for row in data.to_dict("records"):
+        for column in REQUIRED:
+            if not row[column].strip():
+                yield f"{row['place']}: {column} is empty"
+        if row["value"] and not _is_number(row["value"]):
+            yield f"{row['place']}: value {row['value']!r} is not a number"
+        if row["n_seeds"] and not (row["n_seeds"].isdecimal() and int(row["n_seeds"])):
+            yield f"{row['place']}: n_seeds {row['n_seeds']!r} is not a count; leave it empty where it is not known"
+        if row["confidence"] and row["confidence"] not in CONFIDENCE:
+            yield f"{row['place']}: confidence {row['confidence']!r} is none of {', '.join(CONFIDENCE)}"
+
+
+def _is_number(text: str) -> bool:
+    """Digits with or without a point: the digits are needed to know what was rounded."""
+    return text.removeprefix("-").replace(".", "", 1).isdecimal()
+
+
+def _duplicates(data: pd.DataFrame) -> Iterator[str]:
+    for _, rows in data[data.duplicated(list(KEY), keep=False)].groupby(list(KEY), sort=False):
+        first, *others = rows["place"]
+        yield f"{', '.join(others)}: the same number as {first} (equal in {', '.join(KEY)})"
+
+
+def averages(data: pd.DataFrame) -> pd.DataFrame:
+    """Averages that the papers print, beside the ones of their own rows.
+
+    The mean is taken over the metrics of a task first, then over the tasks: AdaLoRA's rule for m/mm and accuracy/F1,
+    and the plain mean where a task has one metric.
+
+    Args:
+        data: of `load`.
+
+    Returns:
+        ROW, printed, recomputed, agrees (to the rounding of the printed one), note; a row per average whose tasks all
+        stand beside it.
+    """
+    found = []
+    for row, members in data.groupby(list(ROW), sort=False):
+        printed = members[members["metric"] == AVERAGE]
+        tasks = members[members["metric"] != AVERAGE].groupby("task")["value"].mean()
+        if len(printed) == 1 and len(tasks) == SIZES.get(printed["task"].item()):
+            (value,), (text,), (note,) = printed["value"], printed["printed"], printed["note"]
+            half = 0.5 * 10.0 ** -len(text.partition(".")[2])
+            found.append((*row, text, tasks.mean(), abs(tasks.mean() - value) <= half + 1e-9, note))
+    return pd.DataFrame(found, columns=[*ROW, "printed", "recomputed", "agrees", "note"])
+
+
+def select(data: pd.DataFrame, task: str | None = None, method: str | None = None) -> pd.DataFrame:
+    """Rows of a task, and of a method by our name or the paper's, whatever the case.
+
+    Raises:
+        PublishedError: none is left.
+    """
+    for columns, wanted in ((["task"], task), (["our_method", "method"], method)):
+        if wanted is not None:
+            names = data[columns].apply(lambda column: column.str.lower())
+            kept = data[(names == wanted.lower()).any(axis=1)]
+            if kept.empty:
+                there = ", ".join(sorted(set(data[columns[0]]) - {""}))
+                raise PublishedError(f"no number of {wanted!r}; {columns[0]} has {there or 'nothing'}")
+            data = kept
+    return data
+
+
+def table(data: pd.DataFrame) -> str:
+    """Markdown: every column, the value with the paper's own digits."""
+    return _table(data.assign(value=data["printed"], n_seeds=data["n_seeds"].astype("string"))[list(COLUMNS)])
+
+
+def _table(data: pd.DataFrame) -> str:
+    texts = data.astype(object).where(data.notna(), "").astype(str)
+    return markdown(texts.apply(lambda column: column.str.replace("|", "\\|", regex=False)))
+
+
+def main() -> None:
+    """Print published numbers, or the averages the papers print beside those of their rows."""
+    parser = argparse.ArgumentParser(prog="python -m rankbench.published", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", nargs="?", help="of a file, such as adalora; all without")
+    parser.add_argument("--task", help="such as glue-rte")
+    parser.add_argument("--method", help="by our name or the paper's")
+    parser.add_argument("--averages", action="store_true", help="check the averages against their rows")
+    parser.add_argument("--folder", type=Path, help=f"of the files; by default {PLACE}")
+    arguments = parser.parse_args()
+    try:
+        data = select(load(arguments.name, arguments.folder), arguments.task, arguments.method)
+    except PublishedError as error:
+        parser.exit(2, f"{error}\n")
+    print(_table(averages(data).round({"recomputed": 3})) if arguments.averages else table(data))
+
+
+if __name__ == "__main__":
+    main()
