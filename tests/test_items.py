@@ -16,9 +16,9 @@ def test_mcnemar_by_hand():
 
 
 def test_mcnemar_of_a_published_table():
-    """Fagerland et al. 2013, table 1 (airway hyper-responsiveness, 1 and 7 discordant): exact 0.0703, mid-p 0.0391."""
+    """Airway responsiveness in Fagerland et al. 2013, 1 and 7 discordant: exact p 0.070, mid-p 0.039."""
     found = mcnemar([1] + [0] * 7 + [1, 0], [0] + [1] * 7 + [1, 0])
-    assert (found.p, found.mid_p) == (pytest.approx(0.0703, abs=5e-5), pytest.approx(0.0391, abs=5e-5))
+    assert (found.p, found.mid_p) == (pytest.approx(0.070, abs=5e-4), pytest.approx(0.039, abs=5e-4))
 
 
 @pytest.mark.parametrize(("a", "b"), [([1, 0, 1], [1, 0, 1]), ([1, 0], [0, 1])])
