@@ -15,11 +15,12 @@ import rankbench
 ROOT = Path(rankbench.__file__).parent
 TRAINING = [("config", "seeding", "budget"), ("adapter",), ("allocators",), ("trainer",), ("run",)]
 READING = [
-    ("record", "store"),
+    ("record", "store", "sites"),
     ("labels", "rates"),
     ("collect",),
     ("selection", "stats"),
-    ("tables", "figures"),
+    ("aggregates", "items", "verdict", "pairing"),
+    ("tables", "figures", "compare"),
     ("report",),
 ]
 # config asks the classes of a section for its schema and its checks, inside functions: what it is made of stays light.
@@ -87,7 +88,7 @@ def test_nothing_imports_what_stands_above_it(chain):
 def test_the_chains_are_there_and_hang_together():
     """What the other tests of this file look at exists: an empty chain would pass them all."""
     assert all(modules(step) for step in TRAINING)
-    assert modules(READING[0]) == ["rankbench.record", "rankbench.store"]
+    assert modules(READING[0]) == ["rankbench.record", "rankbench.sites", "rankbench.store"]
     assert all(modules(step) for step in READING[:-1])
     run = reached("rankbench.run", lazy=False)
     for step in TRAINING[1:-1]:
