@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rankbench.record import RunRecord
+from rankbench.sites import parse_site
 
 
 def console() -> Console:
@@ -121,10 +122,8 @@ def rank_map(ranks: dict[str, int], width: int) -> Table:
     """
     cells: dict[str, dict[int, int]] = {}
     for name, rank in ranks.items():
-        parts = name.split(".")
-        position = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-        kind = ".".join(parts[position + 1 :]) if position is not None else name
-        cells.setdefault(kind, {})[int(parts[position]) if position is not None else 0] = rank
+        layer, kind = parse_site(name)
+        cells.setdefault(kind, {})[layer or 0] = rank
     layers = sorted({layer for row in cells.values() for layer in row})
     title = "rank by layer"
     room = max(1, (width - max(map(len, [title, *cells])) - 10) // 4)

@@ -25,6 +25,7 @@ from rankbench.labels import colour, labels, order
 from rankbench.rates import SelectionError
 from rankbench.record import RunRecord
 from rankbench.selection import add_arguments, selections
+from rankbench.sites import parse_site
 from rankbench.stats import rank_correlation
 
 COLOUR_MAP = "viridis"  # lightness grows with the value: it can be read in grey
@@ -32,16 +33,6 @@ MISSING = "#d9d9d9"
 PANELS = 4  # in a row
 DPI = 200
 TEXT = 8  # points
-
-
-def parse_site(name: str) -> tuple[int | None, str]:
-    """Layer and kind of a site, by the rule that found it in the model: the first integer part, and what follows it.
-
-    "model.layers.0.self_attn.q_proj" is (0, "self_attn.q_proj"); a name without an integer is (None, name).
-    """
-    parts = name.split(".")
-    place = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    return (None, name) if place is None else (int(parts[place]), ".".join(parts[place + 1 :]))
 
 
 def rank_maps(found: Sequence[RunRecord]) -> pd.DataFrame:

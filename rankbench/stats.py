@@ -34,6 +34,30 @@ class PairedDifference:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A statistic and its interval; low and high are None where the data hold no spread to make one of."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether a mean difference lies within a margin of 0.
+
+    Attributes:
+        difference: mean of a - b, with its interval of level 1 - 2 alpha.
+        p: larger of the two one-sided p-values, in [0, 1]; None for one pair.
+        shown: p <= alpha. False says that it was not shown, not that there is a difference.
+    """
+
+    difference: PairedDifference
+    p: float | None
+    shown: bool
+
+
+@dataclass(frozen=True)
 class RankCorrelation:
     """Spearman's rho and Kendall's tau-b, each in [-1, 1]; None where one side is constant and has no order."""
 
@@ -51,14 +75,41 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     Raises:
         ValueError: no pair, unequal lengths, a value that is not finite, or a level outside (0, 1).
     """
-    first, second = _pairs(a, b)
-    _inside(level, "level")
+    first, second = pairs(a, b)
+    inside(level, "level")
     differences = first - second
     mean = float(differences.mean())
     if differences.size == 1:
         return PairedDifference(1, mean, None, None)
     half = _critical(differences.size, level) * _standard_error(differences)
     return PairedDifference(differences.size, mean, mean - half, mean + half)
+
+
+def equivalence(a: ArrayLike, b: ArrayLike, margin: float, alpha: float = 0.05) -> Equivalence:
+    """Two one-sided paired t-tests (TOST, Schuirmann 1987): is the mean difference inside (-margin, margin)?
+
+    It is shown exactly where the interval of level 1 - 2 alpha lies inside the margin. A tie can be shown only so: an
+    interval that contains 0 shows none.
+
+    Args:
+        a, b: (n,), pair by pair.
+        margin: > 0, in the unit of the values: half a point is 0.5 in per cent and 0.005 in shares.
+        alpha: size of the test, in (0, 0.5).
+
+    Raises:
+        ValueError: no pairs (as in `paired_difference`), or a margin or alpha out of bounds.
+    """
+    if not (margin > 0 and np.isfinite(margin)):
+        raise ValueError(f"margin {margin} is not > 0; it is the largest difference that does not matter")
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha {alpha} is not in (0, 0.5); 0.05 is usual")
+    found = paired_difference(a, b, 1 - 2 * alpha)
+    if found.n == 1:
+        return Equivalence(found, None, False)
+    error = _standard_error(finite(a, "first values") - finite(b, "second values"))
+    room = margin - abs(found.mean)  # to the nearer bound, whose p-value is the larger
+    p = float(special.stdtr(found.n - 1, -room / error)) if error > 0 else float(room <= 0)
+    return Equivalence(found, p, p <= alpha)
 
 
 def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float = 0.95) -> float | None:
@@ -78,8 +129,8 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
     Raises:
         ValueError: no difference, one that is not finite, or a power or level out of bounds.
     """
-    values = _finite(differences, "differences")
-    _inside(level, "level")
+    values = finite(differences, "differences")
+    inside(level, "level")
     if not 1 - level < power < 1:
         raise ValueError(f"power {power} is not in ({1 - level:g}, 1): that much is found where there is no difference")
     if values.size == 1:
@@ -98,7 +149,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike) -> RankCorrelation:
     Raises:
         ValueError: no item, unequal lengths, or a value that is not finite.
     """
-    first, second = _pairs(x, y)
+    first, second = pairs(x, y)
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return RankCorrelation(None, None)
     spearman, kendall = scipy_stats.spearmanr(first, second), scipy_stats.kendalltau(first, second)
@@ -118,7 +169,7 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
     Raises:
         ValueError: no difference, or one that is not finite.
     """
-    values = _finite(differences, "differences")
+    values = finite(differences, "differences")
     if values.size == 1:
         return 1.0  # two patterns, both as far from 0
     result = scipy_stats.permutation_test(
@@ -168,14 +219,24 @@ def _distance_from_zero(values: Array, axis: int) -> Any:
     return np.abs(values.mean(axis=axis))
 
 
-def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    first, second = _finite(a, "first values"), _finite(b, "second values")
+def pairs(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Two lists of the same length, (n,) each.
+
+    Raises:
+        ValueError: they are none.
+    """
+    first, second = finite(a, "first values"), finite(b, "second values")
     if first.size != second.size:
         raise ValueError(f"{first.size} and {second.size} values make no pairs; give two of the same length")
     return first, second
 
 
-def _finite(values: ArrayLike, name: str) -> Array:
+def finite(values: ArrayLike, name: str) -> Array:
+    """A list with at least one value, all finite, (n,).
+
+    Raises:
+        ValueError: it is none, by its `name`.
+    """
     found = np.asarray(values, dtype=float)
     if found.ndim != 1 or found.size == 0:
         raise ValueError(f"{name}: one list with at least one value is needed, not shape {found.shape}")
@@ -184,6 +245,11 @@ def _finite(values: ArrayLike, name: str) -> Array:
     return found
 
 
-def _inside(share: float, name: str) -> None:
+def inside(share: float, name: str) -> None:
+    """Refuse what is not in (0, 1).
+
+    Raises:
+        ValueError: by its `name`.
+    """
     if not 0 < share < 1:
         raise ValueError(f"{name} {share} is not in (0, 1); 0.95 is usual")

@@ -33,6 +33,13 @@ class RunFolder:
         self.run_id = run_id
         self.path = results_dir / "runs" / run_id
 
+    @classmethod
+    def at(cls, path: Path) -> RunFolder:
+        """Of a folder that lies anywhere, such as a copy of a run's."""
+        folder = cls(path.parent, path.name)
+        folder.path = path
+        return folder
+
     @contextmanager
     def open(self) -> Iterator[None]:
         """Make the folder and keep other processes out of it.

@@ -34,10 +34,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rankbench import gguf, models, schema, sources
-from rankbench.figures import parse_site
 from rankbench.fingerprint import fingerprint
 from rankbench.models import ModelConfig, ModelError, find_sites, load
 from rankbench.seeding import Streams
+from rankbench.sites import parse_site
 
 CONF = Path(__file__).parent.parent / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from rankbench.stats import (
+    Equivalence,
     PairedDifference,
     RankCorrelation,
+    equivalence,
     holm,
     paired_difference,
     rank_correlation,
@@ -159,3 +162,43 @@ def test_holm_by_hand():
 def test_holm_takes_probabilities_only(wrong):
     with pytest.raises(ValueError, match="p_values are to be probabilities in a list, not"):
         holm(wrong)
+
+
+def test_equivalence_by_hand():
+    """Differences 1 2 3: mean 2, error 1 / sqrt(3). At margin 5: t = (5 - 2) sqrt(3) = 5.196, 2 degrees, p = 0.0176."""
+    found = equivalence([1, 2, 3], [0, 0, 0], margin=5)
+    assert found.p == pytest.approx(0.01755, abs=1e-5)
+    assert found.shown
+    assert found.difference == paired_difference([1, 2, 3], [0, 0, 0], level=0.9)
+
+
+@pytest.mark.parametrize("mean", [-0.4, -0.1, 0.0, 0.3, 0.7])
+def test_equivalence_is_the_larger_of_two_one_sided_t_tests(mean):
+    a, b = np.random.default_rng(5).normal(size=(2, 8)) * 0.5 + [[mean], [0]]
+    above = scipy_stats.ttest_rel(a, b - 0.5, alternative="greater").pvalue
+    below = scipy_stats.ttest_rel(a, b + 0.5, alternative="less").pvalue
+    assert equivalence(a, b, margin=0.5).p == pytest.approx(max(above, below))
+
+
+def test_equivalence_is_shown_where_the_interval_lies_inside_the_margin():
+    generator = np.random.default_rng(6)
+    found = [equivalence(x, np.zeros(5), margin=1.0) for x in generator.normal(0.3, 0.8, size=(300, 5))]
+    inside = [tost.difference.low > -1 and tost.difference.high < 1 for tost in found]
+    assert [tost.shown for tost in found] == inside
+    assert 0 < sum(inside) < 300
+
+
+def test_equivalence_errs_as_often_as_it_says():
+    """A true difference at the margin is called equivalent in 5 of 100 studies."""
+    generator = np.random.default_rng(7)
+    shown = [equivalence(x, np.zeros(5), margin=3.0).shown for x in generator.normal(3.0, 1.0, size=(4000, 5))]
+    assert np.mean(shown) == pytest.approx(0.05, abs=0.012)
+
+
+def test_equivalence_at_its_edges():
+    assert equivalence([1], [1], margin=1) == Equivalence(PairedDifference(1, 0.0, None, None), None, False)
+    assert (equivalence([1, 1], [1, 1], margin=1).p, equivalence([2, 2], [1, 1], margin=1).p) == (0, 1)
+    with pytest.raises(ValueError, match="margin 0 is not > 0; it is the largest difference that does not matter"):
+        equivalence([1, 2], [1, 2], margin=0)
+    with pytest.raises(ValueError, match=r"alpha 0.95 is not in \(0, 0.5\); 0.05 is usual"):
+        equivalence([1, 2], [1, 2], margin=1, alpha=0.95)

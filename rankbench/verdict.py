@@ -1,0 +1,66 @@
+"""The verdict on an allocator on one task: does it work?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rankbench.stats import PairedDifference
+
+Outcome = Literal["works", "does not work", "not resolved"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the three comparisons say together, and each by itself.
+
+    Attributes:
+        outcome: of the rule in `works`.
+        reasons: a sentence per control: tuned uniform, its own shuffled ranks, random.
+    """
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+
+def works(
+    uniform: PairedDifference | None,
+    shuffled: PairedDifference | None,
+    random: PairedDifference | None,
+    higher_is_better: bool = True,
+) -> Verdict:
+    """An allocator works on a task if it beats tuned uniform, its own shuffled ranks and random, intervals beyond 0.
+
+    It does not work where one of the intervals lies on the wrong side of 0. Everything else is not resolved: a tie is
+    shown by `stats.equivalence`, never by an interval that contains 0. All three have to be beaten, so their number
+    needs no correction: the rule errs no more often than one comparison does.
+
+    Args:
+        uniform, shuffled, random: allocator minus control, paired by seed, at rates chosen on validation; None where
+            the control was not run.
+        higher_is_better: of the metric.
+    """
+    controls = {"tuned uniform": uniform, "its own shuffled ranks": shuffled, "random ranks": random}
+    sides = {name: _side(found, higher_is_better) for name, found in controls.items()}
+    outcome: Outcome = "not resolved"
+    if "worse than" in sides.values():
+        outcome = "does not work"
+    elif set(sides.values()) == {"better than"}:
+        outcome = "works"
+    return Verdict(outcome, tuple(_reason(name, sides[name], found) for name, found in controls.items()))
+
+
+def _side(found: PairedDifference | None, higher_is_better: bool) -> str:
+    if found is None:
+        return "not run:"
+    if not found.resolved:
+        return "not resolved from"
+    return "better than" if (found.mean > 0) == higher_is_better else "worse than"
+
+
+def _reason(name: str, side: str, found: PairedDifference | None) -> str:
+    if found is None:
+        return f"{side} {name}"
+    if found.low is None:
+        return f"{side} {name}: {found.mean:+.4g} (1 pair: no interval)"
+    return f"{side} {name}: {found.mean:+.4g} [{found.low:+.4g}, {found.high:+.4g}], n = {found.n}"
