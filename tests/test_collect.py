@@ -51,11 +51,28 @@ def test_a_foreign_file_is_named_and_not_counted(tmp_path, monkeypatch, capsys):
     assert "| lora | 0 | ok | 0.5000 | 0.2500 | 64 | 64 | 64 | 2 | 2.0 | 2 | 1 | lora0 |" in printed
 
 
-def test_a_run_that_failed_early_has_a_row_too():
-    failed = record("igu", 0, status="error", metrics=None, ledger=None, cost=None)
+def test_a_run_without_a_record_is_named(tmp_path):
+    for name in ("done", "gone"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / "done" / "record.json").write_text(record("lora", 0).to_json())
+    found, problems = collect.records(tmp_path)
+    assert len(found) == 1
+    assert problems == [f"{tmp_path / 'runs' / 'gone'}: no record: killed or still running"]
+
+
+@pytest.mark.parametrize("status", ["error", "nan"])
+def test_a_run_that_failed_early_has_a_row_too(status):
+    failed = record("igu", 0, status=status, metrics=None, ledger=None, cost=None)
     lines = collect.table([record("lora", 0), failed], ["test/kl"]).splitlines()
     assert len(lines) == 4
-    assert lines[3].startswith("| igu | 0 | error |")
+    assert lines[2].startswith("| lora | 0 | ok | 0.2500 | 64 | 64 | 64 | 2 |")
+    assert lines[3] == f"| igu | 0 | {status} |" + "  |" * 8 + " igu0 |"
+
+
+def test_a_group_of_early_failures_is_a_table():
+    failed = [record("igu", seed, status="nan", metrics=None, ledger=None, cost=None) for seed in (0, 1)]
+    lines = collect.table(failed, []).splitlines()
+    assert lines[2:] == [f"| igu | {seed} | nan |" + "  |" * 7 + f" igu{seed} |" for seed in (0, 1)]
 
 
 @pytest.mark.parametrize("column", ["before/kl", "test/kl"])
