@@ -57,16 +57,17 @@ def portable(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def frame(found: Sequence[RunRecord], settings: Iterable[str] = ()) -> pd.DataFrame:
+def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:
     """One row per run: keys, label, status, rate, metrics as "test/loss", ledger as "final/params", cost by phase.
 
     Args:
         found: records; `label` tells those of one method apart by the settings in which they differ.
         settings: dotted keys of the config to show as well, as text ("task.map").
+        names: labels that were given within more records than these.
     """
     data = pd.DataFrame([_row(record) for record in found])
     configs = [dict(flat(record.config)) for record in found]
-    data["label"] = labels(found)
+    data["label"] = labels(found) if names is None else names
     for key in settings:
         data[key] = [config.get(key) for config in configs]
     return data
@@ -76,7 +77,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(record, key) for key in ("run_id", *KEYS, "status")}
     row["learning_rate"] = record.config.get("train", {}).get("learning_rate")
     ledger, cost = record.ledger or {}, dict(record.cost or {})
-    row |= {"unit": ledger.get("unit"), "target": ledger.get("target"), "head_params": ledger.get("head_params")}
+    row |= {key: ledger.get(key) for key in ("unit", "target", "head_params")}
+    row["match"] = record.config.get("budget", {}).get("match", "final")
     row["peak_memory_bytes"] = cost.pop("peak_memory_bytes", None)
     figures = {when: ledger.get(when) for when in ("start", "peak", "final")}
     for group in (record.metrics or {}, figures, cost):
@@ -108,7 +110,8 @@ def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) ->
     for chosen in sorted(best.to_dict("records"), key=lambda row: order(row["label"])):
         points = [_point(point) for point in curves if all(point[key] == chosen[key] for key in GROUP)]
         edge = "no" if not chosen["edge"] else "yes: extend the grid" if len(points) > 1 else "one rate only"
-        rows.append([chosen["label"], "; ".join(points), f"{chosen['learning_rate']:g}", edge])
+        choice = ["none: seeds missing", ""] if chosen["missing"] else [f"{chosen['learning_rate']:g}", edge]
+        rows.append([chosen["label"], "; ".join(points), *choice])
     return markdown(pd.DataFrame(rows, columns=["method", f"rate: mean {metric} (n)", "chosen", "at the edge"]))
 
 

@@ -127,6 +127,29 @@ def test_higher_is_better_but_for_losses():
     assert best(sweep({0.001: [0.5], 0.01: [0.6]}, metric="kl"), "validation/kl")["learning_rate"] == 0.001
 
 
+def test_a_metric_of_unknown_direction_chooses_nothing():
+    with pytest.raises(
+        SelectionError,
+        match=r"by validation/regret: its direction is not known \(higher .* accuracy, .* lower of kl, l",
+    ):
+        best(sweep({0.001: [0.5]}, metric="regret"), "validation/regret")
+    assert higher_is_better("validation/regret") is None
+
+
+def test_a_label_that_cannot_choose_does_not_keep_the_others_from_it():
+    """igu fails at one tuning seed of each rate, at both of the lowest."""
+    failing = sweep({0.001: [0.1, 0.1], 0.01: [0.2, 0.2], 0.1: [0.3, 0.3]}, method="igu")
+    for at in (0, 1, 2, 5):
+        failing[at].status = "inert"
+    data = collect.frame([*sweep({0.001: [0.5, 0.5], 0.01: [0.4, 0.4]}), *failing])
+    chosen = best_rates(data, "validation/loss").set_index("label")
+    assert chosen["learning_rate"].to_dict() == {"igu": 0.01, "lora": 0.01}
+    assert chosen["missing"].to_dict() == {"igu": 1, "lora": 0}
+    assert "| 0.001: no run (0, 2 missing); 0.01: 0.2000 (1, 1 missing); 0.1: 0.3000 (1, 1 missing) | none: " in (
+        collect.rate_report(data, "validation/loss")
+    )
+
+
 def test_of_equal_means_the_lower_rate_is_chosen():
     assert best(sweep({0.1: [0.5], 0.001: [0.6], 0.01: [0.5]}))["learning_rate"] == 0.01
 
