@@ -249,4 +249,7 @@ def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, mo
 
 
 def test_the_legend_says_what_is_corrected():
-    assert "Intervals and detectable differences are not corrected for the number of methods; p is, within" in tables.LEGEND
+    assert (
+        "Intervals and detectable differences are not corrected for the number of methods; p is, within"
+        in tables.LEGEND
+    )
