@@ -23,12 +23,14 @@ KEYS = ("model", "task", "method", "budget", "seed")
 
 
 def records(source: Path) -> tuple[list[RunRecord], list[str]]:
-    """Records of a results folder, or of a JSON-lines file made by `save`; and what could not be read, by name."""
+    """Records of a results folder, or of a JSON-lines file made by `save`; and what is missing or not read, by name."""
     found, problems = [], []
     if source.is_file():
         texts = [(f"{source}:{number}", line) for number, line in enumerate(source.read_text().splitlines(), 1)]
     else:
-        texts = [(str(file), file.read_text()) for file in sorted((source / "runs").glob("*/record.json"))]
+        files = [folder / "record.json" for folder in sorted((source / "runs").glob("*/"))]
+        texts = [(str(file), file.read_text()) for file in files if file.exists()]
+        problems = [f"{file.parent}: no record: killed or still running" for file in files if not file.exists()]
     for name, text in texts:
         try:
             found.append(RunRecord.from_json(text, name))
@@ -55,16 +57,17 @@ def portable(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def frame(found: Sequence[RunRecord], settings: Iterable[str] = ()) -> pd.DataFrame:
+def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:
     """One row per run: keys, label, status, rate, metrics as "test/loss", ledger as "final/params", cost by phase.
 
     Args:
         found: records; `label` tells those of one method apart by the settings in which they differ.
         settings: dotted keys of the config to show as well, as text ("task.map").
+        names: labels that were given within more records than these.
     """
     data = pd.DataFrame([_row(record) for record in found])
     configs = [dict(flat(record.config)) for record in found]
-    data["label"] = labels(found)
+    data["label"] = labels(found) if names is None else names
     for key in settings:
         data[key] = [config.get(key) for config in configs]
     return data
@@ -74,7 +77,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(record, key) for key in ("run_id", *KEYS, "status")}
     row["learning_rate"] = record.config.get("train", {}).get("learning_rate")
     ledger, cost = record.ledger or {}, dict(record.cost or {})
-    row |= {"unit": ledger.get("unit"), "target": ledger.get("target"), "head_params": ledger.get("head_params")}
+    row |= {key: ledger.get(key) for key in ("unit", "target", "head_params")}
+    row["match"] = record.config.get("budget", {}).get("match", "final")
     row["peak_memory_bytes"] = cost.pop("peak_memory_bytes", None)
     figures = {when: ledger.get(when) for when in ("start", "peak", "final")}
     for group in (record.metrics or {}, figures, cost):
@@ -106,7 +110,8 @@ def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) ->
     for chosen in sorted(best.to_dict("records"), key=lambda row: order(row["label"])):
         points = [_point(point) for point in curves if all(point[key] == chosen[key] for key in GROUP)]
         edge = "no" if not chosen["edge"] else "yes: extend the grid" if len(points) > 1 else "one rate only"
-        rows.append([chosen["label"], "; ".join(points), f"{chosen['learning_rate']:g}", edge])
+        choice = ["none: seeds missing", ""] if chosen["missing"] else [f"{chosen['learning_rate']:g}", edge]
+        rows.append([chosen["label"], "; ".join(points), *choice])
     return markdown(pd.DataFrame(rows, columns=["method", f"rate: mean {metric} (n)", "chosen", "at the edge"]))
 
 
@@ -116,9 +121,14 @@ def _point(point: dict[Any, Any]) -> str:
     return f"{point['learning_rate']:g}: {mean} ({point['n']}{missing})"
 
 
+def written(values: pd.Series, form: str) -> pd.Series:
+    """Numbers as texts; what is missing stays missing."""
+    return values.astype(float).map(form.format, na_action="ignore")
+
+
 def markdown(shown: pd.DataFrame) -> str:
     """A frame of texts as a Markdown table; what is missing is empty."""
-    texts = shown.astype(object).where(shown.notna(), "").astype(str).replace("nan", "").values.tolist()
+    texts = shown.astype(object).where(shown.notna(), "").astype(str).values.tolist()
     return "\n".join(
         "| " + " | ".join(line) + " |" for line in [list(shown.columns), ["---"] * len(shown.columns), *texts]
     )
@@ -132,21 +142,20 @@ def table(found: Sequence[RunRecord], metrics: Sequence[str]) -> str:
         metrics: columns of `frame` to show, such as "before/loss" and "test/accuracy".
     """
     data = frame(found)
-    shown = pd.DataFrame(
-        {
-            **{key: data[key] for key in ("method", "seed", "status")},
-            **{name: data[name].map("{:.4f}".format) for name in metrics if name in data},
-            "asked": data["target"].map("{:,}".format),
-            "got": data["final/params"].map("{:,.0f}".format),
-            "peak": data["peak/params"].map("{:,.0f}".format),
-            "train s": data["training/seconds"].map("{:.0f}".format),
-            "method's own s": data["allocation/seconds"].map("{:.1f}".format),
-            "eval s": data["evaluation/seconds"].map("{:.0f}".format),
-            "peak MiB": (data["peak_memory_bytes"] / 2**20).map("{:,.0f}".format),
-            "run": data["run_id"],
-        }
-    )
-    return markdown(shown)
+    columns = {
+        **{name: (name, "{:.4f}") for name in metrics if name in data},
+        "asked": ("target", "{:,.0f}"),
+        "got": ("final/params", "{:,.0f}"),
+        "peak": ("peak/params", "{:,.0f}"),
+        "train s": ("training/seconds", "{:.0f}"),
+        "method's own s": ("allocation/seconds", "{:.1f}"),
+        "eval s": ("evaluation/seconds", "{:.0f}"),
+        "peak MiB": ("peak_memory_mib", "{:,.0f}"),
+    }
+    data["peak_memory_mib"] = data["peak_memory_bytes"].astype(float) / 2**20
+    data = data.reindex(columns=[*data, *({name for name, _ in columns.values()} - set(data))])  # all failed early
+    texts = {title: written(data[name], form) for title, (name, form) in columns.items()}
+    return markdown(pd.DataFrame({**data[["method", "seed", "status"]], **texts, "run": data["run_id"]}))
 
 
 def integers(text: str) -> list[int]:

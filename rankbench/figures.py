@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import textwrap
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from rankbench.labels import colour, labels, order
 from rankbench.rates import SelectionError
 from rankbench.record import RunRecord
-from rankbench.selection import add_arguments, selections
+from rankbench.selection import Selection, add_arguments, selections
 from rankbench.sites import parse_site
 from rankbench.stats import rank_correlation
 
@@ -33,17 +35,22 @@ MISSING = "#d9d9d9"
 PANELS = 4  # in a row
 DPI = 200
 TEXT = 8  # points
+LETTERS = 14  # of a title, in an inch
 
 
-def rank_maps(found: Sequence[RunRecord]) -> pd.DataFrame:
+def rank_maps(found: Sequence[RunRecord], names: Sequence[str] | None = None) -> pd.DataFrame:
     """Ranks of the runs that are ok: label, seed, site, layer (NaN without one), kind, rank; labels in their order.
+
+    Args:
+        found: records.
+        names: their labels, where they were given within more records.
 
     Raises:
         SelectionError: no run that is ok has ranks.
     """
     rows = [
         {"label": label, "seed": record.seed, "site": site, "layer": layer, "kind": kind, "rank": rank}
-        for record, label in sorted(zip(found, labels(found), strict=True), key=lambda pair: order(pair[1]))
+        for record, label in sorted(zip(found, names or labels(found), strict=True), key=lambda pair: order(pair[1]))
         if record.status == "ok"
         for site, rank in (record.ranks or {}).items()
         for layer, kind in [parse_site(site)]
@@ -51,6 +58,20 @@ def rank_maps(found: Sequence[RunRecord]) -> pd.DataFrame:
     if not rows:
         raise SelectionError(f"none of {len(found)} runs is ok and has ranks: there is no map to draw")
     return pd.DataFrame(rows)
+
+
+def drawn(found: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
+    """How many runs of each label have a map, and what became of the others: "igu: 3 of 5 runs drawn, 2 inert"."""
+    statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for record, name in zip(found, names, strict=True):
+        statuses[name]["without ranks" if record.status == "ok" and not record.ranks else record.status] += 1
+    return [
+        ", ".join(
+            [f"{name}: {counts['ok']} of {counts.total()} runs drawn"]
+            + [f"{count} {status}" for status, count in counts.items() if status != "ok"]
+        )
+        for name, counts in sorted(statuses.items(), key=lambda pair: order(pair[0]))
+    ]
 
 
 def mean_ranks(maps: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +141,7 @@ def draw_maps(means: pd.DataFrame, title: str) -> Figure:
     bar.set_label("rank, mean over seeds", fontsize=TEXT)
     bar.ax.tick_params(labelsize=TEXT - 1)
     figure.supxlabel("layer", fontsize=TEXT)
-    figure.suptitle(title, fontsize=TEXT + 1)
+    _entitle(figure, title)
     return figure
 
 
@@ -144,8 +165,16 @@ def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     bar.set_label("Spearman; diagonal: between seeds", fontsize=TEXT)
     bar.ax.tick_params(labelsize=TEXT - 1)
-    figure.suptitle(title, fontsize=TEXT + 1)
+    _entitle(figure, title)
     return figure
+
+
+def _entitle(figure: Figure, title: str) -> None:
+    """The title, its lines broken to the width of the figure, which grows by those that are added."""
+    width, height = figure.get_size_inches()
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, max(20, int(width * LETTERS)))]
+    figure.set_size_inches(width, height + (len(lines) - 1) * 1.3 * (TEXT + 1) / 72)
+    figure.suptitle("\n".join(lines), fontsize=TEXT + 1)
 
 
 def _image(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> Any:
@@ -168,11 +197,13 @@ def write(figure: Figure, numbers: pd.DataFrame, place: Path) -> list[Path]:
     return [png, pdf, csv]
 
 
-def draw(title: str, found: Sequence[RunRecord], out: Path) -> Iterable[Path]:
-    """Both figures of one selection, in files named by its title."""
-    maps = rank_maps(found)
-    name = re.sub(r"[^a-z0-9.]+", "-", title.lower().replace("budget ", "")).strip("-")
+def draw(selection: Selection, out: Path) -> Iterable[Path]:
+    """Both figures of one selection, in files named by its title; the figures say which runs they leave out."""
+    maps = rank_maps(selection.records, selection.labels)
+    name = re.sub(r"[^a-z0-9.]+", "-", selection.title.lower().replace("budget ", "")).strip("-")
     means, agreeing = mean_ranks(maps), agreement(maps)
+    partly = [note for note in drawn(selection.records, selection.labels) if "," in note]
+    title = "\n".join([selection.title, "; ".join(partly)])
     yield from write(draw_maps(means, title), means, out / f"ranks-{name}")
     yield from write(draw_agreement(agreeing, title), agreeing, out / f"agreement-{name}")
 
@@ -185,9 +216,9 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         for selection in selections(arguments):
-            for file in draw(selection.title, selection.records, arguments.out):
+            for file in draw(selection, arguments.out):
                 print(file)
-            for note in selection.notes:
+            for note in [*drawn(selection.records, selection.labels), *selection.notes]:
                 print(note)
     except SelectionError as error:
         parser.exit(2, f"{error}\n")

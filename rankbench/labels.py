@@ -42,7 +42,8 @@ COLOURS = {
     "scaled": "#c51b8a",
 }
 UNKNOWN = "#757575"
-RESULT = "ranks"  # a map given as a setting is what a method does, not a variant of it
+# A map given as a setting is what a method does, not a variant of it; of the run it came from, `origin` is told apart.
+NO_VARIANT = ("name", "ranks", "source_run")
 
 
 def order(label: str) -> tuple[int, str]:
@@ -93,7 +94,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 def _own(record: RunRecord) -> Iterator[tuple[str, str]]:
     section = record.config.get("method", {})
-    return flat({key: value for key, value in section.items() if key not in (RESULT, "name")})
+    return flat({key: value for key, value in section.items() if key not in NO_VARIANT})
 
 
 def _differing(members: Sequence[Mapping[str, str]]) -> list[str]:

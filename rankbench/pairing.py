@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankbench.labels import RESULT, flat
+from rankbench.labels import flat
 from rankbench.record import RecordError, RunRecord
 from rankbench.store import RunFolder
 
 NAMED = 5  # items that a message names
-MAP = f"method.{RESULT}."  # a map given as a setting is shown among the ranks
+MAP = "method.ranks."  # a map given as a setting is shown among the ranks
 
 Item = dict[str, Any]
 

@@ -8,7 +8,17 @@ from typing import Any
 import pandas as pd
 
 GROUP = ("model", "task", "budget", "label")  # what one learning rate is chosen for
-LOWER_IS_BETTER = frozenset({"loss", "kl"})  # of all other metrics more is better
+LOWER_IS_BETTER = ("kl", "loss")
+HIGHER_IS_BETTER = (
+    "accuracy",
+    "exact_match",
+    "f1",
+    "map_correlation",
+    "map_overlap",
+    "matthews",
+    "pearson",
+    "spearman",
+)
 VALIDATION = "validation/"
 
 
@@ -16,9 +26,10 @@ class SelectionError(ValueError):
     """Records that cannot be compared as asked; the message names them and says what to do."""
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether more of a metric ("validation/accuracy", "kl") is better."""
-    return metric.split("/")[-1] not in LOWER_IS_BETTER
+def higher_is_better(metric: str) -> bool | None:
+    """Whether more of a metric ("validation/accuracy", "kl") is better; None where it is not known."""
+    name = metric.split("/")[-1]
+    return name in HIGHER_IS_BETTER if name in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER) else None
 
 
 def rate_curves(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> pd.DataFrame:
@@ -83,25 +94,35 @@ def best_rates(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> 
         data, metric, seeds: as in `rate_curves`.
 
     Returns:
-        The chosen rows of `rate_curves` and edge: whether no lower, or no higher, rate was tried.
+        A row of `rate_curves` each; edge: whether no lower, or no higher, rate was tried; rates: how many were. A
+        group without a rate that has all tuning seeds has the one with the fewest missing, which `missing` tells.
 
     Raises:
-        SelectionError: as in `rate_curves`, or no rate of a group has all tuning seeds.
+        SelectionError: as in `rate_curves`, a metric whose direction is not known, or no group can choose.
     """
-    curves = rate_curves(data, metric, seeds).groupby(list(GROUP))
-    return pd.DataFrame([_best(curve.to_dict("records"), metric) for _, curve in curves])
-
-
-def _best(curve: Sequence[dict[Any, Any]], metric: str) -> dict[Any, Any]:
-    whole = [point for point in curve if not point["missing"]]
-    if not whole:
+    curves = rate_curves(data, metric, seeds)
+    higher = higher_is_better(metric)
+    if higher is None:
+        known = f"higher is better of {_listed(HIGHER_IS_BETTER)}, lower of {_listed(LOWER_IS_BETTER)}"
+        raise SelectionError(f"rates cannot be chosen by {metric}: its direction is not known ({known})")
+    best = pd.DataFrame([_best(curve.to_dict("records"), higher) for _, curve in curves.groupby(list(GROUP))])
+    if best["missing"].all():
+        first = best.iloc[0]
         raise SelectionError(
-            f"{curve[0]['label']}: no learning rate has {metric} at every tuning seed ({_listed(curve[0]['seeds'])}); "
+            f"{first['label']}: no learning rate has {metric} at every tuning seed ({_listed(first['seeds'])}); "
             "finish the runs, or name other seeds with --tuning-seeds"
         )
-    sign = -1 if higher_is_better(metric) else 1
+    return best
+
+
+def _best(curve: Sequence[dict[Any, Any]], higher: bool) -> dict[Any, Any]:
+    rates = [point["learning_rate"] for point in curve]
+    whole = [point for point in curve if not point["missing"]]
+    if not whole:
+        return {**min(curve, key=lambda point: point["missing"]), "edge": False, "rates": len(rates)}
+    sign = -1 if higher else 1
     best = min(whole, key=lambda point: (sign * point["mean"], point["learning_rate"]))
-    return {**best, "edge": best["learning_rate"] in (curve[0]["learning_rate"], curve[-1]["learning_rate"])}
+    return {**best, "edge": best["learning_rate"] in (rates[0], rates[-1]), "rates": len(rates)}
 
 
 def refuse_twice(runs: pd.DataFrame) -> None:

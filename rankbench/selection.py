@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from rankbench.collect import frame, integers, records, split
-from rankbench.labels import flat, labels
+from rankbench.labels import flat, labels, order
 from rankbench.rates import SelectionError, best_rates, refuse_twice
 from rankbench.record import CONTENT, NOT_IDENTITY, RunRecord
 
@@ -25,11 +27,13 @@ class Selection:
     Attributes:
         title: model, task, budget, and the settings it was split by.
         records: those shown; at most one per label and seed.
+        labels: of `records`, given within all that were found: also those at other learning rates.
         notes: sentences that belong under it.
     """
 
     title: str
     records: list[RunRecord]
+    labels: list[str]
     notes: list[str]
 
 
@@ -83,16 +87,26 @@ def select(
             f"{title}: not one comparison, these differ: {'; '.join(mixed)}. Split by a setting with --by KEY, give "
             "records of one code, or take --allow-mixed"
         )
-    chosen, chosen_notes = _at_rates(found, rates, tuning_seeds)
-    _refuse_doubt(title, chosen)
-    said = [f"mixed: {'; '.join(mixed)}"] if mixed else []
-    return Selection(title, chosen, [*(f"not counted: {note}" for note in notes), *said, *chosen_notes])
+    names = labels(found)
+    chosen, chosen_notes = _at_rates(found, names, rates, tuning_seeds)
+    shown, shown_names = [found[index] for index in chosen], [names[index] for index in chosen]
+    _refuse_doubt(title, frame(shown, names=shown_names))
+    lost = sorted(set(names) - set(shown_names), key=order)
+    said = [
+        *(f"not counted: {note}" for note in notes),
+        *([f"mixed: {'; '.join(mixed)}"] if mixed else []),
+        *_unclean(shown),
+        *chosen_notes,
+        *([f"not run at the chosen rate: {', '.join(lost)}"] if lost else []),
+    ]
+    return Selection(title, shown, shown_names, said)
 
 
 def differences(found: Sequence[RunRecord]) -> list[str]:
     """What has to agree in a comparison and does not, with its values: "torch: 2.13, 2.14", "train.steps: 60, 100"."""
-    facts = [_facts(record) for record in found]
+    facts, read = [_facts(record) for record in found], [_read(record) for record in found]
     values = {key: {fact.get(key, "null") for fact in facts} for key in {key for fact in facts for key in fact}}
+    values |= {key: {what[key] for what in read if key in what} for key in {key for what in read for key in what}}
     return [f"{key}: {', '.join(sorted(held))}" for key, held in sorted(values.items()) if len(held) > 1]
 
 
@@ -104,54 +118,97 @@ def _facts(record: RunRecord) -> dict[str, str]:
     return facts | {key: value for key, value in flat(record.config) if not _is_free(key)}
 
 
+def _read(record: RunRecord) -> dict[str, str]:
+    """Hashes or revisions of weights, data and prompt; without those that a run failed too early to know."""
+    model, task = (record.provenance.get(key) or {} for key in ("model", "task"))
+    found = {"weights": model.get("model"), "data": task.get("data"), "prompt": task.get("prompt")}
+    return {key: str(value) for key, value in found.items() if value}
+
+
+def _unclean(found: Sequence[RunRecord]) -> list[str]:
+    """A note on runs whose code cannot be had again: uncommitted changes, or neither a commit nor a version."""
+    changed = sum(bool(record.provenance.get("git_dirty")) for record in found)
+    unknown = sum(
+        not record.provenance.get("git_commit") and not (record.provenance.get("packages") or {}).get("rankbench")
+        for record in found
+    )
+    counts = {"of code with uncommitted changes": changed, "of unknown code, without commit or version": unknown}
+    return [f"{count} of {len(found)} runs are {what}" for what, count in counts.items() if count]
+
+
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def _at_rates(
-    found: Sequence[RunRecord], rates: str | None, tuning_seeds: Sequence[int]
-) -> tuple[list[RunRecord], list[str]]:
-    """The records at the rates asked for, and what is to be said of the choice."""
+    found: Sequence[RunRecord], names: Sequence[str], rates: str | None, tuning_seeds: Sequence[int]
+) -> tuple[list[int], list[str]]:
+    """Places of the records at the rates asked for, and what is to be said of the choice."""
     if tuning_seeds and not (rates or "").startswith(BEST):
         raise SelectionError(f"--tuning-seeds choose nothing without --rates {BEST}METRIC; give both or neither")
     if rates is None:
-        return list(found), []
+        return list(range(len(found))), _say_given(found, names)
     if not rates.startswith(BEST):
         return _at_one_rate(found, rates), [f"learning rate {rates}"]
-    best: dict[str, dict[Any, Any]] = {
-        row["label"]: row for row in best_rates(frame(found), rates.removeprefix(BEST), tuning_seeds).to_dict("records")
-    }
-    chosen = [
-        record
-        for record, label in zip(found, labels(found), strict=True)
-        if record.config["train"]["learning_rate"] == best[label]["learning_rate"] and record.seed not in tuning_seeds
-    ]
+    metric = rates.removeprefix(BEST)
+    best = {row["label"]: row for row in best_rates(frame(found, names=names), metric, tuning_seeds).to_dict("records")}
+    at_best = [index for index, name in enumerate(names) if _rate(found[index]) == best[name]["learning_rate"]]
+    chosen = [index for index in at_best if found[index].seed not in tuning_seeds]
     if not chosen:
         raise SelectionError("every record is of a tuning seed; run the chosen rates at other seeds")
-    return chosen, _say(best, rates.removeprefix(BEST), shown=not tuning_seeds)
+    there = {names[index] for index in chosen}  # a label that failed while tuning is a row, not a hole
+    chosen += [index for index in at_best if best[names[index]]["missing"] and names[index] not in there]
+    return sorted(chosen), _say(best, metric, shown=not tuning_seeds)
 
 
-def _at_one_rate(found: Sequence[RunRecord], rates: str) -> list[RunRecord]:
+def _at_one_rate(found: Sequence[RunRecord], rates: str) -> list[int]:
     try:
-        chosen = [record for record in found if record.config["train"]["learning_rate"] == float(rates)]
+        chosen = [index for index, record in enumerate(found) if _rate(record) == float(rates)]
     except ValueError:
         raise SelectionError(f"--rates {rates} is neither a number nor {BEST}METRIC") from None
     if not chosen:
-        tried = sorted({record.config["train"]["learning_rate"] for record in found})
+        tried = sorted({_rate(record) for record in found})
         raise SelectionError(f"--rates {rates}: no run has this learning rate; there are {', '.join(map(str, tried))}")
     return chosen
 
 
-def _say(best: dict[str, dict[Any, Any]], metric: str, shown: bool) -> list[str]:
-    rates = [f"{label} {row['learning_rate']:g}{' (edge of its grid)' * row['edge']}" for label, row in best.items()]
-    seeds = sorted({seed for row in best.values() for seed in row["seeds"]})
+def _rate(record: RunRecord) -> Any:
+    return record.config.get("train", {}).get("learning_rate")
+
+
+def _say_given(found: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
+    rates = {name: _rate(record) for record, name in zip(found, names, strict=True)}
+    given = [f"{name} {rates[name]:g}" for name in sorted(rates, key=order) if rates[name] is not None]
+    return [f"learning rates, not tuned here: {', '.join(given)}"] if given else []
+
+
+def _say(best: dict[Any, dict[Any, Any]], metric: str, shown: bool) -> list[str]:
+    """The rates chosen; on which seeds and of how many, by label where that differs; and who could not choose."""
+    rows = [best[name] for name in sorted(best, key=order)]
+    chosen = [row for row in rows if not row["missing"]]
+    same = len({(row["seeds"], row["rates"]) for row in chosen}) == 1
+    rates = [
+        f"{row['label']} {row['learning_rate']:g}"
+        + ("" if same else f" of {row['rates']} (seeds {_seeds(row)})")
+        + (" (edge of its grid)" if row["edge"] else "")
+        for row in chosen
+    ]
+    seeds = f"of seeds {_seeds(chosen[0])}" if same else "of the seeds named"
     also = "which are shown as well" if shown else "which are not shown"
-    return [f"learning rates with the best {metric} of seeds {', '.join(map(str, seeds))}, {also}: {', '.join(rates)}"]
+    return [f"learning rates with the best {metric} {seeds}, {also}: {', '.join(rates)}"] + [
+        f"{row['label']}: no learning rate has {metric} at every tuning seed ({_seeds(row)}); shown at "
+        f"{row['learning_rate']:g}, {row['missing']} of {len(row['seeds'])} missing"
+        for row in rows
+        if row["missing"]
+    ]
 
 
-def _refuse_doubt(title: str, chosen: Sequence[RunRecord]) -> None:
+def _seeds(row: dict[Any, Any]) -> str:
+    return ", ".join(map(str, row["seeds"]))
+
+
+def _refuse_doubt(title: str, data: pd.DataFrame) -> None:
     """One learning rate per label, and one record per label and seed: else a mean would hide what it is of."""
-    data = frame(chosen)
     for label, runs in data.groupby("label"):
         rates = sorted(runs["learning_rate"].dropna().unique())
         if len(rates) > 1:

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of a - b over n pairs and its interval; low and high are None for one pair."""
+    """Mean of a - b over n pairs and its interval; low and high are None for one pair, and where all are equal."""
 
     n: int
     mean: float
@@ -79,8 +79,8 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     inside(level, "level")
     differences = first - second
     mean = float(differences.mean())
-    if differences.size == 1:
-        return PairedDifference(1, mean, None, None)
+    if _all_equal(differences):
+        return PairedDifference(differences.size, mean, None, None)
     half = _critical(differences.size, level) * _standard_error(differences)
     return PairedDifference(differences.size, mean, mean - half, mean + half)
 
@@ -124,7 +124,7 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
         level: of the interval that has to leave out 0, in (0, 1).
 
     Returns:
-        In the unit of the differences; None for a single pair.
+        In the unit of the differences; None for a single pair, and where all are equal.
 
     Raises:
         ValueError: no difference, one that is not finite, or a power or level out of bounds.
@@ -133,7 +133,7 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
     inside(level, "level")
     if not 1 - level < power < 1:
         raise ValueError(f"power {power} is not in ({1 - level:g}, 1): that much is found where there is no difference")
-    if values.size == 1:
+    if _all_equal(values):
         return None
     # t squared is F: its noncentrality, where 1 - power lies below the critical value, has a closed inverse in scipy.
     shift = special.ncfdtrinc(1, values.size - 1, 1 - power, _critical(values.size, level) ** 2) ** 0.5
@@ -205,6 +205,11 @@ def holm(p_values: ArrayLike) -> Array:
     corrected = np.empty_like(values)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected
+
+
+def _all_equal(values: Array) -> bool:
+    """Up to rounding: no deviation can be estimated (0.53 - 0.5 is not 0.59 - 0.56 in floating point)."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
 def _critical(n: int, level: float) -> float:

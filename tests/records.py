@@ -21,7 +21,7 @@ def record(method: str, seed: int, **changes) -> RunRecord:
         "budget": "r1",
         "seed": seed,
         "config": {},
-        "provenance": {},
+        "provenance": {"git_commit": "c" * 40, "git_dirty": False},
         "ledger": {
             "unit": "params",
             "target": 64,

@@ -51,11 +51,28 @@ def test_a_foreign_file_is_named_and_not_counted(tmp_path, monkeypatch, capsys):
     assert "| lora | 0 | ok | 0.5000 | 0.2500 | 64 | 64 | 64 | 2 | 2.0 | 2 | 1 | lora0 |" in printed
 
 
-def test_a_run_that_failed_early_has_a_row_too():
-    failed = record("igu", 0, status="error", metrics=None, ledger=None, cost=None)
+def test_a_run_without_a_record_is_named(tmp_path):
+    for name in ("done", "gone"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / "done" / "record.json").write_text(record("lora", 0).to_json())
+    found, problems = collect.records(tmp_path)
+    assert len(found) == 1
+    assert problems == [f"{tmp_path / 'runs' / 'gone'}: no record: killed or still running"]
+
+
+@pytest.mark.parametrize("status", ["error", "nan"])
+def test_a_run_that_failed_early_has_a_row_too(status):
+    failed = record("igu", 0, status=status, metrics=None, ledger=None, cost=None)
     lines = collect.table([record("lora", 0), failed], ["test/kl"]).splitlines()
     assert len(lines) == 4
-    assert lines[3].startswith("| igu | 0 | error |")
+    assert lines[2].startswith("| lora | 0 | ok | 0.2500 | 64 | 64 | 64 | 2 |")
+    assert lines[3] == f"| igu | 0 | {status} |" + "  |" * 8 + " igu0 |"
+
+
+def test_a_group_of_early_failures_is_a_table():
+    failed = [record("igu", seed, status="nan", metrics=None, ledger=None, cost=None) for seed in (0, 1)]
+    lines = collect.table(failed, []).splitlines()
+    assert lines[2:] == [f"| igu | {seed} | nan |" + "  |" * 7 + f" igu{seed} |" for seed in (0, 1)]
 
 
 @pytest.mark.parametrize("column", ["before/kl", "test/kl"])
@@ -108,6 +125,29 @@ def test_higher_is_better_but_for_losses():
     ]
     assert best(sweep({0.001: [0.5], 0.01: [0.6]}, metric="accuracy"), "validation/accuracy")["learning_rate"] == 0.01
     assert best(sweep({0.001: [0.5], 0.01: [0.6]}, metric="kl"), "validation/kl")["learning_rate"] == 0.001
+
+
+def test_a_metric_of_unknown_direction_chooses_nothing():
+    with pytest.raises(
+        SelectionError,
+        match=r"by validation/regret: its direction is not known \(higher .* accuracy, .* lower of kl, l",
+    ):
+        best(sweep({0.001: [0.5]}, metric="regret"), "validation/regret")
+    assert higher_is_better("validation/regret") is None
+
+
+def test_a_label_that_cannot_choose_does_not_keep_the_others_from_it():
+    """igu fails at one tuning seed of each rate, at both of the lowest."""
+    failing = sweep({0.001: [0.1, 0.1], 0.01: [0.2, 0.2], 0.1: [0.3, 0.3]}, method="igu")
+    for at in (0, 1, 2, 5):
+        failing[at].status = "inert"
+    data = collect.frame([*sweep({0.001: [0.5, 0.5], 0.01: [0.4, 0.4]}), *failing])
+    chosen = best_rates(data, "validation/loss").set_index("label")
+    assert chosen["learning_rate"].to_dict() == {"igu": 0.01, "lora": 0.01}
+    assert chosen["missing"].to_dict() == {"igu": 1, "lora": 0}
+    assert "| 0.001: no run (0, 2 missing); 0.01: 0.2000 (1, 1 missing); 0.1: 0.3000 (1, 1 missing) | none: " in (
+        collect.rate_report(data, "validation/loss")
+    )
 
 
 def test_of_equal_means_the_lower_rate_is_chosen():

@@ -14,6 +14,7 @@ from records import record
 
 from rankbench import collect, figures
 from rankbench.rates import SelectionError
+from rankbench.selection import Selection
 
 KINDS = ("self_attn.q_proj", "mlp.up_proj")
 
@@ -55,6 +56,24 @@ def test_only_runs_that_are_ok_have_a_map():
     assert figures.rank_maps([mapped("igu", 0, [1, 2, 3, 4]), failed])["seed"].unique().tolist() == [0]
     with pytest.raises(SelectionError, match="none of 1 runs is ok and has ranks: there is no map to draw"):
         figures.rank_maps([failed])
+
+
+def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monkeypatch):
+    found = [mapped(name, seed, [1, 2, 3, 4]) for name in ("lora", "igu", "shuffled") for seed in range(5)]
+    for run in (*found[5:7], *found[10:]):
+        run.status = "inert"
+    names = [run.method for run in found]
+    said = ["lora: 5 of 5 runs drawn", "igu: 3 of 5 runs drawn, 2 inert", "shuffled: 0 of 5 runs drawn, 5 inert"]
+    assert figures.drawn(found, names) == said
+    shown = []
+    monkeypatch.setattr(figures, "write", lambda figure, numbers, place: shown.append(figure) or [place])
+    list(figures.draw(Selection("tiny, planted", found, names, []), tmp_path))
+    for figure in shown:
+        title = figure._suptitle
+        assert " ".join(title.get_text().split()) == f"tiny, planted {said[1]}; {said[2]}"
+        figure.draw_without_rendering()
+        assert 0 <= title.get_window_extent().x0 < title.get_window_extent().x1 <= figure.bbox.x1
+        assert overlaps([title, *(axes.title for axes in figure.axes)]) == []
 
 
 def agreeing(*found) -> dict[tuple[str, str], tuple[float, int]]:
@@ -137,7 +156,12 @@ def test_the_command_line_writes_figures_and_numbers(tmp_path, monkeypatch, caps
     monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(out)])
     figures.main()
     names = [f"{what}-tiny-planted-r1.{kind}" for what in ("ranks", "agreement") for kind in ("png", "pdf", "csv")]
-    assert capsys.readouterr().out.split() == [str(out / name) for name in names]
+    assert capsys.readouterr().out.splitlines() == [
+        *(str(out / name) for name in names),
+        "lora: 2 of 2 runs drawn",
+        "igu: 2 of 2 runs drawn",
+        "learning rates, not tuned here: lora 0.01, igu 0.01",
+    ]
     for name in names[0], names[3]:
         assert min(imread(out / name).shape[:2]) > 200
     assert (out / names[1]).read_bytes().startswith(b"%PDF")

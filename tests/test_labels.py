@@ -54,6 +54,17 @@ def test_a_map_given_as_a_setting_is_not_a_variant():
     assert labels([variant("transplant", ranks={"a": 1}), variant("transplant", ranks={"a": 2})]) == ["transplant"] * 2
 
 
+def test_seeds_of_a_map_have_one_label_and_maps_of_two_methods_have_two():
+    """Each seed of a control has the map of its own source run."""
+    given = [
+        variant("transplant", ranks={"a": seed}, source_run=f"runs/{origin}{seed}", origin=origin)
+        for origin in ("adalora", "igu")
+        for seed in (1, 2)
+    ]
+    assert labels(given[:2]) == ["transplant"] * 2
+    assert labels(given) == ["transplant (origin=adalora)"] * 2 + ["transplant (origin=igu)"] * 2
+
+
 def test_a_setting_that_one_record_lacks_is_null():
     assert labels([variant("fim"), variant("fim", beta=1)]) == ["fim (beta=null)", "fim (beta=1)"]
 

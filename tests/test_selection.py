@@ -11,7 +11,13 @@ from rankbench import collect
 from rankbench.rates import SelectionError
 from rankbench.selection import add_arguments, differences, select, selections
 
-PROVENANCE = {"git_commit": "a" * 40, "git_dirty": False, "packages": {"torch": "2.13.0", "scipy": "1.17.1"}}
+PROVENANCE = {
+    "git_commit": "a" * 40,
+    "git_dirty": False,
+    "packages": {"torch": "2.13.0", "scipy": "1.17.1"},
+    "model": {"model": "4567"},
+    "task": {"data": "d", "prompt": "p", "truncated": "train 1"},
+}
 
 
 def made_by(**changes) -> list:
@@ -25,16 +31,38 @@ def made_by(**changes) -> list:
         ({"git_dirty": True}, "code: aaaaaaa, aaaaaaa changed"),
         ({"packages": {"torch": "2.14.0", "scipy": "1.17.1"}}, "torch: 2.13.0, 2.14.0"),
         ({"packages": {"torch": "2.13.0"}}, "scipy: 1.17.1, null"),
+        ({"model": {"model": "0123"}}, "weights: 0123, 4567"),
+        ({"task": {"data": "d", "prompt": "q"}}, "prompt: p, q"),
+        ({"task": {"data": "e", "prompt": "p"}}, "data: d, e"),
     ],
 )
 def test_mixed_code_and_versions_are_refused_and_said_where_allowed(changes, said):
     with pytest.raises(SelectionError, match=rf"^T: not one comparison, these differ: {said}\. .* --allow-mixed$"):
         select("T", made_by(**changes))
-    assert select("T", made_by(**changes), allow_mixed=True).notes == [f"mixed: {said}"]
+    assert select("T", made_by(**changes), allow_mixed=True).notes[0] == f"mixed: {said}"
 
 
 def test_the_device_and_the_machine_may_differ():
     assert differences(made_by(device="another", platform="another")) == []
+
+
+def test_what_a_run_failed_too_early_to_read_is_no_difference():
+    assert differences(made_by(model={}, task={})) == []
+    assert differences(made_by(task={"data": "d", "prompt": "p", "truncated": "train 2"})) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"git_dirty": True}, ["2 of 2 runs are of code with uncommitted changes"]),
+        ({"git_commit": None}, ["2 of 2 runs are of unknown code, without commit or version"]),
+        ({"git_commit": None, "packages": {"rankbench": "0.1.0"}}, []),
+        ({}, []),
+    ],
+)
+def test_code_that_cannot_be_had_again_is_a_note(changes, said):
+    found = [record(method, 0, provenance={**PROVENANCE, **changes}) for method in ("lora", "igu")]
+    assert select("T", found).notes == said
 
 
 def test_settings_outside_the_method_have_to_agree():
@@ -69,6 +97,57 @@ def test_a_learning_rate_can_be_named():
         select("T", sweep({0.001: [0.5]}), rates="best")
 
 
+def test_learning_rates_that_were_not_chosen_here_are_a_note():
+    other = runs("igu", {0: 0.1, 1: 0.2})
+    for run in other:
+        run.config["train"]["learning_rate"] = 0.001
+    assert select("T", [*other, *runs("lora", {0: 0.1})]).notes == [
+        "learning rates, not tuned here: lora 0.01, igu 0.001"
+    ]
+
+
+def test_labels_without_a_run_at_the_chosen_rate_are_named():
+    """As they were called among all: the one that is left keeps the setting that tells it from the one that is not."""
+    mixed = [
+        *sweep({0.01: [0.5]}),
+        *sweep({0.01: [0.5]}, method="shuffled", settings={"source": "fim"}),
+        *sweep({0.1: [0.4]}, method="shuffled", settings={"source": "eva"}),
+        *sweep({0.1: [0.4]}, method="igu"),
+    ]
+    found = select("T", mixed, rates="0.01")
+    assert found.labels == ["lora", "shuffled (source=fim)"]
+    assert found.notes == ["learning rate 0.01", "not run at the chosen rate: igu, shuffled (source=eva)"]
+
+
+def test_labels_not_run_at_other_seeds_are_named():
+    mixed = [*sweep({0.01: [0.5, 0.5]}), *sweep({0.01: [0.5]}, method="igu")]
+    found = select("T", mixed, rates="best:validation/loss", tuning_seeds=[0])
+    assert found.labels == ["lora"]
+    assert found.notes[-1] == "not run at the chosen rate: igu"
+
+
+@pytest.mark.parametrize("tuning", [[], [0, 1]])
+def test_a_label_that_cannot_choose_keeps_its_records(tuning):
+    failing = sweep({0.001: [0.1, 0.1], 0.01: [0.2, 0.2]}, method="igu")
+    for run in failing[:3]:
+        run.status = "inert"
+    mixed = [*sweep({0.001: [0.5, 0.5, 0.5], 0.01: [0.4, 0.4, 0.4]}), *failing]
+    found = select("T", mixed, rates="best:validation/loss", tuning_seeds=tuning)
+    kept = [(run.seed, run.config["train"]["learning_rate"]) for run in found.records if run.method == "igu"]
+    assert kept == [(0, 0.01), (1, 0.01)]
+    assert found.notes[-1] == (
+        "igu: no learning rate has validation/loss at every tuning seed (0, 1); shown at 0.01, 1 of 2 missing"
+    )
+
+
+def test_seeds_and_rates_are_said_by_label_where_they_differ():
+    mixed = [*sweep({0.001: [0.5, 0.5], 0.01: [0.4, 0.5], 0.1: [0.5, 0.5]}), *sweep({0.01: [0.5]}, method="igu")]
+    assert select("T", mixed, rates="best:validation/loss").notes == [
+        "learning rates with the best validation/loss of the seeds named, which are shown as well: "
+        "lora 0.01 of 3 (seeds 0, 1), igu 0.01 of 1 (seeds 0) (edge of its grid)"
+    ]
+
+
 def test_each_method_is_shown_at_the_rate_its_validation_chose():
     """The test metric is the opposite of the validation metric here: choosing on it would take the other rates."""
     mixed = [*sweep({0.001: [0.5], 0.01: [0.4]}), *sweep({0.001: [0.1], 0.01: [0.2]}, method="igu")]
@@ -76,7 +155,7 @@ def test_each_method_is_shown_at_the_rate_its_validation_chose():
     assert {run.method: run.config["train"]["learning_rate"] for run in found.records} == {"lora": 0.01, "igu": 0.001}
     assert found.notes == [
         "learning rates with the best validation/loss of seeds 0, which are shown as well: "
-        "igu 0.001 (edge of its grid), lora 0.01 (edge of its grid)"
+        "lora 0.01 (edge of its grid), igu 0.001 (edge of its grid)"
     ]
 
 

@@ -40,6 +40,14 @@ def test_one_pair_has_no_interval():
     assert not paired_difference([3], [1]).resolved
 
 
+@pytest.mark.parametrize(("a", "b"), [([0.53, 0.59], [0.5, 0.56]), ([1, 2, 3], [1, 2, 3]), ([3, 4, 5], [1, 2, 3])])
+def test_equal_differences_have_no_interval(a, b):
+    """0.53 - 0.5 and 0.59 - 0.56 differ by rounding alone."""
+    found = paired_difference(a, b)
+    assert (found.n, found.low, found.high, found.resolved) == (len(a), None, None, False)
+    assert smallest_difference(np.subtract(a, b)) is None
+
+
 @pytest.mark.parametrize(("a", "resolved"), [([1, 2, 3], True), ([-1, 0, 1], False), ([0, 0, 0], False)])
 def test_resolved_is_zero_outside_the_interval(a, resolved):
     assert paired_difference(np.array(a) + 10.0 * resolved, [0, 0, 0]).resolved is resolved
@@ -83,7 +91,7 @@ def test_the_smallest_difference_is_found_as_often_as_promised():
 
 def test_the_smallest_difference_at_its_edges():
     assert smallest_difference([0.3]) is None
-    assert smallest_difference([0.3, 0.3]) == 0
+    assert smallest_difference([0.3, 0.3]) is None
     assert smallest_difference([0.0, 1.0]) > 5  # one degree of freedom
     with pytest.raises(ValueError, match=r"power 0.05 is not in \(0.05, 1\)"):
         smallest_difference([1, 2], power=0.05)

@@ -72,6 +72,60 @@ def test_one_pair_has_no_interval_and_no_pair_no_difference():
     assert (row["igu"]["p (Holm)"], row["fim"]["p (Holm)"]) == ("1", "")
 
 
+def test_equal_differences_have_no_interval():
+    found = [*runs("lora", {0: 0.50, 1: 0.56}), *runs("igu", {0: 0.53, 1: 0.59})]
+    assert cells(tables.table(found, ["test/kl"]))["igu"]["test/kl - lora"].endswith(
+        " (all 2 pairs equal: no interval)"
+    )
+
+
+def test_runs_without_the_metric_are_said():
+    found = [*runs("lora", LORA), *runs("igu", BETTER), *runs("fim", {0: 0.2})]
+    for run in (found[9], found[10]):
+        run.metrics["test"].pop("kl")
+    row = cells(tables.table(found, ["test/kl"]))
+    assert row["lora"]["test/kl"] == "0.30 ± 0.16"
+    assert row["igu"]["test/kl"] == "0.21 ± 0.13 (4 values)"
+    assert row["fim"]["test/kl"] == "(0 values)"
+
+
+def spent(found: list, params: int, match: str = "final") -> list:
+    for run in found:
+        run.ledger = {**run.ledger, match: {"ranks": 9, "params": params}}
+        run.config = {**run.config, "budget": {"match": match}}
+    return found
+
+
+def test_what_is_off_the_budget_is_said_and_not_tested():
+    """72 of 64 parameters are 112.5 %; without sora the correction is for two."""
+    found = [*runs("lora", LORA), *runs("igu", BETTER), *runs("fim", LIKE), *spent(runs("sora", BETTER), 72)]
+    text = tables.table(found, ["test/kl"])
+    row = cells(text)
+    assert [row[name]["final/target"] for name in ("lora", "igu", "sora")] == ["100 %", "100 %", "112.5 %"]
+    assert [row[name]["p (Holm)"] for name in ("igu", "sora")] == ["0.125", ""]
+    assert "Holm over 2 methods" in text
+    assert text.endswith(
+        "\n\nsora: 112.5 % of the target, so not at an equal budget: without p, to be shown on a frontier."
+    )
+
+
+def test_nothing_is_tested_against_a_reference_off_the_budget():
+    text = tables.table([*runs("lora", LORA), *spent(runs("sora", BETTER), 72)], ["test/kl"], "sora")
+    assert cells(text)["lora"]["p (Holm)"] == ""
+    assert text.endswith("\n\nNo method is tested: the reference sora is off the target.")
+
+
+def test_where_peaks_are_matched_the_peak_is_compared_with_the_target():
+    found = [*runs("lora", LORA), *runs("igu", BETTER)]
+    row = cells(tables.table(spent(found, 80, match="peak"), ["test/kl"]))
+    assert row["igu"]["peak/target"] == "125 %"
+
+
+def test_a_metric_of_unknown_direction_sorts_nothing():
+    found = [*runs("lora", LORA, "regret"), *runs("igu", LORA, "regret"), *runs("fim", BETTER, "regret")]
+    assert list(cells(tables.table(found, ["test/regret"]))) == ["lora", "igu", "fim"]
+
+
 def test_failed_runs_are_counted_and_not_averaged():
     failed = record("igu", 4, status="nan", metrics=None, ledger=None, cost=None)
     over = record("igu", 3, status="over_budget", metrics={"test": {"step": 9, "kl": -9.0}})
@@ -83,6 +137,12 @@ def test_failed_runs_are_counted_and_not_averaged():
     assert row["igu"]["status"] == "3 ok, 1 nan, 1 over_budget"
     assert row["igu"]["test/kl"] == "0.15 ± 0.10"
     assert row["lora"]["ok/all"] == "5/5"
+
+
+def test_a_status_of_nan_is_not_an_empty_cell():
+    found = [*runs("lora", LORA), record("nan", 0, status="nan", metrics=None, ledger=None, cost=None)]
+    row = cells(tables.table(found, ["test/kl"]))["nan"]
+    assert (row["status"], row["final/target"], row["final params"]) == ("1 nan", "", "")
 
 
 def test_a_method_without_a_run_that_is_ok_is_a_row():
@@ -154,3 +214,42 @@ def test_the_command_line_prints_a_table_for_each_value(tmp_path, monkeypatch, c
     assert printed.index("task.map=few: 10 runs") < printed.index("task.map=many: 10 runs")
     assert printed.count("| method | n |") == 2
     assert printed.endswith(f"{tables.LEGEND}\n")
+
+
+def test_a_selection_without_a_table_does_not_keep_the_others_from_theirs(tmp_path, monkeypatch, capsys):
+    found = [
+        *runs("igu", BETTER, task={"map": "few"}),
+        *runs("lora", LORA, task={"map": "many"}),
+        *runs("lora", LORA, "loss", task={"map": "none"}),
+    ]
+    collect.save(found, tmp_path / "records.jsonl")
+    command = ["tables", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--by", "task.map"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match="2"):
+        tables.main()
+    printed = capsys.readouterr()
+    assert "task.map=few: 5 runs\n\nthere is no run of the reference 'lora'" in printed.out
+    assert "task.map=many: 5 runs\n\n| method |" in printed.out
+    assert "task.map=none: 5 runs\n\nno run has the metric 'test/kl'" in printed.out
+    assert printed.err.startswith("no table of tiny, planted, budget r1, task.map=few; tiny")
+
+
+def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, monkeypatch, capsys):
+    found = [*runs("lora", LORA), *runs("shuffled", BETTER, settings={"source": "fim"})]
+    (other,) = runs("shuffled", {0: 0.1}, settings={"source": "eva"})
+    other.config["train"] = {"learning_rate": 0.1}
+    collect.save([*found, other], tmp_path / "records.jsonl")
+    monkeypatch.setattr(
+        sys, "argv", ["tables", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--rates", "0.01"]
+    )
+    tables.main()
+    printed = capsys.readouterr().out
+    assert "| shuffled (source=fim) | 5 |" in printed
+    assert "not run at the chosen rate: shuffled (source=eva)" in printed
+
+
+def test_the_legend_says_what_is_corrected():
+    assert (
+        "Intervals and detectable differences are not corrected for the number of methods; p is, within"
+        in tables.LEGEND
+    )
