@@ -28,7 +28,7 @@ def records(source: Path) -> tuple[list[RunRecord], list[str]]:
     if source.is_file():
         texts = [(f"{source}:{number}", line) for number, line in enumerate(source.read_text().splitlines(), 1)]
     else:
-        files = [folder / "record.json" for folder in sorted((source / "runs").glob("*/"))]
+        files = [folder / "record.json" for folder in sorted((source / "runs").glob("[!.]*/"))]
         texts = [(str(file), file.read_text()) for file in files if file.exists()]
         problems = [f"{file.parent}: no record: killed or still running" for file in files if not file.exists()]
     for name, text in texts:

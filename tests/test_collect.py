@@ -52,7 +52,7 @@ def test_a_foreign_file_is_named_and_not_counted(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_without_a_record_is_named(tmp_path):
-    for name in ("done", "gone"):
+    for name in ("done", "gone", ".hydra"):  # a sweep's own folder is no run
         (tmp_path / "runs" / name).mkdir(parents=True)
     (tmp_path / "runs" / "done" / "record.json").write_text(record("lora", 0).to_json())
     found, problems = collect.records(tmp_path)
