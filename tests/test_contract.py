@@ -116,7 +116,7 @@ class Dicing(Uniform):
 class Untidy(Uniform):
     def calibrate(self, adapters, probe):
         adapters.model.train()
-        loss = adapters.model(**probe.inputs(probe.batches(1)[0])).logits.sum()
+        loss = adapters.model(**probe.inputs(probe.batches(1)[0])[0]).logits.sum()
         loss.backward()
 
 
