@@ -117,26 +117,30 @@ def select(scores: npt.NDArray[np.float64], costs: npt.NDArray[np.float64], tota
     return keep
 
 
-def deal(room: Mapping[str, int], costs: Mapping[str, int], purse: int) -> tuple[dict[str, int], int]:
+def deal(
+    room: Mapping[str, int], costs: Mapping[str, int], purse: int, enough: tuple[float, float] = (math.inf, math.inf)
+) -> tuple[dict[str, int], int]:
     """Deal a purse of budget in rounds, one rank at a time, while any next rank can be paid.
 
     Args:
         room: ranks that each receiver can still take, first receiver first.
         costs: price of one rank, by name.
         purse: what may be spent.
+        enough: (ranks, cost); the deal ends as soon as both have been given.
 
     Returns:
         Ranks given, receivers of none left out, and what is left of the purse.
     """
-    given = dict.fromkeys(room, 0)
-    while True:
-        before = purse
+    given, count, spent, before = dict.fromkeys(room, 0), 0, 0, -1
+    while spent > before:
+        before = spent
         for name in room:
-            if costs[name] <= purse and given[name] < room[name]:
+            if count >= enough[0] and spent >= enough[1]:
+                break
+            if spent + costs[name] <= purse and given[name] < room[name]:
                 given[name] += 1
-                purse -= costs[name]
-        if purse == before:
-            return {name: count for name, count in given.items() if count}, purse
+                count, spent = count + 1, spent + costs[name]
+    return {name: count for name, count in given.items() if count}, purse - spent
 
 
 @dataclass(frozen=True)

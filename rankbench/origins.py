@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rankbench import registry, schema
@@ -50,14 +51,8 @@ def _with_settings(
         return dict(section), [Mistake("method.source", sentence)]
     given = {**defaults(name), **(section.get("settings") or {})}
     settings, mistakes = schema.conform(cls.Config, given, "method.settings")
-    wrong = cls.check(_Section(settings)) if hasattr(cls, "check") and not mistakes else []
+    wrong = cls.check(SimpleNamespace(**settings)) if hasattr(cls, "check") and not mistakes else []
     return {**section, "settings": settings}, mistakes + [Mistake("method.settings", problem) for problem in wrong]
-
-
-class _Section(dict[str, Any]):
-    """Settings by attribute, as methods read them."""
-
-    __getattr__ = dict.__getitem__
 
 
 def rank_map(place: str, results_dir: Path) -> dict[str, Any]:

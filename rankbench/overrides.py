@@ -87,17 +87,14 @@ def sweepable(arguments: Sequence[str]) -> list[str]:
     have ("method=shuffled,reversed method.source=fim") would not be found there.
     """
     parser = OverridesParser.create()
-    parsed = {argument: _parsed(parser, argument) for argument in arguments}
-    swept = {override.key_or_group for override in parsed.values() if override and override.is_sweep_override()}
-
-    def belongs(override: Override | None) -> bool:
-        plain = override is not None and not (override.is_sweep_override() or override.is_delete())
-        return plain and override is not None and override.key_or_group.partition(".")[0] in swept
-
+    parsed = [_parsed(parser, argument) for argument in arguments]
+    swept = {override.key_or_group for override in parsed if override and override.is_sweep_override()}
     result = []
-    for argument in arguments:
+    for argument, override in zip(arguments, parsed, strict=True):
+        group, _, setting = override.key_or_group.partition(".") if override else ("", "", "")
+        plain = override and not override.is_sweep_override() and not override.is_delete()
         key, _, value = argument.partition("=")
-        result.append(f"{key}=choice({value})" if belongs(parsed[argument]) and "." in key else argument)
+        result.append(f"{key}=choice({value})" if plain and setting and group in swept else argument)
     return result
 
 

@@ -8,15 +8,12 @@ import torch
 from harness import configure, folder_of, perform, prepared
 from omegaconf import OmegaConf
 
-from rankbench.adapter import Site
-from rankbench.allocators.controls import average, reverse, shuffle
+from rankbench.allocators.controls import reverse
 from rankbench.config import ConfigError
 from rankbench.export import export
 from rankbench.origins import rank_map
 from rankbench.record import run_id
 
-SITES = [Site(f"layers.{layer}.{kind}", layer, kind, 4, 4) for layer in range(3) for kind in ("q", "k", "up")]
-RANKS = {site.name: rank for site, rank in zip(SITES, [1, 2, 9, 3, 4, 8, 5, 6, 7], strict=True)}
 EQUAL = ["budget=r8", "budget.unit=ranks"]  # every rank costs one: a permutation is one
 
 
@@ -27,33 +24,46 @@ def calibrated(tmp_path, *overrides):
     return trainer, budget
 
 
+def dealt(tmp_path, name, within, seed=0):
+    """The ranks that a control makes of a given map on the tiny model, sites in model order."""
+    sites = [f"model.layers.{layer}.{kind}" for layer in range(2) for kind in KINDS]
+    ranks = dict(zip(sites, [1, 2, 9, 3, 4, 8, 5, 6, 7, 10, 11, 12, 13, 21], strict=True))
+    (tmp_path / "map.json").write_text(json.dumps(ranks))
+    where = ["method.source=null", f"method.source_run={tmp_path / 'map.json'}", f"method.within={within}"]
+    return ranks, calibrated(tmp_path, f"method={name}", *where, f"seed={seed}")[0].adapters.ranks()
+
+
+KINDS = [f"self_attn.{k}_proj" for k in "qkvo"] + [f"mlp.{k}_proj" for k in ("gate", "up", "down")]
+KEYS = {"all": lambda n: 0, "type": lambda n: n.split(".", 3)[3], "layer": lambda n: n.split(".")[2]}
+
+
 @pytest.mark.parametrize("within", ["all", "type", "layer"])
-def test_shuffled_permutes_inside_its_groups(within):
-    keys = {"all": lambda s: 0, "type": lambda s: s.kind, "layer": lambda s: s.layer}
-    seen = set()
-    for seed in range(10):
-        found = shuffle(RANKS, SITES, keys[within], np.random.default_rng(seed))
-        assert list(found) == list(RANKS)
-        for group in {keys[within](site) for site in SITES}:
-            names = [site.name for site in SITES if keys[within](site) == group]
-            assert sorted(found[n] for n in names) == sorted(RANKS[n] for n in names)
-        seen.add(tuple(found.values()))
-    assert len(seen) > 5
+def test_shuffled_and_reversed_stay_inside_their_groups(tmp_path, within):
+    given, shuffled = dealt(tmp_path, "shuffled", within)
+    _, reversed_ = dealt(tmp_path, "reversed", within)
+    for group in {KEYS[within](name) for name in given}:
+        names = [name for name in given if KEYS[within](name) == group]
+        assert sorted(shuffled[n] for n in names) == sorted(given[n] for n in names)
+        order = sorted(names, key=given.__getitem__)
+        assert [reversed_[n] for n in order] == sorted((given[n] for n in names), reverse=True)
+    if within != "type":  # two sites of a type: a permutation may leave both
+        assert shuffled != given != reversed_
+    assert len({tuple(dealt(tmp_path, "shuffled", within, seed)[1].values()) for seed in range(4)}) > 1
+
+
+def test_averages_by_type_and_by_depth(tmp_path):
+    for name, within in (("by_type", "type"), ("by_depth", "layer")):
+        given, found = dealt(tmp_path, name, within)
+        for group in {KEYS[within](site) for site in given}:
+            names = [site for site in given if KEYS[within](site) == group]
+            mean = np.mean([given[n] for n in names])
+            assert all(abs(found[n] - mean) < 1 for n in names)  # brought to integers at the exact budget
 
 
 def test_reversed_gives_the_largest_rank_to_the_lowest_score():
-    scores = {name: float(value) for name, value in zip(RANKS, [9, 8, 7, 6, 5, 4, 3, 2, 1], strict=True)}
-    assert list(reverse(RANKS, scores).values()) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert list(reverse({"a": 1, "b": 5, "c": 2}, {"a": 1, "b": 5, "c": 2}).values()) == [5, 1, 2]
-    assert reverse({"a": 1, "b": 2}, {"a": 0.5, "b": 0.5}) == {"a": 2.0, "b": 1.0}  # ties: the earlier has more
-
-
-def test_averages_by_type_and_by_depth():
-    by_type = average(RANKS, SITES, lambda site: site.kind)
-    assert [by_type[f"layers.0.{kind}"] for kind in ("q", "k", "up")] == [3.0, 4.0, 8.0]
-    assert len(set(by_type.values())) == 3
-    by_depth = average(RANKS, SITES, lambda site: site.layer)
-    assert [by_depth[f"layers.{layer}.q"] for layer in range(3)] == [4.0, 5.0, 6.0]
+    assert reverse([1, 2, 9, 3], [9, 8, 7, 6]) == [1, 2, 3, 9]
+    assert reverse([1, 5, 2], [1, 5, 2]) == [5, 1, 2]
+    assert reverse([1, 2], [0.5, 0.5]) == [2, 1]  # ties: the earlier has more
 
 
 @pytest.mark.parametrize("source", ["fim", "sensitivity"])
@@ -203,8 +213,8 @@ def test_a_run_of_a_method_that_allocates_while_training_can_be_the_source(tmp_p
         ),
         (["method=shuffled", "method.source=fin"], r"method.source=fin: method 'fin' is unknown; did you mean fim"),
         (["method=shuffled", "method.source=null"], r"method.source, method.source_run: give one of them"),
-        (["method=shuffled", "method.within=null"], r"method.within=None: belongs to method=shuffled, where it must"),
-        (["method=reversed", "method.within=all"], r"method.within=all: belongs to method=shuffled"),
+        (["method=shuffled", "method.within=site"], r"method.within=site: expected one of all, type, layer"),
+        (["method=by_type", "method.within=layer"], r"method.within=layer: by_type averages within type"),
         (["method=transplant"], r"method.source_run: missing"),
         (["method=transplant", "method.source_run=null"], r"method.source_run: must be given"),
         (["method=transplant", "method.source_run=nowhere"], r"method.source_run=nowhere: no run and no file there"),

@@ -1,12 +1,9 @@
 """IncreLoRA: a whole run against a slow re-implementation; growth reaches the budget and leaves the output alone."""
 
-import numpy as np
 import pytest
 import torch
 from reference import increlora as reference
 from toys import Rig, rig
-
-from rankbench.allocators.increlora import growth
 
 
 def numbers(run: Rig, name: str) -> tuple[reference.Factors, reference.Factors]:
@@ -106,14 +103,3 @@ def test_at_a_budget_of_its_start_rank_nothing_grows() -> None:
     run = rig("increlora", reference_rank=1).run()
     assert run.adapters.history == []
     assert not run.allocator.static  # such a run is inert, and is told so
-
-
-def test_growth_by_hand() -> None:
-    wide = {"costs": [2, 3, 2], "room": [9, 9, 9]}
-    assert growth([1.0, 3.0, 2.0], **wide, left=100, due=0, top_h=2) == [0, 1, 1]
-    assert growth([1.0, 3.0, 2.0], **wide, left=100, due=12, top_h=1) == [1, 2, 2]
-    assert growth([1.0, 3.0, 2.0], **wide, left=6, due=6, top_h=1) == [0, 1, 1]  # 1 left: nothing fits
-    assert growth([1.0, 3.0, 2.0], [2, 3, 2], [9, 1, 0], left=9, due=9, top_h=1) == [3, 1, 0]
-    assert growth([5.0, 5.0, 5.0], **wide, left=100, due=0, top_h=1) == [1, 0, 0]
-    assert growth([0.0, 0.0], [1, 1], [0, 0], left=5, due=5, top_h=3) == [0, 0]
-    assert np.sum(growth([1.0] * 3, [1] * 3, [4] * 3, left=12, due=12, top_h=1)) == 12

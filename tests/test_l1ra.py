@@ -189,6 +189,14 @@ def test_deal_goes_round_and_leaves_less_than_the_cheapest():
     assert deal({}, {"a": 1}, 5) == ({}, 5)
 
 
+def test_a_deal_ends_when_ranks_and_cost_are_enough():
+    costs, wide = {"a": 2, "b": 3, "c": 2}, {"b": 9, "c": 9, "a": 9}
+    assert deal(wide, costs, 100, enough=(2, 0)) == ({"b": 1, "c": 1}, 95)
+    assert deal(wide, costs, 100, enough=(1, 12)) == ({"b": 2, "c": 2, "a": 1}, 88)
+    assert deal(wide, costs, 6, enough=(1, 6)) == ({"b": 1, "c": 1}, 1)  # 1 left: nothing fits
+    assert deal({"b": 1, "c": 0, "a": 9}, costs, 9, enough=(1, 9)) == ({"b": 1, "a": 3}, 0)
+
+
 def test_state_goes_through_a_checkpoint():
     run = run_of(l1=0.0, carry_over=True)
     set_gates(run, {i: [0.0, 0.5, 0.6] for i in range(6)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,18 @@ GROUPS: dict[str, Callable[[Site], Hashable]] = {
 }
 
 
+AVERAGES = {"by_type": "type", "by_depth": "layer"}
+
+
 @dataclass(kw_only=True)
 class Config(SourceConfig):
     """Settings of the derived controls.
 
     Attributes:
-        within: of shuffled: permute ranks among all sites, among those of one type, or among those of one layer.
+        within: ranks stay inside this group: all sites, those of one type, or those of one layer.
     """
 
-    within: str | None = choice(*GROUPS)
+    within: str = choice(*GROUPS)
 
 
 @register("method", "shuffled")
@@ -60,10 +63,11 @@ class Control(Allocator):
 
     @staticmethod
     def check(config: Any) -> list[str]:
-        """One origin; `within` belongs to shuffled."""
+        """One origin; the averages have their group in their name."""
         wrong = check_source(config)
-        if (config.within is not None) != (config.name == "shuffled"):
-            wrong.append(f"method.within={config.within}: belongs to method=shuffled, where it must be given")
+        group = AVERAGES.get(config.name, config.within)
+        if config.within != group:
+            wrong.append(f"method.within={config.within}: {config.name} averages within {group}")
         return wrong
 
     def __init__(self, config: Any, setting: Setting) -> None:
@@ -85,13 +89,16 @@ class Control(Allocator):
             adapters.restart(self._derive(found), self.config.name, draw="start")
 
     def _derive(self, found: Found) -> dict[str, int]:
-        sites, name = self.setting.sites, self.config.name
-        if name == "shuffled":
-            shares = shuffle(found.ranks, sites, GROUPS[self.config.within], self.setting.rng)
-        elif name == "reversed":
-            shares = reverse(found.ranks, found.scores or found.ranks)
-        else:
-            shares = average(found.ranks, sites, GROUPS["type" if name == "by_type" else "layer"])
+        shares: dict[str, float] = {}
+        for names in grouped(self.setting.sites, GROUPS[self.config.within]):
+            ranks = [found.ranks[name] for name in names]
+            if self.config.name == "shuffled":
+                dealt = self.setting.rng.permutation(ranks).tolist()
+            elif self.config.name == "reversed":
+                dealt = reverse(ranks, [(found.scores or found.ranks)[name] for name in names])
+            else:
+                dealt = [float(np.mean(ranks))] * len(names)
+            shares.update(zip(names, dealt, strict=True))
         return self.setting.budget.allocate(shares, least=min(found.ranks.values()))
 
 
@@ -103,25 +110,9 @@ def grouped(sites: Sequence[Site], group: Callable[[Site], Hashable]) -> list[li
     return list(groups.values())
 
 
-def shuffle(
-    ranks: Mapping[str, int], sites: Sequence[Site], group: Callable[[Site], Hashable], rng: np.random.Generator
-) -> dict[str, float]:
-    """Ranks permuted inside each group."""
-    dealt = {}
-    for names in grouped(sites, group):
-        others = rng.permutation(len(names)).tolist()
-        dealt.update({name: float(ranks[names[other]]) for name, other in zip(names, others, strict=True)})
-    return {site.name: dealt[site.name] for site in sites}
-
-
-def reverse(ranks: Mapping[str, int], scores: Mapping[str, float]) -> dict[str, float]:
-    """The largest rank to the site with the lowest score; of equal scores the earlier site has the larger rank."""
-    order = sorted(scores, key=lambda name: scores[name])
-    dealt = dict(zip(order, sorted((ranks[name] for name in scores), reverse=True), strict=True))
-    return {name: float(dealt[name]) for name in ranks}
-
-
-def average(ranks: Mapping[str, int], sites: Sequence[Site], group: Callable[[Site], Hashable]) -> dict[str, float]:
-    """The mean rank of its group at every site."""
-    means = {name: float(np.mean([ranks[n] for n in names])) for names in grouped(sites, group) for name in names}
-    return {site.name: means[site.name] for site in sites}
+def reverse(ranks: Sequence[int], scores: Sequence[float]) -> list[int]:
+    """The largest rank to the lowest score; of equal scores the earlier has the larger rank. Both (n,)."""
+    dealt = [0] * len(ranks)
+    for index, rank in zip(np.argsort(scores, kind="stable").tolist(), sorted(ranks, reverse=True), strict=True):
+        dealt[index] = rank
+    return dealt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from rankbench.adapter import AdapterSet, Gate
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.allocators.scores import MeanDeviation, combine, penalty, sensitivity, triplets
-from rankbench.budget import Decay
+from rankbench.budget import Decay, deal
 from rankbench.registry import register
 from rankbench.schema import number
 
@@ -97,20 +96,13 @@ class IncreLoRA(Allocator):
         if not self.rise.cuts(step.index):
             return
         budget, ranks = self.setting.budget, adapters.ranks()
-        names, spent = list(ranks), budget.spent(ranks)
         (scores,) = combine("product", self.statistics.mean, self.statistics.deviation)
-        self.scores = dict(zip(names, scores.tolist(), strict=True))
-        added = growth(
-            scores.tolist(),
-            [budget.costs[name] for name in names],
-            [budget.full_ranks[name] - ranks[name] for name in names],
-            left=budget.target - spent,
-            due=self._due(step.index) - spent,
-            top_h=self.config.top_h,
-        )
-        for name, count in zip(names, added, strict=True):
-            if count:
-                adapters.resize(name, list(range(ranks[name])), grow=count, reason="grow")
+        by_site = self.scores = dict(zip(ranks, scores.tolist(), strict=True))
+        room = {name: budget.full_ranks[name] - ranks[name] for name in sorted(ranks, key=lambda n: -by_site[n])}
+        spent = budget.spent(ranks)
+        enough = self.config.top_h, self._due(step.index) - spent
+        for name, count in deal(room, budget.costs, budget.target - spent, enough)[0].items():
+            adapters.resize(name, range(ranks[name]), grow=count, reason="grow")
 
     def _due(self, index: int) -> int:
         """What must have been spent after step `index`, begin < index <= end: on the straight line to the budget."""
@@ -137,32 +129,3 @@ class IncreLoRA(Allocator):
     def diagnostics(self) -> dict[str, float]:
         """Updates of the statistics so far."""
         return {"score_updates": float(self.statistics.updates)}
-
-
-def growth(
-    scores: Sequence[float], costs: Sequence[int], room: Sequence[int], left: int, due: int, top_h: int
-) -> list[int]:
-    """Ranks to add per site: one each in falling order of score, round after round, until `top_h` and `due` are met.
-
-    What no longer fits into `left` is skipped; ties go to the earlier site.
-
-    Args:
-        scores: (n,), higher is served first.
-        costs: (n,) > 0, price of one rank.
-        room: (n,) ranks that may be added at most.
-        left: what may be spent.
-        due: what must be spent, if it can be.
-        top_h: least number of ranks to add.
-    """
-    added, spent = [0] * len(scores), 0
-    order = sorted(range(len(scores)), key=lambda site: -scores[site])
-    while True:
-        before = spent
-        for site in order:
-            if sum(added) >= top_h and spent >= due:
-                return added
-            if added[site] < room[site] and spent + costs[site] <= left:
-                added[site] += 1
-                spent += costs[site]
-        if spent == before:
-            return added

@@ -175,26 +175,25 @@ class SecondMoment:
 
     def __init__(self, centred: bool) -> None:
         self._centred = centred
-        self._sum: list[Tensor] = []
+        self._mean: list[Tensor] = []
         self._squares: list[Tensor] = []
         self._count = 0
 
     @torch.no_grad()
     def add(self, values: Sequence[Tensor]) -> None:
-        """One sample: tensors of any shapes, the same at each call."""
+        """One sample: tensors of any shapes, the same at each call. Centred by the update of Welford 1962."""
         if not self._squares:
             self._squares = [torch.zeros_like(value) for value in values]
-            self._sum = [torch.zeros_like(value) for value in values] if self._centred else []
-        for square, value in zip(self._squares, values, strict=True):
-            square.addcmul_(value, value)
-        for total, value in zip(self._sum, values, strict=False):
-            total += value
+            self._mean = [torch.zeros_like(value) for value in values] if self._centred else []
         self._count += 1
+        if not self._centred:
+            for square, value in zip(self._squares, values, strict=True):
+                square.addcmul_(value, value)
+        for square, mean, value in zip(self._squares, self._mean, values, strict=False):
+            before = value - mean
+            mean.add_(before, alpha=1 / self._count)
+            square.addcmul_(before, value - mean)
 
     def value(self) -> list[Tensor]:
-        """Elementwise sum x^2 / n, or (sum x^2 - (sum x)^2 / n) / (n - 1); >= 0."""
-        n = self._count
-        if not self._centred:
-            return [square / n for square in self._squares]
-        pairs = zip(self._squares, self._sum, strict=True)
-        return [((square - total.square() / n) / (n - 1)).clamp_min(0) for square, total in pairs]
+        """Elementwise sum x^2 / n, or sum (x - mean)^2 / (n - 1); >= 0."""
+        return [square / (self._count - self._centred) for square in self._squares]

@@ -61,16 +61,16 @@ class SoRA(Allocator):
     @torch.no_grad()
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
         """Shrink all gates; those at zero count as dead until they move again."""
-        threshold = self.config.strength * self.config.gate_rate * step.learning_rate
-        alive = {}
-        for site in adapters.sites:
-            gate = adapters.gates(site.name)
-            assert gate is not None
-            gate.copy_(shrunk(gate, threshold))
-            alive[site.name] = (gate != 0).cpu()
-        adapters.zero(alive, "proximal step")
+        gates: list[Tensor] = [gate for site in adapters.sites if (gate := adapters.gates(site.name)) is not None]
+        shrink(gates, self.config.strength * self.config.gate_rate * step.learning_rate)
+        alive = torch.split((torch.cat(gates) != 0).cpu(), [len(gate) for gate in gates])  # one transfer for all sites
+        adapters.zero(dict(zip((site.name for site in adapters.sites), alive, strict=True)), "proximal step")
 
 
-def shrunk(values: Tensor, threshold: float) -> Tensor:
-    """Proximal operator of threshold * ||.||_1: every entry moved towards zero by `threshold` >= 0, none past it."""
-    return values.sign() * (values.abs() - threshold).clamp_min(0)
+def shrink(values: list[Tensor], threshold: float) -> None:
+    """Proximal step of threshold * ||.||_1, in place: every entry towards zero by `threshold` >= 0, none past it."""
+    sizes = torch._foreach_abs(values)
+    torch._foreach_sub_(sizes, threshold)
+    torch._foreach_clamp_min_(sizes, 0.0)
+    torch._foreach_sign_(values)
+    torch._foreach_mul_(values, sizes)
