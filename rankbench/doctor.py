@@ -168,7 +168,8 @@ def rank_changes(exam: Examination) -> str:
         expect(events == 0, f"static, and {events} events changed a rank")
         return "static"
     expect(events > 0, "no event changed a rank: inert")
-    return f"{events} at {len({event['step'] for event in trial.adapters.history})} steps" if trial.adapters else ""
+    steps = {event["step"] for event in trial.adapters.history} if trial.adapters else set()
+    return f"{events} changes, at {len(steps)} of the steps 0 to {exam.config.train.steps}"
 
 
 def _same(one: Trial, two: Trial) -> None:

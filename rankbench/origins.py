@@ -13,6 +13,7 @@ from typing import Any
 
 from rankbench import registry, schema
 from rankbench.schema import Mistake
+from rankbench.store import places
 
 ANNOUNCED = ("at the start", "before training")  # methods whose ranks are there before the first step
 
@@ -67,7 +68,7 @@ def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
         FileNotFoundError: nothing is there.
         ValueError: it holds no rank map.
     """
-    known = [results_dir / "runs" / place, Path(place).expanduser()]
+    known = places(place, results_dir)
     names = ("record.json", "adapter_config.json")
     files = [file for path in known for file in (*(path / name for name in names), path) if file.is_file()]
     if not files:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rankbench.labels import flat
 from rankbench.record import RecordError, RunRecord
-from rankbench.store import RunFolder
+from rankbench.store import RunFolder, places
 
 NAMED = 5  # items that a message names
 MAP = "method.ranks."  # a map given as a setting is shown among the ranks
@@ -43,11 +43,11 @@ def load(name: str, run: str, results_dir: Path) -> Finished:
     Raises:
         CompareError: there is none, or its files cannot be read.
     """
-    places = [Path(run), results_dir / "runs" / run]
-    folder = next((RunFolder.at(place) for place in places if (place / "record.json").is_file()), None)
+    tried = places(run, results_dir)
+    folder = next((RunFolder.at(place) for place in tried if (place / "record.json").is_file()), None)
     if folder is None:
         raise CompareError(
-            f"{name}: no run {run!r}: neither {places[0]} nor {places[1]} has a record.json; give a run's folder, or "
+            f"{name}: no run {run!r}: neither {tried[0]} nor {tried[1]} has a record.json; give a run's folder, or "
             "its run_id and --results-dir"
         )
     try:

@@ -105,6 +105,11 @@ class RunFolder:
         (self.path / name).unlink(missing_ok=True)
 
 
+def places(run: str, results_dir: Path) -> list[Path]:
+    """Where a run that somebody names may lie: the path itself, or its run_id under results_dir."""
+    return [Path(run).expanduser(), results_dir / "runs" / run]
+
+
 def write_atomically(file: Path, content: bytes) -> None:
     """Replace `file` in one step; its content is on disk before its name."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
