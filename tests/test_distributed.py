@@ -8,7 +8,7 @@ from harness import ENVIRONMENT, QUICK, configure, folder_of, perform, python, r
 # `accelerate launch --cpu` starts several processes through MPI alone; --multi_gpu is torchrun, on CPUs as told here.
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "rankbench"]
-METHODS = ["lora", "adalora", "igu", "igu_code"]
+METHODS = ["lora", "adalora", "igu", "igu_code", "fim", "sensitivity", "gora", "eva", "increlora", "para"]
 SHARED = [
     "train.batch_size=5",
     "train.weight_decay=0.1",

@@ -23,7 +23,7 @@ class Config:
     Attributes:
         use: the ranks, the initialisation of B, or both.
         batches: n, calibration mini-batches whose weight gradients are averaged.
-        gamma: length of the first step, in units of the gradient; unused with use=ranks.
+        gamma: the first update is -gamma times the gradient's projection on the rows of A; unused with use=ranks.
         least: r_min over the budget's reference rank, rounded down.
         cap: r_max over the budget's reference rank.
     """
@@ -47,8 +47,8 @@ class GoRA(Allocator):
     source = "He et al. 2025 (arXiv 2502.12171); hhnqqq/MyTransformers@2f7d63c"
     deviations = (
         "The budget is met exactly; the source rounds each rank by itself and misses it by about 10 %.",
-        "gamma is the length of the step itself; the source's is multiplied by sqrt(d_in / r), which undoes the "
-        "shortening by the projection.",
+        "gamma multiplies the projected gradient itself; the source's comes with sqrt(d_in / r), which undoes what the "
+        "projection shortens.",
         "Scale: the run's scale rule (source: alpha / sqrt(r)); one learning rate (source: 16 times as much for B).",
         "r_min and r_max are multiples of the budget's rank: the source's 4 and 32 go with its 8.",
     )
