@@ -124,6 +124,10 @@ class TrackingConfig:
     mode: str | None = choice("auto", "online", "offline")
 
 
+# Keys beside the sections. trial: a tuning trial, scored on validation alone. tuned: the choice of the learning rate
+# (rankbench.tuning), in the record before the test split is scored.
+ROOT: dict[str, Any] = {"seed": int, "trial": bool, "tuned": dict[str, Any] | None, "results_dir": str}
+
 SECTIONS: dict[str, type[Any]] = {
     "budget": BudgetConfig,
     "train": TrainConfig,
@@ -214,7 +218,7 @@ def _types(data: dict[str, Any], skip: frozenset[str]) -> tuple[dict[str, Any], 
             types[section] = section_schema(section, name)
         except registry.RegistryError as error:
             mistakes.append(Mistake(f"{section}.name", f"{section}.name={name}: {error}"))
-    return {**types, "seed": int, "results_dir": str}, mistakes
+    return {**types, **ROOT}, mistakes
 
 
 def _complete(data: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:

@@ -17,7 +17,9 @@ STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_bud
 
 # What cannot change a number. `threads` is left in: summation order follows it.
 # A source run is a path; the rank map that was read from it stands beside it.
-NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run")
+NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
+# Left out where it is off: a run that is no tuning trial has the name it had before there were any.
+OFF_BY_DEFAULT = ("trial",)
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
 # Settings that name places on one machine.
@@ -37,6 +39,9 @@ def run_id(config: Mapping[str, Any]) -> str:
     identity = json.loads(json.dumps(config))
     for path in NOT_IDENTITY:
         _pop(identity, path)
+    for path in OFF_BY_DEFAULT:
+        if not identity.get(path):
+            _pop(identity, path)
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one

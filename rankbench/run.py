@@ -273,10 +273,12 @@ class Run:
         """Evaluate, export, and judge the run as a whole."""
         total, adapters = self.config.train.steps, trainer.adapters
         self._evaluate(trainer, "validation", "validation", total)
-        items = self._evaluate(trainer, "test", "test", total)
-        self.metrics["test"].update(self.task.judge(adapters.ranks()))
+        if not self.config.trial:
+            items = self._evaluate(trainer, "test", "test", total)
+            self.metrics["test"].update(self.task.judge(adapters.ranks()))
         if self.processes.is_main_process:
-            self.folder.write_lines("items.jsonl", items)
+            if not self.config.trial:
+                self.folder.write_lines("items.jsonl", items)
             self.folder.write_lines("ranks.jsonl", adapters.history)
             export(adapters, self.folder.path / "adapter")
         broken = self.ledger.verdict(budget, trainer.allocator.budget_kind)

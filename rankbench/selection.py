@@ -17,7 +17,7 @@ from rankbench.record import CONTENT, NOT_IDENTITY, RunRecord
 
 BEST = "best:"
 # What may differ within a comparison: what is compared, what pairs are made by, what is chosen, what is no setting.
-FREE = ("method", "seed", "train.learning_rate", *NOT_IDENTITY, *CONTENT)
+FREE = ("method", "seed", "train.learning_rate", "trial", *NOT_IDENTITY, *CONTENT)
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,7 @@ def test_a_run_is_named_by_everything_but_what_cannot_change_a_number(tmp_path):
         ("tracking", "project"),
         ("tracking", "mode"),
         ("train", "checkpoint_every"),
+        ("tuned",),
     }
 
 
@@ -242,3 +243,25 @@ def test_a_path_counts_by_its_content(tmp_path, section, key):
     assert missing not in names.values()
     config[section][key] = None
     assert run_id(config) != missing
+
+
+# ----------------------------------------------------------------------------------------------------- tuning trials
+
+
+def test_a_trial_leaves_the_test_split_alone_and_is_another_run(tmp_path):
+    whole, trial = (configure(tmp_path, f"trial={value}") for value in ("false", "true"))
+    assert perform(trial)["code"] == 0
+    assert folder_of(trial).path != folder_of(whole).path
+    found = folder_of(trial).record()
+    assert found.metrics["test"] is None
+    assert found.metrics["validation"]["loss"] > 0
+    assert not (folder_of(trial).path / "items.jsonl").exists()
+
+
+def test_a_run_that_is_no_trial_has_the_name_it_had_before_there_were_trials(tmp_path):
+    config = OmegaConf.to_container(configure(tmp_path))
+    named = run_id(config)
+    del config["trial"], config["tuned"]
+    assert run_id(config) == named
+    config["tuned"] = {"metric": "validation/loss"}
+    assert run_id(config) == named
