@@ -1,0 +1,376 @@
+"""What an experiment runs and what it reports: conf/experiment/NAME.yaml, read and laid out as cells.
+
+A cell is one run as a user would type it: settings by their dotted key. `experiment=NAME scale=small model=tiny` lays
+out the same file on a smaller grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rankbench import schema
+from rankbench.config import CONF_DIR, ConfigError
+from rankbench.packages import conf_folders
+from rankbench.registry import near
+from rankbench.schema import number
+
+Settings = dict[str, Any]  # dotted key, as on the command line -> value
+FULL = "full"  # the scale of the file itself
+
+
+@dataclass(kw_only=True)
+class Tune:
+    """How the learning rate of each arm is chosen: on validation, before the runs that are reported.
+
+    Attributes:
+        learning_rate: the grid; every arm tries all of it, for each combination of the axes but the seed.
+        seeds: of the trials; apart from those that are reported, or their runs were chosen on.
+        metric: of the validation split ("validation/loss").
+        widen: how often the grid may grow by one rate, for all arms alike, where the best of one is at its edge.
+    """
+
+    learning_rate: list[float]
+    seeds: list[int]
+    metric: str
+    widen: int = number(low=0)
+
+
+@dataclass(kw_only=True)
+class Published:
+    """The paper's numbers that stand beside ours.
+
+    Attributes:
+        file: of results/published, without .csv.
+        table: as that file has it.
+        model: as that file has it; null: any.
+        arms: our arm -> the paper's name of it.
+    """
+
+    file: str
+    table: str
+    model: str | None
+    arms: dict[str, str]
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What the report shows.
+
+    Attributes:
+        reference: the arm that others are compared with.
+        metrics: task -> column of the frame of runs ("test/accuracy"); "default" for tasks that are not named.
+        margin: a difference below it does not matter, in the metric's unit (0.005: half a point).
+        controls: arm -> its own controls: {shuffled: ARM, random: ARM}, for the verdict.
+        curves: title -> the setting drawn on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
+        maps: title -> two settings whose grid is drawn as a heat map.
+        published: the paper's numbers beside ours.
+    """
+
+    reference: str
+    metrics: dict[str, str]
+    margin: float = number(above=0)
+    controls: dict[str, dict[str, str]]
+    curves: dict[str, str]
+    maps: dict[str, list[str]]
+    published: list[Published]
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What a scale puts in place of the file's own; what it leaves out stays.
+
+    Attributes:
+        arms: those that are run; null: all.
+        settings, axes, when: key by key over those of the file; an axis without values is none.
+        tune: in place of the file's; null: that one.
+    """
+
+    arms: list[str] | None
+    settings: Settings
+    axes: dict[str, list[Any]]
+    when: dict[str, Settings]
+    tune: Tune | None
+
+
+@dataclass(kw_only=True)
+class Experiment:
+    """One file of conf/experiment.
+
+    Attributes:
+        name: of the file.
+        question: what the experiment decides, one sentence.
+        source: paper and table it redoes.
+        arms: label -> its own settings; a value "{ARM}" of method.source_run is that arm's run at the same axes.
+        vary: arm -> setting -> values: an arm more for each value, which differs from it in that setting alone.
+        grid: arm -> setting -> values: an arm more for each combination.
+        axes: setting -> values; every arm is run at each combination.
+        settings: of every run.
+        when: "key=value" -> settings of the runs that have this value.
+        scales: name -> what it puts in place of the above; "full" is the file itself.
+        tune: null takes the learning rates of the settings.
+        report: what is shown.
+    """
+
+    name: str
+    question: str
+    source: str
+    arms: dict[str, Settings]
+    vary: dict[str, dict[str, list[Any]]]
+    grid: dict[str, dict[str, list[Any]]]
+    axes: dict[str, list[Any]]
+    settings: Settings
+    when: dict[str, Settings]
+    scales: dict[str, Part]
+    tune: Tune | None
+    report: Report
+
+
+# What a file may leave out.
+LEFT_OUT: dict[str, Any] = {"vary": {}, "grid": {}, "settings": {}, "when": {}, "scales": {}, "tune": None}
+LEFT_OUT_OF_PART: dict[str, Any] = {"arms": None, "settings": {}, "axes": {}, "when": {}, "tune": None}
+LEFT_OUT_OF_REPORT: dict[str, Any] = {"margin": 0.005, "controls": {}, "curves": {}, "maps": {}, "published": []}
+LEFT_OUT_OF_TUNE: dict[str, Any] = {"seeds": [100], "metric": "validation/loss", "widen": 2}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run as a user would type it.
+
+    Attributes:
+        arm: its label; None where nobody named one.
+        point: where it stands on the axes: key -> override.
+        settings: dotted key -> the override that sets it ("train.steps=60", "+method.settings.batches=4").
+    """
+
+    arm: str | None
+    point: dict[str, str]
+    settings: dict[str, str]
+
+    @property
+    def overrides(self) -> list[str]:
+        """As on the command line."""
+        return list(self.settings.values())
+
+
+def names(extra: Path | None = None) -> dict[str, Path]:
+    """The experiments there are, and their files; those of `extra` (--config-dir) win, ours come last."""
+    folders = [CONF_DIR, *conf_folders(), *([extra] if extra else [])]
+    return {file.stem: file for folder in folders for file in sorted((folder / "experiment").glob("*.yaml"))}
+
+
+def load(name: str, extra: Path | None = None) -> Experiment:
+    """Read a file of conf/experiment.
+
+    Raises:
+        ConfigError: no such file, or every mistake in it.
+    """
+    files = names(extra)
+    if name not in files:
+        raise ConfigError([f"experiment={name}: unknown experiment; {near(name, list(files))}"])
+    data: Any = OmegaConf.to_container(OmegaConf.load(files[name]))
+    return read({"name": name, **data}, str(files[name]))
+
+
+def read(data: Mapping[str, Any], source: str) -> Experiment:
+    """An experiment from plain data, such as a sweep keeps of it.
+
+    Args:
+        source: named in errors.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    whole = {**LEFT_OUT, **data, "report": {**LEFT_OUT_OF_REPORT, **data.get("report", {})}}
+    whole["tune"] = _tune(whole["tune"])
+    whole["scales"] = {scale: {**LEFT_OUT_OF_PART, **(part or {})} for scale, part in whole["scales"].items()}
+    for part in whole["scales"].values():
+        part["tune"] = _tune(part["tune"])
+    values, mistakes = schema.conform(Experiment, whole)
+    problems = [f"{source}: {mistake.sentence}" for mistake in mistakes]
+    if problems:
+        raise ConfigError(problems)
+    found: Experiment = _build(Experiment, values)
+    problems = [f"{source}: {problem}" for problem in _unknown_arms(found)]
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def plain(experiment: Experiment) -> dict[str, Any]:
+    """As `read` takes it."""
+    return dataclasses.asdict(experiment)
+
+
+def at(experiment: Experiment, scale: str) -> Experiment:
+    """The experiment on the grid of a scale.
+
+    Raises:
+        ConfigError: no such scale.
+    """
+    if scale == FULL:
+        return experiment
+    if scale not in experiment.scales:
+        known = near(scale, [FULL, *experiment.scales])
+        raise ConfigError([f"scale={scale}: experiment={experiment.name} has no such scale; {known}"])
+    part = experiment.scales[scale]
+    return dataclasses.replace(
+        only(experiment, part.arms) if part.arms is not None else experiment,
+        settings={**experiment.settings, **part.settings},
+        axes={key: values for key, values in (experiment.axes | part.axes).items() if values},
+        when={key: {**experiment.when.get(key, {}), **part.when.get(key, {})} for key in (experiment.when | part.when)},
+        tune=part.tune or experiment.tune,
+    )
+
+
+def only(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
+    """The experiment with some of its arms.
+
+    Raises:
+        ConfigError: an arm it does not have.
+    """
+    there = arms(experiment)
+    wrong = [f"arms: experiment={experiment.name} has no arm {arm!r}; {near(arm, list(there))}" for arm in chosen]
+    wrong = [problem for problem, arm in zip(wrong, chosen, strict=True) if arm not in there]
+    if wrong:
+        raise ConfigError(wrong)
+    kept = {arm: settings for arm, settings in there.items() if arm in chosen}
+    return dataclasses.replace(experiment, arms=kept, vary={}, grid={})
+
+
+def arms(experiment: Experiment) -> dict[str, Settings]:
+    """Every arm with its own settings: those named, then those that vary one, then those of the grids."""
+    found = dict(experiment.arms)
+    for base, settings in experiment.vary.items():
+        for key, values in settings.items():
+            found |= {label(base, {key: value}): {**experiment.arms[base], key: value} for value in values}
+    for base, settings in experiment.grid.items():
+        for point in itertools.product(*settings.values()):
+            changed = dict(zip(settings, point, strict=True))
+            found[label(base, changed)] = {**experiment.arms[base], **changed}
+    return found
+
+
+def label(base: str, changed: Settings) -> str:
+    """Of an arm that differs from another in some settings: "igu quadrature_steps=5"."""
+    return " ".join([base, *(f"{key.rpartition('.')[2]}={schema.show(value)}" for key, value in changed.items())])
+
+
+def cells(experiment: Experiment, typed: Mapping[str, Sequence[str]]) -> list[Cell]:
+    """Every run of an experiment, arms varying fastest.
+
+    Args:
+        typed: what the user added on the command line: key -> overrides; several take the place of an axis or make one
+            more. They win over the file.
+    """
+    fixed = {key: overrides[0] for key, overrides in typed.items() if len(overrides) == 1}
+    axes = {key: [spell(key, value) for value in values] for key, values in experiment.axes.items() if key not in fixed}
+    axes |= {key: list(overrides) for key, overrides in typed.items() if len(overrides) > 1}
+    found = []
+    for point in itertools.product(*axes.values()):
+        at_point = dict(zip(axes, point, strict=True))
+        for arm, settings in arms(experiment).items():
+            base = {**_spelled(experiment.settings), **at_point}
+            chosen = {**base, **_spelled(settings), **fixed}
+            fitting = _spelled(_conditional(experiment.when, chosen))
+            found.append(Cell(arm, at_point, {**base, **fitting, **at_point, **_spelled(settings), **fixed}))
+    return found
+
+
+def spell(key: str, value: Any) -> str:
+    """A setting as one types it: method.beta1=0.85, task.terms=[2,3]."""
+    return f"{key}={_value(value)}"
+
+
+def _spelled(settings: Settings) -> dict[str, str]:
+    return {key.lstrip("+"): spell(key, value) for key, value in settings.items()}
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_value(held)}' for key, held in value.items())}}}"
+    text = schema.show(value)
+    plain_text = not isinstance(value, str) or (
+        text and all(letter.isalnum() or letter in "_-./${}" for letter in text)
+    )
+    return text if plain_text and not text.startswith("{") else "'" + text.replace("'", r"\'") + "'"
+
+
+def _conditional(when: Mapping[str, Settings], chosen: Mapping[str, str]) -> Settings:
+    """Settings of the conditions that hold, later ones over earlier ones; the defaults of conf/config.yaml count."""
+    found: Settings = {}
+    for condition, settings in when.items():
+        key, _, value = condition.partition("=")
+        given = chosen.get(key, spell(key, _defaults().get(key)))
+        found |= settings if given == f"{key}={value}" else {}
+    return found
+
+
+@functools.cache
+def _defaults() -> Settings:
+    """Group -> option of conf/config.yaml."""
+    root: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "config.yaml"))
+    return {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+
+
+def _tune(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if data is None else {**LEFT_OUT_OF_TUNE, **data}
+
+
+def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
+    """The tuning of a sweep: what the file says, with what was typed (tune.learning_rate=[...]) over it.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    if not typed:
+        return base
+    values, mistakes = schema.conform(Tune, {**LEFT_OUT_OF_TUNE, **(vars(base) if base else {}), **typed}, "tune")
+    if mistakes:
+        raise ConfigError([mistake.sentence for mistake in mistakes])
+    return Tune(**values)
+
+
+def _unknown_arms(experiment: Experiment) -> Iterator[str]:
+    """Labels that name no arm."""
+    for place in ("vary", "grid"):
+        for base in getattr(experiment, place):
+            if base not in experiment.arms:
+                yield f"{place}.{base}: no such arm; {near(base, list(experiment.arms))}"
+                return
+    there = list(arms(experiment))
+    named = {"report.reference": [experiment.report.reference]}
+    for arm, controls in experiment.report.controls.items():
+        named[f"report.controls.{arm}"] = [arm, *controls.values()]
+    for table in experiment.report.published:
+        named[f"report.published ({table.table})"] = list(table.arms)
+    for name, part in experiment.scales.items():
+        named[f"scales.{name}.arms"] = part.arms or []
+    for place, labels in named.items():
+        yield from (f"{place}: no arm {arm!r}; {near(arm, there)}" for arm in labels if arm not in there)
+
+
+def _build(cls: type[Any], values: Mapping[str, Any]) -> Any:
+    """Dataclasses from the plain values of `schema.conform`."""
+    nested: dict[str, Any] = {"tune": Tune, "report": Report, "scales": Part, "published": Published}
+    made = {}
+    for key, value in values.items():
+        inner = nested.get(key)
+        if inner is None or value is None:
+            made[key] = value
+        elif key == "scales":
+            made[key] = {name: _build(inner, part) for name, part in value.items()}
+        elif key == "published":
+            made[key] = [_build(inner, part) for part in value]
+        else:
+            made[key] = _build(inner, value)
+    return cls(**made)

@@ -1,0 +1,118 @@
+"""A sweep with the records of its runs: what plans, states and reports are made from.
+
+Two places hold one: a results folder (runs/ and sweeps/), and the folder of a report (sweep.json, records.jsonl,
+curves.jsonl), which is complete in itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankbench import collect, sweep
+from rankbench.record import RunRecord
+from rankbench.store import RunFolder
+from rankbench.sweep import Job, Sweep, SweepError
+
+RECORDS, CURVES = "records.jsonl", "curves.jsonl"
+Curve = list[tuple[int, int]]  # step and rank total, where it changes
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep and what is there of it.
+
+    Attributes:
+        sweep: what was asked for.
+        records: run_id -> record, of the runs that left one.
+        curves: run_id -> rank total over the steps; of the runs that logged steps.
+        problems: files that could not be read, by name.
+    """
+
+    sweep: Sweep
+    records: dict[str, RunRecord]
+    curves: dict[str, Curve]
+    problems: list[str]
+
+    def runs(self, trial: bool = False) -> list[tuple[Job, RunRecord | None]]:
+        """The jobs that are reported, or the trials, each with its record; None: missing, or still running."""
+        return [(job, self.records.get(job.run_id)) for job in self.sweep.jobs if job.trial == trial]
+
+
+def load(words: Sequence[str], results_dir: Path = Path("results")) -> Study:
+    """The study that words name: ["experiment=X"], more of the words of its sweep, or the folder of a report.
+
+    Raises:
+        SweepError: there is none.
+    """
+    if len(words) == 1 and "=" not in words[0]:
+        return at(Path(words[0]))
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    results_dir = Path(given.pop("results_dir", results_dir))
+    name = given.pop("experiment", None)
+    rest = [word for word in words if word.split("=")[0] not in ("experiment", "results_dir")]
+    found = sweep.last(results_dir, name, rest)
+    if found is not None:
+        return of(found, results_dir)
+    committed = results_dir / (name or "") / sweep.FILE
+    if name and committed.is_file() and not rest:
+        return at(committed.parent)
+    what = " ".join(words) or "any sweep"
+    raise SweepError(
+        f"{results_dir} holds no sweep of {what}; start it: python -m rankbench -m {' '.join(words)}".strip()
+    )
+
+
+def of(found: Sweep, results_dir: Path) -> Study:
+    """A sweep with what lies in runs/ of it."""
+    records, curves, problems = {}, {}, []
+    for job in found.jobs:
+        place = RunFolder(results_dir, job.run_id)
+        try:
+            record = place.record()
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if record is not None:
+            records[job.run_id] = record
+            curves[job.run_id] = list(_changes(place.lines("steps.jsonl")))
+    return Study(found, records, curves, problems)
+
+
+def at(place: Path) -> Study:
+    """The study in the folder of a report.
+
+    Raises:
+        SweepError: it holds none.
+    """
+    found, problems = collect.records(place / RECORDS) if (place / RECORDS).is_file() else ([], [])
+    file = place / CURVES
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    curves = {row["run_id"]: [tuple(point) for point in row["ranks"]] for row in rows}
+    return Study(sweep.read(place), {record.run_id: record for record in found}, curves, problems)
+
+
+def save(study: Study, place: Path) -> None:
+    """Write what `at` reads: a study complete in itself, without the folders of the machine it was made on."""
+    place.mkdir(parents=True, exist_ok=True)
+    collect.save(study.records.values(), place / RECORDS)
+    rows = ({"run_id": run_id, "ranks": curve} for run_id, curve in study.curves.items())
+    (place / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / sweep.FILE).write_text(study.sweep.to_json())
+
+
+def _changes(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int]]:
+    """First step, last step, and each at which the rank total is another one."""
+    before: int | None = None
+    row: dict[str, Any] = {}
+    shown = True
+    for row in rows:
+        shown = row["ranks"] != before
+        if shown:
+            yield row["step"], row["ranks"]
+        before = row["ranks"]
+    if not shown:
+        yield row["step"], row["ranks"]

@@ -1,0 +1,124 @@
+"""A sweep on disk: its runs, frozen when it starts, in results_dir/sweeps/<sweep_id>/.
+
+sweep.json says what was typed, what the experiment declares, and which run stands for which arm; <run_id>.json beside
+it is the configuration of one run, which whoever does it reads. Nothing of conf/ is read after the start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rankbench import experiment as experiments
+from rankbench.experiment import Experiment, Tune
+from rankbench.store import write_atomically
+
+SWEEPS = "sweeps"
+FILE = "sweep.json"
+
+
+class SweepError(ValueError):
+    """A sweep that cannot be found or read; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        arm: label it stands for; None in a sweep without an experiment.
+        run_id: of its record.
+        trial: whether it is a tuning trial.
+        overrides: what one types to do this run alone.
+    """
+
+    arm: str | None
+    run_id: str
+    trial: bool
+    overrides: tuple[str, ...]
+
+
+@dataclass
+class Sweep:
+    """What one command asked for.
+
+    Attributes:
+        sweep_id: its name and a hash of its cells.
+        name: of the experiment; "sweep" without one.
+        order: counts the sweeps of a results folder; the last one started has the largest.
+        words: the arguments of the command, as typed.
+        experiment: at its scale, with the arms chosen; None without one.
+        tune: how learning rates are chosen; None where they are given.
+        jobs: frozen so far, in the order they are done in; trials come before the runs they choose for.
+        waiting: sentences on runs that cannot be frozen yet, or not at all.
+    """
+
+    sweep_id: str
+    name: str
+    order: int
+    words: list[str]
+    experiment: Experiment | None
+    tune: Tune | None
+    jobs: list[Job] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """Readable JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> Sweep:
+        """Inverse of `to_json`.
+
+        Raises:
+            SweepError: it is none.
+        """
+        try:
+            content: dict[str, Any] = json.loads(text)
+            content["jobs"] = [Job(**{**job, "overrides": tuple(job["overrides"])}) for job in content["jobs"]]
+            if content["experiment"] is not None:
+                content["experiment"] = experiments.read(content["experiment"], source)
+            content["tune"] = Tune(**content["tune"]) if content["tune"] else None
+            return cls(**content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SweepError(f"{source}: not a sweep of this version ({error}); start it again") from error
+
+
+def folder(results_dir: Path, sweep_id: str) -> Path:
+    """Where a sweep and the configurations of its runs lie."""
+    return results_dir / SWEEPS / sweep_id
+
+
+def save(sweep: Sweep, results_dir: Path) -> Path:
+    """Write sweep.json, whole or not at all; its folder."""
+    place = folder(results_dir, sweep.sweep_id)
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomically(place / FILE, sweep.to_json().encode())
+    return place
+
+
+def read(place: Path) -> Sweep:
+    """The sweep of a folder.
+
+    Raises:
+        SweepError: there is none, or it cannot be read.
+    """
+    file = place / FILE
+    if not file.is_file():
+        raise SweepError(f"{place} holds no {FILE}")
+    return Sweep.from_json(file.read_text(), str(file))
+
+
+def last(results_dir: Path, name: str | None, words: Iterable[str] = ()) -> Sweep | None:
+    """The sweep of an experiment that was started last (of all sweeps, with None), and was typed with these words.
+
+    Raises:
+        SweepError: one that cannot be read.
+    """
+    found = [read(file.parent) for file in sorted((results_dir / SWEEPS).glob(f"*/{FILE}"))]
+    fitting = [sweep for sweep in found if name in (None, sweep.name) and set(words) <= set(sweep.words)]
+    return max(fitting, key=lambda sweep: sweep.order, default=None)
