@@ -24,6 +24,7 @@ from rankbench.schema import number
 
 Settings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself
+DEFAULT = "default"  # of report.metrics: tasks that are not named
 
 
 @dataclass(kw_only=True)
@@ -52,12 +53,14 @@ class Published:
         table: as that file has it.
         model: as that file has it; null: any.
         arms: our arm -> the paper's name of it.
+        budgets: our budget -> the paper's words for it (rank_or_budget), where one table has several; {}: all.
     """
 
     file: str
     table: str
     model: str | None
     arms: dict[str, str]
+    budgets: dict[str, list[str]]
 
 
 @dataclass(kw_only=True)
@@ -68,6 +71,7 @@ class Report:
         reference: the arm that others are compared with.
         metrics: task -> column of the frame of runs ("test/accuracy"); "default" for tasks that are not named.
         margin: a difference below it does not matter, in the metric's unit (0.005: half a point).
+        margins: task -> margin, where the metric has another unit.
         controls: arm -> its own controls: {shuffled: ARM, random: ARM}, for the verdict.
         curves: title -> the setting drawn on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
@@ -77,10 +81,19 @@ class Report:
     reference: str
     metrics: dict[str, str]
     margin: float = number(above=0)
+    margins: dict[str, float]
     controls: dict[str, dict[str, str]]
     curves: dict[str, str]
     maps: dict[str, list[str]]
     published: list[Published]
+
+    def metric_of(self, task: str) -> str:
+        """Column of the frame of runs that is shown for a task."""
+        return self.metrics[task if task in self.metrics else DEFAULT]
+
+    def margin_of(self, task: str) -> float:
+        """Largest difference that does not matter on a task, in the unit of its metric."""
+        return self.margins.get(task, self.margin)
 
 
 @dataclass(kw_only=True)
@@ -89,14 +102,15 @@ class Part:
 
     Attributes:
         arms: those that are run; null: all.
-        settings, axes, when: key by key over those of the file; an axis without values is none.
+        settings, when: in place of the file's, as a whole: its runs are another size; null: those.
+        axes: key by key over those of the file; an axis without values is none.
         tune: in place of the file's; null: that one.
     """
 
     arms: list[str] | None
-    settings: Settings
+    settings: Settings | None
     axes: dict[str, list[Any]]
-    when: dict[str, Settings]
+    when: dict[str, Settings] | None
     tune: Tune | None
 
 
@@ -135,8 +149,12 @@ class Experiment:
 
 # What a file may leave out.
 LEFT_OUT: dict[str, Any] = {"vary": {}, "grid": {}, "settings": {}, "when": {}, "scales": {}, "tune": None}
-LEFT_OUT_OF_PART: dict[str, Any] = {"arms": None, "settings": {}, "axes": {}, "when": {}, "tune": None}
-LEFT_OUT_OF_REPORT: dict[str, Any] = {"margin": 0.005, "controls": {}, "curves": {}, "maps": {}, "published": []}
+LEFT_OUT_OF_PART: dict[str, Any] = {"arms": None, "settings": None, "axes": {}, "when": None, "tune": None}
+LEFT_OUT_OF_REPORT: dict[str, Any] = {
+    **{"margin": 0.005, "margins": {}, "controls": {}, "curves": {}, "maps": {}},
+    "published": [],
+}
+LEFT_OUT_OF_PUBLISHED: dict[str, Any] = {"model": None, "budgets": {}}
 LEFT_OUT_OF_TUNE: dict[str, Any] = {"seeds": [100], "metric": "validation/loss", "widen": 2}
 
 
@@ -188,7 +206,9 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     Raises:
         ConfigError: every mistake.
     """
-    whole = {**LEFT_OUT, **data, "report": {**LEFT_OUT_OF_REPORT, **data.get("report", {})}}
+    report = {**LEFT_OUT_OF_REPORT, **data.get("report", {})}
+    report["published"] = [{**LEFT_OUT_OF_PUBLISHED, **table} for table in report["published"]]
+    whole = {**LEFT_OUT, **data, "report": report}
     whole["tune"] = _tune(whole["tune"])
     whole["scales"] = {scale: {**LEFT_OUT_OF_PART, **(part or {})} for scale, part in whole["scales"].items()}
     for part in whole["scales"].values():
@@ -223,9 +243,9 @@ def at(experiment: Experiment, scale: str) -> Experiment:
     part = experiment.scales[scale]
     return dataclasses.replace(
         only(experiment, part.arms) if part.arms is not None else experiment,
-        settings={**experiment.settings, **part.settings},
+        settings=experiment.settings if part.settings is None else part.settings,
         axes={key: values for key, values in (experiment.axes | part.axes).items() if values},
-        when={key: {**experiment.when.get(key, {}), **part.when.get(key, {})} for key in (experiment.when | part.when)},
+        when=experiment.when if part.when is None else part.when,
         tune=part.tune or experiment.tune,
     )
 
