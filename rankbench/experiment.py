@@ -32,7 +32,8 @@ class Tune:
     """How the learning rate of each arm is chosen: on validation, before the runs that are reported.
 
     Attributes:
-        learning_rate: the grid; every arm tries all of it, for each combination of the axes but the seed.
+        learning_rate: the grid; every arm tries all of it, for each combination of the axes but the seed. Arms that
+            share another's rate try none.
         seeds: of the trials; apart from those that are reported, or their runs were chosen on.
         metric: of the validation split ("validation/loss").
         widen: how often the grid may grow by one rate, for all arms alike, where the best of one is at its edge.
@@ -129,6 +130,8 @@ class Experiment:
         settings: of every run.
         when: "key=value" -> settings of the runs that have this value.
         scales: name -> what it puts in place of the above; "full" is the file itself.
+        shares: arm -> the arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary:
+            all else is to be equal.
         tune: null takes the learning rates of the settings.
         report: what is shown.
     """
@@ -143,15 +146,20 @@ class Experiment:
     settings: Settings
     when: dict[str, Settings]
     scales: dict[str, Part]
+    shares: dict[str, str]
     tune: Tune | None
     report: Report
 
 
 # What a file may leave out.
-LEFT_OUT: dict[str, Any] = {"vary": {}, "grid": {}, "settings": {}, "when": {}, "scales": {}, "tune": None}
+LEFT_OUT: dict[str, Any] = {
+    **{key: {} for key in ("vary", "grid", "settings", "when", "scales", "shares")},
+    "tune": None,
+}
 LEFT_OUT_OF_PART: dict[str, Any] = {"arms": None, "settings": None, "axes": {}, "when": None, "tune": None}
 LEFT_OUT_OF_REPORT: dict[str, Any] = {
-    **{"margin": 0.005, "margins": {}, "controls": {}, "curves": {}, "maps": {}},
+    "margin": 0.005,
+    **{key: {} for key in ("margins", "controls", "curves", "maps")},
     "published": [],
 }
 LEFT_OUT_OF_PUBLISHED: dict[str, Any] = {"model": None, "budgets": {}}
@@ -262,20 +270,30 @@ def only(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
     if wrong:
         raise ConfigError(wrong)
     kept = {arm: settings for arm, settings in there.items() if arm in chosen}
-    return dataclasses.replace(experiment, arms=kept, vary={}, grid={})
+    shared = {arm: base for arm, base in rates_of(experiment).items() if {arm, base} <= set(chosen)}
+    return dataclasses.replace(experiment, arms=kept, shares=shared, vary={}, grid={})
 
 
 def arms(experiment: Experiment) -> dict[str, Settings]:
     """Every arm with its own settings: those named, then those that vary one, then those of the grids."""
-    found = dict(experiment.arms)
+    made = {name: {**experiment.arms[base], **changed} for name, base, changed in _made(experiment)}
+    return {**experiment.arms, **made}
+
+
+def rates_of(experiment: Experiment) -> dict[str, str]:
+    """Arm -> the arm whose tuned learning rate it takes, for those that have none of their own."""
+    return {**{name: base for name, base, _ in _made(experiment)}, **experiment.shares}
+
+
+def _made(experiment: Experiment) -> Iterator[tuple[str, str, Settings]]:
+    """Label, base and changed settings of the arms of vary and grid."""
     for base, settings in experiment.vary.items():
         for key, values in settings.items():
-            found |= {label(base, {key: value}): {**experiment.arms[base], key: value} for value in values}
+            yield from ((label(base, {key: value}), base, {key: value}) for value in values)
     for base, settings in experiment.grid.items():
         for point in itertools.product(*settings.values()):
             changed = dict(zip(settings, point, strict=True))
-            found[label(base, changed)] = {**experiment.arms[base], **changed}
-    return found
+            yield label(base, changed), base, changed
 
 
 def label(base: str, changed: Settings) -> str:
@@ -373,6 +391,7 @@ def _unknown_arms(experiment: Experiment) -> Iterator[str]:
         named[f"report.controls.{arm}"] = [arm, *controls.values()]
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
+    named["shares"] = [*experiment.shares, *experiment.shares.values()]
     for name, part in experiment.scales.items():
         named[f"scales.{name}.arms"] = part.arms or []
     for place, labels in named.items():
