@@ -1,5 +1,7 @@
 """What an experiment runs and what it reports: conf/experiment/NAME.yaml, read and laid out as cells.
 
+What the experiments' small scales share stands in conf/scale/small.yaml.
+
 A cell is one run as a user would type it: settings by their dotted key. `experiment=NAME scale=small model=tiny` lays
 out the same file on a smaller grid.
 """
@@ -12,7 +14,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -70,7 +72,7 @@ class Report:
 
     Attributes:
         reference: the arm that others are compared with.
-        metrics: task -> column of the frame of runs ("test/accuracy"); "default" for tasks that are not named.
+        metrics: task -> column of the frame of runs ("test/accuracy"); DEFAULT for tasks that are not named.
         margin: a difference below it does not matter, in the metric's unit (0.005: half a point).
         margins: task -> margin, where the metric has another unit.
         controls: arm -> its own controls: {shuffled: ARM, random: ARM}, for the verdict.
@@ -128,7 +130,7 @@ class Experiment:
         grid: arm -> setting -> values: an arm more for each combination.
         axes: setting -> values; every arm is run at each combination.
         settings: of every run.
-        when: "key=value" -> settings of the runs that have this value.
+        when: "key=value", or several with blanks between, -> settings of the runs that have these values.
         scales: name -> what it puts in place of the above; "full" is the file itself.
         shares: arm -> the arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary:
             all else is to be equal.
@@ -186,14 +188,14 @@ class Cell:
         return list(self.settings.values())
 
 
-def names(extra: Path | None = None) -> dict[str, Path]:
-    """The experiments there are, and their files; those of `extra` (--config-dir) win, ours come last."""
+def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
+    """The experiments there are (or scales), and their files; those of `extra` (--config-dir) win, ours come last."""
     folders = [CONF_DIR, *conf_folders(), *([extra] if extra else [])]
-    return {file.stem: file for folder in folders for file in sorted((folder / "experiment").glob("*.yaml"))}
+    return {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
 
 
 def load(name: str, extra: Path | None = None) -> Experiment:
-    """Read a file of conf/experiment.
+    """Read a file of conf/experiment, its scales over those of conf/scale.
 
     Raises:
         ConfigError: no such file, or every mistake in it.
@@ -201,8 +203,20 @@ def load(name: str, extra: Path | None = None) -> Experiment:
     files = names(extra)
     if name not in files:
         raise ConfigError([f"experiment={name}: unknown experiment; {near(name, list(files))}"])
-    data: Any = OmegaConf.to_container(OmegaConf.load(files[name]))
-    return read({"name": name, **data}, str(files[name]))
+    data = _content(files[name])
+    shared = {scale: _content(file) for scale, file in names(extra, "scale").items()}
+    scales = {scale: _over(part or {}, shared.get(scale, {})) for scale, part in data.get("scales", {}).items()}
+    return read({"name": name, **data, "scales": scales}, str(files[name]))
+
+
+def _content(file: Path) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+
+
+def _over(part: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """A scale of one experiment over what all share: settings, axes and conditions one by one, the rest as a whole."""
+    merged = {key: {**shared.get(key, {}), **part.get(key, {})} for key in ("settings", "axes", "when")}
+    return {**shared, **part, **{key: values for key, values in merged.items() if key in part or key in shared}}
 
 
 def read(data: Mapping[str, Any], source: str) -> Experiment:
@@ -226,7 +240,7 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     if problems:
         raise ConfigError(problems)
     found: Experiment = _build(Experiment, values)
-    problems = [f"{source}: {problem}" for problem in _unknown_arms(found)]
+    problems = [f"{source}: {problem}" for problem in _unknown_names(found)]
     if problems:
         raise ConfigError(problems)
     return found
@@ -271,7 +285,27 @@ def only(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
         raise ConfigError(wrong)
     kept = {arm: settings for arm, settings in there.items() if arm in chosen}
     shared = {arm: base for arm, base in rates_of(experiment).items() if {arm, base} <= set(chosen)}
-    return dataclasses.replace(experiment, arms=kept, shares=shared, vary={}, grid={})
+    scales = {
+        name: dataclasses.replace(part, arms=[arm for arm in part.arms or there if arm in kept])
+        for name, part in experiment.scales.items()
+    }
+    report = _report_on(kept, experiment.report)
+    return dataclasses.replace(experiment, arms=kept, shares=shared, scales=scales, report=report, vary={}, grid={})
+
+
+def _report_on(kept: Mapping[str, Settings], report: Report) -> Report:
+    """What can be shown of some arms; without the reference, the first of them takes its place."""
+    controls = {
+        arm: {kind: control for kind, control in held.items() if control in kept}
+        for arm, held in report.controls.items()
+        if arm in kept
+    }
+    published = [
+        dataclasses.replace(table, arms={arm: name for arm, name in table.arms.items() if arm in kept})
+        for table in report.published
+    ]
+    reference = report.reference if report.reference in kept else next(iter(kept))
+    return dataclasses.replace(report, reference=reference, controls=controls, published=published)
 
 
 def arms(experiment: Experiment) -> dict[str, Settings]:
@@ -347,9 +381,9 @@ def _conditional(when: Mapping[str, Settings], chosen: Mapping[str, str]) -> Set
     """Settings of the conditions that hold, later ones over earlier ones; the defaults of conf/config.yaml count."""
     found: Settings = {}
     for condition, settings in when.items():
-        key, _, value = condition.partition("=")
-        given = chosen.get(key, spell(key, _defaults().get(key)))
-        found |= settings if given == f"{key}={value}" else {}
+        keys = [word.partition("=")[0] for word in condition.split()]
+        given = [chosen.get(key, spell(key, _defaults().get(key))) for key in keys]
+        found |= settings if given == condition.split() else {}
     return found
 
 
@@ -378,8 +412,13 @@ def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
     return Tune(**values)
 
 
-def _unknown_arms(experiment: Experiment) -> Iterator[str]:
-    """Labels that name no arm."""
+def _unknown_names(experiment: Experiment) -> Iterator[str]:
+    """Labels that name no arm, conditions that name no key, and tasks without a metric."""
+    if DEFAULT not in experiment.report.metrics:
+        yield f"report.metrics: no {DEFAULT}; give the column of the tasks that are not named ({DEFAULT}: test/accuracy)"
+    for place, when in {"when": experiment.when, **_conditions(experiment)}.items():
+        wrong = [word for condition in when for word in condition.split() if "=" not in word]
+        yield from (f"{place}: {word!r} is no key=value; write model=tiny, or model=tiny seed=0" for word in wrong)
     for place in ("vary", "grid"):
         for base in getattr(experiment, place):
             if base not in experiment.arms:
@@ -396,6 +435,10 @@ def _unknown_arms(experiment: Experiment) -> Iterator[str]:
         named[f"scales.{name}.arms"] = part.arms or []
     for place, labels in named.items():
         yield from (f"{place}: no arm {arm!r}; {near(arm, there)}" for arm in labels if arm not in there)
+
+
+def _conditions(experiment: Experiment) -> dict[str, Mapping[str, Settings]]:
+    return {f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()}
 
 
 def _build(cls: type[Any], values: Mapping[str, Any]) -> Any:
