@@ -1,6 +1,6 @@
 """What an experiment runs and what it reports: conf/experiment/NAME.yaml, read and laid out as cells.
 
-What the experiments' small scales share stands in conf/scale/small.yaml.
+What the small scales of all share stands in conf/scale/small.yaml, what is shown of a task in conf/report.yaml.
 
 A cell is one run as a user would type it: settings by their dotted key. `experiment=NAME scale=small model=tiny` lays
 out the same file on a smaller grid.
@@ -159,11 +159,7 @@ LEFT_OUT: dict[str, Any] = {
     "tune": None,
 }
 LEFT_OUT_OF_PART: dict[str, Any] = {"arms": None, "settings": None, "axes": {}, "when": None, "tune": None}
-LEFT_OUT_OF_REPORT: dict[str, Any] = {
-    "margin": 0.005,
-    **{key: {} for key in ("margins", "controls", "curves", "maps")},
-    "published": [],
-}
+LEFT_OUT_OF_REPORT: dict[str, Any] = {**{key: {} for key in ("controls", "curves", "maps")}, "published": []}
 LEFT_OUT_OF_PUBLISHED: dict[str, Any] = {"model": None, "budgets": {}}
 LEFT_OUT_OF_TUNE: dict[str, Any] = {"seeds": [100], "metric": "validation/loss", "widen": 2}
 
@@ -195,7 +191,7 @@ def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Pat
 
 
 def load(name: str, extra: Path | None = None) -> Experiment:
-    """Read a file of conf/experiment, its scales over those of conf/scale.
+    """Read a file of conf/experiment, its scales over those of conf/scale, its report over conf/report.yaml.
 
     Raises:
         ConfigError: no such file, or every mistake in it.
@@ -205,18 +201,22 @@ def load(name: str, extra: Path | None = None) -> Experiment:
         raise ConfigError([f"experiment={name}: unknown experiment; {near(name, list(files))}"])
     data = _content(files[name])
     shared = {scale: _content(file) for scale, file in names(extra, "scale").items()}
-    scales = {scale: _over(part or {}, shared.get(scale, {})) for scale, part in data.get("scales", {}).items()}
-    return read({"name": name, **data, "scales": scales}, str(files[name]))
+    scales = {
+        scale: _over(part or {}, shared.get(scale, {}), ("settings", "axes", "when"))
+        for scale, part in data.get("scales", {}).items()
+    }
+    report = _over(data.get("report", {}), _content(CONF_DIR / "report.yaml"), ("metrics", "margins"))
+    return read({"name": name, **data, "scales": scales, "report": report}, str(files[name]))
 
 
 def _content(file: Path) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
 
 
-def _over(part: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """A scale of one experiment over what all share: settings, axes and conditions one by one, the rest as a whole."""
-    merged = {key: {**shared.get(key, {}), **part.get(key, {})} for key in ("settings", "axes", "when")}
-    return {**shared, **part, **{key: values for key, values in merged.items() if key in part or key in shared}}
+def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence[str]) -> dict[str, Any]:
+    """What one experiment says over what all share: entry by entry under the open keys, the rest as a whole."""
+    entries = {key: {**shared.get(key, {}), **own.get(key, {})} for key in open_keys if key in own or key in shared}
+    return {**shared, **own, **entries}
 
 
 def read(data: Mapping[str, Any], source: str) -> Experiment:
@@ -415,7 +415,7 @@ def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
 def _unknown_names(experiment: Experiment) -> Iterator[str]:
     """Labels that name no arm, conditions that name no key, and tasks without a metric."""
     if DEFAULT not in experiment.report.metrics:
-        yield f"report.metrics: no {DEFAULT}; give the column of the tasks that are not named ({DEFAULT}: test/accuracy)"
+        yield f"report.metrics: no {DEFAULT}; give the column of the tasks not named: {{{DEFAULT}: test/accuracy}}"
     for place, when in {"when": experiment.when, **_conditions(experiment)}.items():
         wrong = [word for condition in when for word in condition.split() if "=" not in word]
         yield from (f"{place}: {word!r} is no key=value; write model=tiny, or model=tiny seed=0" for word in wrong)
