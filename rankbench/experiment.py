@@ -191,7 +191,7 @@ def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Pat
 
 
 def load(name: str, extra: Path | None = None) -> Experiment:
-    """Read a file of conf/experiment, its scales over those of conf/scale, its report over conf/report.yaml.
+    """Read a file of conf/experiment, its scales over those of conf/scale.
 
     Raises:
         ConfigError: no such file, or every mistake in it.
@@ -205,8 +205,7 @@ def load(name: str, extra: Path | None = None) -> Experiment:
         scale: _over(part or {}, shared.get(scale, {}), ("settings", "axes", "when"))
         for scale, part in data.get("scales", {}).items()
     }
-    report = _over(data.get("report", {}), _content(CONF_DIR / "report.yaml"), ("metrics", "margins"))
-    return read({"name": name, **data, "scales": scales, "report": report}, str(files[name]))
+    return read({"name": name, **data, "scales": scales}, str(files[name]))
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -220,7 +219,7 @@ def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence
 
 
 def read(data: Mapping[str, Any], source: str) -> Experiment:
-    """An experiment from plain data, such as a sweep keeps of it.
+    """An experiment from plain data, such as a sweep keeps of it; its report over conf/report.yaml.
 
     Args:
         source: named in errors.
@@ -228,7 +227,7 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     Raises:
         ConfigError: every mistake.
     """
-    report = {**LEFT_OUT_OF_REPORT, **data.get("report", {})}
+    report = {**LEFT_OUT_OF_REPORT, **_over(data.get("report", {}), _usual_report(), ("metrics", "margins"))}
     report["published"] = [{**LEFT_OUT_OF_PUBLISHED, **table} for table in report["published"]]
     whole = {**LEFT_OUT, **data, "report": report}
     whole["tune"] = _tune(whole["tune"])
@@ -390,8 +389,13 @@ def _conditional(when: Mapping[str, Settings], chosen: Mapping[str, str]) -> Set
 @functools.cache
 def _defaults() -> Settings:
     """Group -> option of conf/config.yaml."""
-    root: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "config.yaml"))
+    root = _content(CONF_DIR / "config.yaml")
     return {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+
+
+@functools.cache
+def _usual_report() -> dict[str, Any]:
+    return _content(CONF_DIR / "report.yaml")
 
 
 def _tune(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -413,9 +417,7 @@ def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
 
 
 def _unknown_names(experiment: Experiment) -> Iterator[str]:
-    """Labels that name no arm, conditions that name no key, and tasks without a metric."""
-    if DEFAULT not in experiment.report.metrics:
-        yield f"report.metrics: no {DEFAULT}; give the column of the tasks not named: {{{DEFAULT}: test/accuracy}}"
+    """Labels that name no arm, and conditions that name no key."""
     for place, when in {"when": experiment.when, **_conditions(experiment)}.items():
         wrong = [word for condition in when for word in condition.split() if "=" not in word]
         yield from (f"{place}: {word!r} is no key=value; write model=tiny, or model=tiny seed=0" for word in wrong)
