@@ -21,7 +21,7 @@ from rankbench.store import write_atomically
 
 SWEEPS = "sweeps"
 FILE = "sweep.json"
-TITLE = ("method", "model", "task", "budget", "seed", "train.learning_rate")  # what a run is told by
+TITLE = ("model", "task", "method", "budget", "seed", "train.learning_rate")  # what a run is told by
 
 
 class SweepError(ValueError):
@@ -45,9 +45,16 @@ class Job:
     overrides: tuple[str, ...]
 
     @property
+    def method(self) -> str:
+        """Its method, where the overrides name one."""
+        named = (override.partition("=") for override in self.overrides)
+        return next((value for key, _, value in named if key == "method"), "default method")
+
+    @property
     def title(self) -> str:
         """Its arm and where it stands, in one line."""
-        kept = [override for override in self.overrides if override.partition("=")[0] in TITLE]
+        given = {override.partition("=")[0]: override for override in self.overrides}
+        kept = [given[key] for key in TITLE if key in given]
         return " ".join(filter(None, [self.arm, *kept, "(trial)" if self.trial else ""]))
 
 
