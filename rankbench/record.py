@@ -26,6 +26,12 @@ NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.sou
 OFF_BY_DEFAULT = ("trial",)
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
+# What readers take for granted of a record that others may have written.
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("run_id", "status", "method", "model", "task", "budget"), str),
+    **dict.fromkeys(("config", "provenance"), dict),
+    **dict.fromkeys(("ledger", "ranks", "metrics", "cost"), (dict, type(None))),
+}
 # Settings that name places on one machine.
 PLACES = ("results_dir", "method.source_run", *CONTENT)
 
@@ -132,6 +138,9 @@ class RunRecord:
             raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")
         if content["schema_version"] != SCHEMA_VERSION:
             raise RecordError(f"{source}: schema {content['schema_version']}, this version reads {SCHEMA_VERSION}")
+        wrong = [key for key, kinds in KINDS.items() if not isinstance(content[key], kinds)]
+        if wrong or content["status"] not in STATUSES:
+            raise RecordError(f"{source}: not a run record (values of another kind: {wrong or ['status']})")
         return cls(**content)
 
 
