@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import io
 import json
@@ -22,6 +23,8 @@ from rankbench.store import HELD_UP, LOG, RunFolder, disk_is_full, write_atomica
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _settle(room: Room) -> None:
 def _die_with_launcher() -> None:
     """Where the launcher is killed its jobs go, too, with all they started: nobody waits for them.
 
-    The process that jobs are forked from does not tell: it lives as long as they do.
+    So do they where the process dies that they were forked from. That one alone would not do: it lives as long as they.
     """
     launcher = multiprocessing.parent_process()
     assert launcher is not None
@@ -137,6 +140,8 @@ def _die_with_launcher() -> None:
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
 def _print_to(log: Path) -> None:
