@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import yaml  # type: ignore[import-untyped]  # omegaconf's own reader
 from omegaconf import OmegaConf
 
 from rankbench import schema
@@ -201,6 +202,8 @@ def load(name: str, extra: Path | None = None) -> Experiment:
         raise ConfigError([f"experiment={name}: unknown experiment; {near(name, list(files))}"])
     data = _content(files[name])
     shared = {scale: _content(file) for scale, file in names(extra, "scale").items()}
+    if data.get("tune") is None:  # what is not tuned at full size is not tuned at another
+        shared = {scale: {**part, "tune": None} for scale, part in shared.items()}
     scales = {
         scale: _over(part or {}, shared.get(scale, {}), ("settings", "axes", "when"))
         for scale, part in data.get("scales", {}).items()
@@ -209,7 +212,17 @@ def load(name: str, extra: Path | None = None) -> Experiment:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+    """What a YAML file says, read as Hydra reads it.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            [f"{file}: not YAML ({' '.join(str(error).split())}); quote a text with ': ' in it"]
+        ) from error
 
 
 def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence[str]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 def test_the_sets_are_the_eight_of_the_source():
     names = ("arc-challenge", "arc-easy", "boolq", "hellaswag", "openbookqa", "piqa", "siqa", "winogrande")
-    assert SETS == [f"commonsense-{name}" for name in names]
+    assert [f"commonsense-{name}" for name in names] == SETS
 
 
 @pytest.mark.parametrize("name", SETS)
