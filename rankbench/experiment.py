@@ -382,7 +382,7 @@ def _value(value: Any) -> str:
         return f"[{','.join(map(_value, value))}]"
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{_value(held)}' for key, held in value.items())}}}"
-    text = schema.show(value)
+    text = value if isinstance(value, str) else schema.show(value)
     plain_text = not isinstance(value, str) or (
         text and all(letter.isalnum() or letter in "_-./${}" for letter in text)
     )
