@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rankbench import experiment as experiments
@@ -55,7 +57,7 @@ def evidence(found: Study, report: Report, table: Published, row: Row, rows: Seq
         there = "no arm of this experiment" if row["our_method"] else "no such method here"
         return Evidence({}, reason=there)
     parts = _parts(row, rows, report)
-    if unknown := [task for task in parts if task not in experiments.names(group="task")]:
+    if unknown := [task for task in parts if task not in _tasks()]:
         return Evidence({}, reason=f"no such task here: {', '.join(unknown)}")
     if reason := _unmeasured(parts):
         return Evidence({}, outcome="not comparable", reason=reason)
@@ -63,6 +65,12 @@ def evidence(found: Study, report: Report, table: Published, row: Row, rows: Seq
     if not records:
         return Evidence({}, reason=f"no finished run of arm {arm}")
     return _values(found, table, row, parts, records)
+
+
+@functools.cache
+def _tasks() -> dict[str, Path]:
+    """Of this package and of installed ones."""
+    return experiments.names(group="task")
 
 
 def our_budgets(table: Published, row: Row) -> list[str]:
