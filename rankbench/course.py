@@ -15,12 +15,12 @@ from typing import Any
 
 from rankbench import experiment as experiments
 from rankbench import origins, tuning
-from rankbench.experiment import Tune, spell
+from rankbench.experiment import Cell, Tune, spell
 from rankbench.job import Order
 from rankbench.layout import Frozen, Layout
 from rankbench.record import RecordError, RunRecord, run_id
 from rankbench.store import RunFolder
-from rankbench.sweep import Job, Sweep, order_file, save
+from rankbench.sweep import Job, Sweep
 from rankbench.tuning import Choice
 
 RATE = "train.learning_rate"
@@ -69,7 +69,7 @@ class Course:
 
     Args:
         layout: of the sweep.
-        sweep: its header; each batch is added to its jobs, and it is saved.
+        sweep: its header; each batch is added to its jobs.
         results_dir: of every run.
         retry: whether failed runs are done again.
     """
@@ -79,6 +79,7 @@ class Course:
         self._groups = _groups(layout)
         self._families = _families(self._groups, layout.tune)
         self._configs: dict[str, dict[str, Any]] = {}
+        self._fast: set[int] = set()  # cells whose configuration stands fast
 
     def advance(self) -> list[Job]:
         """The jobs that can be done now and were not handed out before; [] where nothing more can be done."""
@@ -87,17 +88,23 @@ class Course:
         found = [job for family in self._families for job in self._told(self._trials, family)]
         found += [job for group in self._groups for job in self._told(self._finals, group)]
         batch = [job for job in {job.run_id: job for job in reversed(found)}.values() if job.run_id not in known][::-1]
-        place = save(self.sweep, self._results_dir)
-        for job in batch:
-            self._order(job.run_id, job.title).write(order_file(place, job.run_id))
         self.sweep.jobs += batch
-        save(self.sweep, self._results_dir)
         return batch
 
-    def _order(self, name: str, title: str) -> Order:
-        record = self._record(name) if self._retry else None
+    def left(self) -> list[tuple[Cell, dict[str, Any]]]:
+        """The runs to be reported that could not be frozen yet, and their configurations without what they wait for."""
+        return [
+            (frozen.cell, frozen.config)
+            for group in self._groups
+            for frozen in group.cells
+            if id(frozen) not in self._fast
+        ]
+
+    def order(self, job: Job) -> Order:
+        """What a launcher is given of a job that `advance` returned."""
+        record = self._record(job.run_id) if self._retry else None
         digest = None if record is None or record.status == "ok" else record.digest()
-        return Order(name, self._configs[name], title, digest)
+        return Order(job.run_id, self._configs[job.run_id], job.title, digest)
 
     def _told(self, freeze: Any, part: Any) -> list[Job]:
         """The jobs of a family or group; what they wait for is said in the sweep."""
@@ -144,6 +151,7 @@ class Course:
         for cell in group.cells:
             try:
                 yield self._job(group, cell, cell.config["seed"], choice.chosen if choice else None, choice=choice)
+                self._fast.add(id(cell))
             except Waiting as reason:
                 self.sweep.waiting.append(str(reason))
 

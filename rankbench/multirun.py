@@ -17,6 +17,7 @@ from rankbench.config import ConfigError
 from rankbench.console import console
 from rankbench.course import Course
 from rankbench.experiment import spell
+from rankbench.job import Order
 from rankbench.layout import Layout, Words, lay_out, words
 from rankbench.overrides import search
 from rankbench.record import RecordError
@@ -46,14 +47,19 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
     """
     typed = words(arguments)
     layout = lay_out(typed, config_dir, config_name)
-    results_dir = _results_dir(layout)
+    results_dir = results_dir_of(layout)
     header = describe(typed, layout, arguments, results_dir)
     course = Course(layout, header, results_dir, typed.retry == "failed")
     place = sweep.save(header, results_dir)
     with _launching(typed.hydra, place, config_dir, config_name) as launch:
-        while batch := course.advance():
-            if todo := [made for made in batch if not _stands(made, place)]:
-                launch([sweep.order_file(place, made.run_id) for made in todo])
+        while batch := [course.order(made) for made in course.advance()]:
+            files = {order.run_id: sweep.order_file(place, order.run_id) for order in batch}
+            for order in batch:
+                order.write(files[order.run_id])
+            sweep.save(header, results_dir)
+            if todo := [order for order in batch if not _stands(order)]:
+                launch([files[order.run_id] for order in todo])
+        sweep.save(header, results_dir)
     return _conclude(header, results_dir)
 
 
@@ -65,16 +71,20 @@ def describe(typed: Words, layout: Layout, arguments: Sequence[str], results_dir
     return Sweep(known, name, order, list(arguments), layout.experiment, layout.tune)
 
 
-def _results_dir(layout: Layout) -> Path:
+def results_dir_of(layout: Layout) -> Path:
+    """Of all its runs.
+
+    Raises:
+        ConfigError: there are several.
+    """
     found = {str(frozen.config["results_dir"]) for frozen in layout.cells}
     if len(found) > 1:
         raise ConfigError([f"results_dir: one for all runs of a sweep, not {', '.join(sorted(found))}"])
     return Path(found.pop())
 
 
-def _stands(made: Job, place: Path) -> bool:
+def _stands(order: Order) -> bool:
     """Whether the run is left as it is."""
-    order = job.Order.read(sweep.order_file(place, made.run_id))
     try:
         record = order.folder.record()
     except RecordError:
