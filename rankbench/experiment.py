@@ -93,7 +93,7 @@ class Report:
 
     def metric_of(self, task: str) -> str:
         """Column of the frame of runs that is shown for a task."""
-        return self.metrics[task if task in self.metrics else DEFAULT]
+        return self.metrics.get(task, self.metrics[DEFAULT])
 
     def margin_of(self, task: str) -> float:
         """Largest difference that does not matter on a task, in the unit of its metric."""
@@ -404,6 +404,12 @@ def _defaults() -> Settings:
     """Group -> option of conf/config.yaml."""
     root = _content(CONF_DIR / "config.yaml")
     return {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+
+
+def usual_metric(task: str) -> str:
+    """Column of the frame of runs that is shown for a task, where no experiment says otherwise."""
+    metrics = _usual_report()["metrics"]
+    return str(metrics.get(task, metrics[DEFAULT]))
 
 
 @functools.cache
