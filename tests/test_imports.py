@@ -20,7 +20,7 @@ READING = [
     ("collect",),
     ("selection", "stats", "published"),
     ("aggregates", "items", "verdict", "pairing"),
-    ("tables", "figures", "compare"),
+    ("tables", "figures", "compare", "reproduction", "evidence", "verify"),
     ("report",),
 ]
 # config asks the classes of a section for its schema and its checks, inside functions: what it is made of stays light.
