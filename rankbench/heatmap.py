@@ -25,7 +25,7 @@ def draw(ranks: Mapping[str, int], title: str) -> Image.Image:
         title: the line above it.
     """
     cells = {parse_site(site): rank for site, rank in ranks.items()}
-    kinds = list(dict.fromkeys(kind for _, kind in cells))
+    kinds = sorted({kind for _, kind in cells})  # a record read from disk has lost the model's order
     layers = sorted({layer for layer, _ in cells}, key=lambda layer: (layer is None, layer))
     font = ImageFont.load_default(TEXT)
     left = int(max(font.getlength(kind) for kind in kinds)) + 2 * GAP

@@ -46,8 +46,8 @@ def record_figures(record: RunRecord) -> dict[str, Any]:
 
 
 def rank_rows(ranks: Mapping[str, int]) -> list[Row]:
-    """Site, layer, kind and rank of each site, in the record's order."""
-    return [(site, *parse_site(site), rank) for site, rank in ranks.items()]
+    """Site, layer, kind and rank of each site, by name: a record read from disk has lost the model's order."""
+    return [(site, *parse_site(site), rank) for site, rank in sorted(ranks.items())]
 
 
 def _flat(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

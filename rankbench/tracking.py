@@ -21,6 +21,7 @@ NOTHING_ELSE: dict[str, Any] = {
     "disable_code": True,
     "disable_git": True,
     "disable_job_creation": True,
+    "host": "",
     "label_disable": True,
     "x_disable_machine_info": True,
     "x_disable_meta": True,
@@ -64,31 +65,33 @@ class Wandb:
             self.run.log(step_figures(row), step=row["step"])
 
     def finish(self, record: RunRecord) -> None:
-        """Log the record's figures, its rank map and itself, and close."""
-        self._keep("record", "record.json", record.to_json(), record.run_id)
-        if record.ranks:
-            self._show(record, record.ranks)
+        """Log the record's figures, its rank map and itself, and close: what needs an answer of the service last."""
         self.run.summary.update(record_figures(record))
-        self.run.finish(exit_code=0 if record.status == "ok" else 1)
+        try:
+            if record.ranks:
+                self._show(record.ranks)
+                self._keep("rank_map", "rank_map.json", json.dumps(record.ranks, indent=2, sort_keys=True) + "\n")
+            self._keep("record", "record.json", record.to_json())
+        finally:
+            self.run.finish(exit_code=0 if record.status == "ok" else 1)
 
-    def _show(self, record: RunRecord, ranks: dict[str, int]) -> None:
-        """The rank map as picture, table and artifact."""
+    def _show(self, ranks: dict[str, int]) -> None:
+        """The rank map as a picture and as a table."""
         import wandb
 
+        picture = wandb.Image(draw(ranks, f"{self.run.name}: {sum(ranks.values())} ranks"))
+        self.run.log({"ranks/map": picture}, commit=False)
         rows: list[Any] = [list(row) for row in rank_rows(ranks)]
-        title = f"{self.run.name}: {sum(ranks.values())} ranks"
-        table = wandb.Table(columns=["site", "layer", "kind", "rank"], data=rows)
-        self.run.log({"ranks/map": wandb.Image(draw(ranks, title)), "ranks/table": table})
-        self._keep("rank_map", "rank_map.json", json.dumps(ranks, indent=2) + "\n", record.run_id)
+        self.run.log({"ranks/table": wandb.Table(columns=["site", "layer", "kind", "rank"], data=rows)})
 
-    def _keep(self, kind: str, name: str, text: str, run_id: str) -> None:
+    def _keep(self, kind: str, name: str, text: str) -> None:
         """Log an artifact of one file, which stays in the run's own folder until it is uploaded."""
         import wandb
 
         file = Path(self.run.dir).parent / "artifacts" / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-        artifact = wandb.Artifact(f"{kind}-{run_id}", type=kind)
+        artifact = wandb.Artifact(f"{kind}-{self.run.id}", type=kind)
         artifact.add_file(str(file), policy="immutable", skip_cache=True)
         self.run.log_artifact(artifact)
 
@@ -132,6 +135,7 @@ def _open(mode: str, timeout: float, facts: dict[str, Any]) -> Any:
             reason = "tracking.mode=online, and no key is set up (wandb login, or WANDB_API_KEY)"
     except Exception as error:  # the service is away, or refuses the key
         reason = said(error)
+        wandb.teardown()  # it keeps the id of a run that it could not open
     run = wandb.init(**facts, mode="offline")
     if reason:
         tell(f"{reason}. The run is mirrored offline: wandb sync {Path(run.dir).parent}")

@@ -34,8 +34,8 @@ class Mirrored:
 
     def media(self, key: str) -> Path:
         """The file behind a picture or a table."""
-        (found,) = [row[key] for row in self.history if key in row]
-        return self.folder / "files" / found["path"]
+        (found,) = [row[f"{key}.path"] for row in self.history if f"{key}.path" in row]
+        return self.folder / "files" / str(found)
 
 
 def read(file: Path) -> Mirrored:
