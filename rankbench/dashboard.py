@@ -22,7 +22,7 @@ from rankbench.record import RunRecord
 from rankbench.store import RunFolder
 from rankbench.study import Curve
 from rankbench.sweep import SweepError
-from rankbench.tracking import Wandb, said, tell
+from rankbench.tracking import Wandb, leave, said, tell
 from rankbench.workspace import save, workspace
 
 FOLDER = "wandb"  # as W&B calls it, in the results folder
@@ -65,24 +65,25 @@ class Done:
     failed: tuple[str, ...] = ()
 
 
-def asked(words: Sequence[str], results_dir: Path) -> Asked:
+def asked(words: Sequence[str]) -> Asked:
     """The sweep that words name as `study.load` takes them; or a results folder, or a JSON-lines file of records.
 
     Raises:
         SweepError: there is none, or it holds no record.
     """
-    place = Path(words[0])
-    if len(words) == 1 and place.exists() and not (place / sweep.FILE).is_file():
+    named = [word for word in words if not word.startswith("results_dir=")]
+    place = Path(named[0]).resolve() if len(named) == 1 and "=" not in named[0] else None
+    if place and place.exists() and not (place / sweep.FILE).is_file():
         records, problems = collect.records(place)
-        found = Asked(place.parent.name if place.is_file() else place.name, records, {}, _tests(records), problems)
+        found = Asked((place.parent if place.is_file() else place).name, records, {}, _tests(records), problems)
     else:
-        given = study.load(words, results_dir)
+        given = study.load(named if place else words)
         records = list(given.records.values())
         shown = given.sweep.experiment.report.metrics if given.sweep.experiment else {}
         metrics = list(dict.fromkeys(shown.values())) or _tests(records)
         found = Asked(given.sweep.name, records, given.curves, metrics, given.problems)
     if not found.records:
-        raise SweepError(f"{' '.join(words)}: no record to mirror")
+        raise SweepError(f"{found.title}: no record to mirror; {'; '.join(found.problems) or 'no run has ended'}")
     return found
 
 
@@ -117,13 +118,14 @@ def mirror(
             run = Wandb(settings, record.run_id, record.config, results_dir, tags)
             for row in rows:
                 run.step(row)
-            run.finish(record)
+            run.finish(record, more=True)
         except Exception as error:  # whatever it is: the others are still to be made
             tell(f"{record.run_id}: {said(error)}. The others are mirrored offline")
             done, settings.mode = replace(done, failed=(*done.failed, record.run_id)), "offline"
         else:
             done = _count(done, run)
             settings.mode = "offline" if run.run.offline else settings.mode
+    leave()
     return done
 
 
@@ -150,29 +152,26 @@ def show(wanted: Asked, done: Done, project: str, results_dir: Path) -> str:
 
 
 def main() -> int:
-    """Mirror, and say what came of it; 2 if there is nothing to mirror, 1 if a run failed."""
+    """Mirror, and say what came of it; 2 if there is nothing to mirror, 1 if a run could not be."""
     parser = argparse.ArgumentParser(prog="python -m rankbench.dashboard", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "words", nargs="+", help="experiment=X results_dir=DIR; a report's folder, or a file of records"
-    )
+    parser.add_argument("words", nargs="*", help="experiment=X results_dir=DIR; a report's folder; a file of records")
     parser.add_argument("--project", help="of Weights & Biases; default as conf/tracking/wandb.yaml has it")
-    parser.add_argument("--mode", choices=("auto", "online", "offline"), help="as tracking.mode")
+    parser.add_argument("--mode", choices=("auto", "online", "offline"), help="as tracking.mode; default auto")
     arguments = parser.parse_args()
     given = {key: value for key in ("project", "mode") if (value := getattr(arguments, key))}
     settings = {**defaults("tracking", "wandb"), **given}
-    places = [word.partition("=")[2] for word in arguments.words if word.startswith("results_dir=")]
-    results_dir = Path(places[-1] if places else "results")
+    results_dir = study.results_dir_of(arguments.words)
     try:
-        wanted = asked(arguments.words, results_dir)
+        wanted = asked(arguments.words)
     except SweepError as error:
-        parser.exit(2, f"{error}\n")
+        parser.exit(2, f"rankbench.dashboard: {error}\n")
     done = mirror(wanted.records, results_dir, settings, (wanted.title,), wanted.curves)
     for problem in wanted.problems:
         print(f"not mirrored: {problem}")
-    print(f"{wanted.title}: {done.online} runs online, {done.offline} offline, {len(done.failed)} failed", end="")
-    print(f"; {done.stepless} without steps" if done.stepless else "")
+    stepless = f"; {done.stepless} of them without steps" if done.stepless else ""
+    print(f"{wanted.title}: {done.online} runs online, {done.offline} offline, {len(done.failed)} failed{stepless}")
     if done.offline:
-        print(f"upload: wandb sync {results_dir / FOLDER}/offline-run-*")
+        print(f"to upload them: wandb sync {results_dir / FOLDER}/offline-run-*")
     print(show(wanted, done, settings["project"], results_dir))
     return 1 if done.failed else 0
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from rankbench.heatmap import draw
 from rankbench.mirror import names, rank_rows, record_figures, step_figures
 from rankbench.record import RunRecord
+from rankbench.store import RunFolder
 
 # Silent: it neither prints nor asks for a key. No report of its errors: that one waits for a server that is away.
 QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
@@ -51,21 +52,40 @@ class Silent:
 
 
 class Wandb:
-    """One W&B run per run, with the same id; grouped by everything but the seed."""
+    """One W&B run per run, with the same id; grouped by everything but the seed.
+
+    Args:
+        settings: the `tracking` section.
+        folder: wandb/ is made in it.
+        tags: of the run.
+        goes_on: whether it goes on with what was logged before; else it takes the place of a run with this id.
+    """
 
     def __init__(
-        self, settings: Any, run_id: str, config: dict[str, Any], folder: Path, tags: tuple[str, ...] = ()
+        self,
+        settings: Any,
+        run_id: str,
+        config: dict[str, Any],
+        folder: Path,
+        tags: tuple[str, ...] = (),
+        goes_on: bool = False,
     ) -> None:
-        facts = {"project": settings.project, "config": config, "dir": str(folder), "resume": "allow", "tags": tags}
+        facts = {"project": settings.project, "config": config, "dir": str(folder), "tags": tags}
+        facts["resume"] = "allow" if goes_on else None
         self.run = _open(settings.mode, settings.timeout, {**names(run_id, config), **facts})
 
     def step(self, row: dict[str, Any]) -> None:
-        """Log a training step, unless W&B has it: a resumed or repeated run says the same again."""
+        """Log a training step, unless W&B has it: after a checkpoint, a run says again what it said before it broke."""
         if row["step"] >= self.run.starting_step:
             self.run.log(step_figures(row), step=row["step"])
 
-    def finish(self, record: RunRecord) -> None:
-        """Log the record's figures, its rank map and itself, and close: what needs an answer of the service last."""
+    def finish(self, record: RunRecord, more: bool = False) -> None:
+        """Log the record's figures, its rank map and itself, and close: what needs an answer of the service last.
+
+        Args:
+            record: of the run.
+            more: other runs follow, so W&B's own process stays; else everything is on disk when this returns.
+        """
         self.run.summary.update(record_figures(record))
         try:
             if record.ranks:
@@ -74,6 +94,8 @@ class Wandb:
             self._keep("record", "record.json", record.to_json())
         finally:
             self.run.finish(exit_code=0 if record.status == "ok" else 1)
+            if not more:
+                leave()
 
     def _show(self, ranks: dict[str, int]) -> None:
         """The rank map as a picture and as a table."""
@@ -135,11 +157,18 @@ def _open(mode: str, timeout: float, facts: dict[str, Any]) -> Any:
             reason = "tracking.mode=online, and no key is set up (wandb login, or WANDB_API_KEY)"
     except Exception as error:  # the service is away, or refuses the key
         reason = said(error)
-        wandb.teardown()  # it keeps the id of a run that it could not open
+        leave()  # it keeps the id of a run that it could not open
     run = wandb.init(**facts, mode="offline")
     if reason:
         tell(f"{reason}. The run is mirrored offline: wandb sync {Path(run.dir).parent}")
     return run
+
+
+def leave() -> None:
+    """End W&B's own process, once it has written everything."""
+    import wandb
+
+    wandb.teardown()
 
 
 def tell(sentence: str) -> None:
@@ -153,5 +182,12 @@ def said(error: Exception) -> str:
 
 
 def tracker(settings: Any, run_id: str, config: dict[str, Any], folder: Path) -> Tracker:
-    """The mirror the `tracking` section asks for."""
-    return Guarded(lambda: Wandb(settings, run_id, config, folder)) if settings.name == "wandb" else Silent()
+    """The mirror the `tracking` section asks for.
+
+    Args:
+        folder: of the run; with a checkpoint in it, the run goes on.
+    """
+    if settings.name != "wandb":
+        return Silent()
+    goes_on = RunFolder.at(folder).checkpoint_file().exists()
+    return Guarded(lambda: Wandb(settings, run_id, config, folder, goes_on=goes_on))

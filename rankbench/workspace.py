@@ -54,7 +54,9 @@ def workspace(title: str, found: Sequence[RunRecord], metrics: Sequence[str], en
     from wandb_workspaces import workspaces as ws
 
     colours = {names(record.run_id, record.config)["group"]: colour(record.method) for record in found}
-    runs = ws.RunsetSettings(filters=[ws.Tags().isin([title])], groupby=[ws.Metric("Group")], group_colors=colours)
+    runs = ws.RunsetSettings(
+        filters=ws.And(ws.Tags().isin([title])), groupby=[ws.Metric("Group")], group_colors=colours
+    )
     return ws.Workspace(entity=entity, project=project, name=title, sections=sections(metrics), runset_settings=runs)
 
 

@@ -178,6 +178,13 @@ def test_what_was_not_measured_is_left_out():
     assert step_figures({"step": 4, "loss": 0.5, "penalty": None}) == {"train/loss": 0.5}
 
 
+def test_a_run_that_starts_anew_takes_the_place_of_the_one_before_and_one_with_a_checkpoint_goes_on(run, tmp_path):
+    assert not run.mirror.run.resume
+    (tmp_path / "checkpoint.pt").touch()
+    mirrored(tmp_path, "offline")
+    assert read(the_file(tmp_path)).run.resume
+
+
 # ------------------------------------------------------------------------------------------------ the key, the service
 
 
