@@ -4,17 +4,18 @@ import json
 import sys
 
 import pytest
-from harness import QUICK, configure, perform, python
+from harness import configure, perform, python
 from mirrors import read
 from services import service
 from test_tracking import alone, the_file
 
-from rankbench import collect
+from rankbench import collect, sweep
 from rankbench.config import defaults
 from rankbench.dashboard import asked, main, mirror
 from rankbench.labels import COLOURS
 from rankbench.mirror import names
-from rankbench.sweep import SweepError
+from rankbench.sweep import Job, Sweep, SweepError
+from rankbench.workspace import workspace
 
 OFFLINE = {**defaults("tracking", "wandb"), "mode": "offline"}
 VOLATILE = (
@@ -133,17 +134,16 @@ def test_the_command_mirrors_records_and_says_what_a_workspace_needs(records, tm
     assert found.run.run_group == names(records[0].run_id, records[0].config)["group"]
 
 
-def test_a_sweep_is_mirrored_by_its_experiment(tmp_path, monkeypatch, capsys):
-    command = ["-m", "rankbench", "-m", *QUICK, "method=lora", "seed=0,1", f"results_dir={tmp_path}"]
-    assert python(*command).returncode == 0
-    code, out = call(monkeypatch, capsys, f"results_dir={tmp_path}", "--project", "mine")
+def test_a_sweep_is_mirrored_whole_by_its_words(results, records, monkeypatch, capsys):
+    jobs = [Job(None, record.run_id, False, ()) for record in records]
+    sweep.save(Sweep("mine-0", "mine", 1, ["method=adalora"], None, None, jobs), results)
+    code, out = call(monkeypatch, capsys, f"results_dir={results}", "method=adalora", "--project", "other")
     assert code == 0
-    assert "sweep: 0 runs online, 2 offline, 0 failed\n" in out
-    for file in tmp_path.glob("runs/*/record.json"):
-        found = read(file_of(tmp_path, file.parent.name))
-        assert found.run.project == "mine"
-        assert found.artifacts["record"]["record.json"] == file.read_text()
-        assert len(found.history) == 12
+    assert "mine: 0 runs online, 3 offline, 0 failed\n" in out
+    for record in records:
+        found = read(file_of(results, record.run_id))
+        assert (found.run.project, list(found.run.tags)) == ("other", ["mine"])
+        assert len(found.history) == (12 if record.status == "ok" else 1)
 
 
 def test_where_there_is_nothing_to_mirror_it_says_so(tmp_path, monkeypatch, capsys):
@@ -173,14 +173,12 @@ def panels_of(view):
 
 
 def test_every_panel_shows_what_the_mirror_has(results, records):
-    workspace = pytest.importorskip("rankbench.workspace")
-    pytest.importorskip("wandb_workspaces", reason="the extra dashboard is not installed")
     mirror(records, results, OFFLINE)
     ok = next(record for record in records if record.status == "ok")
     found = read(file_of(results, ok.run_id))
     there = {key.removesuffix("._type") for key in (*found.summary, *found.history[-1])}
     wanted = asked([str(results)])
-    panels = panels_of(workspace.workspace(wanted.title, records, wanted.metrics, "me", "rankbench"))
+    panels = panels_of(workspace(wanted.title, records, wanted.metrics, "me", "rankbench"))
     assert list(panels) == ["Quality", "Ranks", "Budget", "Cost", "Training"]
     assert {panel["metrics"][0] for panel in panels["Quality"]} >= {"eval/test/kl", "eval/test/loss"}
     for panel in (panel for section in panels.values() for panel in section):
@@ -190,8 +188,7 @@ def test_every_panel_shows_what_the_mirror_has(results, records):
 
 
 def test_the_workspace_shows_the_runs_of_its_sweep_by_group_in_the_colours_of_the_figures(records):
-    workspace = pytest.importorskip("rankbench.workspace")
-    made = workspace.workspace("mine", records, ["test/kl"], "me", "rankbench")
+    made = workspace("mine", records, ["test/kl"], "me", "rankbench")
     (runs,) = json.loads(made._to_model().spec.model_dump_json(by_alias=True))["section"]["runSets"]
     assert runs["filters"]["filters"][0]["value"] == ["mine"]
     assert runs["grouping"][0]["name"] == "group"
