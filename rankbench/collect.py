@@ -65,7 +65,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(record, key) for key in ("run_id", *KEYS, "status")}
     row["learning_rate"] = record.config.get("train", {}).get("learning_rate")
     ledger, cost = record.ledger or {}, dict(record.cost or {})
-    row |= {key: ledger.get(key) for key in ("unit", "target", "head_params")}
+    row |= {key: ledger.get(key) for key in ("unit", "target", "grain", "head_params")}
     row["match"] = record.config.get("budget", {}).get("match", "final")
     row["peak_memory_bytes"] = cost.pop("peak_memory_bytes", None)
     figures = {when: ledger.get(when) for when in ("start", "peak", "final")}

@@ -107,7 +107,7 @@ class RunRecord:
         budget: name of the budget choice; `ledger` has its figures.
         config: resolved config.
         provenance: git commit, versions, device, revisions and hashes of model, data and prompt.
-        ledger: {unit, target, start, peak, final: {ranks, params}, head_params, gate_params}.
+        ledger: {unit, target, grain, start, peak, final: {ranks, params}, head_params, gate_params}.
         ranks: site -> rank, sites by their plain module name in the base model.
         history_events: number of rank changes; ranks.jsonl has each.
         metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the

@@ -166,7 +166,7 @@ class Run:
         setting = Setting(loaded.sites, budget, config.train.steps, streams.numpy("allocator", "start"), truth)
         allocator: Allocator = registry.get("method", config.method.name)(config.method, setting)
         loaded.model.to(self.processes.device)
-        self.ledger = Ledger(budget.unit, budget.target)
+        self.ledger = Ledger(budget.unit, budget.target, max(budget.costs.values()))
         adapters = self.adapters = self._attach(loaded, allocator, budget, streams)
         self.ledger.head_params = sum(parameter.numel() for parameter in adapters.head)
         self.engine = Engine(
