@@ -148,7 +148,10 @@ def show(wanted: Asked, done: Done, project: str, results_dir: Path) -> str:
     if importlib.util.find_spec("wandb_workspaces") is None:
         return "no workspace: it needs pip install 'rankbench[dashboard]'"
     made = workspace(wanted.title, wanted.records, wanted.metrics, done.entity, project)
-    return f"workspace: {save(made, results_dir / FOLDER)}"
+    try:
+        return f"workspace: {save(made, results_dir / FOLDER)}"
+    except Exception as error:  # whatever the service says: the runs are there, and this can be repeated
+        return f"no workspace: {said(error)}; repeat this, the runs stay as they are"
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from test_tracking import alone, the_file
 
 from rankbench import collect, sweep
 from rankbench.config import defaults
-from rankbench.dashboard import asked, main, mirror
+from rankbench.dashboard import Done, asked, main, mirror, show
 from rankbench.labels import COLOURS
 from rankbench.mirror import names
 from rankbench.sweep import Job, Sweep, SweepError
@@ -194,6 +194,15 @@ def test_the_workspace_shows_the_runs_of_its_sweep_by_group_in_the_colours_of_th
     assert runs["grouping"][0]["name"] == "group"
     groups = {names(record.run_id, record.config)["group"] for record in records}
     assert made.runset_settings.group_colors == dict.fromkeys(groups, COLOURS["adalora"])
+
+
+def test_a_workspace_that_cannot_be_saved_is_said(results, records, monkeypatch):
+    def refuse(made, folder):
+        raise RuntimeError(f"no room for {made.name}\nand more")
+
+    monkeypatch.setattr("rankbench.dashboard.save", refuse)
+    said = show(asked([str(results)]), Done(online=3, entity="me"), "rankbench", results)
+    assert said == f"no workspace: no room for {results.name}; repeat this, the runs stay as they are"
 
 
 @pytest.mark.slow
