@@ -72,14 +72,17 @@ def group_id(config: Mapping[str, Any]) -> str:
 
 def portable(content: dict[str, Any]) -> dict[str, Any]:
     """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
+    made = {**content, "config": dict(content["config"])}
     for path in PLACES:
         *parents, leaf = path.split(".")
-        section = content["config"]
+        section = made["config"]
         for parent in parents:
-            section = section.get(parent, {})
+            if isinstance(section.get(parent), dict):
+                section[parent] = dict(section[parent])  # the record keeps its own
+            section = section.get(parent) or {}
         if section.get(leaf) is not None:
             section[leaf] = Path(section[leaf]).name
-    return content
+    return made
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:

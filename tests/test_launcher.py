@@ -109,7 +109,9 @@ def many(place, notes):
 
 
 def test_what_is_asked_for_comes_back_in_that_order(many):
-    assert [ended.order.folder.path.name for ended in many.ended.values()] == [file.stem for file in many.files.values()]
+    assert [ended.order.folder.path.name for ended in many.ended.values()] == [
+        file.stem for file in many.files.values()
+    ]
     assert sorted(ended.order.run_id for ended in many.reports) == sorted(file.stem for file in many.files.values())
 
 
