@@ -18,7 +18,7 @@ import pandas as pd
 
 from rankbench.labels import flat, labels, order
 from rankbench.rates import GROUP, SelectionError, best_rates, rate_curves
-from rankbench.record import PLACES, RecordError, RunRecord
+from rankbench.record import RecordError, RunRecord, portable
 from rankbench.store import RunFolder
 
 KEYS = ("model", "task", "method", "budget", "seed")
@@ -53,18 +53,6 @@ def save(found: Iterable[RunRecord], file: Path) -> None:
     """Records in compact form, one line each, without the folders of the machine they were made on."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(portable(asdict(record)), sort_keys=True) + "\n" for record in found))
-
-
-def portable(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
-    for path in PLACES:
-        *parents, leaf = path.split(".")
-        section = content["config"]
-        for parent in parents:
-            section = section.get(parent, {})
-        if section.get(leaf) is not None:
-            section[leaf] = Path(section[leaf]).name
-    return content
 
 
 def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:
