@@ -84,6 +84,14 @@ def divide(method: Faulty) -> None:
     raise ZeroDivisionError("as told")
 
 
+def divide_once(method: Faulty) -> None:
+    """The first time only."""
+    mark = Path(method.config.target)
+    if not mark.exists():
+        mark.write_text("")
+        divide(method)
+
+
 def leave(method: Faulty) -> None:
     sys.exit(3)
 
@@ -123,6 +131,7 @@ def outgrow_a_control_group(method: Faulty) -> None:
 FAULTS: dict[str, Callable[[Faulty], None]] = {
     "none": lambda method: None,
     "raise": divide,
+    "raise once": divide_once,
     "exit": leave,
     "vanish": lambda method: os._exit(4),
     "kill": stop(signal.SIGKILL),
