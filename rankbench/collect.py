@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pandas as pd
 
 from rankbench.labels import flat, labels, order
 from rankbench.rates import GROUP, SelectionError, best_rates, rate_curves
-from rankbench.record import PLACES, RecordError, RunRecord
+from rankbench.record import RecordError, RunRecord, portable
+from rankbench.store import RunFolder
 
 KEYS = ("model", "task", "method", "budget", "seed")
 
@@ -25,36 +27,32 @@ KEYS = ("model", "task", "method", "budget", "seed")
 def records(source: Path) -> tuple[list[RunRecord], list[str]]:
     """Records of a results folder, or of a JSON-lines file made by `save`; and what is missing or not read, by name."""
     found, problems = [], []
+    readers: list[Callable[[], RunRecord]]
     if source.is_file():
-        texts = [(f"{source}:{number}", line) for number, line in enumerate(source.read_text().splitlines(), 1)]
+        lines = enumerate(source.read_text().splitlines(), 1)
+        readers = [partial(RunRecord.from_json, line, f"{source}:{number}") for number, line in lines]
     else:
-        files = [folder / "record.json" for folder in sorted((source / "runs").glob("[!.]*/"))]
-        texts = [(str(file), file.read_text()) for file in files if file.exists()]
-        problems = [f"{file.parent}: no record: killed or still running" for file in files if not file.exists()]
-    for name, text in texts:
+        places = sorted((source / "runs").glob("[!.]*/"))
+        readers = [partial(_record, RunFolder(source, place.name)) for place in places]
+    for read in readers:
         try:
-            found.append(RunRecord.from_json(text, name))
+            found.append(read())
         except RecordError as error:
             problems.append(str(error))
     return sorted(found, key=lambda record: [getattr(record, key) for key in KEYS]), problems
+
+
+def _record(folder: RunFolder) -> RunRecord:
+    record = folder.record()
+    if record is None:
+        raise RecordError(f"{folder.path}: no record: killed or still running")
+    return record
 
 
 def save(found: Iterable[RunRecord], file: Path) -> None:
     """Records in compact form, one line each, without the folders of the machine they were made on."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(portable(asdict(record)), sort_keys=True) + "\n" for record in found))
-
-
-def portable(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
-    for path in PLACES:
-        *parents, leaf = path.split(".")
-        section = content["config"]
-        for parent in parents:
-            section = section.get(parent, {})
-        if section.get(leaf) is not None:
-            section[leaf] = Path(section[leaf]).name
-    return content
 
 
 def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from rankbench import published, study
 from rankbench.collect import markdown
-from rankbench.evidence import Evidence, Row, evidence, our_budgets
+from rankbench.counterparts import Counterpart, Row, counterpart, our_budgets
 from rankbench.experiment import Published, Report
 from rankbench.published import PublishedError
 from rankbench.reproduction import OUTCOMES, Outcome, reproduction
@@ -57,13 +57,13 @@ def _of_table(found: Study, report: Report, table: Published) -> Iterator[Findin
     data = published.load(table.file)
     data = data[(data["table"] == table.table) & ((table.model is None) | (data["model"] == table.model))]
     rows: list[Row] = [dict(row) for row in data.to_dict("records")]
-    known = [evidence(found, report, table, row, rows) for row in rows]
+    known = [counterpart(found, report, table, row, rows) for row in rows]
     yield from (_judged(report, row, held) for row, held in zip(rows, known, strict=True))
     for place, base in _pairs(report, table, rows):
         first, second = known[place].values, known[base].values
         both = {seed: first[seed] - second[seed] for seed in first if seed in second}
         if both:
-            yield _judged(report, _difference(rows[place], rows[base]), Evidence(both))
+            yield _judged(report, _difference(rows[place], rows[base]), Counterpart(both))
 
 
 def _pairs(report: Report, table: Published, rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
@@ -99,7 +99,7 @@ def _difference(row: Row, base: Row) -> Row:
     }
 
 
-def _judged(report: Report, row: Row, known: Evidence) -> Finding:
+def _judged(report: Report, row: Row, known: Counterpart) -> Finding:
     if not known.values:
         return Finding(row, known.outcome, "", known.reason)
     unit = 100.0 if row["unit"] == "percent" else 1.0

@@ -56,7 +56,7 @@ class Classification(Task):
         extra_test: part -> official split scored beside it, where the data is there.
     """
 
-    Config: ClassVar[type[Any]] = Config
+    Config: ClassVar[type] = Config
     primary = "accuracy"
     label: ClassVar[str] = "label"
     texts: ClassVar[tuple[str, ...]]

@@ -35,7 +35,7 @@ HARMLESS_SECTIONS = ("tracking.", "hydra.", "hydra/", "tune.")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Counterpart:
     """Our values for a number, or why there are none.
 
     Attributes:
@@ -50,20 +50,20 @@ class Evidence:
     reason: str = ""
 
 
-def evidence(found: Study, report: Report, table: Published, row: Row, rows: Sequence[Row]) -> Evidence:
+def counterpart(found: Study, report: Report, table: Published, row: Row, rows: Sequence[Row]) -> Counterpart:
     """Our values for one number; the first reason why there are none."""
     arm = next((arm for arm, method in table.arms.items() if method == row["method"]), None)
     if arm is None:
         there = "no arm of this experiment" if row["our_method"] else "no such method here"
-        return Evidence({}, reason=there)
+        return Counterpart({}, reason=there)
     parts = _parts(row, rows, report)
     if unknown := [task for task in parts if task not in _tasks()]:
-        return Evidence({}, reason=f"no such task here: {', '.join(unknown)}")
+        return Counterpart({}, reason=f"no such task here: {', '.join(unknown)}")
     if reason := _unmeasured(parts):
-        return Evidence({}, outcome="not comparable", reason=reason)
+        return Counterpart({}, outcome="not comparable", reason=reason)
     records = [record for job, record in found.runs() if job.arm == arm and record and record.status == "ok"]
     if not records:
-        return Evidence({}, reason=f"no finished run of arm {arm}")
+        return Counterpart({}, reason=f"no finished run of arm {arm}")
     return _values(found, table, row, parts, records)
 
 
@@ -101,26 +101,26 @@ def _unmeasured(parts: Mapping[str, Sequence[str]]) -> str:
 
 def _values(
     found: Study, table: Published, row: Row, parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]
-) -> Evidence:
+) -> Counterpart:
     """Values of the runs that may stand beside a number; why there are none where none may."""
     alike = [record for record in records if record.model.lower() == row["model"].lower()]
     if not alike:
         ran = sorted({f"{record.model} on {record.task}" for record in records})
         reasons = [f"another model: {', '.join(ran)}", *_changed(found.sweep.words)]
-        return Evidence({}, outcome="not comparable", reason="; ".join(reasons))
+        return Counterpart({}, outcome="not comparable", reason="; ".join(reasons))
     if missing := [task for task in parts if all(record.task != task for record in alike)]:
-        return Evidence({}, reason=f"no finished run of {', '.join(missing)}")
+        return Counterpart({}, reason=f"no finished run of {', '.join(missing)}")
     at_budget = [record for record in alike if record.task in parts and _same_budget(record, table, row)]
     if missing := [task for task in parts if all(record.task != task for record in at_budget)]:
         ran = sorted({record.budget for record in alike})
         reason = f"another budget: {', '.join(ran)}, the paper's is {row['rank_or_budget']}"
-        return Evidence({}, outcome="not comparable", reason=reason)
+        return Counterpart({}, outcome="not comparable", reason=reason)
     if reasons := [*_changed(found.sweep.words), *_parts_of_data(at_budget), *_twice(at_budget)]:
-        return Evidence({}, outcome="not comparable", reason="; ".join(reasons))
+        return Counterpart({}, outcome="not comparable", reason="; ".join(reasons))
     return _means(parts, at_budget)
 
 
-def _means(parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]) -> Evidence:
+def _means(parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]) -> Counterpart:
     """Seed -> mean over the tasks of the mean over their metrics, for seeds that have all of them."""
     scores = {(record.task, record.seed): _score(record, parts[record.task]) for record in records}
     values = {}
@@ -130,10 +130,10 @@ def _means(parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]) -> 
         if len(whole) == len(held):
             values[seed] = sum(whole) / len(whole)
     if not values:
-        return Evidence({}, reason="no seed has all of its metrics")
+        return Counterpart({}, reason="no seed has all of its metrics")
     (task, metrics), *others = parts.items()
     is_share = not others and len(metrics) == 1 and metrics[0] in SHARES
-    return Evidence(values, ITEMS.get(task) if is_share else None)
+    return Counterpart(values, ITEMS.get(task) if is_share else None)
 
 
 def _score(record: RunRecord, metrics: Sequence[str]) -> float | None:
