@@ -66,9 +66,10 @@ def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Seque
         names: labels that were given within more records than these.
     """
     data = pd.DataFrame([_row(record) for record in found])
-    configs = [dict(flat(record.config)) for record in found]
     data["label"] = labels(found) if names is None else names
-    for key in settings:
+    wanted = list(settings)
+    configs = [dict(flat(record.config)) for record in found] if wanted else []
+    for key in wanted:
         data[key] = [config.get(key) for config in configs]
     return data
 

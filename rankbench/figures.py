@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rankbench.labels import colour, labels, order
+from rankbench.labels import colour, file_name, labels, order
 from rankbench.rates import SelectionError
 from rankbench.record import RunRecord
 from rankbench.selection import Selection, add_arguments, selections
@@ -38,19 +37,25 @@ TEXT = 8  # points
 LETTERS = 14  # of a title, in an inch
 
 
-def rank_maps(found: Sequence[RunRecord], names: Sequence[str] | None = None) -> pd.DataFrame:
+def rank_maps(
+    found: Sequence[RunRecord], names: Sequence[str] | None = None, places: Mapping[str, int] | None = None
+) -> pd.DataFrame:
     """Ranks of the runs that are ok: label, seed, site, layer (NaN without one), kind, rank; labels in their order.
 
     Args:
         found: records.
         names: their labels, where they were given within more records.
+        places: of the labels, where their order is not that of their methods.
 
     Raises:
         SelectionError: no run that is ok has ranks.
     """
     rows = [
         {"label": label, "seed": record.seed, "site": site, "layer": layer, "kind": kind, "rank": rank}
-        for record, label in sorted(zip(found, names or labels(found), strict=True), key=lambda pair: order(pair[1]))
+        for record, label in sorted(
+            zip(found, names or labels(found), strict=True),
+            key=lambda pair: ((places or {}).get(pair[1], 0), order(pair[1])),
+        )
         if record.status == "ok"
         for site, rank in (record.ranks or {}).items()
         for layer, kind in [parse_site(site)]
@@ -117,8 +122,14 @@ def _correlation(first: pd.Series, second: pd.Series) -> float | None:
     return rank_correlation(both.iloc[:, 0], both.iloc[:, 1]).spearman if len(both) else None
 
 
-def draw_maps(means: pd.DataFrame, title: str) -> Figure:
-    """A panel per label, kinds x layers, all on one colour scale."""
+def draw_maps(means: pd.DataFrame, title: str, colours: Mapping[str, str] | None = None) -> Figure:
+    """A panel per label, kinds x layers, all on one colour scale.
+
+    Args:
+        means: of `mean_ranks`.
+        title: of the figure; "" has none.
+        colours: of the labels, where they are not those of their methods' names.
+    """
     names, kinds = means["label"].unique(), sorted(means["kind"].unique())
     layers = sorted(means["layer"].unique(), key=lambda layer: (math.isnan(layer), layer))
     columns = min(PANELS, len(names))
@@ -131,8 +142,8 @@ def draw_maps(means: pd.DataFrame, title: str) -> Figure:
         axes.set_visible(False)
     for place, (axes, name) in enumerate(zip(grid.flat, names, strict=False)):
         table = means[means["label"] == name].pivot(index="kind", columns="layer", values="rank")
-        image = _image(axes, table.reindex(index=kinds, columns=layers).to_numpy(float), 0, means["rank"].max())
-        axes.set_title(name, fontsize=TEXT, color=colour(name))
+        image = shade(axes, table.reindex(index=kinds, columns=layers).to_numpy(float), 0, means["rank"].max())
+        axes.set_title(name, fontsize=TEXT, color=(colours or {}).get(name, colour(name)))
         axes.set_yticks(range(len(kinds)), kinds)
         every = max(1, math.ceil(len(layers) / 12))
         axes.set_xticks(range(0, len(layers), every), [_layer(layer) for layer in layers[::every]])
@@ -153,7 +164,7 @@ def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     side = max(1.6, 0.42 * len(names))
     figure = Figure((margin + side + 1.0, margin + side + 0.6), layout="constrained")
     axes = figure.subplots()
-    image = _image(axes, values.to_numpy(float), -1, 1)
+    image = shade(axes, values.to_numpy(float), -1, 1)
     for (row, column), value in np.ndenumerate(values.to_numpy(float)):
         text = "-" if math.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00")
         ink = "white" if value < -0.2 else "black"
@@ -171,13 +182,16 @@ def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
 
 def _entitle(figure: Figure, title: str) -> None:
     """The title, its lines broken to the width of the figure, which grows by those that are added."""
+    if not title:
+        return
     width, height = figure.get_size_inches()
     lines = [part for line in title.splitlines() for part in textwrap.wrap(line, max(20, int(width * LETTERS)))]
     figure.set_size_inches(width, height + (len(lines) - 1) * 1.3 * (TEXT + 1) / 72)
     figure.suptitle("\n".join(lines), fontsize=TEXT + 1)
 
 
-def _image(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> Any:
+def shade(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> Any:
+    """Draw a matrix as a heat map; what is NaN is grey."""
     shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
     axes.tick_params(labelsize=TEXT - 1, length=2)
     return axes.imshow(np.ma.masked_invalid(values), cmap=shades, vmin=low, vmax=high, aspect="auto")
@@ -200,7 +214,7 @@ def write(figure: Figure, numbers: pd.DataFrame, place: Path) -> list[Path]:
 def draw(selection: Selection, out: Path) -> Iterable[Path]:
     """Both figures of one selection, in files named by its title; the figures say which runs they leave out."""
     maps = rank_maps(selection.records, selection.labels)
-    name = re.sub(r"[^a-z0-9.]+", "-", selection.title.lower().replace("budget ", "")).strip("-")
+    name = file_name(selection.title)
     means, agreeing = mean_ranks(maps), agreement(maps)
     partly = [note for note in drawn(selection.records, selection.labels) if "," in note]
     title = "\n".join([selection.title, "; ".join(partly)])

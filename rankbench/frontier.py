@@ -1,0 +1,116 @@
+"""What quality costs: the metric over the parameters that were spent, and where the seconds went."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from rankbench.comparison import OFF
+from rankbench.drawing import GREY, TEXT, Drawing, Look, facets, few_ticks, legend, legend_rows, logarithmic
+from rankbench.panels import Panel
+from rankbench.stats import paired_difference
+
+PHASES = {"training": ("#d0d0d0", ""), "calibration": ("#8f8f8f", "////"), "allocation": ("#222222", "")}
+
+
+def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
+    """A row for each arm with runs that are ok: params at the end, share of the target, and the metric."""
+    rows = []
+    for arm in arms:
+        done = panel.data[(panel.data["label"] == arm) & (panel.data["status"] == "ok")]
+        if panel.metric not in done or done[panel.metric].dropna().empty:
+            continue
+        measured = done[panel.metric].dropna()
+        found = paired_difference(measured, [0.0] * len(measured))
+        used = (done["final/params"].mean(), done["peak/params"].mean(), _share(done))
+        rows.append((arm, panel.facts["budget"], *used, found.mean, found.low, found.high, found.n))
+    columns = ["arm", "budget", "final_params", "peak_params", "share", "mean", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _share(done: pd.DataFrame) -> float:
+    """Of the target, in the unit and at the moment in which it was matched; a mean over runs."""
+    spent_of = [row.get(f"{row['match']}/{row['unit']}") for row in done.to_dict("records")]
+    return float((pd.Series(spent_of, dtype=float) / done["target"].astype(float).to_numpy()).mean())
+
+
+def draw_frontier(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look], name: str) -> Drawing | None:
+    """Budgets of one model and task in one panel, the points of an arm joined; hollow: off the budget.
+
+    None where every arm spent the same everywhere: there is no frontier.
+    """
+    groups: dict[str, list[Panel]] = defaultdict(list)
+    for panel in panels:
+        groups[", ".join([panel.facts["model"], panel.facts["task"], *panel.rest])].append(panel)
+    data = {title: pd.concat([spent(panel, arms) for panel in group]) for title, group in groups.items()}
+    data = {title: rows for title, rows in data.items() if len(rows) and _spread(rows)}
+    if not data:
+        return None
+    there = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
+    figure, places = facets(list(data), legend_rows(there, len(data)))
+    for axes, (title, rows) in zip(places, data.items(), strict=True):
+        for arm, line in rows.groupby("arm", sort=False):
+            look, line = style[str(arm)], line.sort_values("final_params")
+            errors = [line["mean"] - line["low"], line["high"] - line["mean"]]
+            axes.errorbar(
+                line["final_params"], line["mean"], yerr=errors, color=look.colour, ls=look.dash, lw=1.1, elinewidth=0.7
+            )
+            for equal, points in line.groupby((line["share"] - 1).abs() <= OFF):
+                fill = look.colour if equal else "white"
+                axes.plot(
+                    points["final_params"], points["mean"], look.marker, color=look.colour, mfc=fill, ms=4.5, ls="none"
+                )
+        if rows["final_params"].max() > 3 * rows["final_params"].min():
+            logarithmic(axes, rows[(rows["share"] - 1).abs() <= OFF]["final_params"].round(-2).tolist() or [1.0])
+        few_ticks(axes)
+        axes.set_xlabel("adapter parameters at the end", fontsize=TEXT - 1)
+        axes.set_ylabel(groups[title][0].metric or "", fontsize=TEXT - 1)
+    legend(figure, there, style, len(data))
+    numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
+    note = "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget."
+    return Drawing(name, "Quality over the budget spent", figure, numbers, note)
+
+
+def _spread(rows: pd.DataFrame) -> bool:
+    return bool(rows["final_params"].max() > (1 + 2 * OFF) * rows["final_params"].min())
+
+
+def seconds(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
+    """Mean seconds of each phase, of the runs that are ok: a row for each arm."""
+    done = panel.data[panel.data["status"] == "ok"]
+    columns = [f"{phase}/seconds" for phase in PHASES]
+    means = done.reindex(columns=["label", *columns]).groupby("label")[columns].mean()
+    return means.reindex([arm for arm in arms if arm in means.index]).astype(float)
+
+
+def draw_cost(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look], name: str) -> Drawing:
+    """A bar for each arm: training, calibration and the method's own decisions, in seconds."""
+    shown = [(panel, seconds(panel, arms)) for panel in panels]
+    shown = [(panel, data) for panel, data in shown if len(data)]
+    most = max(len(data) for _, data in shown)
+    letters = max(len(str(arm)) for _, data in shown for arm in data.index)
+    figure, places = facets([panel.title for panel, _ in shown], 1, (2.55, 0.19 * most + 0.25), 0.062 * letters + 0.15)
+    for axes, (_, data) in zip(places, shown, strict=True):
+        left = pd.Series(0.0, index=data.index)
+        for phase, (shade, hatch) in PHASES.items():
+            values = data[f"{phase}/seconds"].fillna(0.0)
+            axes.barh(
+                range(len(data)), values, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0, label=phase
+            )
+            left += values
+        axes.set_yticks(range(len(data)), data.index)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+        for tick in axes.get_yticklabels():
+            tick.set_color(style[tick.get_text()].colour)
+        axes.set_xlabel("seconds", fontsize=TEXT - 1)
+    handles, titles = places[0].get_legend_handles_labels()
+    figure.legend(handles, titles, loc="lower left", ncols=3, fontsize=TEXT - 1, frameon=False)
+    numbers = pd.concat([data.reset_index().assign(panel=panel.title) for panel, data in shown])
+    note = (
+        "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."
+    )
+    return Drawing(name, "Where the seconds went", figure, numbers, note)
