@@ -49,7 +49,7 @@ class Comparison:
     Attributes:
         data: a row per run.
         metrics: the first one sorts and is tested.
-        reference: label that the others are compared with.
+        reference: label that the others are compared with; None: with none.
         rows: labels, the reference first, then by the mean of the first metric, the best first.
         values: metric -> runs that are ok: seeds x labels, NaN where there is none.
         shares: label -> mean of what its runs used of the target; NaN without a run that is ok.
@@ -60,7 +60,7 @@ class Comparison:
 
     data: pd.DataFrame
     metrics: list[str]
-    reference: str
+    reference: str | None
     rows: list[str]
     values: dict[str, pd.DataFrame]
     shares: pd.Series
@@ -70,10 +70,13 @@ class Comparison:
 
     def pairs(self, metric: str, label: str) -> pd.Series:
         """Label minus reference at the seeds both have; empty for the reference."""
-        values = self.values[metric]
-        if label == self.reference:
+        if self.reference in (None, label):
             return pd.Series(dtype=float)
-        return (values[label] - values[self.reference]).dropna()
+        return self.minus(metric, label, self.reference)
+
+    def minus(self, metric: str, label: str, other: str | None) -> pd.Series:
+        """One label minus another at the seeds both have."""
+        return (self.values[metric][label] - self.values[metric][other]).dropna()
 
     def difference(self, metric: str, label: str) -> PairedDifference | None:
         """Mean and interval of the pairs; None where there is none."""
@@ -90,8 +93,7 @@ class Comparison:
         if label == self.reference:
             return Finding("reference", "reference")
         if label not in self.tests.index:
-            unequal = {label, self.reference} & set(self.off.index)
-            return Finding("untested", "not at an equal budget" if unequal else "no common seed")
+            return Finding("untested", self._why_untested(label))
         pairs, within = self.pairs(self.metrics[0], label), self.tie(label)
         if self.tests["corrected"][label] <= ALPHA:
             kind = _side(float(pairs.mean()), higher_is_better(self.metrics[0]))
@@ -102,6 +104,11 @@ class Comparison:
             return Finding("unresolvable", f"not resolvable at n = {len(pairs)}")
         return Finding("unresolved", f"not resolved at n = {len(pairs)}")
 
+    def _why_untested(self, label: str) -> str:
+        if self.reference is None or self.values[self.metrics[0]][self.reference].dropna().empty:
+            return "no reference"
+        return "not at an equal budget" if {label, self.reference} & set(self.off.index) else "no common seed"
+
     def tie(self, label: str) -> bool:
         """Whether the mean difference in the first metric is shown to lie within the margin."""
         pairs = self.pairs(self.metrics[0], label)
@@ -109,14 +116,14 @@ class Comparison:
 
 
 def compare(
-    data: pd.DataFrame, metrics: Sequence[str], reference: str = "lora", margin: float | None = None
+    data: pd.DataFrame, metrics: Sequence[str], reference: str | None = "lora", margin: float | None = None
 ) -> Comparison:
     """Compare the labels of a frame.
 
     Args:
         data: of `collect.frame`, of one comparison; at most one row per label and seed.
         metrics: columns of `data`.
-        reference: label the others are compared with.
+        reference: label the others are compared with; None: nothing is compared.
         margin: a difference below it does not matter.
 
     Raises:
@@ -145,13 +152,13 @@ def decimals(values: pd.DataFrame) -> int:
     return 4 if math.isnan(typical) else min(8, max(2, 1 - math.floor(math.log10(typical))))
 
 
-def _refuse_unknown(data: pd.DataFrame, metrics: Sequence[str], reference: str) -> None:
+def _refuse_unknown(data: pd.DataFrame, metrics: Sequence[str], reference: str | None) -> None:
     there = sorted(str(column) for column in data if str(column).startswith(("test/", "validation/", "before/")))
     for metric in metrics:
         if metric not in there:
             known = ", ".join(name for name in there if not name.endswith("/step"))
             raise SelectionError(f"no run has the metric {metric!r}; there are {known or 'none'}")
-    if reference not in set(data["label"]):
+    if reference is not None and reference not in set(data["label"]):
         known = ", ".join(sorted(set(data["label"]), key=order))
         raise SelectionError(f"there is no run of the reference {reference!r}; name one of {known} with --reference")
 
@@ -161,14 +168,14 @@ def _values(data: pd.DataFrame, metric: str, rows: list[str]) -> pd.DataFrame:
     return done.reindex(columns=rows).astype(float)
 
 
-def _ordered(data: pd.DataFrame, metric: str, reference: str) -> list[str]:
+def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str]:
     sign = {True: -1, False: 1, None: 0}[higher_is_better(metric)]
     means = _values(data, metric, data["label"].unique().tolist()).mean() * sign
     place = {str(label): mean for label, mean in means.fillna(math.inf).items()}
     return sorted(place, key=lambda label: (label != reference, place[label], order(label)))
 
 
-def _shares(data: pd.DataFrame, reference: str) -> pd.Series:
+def _shares(data: pd.DataFrame, reference: str | None) -> pd.Series:
     """Mean of the budget that a label's runs used, final or peak as they were matched, over the reference's target."""
     done = data[data["status"] == "ok"]
     spent = [row.get(f"{row['match']}/{row['unit']}") for row in done.to_dict("records")]
@@ -178,9 +185,10 @@ def _shares(data: pd.DataFrame, reference: str) -> pd.Series:
     return (pd.Series(spent, index=done.index, dtype=float) / common).groupby(done["label"]).mean()
 
 
-def _tests(values: pd.DataFrame, reference: str) -> pd.DataFrame:
+def _tests(values: pd.DataFrame, reference: str | None) -> pd.DataFrame:
     """p, and the smallest there could be, of each label that shares a seed with the reference; corrected together."""
-    paired = values.drop(columns=reference).sub(values[reference], axis=0).dropna(axis=1, how="all")
+    others = [label for label in values if label != reference and reference is not None]
+    paired = values[others].sub(values[reference], axis=0).dropna(axis=1, how="all") if others else values[others]
     tests = {
         label: (sign_flip_test(pairs), smallest_p(len(pairs))) for label in paired for pairs in [paired[label].dropna()]
     }

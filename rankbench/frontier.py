@@ -1,4 +1,4 @@
-"""What quality costs: the metric over the parameters that were spent, and where the seconds went."""
+"""What quality costs: the metric over the parameters that were spent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from rankbench.comparison import OFF
-from rankbench.drawing import GREY, TEXT, Drawing, Look, facets, few_ticks, legend, legend_rows, logarithmic
+from rankbench.drawing import TEXT, Drawing, Look, facets, few_ticks, legend, legend_rows, logarithmic
 from rankbench.panels import Panel
 from rankbench.stats import paired_difference
-
-PHASES = {"training": ("#d0d0d0", ""), "calibration": ("#8f8f8f", "////"), "allocation": ("#222222", "")}
 
 
 def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
@@ -75,42 +73,3 @@ def draw_frontier(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[s
 
 def _spread(rows: pd.DataFrame) -> bool:
     return bool(rows["final_params"].max() > (1 + 2 * OFF) * rows["final_params"].min())
-
-
-def seconds(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
-    """Mean seconds of each phase, of the runs that are ok: a row for each arm."""
-    done = panel.data[panel.data["status"] == "ok"]
-    columns = [f"{phase}/seconds" for phase in PHASES]
-    means = done.reindex(columns=["label", *columns]).groupby("label")[columns].mean()
-    return means.reindex([arm for arm in arms if arm in means.index]).astype(float)
-
-
-def draw_cost(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look], name: str) -> Drawing:
-    """A bar for each arm: training, calibration and the method's own decisions, in seconds."""
-    shown = [(panel, seconds(panel, arms)) for panel in panels]
-    shown = [(panel, data) for panel, data in shown if len(data)]
-    most = max(len(data) for _, data in shown)
-    letters = max(len(str(arm)) for _, data in shown for arm in data.index)
-    figure, places = facets([panel.title for panel, _ in shown], 1, (2.55, 0.19 * most + 0.25), 0.062 * letters + 0.15)
-    for axes, (_, data) in zip(places, shown, strict=True):
-        left = pd.Series(0.0, index=data.index)
-        for phase, (shade, hatch) in PHASES.items():
-            values = data[f"{phase}/seconds"].fillna(0.0)
-            axes.barh(
-                range(len(data)), values, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0, label=phase
-            )
-            left += values
-        axes.set_yticks(range(len(data)), data.index)
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
-        for tick in axes.get_yticklabels():
-            tick.set_color(style[tick.get_text()].colour)
-        axes.set_xlabel("seconds", fontsize=TEXT - 1)
-    handles, titles = places[0].get_legend_handles_labels()
-    figure.legend(handles, titles, loc="lower left", ncols=3, fontsize=TEXT - 1, frameon=False)
-    numbers = pd.concat([data.reset_index().assign(panel=panel.title) for panel, data in shown])
-    note = (
-        "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."
-    )
-    return Drawing(name, "Where the seconds went", figure, numbers, note)

@@ -60,21 +60,26 @@ def sheet(comparison: Comparison, name: str = "", title: str = "", links: Mappin
     columns = {"method": {label: Cell(label) for label in comparison.rows}} | _counts(comparison.data)
     for metric in comparison.metrics:
         columns[metric] = _means(comparison, metric)
-        columns[f"{metric} - {comparison.reference}"] = _differences(comparison, metric)
-    if comparison.margin is not None:
-        columns["detectable"] = _detectable(comparison)
-    corrected = comparison.tests["corrected"]
-    columns["p (Holm)"] = {label: number(p, "{:.3g}") for label, p in corrected.items()}
-    if comparison.margin is not None:
-        columns["finding"] = {label: _finding(comparison, label) for label in comparison.rows}
+        if comparison.reference is not None:
+            columns[f"{metric} - {comparison.reference}"] = _differences(comparison, metric)
+    if comparison.reference is not None:
+        columns |= _tested(comparison)
     columns[_share_title(comparison.data)] = numbers(comparison.shares * 100, "{:.4g} %")
     costs = _costs(comparison.data) if comparison.margin is None else {}
     columns |= {title: numbers(values, form) for title, (values, form) in costs.items()}
-    place = list(columns).index(f"{comparison.metrics[0]} - {comparison.reference}")
     notes = [_about_p(comparison.tests, comparison.metrics[0]), *_about_budget(comparison.off, comparison.reference)]
-    return Sheet(
-        name, title, list(columns), linked(columns, comparison.rows, links or {}), notes, place, comparison.margin
-    )
+    place = next((place for place, title in enumerate(columns) if title.endswith(f" - {comparison.reference}")), None)
+    rows = linked(columns, comparison.rows, links or {})
+    return Sheet(name, title, list(columns), rows, notes, place, comparison.margin)
+
+
+def _tested(comparison: Comparison) -> dict[str, Column]:
+    """p; with a margin also what could have been found and what was."""
+    p: Column = {str(label): number(p, "{:.3g}") for label, p in comparison.tests["corrected"].items()}
+    if comparison.margin is None:
+        return {"p (Holm)": p}
+    findings = {label: _finding(comparison, label) for label in comparison.rows}
+    return {"detectable": _detectable(comparison), "p (Holm)": p, "finding": findings}
 
 
 def linked(columns: Mapping[str, Column], rows: Sequence[str], links: Mapping[str, str]) -> list[list[Cell]]:
@@ -198,7 +203,7 @@ def _about_p(p: pd.DataFrame, metric: str) -> str:
     )
 
 
-def _about_budget(off: pd.Series, reference: str) -> list[str]:
+def _about_budget(off: pd.Series, reference: str | None) -> list[str]:
     """Who did not spend the budget, and what follows from it."""
     notes = [
         f"{name}: {share * 100:.4g} % of the target, so not at an equal budget: without p, to be shown on a frontier."

@@ -1,0 +1,217 @@
+"""The report of an experiment: `python -m rankbench.report experiment=X`, or the folder of one.
+
+results/X/ gets the tables (Markdown, LaTeX, CSV), the figures (PDF, PNG, CSV), the records, and index.html, the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rankbench import costs, holes, latex, maps, overview, page, quotes, study, tables, verdicts
+from rankbench.ablations import Ablation
+from rankbench.curves import (
+    ablation_points,
+    draw_ablation,
+    draw_learning_rates,
+    draw_rank_totals,
+    learning_rates,
+    rank_totals,
+    rates_sheet,
+)
+from rankbench.drawing import Drawing
+from rankbench.evidence import Evidence, compare_arms, gather, links
+from rankbench.figures import write as write_figure
+from rankbench.frontier import draw_frontier
+from rankbench.labels import file_name
+from rankbench.rates import SelectionError
+from rankbench.selection import ALLOW_MIXED, names
+from rankbench.setup import arms_sheet
+from rankbench.sheet import Sheet, numbers, section
+from rankbench.study import Study
+from rankbench.sweep import SweepError
+
+WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ and figures/
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of a report.
+
+    Attributes:
+        anchor: its name on the page.
+        title: one line.
+        sentences: before its tables and figures.
+        blocks: tables and figures, in order.
+    """
+
+    anchor: str
+    title: str
+    sentences: Sequence[str] = ()
+    blocks: list[Sheet | Drawing] = field(default_factory=list)
+
+
+def parts(evidence: Evidence) -> list[Part]:
+    """All that is shown: what is resolved and what is missing first."""
+    found = [
+        Part("verdict", "Verdict", verdicts.sentences(evidence), _some(verdicts.verdict_sheet(evidence), verdicts.findings_sheet(evidence))),
+        Part("holes", "Holes and failures", holes.sentences(evidence), _some(holes.holes_sheet(evidence), holes.failures_sheet(evidence))),
+        Part("results", "Results", [tables.NOTE], list(_results(evidence))),
+        Part("published", "Published numbers", [], [*quotes.sheets(evidence)]),
+        Part("frontier", "Quality and budget", [], _some(draw_frontier(evidence.panels, evidence.arms, evidence.looks, "frontier"))),
+        Part("cost", "Cost", [], list(_costs(evidence))),
+        Part("ranks", "Ranks", [], list(_ranks(evidence))),
+        Part("rates", "Learning rates", [], list(_rates(evidence))),
+        Part("ablations", "Settings varied", [], list(_ablations(evidence))),
+        Part("setup", "What was run", [], _some(arms_sheet(evidence))),
+    ]
+    return [part for part in found if part.blocks or part.sentences and part.anchor in ("verdict", "holes")]
+
+
+def _some(*blocks: Sheet | Drawing | None) -> list[Sheet | Drawing]:
+    return [block for block in blocks if block is not None]
+
+
+def _results(evidence: Evidence) -> Iterator[Sheet]:
+    yield from _some_sheets(overview.means_sheet(evidence), *overview.task_sheets(evidence))
+    for panel, comparison in evidence.compared():
+        yield tables.sheet(comparison, f"results-{panel.name}", panel.title, links(panel))
+
+
+def _some_sheets(*sheets: Sheet | None) -> list[Sheet]:
+    return [sheet for sheet in sheets if sheet is not None]
+
+
+def _costs(evidence: Evidence) -> Iterator[Sheet | Drawing]:
+    yield from _some(costs.draw(evidence.panels, evidence.arms, evidence.looks))
+    yield from _some(*(costs.sheet(evidence, panel) for panel in evidence.panels))
+
+
+def _ranks(evidence: Evidence) -> Iterator[Drawing]:
+    curves = evidence.study.curves
+    totals = [(panel, rank_totals(panel, curves, evidence.arms)) for panel in evidence.panels]
+    totals = [(panel, data) for panel, data in totals if len(data)]
+    if totals:
+        yield draw_rank_totals(totals, evidence.looks, "rank-totals")
+    for panel in evidence.panels:
+        drawn = maps.draw_rank_maps(panel, evidence.arms, evidence.looks)
+        if drawn is not None:
+            yield drawn
+
+
+def _rates(evidence: Evidence) -> Iterator[Sheet | Drawing]:
+    own = evidence.choosing()
+    found = [(panel, learning_rates(panel, own)) for panel in evidence.panels]
+    found = [(panel, data) for panel, data in found if len(data)]
+    if found:
+        yield draw_learning_rates(found, evidence.looks, "learning-rates")
+        yield rates_sheet([(panel, evidence.short[panel.name], data) for panel, data in found])
+
+
+def _ablations(evidence: Evidence) -> Iterator[Sheet | Drawing]:
+    for place, ablation in enumerate(evidence.ablations, 1):
+        points = [(panel, ablation_points(panel, ablation)) for panel in evidence.panels]
+        points = [(panel, data) for panel, data in points if len(data)]
+        name = f"{file_name(ablation.title)}-{place}"
+        if points and len(ablation.keys) == 1:
+            yield draw_ablation(points, ablation, evidence.report.reference, evidence.looks, f"curve-{name}")
+        elif points:
+            yield maps.draw_grid(points, ablation, f"map-{name}")
+        yield from _against_base(evidence, ablation, name)
+
+
+def _against_base(evidence: Evidence, ablation: Ablation, name: str) -> Iterator[Sheet]:
+    """Tables of the arms that vary a setting, against the one that leaves it at its default."""
+    for panel in evidence.panels:
+        compared = compare_arms(panel, ablation.arms, evidence.report, ablation.base)
+        if compared is not None:
+            yield tables.sheet(compared, f"{name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel))
+
+
+def build(found: Study, place: Path, allowed: Sequence[str] = ()) -> list[Path]:
+    """Write the whole report of a study; the files.
+
+    Args:
+        found: with its records.
+        place: folder; what an earlier report left in its tables/ and figures/ and this one does not have is removed.
+        allowed: names of what may differ within a table.
+
+    Raises:
+        SelectionError: records that may not stand in one table.
+    """
+    evidence = gather(found, allowed)
+    made = parts(evidence)
+    study.save(found, place)
+    written = [*_write_tables(made, place), *_write_figures(made, place)]
+    _sweep_out(place, written)
+    target = place / "index.html"
+    target.write_text(page.render(evidence, made))
+    return [target, place / "tables.md", *written]
+
+
+def _write_tables(made: Sequence[Part], place: Path) -> Iterator[Path]:
+    folder = place / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    sheets = [block for part in made for block in part.blocks if isinstance(block, Sheet)]
+    for sheet in sheets:
+        tex, csv = folder / f"{sheet.name}.tex", folder / f"{sheet.name}.csv"
+        tex.write_text(latex.table(sheet))
+        numbers(sheet).to_csv(csv, index=False)
+        yield from (tex, csv)
+    (place / "tables.tex").write_text(latex.document(sheet.name for sheet in sheets))
+    (place / "tables.md").write_text(_markdown(made))
+
+
+def _markdown(made: Sequence[Part]) -> str:
+    found = []
+    for part in made:
+        found += [f"# {part.title}", *(f"- {sentence}" for sentence in part.sentences)]
+        found += [section(block) for block in part.blocks if isinstance(block, Sheet)]
+    return "\n\n".join(found) + "\n"
+
+
+def _write_figures(made: Sequence[Part], place: Path) -> Iterator[Path]:
+    (place / "figures").mkdir(parents=True, exist_ok=True)
+    for part in made:
+        for block in part.blocks:
+            if isinstance(block, Drawing):
+                yield from write_figure(block.figure, block.numbers, place / "figures" / block.name)
+
+
+def _sweep_out(place: Path, written: Sequence[Path]) -> None:
+    """Remove the tables and figures of an earlier report."""
+    for folder in ("tables", "figures"):
+        for file in (place / folder).iterdir():
+            if file.suffix in WRITTEN and file not in written:
+                file.unlink()
+
+
+def main() -> None:
+    """Write the report; print where it is and what it says first."""
+    parser = argparse.ArgumentParser(prog="python -m rankbench.report", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("words", nargs="+", metavar="WORD", help="experiment=X and more words of its sweep, or a folder")
+    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="where runs and sweeps lie")
+    parser.add_argument("--out", type=Path, help="folder to write to; by default RESULTS_DIR/X, or the folder given")
+    parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
+    arguments = parser.parse_args()
+    try:
+        found = study.load(arguments.words, arguments.results_dir)
+        files = build(found, arguments.out or _folder(arguments, found), arguments.allow_mixed)
+    except (SweepError, SelectionError) as error:
+        parser.exit(2, f"{error}\n")
+    print(f"{files[0]}\n{files[1]}\n{len(files) - 2} files in tables/ and figures/")
+    for sentence in [*verdicts.sentences(gather(found, arguments.allow_mixed))]:
+        print(sentence)
+
+
+def _folder(arguments: argparse.Namespace, found: Study) -> Path:
+    if len(arguments.words) == 1 and "=" not in arguments.words[0]:
+        return Path(arguments.words[0])
+    name = found.sweep.name if found.sweep.experiment is not None else found.sweep.sweep_id
+    return Path(arguments.results_dir) / name
+
+
+if __name__ == "__main__":
+    main()
