@@ -31,67 +31,65 @@ def main() -> int:
     from hydra._internal.utils import get_args_parser
 
     arguments = get_args_parser().parse_args()
-    if arguments.multirun:
-        _make_sweepable(arguments)
     inspects = arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion
-    if not inspects and not _accepts(arguments):
-        return MISTAKE
     try:
-        return _run_hydra()
+        if arguments.multirun and not inspects:
+            return _sweep(arguments)
+        return _run_hydra() if inspects or _accepts(arguments) else MISTAKE
     except KeyboardInterrupt:
         print("rankbench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
 
 
-def _make_sweepable(arguments: Namespace) -> None:
-    """Rewrite the command line so that settings of a swept group reach its jobs."""
-    from rankbench.overrides import sweepable
+def _sweep(arguments: Namespace) -> int:
+    from rankbench.config import ConfigError
+    from rankbench.multirun import start
 
-    better = dict(zip(arguments.overrides, sweepable(arguments.overrides), strict=True))
-    sys.argv[1:] = [better.get(argument, argument) for argument in sys.argv[1:]]
-    arguments.overrides = list(better.values())
+    try:
+        return start(arguments.overrides, _extra(arguments), arguments.config_name or "config")
+    except ConfigError as error:
+        _complain(error)
+        return MISTAKE
+    except Exception as error:
+        _complain(error)
+        return FAILED
+
+
+def _extra(arguments: Namespace) -> Path | None:
+    return Path(arguments.config_dir) if arguments.config_dir else None
 
 
 def _accepts(arguments: Namespace) -> bool:
-    """Whether every job that the command line asks for can start; else says all that is wrong."""
+    """Whether the run that the command line asks for can start; else says all that is wrong."""
     from rankbench.config import ConfigError
     from rankbench.overrides import mistakes
 
-    extra = Path(arguments.config_dir) if arguments.config_dir else None
-    problems = mistakes(arguments.overrides, arguments.multirun, extra, arguments.config_name or "config")
+    of_sweeps = [word for word in arguments.overrides if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS]
+    problems = [f"{word}: is of a sweep; add -m" for word in of_sweeps]
+    if not problems:
+        problems = mistakes(arguments.overrides, False, _extra(arguments), arguments.config_name or "config")
     if problems:
         _complain(ConfigError(problems))
     return not problems
 
 
 def _run_hydra() -> int:
-    """Hydra composes and launches; the exit codes of the runs are collected here, since it returns nothing."""
+    """Hydra composes and calls; the exit code is taken from the job, since Hydra returns nothing."""
     import hydra
-    from hydra.errors import CompactHydraException
 
     from rankbench import searchpath
     from rankbench.config import CONF_DIR
 
     searchpath.extend()
     codes: list[int] = []
-    here = os.getpid()
-
-    def job(composed: DictConfig) -> int:
-        code = _run_one(composed)
-        codes.append(code)
-        if code and os.getpid() != here:  # a launcher plugin's process: `codes` does not come back from there
-            raise CompactHydraException(f"the run ended with exit code {code}; its own message stands above")
-        return code
-
-    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(job)()
-    failed = [code for code in codes if code]
-    if failed and len(codes) > 1:
-        print(f"rankbench: {len(failed)} of {len(codes)} runs failed", file=sys.stderr)
-    return max(failed, default=0)
+    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(
+        lambda composed: codes.append(_run_one(composed))
+    )()
+    return max(codes, default=0)
 
 
 def _run_one(composed: DictConfig) -> int:
-    """One run; a failure is told and returned, not raised, so that the other runs of a sweep go on."""
+    """One run; a failure is told and returned, not raised."""
     from rankbench.config import ConfigError, build
 
     try:
@@ -145,6 +143,7 @@ def _numbers_apart(file: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.stem)]
 
 
+SWEEP_WORDS = ("experiment", "scale", "arms", "retry", "tune")
 GROUP_ORDER = ["method", "model", "task", "budget", "train", "tracking", "experiment"]
 
 HELP = """\

@@ -139,3 +139,60 @@ def rank_map(ranks: dict[str, int], width: int) -> Table:
         shown = ["" if not group else f"{sum(group) / len(group):.0f}" for group in means]
         table.add_row(kind, *shown, f"{sum(row.values()) / len(row):.1f}")
     return table
+
+
+class SweepProgress:
+    """A line for each run of a batch as it ends, and how long the rest may take.
+
+    Args:
+        total: runs of the batch.
+        slots: runs at a time.
+        threads: CPU threads of each; None: what torch chooses.
+    """
+
+    def __init__(self, total: int, slots: int, threads: int | None) -> None:
+        self._total, self._slots, self._done = total, slots, 0
+        self._seconds: list[float] = []
+        self._console = console()
+        share = "" if threads is None else f", {threads} CPU thread{'s' if threads > 1 else ''} each"
+        self._console.print(f"{total} runs, {slots} at a time{share}", style="dim")
+
+    def show(self, title: str, record: RunRecord | None, log: str, seconds: float | None) -> None:
+        """A run has ended.
+
+        Args:
+            title: of the run.
+            record: None where it left none.
+            log: what it printed.
+            seconds: it took; None where it was done already, or elsewhere.
+        """
+        self._done += 1
+        status = "no record" if record is None else record.status
+        took = "done already" if seconds is None else f"{seconds:.1f} s"
+        if seconds is not None:
+            self._seconds.append(seconds)
+        place = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
+        self._console.print(f"{place} {status:<9} {title}  {took}{self._left()}", markup=False, soft_wrap=True)
+        if status != "ok":
+            reason = record.reason if record is not None else "it ended before it could write one"
+            self._console.print(f"    {reason}\n    log: {log}", style="red", markup=False, soft_wrap=True)
+
+    def stopping(self, asked: int) -> None:
+        """The user asked to stop."""
+        text = "no more runs are started; those that run are finished, Ctrl-C again stops them"
+        self._console.print(text if asked == 1 else "stopping; the same command goes on from here", style="yellow")
+
+    def _left(self) -> str:
+        """Of the rest, from the mean of those that were done here."""
+        rest = self._total - self._done
+        if not (rest and self._seconds):
+            return ""
+        return f"  (about {duration(sum(self._seconds) / len(self._seconds) * rest / self._slots)} left)"
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 45 s, 12 min, 3.5 h, 2.1 days."""
+    for limit, unit, size in ((100, "s", 1), (100 * 60, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{1 if size == 3600 else 0}f} {unit}"
+    return f"{seconds / 86400:.1f} days"

@@ -1,5 +1,7 @@
 """What an experiment runs and what it reports: conf/experiment/NAME.yaml, read and laid out as cells.
 
+What the small scales of all share stands in conf/scale/small.yaml, what is shown of a task in conf/report.yaml.
+
 A cell is one run as a user would type it: settings by their dotted key. `experiment=NAME scale=small model=tiny` lays
 out the same file on a smaller grid.
 """
@@ -12,7 +14,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -24,6 +26,7 @@ from rankbench.schema import number
 
 Settings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself
+DEFAULT = "default"  # of report.metrics: tasks that are not named
 
 
 @dataclass(kw_only=True)
@@ -53,12 +56,14 @@ class Published:
         table: as that file has it.
         model: as that file has it; null: any.
         arms: our arm -> the paper's name of it.
+        budgets: our budget -> the paper's words for it (rank_or_budget), where one table has several; {}: all.
     """
 
     file: str
     table: str
     model: str | None
     arms: dict[str, str]
+    budgets: dict[str, list[str]]
 
 
 @dataclass(kw_only=True)
@@ -67,8 +72,9 @@ class Report:
 
     Attributes:
         reference: the arm that others are compared with.
-        metrics: task -> column of the frame of runs ("test/accuracy"); "default" for tasks that are not named.
+        metrics: task -> column of the frame of runs ("test/accuracy"); DEFAULT for tasks that are not named.
         margin: a difference below it does not matter, in the metric's unit (0.005: half a point).
+        margins: task -> margin, where the metric has another unit.
         controls: arm -> its own controls: {shuffled: ARM, random: ARM}, for the verdict.
         curves: title -> the setting drawn on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
@@ -78,10 +84,19 @@ class Report:
     reference: str
     metrics: dict[str, str]
     margin: float = number(above=0)
+    margins: dict[str, float]
     controls: dict[str, dict[str, str]]
     curves: dict[str, str]
     maps: dict[str, list[str]]
     published: list[Published]
+
+    def metric_of(self, task: str) -> str:
+        """Column of the frame of runs that is shown for a task."""
+        return self.metrics[task if task in self.metrics else DEFAULT]
+
+    def margin_of(self, task: str) -> float:
+        """Largest difference that does not matter on a task, in the unit of its metric."""
+        return self.margins.get(task, self.margin)
 
 
 @dataclass(kw_only=True)
@@ -90,14 +105,15 @@ class Part:
 
     Attributes:
         arms: those that are run; null: all.
-        settings, axes, when: key by key over those of the file; an axis without values is none.
+        settings, when: in place of the file's, as a whole: its runs are another size; null: those.
+        axes: key by key over those of the file; an axis without values is none.
         tune: in place of the file's; null: that one.
     """
 
     arms: list[str] | None
-    settings: Settings
+    settings: Settings | None
     axes: dict[str, list[Any]]
-    when: dict[str, Settings]
+    when: dict[str, Settings] | None
     tune: Tune | None
 
 
@@ -114,7 +130,7 @@ class Experiment:
         grid: arm -> setting -> values: an arm more for each combination.
         axes: setting -> values; every arm is run at each combination.
         settings: of every run.
-        when: "key=value" -> settings of the runs that have this value.
+        when: "key=value", or several with blanks between, -> settings of the runs that have these values.
         scales: name -> what it puts in place of the above; "full" is the file itself.
         shares: arm -> the arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary:
             all else is to be equal.
@@ -139,16 +155,12 @@ class Experiment:
 
 # What a file may leave out.
 LEFT_OUT: dict[str, Any] = {
-    "vary": {},
-    "grid": {},
-    "settings": {},
-    "when": {},
-    "scales": {},
-    "shares": {},
+    **{key: {} for key in ("vary", "grid", "settings", "when", "scales", "shares")},
     "tune": None,
 }
-LEFT_OUT_OF_PART: dict[str, Any] = {"arms": None, "settings": {}, "axes": {}, "when": {}, "tune": None}
-LEFT_OUT_OF_REPORT: dict[str, Any] = {"margin": 0.005, "controls": {}, "curves": {}, "maps": {}, "published": []}
+LEFT_OUT_OF_PART: dict[str, Any] = {"arms": None, "settings": None, "axes": {}, "when": None, "tune": None}
+LEFT_OUT_OF_REPORT: dict[str, Any] = {**{key: {} for key in ("controls", "curves", "maps")}, "published": []}
+LEFT_OUT_OF_PUBLISHED: dict[str, Any] = {"model": None, "budgets": {}}
 LEFT_OUT_OF_TUNE: dict[str, Any] = {"seeds": [100], "metric": "validation/loss", "widen": 2}
 
 
@@ -172,14 +184,14 @@ class Cell:
         return list(self.settings.values())
 
 
-def names(extra: Path | None = None) -> dict[str, Path]:
-    """The experiments there are, and their files; those of `extra` (--config-dir) win, ours come last."""
+def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
+    """The experiments there are (or scales), and their files; those of `extra` (--config-dir) win, ours come last."""
     folders = [CONF_DIR, *conf_folders(), *([extra] if extra else [])]
-    return {file.stem: file for folder in folders for file in sorted((folder / "experiment").glob("*.yaml"))}
+    return {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
 
 
 def load(name: str, extra: Path | None = None) -> Experiment:
-    """Read a file of conf/experiment.
+    """Read a file of conf/experiment, its scales over those of conf/scale.
 
     Raises:
         ConfigError: no such file, or every mistake in it.
@@ -187,12 +199,27 @@ def load(name: str, extra: Path | None = None) -> Experiment:
     files = names(extra)
     if name not in files:
         raise ConfigError([f"experiment={name}: unknown experiment; {near(name, list(files))}"])
-    data: Any = OmegaConf.to_container(OmegaConf.load(files[name]))
-    return read({"name": name, **data}, str(files[name]))
+    data = _content(files[name])
+    shared = {scale: _content(file) for scale, file in names(extra, "scale").items()}
+    scales = {
+        scale: _over(part or {}, shared.get(scale, {}), ("settings", "axes", "when"))
+        for scale, part in data.get("scales", {}).items()
+    }
+    return read({"name": name, **data, "scales": scales}, str(files[name]))
+
+
+def _content(file: Path) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+
+
+def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence[str]) -> dict[str, Any]:
+    """What one experiment says over what all share: entry by entry under the open keys, the rest as a whole."""
+    entries = {key: {**shared.get(key, {}), **own.get(key, {})} for key in open_keys if key in own or key in shared}
+    return {**shared, **own, **entries}
 
 
 def read(data: Mapping[str, Any], source: str) -> Experiment:
-    """An experiment from plain data, such as a sweep keeps of it.
+    """An experiment from plain data, such as a sweep keeps of it; its report over conf/report.yaml.
 
     Args:
         source: named in errors.
@@ -200,7 +227,9 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     Raises:
         ConfigError: every mistake.
     """
-    whole = {**LEFT_OUT, **data, "report": {**LEFT_OUT_OF_REPORT, **data.get("report", {})}}
+    report = {**LEFT_OUT_OF_REPORT, **_over(data.get("report", {}), _usual_report(), ("metrics", "margins"))}
+    report["published"] = [{**LEFT_OUT_OF_PUBLISHED, **table} for table in report["published"]]
+    whole = {**LEFT_OUT, **data, "report": report}
     whole["tune"] = _tune(whole["tune"])
     whole["scales"] = {scale: {**LEFT_OUT_OF_PART, **(part or {})} for scale, part in whole["scales"].items()}
     for part in whole["scales"].values():
@@ -210,7 +239,7 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     if problems:
         raise ConfigError(problems)
     found: Experiment = _build(Experiment, values)
-    problems = [f"{source}: {problem}" for problem in _unknown_arms(found)]
+    problems = [f"{source}: {problem}" for problem in _unknown_names(found)]
     if problems:
         raise ConfigError(problems)
     return found
@@ -235,9 +264,9 @@ def at(experiment: Experiment, scale: str) -> Experiment:
     part = experiment.scales[scale]
     return dataclasses.replace(
         only(experiment, part.arms) if part.arms is not None else experiment,
-        settings={**experiment.settings, **part.settings},
+        settings=experiment.settings if part.settings is None else part.settings,
         axes={key: values for key, values in (experiment.axes | part.axes).items() if values},
-        when={key: {**experiment.when.get(key, {}), **part.when.get(key, {})} for key in (experiment.when | part.when)},
+        when=experiment.when if part.when is None else part.when,
         tune=part.tune or experiment.tune,
     )
 
@@ -255,7 +284,27 @@ def only(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
         raise ConfigError(wrong)
     kept = {arm: settings for arm, settings in there.items() if arm in chosen}
     shared = {arm: base for arm, base in rates_of(experiment).items() if {arm, base} <= set(chosen)}
-    return dataclasses.replace(experiment, arms=kept, shares=shared, vary={}, grid={})
+    scales = {
+        name: dataclasses.replace(part, arms=[arm for arm in part.arms or there if arm in kept])
+        for name, part in experiment.scales.items()
+    }
+    report = _report_on(kept, experiment.report)
+    return dataclasses.replace(experiment, arms=kept, shares=shared, scales=scales, report=report, vary={}, grid={})
+
+
+def _report_on(kept: Mapping[str, Settings], report: Report) -> Report:
+    """What can be shown of some arms; without the reference, the first of them takes its place."""
+    controls = {
+        arm: {kind: control for kind, control in held.items() if control in kept}
+        for arm, held in report.controls.items()
+        if arm in kept
+    }
+    published = [
+        dataclasses.replace(table, arms={arm: name for arm, name in table.arms.items() if arm in kept})
+        for table in report.published
+    ]
+    reference = report.reference if report.reference in kept else next(iter(kept))
+    return dataclasses.replace(report, reference=reference, controls=controls, published=published)
 
 
 def arms(experiment: Experiment) -> dict[str, Settings]:
@@ -331,17 +380,22 @@ def _conditional(when: Mapping[str, Settings], chosen: Mapping[str, str]) -> Set
     """Settings of the conditions that hold, later ones over earlier ones; the defaults of conf/config.yaml count."""
     found: Settings = {}
     for condition, settings in when.items():
-        key, _, value = condition.partition("=")
-        given = chosen.get(key, spell(key, _defaults().get(key)))
-        found |= settings if given == f"{key}={value}" else {}
+        keys = [word.partition("=")[0] for word in condition.split()]
+        given = [chosen.get(key, spell(key, _defaults().get(key))) for key in keys]
+        found |= settings if given == condition.split() else {}
     return found
 
 
 @functools.cache
 def _defaults() -> Settings:
     """Group -> option of conf/config.yaml."""
-    root: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "config.yaml"))
+    root = _content(CONF_DIR / "config.yaml")
     return {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+
+
+@functools.cache
+def _usual_report() -> dict[str, Any]:
+    return _content(CONF_DIR / "report.yaml")
 
 
 def _tune(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -362,8 +416,11 @@ def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
     return Tune(**values)
 
 
-def _unknown_arms(experiment: Experiment) -> Iterator[str]:
-    """Labels that name no arm."""
+def _unknown_names(experiment: Experiment) -> Iterator[str]:
+    """Labels that name no arm, and conditions that name no key."""
+    for place, when in {"when": experiment.when, **_conditions(experiment)}.items():
+        wrong = [word for condition in when for word in condition.split() if "=" not in word]
+        yield from (f"{place}: {word!r} is no key=value; write model=tiny, or model=tiny seed=0" for word in wrong)
     for place in ("vary", "grid"):
         for base in getattr(experiment, place):
             if base not in experiment.arms:
@@ -380,6 +437,10 @@ def _unknown_arms(experiment: Experiment) -> Iterator[str]:
         named[f"scales.{name}.arms"] = part.arms or []
     for place, labels in named.items():
         yield from (f"{place}: no arm {arm!r}; {near(arm, there)}" for arm in labels if arm not in there)
+
+
+def _conditions(experiment: Experiment) -> dict[str, Mapping[str, Settings]]:
+    return {f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()}
 
 
 def _build(cls: type[Any], values: Mapping[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -143,6 +144,23 @@ def load(
     _set_padding(model, tokenizer)
     sites = find_sites(model, config.targets, head)
     return LoadedModel(model.eval(), tokenizer, config.architecture, sites, head, {"model": revision})
+
+
+def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
+    """The matrices that `load` would adapt, without reading weights or downloading any.
+
+    Raises:
+        ModelError: the model's files are not on this machine, or cannot be read.
+    """
+    head = tuple(config.head) if config.architecture == "encoder" else ()
+    if config.shape is not None and config.path is None:
+        model, *_ = _random(config.shape, DTYPES[config.dtype])
+        return find_sites(model, config.targets, head)
+    folder, _ = locate(config, cache_dir or default_cache(), download=False)
+    auto: Any = AutoModelForSequenceClassification if config.architecture == "encoder" else AutoModelForCausalLM
+    with quiet(), _readable(folder), torch.device("meta"):
+        shape = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return find_sites(auto.from_config(shape), config.targets, head)
 
 
 def find_sites(model: nn.Module, targets: Sequence[str], head: Sequence[str] = ()) -> list[Site]:

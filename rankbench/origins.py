@@ -6,6 +6,7 @@ Both go into the configuration itself before it is frozen, so that a run's ident
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from rankbench import registry, schema
 from rankbench.schema import Mistake
 from rankbench.store import places
 
+ARM = re.compile(r"\{(.+)\}")  # in place of a source run: that arm's run, in an experiment
 ANNOUNCED = ("at the start", "before training")  # methods whose ranks are there before the first step
 
 
@@ -28,6 +30,8 @@ def complete(
         results_dir: where a source run given by its run_id lies.
         defaults: method name -> what its YAML says.
     """
+    if source_arm(section) is not None:
+        return dict(section), []  # filled in once that run has finished
     if section.get("source_run") not in (None, schema.MISSING):
         try:
             return {**section, **rank_map(str(section["source_run"]), results_dir)}, []
@@ -36,6 +40,12 @@ def complete(
     if section.get("source") is None:
         return dict(section), []  # the class says what is missing
     return _with_settings(section, defaults)
+
+
+def source_arm(section: Mapping[str, Any]) -> str | None:
+    """The arm whose run a control's section waits for; None if it waits for none."""
+    found = ARM.fullmatch(str(section.get("source_run")))
+    return found[1] if found else None
 
 
 def _with_settings(

@@ -42,25 +42,72 @@ def mistakes(
         config_dir: a folder with more configuration files (--config-dir).
         config_name: of the primary configuration file.
     """
-    with _hydra(config_dir) as hydra:
-        typed, problems = _parse(arguments, sweep, hydra.config_loader)
-        choices = {key: _options(hydra.config_loader, key) for key in hydra.config_loader.list_groups("")}
-        axes: list[list[Override]] = []
-        skip: set[str] = set()
+    with examiner(config_dir, config_name) as examine:
+        typed, problems = examine.values(arguments, sweep)
+        for job in itertools.product(*(values for values in typed.values() if values)):
+            problems += examine.job(job)[1]
+    return list(dict.fromkeys(problems))
+
+
+@contextmanager
+def examiner(config_dir: Path | None = None, config_name: str = "config") -> Iterator[Examiner]:
+    """What reads overrides and composes jobs, until the block ends.
+
+    Args:
+        config_dir, config_name: as in `mistakes`.
+    """
+    with search(config_dir) as hydra:
+        yield Examiner(hydra, config_name)
+
+
+class Examiner:
+    """Reads overrides and composes jobs; what jobs agree in is composed once.
+
+    Args:
+        hydra: with our search path.
+        config_name: of the primary configuration file.
+    """
+
+    def __init__(self, hydra: Hydra, config_name: str) -> None:
+        self._loader = hydra.config_loader
+        self._choices = {key: _options(self._loader, key) for key in self._loader.list_groups("")}
+        self._compose = functools.cache(functools.partial(_compose, hydra, config_name))
+        parser = OverridesParser.create(self._loader)
+        self._parsed = functools.cache(lambda override: parser.parse_overrides([override])[0])
+        self._skip: set[str] = set()  # sections whose only choice is wrong: nothing can be said about their keys
+
+    def values(self, arguments: Sequence[str], sweep: bool) -> tuple[dict[str, list[str]], list[str]]:
+        """Key -> an override for each of its values, in the order typed, and what is wrong with them by themselves.
+
+        Args:
+            arguments, sweep: as in `mistakes`. hydra.* is Hydra's own affair.
+        """
+        typed, problems = _parse(arguments, sweep, self._loader)
+        found = {}
         for override in typed:
             values = _values(override, sweep)
-            if _chooses(override, choices):
-                problems += [_unknown_choice(value, choices) for value in values if not _known(value, choices)]
-                values = [value for value in values if _known(value, choices)]
-                skip |= set() if values else {override.key_or_group}
-            axes += [values] if values else []
-        compose = functools.cache(functools.partial(_compose, hydra, config_name))
-        for job in itertools.product(*axes):
-            chosen = [override for override in job if _chooses(override, choices)]
-            composed, wrong = compose(tuple(override.input_line or "" for override in chosen))
-            rest = [override for override in job if override not in chosen]
-            problems += wrong or _examine(copy.deepcopy(composed), rest, frozenset(skip))
-    return list(dict.fromkeys(problems))
+            if _chooses(override, self._choices):
+                problems += [_unknown_choice(value, self._choices) for value in values if not self._known(value)]
+                values = [value for value in values if self._known(value)]
+                self._skip |= set() if values else {override.key_or_group}
+            found[override.key_or_group] = [value.input_line or "" for value in values]
+        return found, problems
+
+    def job(self, overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
+        """The frozen configuration of one job, and everything that is wrong with it; complete only if nothing is."""
+        job = [self._parsed(override) for override in overrides]
+        chosen = [override for override in job if _chooses(override, self._choices)]
+        unknown = [_unknown_choice(override, self._choices) for override in chosen if not self._known(override)]
+        if unknown:
+            return DictConfig({}), unknown
+        composed, wrong = self._compose(tuple(override.input_line or "" for override in chosen))
+        if wrong:
+            return composed, wrong
+        rest = [override for override in job if not _chooses(override, self._choices)]
+        return _examine(copy.deepcopy(composed), rest, frozenset(self._skip))
+
+    def _known(self, override: Override) -> bool:
+        return _known(override, self._choices)
 
 
 def compose(arguments: Sequence[str], config_dir: Path | None = None) -> DictConfig:
@@ -73,40 +120,16 @@ def compose(arguments: Sequence[str], config_dir: Path | None = None) -> DictCon
     Raises:
         ConfigError: it cannot be composed.
     """
-    with _hydra(config_dir) as hydra:
+    with search(config_dir) as hydra:
         composed, problems = _compose(hydra, "config", tuple(arguments))
     if problems:
         raise config.ConfigError(problems)
     return composed
 
 
-def sweepable(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a sweep, with settings of a swept group as choices of one value.
-
-    Hydra composes the configuration once before the jobs, without the choices that are swept; a setting that only those
-    have ("method=shuffled,reversed method.source=fim") would not be found there.
-    """
-    parser = OverridesParser.create()
-    parsed = [_parsed(parser, argument) for argument in arguments]
-    swept = {override.key_or_group for override in parsed if override and override.is_sweep_override()}
-    result = []
-    for argument, override in zip(arguments, parsed, strict=True):
-        group, _, setting = override.key_or_group.partition(".") if override else ("", "", "")
-        plain = override and not override.is_sweep_override() and not override.is_delete()
-        key, _, value = argument.partition("=")
-        result.append(f"{key}=choice({value})" if plain and setting and group in swept else argument)
-    return result
-
-
-def _parsed(parser: OverridesParser, argument: str) -> Override | None:
-    try:
-        return parser.parse_overrides([argument])[0]
-    except HydraException:
-        return None  # what cannot be read is said elsewhere
-
-
 @contextmanager
-def _hydra(config_dir: Path | None) -> Iterator[Hydra]:
+def search(config_dir: Path | None = None) -> Iterator[Hydra]:
+    """Hydra with our configuration files, those of installed packages, and those of a folder, until the block ends."""
     searchpath.extend()
     path = create_config_search_path(str(config.CONF_DIR))
     if config_dir is not None:
@@ -177,13 +200,14 @@ def _compose(hydra: Hydra, config_name: str, choices: tuple[str, ...]) -> tuple[
     return composed, []
 
 
-def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> list[str]:
-    """What is wrong with a job once the overrides that choose no option are applied, too."""
+def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> tuple[DictConfig, list[str]]:
+    """A job once the overrides that choose no option are applied, too, and what is wrong with it."""
     problems = []
     for override in rest:
         if override.key_or_group.partition(".")[0] not in skip:
             problems += _apply(composed, override)
-    return problems + config.examine(composed, skip)[1]
+    config_, wrong = config.examine(composed, skip)
+    return config_, problems + wrong
 
 
 def _apply(composed: DictConfig, override: Override) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import resource
 import subprocess
@@ -15,6 +16,8 @@ from rankbench import packages
 
 PACKAGES = ("rankbench", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "hydra-core")
 
+PEAK_SWITCH = Path("/proc/self/clear_refs")  # Linux: writing 5 sets the peak to what is resident now
+
 
 def provenance(device: torch.device, processes: int, model: dict[str, str], data: dict[str, str]) -> dict[str, Any]:
     """As in the record.
@@ -26,7 +29,7 @@ def provenance(device: torch.device, processes: int, model: dict[str, str], data
         data: revision or hash of the data, and of the prompt template.
     """
     return {
-        **_git(),
+        **code(),
         "packages": {name: _version(name) for name in (*PACKAGES, *_extensions())},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -38,16 +41,31 @@ def provenance(device: torch.device, processes: int, model: dict[str, str], data
     }
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Start `peak_memory` anew, so that a run does not inherit the peak of another one in this process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif PEAK_SWITCH.exists():
+        PEAK_SWITCH.write_text("5")
+
+
 def peak_memory(device: torch.device) -> int:
-    """Largest memory so far, bytes: allocated on the device, or resident of this process on a CPU."""
+    """Largest memory since `forget_peak_memory`, bytes: allocated on the device, or resident of this process on a CPU.
+
+    Where the system is not Linux, of the process's whole life.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if PEAK_SWITCH.exists():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _git() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout this package runs from; None where it is installed from a wheel."""
+@functools.cache
+def code() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout this package runs from, as first asked for; None if it is from a wheel."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return {"git_commit": None, "git_dirty": None}

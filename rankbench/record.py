@@ -15,6 +15,10 @@ from rankbench.fingerprint import fingerprint
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget", "skipped")
 
+# Of runs that were stopped from outside: they go on from their checkpoint when they are asked for again. All others but
+# "ok" would fail again, and are done again only on request.
+STOPPED = ("killed",)
+
 # What cannot change a number. `threads` is left in: summation order follows it.
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
@@ -94,6 +98,18 @@ class RunRecord:
     def to_json(self) -> str:
         """Readable JSON, keys in a fixed order; NaN and infinity become null."""
         return json.dumps(_finite(asdict(self)), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+    def stands(self, redo: str | None = None) -> bool:
+        """Whether a sweep leaves this run as it is.
+
+        Args:
+            redo: digest of the failed record that is to be replaced; another attempt's stands.
+        """
+        return self.status == "ok" or (self.status not in STOPPED and self.digest() != redo)
+
+    def digest(self) -> str:
+        """Tells one attempt's record from another's; 64 hexadecimal digits."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str, source: str = "record.json") -> RunRecord:

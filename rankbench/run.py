@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -21,45 +22,56 @@ from rankbench.console import TrainingProgress, console, summarize
 from rankbench.engine import Engine, accelerator
 from rankbench.export import export
 from rankbench.metering import Meter
-from rankbench.provenance import peak_memory, provenance
-from rankbench.record import RunRecord, run_id
+from rankbench.provenance import forget_peak_memory, peak_memory, provenance
+from rankbench.record import RecordError, RunRecord, run_id
 from rankbench.seeding import Streams
-from rankbench.store import RunFolder, StoreError
+from rankbench.store import STARTED, RunFolder, StoreError
 from rankbench.tasks.base import Task
 from rankbench.tracking import tracker
 from rankbench.trainer import NotFiniteError, Trainer
 
 USER_ERRORS = (ValueError, OSError)  # their message says it all; others come with a traceback
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU
 
 
-def execute(config: DictConfig) -> int:
+def execute(config: DictConfig, sweep: bool = False, redo: str | None = None) -> int:
     """Do one run and leave a record of it, whatever happens; 0 if its status is ok.
 
     A finished run is not done again; an interrupted one goes on from its last checkpoint; a failed one starts anew.
+
+    Args:
+        config: frozen.
+        sweep: as a job of a sweep: while another process is at the run, wait for it; leave a failed run as it is.
+        redo: digest of a failed record; of a sweep's runs, the one with this record is done anew.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     folder = RunFolder(Path(config.results_dir), run_id(plain))
     processes = accelerator(config.train.precision)
     if not processes.is_main_process:
-        return _perform(config, plain, folder, processes)
+        return _perform(config, plain, folder, processes, sweep, redo)
     try:
-        with folder.open():
-            return _perform(config, plain, folder, processes)
+        with folder.open(wait=sweep):
+            return _perform(config, plain, folder, processes, sweep, redo)
     except StoreError as error:
         console().print(str(error), style="red", markup=False)
         return 1
 
 
-def _perform(config: DictConfig, plain: dict[str, Any], folder: RunFolder, processes: Any) -> int:
+def _perform(
+    config: DictConfig, plain: dict[str, Any], folder: RunFolder, processes: Any, sweep: bool, redo: str | None
+) -> int:
     processes.wait_for_everyone()
-    done = folder.record()
+    done = _readable_record(folder, processes.is_main_process)
     processes.wait_for_everyone()
     main = processes.is_main_process
-    if done is not None and done.status == "ok":
+    if done is not None and (done.stands(redo) if sweep else done.status == "ok"):
         if main:
             summarize(done, str(folder.path), "(done already; delete its folder to run it again)")
-        return 0
+        return 0 if done.status == "ok" else 1
     run = Run(config, plain, folder, processes)
+    if main:
+        folder.write(STARTED, json.dumps(run.origin()))
     mirror = tracker(config.tracking if main else OmegaConf.create({"name": "none"}), folder.run_id, plain, folder.path)
     status, reason = run.attempt(mirror.step)
     record = run.record(status, reason)
@@ -71,6 +83,16 @@ def _perform(config: DictConfig, plain: dict[str, Any], folder: RunFolder, proce
     return 0 if status == "ok" else 1
 
 
+def _readable_record(folder: RunFolder, main: bool) -> RunRecord | None:
+    """The record; what is none is kept under another name."""
+    try:
+        return folder.record()
+    except RecordError as error:
+        if main:
+            console().print(f"{error}; kept as {folder.set_aside().name}, the run is done", style="red", markup=False)
+        return None
+
+
 class Run:
     """The state of one run, filled in as it gets on; its record can be made at any moment."""
 
@@ -80,6 +102,7 @@ class Run:
         self.metrics: dict[str, Any] = {"before": None, "validation": None, "test": None}
         self.revisions: tuple[dict[str, str], dict[str, str]] = ({}, {})
         self.adapters: AdapterSet | None = None
+        forget_peak_memory(processes.device)
 
     def attempt(self, log: Any) -> tuple[str, str | None]:
         """Do it; (status, reason).
@@ -99,9 +122,13 @@ class Run:
         except (torch.OutOfMemoryError, MemoryError) as error:
             return "oom", str(error) or "out of memory"
         except USER_ERRORS as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise  # not the run's fault: it leaves no record, and goes on from its checkpoint
             self._keep_traceback()
             return "error", f"{error}"
         except Exception as error:
+            if NO_MEMORY in str(error):
+                return "oom", str(error).splitlines()[0]
             self._keep_traceback()
             return "error", f"{type(error).__name__}: {error} (traceback: {self.folder.path}/error.txt)"
 
@@ -288,6 +315,10 @@ class Run:
             return "inert", f"method {trainer.method} is not static and changed no rank in {total} steps"
         return "ok", None
 
+    def origin(self) -> dict[str, Any]:
+        """Where its numbers come from."""
+        return provenance(self.processes.device, self.processes.num_processes, *self.revisions)
+
     def record(self, status: str, reason: str | None) -> RunRecord:
         """The record as things stand."""
         config, adapters = self.plain, self.adapters
@@ -302,7 +333,7 @@ class Run:
             budget=config["budget"]["name"],
             seed=config["seed"],
             config=config,
-            provenance=provenance(self.processes.device, self.processes.num_processes, *self.revisions),
+            provenance=self.origin(),
             ledger=self.ledger.to_dict() if adapters else None,
             ranks=adapters.ranks() if adapters else None,
             history_events=len(adapters.history) if adapters else None,

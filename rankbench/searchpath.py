@@ -1,12 +1,18 @@
-"""The conf/ folders of installed packages on Hydra's search path: runs, sweeps, and whoever else composes."""
+"""What Hydra finds: the conf/ folders of installed packages, and our launcher."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from rankbench.packages import conf_folders
+
+# Hydra 1.3 takes launchers from modules named hydra_plugins.* alone; it looks for them once, when it is first asked.
+sys.path.append(str(Path(__file__).resolve().parent / "_plugins"))
 
 
 class Packages(SearchPathPlugin):

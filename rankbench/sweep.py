@@ -7,6 +7,7 @@ it is the configuration of one run, which whoever does it reads. Nothing of conf
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from typing import Any
 
 from rankbench import experiment as experiments
 from rankbench.experiment import Experiment, Tune
+from rankbench.record import run_id
 from rankbench.store import write_atomically
 
 SWEEPS = "sweeps"
 FILE = "sweep.json"
+TITLE = ("model", "task", "method", "budget", "seed", "train.learning_rate")  # what a run is told by
 
 
 class SweepError(ValueError):
@@ -40,6 +43,19 @@ class Job:
     run_id: str
     trial: bool
     overrides: tuple[str, ...]
+
+    @property
+    def method(self) -> str:
+        """Its method, where the overrides name one."""
+        named = (override.partition("=") for override in self.overrides)
+        return next((value for key, _, value in named if key == "method"), "default method")
+
+    @property
+    def title(self) -> str:
+        """Its arm and where it stands, in one line."""
+        given = {override.partition("=")[0]: override for override in self.overrides}
+        kept = [given[key] for key in TITLE if key in given]
+        return " ".join(filter(None, [self.arm, *kept, "(trial)" if self.trial else ""]))
 
 
 @dataclass
@@ -88,9 +104,25 @@ class Sweep:
             raise SweepError(f"{source}: not a sweep of this version ({error}); start it again") from error
 
 
+def identity(name: str, configs: Iterable[dict[str, Any]], tune: Tune | None) -> str:
+    """Of a sweep: its name, and 8 hexadecimal digits that tell its runs and their tuning from others."""
+    content = [[run_id(config) for config in configs], dataclasses.asdict(tune) if tune else None]
+    return f"{name}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]}"
+
+
 def folder(results_dir: Path, sweep_id: str) -> Path:
     """Where a sweep and the configurations of its runs lie."""
     return results_dir / SWEEPS / sweep_id
+
+
+def order_file(place: Path, run_id: str) -> Path:
+    """Where the frozen run lies.
+
+    Args:
+        place: the sweep's folder.
+        run_id: of the run.
+    """
+    return place / f"{run_id}.json"
 
 
 def save(sweep: Sweep, results_dir: Path) -> Path:
@@ -113,12 +145,22 @@ def read(place: Path) -> Sweep:
     return Sweep.from_json(file.read_text(), str(file))
 
 
+def all_of(results_dir: Path) -> list[Sweep]:
+    """The sweeps of a results folder, in the order they were started.
+
+    Raises:
+        SweepError: one that cannot be read.
+    """
+    found = [read(file.parent) for file in sorted((results_dir / SWEEPS).glob(f"*/{FILE}"))]
+    return sorted(found, key=lambda sweep: sweep.order)
+
+
 def last(results_dir: Path, name: str | None, words: Iterable[str] = ()) -> Sweep | None:
     """The sweep of an experiment that was started last (of all sweeps, with None), and was typed with these words.
 
     Raises:
         SweepError: one that cannot be read.
     """
-    found = [read(file.parent) for file in sorted((results_dir / SWEEPS).glob(f"*/{FILE}"))]
-    fitting = [sweep for sweep in found if name in (None, sweep.name) and set(words) <= set(sweep.words)]
-    return max(fitting, key=lambda sweep: sweep.order, default=None)
+    wanted = set(words)
+    fitting = [sweep for sweep in all_of(results_dir) if name in (None, sweep.name) and wanted <= set(sweep.words)]
+    return fitting[-1] if fitting else None

@@ -49,8 +49,10 @@ def source_ranks(config: Any, sites: Sequence[Site]) -> dict[str, int]:
     """The rank map of `source_run` on the sites of this model.
 
     Raises:
-        ValueError: a site that the map says nothing of.
+        ValueError: no map, or a site that it says nothing of.
     """
+    if config.ranks is None:
+        raise ValueError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
     ranks = {site.name: _rank(site.name, config) for site in sites}
     missing = [name for name, rank in ranks.items() if rank is None]
     if missing:

@@ -108,6 +108,10 @@ class Task(ABC):
         """The known true rank per site name, for tasks that plant one; else None."""
         return None
 
+    def truth(self, sites: Sequence[Any], streams: Streams) -> dict[str, int] | None:
+        """What `true_ranks` will be on these sites (rankbench.adapter.Site), before model and data are there."""
+        return None
+
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Pad to the longest example (dynamic padding). Keys input_ids, attention_mask, labels, ..."""

@@ -80,9 +80,8 @@ class Planted(Task):
 
     def prepare(self, model: nn.Module, sites: Sequence[Any], streams: Streams) -> None:
         """Scale the base model's matrices, embeddings included; the teacher is a copy of it plus the true updates."""
-        if self.config.map_seed is not None:
-            streams = Streams(self.config.map_seed)
-        self._truth = true_map(self.config, sites, streams.numpy("task", "map"))
+        streams = self._streams(streams)
+        self._truth = self.truth(sites, streams)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
@@ -95,6 +94,14 @@ class Planted(Task):
                     update = _update(site, self._truth[site.name], streams.torch("task", "update", site.name))
                     weight += (update * (self.config.strength * weight.float().norm() / update.norm())).to(weight)
         self._teacher = [teacher]  # in a list: not a submodule of anything
+
+    def _streams(self, streams: Streams) -> Streams:
+        """Of the map and the updates."""
+        return streams if self.config.map_seed is None else Streams(self.config.map_seed)
+
+    def truth(self, sites: Sequence[Any], streams: Streams) -> dict[str, int]:
+        """The map that is planted."""
+        return true_map(self.config, sites, self._streams(streams).numpy("task", "map"))
 
     def true_ranks(self) -> dict[str, int]:
         """The planted map, all sites, 0 where nothing was planted."""

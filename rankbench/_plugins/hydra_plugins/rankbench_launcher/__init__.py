@@ -1,0 +1,61 @@
+"""The launcher `local` of Hydra: rankbench.launcher under the name and the settings that Hydra knows it by.
+
+Hydra 1.3 takes plugins from modules of `hydra_plugins` alone; rankbench.searchpath puts this folder on the path. It
+loads them without an entry in sys.modules, so that a dataclass here cannot have its annotations as texts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from rankbench import launcher
+from rankbench.console import SweepProgress
+from rankbench.store import LOG
+
+
+@dataclass
+class LocalConfig:
+    """hydra.launcher.*; the fields as in rankbench.launcher.Settings."""
+
+    _target_: str = "hydra_plugins.rankbench_launcher.LocalLauncher"
+    slots: int | None = None
+    timeout: float | None = None
+    memory: float | None = None
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalConfig, provider="rankbench")
+
+
+class LocalLauncher(Launcher):
+    """Each job in a process of its own on this machine."""
+
+    def __init__(self, slots: int | None, timeout: float | None, memory: float | None) -> None:
+        self._settings = launcher.Settings(slots, launcher.devices(), timeout, memory)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Nothing: the jobs bring what they need."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Do the frozen runs; `job_overrides` hold nothing but where each lies."""
+        files = [Path(overrides[0].partition("=")[2].strip("'")) for overrides in job_overrides]
+        rooms = self._settings.rooms()
+        progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
+
+        def show(ended: launcher.Ended) -> None:
+            progress.show(ended.order.title, ended.record, str(ended.order.folder.path / LOG), ended.seconds)
+
+        ended = launcher.launch(files, self._settings, show, progress.stopping)
+        return [_returned(one, overrides) for one, overrides in zip(ended, job_overrides, strict=True)]
+
+
+def _returned(ended: launcher.Ended, overrides: Sequence[str]) -> JobReturn:
+    """The exit code is a value, not an error: a job that fails stops no other."""
+    code: Any = 0 if ended.record is not None and ended.record.status == "ok" else ended.code or 1
+    return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=code)

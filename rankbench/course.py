@@ -1,0 +1,247 @@
+"""The course of a sweep: which runs can be frozen now.
+
+Trials come first; the runs whose learning rate they choose follow; a control that takes another arm's ranks waits for
+that arm's run. All follows from the layout and from records, so a sweep that was killed takes the same course again.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rankbench import experiment as experiments
+from rankbench import origins, tuning
+from rankbench.experiment import Cell, Tune, spell
+from rankbench.job import Order
+from rankbench.layout import Frozen, Layout
+from rankbench.record import RecordError, RunRecord, run_id
+from rankbench.store import RunFolder
+from rankbench.sweep import Job, Sweep
+from rankbench.tuning import Choice
+
+RATE = "train.learning_rate"
+
+
+@dataclass(eq=False)
+class Group:
+    """Runs that share a learning rate: one arm at one point of the axes, all seeds.
+
+    Attributes:
+        arm: its label; None in a sweep without an experiment.
+        cells: its runs.
+        takes: the group whose chosen rate it takes; None: it has trials of its own.
+        source: the group whose ranks it takes; None: it needs none.
+        choice: of the learning rate; None until it is made.
+    """
+
+    arm: str | None
+    cells: list[Frozen]
+    takes: Group | None = None
+    source: Group | None = None
+    choice: Choice | None = None
+
+    @property
+    def title(self) -> str:
+        """For sentences."""
+        point = [override for key, override in self.cells[0].cell.point.items() if key != "seed"]
+        return ", ".join([*([self.arm] if self.arm else []), *point]) or "the run"
+
+
+@dataclass
+class Family:
+    """Groups that are tuned together: the same rates for all, so that all have the same number of trials."""
+
+    groups: list[Group]
+    grid: list[float]
+    widened: int = 0
+
+
+class Waiting(Exception):
+    """A run that cannot be frozen yet, or not at all; the message says what it waits for."""
+
+
+class Course:
+    """Freezes the runs of a sweep, batch by batch.
+
+    Args:
+        layout: of the sweep.
+        sweep: its header; each batch is added to its jobs.
+        results_dir: of every run.
+        retry: whether failed runs are done again.
+    """
+
+    def __init__(self, layout: Layout, sweep: Sweep, results_dir: Path, retry: bool = False) -> None:
+        self.sweep, self._results_dir, self._tune, self._retry = sweep, results_dir, layout.tune, retry
+        self._groups = _groups(layout)
+        self._families = _families(self._groups, layout.tune)
+        self._configs: dict[str, dict[str, Any]] = {}
+        self._fast: set[int] = set()  # cells whose configuration stands fast
+
+    def advance(self) -> list[Job]:
+        """The jobs that can be done now and were not handed out before; [] where nothing more can be done."""
+        self.sweep.waiting = []
+        known = {job.run_id for job in self.sweep.jobs}
+        found = [job for family in self._families for job in self._told(self._trials, family)]
+        found += [job for group in self._groups for job in self._told(self._finals, group)]
+        batch = [job for job in {job.run_id: job for job in reversed(found)}.values() if job.run_id not in known][::-1]
+        self.sweep.jobs += batch
+        return batch
+
+    def left(self) -> list[tuple[Cell, dict[str, Any]]]:
+        """The runs to be reported that could not be frozen yet, and their configurations without what they wait for."""
+        return [
+            (frozen.cell, frozen.config)
+            for group in self._groups
+            for frozen in group.cells
+            if id(frozen) not in self._fast
+        ]
+
+    def order(self, job: Job) -> Order:
+        """What a launcher is given of a job that `advance` returned."""
+        record = self._record(job.run_id) if self._retry else None
+        digest = None if record is None or record.status == "ok" else record.digest()
+        return Order(job.run_id, self._configs[job.run_id], job.title, digest)
+
+    def _told(self, freeze: Any, part: Any) -> list[Job]:
+        """The jobs of a family or group; what they wait for is said in the sweep."""
+        try:
+            return list(freeze(part))
+        except Waiting as reason:
+            self.sweep.waiting.append(str(reason))
+            return []
+
+    def _trials(self, family: Family) -> list[Job]:
+        """Of all groups on the grid as it is; where they are finished, the choices are made and the grid may grow."""
+        assert self._tune is not None
+        while any(group.choice is None for group in family.groups):
+            trials = {group: list(self._trials_of(group, family.grid, self._tune)) for group in family.groups}
+            jobs = [job for of_group in trials.values() for job in of_group]
+            if {job.run_id for job in jobs} - {job.run_id for job in self.sweep.jobs}:
+                return jobs
+            choices = {group: self._choose(group, trials[group], self._tune) for group in family.groups}
+            grown = tuning.widened(family.grid, list(choices.values())) if family.widened < self._tune.widen else None
+            if grown is None:
+                for group, choice in choices.items():
+                    group.choice = choice
+            else:
+                family.grid, family.widened = grown, family.widened + 1
+        return []
+
+    def _trials_of(self, group: Group, grid: list[float], tune: Tune) -> Iterator[Job]:
+        for seed in tune.seeds:
+            for rate in grid:
+                yield self._job(group, group.cells[0], seed, rate, trial=True)
+
+    def _choose(self, group: Group, trials: list[Job], tune: Tune) -> Choice:
+        found = [self._record(job.run_id) for job in trials]
+        done = [record for record in found if record is not None and record.status != "killed"]
+        if len(done) < len(found):
+            raise Waiting(f"{group.title}: {len(found) - len(done)} of {len(found)} trials have not finished")
+        if not any(record.status == "ok" for record in done):
+            raise Waiting(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
+        return tuning.choose(done, tune.metric, tune.seeds)
+
+    def _finals(self, group: Group) -> Iterator[Job]:
+        """The runs to be reported."""
+        choice = self._choice(group)
+        for cell in group.cells:
+            try:
+                yield self._job(group, cell, cell.config["seed"], choice.chosen if choice else None, choice=choice)
+                self._fast.add(id(cell))
+            except Waiting as reason:
+                self.sweep.waiting.append(str(reason))
+
+    def _choice(self, group: Group) -> Choice | None:
+        tuned = group.takes or group
+        if self._tune is None:
+            return None
+        if tuned.choice is None:
+            raise Waiting(f"{group.title}: waits for the learning rate of {tuned.title}")
+        return tuned.choice
+
+    def _job(
+        self,
+        group: Group,
+        cell: Frozen,
+        seed: int,
+        rate: float | None,
+        trial: bool = False,
+        choice: Choice | None = None,
+    ) -> Job:
+        """A run frozen, as far as its configuration stands fast."""
+        changed: dict[str, str] = {}
+        config = copy.deepcopy(cell.config)
+        if rate is not None:
+            config["train"]["learning_rate"], changed[RATE] = rate, spell(RATE, rate)
+        if trial:
+            config["seed"], config["trial"] = seed, True
+            changed |= {"seed": spell("seed", seed), "trial": "trial=true"}
+        if choice is not None:
+            config["tuned"] = asdict(choice)
+        if group.source is not None:
+            source = self._source_run(group, group.source, seed, trial)
+            config["method"] |= {"source_run": source, **self._rank_map(group, source)}
+            changed["method.source_run"] = spell("method.source_run", source)
+        name = run_id(config)
+        self._configs[name] = config
+        return Job(group.arm, name, trial, tuple({**cell.cell.settings, **changed}.values()))
+
+    def _source_run(self, group: Group, source: Group, seed: int, trial: bool) -> str:
+        """The run whose ranks a control takes: of the same seed; for a trial, the source's own at its chosen rate."""
+        choice = self._choice(source)
+        rate = choice.chosen if choice else None
+        if trial:
+            return self._job(source, source.cells[0], seed, rate, trial=True).run_id
+        same = [cell for cell in source.cells if cell.config["seed"] == seed]
+        if not same:
+            raise Waiting(f"{group.title}: {source.title} has no run of seed {seed}")
+        return self._job(source, same[0], seed, rate).run_id
+
+    def _rank_map(self, group: Group, source: str) -> dict[str, Any]:
+        try:
+            return origins.rank_map(source, self._results_dir)
+        except FileNotFoundError:
+            raise Waiting(f"{group.title}: waits for the ranks of run {source}") from None
+        except ValueError as error:
+            raise Waiting(f"{group.title}: {error}") from error
+
+    def _record(self, name: str) -> RunRecord | None:
+        try:
+            return RunFolder(self._results_dir, name).record()
+        except RecordError:
+            return None  # whoever does the run says so
+
+
+def _groups(layout: Layout) -> list[Group]:
+    found: dict[tuple[Any, ...], Group] = {}
+    for frozen in layout.cells:
+        key = (frozen.cell.arm, *_point(frozen))
+        found.setdefault(key, Group(frozen.cell.arm, [])).cells.append(frozen)
+    rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
+    for (arm, *point), group in found.items():
+        waits = origins.source_arm(group.cells[0].config["method"])
+        group.source = found[(waits, *point)] if waits is not None else None
+        group.takes = found.get((rates.get(arm), *point))
+    return list(found.values())
+
+
+def _families(groups: list[Group], tune: Tune | None) -> list[Family]:
+    """Those with trials, at one point of the axes; those that need another's ranks are tuned after the others."""
+    if tune is None:
+        return []
+    found: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
+    for group in groups:
+        if group.takes is None:
+            place = [override for override in _point(group.cells[0]) if not override.startswith("method")]
+            found[(group.source is not None, *place)].append(group)
+    return [
+        Family(members, sorted(tune.learning_rate)) for _, members in sorted(found.items(), key=lambda item: item[0][0])
+    ]
+
+
+def _point(frozen: Frozen) -> tuple[str, ...]:
+    return tuple(override for key, override in frozen.cell.point.items() if key != "seed")

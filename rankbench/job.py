@@ -1,0 +1,124 @@
+"""One frozen run of a sweep, in whatever process a launcher gives it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankbench.store import LOG, RunFolder, write_atomically
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run as a sweep froze it, in a file of its own.
+
+    Attributes:
+        run_id: of its record.
+        config: resolved.
+        title: for lists of runs.
+        redo: digest of the failed record it replaces; None where there is none, or it is to stand.
+    """
+
+    run_id: str
+    config: dict[str, Any]
+    title: str
+    redo: str | None = None
+
+    @property
+    def folder(self) -> RunFolder:
+        """Of the run."""
+        return RunFolder(Path(self.config["results_dir"]), self.run_id)
+
+    def write(self, file: Path) -> None:
+        """As `read` takes it."""
+        write_atomically(file, json.dumps(vars(self)).encode(), sync=False)
+
+    @classmethod
+    def read(cls, file: Path) -> Order:
+        """From its file."""
+        return cls(**json.loads(file.read_text()))
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a job may use.
+
+    Attributes:
+        device: for CUDA_VISIBLE_DEVICES; None leaves it.
+        threads: of the CPU, where the run's own setting leaves it open; None: what torch chooses.
+        memory: address space for data, bytes; None: no limit.
+    """
+
+    device: str | None = None
+    threads: int | None = None
+    memory: int | None = None
+
+
+def perform(file: Path) -> int:
+    """Do the run of a frozen file, unless it is done; its exit code."""
+    from omegaconf import OmegaConf
+
+    from rankbench.run import execute
+
+    order = Order.read(file)
+    config = OmegaConf.create(order.config)
+    OmegaConf.set_readonly(config, True)
+    return execute(config, sweep=True, redo=order.redo)
+
+
+def task(composed: DictConfig) -> int:
+    """What launchers of other packages call: `frozen` names the file; the rest of the configuration is not read."""
+    return perform(Path(composed.frozen))
+
+
+def run(file: Path, folder: Path, room: Room) -> None:
+    """The whole life of a process that was forked for one job; ends it.
+
+    Args:
+        file: frozen.
+        folder: of the run; what the job prints goes into its log.
+        room: what it may use.
+    """
+    os.setsid()  # Ctrl-C is the launcher's to hear
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _die_with_parent()
+    _print_to(folder / LOG)
+    if room.device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = room.device
+    if room.memory is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (room.memory, room.memory))
+    if room.threads is not None:
+        import torch
+
+        torch.set_num_threads(room.threads)
+    sys.exit(perform(file))
+
+
+def _die_with_parent() -> None:
+    """Where the launcher is killed its jobs go, too: what nobody waits for should not hold devices."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+
+
+def _print_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)

@@ -1,0 +1,295 @@
+"""Runs on this machine, each in a process of its own: N slots, a device or a share of the CPU threads for each.
+
+Processes are forked from one that has imported everything and computed nothing (multiprocessing's fork server), so a
+job starts at once and its memory is its own. Whatever happens to a job, the others go on; what was stopped from outside
+leaves a record that says so.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rankbench import job as jobs
+from rankbench.job import Order, Room
+from rankbench.record import RecordError, RunRecord
+from rankbench.store import STARTED, RunFolder, StoreError
+
+POLL = 0.5  # seconds between looks at runs that another launcher is at, and at the clock
+LOST = 255  # exit code where the fork server died before its child
+OOM_KILLS = Path("/proc/vmstat")  # Linux: counts what the kernel killed for memory
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How jobs are launched.
+
+    Attributes:
+        slots: jobs at a time; None: one for each device, or one.
+        devices: for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none.
+        timeout: seconds a job may take; None: no limit.
+        memory: GiB of data a job may hold; None: no limit.
+    """
+
+    slots: int | None = None
+    devices: tuple[str, ...] = ()
+    timeout: float | None = None
+    memory: float | None = None
+
+    def rooms(self) -> list[Room]:
+        """What each slot has to give."""
+        count = self.slots or max(1, len(self.devices))
+        memory = None if self.memory is None else int(self.memory * 2**30)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = None if count == 1 else max(1, cores // count)
+        return [
+            Room(self.devices[slot % len(self.devices)] if self.devices else None, threads, memory)
+            for slot in range(count)
+        ]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of a job.
+
+    Attributes:
+        order: the run.
+        record: on disk; None where the job left none.
+        seconds: it took; None where it was not started here.
+        code: exit code of its process, -N for signal N; None where it was not started here.
+    """
+
+    order: Order
+    record: RunRecord | None
+    seconds: float | None = None
+    code: int | None = None
+
+
+@dataclass
+class _Running:
+    order: Order
+    folder: RunFolder
+    room: Room
+    process: ForkServerProcess
+    since: float
+    kills: int
+    overdue: bool = False
+
+
+@dataclass
+class _Stop:
+    """How often the user asked to stop: once, no more jobs are started; twice, those that run are stopped."""
+
+    asked: int = 0
+    told: Callable[[int], None] = field(default=lambda asked: None)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.asked += 2 if number == signal.SIGTERM else 1
+        self.told(self.asked)
+
+
+def launch(
+    files: Sequence[Path],
+    settings: Settings,
+    report: Callable[[Ended], None] = lambda ended: None,
+    told: Callable[[int], None] = lambda asked: None,
+) -> list[Ended]:
+    """Do every frozen run that is not done, and say of each what became of it, in the order given.
+
+    A run that another launcher is at is left to it: it is looked at again until it has ended.
+
+    Args:
+        files: of frozen runs.
+        settings: slots and limits.
+        report: called as each job ends.
+        told: called with the number of times that the user asked to stop.
+
+    Raises:
+        KeyboardInterrupt: the user asked to stop; the jobs that ran then have been waited for, or stopped.
+    """
+    pool = _Pool(files, settings, report)
+    with _hearing(_Stop(told=told)) as stop:
+        while pool.busy():
+            if stop.asked:
+                pool.queue.clear()
+            if stop.asked > 1:
+                pool.stop()
+            pool.turn()
+    if stop.asked:
+        raise KeyboardInterrupt
+    return [pool.ended[file] for file in files]
+
+
+@contextmanager
+def _hearing(stop: _Stop) -> Iterator[_Stop]:
+    """Ctrl-C and SIGTERM are counted until the block ends."""
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Pool:
+    """The slots of one launch."""
+
+    def __init__(self, files: Sequence[Path], settings: Settings, report: Callable[[Ended], None]) -> None:
+        self._settings, self._report = settings, report
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["rankbench.preload"])
+        self._free = settings.rooms()[::-1]
+        self._running: dict[Path, _Running] = {}
+        self.queue = deque(files)
+        self.ended: dict[Path, Ended] = {}
+
+    def busy(self) -> bool:
+        """Whether there is something to wait for."""
+        return bool(self.queue or self._running)
+
+    def turn(self) -> None:
+        """Fill the free slots, then wait for a moment or until a job ends."""
+        elsewhere = self._fill()
+        if self._running:
+            wait([running.process.sentinel for running in self._running.values()], timeout=POLL)
+        elif elsewhere:
+            time.sleep(POLL)
+        for file, running in list(self._running.items()):
+            self._look(file, running)
+
+    def stop(self) -> None:
+        """Kill what runs."""
+        for running in self._running.values():
+            _kill(running)
+
+    def _fill(self) -> bool:
+        """Start jobs while there is room; whether some are left to another launcher."""
+        elsewhere = []
+        while self._free and self.queue:
+            file = self.queue.popleft()
+            order = Order.read(file)
+            folder = order.folder
+            record = _record(folder)
+            if record is not None and record.stands(order.redo):
+                self._end(file, Ended(order, record))
+            elif folder.busy():
+                elsewhere.append(file)
+            else:
+                self._running[file] = self._start(file, order, folder, self._free.pop())
+        self.queue.extend(elsewhere)
+        return bool(elsewhere)
+
+    def _start(self, file: Path, order: Order, folder: RunFolder, room: Room) -> _Running:
+        process = self._context.Process(target=jobs.run, args=(file, folder.path, room))
+        running = _Running(order, folder, room, process, time.monotonic(), _oom_kills())
+        process.start()
+        return running
+
+    def _look(self, file: Path, running: _Running) -> None:
+        """Reap a job that has ended, kill one that is overdue."""
+        if running.process.exitcode is None:
+            limit = self._settings.timeout
+            if limit is not None and time.monotonic() - running.since > limit:
+                running.overdue = True
+                _kill(running)
+            return
+        del self._running[file]
+        self._free.append(running.room)
+        code, seconds = running.process.exitcode, time.monotonic() - running.since
+        running.process.close()
+        self._end(file, Ended(running.order, self._what_is_left(running, code), seconds, code))
+
+    def _end(self, file: Path, ended: Ended) -> None:
+        self.ended[file] = ended
+        self._report(ended)
+
+    def _what_is_left(self, running: _Running, code: int) -> RunRecord | None:
+        """The job's record; where it was killed before it could write one, we do."""
+        record = _record(running.folder)
+        if record is not None and record.stands(running.order.redo):
+            return record
+        if code >= 0 and code != LOST:
+            return record
+        status, reason = "killed", f"killed by {_signal(code)}; goes on from its checkpoint when started again"
+        if running.overdue:
+            status, reason = "timeout", f"took longer than the {self._settings.timeout:g} s it was given"
+        elif code == -signal.SIGKILL and _oom_kills() > running.kills:
+            status, reason = "oom", "killed by the kernel: the machine was out of memory"
+        return _leave_record(running.folder, running.order, status, reason) or record
+
+
+def _record(folder: RunFolder) -> RunRecord | None:
+    """None also for what cannot be read: the job says so, and does the run."""
+    try:
+        return folder.record()
+    except RecordError:
+        return None
+
+
+def _leave_record(folder: RunFolder, order: Order, status: str, reason: str) -> RunRecord | None:
+    """A record of a run that could not write its own; None where another process is at it, or the disk is full."""
+    config = order.config
+    record = RunRecord(
+        run_id=order.run_id,
+        status=status,
+        reason=reason,
+        method=config["method"]["name"],
+        model=config["model"]["name"],
+        task=config["task"]["name"],
+        budget=config["budget"]["name"],
+        seed=config["seed"],
+        config=config,
+        provenance=folder.json(STARTED) or {},
+    )
+    try:
+        with folder.open():
+            found = _record(folder)
+            if found is None or not found.stands(order.redo):
+                folder.write_record(record)
+                return record
+            return found
+    except (StoreError, OSError):
+        return None
+
+
+def _kill(running: _Running) -> None:
+    """With all that it started; a process that has not become a group of its own yet goes alone."""
+    pid = running.process.pid
+    if pid is None or running.process.exitcode is not None:
+        return
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        running.process.kill()
+
+
+def _signal(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else "the loss of the process it was forked from"
+
+
+def _oom_kills() -> int:
+    if not OOM_KILLS.exists():
+        return 0
+    counts = dict(line.split() for line in OOM_KILLS.read_text().splitlines())
+    return int(counts.get("oom_kill", 0))
+
+
+def devices() -> tuple[str, ...]:
+    """The CUDA devices there are, as CUDA_VISIBLE_DEVICES names them; without making a CUDA context."""
+    given: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+    import torch
+
+    return tuple(str(index) for index in range(torch.cuda.device_count()))

@@ -1,0 +1,148 @@
+"""`python -m rankbench -m`: lay the runs out, freeze them, and launch them batch by batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+
+from rankbench import job, sweep
+from rankbench.config import ConfigError
+from rankbench.console import console
+from rankbench.course import Course
+from rankbench.experiment import spell
+from rankbench.job import Order
+from rankbench.layout import Layout, Words, lay_out, words
+from rankbench.overrides import search
+from rankbench.record import RecordError
+from rankbench.store import RunFolder
+from rankbench.sweep import Job, Sweep
+
+LAUNCHER = "hydra/launcher"
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}  # launcher -> extra
+
+Launch = Callable[[Sequence[Path]], None]
+
+
+def start(arguments: Sequence[str], config_dir: Path | None = None, config_name: str = "config") -> int:
+    """Do every run that is not done.
+
+    Args:
+        arguments: words of the sweep and overrides of its runs, as typed.
+        config_dir: a folder with more configuration files (--config-dir).
+        config_name: of the primary configuration file.
+
+    Returns:
+        0 if every run of the sweep has status ok, else 1.
+
+    Raises:
+        ConfigError: with every mistake; nothing was run.
+        KeyboardInterrupt: the user asked to stop.
+    """
+    typed = words(arguments)
+    layout = lay_out(typed, config_dir, config_name)
+    results_dir = results_dir_of(layout)
+    header = describe(typed, layout, arguments, results_dir)
+    course = Course(layout, header, results_dir, typed.retry == "failed")
+    place = sweep.save(header, results_dir)
+    with _launching(typed.hydra, place, config_dir, config_name) as launch:
+        while batch := [course.order(made) for made in course.advance()]:
+            files = {order.run_id: sweep.order_file(place, order.run_id) for order in batch}
+            for order in batch:
+                order.write(files[order.run_id])
+            sweep.save(header, results_dir)
+            if todo := [order for order in batch if not _stands(order)]:
+                launch([files[order.run_id] for order in todo])
+        sweep.save(header, results_dir)
+    return _conclude(header, results_dir)
+
+
+def describe(typed: Words, layout: Layout, arguments: Sequence[str], results_dir: Path) -> Sweep:
+    """The sweep of a layout, before its first run."""
+    name = typed.experiment or "sweep"
+    known = sweep.identity(name, (frozen.config for frozen in layout.cells), layout.tune)
+    order = max((other.order for other in sweep.all_of(results_dir)), default=0) + 1
+    return Sweep(known, name, order, list(arguments), layout.experiment, layout.tune)
+
+
+def results_dir_of(layout: Layout) -> Path:
+    """Of all its runs.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    found = {str(frozen.config["results_dir"]) for frozen in layout.cells}
+    if len(found) > 1:
+        raise ConfigError([f"results_dir: one for all runs of a sweep, not {', '.join(sorted(found))}"])
+    return Path(found.pop())
+
+
+def _stands(order: Order) -> bool:
+    """Whether the run is left as it is."""
+    try:
+        record = order.folder.record()
+    except RecordError:
+        return False
+    return record is not None and record.stands(order.redo)
+
+
+@contextmanager
+def _launching(chosen: Sequence[str], place: Path, config_dir: Path | None, config_name: str) -> Iterator[Launch]:
+    """Hydra's launcher, set up; `local` where none is chosen.
+
+    Raises:
+        ConfigError: no such launcher, or settings that it does not have.
+    """
+    asked = [*chosen] if any(word.startswith(f"{LAUNCHER}=") for word in chosen) else [f"{LAUNCHER}=local", *chosen]
+    with search(config_dir) as hydra:
+        try:
+            config = hydra.compose_config(
+                config_name, [*asked, spell("hydra.sweep.dir", str(place / "hydra"))], RunMode.MULTIRUN
+            )
+            context = HydraContext(hydra.config_loader, Callbacks(config))
+            launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=context, task_function=job.task, config=config
+            )
+        except HydraException as error:
+            raise ConfigError([f"{' '.join(asked)}: {_advice(asked)}{error}"]) from error
+        done = 0
+
+        def launch(files: Sequence[Path]) -> None:
+            nonlocal done
+            launcher.launch([[spell("+frozen", str(file))] for file in files], done)
+            done += len(files)
+
+        yield launch
+
+
+def _advice(asked: Sequence[str]) -> str:
+    names = [word.partition("=")[2] for word in asked if word.startswith(f"{LAUNCHER}=")]
+    extra = EXTRAS.get(names[-1]) if names else None
+    return f"needs pip install 'rankbench[{extra}]'; " if extra else ""
+
+
+def _conclude(header: Sweep, results_dir: Path) -> int:
+    """Say what became of the runs."""
+    statuses = Counter(_status(made, results_dir) for made in header.jobs)
+    said = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    out = console()
+    out.print(f"{len(header.jobs)} runs: {said or 'none'}")
+    for sentence in header.waiting:
+        out.print(f"not run: {sentence}", style="red", markup=False)
+    if len(header.jobs) > statuses["ok"]:
+        out.print("python -m rankbench.status says which and why; retry=failed does failed runs again", markup=False)
+    return 0 if len(header.jobs) == statuses["ok"] and not header.waiting else 1
+
+
+def _status(made: Job, results_dir: Path) -> str:
+    try:
+        record = RunFolder(results_dir, made.run_id).record()
+    except RecordError:
+        return "unreadable"
+    return "without record" if record is None else record.status

@@ -1,0 +1,235 @@
+"""What a sweep would do, before anything is spent: `python -m rankbench.plan experiment=X [...] [--measure]`.
+
+The words are those of `python -m rankbench -m`. A row for each arm and point of the axes: runs, how many are done, the
+budget and the adapter that a run starts with, in parameters, and the time the others may take one after the other: from
+finished runs of the same kind, or with --measure from a short run of each model and task made now.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.table import Table
+from rich.text import Text
+
+from rankbench import collect, registry
+from rankbench.allocators.base import Setting
+from rankbench.budget import Budget, BudgetError
+from rankbench.config import ConfigError
+from rankbench.console import console, duration
+from rankbench.course import Course
+from rankbench.job import Order
+from rankbench.layout import lay_out, words
+from rankbench.models import ModelError, sites_of
+from rankbench.multirun import describe, results_dir_of
+from rankbench.record import RecordError, RunRecord
+from rankbench.seeding import Streams
+
+MEASURED_STEPS = 3
+WHAT = ("arm", "model", "task", "budget")
+PHASES = ("calibration", "training", "allocation", "evaluation")
+KIND = ("batch_size", "micro_batch_size", "threads")  # of the train section: what takes time, per step
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs of one arm at one point of the axes.
+
+    Attributes:
+        what: the arm, model, task and budget; trials are apart.
+        runs, done: how many, and how many of them have status ok.
+        target: of the budget, parameters (or ranks, as its unit says); None where the model is not on this machine.
+        start: parameters of the adapter that the method starts with; None likewise.
+        seconds: that the runs which are not done may take; None where nothing like them has finished here.
+    """
+
+    what: tuple[str, str, str, str]
+    runs: int
+    done: int
+    target: int | None
+    start: int | None
+    seconds: float | None
+
+
+def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]], float | None]) -> Iterator[Row]:
+    """A row for each arm, model, task and budget, in the order of the runs.
+
+    Args:
+        orders: label and frozen run of each.
+        cost: configuration -> seconds of its run; None where nothing is known.
+    """
+    found: dict[tuple[str, str, str, str], list[Order]] = {}
+    for name, order in orders:
+        config = order.config
+        what = (name, *(str(config[section]["name"]) for section in ("model", "task", "budget")))
+        found.setdefault((what[0], what[1], what[2], what[3]), []).append(order)
+    for what, members in found.items():
+        open_ = [order for order in members if not _is_done(order)]
+        spent = [cost(order.config) for order in open_]
+        known = [seconds for seconds in spent if seconds is not None]
+        target, start = _parameters(members[0].config)
+        seconds = sum(known) if len(known) == len(spent) else None
+        yield Row(what, len(members), len(members) - len(open_), target, start, seconds)
+
+
+def _is_done(order: Order) -> bool:
+    if not order.run_id:
+        return False  # its learning rate, or its ranks, are not known yet
+    try:
+        record = order.folder.record()
+    except RecordError:
+        return False
+    return record is not None and record.status == "ok"
+
+
+def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Target of the budget, and parameters of the adapter that the method starts with; None where not known here."""
+    frozen = OmegaConf.create(dict(config))
+    streams = Streams(config["seed"])
+    try:
+        sites = sites_of(frozen.model)
+        truth = registry.get("task", config["task"]["name"])(frozen.task).truth(sites, streams)
+        budget = Budget.of(frozen.budget, sites, truth)
+    except (ModelError, BudgetError):
+        return None, None
+    if frozen.method.get("source_run"):
+        return budget.target, budget.target
+    setting = Setting(sites, budget, config["train"]["steps"], streams.numpy("allocator", "start"), truth)
+    allocator = registry.get("method", config["method"]["name"])(frozen.method, setting)
+    return budget.target, budget.params(allocator.initial_ranks())
+
+
+def kind(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What runs agree in whose steps take about as long."""
+    train = config["train"]
+    return (config["model"]["name"], config["task"]["name"], *(train.get(key) for key in KIND))
+
+
+def from_records(found: Sequence[RunRecord]) -> Callable[[Mapping[str, Any]], float | None]:
+    """Seconds of a run, from those of its kind that are ok: of its method where there are some, else of all.
+
+    Calibration and evaluation are taken as they were, training and allocation by the step.
+    """
+    per_step: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    for record in found:
+        if record.status == "ok" and record.cost:
+            spent = [record.cost[phase]["seconds"] for phase in PHASES]
+            steps = record.config["train"]["steps"]
+            for key in ((*kind(record.config), record.method), kind(record.config)):
+                per_step.setdefault(key, []).append((spent[0] + spent[3], (spent[1] + spent[2]) / steps))
+
+    def cost(config: Mapping[str, Any]) -> float | None:
+        known = per_step.get((*kind(config), config["method"]["name"])) or per_step.get(kind(config))
+        if not known:
+            return None
+        fixed, step = (sum(values) / len(known) for values in zip(*known, strict=True))
+        return float(fixed + step * config["train"]["steps"])
+
+    return cost
+
+
+def from_short_runs(
+    fallback: Callable[[Mapping[str, Any]], float | None],
+) -> Callable[[Mapping[str, Any]], float | None]:
+    """Seconds of a run where `fallback` knows none: of a run of MEASURED_STEPS steps of its kind, made now.
+
+    The first method of a kind stands for all.
+    """
+    measured: dict[tuple[Any, ...], float | None] = {}
+
+    def cost(config: Mapping[str, Any]) -> float | None:
+        known = fallback(config)
+        if known is not None:
+            return known
+        if kind(config) not in measured:
+            console().print(f"a short run of {config['model']['name']}, {config['task']['name']} ...", style="dim")
+            measured[kind(config)] = _measure(config)
+        return measured[kind(config)]
+
+    return cost
+
+
+def _measure(config: Mapping[str, Any]) -> float | None:
+    from rankbench.run import execute
+
+    steps = config["train"]["steps"]
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        short = OmegaConf.create(
+            {**config, "results_dir": folder, "train": {**config["train"], "steps": MEASURED_STEPS}}
+        )
+        execute(short)
+        found, _ = collect.records(Path(folder))
+    if not found or found[0].cost is None:
+        return None
+    spent = [found[0].cost[phase]["seconds"] for phase in PHASES]
+    return float(spent[0] + spent[3] + (spent[1] + spent[2]) / MEASURED_STEPS * steps)
+
+
+def table(found: Sequence[Row]) -> Table:
+    """The rows, and their sum; what all rows have in common stands above them."""
+    places = [place for place in range(1, 4) if len({row.what[place] for row in found}) > 1]
+    common = [found[0].what[place] for place in range(1, 4) if place not in places] if found else []
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=", ".join(common), title_justify="left")
+    for title in ("arm", *(WHAT[place] for place in places)):
+        shown.add_column(title, overflow="fold")
+    for title in ("runs", "done", "target", "start", "time left"):
+        shown.add_column(title, justify="right")
+    for row in found:
+        what = (Text(row.what[place]) for place in (0, *places))
+        shown.add_row(*what, str(row.runs), str(row.done), *map(_figure, (row.target, row.start)), _time(row))
+    total = sum(row.seconds or 0 for row in found)
+    known = "" if all(row.seconds is not None for row in found) else "; some not known"
+    counts = (str(sum(row.runs for row in found)), str(sum(row.done for row in found)))
+    shown.add_row("all", *[""] * len(places), *counts, "", "", f"{duration(total)}{known}", style="bold")
+    return shown
+
+
+def _figure(value: int | None) -> str:
+    return "not known" if value is None else f"{value:,}"
+
+
+def _time(row: Row) -> str:
+    if row.runs == row.done:
+        return ""
+    return "not known" if row.seconds is None else duration(row.seconds)
+
+
+def main() -> int:
+    """Print the plan; nothing is written."""
+    given = sys.argv[1:]
+    if {"-h", "--help"} & set(given):
+        print(__doc__)
+        return 0
+    measure = "--measure" in given
+    typed = [word for word in given if word != "--measure"]
+    try:
+        read = words(typed)
+        layout = lay_out(read)
+    except ConfigError as error:
+        print(f"rankbench.plan: {error}", file=sys.stderr)
+        return 2
+    results_dir = results_dir_of(layout)
+    header = describe(read, layout, typed, results_dir)
+    course = Course(layout, header, results_dir)
+    jobs = course.advance()
+    known, _ = collect.records(results_dir)
+    cost = from_records(known)
+    orders = [(f"{job.arm or job.method}{' (trials)' if job.trial else ''}", course.order(job)) for job in jobs]
+    orders += [(str(cell.arm or config["method"]["name"]), Order("", config, "")) for cell, config in course.left()]
+    out = console()
+    out.print(table(list(rows(orders, from_short_runs(cost) if measure else cost))))
+    if left := course.left():
+        out.print(f"{len(left)} of them wait for a learning rate, or for the ranks of another run", style="dim")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""What every job of a sweep imports: read once by the process that jobs are forked from.
+
+Nothing here computes: a process that has run threads must not be forked.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import rankbench.run
+from rankbench import registry
+from rankbench.provenance import code
+
+# Modules that transformers and peft import when a model is made; those of the architectures in conf/model.
+LATER = (
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.deberta_v2.modeling_deberta_v2",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen2.modeling_qwen2",
+    "transformers.models.roberta.modeling_roberta",
+    "peft.tuners.lora.model",
+)
+
+for kind in registry.PACKAGES:
+    registry.names(kind)  # imports every built-in module
+for module in LATER:
+    import_module(module)
+code()  # the commit that is imported here is the one the records name, whatever is checked out meanwhile
+assert rankbench.run  # imported for its own sake
