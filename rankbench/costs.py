@@ -55,7 +55,9 @@ def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
 
 def draw(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look]) -> Drawing | None:
     """A bar for each arm: training, calibration and the method's own decisions, in seconds."""
-    shown = [(panel, means) for panel in panels for means in [_means(panel, arms)[SECONDS]] if means.notna().any(axis=None)]
+    shown = [
+        (panel, means) for panel in panels for means in [_means(panel, arms)[SECONDS]] if means.notna().any(axis=None)
+    ]
     if not shown:
         return None
     most = max(len(data) for _, data in shown)
@@ -65,7 +67,9 @@ def draw(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look]
         left = pd.Series(0.0, index=data.index)
         for phase, (shade, hatch) in PHASES.items():
             values = data[f"{phase}/seconds"].fillna(0.0)
-            axes.barh(range(len(data)), values, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0, label=phase)
+            axes.barh(
+                range(len(data)), values, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0, label=phase
+            )
             left += values
         axes.set_yticks(range(len(data)), list(data.index))
         axes.invert_yaxis()
@@ -77,5 +81,7 @@ def draw(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look]
     handles, titles = places[0].get_legend_handles_labels()
     figure.legend(handles, titles, loc="lower left", ncols=3, fontsize=TEXT - 1, frameon=False)
     values = pd.concat([data.rename_axis("arm").reset_index().assign(panel=panel.title) for panel, data in shown])
-    note = "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."
+    note = (
+        "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."
+    )
     return Drawing("cost", "Where the seconds went", figure, values, note)

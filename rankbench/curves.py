@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from rankbench.ablations import Ablation
 from rankbench.collect import frame
 from rankbench.drawing import GREY, TEXT, Drawing, Look, facets, few_ticks, legend, legend_rows, logarithmic
+from rankbench.evidence import link
 from rankbench.panels import Panel
 from rankbench.rates import rate_curves
+from rankbench.sheet import Cell, Sheet
 from rankbench.stats import paired_difference
 from rankbench.study import Curve
 
@@ -204,3 +206,35 @@ def _band(axes: Axes, panel: Panel, reference: str) -> None:
     axes.axhline(found.mean, color=GREY, lw=1)
     if found.low is not None and found.high is not None:
         axes.axhspan(found.low, found.high, color=GREY, alpha=0.15, lw=0)
+
+
+def rates_sheet(found: Sequence[tuple[Panel, str, pd.DataFrame]]) -> Sheet:
+    """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge.
+
+    Args:
+        found: panel, its short title, and its `learning_rates`.
+    """
+    rows = [
+        [Cell(title), *_rates_of(str(arm), line, link(panel, str(arm)))]
+        for panel, title, data in found
+        for arm, line in data.groupby("arm", sort=False)
+    ]
+    metrics = ", ".join(sorted({metric for _, _, data in found for metric in data["metric"]}))
+    columns = ["where", "arm", "chosen", "at the edge", f"rate: {metrics}", "tuning seeds"]
+    return Sheet("learning-rates", "Learning rates tried and chosen", columns, rows)
+
+
+def _rates_of(arm: str, line: pd.DataFrame, where: str) -> list[Cell]:
+    chosen = line[line["chosen"]]
+    edge = bool(line["edge"].iloc[0])
+    points = "; ".join(_point(point) for point in line.to_dict("records"))
+    choice = (
+        Cell("not chosen yet") if chosen.empty else Cell(f"{chosen['rate'].iloc[0]:g}", float(chosen["rate"].iloc[0]))
+    )
+    note = Cell("yes: the best may lie beyond" if edge else "no", kind="unresolved" if edge else "")
+    return [Cell(arm, link=where), choice, note, Cell(points), Cell(line["seeds"].iloc[0])]
+
+
+def _point(point: dict[Any, Any]) -> str:
+    mean = "no run" if point["mean"] is None or pd.isna(point["mean"]) else f"{point['mean']:.4f}"
+    return f"{point['rate']:g}: {mean}" + (f" ({point['missing']} missing)" if point["missing"] else "")

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from rankbench.labels import COLOURS, UNKNOWN
+from rankbench.labels import COLOURS
+from rankbench.labels import UNKNOWN as UNKNOWN_COLOUR
 from rankbench.panels import Panel, methods_of
 
 TEXT = 8  # points
@@ -64,7 +65,7 @@ def looks(panels: Sequence[Panel]) -> dict[str, Look]:
         method = methods.get(arm, arm)
         before = sum(methods.get(other, other) == method for other in arms[:place])
         dash = DASHES[before % len(DASHES)]
-        found[arm] = Look(COLOURS.get(method, UNKNOWN), MARKERS[place % len(MARKERS)], dash)
+        found[arm] = Look(COLOURS.get(method, UNKNOWN_COLOUR), MARKERS[place % len(MARKERS)], dash)
     return found
 
 

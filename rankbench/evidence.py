@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rankbench import experiment
 from rankbench.ablations import Ablation, ablations, varied
 from rankbench.comparison import Comparison, compare
 from rankbench.drawing import Look, looks
@@ -22,7 +23,7 @@ class Evidence:
         panels: one for each model, task, budget and other axes.
         short: panel name -> the part of its title in which panels differ.
         ablations: arms that vary a setting.
-        arms: the others: those that are compared with the reference.
+        arms: compared with the reference: all but those that are there for a curve or a heat map alone.
         comparisons: panel name -> comparison of the arms; none where nothing was measured.
         looks: arm -> how it is drawn.
         mixed: what differs within tables and was allowed.
@@ -42,6 +43,12 @@ class Evidence:
         """Panels with their comparisons, where there is one."""
         return [(panel, self.comparisons[panel.name]) for panel in self.panels if panel.name in self.comparisons]
 
+    def choosing(self) -> list[str]:
+        """Arms that choose their own learning rate."""
+        declared = self.study.sweep.experiment
+        sharing = experiment.rates_of(declared) if declared else {}
+        return [arm for arm in dict.fromkeys(arm for panel in self.panels for arm in panel.arms) if arm not in sharing]
+
 
 def gather(study: Study, allowed: Sequence[str] = ()) -> Evidence:
     """Read a study.
@@ -56,7 +63,8 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> Evidence:
     report, found = report_of(study), panels(study)
     mixed = refuse_mixed(study, found, allowed)
     made = ablations(study.sweep.experiment)
-    arms = [arm for arm in dict.fromkeys(arm for panel in found for arm in panel.arms) if arm not in varied(made)]
+    apart = varied(made) - named(report)
+    arms = [arm for arm in dict.fromkeys(arm for panel in found for arm in panel.arms) if arm not in apart]
     comparisons = {panel.name: compared for panel in found if (compared := compare_arms(panel, arms, report))}
     return Evidence(study, report, found, short_titles(found), made, arms, comparisons, looks(found), mixed)
 
@@ -67,7 +75,7 @@ def compare_arms(panel: Panel, arms: Sequence[str], report: Report, reference: s
     Args:
         panel: with its data.
         arms: those compared.
-        report: has the margin, and the reference where none is given. A panel without it is compared with none.
+        report: has the reference, where none is given. A panel without it is compared with none.
         reference: another one.
     """
     reference = reference or report.reference
@@ -76,7 +84,13 @@ def compare_arms(panel: Panel, arms: Sequence[str], report: Report, reference: s
     if panel.metric not in done or done[panel.metric].dropna().empty:
         return None
     there = reference if reference in set(data["label"]) else None
-    return compare(data, [panel.metric], there, report.margin)
+    return compare(data, [panel.metric], there, panel.margin)
+
+
+def named(report: Report) -> set[str]:
+    """Arms that a report compares whatever they vary: the reference, those with controls, those a paper's table has."""
+    controls = {arm for held in report.controls.values() for arm in held.values()}
+    return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
 
 
 def short_titles(found: Sequence[Panel]) -> dict[str, str]:

@@ -18,8 +18,8 @@ def sentences(evidence: Evidence) -> list[str]:
     trials = [run for panel in evidence.panels for run in panel.trials]
     said = [_counted("runs", runs), *([_counted("tuning trials", trials)] if trials else [])]
     there = {panel.name for panel, _ in evidence.compared()}
-    empty = [panel.title for panel in evidence.panels if panel.name not in there]
-    said += [f"Nothing measured on {title}: it has no table." for title in empty]
+    empty = [(panel.title, panel.metric) for panel in evidence.panels if panel.name not in there]
+    said += [f"No run that is ok has {metric} on {title}: it has no table." for title, metric in empty]
     without = [panel.title for panel, comparison in evidence.compared() if comparison.reference is None]
     said += [f"No {evidence.report.reference} on {title}: its arms are compared with nothing." for title in without]
     said += [f"Not read: {problem}" for problem in evidence.study.problems]

@@ -35,7 +35,9 @@ def means_sheet(evidence: Evidence) -> Sheet | None:
         for panel, comparison in compared
     ]
     title = "All results" + (f": {metrics.pop()}" if len(metrics) == 1 else "")
-    notes = ["Mean ± standard deviation over seeds; bold: better than the reference by the corrected test of its own table."]
+    notes = [
+        "Mean ± standard deviation over seeds; bold: better than the reference by the corrected test of its own table."
+    ]
     return Sheet("all", title, ["arm", *titles], rows, notes)
 
 
@@ -56,7 +58,9 @@ def task_sheets(evidence: Evidence) -> list[Sheet]:
     for panel, comparison in evidence.compared():
         if comparison.reference is not None and higher_is_better(comparison.metrics[0]) is not None:
             groups[panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest].append((panel, comparison))
-    several = {key: members for key, members in groups.items() if len({panel.facts["task"] for panel, _ in members}) > 1}
+    several = {
+        key: members for key, members in groups.items() if len({panel.facts["task"] for panel, _ in members}) > 1
+    }
     return [_over_tasks(evidence, key, members) for key, members in several.items()]
 
 
@@ -64,8 +68,16 @@ def _over_tasks(evidence: Evidence, key: tuple[str, ...], members: list[tuple[Pa
     reference = evidence.report.reference
     scaled = [_scores(comparison) for _, comparison in members]
     equal = [arm for arm in evidence.arms if arm == reference or all(arm in found.tests.index for _, found in members)]
-    tested = {arm: pairs for arm in equal if arm != reference for pairs in [_paired(scaled, arm, reference)] if len(pairs)}
-    p = dict(zip(tested, holm([sign_flip_test(pairs.mean(axis=(1, 2))) for pairs in _differences(tested)]), strict=True)) if tested else {}
+    tested = {
+        arm: pairs for arm in equal if arm != reference for pairs in [_paired(scaled, arm, reference)] if len(pairs)
+    }
+    p = (
+        dict(
+            zip(tested, holm([sign_flip_test(pairs.mean(axis=(1, 2))) for pairs in _differences(tested)]), strict=True)
+        )
+        if tested
+        else {}
+    )
     rows = [_row(arm, scaled, reference, tested.get(arm), p.get(arm), len(tested)) for arm in equal]
     names = [panel.facts["task"] for panel, _ in members]
     left = [arm for arm in evidence.arms if arm not in equal]
@@ -73,7 +85,11 @@ def _over_tasks(evidence: Evidence, key: tuple[str, ...], members: list[tuple[Pa
         f"Tasks: {', '.join(names)}. {_scale(members, reference)} IQM: interquartile mean over seeds and tasks; intervals: "
         "stratified bootstrap over seeds. P: how probably a run of the arm beats one of the reference. p: sign flips of "
         f"the differences by seed, averaged over tasks, Holm over {len(tested)} arms.",
-        *([f"Left out, not at an equal budget or without a common seed on every task: {', '.join(left)}."] if left else []),
+        *(
+            [f"Left out, not at an equal budget or without a common seed on every task: {', '.join(left)}."]
+            if left
+            else []
+        ),
     ]
     columns = ["arm", "seeds", "IQM", f"IQM - {reference}", f"P(better than {reference})", "p (Holm)", "finding"]
     return Sheet(f"tasks-{_slug(key)}", f"Over {len(names)} tasks: {', '.join(key)}", columns, rows, notes, strip=3)
@@ -103,17 +119,23 @@ def _scale(members: list[tuple[Panel, Comparison]], reference: str) -> str:
     other = sorted({found.metrics[0] for _, found in members if found.metrics[0].split("/")[-1] not in SHARES})
     if not other:
         return "Metrics are shares and averaged as they are."
-    return f"{', '.join(other)}: in per cent of the mean of {reference} on the task, losses negative; shares as they are."
+    return (
+        f"{', '.join(other)}: in per cent of the mean of {reference} on the task, losses negative; shares as they are."
+    )
 
 
 def _paired(scaled: list[pd.DataFrame], arm: str, reference: str) -> Array:
     """Seeds that both have on every task, (seeds, tasks, 2): arm and reference."""
     both = [task[[arm, reference]].dropna() for task in scaled if arm in task]
     seeds = sorted(set.intersection(*(set(task.index) for task in both))) if len(both) == len(scaled) else []
-    return np.stack([task.loc[seeds].to_numpy(float) for task in both], axis=1) if seeds else np.empty((0, len(scaled), 2))
+    return (
+        np.stack([task.loc[seeds].to_numpy(float) for task in both], axis=1) if seeds else np.empty((0, len(scaled), 2))
+    )
 
 
-def _row(arm: str, scaled: list[pd.DataFrame], reference: str, pairs: Array | None, p: float | None, family: int) -> list[Cell]:
+def _row(
+    arm: str, scaled: list[pd.DataFrame], reference: str, pairs: Array | None, p: float | None, family: int
+) -> list[Cell]:
     own = pairs[..., 0] if pairs is not None else _paired(scaled, reference, reference)[..., 0]
     head = [Cell(arm), Cell(str(len(own)), len(own)), _estimate(stratified_bootstrap(own)) if len(own) else Cell()]
     if pairs is None or p is None:

@@ -23,11 +23,8 @@ from rankbench.study import Study
 from rankbench.sweep import Job
 
 MISSING = "missing"  # status of a run without a record
-DEFAULT = "default"  # of report.metrics
 FACTS = ("model", "task", "budget")  # every panel has one of each
 ARM = ("method", "experiment", "scale", "arms", "seed")  # what is typed and is no axis of panels
-# The metric of a sweep that declares none, the first that was measured.
-METRICS = ("accuracy", "exact_match", "f1", "matthews", "pearson", "spearman", "kl", "loss")
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,8 @@ class Panel:
         arms: labels, in the order of the experiment.
         runs: those that are reported.
         trials: tuning runs.
-        metric: column of the frame; None where nothing was measured and none is declared.
+        metric: column of the frame that is shown of the task.
+        margin: a difference below it does not matter.
         data: a row per run, as `collect.frame` has it; missing ones have the status MISSING and no numbers.
     """
 
@@ -74,7 +72,8 @@ class Panel:
     arms: list[str]
     runs: list[Run]
     trials: list[Run]
-    metric: str | None
+    metric: str
+    margin: float
     data: pd.DataFrame
 
     @property
@@ -89,13 +88,13 @@ class Panel:
 
 
 def report_of(study: Study) -> Report:
-    """What the experiment declares; without one, LoRA (or the first method there is) and the metric of METRICS."""
+    """What the experiment declares; without one, what is usual, LoRA (or the first method there is) the reference."""
     declared = study.sweep.experiment
     if declared is not None:
         return declared.report
     there = sorted(set(_arms(study.runs())), key=order)
     reference = "lora" if "lora" in there or not there else there[0]
-    return Report(reference=reference, metrics={}, **experiment.LEFT_OUT_OF_REPORT)
+    return experiment.usual_report(reference)
 
 
 def panels(study: Study) -> list[Panel]:
@@ -127,8 +126,9 @@ def _panel(study: Study, rest: Mapping[str, str], runs: list[Run], trials: list[
     place = {arm: number for number, arm in enumerate(experiment.arms(declared))} if declared else {}
     there = dict.fromkeys(run.arm for run in [*runs, *trials])
     arms = sorted(there, key=lambda arm: (place.get(arm, len(place)), order(arm) if not place else (0, "")))
-    data = _frame(runs)
-    return Panel(name, title, facts, points, arms, runs, trials, _metric(study, facts["task"], data), data)
+    shown, task = report_of(study), facts["task"]
+    metric, margin = shown.metric_of(task), shown.margin_of(task)
+    return Panel(name, title, facts, points, arms, runs, trials, metric, margin, _frame(runs))
 
 
 def _axes(study: Study) -> list[str]:
@@ -187,14 +187,6 @@ def _frame(runs: Sequence[Run]) -> pd.DataFrame:
     lost = [run for run in runs if run.record is None]
     rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in lost]
     return pd.concat([data, pd.DataFrame(rows)], ignore_index=True) if rows else data
-
-
-def _metric(study: Study, task: str, data: pd.DataFrame) -> str | None:
-    declared: Mapping[str, str] = report_of(study).metrics
-    if task in declared or DEFAULT in declared:
-        return declared.get(task) or declared[DEFAULT]
-    there = (f"test/{name}" for name in METRICS)
-    return next((metric for metric in there if metric in data and data[metric].notna().any()), None)
 
 
 def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -> list[str]:

@@ -52,7 +52,11 @@ def _rows(evidence: Evidence, wanted: Published, chosen: pd.DataFrame) -> tuple[
         for arm, theirs in wanted.arms.items():
             if arm not in comparison.rows:
                 continue
-            for number in quoted[(quoted["method"] == theirs) & (quoted["metric"] == metric)].to_dict("records"):
+            budgets = wanted.budgets.get(panel.facts["budget"])
+            fitting = quoted[(quoted["method"] == theirs) & (quoted["metric"] == metric)]
+            for number in fitting[fitting["rank_or_budget"].isin(budgets or fitting["rank_or_budget"])].to_dict(
+                "records"
+            ):
                 there.add(panel.facts["task"])
                 theirs_at = _reference_of(evidence, wanted, quoted, number)
                 rows.append([*_paper(arm, number, theirs_at), *_ours(panel, comparison, arm, number["unit"])])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankbench import costs, holes, latex, maps, overview, page, quotes, study, tables, verdicts
@@ -21,14 +20,15 @@ from rankbench.curves import (
     rank_totals,
     rates_sheet,
 )
+from rankbench.design import arms_sheet
 from rankbench.drawing import Drawing
 from rankbench.evidence import Evidence, compare_arms, gather, links
 from rankbench.figures import write as write_figure
 from rankbench.frontier import draw_frontier
 from rankbench.labels import file_name
+from rankbench.page import Part
 from rankbench.rates import SelectionError
 from rankbench.selection import ALLOW_MIXED, names
-from rankbench.setup import arms_sheet
 from rankbench.sheet import Sheet, numbers, section
 from rankbench.study import Study
 from rankbench.sweep import SweepError
@@ -36,38 +36,36 @@ from rankbench.sweep import SweepError
 WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ and figures/
 
 
-@dataclass(frozen=True)
-class Part:
-    """A section of a report.
-
-    Attributes:
-        anchor: its name on the page.
-        title: one line.
-        sentences: before its tables and figures.
-        blocks: tables and figures, in order.
-    """
-
-    anchor: str
-    title: str
-    sentences: Sequence[str] = ()
-    blocks: list[Sheet | Drawing] = field(default_factory=list)
-
-
 def parts(evidence: Evidence) -> list[Part]:
     """All that is shown: what is resolved and what is missing first."""
     found = [
-        Part("verdict", "Verdict", verdicts.sentences(evidence), _some(verdicts.verdict_sheet(evidence), verdicts.findings_sheet(evidence))),
-        Part("holes", "Holes and failures", holes.sentences(evidence), _some(holes.holes_sheet(evidence), holes.failures_sheet(evidence))),
+        Part(
+            "verdict",
+            "Verdict",
+            verdicts.sentences(evidence),
+            _some(verdicts.verdict_sheet(evidence), verdicts.findings_sheet(evidence)),
+        ),
+        Part(
+            "holes",
+            "Holes and failures",
+            holes.sentences(evidence),
+            _some(holes.holes_sheet(evidence), holes.failures_sheet(evidence)),
+        ),
         Part("results", "Results", [tables.NOTE], list(_results(evidence))),
         Part("published", "Published numbers", [], [*quotes.sheets(evidence)]),
-        Part("frontier", "Quality and budget", [], _some(draw_frontier(evidence.panels, evidence.arms, evidence.looks, "frontier"))),
+        Part(
+            "frontier",
+            "Quality and budget",
+            [],
+            _some(draw_frontier(evidence.panels, evidence.arms, evidence.looks, "frontier")),
+        ),
         Part("cost", "Cost", [], list(_costs(evidence))),
         Part("ranks", "Ranks", [], list(_ranks(evidence))),
         Part("rates", "Learning rates", [], list(_rates(evidence))),
         Part("ablations", "Settings varied", [], list(_ablations(evidence))),
         Part("setup", "What was run", [], _some(arms_sheet(evidence))),
     ]
-    return [part for part in found if part.blocks or part.sentences and part.anchor in ("verdict", "holes")]
+    return [part for part in found if part.blocks or (part.sentences and part.anchor in ("verdict", "holes"))]
 
 
 def _some(*blocks: Sheet | Drawing | None) -> list[Sheet | Drawing]:
@@ -191,14 +189,18 @@ def _sweep_out(place: Path, written: Sequence[Path]) -> None:
 def main() -> None:
     """Write the report; print where it is and what it says first."""
     parser = argparse.ArgumentParser(prog="python -m rankbench.report", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("words", nargs="+", metavar="WORD", help="experiment=X and more words of its sweep, or a folder")
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="where runs and sweeps lie")
-    parser.add_argument("--out", type=Path, help="folder to write to; by default RESULTS_DIR/X, or the folder given")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="experiment=X, results_dir=DIR, more words of its sweep; or the folder of a report",
+    )
+    parser.add_argument("--out", type=Path, help="folder to write to; by default results_dir/X, or the folder given")
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
     arguments = parser.parse_args()
     try:
-        found = study.load(arguments.words, arguments.results_dir)
-        files = build(found, arguments.out or _folder(arguments, found), arguments.allow_mixed)
+        found = study.load(arguments.words)
+        files = build(found, arguments.out or _folder(arguments.words, found), arguments.allow_mixed)
     except (SweepError, SelectionError) as error:
         parser.exit(2, f"{error}\n")
     print(f"{files[0]}\n{files[1]}\n{len(files) - 2} files in tables/ and figures/")
@@ -206,11 +208,11 @@ def main() -> None:
         print(sentence)
 
 
-def _folder(arguments: argparse.Namespace, found: Study) -> Path:
-    if len(arguments.words) == 1 and "=" not in arguments.words[0]:
-        return Path(arguments.words[0])
+def _folder(words: Sequence[str], found: Study) -> Path:
+    if len(words) == 1 and "=" not in words[0]:
+        return Path(words[0])
     name = found.sweep.name if found.sweep.experiment is not None else found.sweep.sweep_id
-    return Path(arguments.results_dir) / name
+    return study.results_dir_of(words) / name
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def _findings_in_words(evidence: Evidence) -> Iterator[str]:
     metrics = ", ".join(sorted({comparison.metrics[0] for _, comparison in evidence.compared()}))
     yield (
         f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {evidence.report.reference} at an equal budget "
-        f"({metrics}; margin ±{evidence.report.margin:g}): {said}."
+        f"({metrics}): {said}."
     )
 
 
@@ -112,11 +112,22 @@ def verdict_sheet(evidence: Evidence) -> Sheet | None:
             cells = [_versus(difference, comparison) for difference in differences.values()]
             head = [Cell(evidence.short[panel.name]), Cell(arm, link=link(panel, arm))]
             rows.append([*head, Cell(outcome, kind=OUTCOMES[outcome]), *cells])
-    columns = ["where", "arm", "verdict", f"minus {evidence.report.reference}", "minus its shuffled ranks", "minus random"]
+    columns = [
+        "where",
+        "arm",
+        "verdict",
+        f"minus {evidence.report.reference}",
+        "minus its shuffled ranks",
+        "minus random",
+    ]
     notes = [
         "An arm works if it beats the tuned uniform arm, its own shuffled ranks and random ranks, each with a 95 % interval "
         "that leaves out 0; it does not work if one of them beats it. A control that was not run leaves it not resolved.",
-        *(["Learning rates were not tuned here: the uniform arm is not at its best."] if not evidence.study.sweep.tune else []),
+        *(
+            ["Learning rates were not tuned here: the uniform arm is not at its best."]
+            if not evidence.study.sweep.tune
+            else []
+        ),
     ]
     return Sheet("verdict", "Does it work?", columns, rows, notes) if rows else None
 
