@@ -15,7 +15,7 @@ from rankbench.stats import (
     PairedDifference,
     equivalence,
     holm,
-    paired_difference,
+    mean_interval,
     sign_flip_test,
     smallest_difference,
     smallest_p,
@@ -81,7 +81,7 @@ class Comparison:
     def difference(self, metric: str, label: str) -> PairedDifference | None:
         """Mean and interval of the pairs; None where there is none."""
         pairs = self.pairs(metric, label)
-        return paired_difference(pairs, [0.0] * len(pairs)) if len(pairs) else None
+        return mean_interval(pairs) if len(pairs) else None
 
     def detectable(self, metric: str, label: str) -> float | None:
         """Smallest true difference that these pairs would have found with 80 % probability."""

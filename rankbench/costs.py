@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from rankbench.drawing import TEXT, Drawing, Look, facets
+from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets
 from rankbench.evidence import Evidence, links
 from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet
@@ -62,7 +62,8 @@ def draw(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look]
         return None
     most = max(len(data) for _, data in shown)
     letters = max(len(str(arm)) for _, data in shown for arm in data.index)
-    figure, places = facets([panel.title for panel, _ in shown], 1, (2.2, HEIGHT * most + 0.25), 0.062 * letters + 0.15)
+    cell = (2.2, HEIGHT * most + 0.2)
+    figure, places = facets([panel.title for panel, _ in shown], None, cell, 0.062 * letters + 0.15)
     for axes, (_, data) in zip(places, shown, strict=True):
         left = pd.Series(0.0, index=data.index)
         for phase, (shade, hatch) in PHASES.items():
@@ -71,15 +72,23 @@ def draw(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look]
                 range(len(data)), values, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0, label=phase
             )
             left += values
-        axes.set_yticks(range(len(data)), list(data.index))
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
-        for tick in axes.get_yticklabels():
-            tick.set_color(style[tick.get_text()].colour)
-        axes.set_xlabel("seconds", fontsize=TEXT - 1)
+        axes.set_ylim(len(data) - 0.4, -0.6)
+        for place, arm in enumerate(data.index):
+            axes.text(
+                -0.02,
+                place,
+                arm,
+                transform=axes.get_yaxis_transform(),
+                ha="right",
+                va="center",
+                fontsize=TEXT - 1,
+                color=style[str(arm)].colour,
+            )
+        draw_frame(axes, "seconds", "", y={})
     handles, titles = places[0].get_legend_handles_labels()
-    figure.legend(handles, titles, loc="lower left", ncols=3, fontsize=TEXT - 1, frameon=False)
+    places[0].legend(
+        handles, titles, loc="lower left", bbox_to_anchor=(0, 1.1), ncols=3, fontsize=TEXT - 1, frameon=False
+    )
     values = pd.concat([data.rename_axis("arm").reset_index().assign(panel=panel.title) for panel, data in shown])
     note = (
         "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."

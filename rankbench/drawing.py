@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from rankbench.labels import COLOURS
 from rankbench.labels import UNKNOWN as UNKNOWN_COLOUR
@@ -26,6 +28,7 @@ GAP = (0.62, 0.62)  # inches, left of an axes and above it
 MARKERS = "osD^vP*X<>ph"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 GREY = "#8a8a8a"
+INK = "#222222"
 
 
 @dataclass(frozen=True)
@@ -70,102 +73,119 @@ def looks(panels: Sequence[Panel]) -> dict[str, Look]:
 
 
 def facets(
-    titles: Sequence[str], rows_of_legend: int = 0, cell: tuple[float, float] = CELL, left: float = GAP[0]
+    titles: Sequence[str],
+    style: Mapping[str, Look] | None = None,
+    cell: tuple[float, float] = CELL,
+    left: float = GAP[0],
 ) -> tuple[Figure, list[Axes]]:
-    """Axes side by side, at most COLUMNS in a row, with room for a legend below.
+    """Axes side by side, at most COLUMNS in a row, and a legend of the arms: beside a short row, else below.
 
     Args:
         titles: one for each axes.
-        rows_of_legend: room for it.
+        style: of the arms in the legend; None: no legend.
         cell: of the axes, inches.
         left: room for labels left of each axes, inches.
     """
     columns = min(COLUMNS, len(titles))
     rows = math.ceil(len(titles) / columns)
-    low = 0.55 + 0.2 * rows_of_legend
-    width, height = columns * (cell[0] + left) + 0.15, rows * (cell[1] + GAP[1]) + low - 0.1
-    figure = Figure((width, height))
-    places = [divmod(place, columns) for place in range(len(titles))]
-    found = [
-        figure.add_axes(
-            (
-                (column * (cell[0] + left) + left) / width,
-                1 - (row + 1) * (cell[1] + GAP[1]) / height + (0.32 / height),
-                cell[0] / width,
-                cell[1] / height,
-            )
-        )
-        for row, column in places
-    ]
-    for axes, title in zip(found, titles, strict=True):
-        axes.set_title(title, fontsize=TEXT, loc="left", fontweight="bold", color="#222222")
-        dress(axes)
+    width, height = columns * (cell[0] + left) + 0.15, rows * (cell[1] + GAP[1]) + 0.1
+    entry = 0.62 + 0.066 * max(map(len, style or [""]))
+    beside = len(titles) < COLUMNS
+    below = 0.0 if beside or not style else 0.1 + 0.19 * math.ceil(len(style) / max(1, int(width / entry)))
+    figure = Figure((width + (entry if beside and style else 0.0), height + below))
+    size = figure.get_size_inches()
+    found = []
+    for place, title in enumerate(titles):
+        row, column = divmod(place, columns)
+        low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.32
+        box = (column * (cell[0] + left) + left, low, *cell)
+        axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
+        axes.axis("off")  # the axes of matplotlib are slow to draw: `draw_frame` draws lighter ones
+        axes.set_title(title, fontsize=TEXT, loc="left", fontweight="bold", color=INK)
+        found.append(axes)
+    if style:
+        corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)
+        _legend(figure, style, corner, beside, 1 if beside else max(1, int(width / entry)))
     return figure, found
 
 
-def dress(axes: Axes) -> None:
-    """Thin lines, small text, a light grid behind."""
-    axes.tick_params(labelsize=TEXT - 1, length=2, width=0.6, colors="#444444")
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_linewidth(0.6)
-        spine.set_color("#888888")
-
-
-def logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
-    """A log axis of x with ticks where there are values, at most eight."""
-    axes.set_xscale("log")
-    shown = sorted(set(ticks))
-    shown = shown[:: math.ceil(len(shown) / 8)]
-    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def few_ticks(axes: Axes) -> None:
-    """Of y: five at the most."""
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-
-
-def legend_rows(arms: Sequence[str], panels: int) -> int:
-    """Rows that `legend` needs."""
-    return math.ceil(len(arms) / _legend_columns(arms, panels))
-
-
-def legend(figure: Figure, arms: Sequence[str], style: Mapping[str, Look], panels: int) -> None:
-    """All arms below the axes."""
+def _legend(figure: Figure, style: Mapping[str, Look], corner: tuple[float, float], beside: bool, columns: int) -> None:
     handles = [
-        Line2D(
-            [],
-            [],
-            color=style[arm].colour,
-            marker=style[arm].marker,
-            linestyle=style[arm].dash,
-            label=arm,
-            ms=4,
-            lw=1.2,
-        )
-        for arm in arms
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash, label=arm, ms=4, lw=1.2)
+        for arm, look in style.items()
     ]
     figure.legend(
         handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0.01, 0.0),
-        ncols=_legend_columns(arms, panels),
+        loc="upper left" if beside else "lower left",
+        bbox_to_anchor=corner,
+        ncols=columns,
         fontsize=TEXT - 1,
         frameon=False,
         handlelength=3,
         columnspacing=1.4,
-        borderaxespad=0.2,
+        borderaxespad=0.0,
     )
 
 
-def _legend_columns(arms: Sequence[str], panels: int) -> int:
-    width = min(COLUMNS, panels) * (CELL[0] + GAP[0])
-    letters = max(len(arm) for arm in arms)
-    return max(1, int(width / (0.62 + 0.062 * letters)))
+Ticks = Mapping[float, str]
+
+
+def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Ticks | None = None) -> None:
+    """Ticks, their labels and a light grid, when all else is drawn.
+
+    Args:
+        axes: of `facets`.
+        across, up: labels of the two directions; "" for none.
+        x, y: place -> label of the ticks; None: as many as there is room for.
+    """
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = ticks(left, right, 5) if x is None else x, ticks(low, high, 5) if y is None else y
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+    on_x, on_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
+    small = {"fontsize": TEXT - 1, "color": "#444444"}
+    for place, label in x.items():
+        axes.text(place, -0.03, label, transform=on_x, ha="center", va="top", **small)
+    for place, label in y.items():
+        axes.text(-0.02, place, label, transform=on_y, ha="right", va="center", **small)
+    lines = [[(0.0, place), (1.0, place)] for place in y]
+    axes.add_collection(
+        LineCollection(lines, colors="#e4e4e4", linewidths=0.6, transform=on_y, zorder=0), autolim=False
+    )
+    edges = [[(0, 1), (0, 0), (1, 0)]]
+    axes.add_collection(
+        LineCollection(edges, colors="#888888", linewidths=0.7, transform=axes.transAxes), autolim=False
+    )
+    room = max((len(label) for label in y.values()), default=0) * 0.055 + 0.1
+    axes.text(0.5, -0.17 * CELL[1] / _height(axes), across, transform=axes.transAxes, ha="center", va="top", **small)
+    place = -room / _width(axes)
+    axes.text(place, 0.5, up, transform=axes.transAxes, ha="right", va="center", rotation=90, **small)
+
+
+def _width(axes: Axes) -> float:
+    """Inches."""
+    return float(axes.get_position().width * axes.figure.get_figwidth())
+
+
+def _height(axes: Axes) -> float:
+    return float(axes.get_position().height * axes.figure.get_figheight())
+
+
+def ticks(low: float, high: float, most: int) -> dict[float, str]:
+    """Round numbers between two ends, with the digits they need."""
+    step = float(np.diff(MaxNLocator(most).tick_values(low, high)).min())
+    digits = next(d for d in range(13) if abs(round(step, d) - step) < 1e-9 * step or d == 12)
+    places = [float(place) for place in MaxNLocator(most).tick_values(low, high) if low <= place <= high]
+    return {place: f"{place:,.{digits}f}" for place in places}
+
+
+def logarithmic(axes: Axes, values: Sequence[float]) -> dict[float, str]:
+    """Make x logarithmic; ticks where there are values, at most six."""
+    axes.set_xscale("log")
+    axes.axis("off")
+    shown = sorted(set(values))
+    shown = shown[:: math.ceil(len(shown) / 6)]
+    return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in shown}
 
 
 def svg(figure: Figure, prefix: str) -> str:

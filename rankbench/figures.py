@@ -50,19 +50,26 @@ def rank_maps(
     Raises:
         SelectionError: no run that is ok has ranks.
     """
-    rows = [
-        {"label": label, "seed": record.seed, "site": site, "layer": layer, "kind": kind, "rank": rank}
-        for record, label in sorted(
-            zip(found, names or labels(found), strict=True),
-            key=lambda pair: ((places or {}).get(pair[1], 0), order(pair[1])),
-        )
-        if record.status == "ok"
-        for site, rank in (record.ranks or {}).items()
-        for layer, kind in [parse_site(site)]
-    ]
-    if not rows:
+    pairs = sorted(
+        zip(found, names or labels(found), strict=True),
+        key=lambda pair: ((places or {}).get(pair[1], 0), order(pair[1])),
+    )
+    mapped = [(record, label) for record, label in pairs if record.status == "ok" and record.ranks]
+    if not mapped:
         raise SelectionError(f"none of {len(found)} runs is ok and has ranks: there is no map to draw")
-    return pd.DataFrame(rows)
+    sites = [site for record, _ in mapped for site in record.ranks or {}]
+    sizes = [len(record.ranks or {}) for record, _ in mapped]
+    known = {site: parse_site(site) for site in set(sites)}
+    return pd.DataFrame(
+        {
+            "label": np.repeat([label for _, label in mapped], sizes).astype(object),
+            "seed": np.repeat([record.seed for record, _ in mapped], sizes),
+            "site": sites,
+            "layer": [known[site][0] for site in sites],
+            "kind": [known[site][1] for site in sites],
+            "rank": [rank for record, _ in mapped for rank in (record.ranks or {}).values()],
+        }
+    )
 
 
 def drawn(found: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
@@ -130,30 +137,67 @@ def draw_maps(means: pd.DataFrame, title: str, colours: Mapping[str, str] | None
         title: of the figure; "" has none.
         colours: of the labels, where they are not those of their methods' names.
     """
-    names, kinds = means["label"].unique(), sorted(means["kind"].unique())
+    names, kinds = list(means["label"].unique()), sorted(means["kind"].unique())
     layers = sorted(means["layer"].unique(), key=lambda layer: (math.isnan(layer), layer))
     columns = min(PANELS, len(names))
     rows = math.ceil(len(names) / columns)
-    width, height = max(2.2, 0.11 * len(layers)), max(0.9, 0.17 * len(kinds))
-    margin = 0.065 * max(len(kind) for kind in kinds)
-    figure = Figure((margin + columns * width + 0.9, rows * (height + 0.4) + 0.8), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(names) :]:
-        axes.set_visible(False)
-    for place, (axes, name) in enumerate(zip(grid.flat, names, strict=False)):
+    margin = 0.065 * max(len(kind) for kind in kinds) + 0.1
+    cell = max(0.11, 1.9 / len(layers)), max(0.14, 0.9 / len(kinds))  # inches
+    width, height = cell[0] * len(layers), cell[1] * len(kinds)
+    size = margin + columns * (width + 0.2) + 0.75, rows * (height + 0.45) + 0.25
+    figure = Figure(size)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))  # inches, from the upper left
+    axes.axis("off")
+    small = {"fontsize": TEXT - 1, "color": "#444444"}
+    every = max(1, math.ceil(len(layers) * 0.2 / width))
+    most = float(means["rank"].max())
+    for place, name in enumerate(names):
+        row, column = divmod(place, columns)
+        left, top = margin + column * (width + 0.2), 0.3 + row * (height + 0.45)
         table = means[means["label"] == name].pivot(index="kind", columns="layer", values="rank")
-        image = shade(axes, table.reindex(index=kinds, columns=layers).to_numpy(float), 0, means["rank"].max())
-        axes.set_title(name, fontsize=TEXT, color=(colours or {}).get(name, colour(name)))
-        axes.set_yticks(range(len(kinds)), kinds)
-        every = max(1, math.ceil(len(layers) / 12))
-        axes.set_xticks(range(0, len(layers), every), [_layer(layer) for layer in layers[::every]])
-        axes.tick_params(labelbottom=place + columns >= len(names))  # nothing stands below it
-    bar = figure.colorbar(image, ax=grid, fraction=0.03, pad=0.02, ticks=MaxNLocator(integer=True))
-    bar.set_label("rank, mean over seeds", fontsize=TEXT)
-    bar.ax.tick_params(labelsize=TEXT - 1)
-    figure.supxlabel("layer", fontsize=TEXT)
+        _tiles(axes, table.reindex(index=kinds, columns=layers).to_numpy(float), most, (left, top, width, height))
+        axes.text(left, top - 0.06, name, fontsize=TEXT, color=(colours or {}).get(name, colour(name)), va="bottom")
+        for number, kind in enumerate(kinds if column == 0 else []):
+            axes.text(left - 0.05, top + (number + 0.5) * cell[1], kind, ha="right", va="center", **small)
+        below = place + columns >= len(names)  # nothing stands below it
+        for number in range(0, len(layers), every) if below else ():
+            x = left + (number + 0.5) * cell[0]
+            axes.text(x, top + height + 0.04, _layer(layers[number]), ha="center", va="top", **small)
+    axes.text(margin + columns * (width + 0.2) / 2, size[1] - 0.02, "layer", ha="center", va="bottom", **small)
+    _scale(axes, most, (size[0] - 0.6, 0.3, 0.12, max(height, min(2.0, size[1] - 0.8))))
     _entitle(figure, title)
     return figure
+
+
+Box = tuple[float, float, float, float]  # left, top, width, height in inches
+
+
+def _tiles(axes: Axes, values: np.ndarray[Any, Any], most: float, box: Box) -> None:
+    """A matrix in a box of an axes that is in inches; all of them one image each, without ticks."""
+    left, top, width, height = box
+    shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
+    axes.imshow(
+        np.ma.masked_invalid(values),
+        cmap=shades,
+        vmin=0,
+        vmax=most,
+        extent=(left, left + width, top + height, top),
+        aspect="auto",
+        interpolation="nearest",
+    )
+    axes.set(xlim=(0, axes.figure.get_figwidth()), ylim=(axes.figure.get_figheight(), 0))
+
+
+def _scale(axes: Axes, most: float, box: Box) -> None:
+    """What the shades mean."""
+    left, top, width, height = box
+    _tiles(axes, np.linspace(most, 0, 64)[:, None], most, box)
+    for value in MaxNLocator(5, integer=True).tick_values(0, most):
+        if value <= most:
+            y = top + height * (1 - value / most)
+            axes.text(left + width + 0.05, y, f"{value:g}", va="center", fontsize=TEXT - 1, color="#444444")
+    words = "rank, mean over seeds"
+    axes.text(left - 0.07, top + height / 2, words, rotation=90, va="center", ha="right", fontsize=TEXT - 1)
 
 
 def draw_agreement(table: pd.DataFrame, title: str) -> Figure:

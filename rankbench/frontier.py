@@ -8,22 +8,20 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from rankbench.comparison import OFF
-from rankbench.drawing import TEXT, Drawing, Look, facets, few_ticks, legend, legend_rows, logarithmic
+from rankbench.drawing import Drawing, Look, draw_frame, facets, logarithmic
 from rankbench.panels import Panel
-from rankbench.stats import paired_difference
+from rankbench.stats import mean_interval
 
 
 def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
     """A row for each arm with runs that are ok: params at the end, share of the target, and the metric."""
     rows = []
     for arm in arms:
-        done = panel.data[(panel.data["label"] == arm) & (panel.data["status"] == "ok")]
-        if panel.metric not in done or done[panel.metric].dropna().empty:
-            continue
-        measured = done[panel.metric].dropna()
-        found = paired_difference(measured, [0.0] * len(measured))
-        used = (done["final/params"].mean(), done["peak/params"].mean(), _share(done))
-        rows.append((arm, panel.facts["budget"], *used, found.mean, found.low, found.high, found.n))
+        measured = panel.measured(arm)
+        if len(measured):
+            found, done = mean_interval(measured), panel.data.loc[measured.index]
+            used = (done["final/params"].mean(), done["peak/params"].mean(), _share(done))
+            rows.append((arm, panel.facts["budget"], *used, found.mean, found.low, found.high, found.n))
     columns = ["arm", "budget", "final_params", "peak_params", "share", "mean", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -47,7 +45,7 @@ def draw_frontier(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[s
     if not data:
         return None
     there = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
-    figure, places = facets(list(data), legend_rows(there, len(data)))
+    figure, places = facets(list(data), {arm: style[arm] for arm in there})
     for axes, (title, rows) in zip(places, data.items(), strict=True):
         for arm, line in rows.groupby("arm", sort=False):
             look, line = style[str(arm)], line.sort_values("final_params")
@@ -60,12 +58,10 @@ def draw_frontier(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[s
                 axes.plot(
                     points["final_params"], points["mean"], look.marker, color=look.colour, mfc=fill, ms=4.5, ls="none"
                 )
-        if rows["final_params"].max() > 3 * rows["final_params"].min():
-            logarithmic(axes, rows[(rows["share"] - 1).abs() <= OFF]["final_params"].round(-2).tolist() or [1.0])
-        few_ticks(axes)
-        axes.set_xlabel("adapter parameters at the end", fontsize=TEXT - 1)
-        axes.set_ylabel(groups[title][0].metric or "", fontsize=TEXT - 1)
-    legend(figure, there, style, len(data))
+        wide = rows["final_params"].max() > 3 * rows["final_params"].min()
+        on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
+        ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
+        draw_frame(axes, "adapter parameters at the end", groups[title][0].metric, ticks)
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget."
     return Drawing(name, "Quality over the budget spent", figure, numbers, note)

@@ -66,7 +66,7 @@ def table(sheet: Sheet) -> str:
 
 
 def document(names: Iterable[str]) -> str:
-    """What prints all tables: each \\input from tables/NAME.tex."""
+    """What prints all tables: a document that reads each from tables/NAME.tex."""
     return PREAMBLE + "".join(f"\\input{{tables/{name}}}\n\\clearpage\n" for name in names) + "\\end{document}\n"
 
 

@@ -81,6 +81,11 @@ class Panel:
         """Of the runs that left one."""
         return [run.record for run in self.runs if run.record is not None]
 
+    def measured(self, arm: str) -> pd.Series:
+        """The metric of an arm's runs that are ok and have it."""
+        done = self.data[(self.data["label"] == arm) & (self.data["status"] == "ok")]
+        return done[self.metric].dropna() if self.metric in done else pd.Series(dtype=float)
+
     @property
     def names(self) -> list[str]:
         """Arms of `records`."""

@@ -14,11 +14,8 @@ from rankbench.ablations import Ablation
 from rankbench.curves import (
     ablation_points,
     draw_ablation,
-    draw_learning_rates,
     draw_rank_totals,
-    learning_rates,
     rank_totals,
-    rates_sheet,
 )
 from rankbench.design import arms_sheet
 from rankbench.drawing import Drawing
@@ -32,6 +29,7 @@ from rankbench.selection import ALLOW_MIXED, names
 from rankbench.sheet import Sheet, numbers, section
 from rankbench.study import Study
 from rankbench.sweep import SweepError
+from rankbench.trials import draw_learning_rates, learning_rates, rates_sheet
 
 WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ and figures/
 

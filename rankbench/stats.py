@@ -85,6 +85,19 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     return PairedDifference(differences.size, mean, mean - half, mean + half)
 
 
+def mean_interval(values: ArrayLike, level: float = 0.95) -> PairedDifference:
+    """Mean of values, or of differences that are there already, as `paired_difference` has it.
+
+    Args:
+        values: (n,).
+        level: of the two-sided interval, in (0, 1).
+
+    Raises:
+        ValueError: as there.
+    """
+    return paired_difference(values, np.zeros_like(np.asarray(values, dtype=float)), level)
+
+
 def equivalence(a: ArrayLike, b: ArrayLike, margin: float, alpha: float = 0.05) -> Equivalence:
     """Two one-sided paired t-tests (TOST, Schuirmann 1987): is the mean difference inside (-margin, margin)?
 

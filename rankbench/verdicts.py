@@ -12,7 +12,7 @@ from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet
-from rankbench.stats import PairedDifference, paired_difference
+from rankbench.stats import PairedDifference, mean_interval
 from rankbench.verdict import Outcome, works
 
 KINDS = {
@@ -97,7 +97,7 @@ def _minus(comparison: Comparison, arm: str, control: str | None) -> PairedDiffe
     if control not in comparison.rows or control in comparison.off.index:
         return None
     pairs = comparison.minus(comparison.metrics[0], arm, control)
-    return paired_difference(pairs, [0.0] * len(pairs)) if len(pairs) else None
+    return mean_interval(pairs) if len(pairs) else None
 
 
 def verdict_sheet(evidence: Evidence) -> Sheet | None:
