@@ -9,7 +9,6 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +41,24 @@ def records(source: Path) -> tuple[list[RunRecord], list[str]]:
 def save(found: Iterable[RunRecord], file: Path) -> None:
     """Records in compact form, one line each, without the folders of the machine they were made on."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(portable(asdict(record)), sort_keys=True) + "\n" for record in found))
+    with file.open("w") as target:
+        for record in found:
+            target.write(json.dumps(portable(vars(record)), sort_keys=True) + "\n")
 
 
 def portable(content: dict[str, Any]) -> dict[str, Any]:
     """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
+    made = {**content, "config": dict(content["config"])}
     for path in PLACES:
         *parents, leaf = path.split(".")
-        section = content["config"]
+        section = made["config"]
         for parent in parents:
-            section = section.get(parent, {})
+            if isinstance(section.get(parent), dict):
+                section[parent] = dict(section[parent])  # the record keeps its own
+            section = section.get(parent) or {}
         if section.get(leaf) is not None:
             section[leaf] = Path(section[leaf]).name
-    return content
+    return made
 
 
 def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.ablations import Ablation
-from rankbench.drawing import GREY, Drawing, Look, draw_frame, facets, logarithmic
+from rankbench.drawing import GREY, Drawing, Look, arm_handles, draw_frame, facets, logarithmic
 from rankbench.panels import Panel
 from rankbench.stats import mean_interval
 from rankbench.study import Curve
@@ -36,7 +36,7 @@ def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) 
 def draw_rank_totals(found: Sequence[tuple[Panel, pd.DataFrame]], style: Mapping[str, Look], name: str) -> Drawing:
     """Steps of the mean over seeds, with the range of the seeds behind it."""
     arms = list(dict.fromkeys(arm for _, data in found for arm in data["arm"]))
-    figure, places = facets([panel.title for panel, _ in found], {arm: style[arm] for arm in arms})
+    figure, places = facets([panel.short for panel, _ in found], arm_handles(arms, style))
     for axes, (_, data) in zip(places, found, strict=True):
         for arm, line in data.groupby("arm", sort=False):
             look, every = style[str(arm)], max(1, len(line) // 6)
@@ -79,7 +79,7 @@ def draw_ablation(
 ) -> Drawing:
     """The metric over one setting, with 95 % intervals of the mean; the reference as a band."""
     (key,) = ablation.keys
-    figure, places = facets([panel.title for panel, _ in found])
+    figure, places = facets([panel.short for panel, _ in found])
     for axes, (panel, data) in zip(places, found, strict=True):
         look = style[ablation.base or ablation.arms[0]]
         places_of, ticks = _along(axes, data[key].tolist())

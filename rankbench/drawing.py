@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -21,10 +22,10 @@ from rankbench.labels import COLOURS
 from rankbench.labels import UNKNOWN as UNKNOWN_COLOUR
 from rankbench.panels import Panel, methods_of
 
-TEXT = 8  # points
+TEXT = 9  # points
 COLUMNS = 3  # panels in a row
-CELL = (2.55, 1.85)  # inches, of the axes of a panel
-GAP = (0.62, 0.62)  # inches, left of an axes and above it
+CELL = (2.85, 1.95)  # inches, of the axes of a panel
+GAP = (0.7, 0.7)  # inches, left of an axes and above it
 MARKERS = "osD^vP*X<>ph"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 GREY = "#8a8a8a"
@@ -74,48 +75,53 @@ def looks(panels: Sequence[Panel]) -> dict[str, Look]:
 
 def facets(
     titles: Sequence[str],
-    style: Mapping[str, Look] | None = None,
+    handles: Sequence[Artist] = (),
     cell: tuple[float, float] = CELL,
     left: float = GAP[0],
 ) -> tuple[Figure, list[Axes]]:
-    """Axes side by side, at most COLUMNS in a row, and a legend of the arms: beside a short row, else below.
+    """Axes side by side, at most COLUMNS in a row, and a legend: beside a short row, else below.
 
     Args:
         titles: one for each axes.
-        style: of the arms in the legend; None: no legend.
+        handles: of the legend.
         cell: of the axes, inches.
         left: room for labels left of each axes, inches.
     """
     columns = min(COLUMNS, len(titles))
     rows = math.ceil(len(titles) / columns)
     width, height = columns * (cell[0] + left) + 0.15, rows * (cell[1] + GAP[1]) + 0.1
-    entry = 0.62 + 0.066 * max(map(len, style or [""]))
+    entry = 0.66 + 0.072 * max((len(str(handle.get_label())) for handle in handles), default=0)
     beside = len(titles) < COLUMNS
-    below = 0.0 if beside or not style else 0.1 + 0.19 * math.ceil(len(style) / max(1, int(width / entry)))
-    figure = Figure((width + (entry if beside and style else 0.0), height + below))
+    below = 0.0 if beside or not handles else 0.1 + 0.2 * math.ceil(len(handles) / max(1, int(width / entry)))
+    figure = Figure((width + (entry if beside and handles else 0.0), height + below))
     size = figure.get_size_inches()
     found = []
     for place, title in enumerate(titles):
         row, column = divmod(place, columns)
-        low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.32
+        low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.44
         box = (column * (cell[0] + left) + left, low, *cell)
         axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
         axes.axis("off")  # the axes of matplotlib are slow to draw: `draw_frame` draws lighter ones
         axes.set_title(title, fontsize=TEXT, loc="left", fontweight="bold", color=INK)
         found.append(axes)
-    if style:
+    if handles:
         corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)
-        _legend(figure, style, corner, beside, 1 if beside else max(1, int(width / entry)))
+        _legend(figure, handles, corner, beside, 1 if beside else max(1, int(width / entry)))
     return figure, found
 
 
-def _legend(figure: Figure, style: Mapping[str, Look], corner: tuple[float, float], beside: bool, columns: int) -> None:
-    handles = [
+def arm_handles(arms: Sequence[str], style: Mapping[str, Look]) -> list[Artist]:
+    """Of a legend of arms."""
+    shown = [(arm, style[arm]) for arm in arms]
+    return [
         Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash, label=arm, ms=4, lw=1.2)
-        for arm, look in style.items()
+        for arm, look in shown
     ]
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], corner: tuple[float, float], beside: bool, columns: int) -> None:
     figure.legend(
-        handles=handles,
+        handles=list(handles),
         loc="upper left" if beside else "lower left",
         bbox_to_anchor=corner,
         ncols=columns,
@@ -145,7 +151,7 @@ def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Tick
     on_x, on_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
     small = {"fontsize": TEXT - 1, "color": "#444444"}
     for place, label in x.items():
-        axes.text(place, -0.03, label, transform=on_x, ha="center", va="top", **small)
+        axes.text(place, -0.05 / _height(axes), label, transform=on_x, ha="center", va="top", **small)
     for place, label in y.items():
         axes.text(-0.02, place, label, transform=on_y, ha="right", va="center", **small)
     lines = [[(0.0, place), (1.0, place)] for place in y]
@@ -156,8 +162,8 @@ def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Tick
     axes.add_collection(
         LineCollection(edges, colors="#888888", linewidths=0.7, transform=axes.transAxes), autolim=False
     )
-    room = max((len(label) for label in y.values()), default=0) * 0.055 + 0.1
-    axes.text(0.5, -0.17 * CELL[1] / _height(axes), across, transform=axes.transAxes, ha="center", va="top", **small)
+    room = max((len(label) for label in y.values()), default=0) * 0.06 + 0.12
+    axes.text(0.5, -0.22 / _height(axes), across, transform=axes.transAxes, ha="center", va="top", **small)
     place = -room / _width(axes)
     axes.text(place, 0.5, up, transform=axes.transAxes, ha="right", va="center", rotation=90, **small)
 

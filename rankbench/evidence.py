@@ -21,7 +21,6 @@ class Evidence:
     Attributes:
         report: what is to be shown.
         panels: one for each model, task, budget and other axes.
-        short: panel name -> the part of its title in which panels differ.
         ablations: arms that vary a setting.
         arms: compared with the reference: all but those that are there for a curve or a heat map alone.
         comparisons: panel name -> comparison of the arms; none where nothing was measured.
@@ -32,7 +31,6 @@ class Evidence:
     study: Study
     report: Report
     panels: list[Panel]
-    short: dict[str, str]
     ablations: list[Ablation]
     arms: list[str]
     comparisons: dict[str, Comparison]
@@ -66,7 +64,7 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> Evidence:
     apart = varied(made) - named(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in found for arm in panel.arms) if arm not in apart]
     comparisons = {panel.name: compared for panel in found if (compared := compare_arms(panel, arms, report))}
-    return Evidence(study, report, found, short_titles(found), made, arms, comparisons, looks(found), mixed)
+    return Evidence(study, report, found, made, arms, comparisons, looks(found), mixed)
 
 
 def compare_arms(panel: Panel, arms: Sequence[str], report: Report, reference: str | None = None) -> Comparison | None:
@@ -91,15 +89,6 @@ def named(report: Report) -> set[str]:
     """Arms that a report compares whatever they vary: the reference, those with controls, those a paper's table has."""
     controls = {arm for held in report.controls.values() for arm in held.values()}
     return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
-
-
-def short_titles(found: Sequence[Panel]) -> dict[str, str]:
-    """What tells panels apart; the whole title of a single one."""
-    facts = {panel.name: [*panel.title.split(", ")] for panel in found}
-    if len(found) == 1:
-        return {found[0].name: found[0].title}
-    common = set.intersection(*(set(parts) for parts in facts.values())) if facts else set()
-    return {name: ", ".join(part for part in parts if part not in common) for name, parts in facts.items()}
 
 
 def link(panel: Panel, arm: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from rankbench.comparison import OFF
-from rankbench.drawing import Drawing, Look, draw_frame, facets, logarithmic
+from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, logarithmic
 from rankbench.panels import Panel
 from rankbench.stats import mean_interval
 
@@ -45,7 +45,7 @@ def draw_frontier(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[s
     if not data:
         return None
     there = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
-    figure, places = facets(list(data), {arm: style[arm] for arm in there})
+    figure, places = facets(list(data), arm_handles(there, style))
     for axes, (title, rows) in zip(places, data.items(), strict=True):
         for arm, line in rows.groupby("arm", sort=False):
             look, line = style[str(arm)], line.sort_values("final_params")

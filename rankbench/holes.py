@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from rankbench.evidence import Evidence, link
 from rankbench.panels import MISSING, Run
-from rankbench.sheet import Cell, Sheet
+from rankbench.sheet import Cell, Sheet, without_first
 
+ROWS = 12  # more are folded on the page
 LETTERS = 160  # of a reason that are shown
 
 
@@ -45,10 +46,14 @@ def holes_sheet(evidence: Evidence) -> Sheet | None:
                 counts = Counter(run.status for run in lost)
                 told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
                 seeds = ", ".join("?" if run.seed is None else str(run.seed) for run in lost)
-                texts = [evidence.short[panel.name], arm, f"{len(runs) - len(lost)}/{len(runs)}", told, seeds]
+                texts = [panel.short, arm, f"{len(runs) - len(lost)}/{len(runs)}", told, seeds]
                 rows.append([Cell(text, link=link(panel, arm)) for text in texts])
     columns = ["where", "arm", "ok/all", "lost", "seeds"]
-    return Sheet("holes", "Arms that lack runs", columns, rows, ["They are counted, never averaged."]) if rows else None
+    note = "They are counted, never averaged."
+    sheet = Sheet("holes", "Arms that lack runs", columns, rows, [note], folded=len(rows) > ROWS)
+    if not rows:
+        return None
+    return sheet if len(evidence.panels) > 1 else without_first(sheet)
 
 
 def failures_sheet(evidence: Evidence) -> Sheet | None:

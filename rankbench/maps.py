@@ -32,7 +32,7 @@ def draw_rank_maps(panel: Panel, arms: Sequence[str], style: Mapping[str, Look])
 def draw_grid(found: Sequence[tuple[Panel, pd.DataFrame]], ablation: Ablation, name: str) -> Drawing:
     """The metric over two settings: a heat map for each panel, each with a scale of its own."""
     down, across = ablation.keys
-    figure, places = facets([panel.title for panel, _ in found], left=0.75)
+    figure, places = facets([panel.short for panel, _ in found], left=0.75)
     for axes, (_, data) in zip(places, found, strict=True):
         table = data.drop_duplicates([down, across]).pivot(index=down, columns=across, values="mean")
         table = table.reindex(index=_sorted(table.index), columns=_sorted(table.columns))

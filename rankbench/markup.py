@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 
 from rankbench.drawing import UNKNOWN_COLOUR, Drawing, Look, svg
 from rankbench.sheet import Cell, Sheet, numeric
 
-STRIP = 190  # pixels, width of the drawing of an interval
+MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+STRIP = 170  # pixels, width of the drawing of an interval
+WORDS = 44  # letters of a cell, more are broken into lines
 LINE = 20  # pixels, its height
 FINDINGS = ("better", "worse", "differs", "tie", "unresolved", "unresolvable", "untested", "reference")
 
@@ -57,20 +60,21 @@ def table(sheet: Sheet, looks: Mapping[str, Look]) -> str:
         for cells, drawn in zip(rows, _strips(sheet, looks), strict=True):
             cells.insert(sheet.strip + 1, element("td", drawn, class_="strip"))
     body = "".join(element("tr", *cells) for cells in rows)
-    return element(
-        "figure",
-        element("figcaption", escape(sheet.title), class_="title"),
+    whole = [
         element(
             "div", element("table", element("thead", element("tr", *heads)), element("tbody", body)), class_="scroll"
         ),
         paragraphs(sheet.notes, "note"),
         paragraphs([f"tables/{sheet.name}.csv, .tex"], "files"),
-        id=f"table-{sheet.name}",
-    )
+    ]
+    name = f"table-{sheet.name}"
+    if sheet.folded:
+        return element("details", element("summary", escape(sheet.title), class_="title"), *whole, id=name)
+    return element("figure", element("figcaption", escape(sheet.title), class_="title"), *whole, id=name)
 
 
 def _cell(cell: Cell, place: int, right: bool, looks: Mapping[str, Look]) -> str:
-    text = escape(cell.text)
+    text = escape(MINUS.sub("\N{MINUS SIGN}", cell.text) if cell.value is not None else cell.text)
     if cell.strong and text:
         text = element("strong", text)
     if cell.kind in FINDINGS:
@@ -79,7 +83,8 @@ def _cell(cell: Cell, place: int, right: bool, looks: Mapping[str, Look]) -> str
         text = element("a", text, href=f"#{cell.link}")
     if cell.text in looks:
         text = element("span", "", class_="swatch", style=f"background:{looks[cell.text].colour}") + text
-    return element("td" if place else "th", text, class_="number" if right else None, scope=None if place else "row")
+    kind = "number" if right else "words" if len(cell.text) > WORDS else None
+    return element("td" if place else "th", text, class_=kind, scope=None if place else "row")
 
 
 def _ends(sheet: Sheet) -> list[float]:

@@ -31,8 +31,7 @@ def means_sheet(evidence: Evidence) -> Sheet | None:
     ]
     metrics = {comparison.metrics[0] for _, comparison in compared}
     titles = [
-        evidence.short[panel.name] + (f": {comparison.metrics[0]}" if len(metrics) > 1 else "")
-        for panel, comparison in compared
+        panel.short + (f": {comparison.metrics[0]}" if len(metrics) > 1 else "") for panel, comparison in compared
     ]
     title = "All results" + (f": {metrics.pop()}" if len(metrics) == 1 else "")
     notes = [
@@ -91,7 +90,7 @@ def _over_tasks(evidence: Evidence, key: tuple[str, ...], members: list[tuple[Pa
             else []
         ),
     ]
-    columns = ["arm", "seeds", "IQM", f"IQM - {reference}", f"P(better than {reference})", "p (Holm)", "finding"]
+    columns = ["arm", "seeds", "IQM", f"IQM - {reference}", "finding", "p (Holm)", f"P(better than {reference})"]
     return Sheet(f"tasks-{_slug(key)}", f"Over {len(names)} tasks: {', '.join(key)}", columns, rows, notes, strip=3)
 
 
@@ -139,13 +138,13 @@ def _row(
     own = pairs[..., 0] if pairs is not None else _paired(scaled, reference, reference)[..., 0]
     head = [Cell(arm), Cell(str(len(own)), len(own)), _estimate(stratified_bootstrap(own)) if len(own) else Cell()]
     if pairs is None or p is None:
-        return [*head, *(Cell() for _ in range(3)), Cell("reference", kind="reference")]
+        return [*head, Cell(), Cell("reference", kind="reference"), Cell(), Cell()]
     gain = stratified_bootstrap(pairs, lambda drawn: iqm(drawn[..., 0]) - iqm(drawn[..., 1]))
     better = probability_of_improvement(pairs[..., 0], pairs[..., 1])
     mean = float((pairs[..., 0] - pairs[..., 1]).mean())
     kind, text = _finding(p, mean, len(pairs), family)
     found = Cell(text, strong=kind == "better", kind=kind)
-    return [*head, _estimate(gain, "+"), _estimate(better), Cell(f"{p:.3g}", p), found]
+    return [*head, _estimate(gain, "+"), found, Cell(f"{p:.3g}", p), _estimate(better)]
 
 
 def _finding(p: float, mean: float, n: int, family: int) -> tuple[str, str]:
@@ -157,7 +156,8 @@ def _finding(p: float, mean: float, n: int, family: int) -> tuple[str, str]:
 
 
 def _estimate(found: Estimate, sign: str = "") -> Cell:
-    text = f"{found.value:{sign}.4g}"
+    digits = 3 if abs(found.value) < 10 else 1  # shares, or per cent of the reference
+    text = f"{found.value:{sign}.{digits}f}"
     if found.low is not None and found.high is not None:
-        text += f" [{found.low:{sign}.4g}, {found.high:{sign}.4g}]"
+        text += f" [{found.low:{sign}.{digits}f}, {found.high:{sign}.{digits}f}]"
     return Cell(text, found.value, found.low, found.high)

@@ -87,7 +87,7 @@ def _records(evidence: Evidence) -> str:
 
 def _of_panel(evidence: Evidence, panel: Panel) -> str:
     good = sum(run.status == "ok" for run in panel.runs)
-    told = f"{evidence.short[panel.name]}: {good} of {len(panel.runs)} runs ok"
+    told = f"{panel.short}: {good} of {len(panel.runs)} runs ok"
     told += f", {len(panel.trials)} tuning trials" if panel.trials else ""
     return element("details", element("summary", escape(told)), *(_of_arm(panel, arm) for arm in panel.arms))
 

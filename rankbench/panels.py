@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -55,6 +55,7 @@ class Panel:
     Attributes:
         name: of files and anchors.
         title: model, task, budget, and the other axes.
+        short: the part of the title in which the panels of a study differ; all of it for a single one.
         facts: model, task, budget; "?" where no run and no word tells.
         rest: the other axes ("task.map=few").
         arms: labels, in the order of the experiment.
@@ -67,6 +68,7 @@ class Panel:
 
     name: str
     title: str
+    short: str
     facts: dict[str, str]
     rest: tuple[str, ...]
     arms: list[str]
@@ -114,10 +116,20 @@ def panels(study: Study) -> list[Panel]:
             groups[tuple(words.get(axis, "") for axis in axes)][place].append(Run(job, arm, seed, record))
     rest = [axis for axis in axes if axis not in FACTS]
     taken: Counter[str] = Counter()
-    return [
-        _panel(study, {axis: value for axis, value in zip(axes, point, strict=True) if axis in rest}, *runs, taken)
-        for point, runs in groups.items()
-    ]
+    return _shortened(
+        [
+            _panel(study, {axis: value for axis, value in zip(axes, point, strict=True) if axis in rest}, *runs, taken)
+            for point, runs in groups.items()
+        ]
+    )
+
+
+def _shortened(found: Sequence[Panel]) -> list[Panel]:
+    """With `short`."""
+    parts = [panel.title.split(", ") for panel in found]
+    common = set.intersection(*map(set, parts)) if len(found) > 1 else set()
+    titles = [", ".join(part for part in title if part not in common) for title in parts]
+    return [replace(panel, short=title) for panel, title in zip(found, titles, strict=True)]
 
 
 def _panel(study: Study, rest: Mapping[str, str], runs: list[Run], trials: list[Run], taken: Counter[str]) -> Panel:
@@ -133,7 +145,7 @@ def _panel(study: Study, rest: Mapping[str, str], runs: list[Run], trials: list[
     arms = sorted(there, key=lambda arm: (place.get(arm, len(place)), order(arm) if not place else (0, "")))
     shown, task = report_of(study), facts["task"]
     metric, margin = shown.metric_of(task), shown.margin_of(task)
-    return Panel(name, title, facts, points, arms, runs, trials, metric, margin, _frame(runs))
+    return Panel(name, title, title, facts, points, arms, runs, trials, metric, margin, _frame(runs))
 
 
 def _axes(study: Study) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rankbench import costs, holes, latex, maps, overview, page, quotes, study, tables, verdicts
@@ -31,6 +32,7 @@ from rankbench.study import Study
 from rankbench.sweep import SweepError
 from rankbench.trials import draw_learning_rates, learning_rates, rates_sheet
 
+OPEN = 3  # tables of a kind; more are closed on the page
 WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ and figures/
 
 
@@ -71,18 +73,24 @@ def _some(*blocks: Sheet | Drawing | None) -> list[Sheet | Drawing]:
 
 
 def _results(evidence: Evidence) -> Iterator[Sheet]:
-    yield from _some_sheets(overview.means_sheet(evidence), *overview.task_sheets(evidence))
-    for panel, comparison in evidence.compared():
-        yield tables.sheet(comparison, f"results-{panel.name}", panel.title, links(panel))
+    means = overview.means_sheet(evidence)
+    yield from [means, *overview.task_sheets(evidence)] if means else overview.task_sheets(evidence)
+    yield from _folded(
+        [
+            tables.sheet(comparison, f"results-{panel.name}", panel.title, links(panel))
+            for panel, comparison in evidence.compared()
+        ]
+    )
 
 
-def _some_sheets(*sheets: Sheet | None) -> list[Sheet]:
-    return [sheet for sheet in sheets if sheet is not None]
+def _folded(sheets: Sequence[Sheet]) -> list[Sheet]:
+    """As they are where they are few, else closed on the page."""
+    return [replace(sheet, folded=len(sheets) > OPEN) for sheet in sheets]
 
 
 def _costs(evidence: Evidence) -> Iterator[Sheet | Drawing]:
     yield from _some(costs.draw(evidence.panels, evidence.arms, evidence.looks))
-    yield from _some(*(costs.sheet(evidence, panel) for panel in evidence.panels))
+    yield from _some(costs.sheet(evidence))
 
 
 def _ranks(evidence: Evidence) -> Iterator[Drawing]:
@@ -103,7 +111,7 @@ def _rates(evidence: Evidence) -> Iterator[Sheet | Drawing]:
     found = [(panel, data) for panel, data in found if len(data)]
     if found:
         yield draw_learning_rates(found, evidence.looks, "learning-rates")
-        yield rates_sheet([(panel, evidence.short[panel.name], data) for panel, data in found])
+        yield rates_sheet(found)
 
 
 def _ablations(evidence: Evidence) -> Iterator[Sheet | Drawing]:
@@ -118,12 +126,18 @@ def _ablations(evidence: Evidence) -> Iterator[Sheet | Drawing]:
         yield from _against_base(evidence, ablation, name)
 
 
-def _against_base(evidence: Evidence, ablation: Ablation, name: str) -> Iterator[Sheet]:
+def _against_base(evidence: Evidence, ablation: Ablation, name: str) -> list[Sheet]:
     """Tables of the arms that vary a setting, against the one that leaves it at its default."""
-    for panel in evidence.panels:
-        compared = compare_arms(panel, ablation.arms, evidence.report, ablation.base)
-        if compared is not None:
-            yield tables.sheet(compared, f"{name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel))
+    compared = [
+        (panel, compare_arms(panel, ablation.arms, evidence.report, ablation.base)) for panel in evidence.panels
+    ]
+    return _folded(
+        [
+            tables.sheet(found, f"{name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel))
+            for panel, found in compared
+            if found is not None
+        ]
+    )
 
 
 def build(found: Study, place: Path, allowed: Sequence[str] = ()) -> list[Path]:

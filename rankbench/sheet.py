@@ -6,7 +6,7 @@ Markdown, LaTeX, CSV and HTML are written from the same cells, so they cannot di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -47,6 +47,7 @@ class Sheet:
         notes: sentences under it.
         strip: place of the column whose intervals are drawn as well, on the page; None: none is.
         margin: half the width of the band around 0 of that drawing; None: no band.
+        folded: closed on the page until it is asked for, since others like it come before or after.
     """
 
     name: str
@@ -56,12 +57,18 @@ class Sheet:
     notes: Sequence[str] = field(default=())
     strip: int | None = None
     margin: float | None = None
+    folded: bool = False
 
 
 def numeric(sheet: Sheet, column: int) -> bool:
-    """Whether a column holds numbers: what is not empty has a value."""
-    shown = [row[column] for row in sheet.rows if row[column].text]
-    return bool(shown) and all(cell.value is not None for cell in shown)
+    """Whether a column holds numbers, words among them or not."""
+    return any(row[column].value is not None for row in sheet.rows)
+
+
+def without_first(sheet: Sheet) -> Sheet:
+    """The sheet without its first column: the panel, where there is one alone."""
+    strip = None if sheet.strip is None else sheet.strip - 1
+    return replace(sheet, columns=list(sheet.columns)[1:], rows=[list(row)[1:] for row in sheet.rows], strip=strip)
 
 
 def markdown(sheet: Sheet) -> str:

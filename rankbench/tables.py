@@ -58,36 +58,53 @@ def table(
 
 
 def sheet(comparison: Comparison, name: str = "", title: str = "", links: Mapping[str, str] | None = None) -> Sheet:
-    """The table of a comparison: counts, metrics, differences, p, finding (with a margin), budget, cost.
+    """The table of a comparison: counts, metrics, differences, p, budget; with a margin findings, without it costs.
 
     Args:
         comparison: of one model, task and budget.
         name, title: of the sheet.
         links: label -> list of its records, on the page.
     """
+    columns = _with_costs(comparison) if comparison.margin is None else _with_findings(comparison)
+    rows = linked(columns, comparison.rows, links or {})
+    notes = [_about_p(comparison.tests, comparison.metrics[0]), *_about_budget(comparison.off, comparison.reference)]
+    strip = next((place for place, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
+    return Sheet(name, title, list(columns), rows, notes, strip, comparison.margin)
+
+
+def _with_costs(comparison: Comparison) -> dict[str, Column]:
+    """Of any records: one table that says all."""
     columns = {"method": {label: Cell(label) for label in comparison.rows}} | _counts(comparison.data)
     for metric in comparison.metrics:
         columns[metric] = _means(comparison, metric)
-        if comparison.reference is not None:
-            columns[f"{metric} - {comparison.reference}"] = _differences(comparison, metric)
-    if comparison.reference is not None:
-        columns |= _tested(comparison)
+        columns[f"{metric} - {comparison.reference}"] = _differences(comparison, metric)
+    columns["p (Holm)"] = numbers(comparison.tests["corrected"], "{:.3g}")
     columns[_share_title(comparison.data)] = numbers(comparison.shares * 100, "{:.4g} %")
-    costs = _costs(comparison.data) if comparison.margin is None else {}
-    columns |= {title: numbers(values, form) for title, (values, form) in costs.items()}
-    notes = [_about_p(comparison.tests, comparison.metrics[0]), *_about_budget(comparison.off, comparison.reference)]
-    place = next((place for place, title in enumerate(columns) if title.endswith(f" - {comparison.reference}")), None)
-    rows = linked(columns, comparison.rows, links or {})
-    return Sheet(name, title, list(columns), rows, notes, place, comparison.margin)
+    return columns | {title: numbers(values, form) for title, (values, form) in _costs(comparison.data).items()}
 
 
-def _tested(comparison: Comparison) -> dict[str, Column]:
-    """p; with a margin also what could have been found and what was."""
-    p: Column = {str(label): number(p, "{:.3g}") for label, p in comparison.tests["corrected"].items()}
-    if comparison.margin is None:
-        return {"p (Holm)": p}
-    findings = {label: _finding(comparison, label) for label in comparison.rows}
-    return {"detectable": _detectable(comparison), "p (Holm)": p, "finding": findings}
+def _with_findings(comparison: Comparison) -> dict[str, Column]:
+    """Of a report, which has tables of costs beside it."""
+    metric, reference = comparison.metrics[0], comparison.reference
+    columns: dict[str, Column] = {"arm": {label: Cell(label) for label in comparison.rows}}
+    counts = _counts(comparison.data)
+    columns["n"] = counts["n"]
+    if "status" in counts:
+        columns["lost"] = _lost(comparison.data)
+    columns[metric] = _means(comparison, metric)
+    if reference is not None:
+        columns[f"{metric} - {reference}"] = _differences(comparison, metric)
+        columns["finding"] = {label: _finding(comparison, label) for label in comparison.rows}
+        columns["p (Holm)"] = numbers(comparison.tests["corrected"], "{:.3g}")
+        columns["detectable"] = _detectable(comparison)
+    columns[_share_title(comparison.data)] = numbers(comparison.shares * 100, "{:.4g} %")
+    return columns
+
+
+def _lost(data: pd.DataFrame) -> Column:
+    """What became of the runs that are not ok."""
+    lost = data[data["status"] != "ok"]
+    return {str(label): Cell(said(status)) for label, status in lost.groupby("label")["status"]}
 
 
 def linked(columns: Mapping[str, Column], rows: Sequence[str], links: Mapping[str, str]) -> list[list[Cell]]:
@@ -168,7 +185,8 @@ def _difference(comparison: Comparison, metric: str, label: str, digits: int) ->
     text += f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
     if not found.resolved and comparison.margin is None:
         text += f" not resolved (detectable: {comparison.detectable(metric, label):.{digits}f})"
-    text += "" if found.n == comparison.values[metric][label].count() else f" ({found.n} pairs)"
+    if comparison.margin is None and found.n != comparison.values[metric][label].count():
+        text += f" ({found.n} pairs)"
     return Cell(text, found.mean, found.low, found.high)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from rankbench.collect import frame
-from rankbench.drawing import Drawing, Look, draw_frame, facets, logarithmic
+from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, logarithmic
 from rankbench.evidence import link
 from rankbench.panels import Panel
 from rankbench.rates import rate_curves
-from rankbench.sheet import Cell, Sheet
+from rankbench.sheet import Cell, Sheet, without_first
 
 TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")
 
@@ -59,7 +59,7 @@ def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
 def draw_learning_rates(shown: Sequence[tuple[Panel, pd.DataFrame]], style: Mapping[str, Look], name: str) -> Drawing:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
     arms = list(dict.fromkeys(arm for _, data in shown for arm in data["arm"]))
-    figure, places = facets([panel.title for panel, _ in shown], {arm: style[arm] for arm in arms})
+    figure, places = facets([panel.short for panel, _ in shown], arm_handles(arms, style))
     for axes, (_, data) in zip(places, shown, strict=True):
         for arm, line in data.groupby("arm", sort=False):
             look, whole = style[str(arm)], line[line["missing"] == 0]
@@ -72,20 +72,17 @@ def draw_learning_rates(shown: Sequence[tuple[Panel, pd.DataFrame]], style: Mapp
     return Drawing(name, "Learning rates tried on validation", figure, numbers, note)
 
 
-def rates_sheet(found: Sequence[tuple[Panel, str, pd.DataFrame]]) -> Sheet:
-    """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge.
-
-    Args:
-        found: panel, its short title, and its `learning_rates`.
-    """
+def rates_sheet(found: Sequence[tuple[Panel, pd.DataFrame]]) -> Sheet:
+    """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge."""
     rows = [
-        [Cell(title), *_rates_of(str(arm), line, link(panel, str(arm)))]
-        for panel, title, data in found
+        [Cell(panel.short), *_rates_of(str(arm), line, link(panel, str(arm)))]
+        for panel, data in found
         for arm, line in data.groupby("arm", sort=False)
     ]
-    metrics = ", ".join(sorted({metric for _, _, data in found for metric in data["metric"]}))
+    metrics = ", ".join(sorted({metric for _, data in found for metric in data["metric"]}))
     columns = ["where", "arm", "chosen", "at the edge", f"rate: {metrics}", "tuning seeds"]
-    return Sheet("learning-rates", "Learning rates tried and chosen", columns, rows)
+    sheet = Sheet("learning-rates", "Learning rates tried and chosen", columns, rows)
+    return sheet if len(found) > 1 else without_first(sheet)
 
 
 def _rates_of(arm: str, line: pd.DataFrame, where: str) -> list[Cell]:

@@ -7,22 +7,26 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from rankbench.comparison import Comparison
+from rankbench.comparison import Comparison, decimals
 from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
-from rankbench.sheet import Cell, Sheet
+from rankbench.sheet import Cell, Sheet, without_first
 from rankbench.stats import PairedDifference, mean_interval
-from rankbench.verdict import Outcome, works
+from rankbench.verdict import Outcome, Verdict, works
 
 KINDS = {
     "better": "better",
     "worse": "worse",
     "differs": "different, the direction of the metric is not known",
-    "tie": "tied, shown",
+    "tie": "shown to be tied",
     "unresolved": "not resolved",
     "unresolvable": "not resolvable with so few pairs",
 }
+RULE = (
+    "An arm works if it beats tuned uniform ranks, its own ranks shuffled, and random ranks, each with a 95 % interval that "
+    "leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is not resolved."
+)
 OUTCOMES: dict[Outcome, str] = {"works": "better", "does not work": "worse", "not resolved": "unresolved"}
 
 
@@ -59,30 +63,32 @@ def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
         counts = f"n = {pairs[0]}" if len(pairs) == 1 else f"n = {pairs[0]} to {pairs[-1]}"
         yield (
             f"The smallest difference in {metric} that the study could have seen (80 % power, {counts} pairs, before the "
-            f"correction) is {min(sizes):.2g} for the best-measured arm and {max(sizes):.2g} for the worst."
+            f"correction) is between {min(sizes):.2g} and {max(sizes):.2g}, depending on the arm."
         )
 
 
 def _verdict_sentences(evidence: Evidence) -> Iterator[str]:
-    """For each arm with controls, where it works."""
+    """For each arm with controls, where it works, and where not; in a single panel, why."""
     for arm in evidence.report.controls:
-        outcomes = [(panel, _outcome(evidence, panel, comparison, arm)) for panel, comparison in evidence.compared()]
-        for outcome in ("works", "does not work", "not resolved"):
-            there = [evidence.short[panel.name] for panel, found in outcomes if found == outcome]
+        known = [
+            (panel.short, *found)
+            for panel, comparison in evidence.compared()
+            for found in [_verdict(evidence, comparison, arm)]
+            if found is not None
+        ]
+        if len(known) == 1:
+            yield f"{arm}: {known[0][1].outcome}. {'; '.join(known[0][1].reasons)}."
+        for outcome in OUTCOMES if len(known) > 1 else ():
+            there = [where for where, found, _ in known if found.outcome == outcome]
             if there:
-                where = "everywhere it was run" if len(there) == len(outcomes) > 1 else "; ".join(there)
-                yield f"{arm}: {outcome} ({where})."
-
-
-def _outcome(evidence: Evidence, panel: Panel, comparison: Comparison, arm: str) -> Outcome | None:
-    found = _verdict(evidence, comparison, arm)
-    return found[0] if found else None
+                places = f": {'; '.join(there)}" if len(there) < len(known) else ""
+                yield f"{arm}: {outcome} on {len(there)} of {len(known)}{places}."
 
 
 def _verdict(
     evidence: Evidence, comparison: Comparison, arm: str
-) -> tuple[Outcome, dict[str, PairedDifference | None]] | None:
-    """The outcome, and the differences to the controls; None where the arm is not in the panel or not on the budget."""
+) -> tuple[Verdict, dict[str, PairedDifference | None]] | None:
+    """The verdict, and the differences to the controls; None where the arm is not in the panel or not on the budget."""
     if arm not in comparison.rows or arm in comparison.off.index:
         return None
     names = {"uniform": evidence.report.reference, **evidence.report.controls[arm]}
@@ -90,7 +96,7 @@ def _verdict(
     higher = higher_is_better(comparison.metrics[0])
     if higher is None:
         return None
-    return works(found["uniform"], found["shuffled"], found["random"], higher).outcome, found
+    return works(found["uniform"], found["shuffled"], found["random"], higher), found
 
 
 def _minus(comparison: Comparison, arm: str, control: str | None) -> PairedDifference | None:
@@ -104,44 +110,44 @@ def verdict_sheet(evidence: Evidence) -> Sheet | None:
     """Each arm that has controls, in each panel: the outcome and the three differences; None without controls."""
     rows = []
     for panel, comparison in evidence.compared():
+        digits = decimals(comparison.values[comparison.metrics[0]])
         for arm in evidence.report.controls:
             found = _verdict(evidence, comparison, arm)
-            if found is None:
-                continue
-            outcome, differences = found
-            cells = [_versus(difference, comparison) for difference in differences.values()]
-            head = [Cell(evidence.short[panel.name]), Cell(arm, link=link(panel, arm))]
-            rows.append([*head, Cell(outcome, kind=OUTCOMES[outcome]), *cells])
+            if found is not None:
+                outcome, differences = found[0].outcome, found[1]
+                head = [Cell(panel.short), Cell(arm, link=link(panel, arm)), Cell(outcome, kind=OUTCOMES[outcome])]
+                pairs = sorted({difference.n for difference in differences.values() if difference is not None})
+                n = Cell(" to ".join(map(str, dict.fromkeys([*pairs[:1], *pairs[-1:]]))))
+                rows.append([*head, *(_versus(each, digits) for each in differences.values()), n])
     columns = [
         "where",
         "arm",
         "verdict",
-        f"minus {evidence.report.reference}",
-        "minus its shuffled ranks",
-        "minus random",
+        *(f"minus {name}" for name in (evidence.report.reference, "its shuffled ranks", "random ranks")),
+        "n",
     ]
-    notes = [
-        "An arm works if it beats the tuned uniform arm, its own shuffled ranks and random ranks, each with a 95 % interval "
-        "that leaves out 0; it does not work if one of them beats it. A control that was not run leaves it not resolved.",
-        *(
-            ["Learning rates were not tuned here: the uniform arm is not at its best."]
-            if not evidence.study.sweep.tune
-            else []
-        ),
-    ]
-    return Sheet("verdict", "Does it work?", columns, rows, notes) if rows else None
+    sheet = Sheet("verdict", "Does it work?", columns, rows, [RULE, *_untuned(evidence)])
+    if not rows:
+        return None
+    return sheet if len(evidence.panels) > 1 else without_first(sheet)
 
 
-def _versus(found: PairedDifference | None, comparison: Comparison) -> Cell:
+def _untuned(evidence: Evidence) -> list[str]:
+    return (
+        []
+        if evidence.study.sweep.tune
+        else ["Learning rates were not tuned here: the uniform arm may not be at its best."]
+    )
+
+
+def _versus(found: PairedDifference | None, digits: int) -> Cell:
+    """A difference and its interval, bold where it leaves out 0."""
     if found is None:
         return Cell("not run")
     if found.low is None or found.high is None:
-        return Cell(f"{found.mean:+.4f} (no interval)", found.mean)
-    kind = "unresolved"
-    if found.resolved:
-        kind = "better" if (found.mean > 0) == higher_is_better(comparison.metrics[0]) else "worse"
-    text = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], n = {found.n}"
-    return Cell(text, found.mean, found.low, found.high, kind=kind)
+        return Cell(f"{found.mean:+.{digits}f} (no interval)", found.mean)
+    text = f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    return Cell(text, found.mean, found.low, found.high)
 
 
 def findings_sheet(evidence: Evidence) -> Sheet | None:
@@ -154,7 +160,7 @@ def findings_sheet(evidence: Evidence) -> Sheet | None:
         for arm in evidence.arms
         if arm != evidence.report.reference
     ]
-    columns = ["arm", *(evidence.short[panel.name] for panel, _ in compared)]
+    columns = ["arm", *(panel.short for panel, _ in compared)]
     title = f"Findings: each arm against {evidence.report.reference}"
     return Sheet("findings", title, columns, rows, ["Mean paired difference and what the corrected test says of it."])
 
@@ -164,5 +170,6 @@ def _finding(evidence: Evidence, panel: Panel, comparison: Comparison, arm: str)
         return Cell("not run")
     found, pairs = comparison.finding(arm), comparison.pairs(comparison.metrics[0], arm)
     mean = float(pairs.mean()) if len(pairs) else float("nan")
-    text = f"{mean:+.4f} {found.text}" if not pd.isna(mean) else found.text
+    digits = decimals(comparison.values[comparison.metrics[0]])
+    text = f"{mean:+.{digits}f} {found.text}" if not pd.isna(mean) else found.text
     return Cell(text, strong=found.kind == "better", kind=found.kind, link=link(panel, arm))
