@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
@@ -56,6 +56,7 @@ class Comparison:
         off: those of them that are not at an equal budget.
         tests: of the labels that are tested: p (sign flips), smallest (p there could be), corrected (Holm).
         margin: a difference below it does not matter; None: nothing is said of ties.
+        findings: label -> what is shown of it, on the first metric.
     """
 
     data: pd.DataFrame
@@ -67,6 +68,7 @@ class Comparison:
     off: pd.Series
     tests: pd.DataFrame
     margin: float | None
+    findings: dict[str, Finding] = field(default_factory=dict)
 
     def pairs(self, metric: str, label: str) -> pd.Series:
         """Label minus reference at the seeds both have; empty for the reference."""
@@ -88,13 +90,13 @@ class Comparison:
         pairs = self.pairs(metric, label)
         return smallest_difference(pairs) if len(pairs) else None
 
-    def finding(self, label: str) -> Finding:
-        """On the first metric."""
+    def find(self, label: str) -> Finding:
+        """What `findings` has of a label."""
         if label == self.reference:
             return Finding("reference", "reference")
         if label not in self.tests.index:
             return Finding("untested", self._why_untested(label))
-        pairs, within = self.pairs(self.metrics[0], label), self.tie(label)
+        pairs, within = self.pairs(self.metrics[0], label), self._tie(label)
         if self.tests["corrected"][label] <= ALPHA:
             kind = _side(float(pairs.mean()), higher_is_better(self.metrics[0]))
             return Finding(kind, f"{kind}, by less than {self.margin:g}" if within else kind)
@@ -109,7 +111,7 @@ class Comparison:
             return "no reference"
         return "not at an equal budget" if {label, self.reference} & set(self.off.index) else "no common seed"
 
-    def tie(self, label: str) -> bool:
+    def _tie(self, label: str) -> bool:
         """Whether the mean difference in the first metric is shown to lie within the margin."""
         pairs = self.pairs(self.metrics[0], label)
         return self.margin is not None and equivalence(pairs, [0.0] * len(pairs), self.margin, ALPHA).shown
@@ -136,7 +138,9 @@ def compare(
     off = shares[(shares - 1).abs() > OFF]
     equal = [name for name in rows if name == reference or not {name, reference} & set(off.index)]
     tests = _tests(values[metrics[0]][equal], reference)
-    return Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin)
+    made = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin)
+    made.findings.update((label, made.find(label)) for label in rows)
+    return made
 
 
 def _side(mean: float, higher: bool | None) -> Literal["better", "worse", "differs"]:

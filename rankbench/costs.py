@@ -64,8 +64,9 @@ def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
     return means.reindex([arm for arm in arms if arm in means.index])
 
 
-def draw(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look]) -> Drawing | None:
-    """A bar for each arm: training, calibration and the method's own decisions, in seconds."""
+def draw(evidence: Evidence) -> Drawing | None:
+    """A bar for each arm: training, calibration and the method's own decisions, in seconds; None where none ran."""
+    panels, arms, style = evidence.panels, evidence.arms, evidence.looks
     shown = [
         (panel, means) for panel in panels for means in [_means(panel, arms)[SECONDS]] if means.notna().any(axis=None)
     ]

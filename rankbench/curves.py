@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.ablations import Ablation
-from rankbench.drawing import GREY, Drawing, Look, arm_handles, draw_frame, facets, logarithmic
+from rankbench.drawing import GREY, Drawing, arm_handles, draw_frame, facets, logarithmic
+from rankbench.evidence import Evidence
 from rankbench.panels import Panel
 from rankbench.stats import mean_interval
 from rankbench.study import Curve
@@ -33,8 +34,13 @@ def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) 
     return pd.DataFrame(rows, columns=["arm", "step", "mean", "low", "high", "n"])
 
 
-def draw_rank_totals(found: Sequence[tuple[Panel, pd.DataFrame]], style: Mapping[str, Look], name: str) -> Drawing:
-    """Steps of the mean over seeds, with the range of the seeds behind it."""
+def draw_rank_totals(evidence: Evidence, name: str) -> Drawing | None:
+    """Steps of the mean over seeds, with the range of the seeds behind it; None where no run logged any."""
+    curves, style = evidence.study.curves, evidence.looks
+    found = [(panel, rank_totals(panel, curves, evidence.arms)) for panel in evidence.panels]
+    found = [(panel, data) for panel, data in found if len(data)]
+    if not found:
+        return None
     arms = list(dict.fromkeys(arm for _, data in found for arm in data["arm"]))
     figure, places = facets([panel.short for panel, _ in found], arm_handles(arms, style))
     for axes, (_, data) in zip(places, found, strict=True):
@@ -73,12 +79,11 @@ def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
 def draw_ablation(
     found: Sequence[tuple[Panel, pd.DataFrame]],
     ablation: Ablation,
-    reference: str,
-    style: Mapping[str, Look],
+    evidence: Evidence,
     name: str,
 ) -> Drawing:
     """The metric over one setting, with 95 % intervals of the mean; the reference as a band."""
-    (key,) = ablation.keys
+    (key,), reference, style = ablation.keys, evidence.report.reference, evidence.looks
     figure, places = facets([panel.short for panel, _ in found])
     for axes, (panel, data) in zip(places, found, strict=True):
         look = style[ablation.base or ablation.arms[0]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from rankbench.figures import write
 from rankbench.labels import COLOURS
 from rankbench.labels import UNKNOWN as UNKNOWN_COLOUR
 from rankbench.panels import Panel, methods_of
@@ -49,6 +51,35 @@ class Drawing:
     figure: Figure
     numbers: pd.DataFrame
     note: str
+
+
+Sketch = Callable[[], Drawing | None]  # draws when it is called; None: there is nothing to draw
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that is drawn and written.
+
+    Attributes:
+        name, title, note: of the drawing.
+        svg: an element of the page.
+        files: PNG, PDF and CSV.
+    """
+
+    name: str
+    title: str
+    note: str
+    svg: str
+    files: list[Path]
+
+
+def finish(sketch: Sketch, folder: Path) -> Picture | None:
+    """Draw, and write the files; None where there is nothing to draw."""
+    drawn = sketch()
+    if drawn is None:
+        return None
+    files = write(drawn.figure, drawn.numbers, folder / drawn.name)
+    return Picture(drawn.name, drawn.title, drawn.note, svg(drawn.figure, drawn.name), files)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from html import escape
 
-from rankbench.drawing import UNKNOWN_COLOUR, Drawing, Look, svg
+from rankbench.drawing import UNKNOWN_COLOUR, Look, Picture
 from rankbench.sheet import Cell, Sheet, numeric
 
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")
@@ -31,19 +31,16 @@ def paragraphs(sentences: Iterable[str], class_: str | None = None) -> str:
     return "".join(element("p", escape(sentence), class_=class_) for sentence in sentences)
 
 
-def figure(drawing: Drawing) -> str:
+def figure(picture: Picture) -> str:
     """A figure with its title, and where its files are."""
-    picture = svg(drawing.figure, drawing.name).replace(
-        "<svg ", f'<svg role="img" aria-label="{escape(drawing.title)}" ', 1
-    )
-    files = f"figures/{drawing.name}.pdf, .png, .csv"
+    named = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{escape(picture.title)}" ', 1)
     return element(
         "figure",
-        element("figcaption", escape(drawing.title), class_="title"),
-        element("div", picture, class_="scroll"),
-        paragraphs([drawing.note], "note"),
-        paragraphs([files], "files"),
-        id=f"figure-{drawing.name}",
+        element("figcaption", escape(picture.title), class_="title"),
+        element("div", named, class_="scroll"),
+        paragraphs([picture.note], "note"),
+        paragraphs([f"figures/{picture.name}.pdf, .png, .csv"], "files"),
+        id=f"figure-{picture.name}",
     )
 
 

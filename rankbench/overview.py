@@ -47,7 +47,7 @@ def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
     if measured.empty:
         return Cell("none ok", link=link(panel, arm))
     spread = f" ± {measured.std(ddof=1):.{digits}f}" if len(measured) > 1 else ""
-    strong = comparison.finding(arm).kind == "better"
+    strong = comparison.findings[arm].kind == "better"
     return Cell(f"{measured.mean():.{digits}f}{spread}", float(measured.mean()), strong=strong, link=link(panel, arm))
 
 

@@ -203,7 +203,8 @@ def _frame(runs: Sequence[Run]) -> pd.DataFrame:
     data = frame([run.record for run in done if run.record], names=[run.arm for run in done])
     lost = [run for run in runs if run.record is None]
     rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in lost]
-    return pd.concat([data, pd.DataFrame(rows)], ignore_index=True) if rows else data
+    whole = pd.concat([data, pd.DataFrame(rows)], ignore_index=True) if rows else data
+    return whole.astype({"label": object, "status": object})  # looked up often
 
 
 def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -> list[str]:

@@ -8,20 +8,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rankbench import costs, holes, latex, maps, overview, page, quotes, study, tables, verdicts
 from rankbench.ablations import Ablation
-from rankbench.curves import (
-    ablation_points,
-    draw_ablation,
-    draw_rank_totals,
-    rank_totals,
-)
+from rankbench.curves import ablation_points, draw_ablation, draw_rank_totals
 from rankbench.design import arms_sheet
-from rankbench.drawing import Drawing
+from rankbench.drawing import Picture, Sketch, finish
 from rankbench.evidence import Evidence, compare_arms, gather, links
-from rankbench.figures import write as write_figure
 from rankbench.frontier import draw_frontier
 from rankbench.labels import file_name
 from rankbench.page import Part
@@ -31,45 +26,35 @@ from rankbench.sheet import Sheet, numbers, section
 from rankbench.study import Study
 from rankbench.sweep import SweepError
 from rankbench.trials import draw_learning_rates, learning_rates, rates_sheet
+from rankbench.workers import call_all
 
+Block = Sheet | Picture | Sketch
 OPEN = 3  # tables of a kind; more are closed on the page
+ALWAYS = ("verdict", "holes")  # anchors of parts that are there with nothing but sentences
 WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ and figures/
 
 
 def parts(evidence: Evidence) -> list[Part]:
-    """All that is shown: what is resolved and what is missing first."""
-    found = [
-        Part(
-            "verdict",
-            "Verdict",
-            verdicts.sentences(evidence),
-            _some(verdicts.verdict_sheet(evidence), verdicts.findings_sheet(evidence)),
-        ),
-        Part(
-            "holes",
-            "Holes and failures",
-            holes.sentences(evidence),
-            _some(holes.holes_sheet(evidence), holes.failures_sheet(evidence)),
-        ),
+    """All that is shown, its figures not drawn yet: what is resolved and what is missing first."""
+    frontier = partial(draw_frontier, evidence.panels, evidence.arms, evidence.looks, "frontier")
+    verdict = [verdicts.verdict_sheet(evidence), verdicts.findings_sheet(evidence)]
+    lost = [holes.holes_sheet(evidence), holes.failures_sheet(evidence)]
+    return [
+        Part("verdict", "Verdict", verdicts.sentences(evidence), _there(verdict)),
+        Part("holes", "Holes and failures", holes.sentences(evidence), _there(lost)),
         Part("results", "Results", [tables.NOTE], list(_results(evidence))),
         Part("published", "Published numbers", [], [*quotes.sheets(evidence)]),
-        Part(
-            "frontier",
-            "Quality and budget",
-            [],
-            _some(draw_frontier(evidence.panels, evidence.arms, evidence.looks, "frontier")),
-        ),
-        Part("cost", "Cost", [], list(_costs(evidence))),
+        Part("frontier", "Quality and budget", [], [frontier]),
+        Part("cost", "Cost", [], [partial(costs.draw, evidence), *_there([costs.sheet(evidence)])]),
         Part("ranks", "Ranks", [], list(_ranks(evidence))),
         Part("rates", "Learning rates", [], list(_rates(evidence))),
         Part("ablations", "Settings varied", [], list(_ablations(evidence))),
-        Part("setup", "What was run", [], _some(arms_sheet(evidence))),
+        Part("setup", "What was run", [], _there([arms_sheet(evidence)])),
     ]
-    return [part for part in found if part.blocks or (part.sentences and part.anchor in ("verdict", "holes"))]
 
 
-def _some(*blocks: Sheet | Drawing | None) -> list[Sheet | Drawing]:
-    return [block for block in blocks if block is not None]
+def _there(sheets: Sequence[Sheet | None]) -> list[Block]:
+    return [sheet for sheet in sheets if sheet is not None]
 
 
 def _results(evidence: Evidence) -> Iterator[Sheet]:
@@ -88,41 +73,29 @@ def _folded(sheets: Sequence[Sheet]) -> list[Sheet]:
     return [replace(sheet, folded=len(sheets) > OPEN) for sheet in sheets]
 
 
-def _costs(evidence: Evidence) -> Iterator[Sheet | Drawing]:
-    yield from _some(costs.draw(evidence.panels, evidence.arms, evidence.looks))
-    yield from _some(costs.sheet(evidence))
-
-
-def _ranks(evidence: Evidence) -> Iterator[Drawing]:
-    curves = evidence.study.curves
-    totals = [(panel, rank_totals(panel, curves, evidence.arms)) for panel in evidence.panels]
-    totals = [(panel, data) for panel, data in totals if len(data)]
-    if totals:
-        yield draw_rank_totals(totals, evidence.looks, "rank-totals")
+def _ranks(evidence: Evidence) -> Iterator[Sketch]:
+    yield partial(draw_rank_totals, evidence, "rank-totals")
     for panel in evidence.panels:
-        drawn = maps.draw_rank_maps(panel, evidence.arms, evidence.looks)
-        if drawn is not None:
-            yield drawn
+        yield partial(maps.draw_rank_maps, panel, evidence.arms, evidence.looks)
 
 
-def _rates(evidence: Evidence) -> Iterator[Sheet | Drawing]:
-    own = evidence.choosing()
-    found = [(panel, learning_rates(panel, own)) for panel in evidence.panels]
+def _rates(evidence: Evidence) -> Iterator[Block]:
+    found = [(panel, data) for panel in evidence.panels for data in [learning_rates(panel, evidence.choosing())]]
     found = [(panel, data) for panel, data in found if len(data)]
     if found:
-        yield draw_learning_rates(found, evidence.looks, "learning-rates")
+        yield partial(draw_learning_rates, found, evidence.looks, "learning-rates")
         yield rates_sheet(found)
 
 
-def _ablations(evidence: Evidence) -> Iterator[Sheet | Drawing]:
+def _ablations(evidence: Evidence) -> Iterator[Block]:
     for place, ablation in enumerate(evidence.ablations, 1):
-        points = [(panel, ablation_points(panel, ablation)) for panel in evidence.panels]
+        points = [(panel, data) for panel in evidence.panels for data in [ablation_points(panel, ablation)]]
         points = [(panel, data) for panel, data in points if len(data)]
         name = f"{file_name(ablation.title)}-{place}"
         if points and len(ablation.keys) == 1:
-            yield draw_ablation(points, ablation, evidence.report.reference, evidence.looks, f"curve-{name}")
+            yield partial(draw_ablation, points, ablation, evidence, f"curve-{name}")
         elif points:
-            yield maps.draw_grid(points, ablation, f"map-{name}")
+            yield partial(maps.draw_grid, points, ablation, f"map-{name}")
         yield from _against_base(evidence, ablation, name)
 
 
@@ -140,8 +113,8 @@ def _against_base(evidence: Evidence, ablation: Ablation, name: str) -> list[She
     )
 
 
-def build(found: Study, place: Path, allowed: Sequence[str] = ()) -> list[Path]:
-    """Write the whole report of a study; the files.
+def build(found: Study, place: Path, allowed: Sequence[str] = ()) -> list[str]:
+    """Write the whole report of a study; what it says first.
 
     Args:
         found: with its records.
@@ -152,17 +125,32 @@ def build(found: Study, place: Path, allowed: Sequence[str] = ()) -> list[Path]:
         SelectionError: records that may not stand in one table.
     """
     evidence = gather(found, allowed)
-    made = parts(evidence)
+    made = _drawn(parts(evidence), place / "figures")
     study.save(found, place)
-    written = [*_write_tables(made, place), *_write_figures(made, place)]
-    _sweep_out(place, written)
-    target = place / "index.html"
-    target.write_text(page.render(evidence, made))
-    return [target, place / "tables.md", *written]
+    files = [*_write_tables(made, place / "tables")]
+    (place / "tables.md").write_text(_markdown(made))
+    (place / "index.html").write_text(page.render(evidence, made))
+    pictures = [file for part in made for block in part.blocks if isinstance(block, Picture) for file in block.files]
+    _sweep_out(place, [*files, *pictures])
+    return list(made[0].sentences)
 
 
-def _write_tables(made: Sequence[Part], place: Path) -> Iterator[Path]:
-    folder = place / "tables"
+def _drawn(made: Sequence[Part], folder: Path) -> list[Part]:
+    """With the figures drawn and written; parts that say nothing and hold nothing are left out."""
+    sketches = [block for part in made for block in part.blocks if not isinstance(block, Sheet | Picture)]
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = iter(call_all([partial(finish, sketch, folder) for sketch in sketches]))
+    found = []
+    for part in made:
+        blocks = [block if isinstance(block, Sheet) else next(pictures) for block in part.blocks]
+        there = [block for block in blocks if block is not None]
+        if there or part.anchor in ALWAYS:
+            found.append(replace(part, blocks=there))
+    return found
+
+
+def _write_tables(made: Sequence[Part], folder: Path) -> Iterator[Path]:
+    """LaTeX and CSV of each table, and the LaTeX document of all; the files of tables/."""
     folder.mkdir(parents=True, exist_ok=True)
     sheets = [block for part in made for block in part.blocks if isinstance(block, Sheet)]
     for sheet in sheets:
@@ -170,8 +158,7 @@ def _write_tables(made: Sequence[Part], place: Path) -> Iterator[Path]:
         tex.write_text(latex.table(sheet))
         numbers(sheet).to_csv(csv, index=False)
         yield from (tex, csv)
-    (place / "tables.tex").write_text(latex.document(sheet.name for sheet in sheets))
-    (place / "tables.md").write_text(_markdown(made))
+    (folder.parent / "tables.tex").write_text(latex.document(sheet.name for sheet in sheets))
 
 
 def _markdown(made: Sequence[Part]) -> str:
@@ -180,14 +167,6 @@ def _markdown(made: Sequence[Part]) -> str:
         found += [f"# {part.title}", *(f"- {sentence}" for sentence in part.sentences)]
         found += [section(block) for block in part.blocks if isinstance(block, Sheet)]
     return "\n\n".join(found) + "\n"
-
-
-def _write_figures(made: Sequence[Part], place: Path) -> Iterator[Path]:
-    (place / "figures").mkdir(parents=True, exist_ok=True)
-    for part in made:
-        for block in part.blocks:
-            if isinstance(block, Drawing):
-                yield from write_figure(block.figure, block.numbers, place / "figures" / block.name)
 
 
 def _sweep_out(place: Path, written: Sequence[Path]) -> None:
@@ -212,11 +191,12 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         found = study.load(arguments.words)
-        files = build(found, arguments.out or _folder(arguments.words, found), arguments.allow_mixed)
+        place = arguments.out or _folder(arguments.words, found)
+        said = build(found, place, arguments.allow_mixed)
     except (SweepError, SelectionError) as error:
         parser.exit(2, f"{error}\n")
-    print(f"{files[0]}\n{files[1]}\n{len(files) - 2} files in tables/ and figures/")
-    for sentence in [*verdicts.sentences(gather(found, arguments.allow_mixed))]:
+    print(f"{place}/index.html")
+    for sentence in said:
         print(sentence)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,11 +117,22 @@ def differences(found: Sequence[RunRecord], free: Collection[str] = ()) -> list[
         found: records.
         free: settings in which they may differ, besides FREE.
     """
-    facts, read = [_facts(record) for record in found], [_read(record) for record in found]
+    alike = {json.dumps([_where_from(record), _compared(record)], sort_keys=True): record for record in found}
+    facts, read = [_facts(record) for record in alike.values()], [_read(record) for record in found]
     values = {key: {fact.get(key, "null") for fact in facts} for key in {key for fact in facts for key in fact}}
     values |= {key: {what[key] for what in read if key in what} for key in {key for what in read for key in what}}
     differing = {key: held for key, held in values.items() if len(held) > 1 and not _is_free(key, free)}
     return [f"{key}: {', '.join(sorted(held))}" for key, held in sorted(differing.items())]
+
+
+def _where_from(record: RunRecord) -> list[Any]:
+    """Code and versions."""
+    return [record.provenance.get(key) for key in ("git_commit", "git_dirty", "packages")]
+
+
+def _compared(record: RunRecord) -> dict[str, Any]:
+    """The config without the sections that are free."""
+    return {key: value for key, value in record.config.items() if key not in FREE}
 
 
 def not_allowed(mixed: Sequence[str], allowed: Collection[str]) -> list[str]:
@@ -138,7 +150,7 @@ def _facts(record: RunRecord) -> dict[str, str]:
     commit, dirty = origin.get("git_commit"), origin.get("git_dirty")
     facts = {"code": f"{(commit or 'null')[:7]}{' changed' if dirty else ''}"}
     facts |= {name: str(version) for name, version in (origin.get("packages") or {}).items()}
-    return facts | {key: value for key, value in flat(record.config) if not _is_free(key)}
+    return facts | {key: value for key, value in flat(_compared(record)) if not _is_free(key)}
 
 
 def _read(record: RunRecord) -> dict[str, str]:

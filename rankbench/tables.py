@@ -150,7 +150,7 @@ def _means(comparison: Comparison, metric: str) -> Column:
             values[label],
             int(runs[label]),
             digits,
-            metric == comparison.metrics[0] and comparison.finding(label).kind == "better",
+            metric == comparison.metrics[0] and comparison.findings[label].kind == "better",
         )
         for label in comparison.rows
     }
@@ -199,7 +199,7 @@ def _detectable(comparison: Comparison) -> Column:
 
 
 def _finding(comparison: Comparison, label: str) -> Cell:
-    found = comparison.finding(label)
+    found = comparison.findings[label]
     return Cell(found.text, strong=found.kind == "better", kind=found.kind)
 
 

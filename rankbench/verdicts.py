@@ -36,7 +36,7 @@ def sentences(evidence: Evidence) -> list[str]:
 
 
 def _findings_in_words(evidence: Evidence) -> Iterator[str]:
-    found = [comparison.finding(arm) for _, comparison in evidence.compared() for arm in comparison.rows]
+    found = [comparison.findings[arm] for _, comparison in evidence.compared() for arm in comparison.rows]
     counts = Counter(finding.kind for finding in found if finding.kind in KINDS)
     if not counts:
         yield "Nothing can be compared yet: no arm shares a seed with the reference at an equal budget."
@@ -168,7 +168,7 @@ def findings_sheet(evidence: Evidence) -> Sheet | None:
 def _finding(evidence: Evidence, panel: Panel, comparison: Comparison, arm: str) -> Cell:
     if arm not in comparison.rows:
         return Cell("not run")
-    found, pairs = comparison.finding(arm), comparison.pairs(comparison.metrics[0], arm)
+    found, pairs = comparison.findings[arm], comparison.pairs(comparison.metrics[0], arm)
     mean = float(pairs.mean()) if len(pairs) else float("nan")
     digits = decimals(comparison.values[comparison.metrics[0]])
     text = f"{mean:+.{digits}f} {found.text}" if not pd.isna(mean) else found.text
