@@ -274,12 +274,14 @@ class Ledger:
     """The account of one run: ranks and factor parameters at the start, at the peak and at the end.
 
     Attributes:
+        grain: price of one rank where it is dearest: integers come no closer to the target; 0 where nobody said.
         head_params: trained parameters outside the adapter (classification head), never part of the budget.
         gate_params: gate entries at the peak; folded into the factors on export, never part of the budget.
     """
 
     unit: str
     target: int
+    grain: int = 0
     head_params: int = 0
     gate_params: int = 0
     start: dict[str, int] | None = None

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pandas as pd
 
 from rankbench.labels import flat, labels, order
 from rankbench.rates import GROUP, SelectionError, best_rates, rate_curves
-from rankbench.record import PLACES, RecordError, RunRecord
+from rankbench.record import RecordError, RunRecord, portable
+from rankbench.store import RunFolder
 
 KEYS = ("model", "task", "method", "budget", "seed")
 
@@ -24,18 +26,26 @@ KEYS = ("model", "task", "method", "budget", "seed")
 def records(source: Path) -> tuple[list[RunRecord], list[str]]:
     """Records of a results folder, or of a JSON-lines file made by `save`; and what is missing or not read, by name."""
     found, problems = [], []
+    readers: list[Callable[[], RunRecord]]
     if source.is_file():
-        texts = [(f"{source}:{number}", line) for number, line in enumerate(source.read_text().splitlines(), 1)]
+        lines = enumerate(source.read_text().splitlines(), 1)
+        readers = [partial(RunRecord.from_json, line, f"{source}:{number}") for number, line in lines]
     else:
-        files = [folder / "record.json" for folder in sorted((source / "runs").glob("[!.]*/"))]
-        texts = [(str(file), file.read_text()) for file in files if file.exists()]
-        problems = [f"{file.parent}: no record: killed or still running" for file in files if not file.exists()]
-    for name, text in texts:
+        places = sorted((source / "runs").glob("[!.]*/"))
+        readers = [partial(_record, RunFolder(source, place.name)) for place in places]
+    for read in readers:
         try:
-            found.append(RunRecord.from_json(text, name))
+            found.append(read())
         except RecordError as error:
             problems.append(str(error))
     return sorted(found, key=lambda record: [getattr(record, key) for key in KEYS]), problems
+
+
+def _record(folder: RunFolder) -> RunRecord:
+    record = folder.record()
+    if record is None:
+        raise RecordError(f"{folder.path}: no record: killed or still running")
+    return record
 
 
 def save(found: Iterable[RunRecord], file: Path) -> None:
@@ -44,21 +54,6 @@ def save(found: Iterable[RunRecord], file: Path) -> None:
     with file.open("w") as target:
         for record in found:
             target.write(json.dumps(portable(vars(record)), sort_keys=True) + "\n")
-
-
-def portable(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
-    made = {**content, "config": dict(content["config"])}
-    for path in PLACES:
-        *parents, leaf = path.split(".")
-        section = made["config"]
-        for parent in parents:
-            if isinstance(section.get(parent), dict):
-                section[parent] = dict(section[parent])  # the record keeps its own
-            section = section.get(parent) or {}
-        if section.get(leaf) is not None:
-            section[leaf] = Path(section[leaf]).name
-    return made
 
 
 def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -82,7 +77,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(record, key) for key in ("run_id", *KEYS, "status")}
     row["learning_rate"] = record.config.get("train", {}).get("learning_rate")
     ledger, cost = record.ledger or {}, dict(record.cost or {})
-    row |= {key: ledger.get(key) for key in ("unit", "target", "head_params")}
+    row |= {key: ledger.get(key) for key in ("unit", "target", "grain", "head_params")}
     row["match"] = record.config.get("budget", {}).get("match", "final")
     row["peak_memory_bytes"] = cost.pop("peak_memory_bytes", None)
     figures = {when: ledger.get(when) for when in ("start", "peak", "final")}

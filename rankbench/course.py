@@ -18,6 +18,7 @@ from rankbench import origins, tuning
 from rankbench.experiment import Cell, Tune, spell
 from rankbench.job import Order
 from rankbench.layout import Frozen, Layout
+from rankbench.rates import SelectionError
 from rankbench.record import RecordError, RunRecord, run_id
 from rankbench.store import RunFolder
 from rankbench.sweep import Job, Sweep
@@ -143,7 +144,10 @@ class Course:
             raise Waiting(f"{group.title}: {len(found) - len(done)} of {len(found)} trials have not finished")
         if not any(record.status == "ok" for record in done):
             raise Waiting(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
-        return tuning.choose(done, tune.metric, tune.seeds)
+        try:
+            return tuning.choose(done, tune.metric, tune.seeds)
+        except SelectionError as error:
+            raise Waiting(f"{group.title}: no learning rate can be chosen ({error})") from error
 
     def _finals(self, group: Group) -> Iterator[Job]:
         """The runs to be reported."""
@@ -225,7 +229,7 @@ def _groups(layout: Layout) -> list[Group]:
     for (arm, *point), group in found.items():
         waits = origins.source_arm(group.cells[0].config["method"])
         group.source = found[(waits, *point)] if waits is not None else None
-        group.takes = found.get((rates.get(arm), *point))
+        group.takes = found[(rates[arm], *point)] if arm in rates else None
     return list(found.values())
 
 
@@ -239,7 +243,8 @@ def _families(groups: list[Group], tune: Tune | None) -> list[Family]:
             place = [override for override in _point(group.cells[0]) if not override.startswith("method")]
             found[(group.source is not None, *place)].append(group)
     return [
-        Family(members, sorted(tune.learning_rate)) for _, members in sorted(found.items(), key=lambda item: item[0][0])
+        Family(members, sorted(set(tune.learning_rate)))
+        for _, members in sorted(found.items(), key=lambda item: item[0][0])
     ]
 
 

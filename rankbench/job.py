@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
+import io
 import json
+import multiprocessing
 import os
 import resource
 import signal
 import sys
+import threading
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankbench.store import LOG, RunFolder, write_atomically
+from rankbench.store import HELD_UP, LOG, RunFolder, disk_is_full, write_atomically
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -93,8 +100,23 @@ def run(file: Path, folder: Path, room: Room) -> None:
     """
     os.setsid()  # Ctrl-C is the launcher's to hear
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _die_with_parent()
-    _print_to(folder / LOG)
+    _die_with_launcher()
+    code = 1
+    try:
+        _print_to(folder / LOG)
+        _settle(room)
+        code = perform(file)
+    except Exception as error:
+        code = HELD_UP if disk_is_full(error) else 1
+        with suppress(OSError):
+            traceback.print_exc()
+    finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)  # not sys.exit: what cannot be flushed onto a full disk would change the code
+
+
+def _settle(room: Room) -> None:
     if room.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = room.device
     if room.memory is not None:
@@ -103,11 +125,21 @@ def run(file: Path, folder: Path, room: Room) -> None:
         import torch
 
         torch.set_num_threads(room.threads)
-    sys.exit(perform(file))
 
 
-def _die_with_parent() -> None:
-    """Where the launcher is killed its jobs go, too: what nobody waits for should not hold devices."""
+def _die_with_launcher() -> None:
+    """Where the launcher is killed its jobs go, too, with all they started: nobody waits for them.
+
+    So do they where the process dies that they were forked from. That one alone would not do: it lives as long as they.
+    """
+    launcher = multiprocessing.parent_process()
+    assert launcher is not None
+
+    def watch() -> None:
+        wait([launcher.sentinel])
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
@@ -122,3 +154,6 @@ def _print_to(log: Path) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)  # a job that is killed leaves what it said
+    faulthandler.enable()  # and where it was, if it crashes

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -24,11 +25,19 @@ from typing import Any
 from rankbench import job as jobs
 from rankbench.job import Order, Room
 from rankbench.record import RecordError, RunRecord
-from rankbench.store import STARTED, RunFolder, StoreError
+from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError
 
+AGAIN = "goes on from its checkpoint when started again"
 POLL = 0.5  # seconds between looks at runs that another launcher is at, and at the clock
 LOST = 255  # exit code where the fork server died before its child
+STARTS = 3  # of the fork server, one after the other, before it is given up
 OOM_KILLS = Path("/proc/vmstat")  # Linux: counts what the kernel killed for memory
+# Signals that a process draws on itself: it would do so again.
+CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS)
+
+
+class LaunchError(RuntimeError):
+    """Jobs cannot be started here; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,12 @@ class Settings:
     devices: tuple[str, ...] = ()
     timeout: float | None = None
     memory: float | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("slots", "timeout", "memory"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise ValueError(f"hydra.launcher.{key}={value}: expected a number > 0, or null")
 
     def rooms(self) -> list[Room]:
         """What each slot has to give."""
@@ -117,6 +132,7 @@ def launch(
 
     Raises:
         KeyboardInterrupt: the user asked to stop; the jobs that ran then have been waited for, or stopped.
+        LaunchError: no job can be started.
     """
     pool = _Pool(files, settings, report)
     with _hearing(_Stop(told=told)) as stop:
@@ -191,10 +207,19 @@ class _Pool:
         return bool(elsewhere)
 
     def _start(self, file: Path, order: Order, folder: RunFolder, room: Room) -> _Running:
-        process = self._context.Process(target=jobs.run, args=(file, folder.path, room))
-        running = _Running(order, folder, room, process, time.monotonic(), _oom_kills())
-        process.start()
-        return running
+        for _ in range(STARTS):
+            process = self._context.Process(target=jobs.run, args=(file, folder.path, room))
+            running = _Running(order, folder, room, process, time.monotonic(), _oom_kills())
+            _start_server()
+            try:
+                process.start()
+                return running
+            except (EOFError, OSError):
+                continue  # the server has died a moment ago
+        raise LaunchError(
+            f"the process that jobs are forked from has died {STARTS} times: "
+            "python -c 'import rankbench.preload' may say why; or it is out of memory"
+        )
 
     def _look(self, file: Path, running: _Running) -> None:
         """Reap a job that has ended, kill one that is overdue."""
@@ -215,18 +240,25 @@ class _Pool:
         self._report(ended)
 
     def _what_is_left(self, running: _Running, code: int) -> RunRecord | None:
-        """The job's record; where it was killed before it could write one, we do."""
+        """The job's record; where it ended before it could write one, we do."""
         record = _record(running.folder)
-        if record is not None and record.stands(running.order.redo):
+        if code == HELD_UP or (record is not None and record.stands(running.order.redo)):
             return record
-        if code >= 0 and code != LOST:
-            return record
-        status, reason = "killed", f"killed by {_signal(code)}; goes on from its checkpoint when started again"
-        if running.overdue:
-            status, reason = "timeout", f"took longer than the {self._settings.timeout:g} s it was given"
-        elif code == -signal.SIGKILL and _oom_kills() > running.kills:
-            status, reason = "oom", "killed by the kernel: the machine was out of memory"
+        status, reason = self._why(running, code)
         return _leave_record(running.folder, running.order, status, reason) or record
+
+    def _why(self, running: _Running, code: int) -> tuple[str, str]:
+        """Status and reason of a job that left no record."""
+        if running.overdue:
+            return "timeout", f"took longer than the {self._settings.timeout:g} s it was given"
+        if code == -signal.SIGKILL and _oom_kills() > running.kills:
+            return "oom", "killed by the kernel: the machine was out of memory"
+        if code == LOST:
+            return "killed", f"lost with the process it was forked from; {AGAIN}"
+        if code >= 0:
+            return "error", f"ended with exit code {code} and without a record"
+        name = signal.Signals(-code).name
+        return ("error", f"crashed: {name}") if -code in CRASHES else ("killed", f"killed by {name}; {AGAIN}")
 
 
 def _record(folder: RunFolder) -> RunRecord | None:
@@ -274,8 +306,13 @@ def _kill(running: _Running) -> None:
         running.process.kill()
 
 
-def _signal(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else "the loss of the process it was forked from"
+def _start_server() -> None:
+    """The fork server, if it does not run; it must not hear Ctrl-C, not even while it imports."""
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def _oom_kills() -> int:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from rankbench import experiment as experiments
 from rankbench import origins
 from rankbench.config import ConfigError
 from rankbench.experiment import FULL, Cell, Experiment, Tune
-from rankbench.overrides import Examiner, examiner
+from rankbench.overrides import UNREADABLE, Examiner, examiner
+from rankbench.rates import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, higher_is_better
 from rankbench.registry import near
 
 RETRY = ("none", "failed")
@@ -74,7 +75,6 @@ def words(arguments: Sequence[str]) -> Words:
     Raises:
         ConfigError: one that a sweep reads and cannot understand.
     """
-    parser = OverridesParser.create()
     named: dict[str, str] = {}
     arms: list[str] | None = None
     tune: dict[str, Any] = {}
@@ -85,9 +85,9 @@ def words(arguments: Sequence[str]) -> Words:
         if key in ("experiment", "scale", "retry"):
             named[key] = value
         elif key == "arms":
-            arms = _listed(parser.parse_overrides([argument])[0])
+            arms = [str(label) for label in _listed(_value(argument))]
         elif key.startswith("tune."):
-            tune[key.removeprefix("tune.")] = parser.parse_overrides([argument])[0].value()
+            tune[key.removeprefix("tune.")] = _value(argument)
         else:
             (hydra if key.startswith(("hydra.", "hydra/", "+hydra")) else settings).append(argument)
     retry = named.get("retry", "none")
@@ -99,12 +99,21 @@ def words(arguments: Sequence[str]) -> Words:
     return Words(named.get("experiment"), named.get("scale", FULL), arms, retry, tune, settings, hydra)
 
 
-def _listed(override: Override) -> list[str]:
-    """Values of "arms=[a,b]" and of "arms=a,b"."""
-    value = override.value()
-    if override.is_sweep_override():
-        return [str(held) for held in override.sweep_iterator()]
-    return [str(held) for held in value] if isinstance(value, list) else [str(value)]
+def _value(argument: str) -> Any:
+    """What follows the "="; "a,b" is the list "[a,b]".
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        override = OverridesParser.create().parse_overrides([argument])[0]
+    except HydraException as error:
+        raise ConfigError([f"{argument}: {UNREADABLE}"]) from error
+    return list(override.sweep_iterator()) if override.is_sweep_override() else override.value()
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def lay_out(typed: Words, config_dir: Path | None = None, config_name: str = "config") -> Layout:
@@ -151,6 +160,18 @@ def _contradictions(values: Mapping[str, Any], found: Experiment | None, tune: T
     for key in ("trial", "tuned"):
         if key in values:
             yield f"{key}: is filled in by a sweep with tune.learning_rate"
+    if tune is not None:
+        yield from _mistuned(tune)
+
+
+def _mistuned(tune: Tune) -> Iterator[str]:
+    """What is wrong with the tuning of any sweep."""
+    for key in ("learning_rate", "seeds"):
+        if not getattr(tune, key):
+            yield f"tune.{key}=[]: at least one must be tried"
+    if not tune.metric.startswith(VALIDATION) or higher_is_better(tune.metric) is None:
+        known = ", ".join(f"{VALIDATION}{metric}" for metric in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER))
+        yield f"tune.metric={tune.metric}: learning rates are chosen on validation alone, by one of {known}"
 
 
 def _freeze(cells: Sequence[Cell], examine: Examiner, found: Experiment | None) -> tuple[list[Frozen], list[str]]:

@@ -67,7 +67,8 @@ def describe(typed: Words, layout: Layout, arguments: Sequence[str], results_dir
     """The sweep of a layout, before its first run."""
     name = typed.experiment or "sweep"
     known = sweep.identity(name, (frozen.config for frozen in layout.cells), layout.tune)
-    order = max((other.order for other in sweep.all_of(results_dir)), default=0) + 1
+    others, _ = sweep.all_of(results_dir)
+    order = max((other.order for other in others), default=0) + 1
     return Sweep(known, name, order, list(arguments), layout.experiment, layout.tune)
 
 

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rankbench import config, packages, schema, searchpath
 from rankbench.registry import near
 
+UNREADABLE = "cannot be read; write key=value, and quote a value with special characters"
 KINDS: dict[str, packages.Kind] = {kind: kind for kind in packages.ENTRY_POINTS}
 
 
@@ -147,7 +148,7 @@ def _parse(arguments: Sequence[str], sweep: bool, loader: ConfigLoader) -> tuple
         try:
             override = parser.parse_overrides([argument])[0]
         except HydraException:
-            problems.append(f"{argument}: cannot be read; write key=value, and quote a value with special characters")
+            problems.append(f"{argument}: {UNREADABLE}")
             continue
         if override.is_sweep_override() and not sweep:
             problems.append(f"{argument}: several values; add -m to run a job for each, or write [a,b] for a list")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
 import rankbench.run
 from rankbench import registry
 from rankbench.provenance import code
@@ -26,5 +28,6 @@ for kind in registry.PACKAGES:
     registry.names(kind)  # imports every built-in module
 for module in LATER:
     import_module(module)
+get_checkpoint_conversion_mapping("llama")  # type: ignore[no-untyped-call]  # peft asks for it: a thousand patterns
 code()  # the commit that is imported here is the one the records name, whatever is checked out meanwhile
 assert rankbench.run  # imported for its own sake

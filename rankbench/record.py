@@ -26,6 +26,12 @@ NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.sou
 OFF_BY_DEFAULT = ("trial",)
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
+# What readers take for granted of a record that others may have written.
+KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("run_id", "status", "method", "model", "task", "budget"), str),
+    **dict.fromkeys(("config", "provenance"), dict),
+    **dict.fromkeys(("ledger", "ranks", "metrics", "cost"), (dict, type(None))),
+}
 # Settings that name places on one machine.
 PLACES = ("results_dir", "method.source_run", *CONTENT)
 
@@ -40,17 +46,57 @@ def run_id(config: Mapping[str, Any]) -> str:
     Args:
         config: plain nested dictionaries, everything resolved.
     """
-    identity = json.loads(json.dumps(config))
-    for path in NOT_IDENTITY:
-        _pop(identity, path)
-    for path in OFF_BY_DEFAULT:
-        if not identity.get(path):
-            _pop(identity, path)
+    identity = _identity(config)
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one
             place = Path(location).expanduser()
             identity[path] = fingerprint(place) if place.exists() else str(location)
+    return _digest(identity)
+
+
+def group_id(config: Mapping[str, Any]) -> str:
+    """Name of a run without its seed: the same for runs that differ in nothing else; 12 hexadecimal digits.
+
+    A record that was saved for others has the group of its run, so a folder counts by its name. A rank map that a
+    control was given does not count: it is drawn with the seed, and `labels` do not tell it apart either.
+
+    Args:
+        config: of a run, or of its record.
+    """
+    identity = portable({"config": _identity(config)})["config"]
+    for path in ("seed", "method.ranks"):
+        _pop(identity, path)
+    return _digest(identity)
+
+
+def portable(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
+    made = {**content, "config": dict(content["config"])}
+    for path in PLACES:
+        *parents, leaf = path.split(".")
+        section = made["config"]
+        for parent in parents:
+            if isinstance(section.get(parent), dict):
+                section[parent] = dict(section[parent])  # the record keeps its own
+            section = section.get(parent) or {}
+        if section.get(leaf) is not None:
+            section[leaf] = Path(section[leaf]).name
+    return made
+
+
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy without what cannot change a number."""
+    identity: dict[str, Any] = json.loads(json.dumps(config))
+    for path in NOT_IDENTITY:
+        _pop(identity, path)
+    for path in OFF_BY_DEFAULT:
+        if not identity.get(path):
+            _pop(identity, path)
+    return identity
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -70,7 +116,7 @@ class RunRecord:
         budget: name of the budget choice; `ledger` has its figures.
         config: resolved config.
         provenance: git commit, versions, device, revisions and hashes of model, data and prompt.
-        ledger: {unit, target, start, peak, final: {ranks, params}, head_params, gate_params}.
+        ledger: {unit, target, grain, start, peak, final: {ranks, params}, head_params, gate_params}.
         ranks: site -> rank, sites by their plain module name in the base model.
         history_events: number of rank changes; ranks.jsonl has each.
         metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the
@@ -132,6 +178,9 @@ class RunRecord:
             raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")
         if content["schema_version"] != SCHEMA_VERSION:
             raise RecordError(f"{source}: schema {content['schema_version']}, this version reads {SCHEMA_VERSION}")
+        wrong = [key for key, kinds in KINDS.items() if not isinstance(content[key], kinds)]
+        if wrong or content["status"] not in STATUSES:
+            raise RecordError(f"{source}: not a run record (values of another kind: {wrong or ['status']})")
         return cls(**content)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import math
@@ -25,18 +24,19 @@ from rankbench.metering import Meter
 from rankbench.provenance import forget_peak_memory, peak_memory, provenance
 from rankbench.record import RecordError, RunRecord, run_id
 from rankbench.seeding import Streams
-from rankbench.store import STARTED, RunFolder, StoreError
+from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError, disk_is_full
 from rankbench.tasks.base import Task
 from rankbench.tracking import tracker
 from rankbench.trainer import NotFiniteError, Trainer
 
 USER_ERRORS = (ValueError, OSError)  # their message says it all; others come with a traceback
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU
 
 
 def execute(config: DictConfig, sweep: bool = False, redo: str | None = None) -> int:
-    """Do one run and leave a record of it, whatever happens; 0 if its status is ok.
+    """Do one run and leave a record of it, whatever happens; its exit code.
+
+    0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
 
     A finished run is not done again; an interrupted one goes on from its last checkpoint; a failed one starts anew.
 
@@ -55,7 +55,7 @@ def execute(config: DictConfig, sweep: bool = False, redo: str | None = None) ->
             return _perform(config, plain, folder, processes, sweep, redo)
     except StoreError as error:
         console().print(str(error), style="red", markup=False)
-        return 1
+        return HELD_UP
 
 
 def _perform(
@@ -109,6 +109,7 @@ class Run:
 
         Raises:
             StoreError: the folder holds what is not this run's; nothing in it is touched.
+            Exception: the disk is full. Not the run's fault: it goes on from its checkpoint.
         """
         try:
             result = self._work(log)
@@ -121,15 +122,17 @@ class Run:
             return "nan", str(error)
         except (torch.OutOfMemoryError, MemoryError) as error:
             return "oom", str(error) or "out of memory"
-        except USER_ERRORS as error:
-            if isinstance(error, OSError) and error.errno in DISK_FULL:
-                raise  # not the run's fault: it leaves no record, and goes on from its checkpoint
+        except SystemExit as error:
             self._keep_traceback()
-            return "error", f"{error}"
+            return "error", f"it called sys.exit({error.code!r}) (traceback: {self.folder.path}/error.txt)"
         except Exception as error:
+            if disk_is_full(error):
+                raise
             if NO_MEMORY in str(error):
                 return "oom", str(error).splitlines()[0]
             self._keep_traceback()
+            if isinstance(error, USER_ERRORS):
+                return "error", f"{error}"
             return "error", f"{type(error).__name__}: {error} (traceback: {self.folder.path}/error.txt)"
 
     def _keep_traceback(self) -> None:
@@ -166,7 +169,7 @@ class Run:
         setting = Setting(loaded.sites, budget, config.train.steps, streams.numpy("allocator", "start"), truth)
         allocator: Allocator = registry.get("method", config.method.name)(config.method, setting)
         loaded.model.to(self.processes.device)
-        self.ledger = Ledger(budget.unit, budget.target)
+        self.ledger = Ledger(budget.unit, budget.target, max(budget.costs.values()))
         adapters = self.adapters = self._attach(loaded, allocator, budget, streams)
         self.ledger.head_params = sum(parameter.numel() for parameter in adapters.head)
         self.engine = Engine(

@@ -143,14 +143,77 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
         ValueError: no difference, one that is not finite, or a power or level out of bounds.
     """
     values = finite(differences, "differences")
-    inside(level, "level")
-    if not 1 - level < power < 1:
-        raise ValueError(f"power {power} is not in ({1 - level:g}, 1): that much is found where there is no difference")
+    _inside_power(power, level)
     if _all_equal(values):
         return None
     # t squared is F: its noncentrality, where 1 - power lies below the critical value, has a closed inverse in scipy.
     shift = special.ncfdtrinc(1, values.size - 1, 1 - power, _critical(values.size, level) ** 2) ** 0.5
     return float(shift) * _standard_error(values)
+
+
+def seeds_needed(effect: float, deviation: float, paired: bool = True, power: float = 0.8, level: float = 0.95) -> int:
+    """Fewest seeds with which the two-sided t-test finds a true difference with probability `power`, >= 2.
+
+    For pairs the inverse of `smallest_difference`; else of two groups of that many seeds each (noncentral t, Welch's
+    test has nearly the same power where the deviations are equal).
+
+    Args:
+        effect: the true difference, > 0.
+        deviation: of the differences of pairs, or of either group; >= 0, in the unit of the effect.
+        paired: pairs by seed.
+        power: in (1 - level, 1).
+        level: of the interval that has to leave out 0, in (0, 1).
+
+    Raises:
+        ValueError: an effect that is not > 0, a deviation below 0, or a power or level out of bounds.
+    """
+    if not effect > 0 or not deviation >= 0:
+        raise ValueError(f"effect {effect} and deviation {deviation}: the first is to be > 0, the second >= 0")
+    _inside_power(power, level)
+    fewest, enough = 2, 2
+    while _power(effect, deviation, enough, paired, level) < power:
+        fewest, enough = enough + 1, 2 * enough
+    while fewest < enough:
+        middle = (fewest + enough) // 2
+        if _power(effect, deviation, middle, paired, level) < power:
+            fewest = middle + 1
+        else:
+            enough = middle
+    return enough
+
+
+def _power(effect: float, deviation: float, n: int, paired: bool, level: float) -> float:
+    """Probability that the t-test of n pairs, or of n against n, finds the effect."""
+    if deviation == 0:
+        return 1.0
+    freedom, share = (n - 1, n) if paired else (2 * n - 2, n / 2)
+    critical = special.stdtrit(freedom, (1 + level) / 2)
+    return 1.0 - float(special.ncfdtr(1, freedom, share * (effect / deviation) ** 2, critical**2))
+
+
+def deviation(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """Standard deviation (n - 1) of normal values, with its chi-square interval.
+
+    Args:
+        values: (n,), n >= 2.
+        level: of the interval, in (0, 1).
+
+    Returns:
+        0 without an interval where all are equal.
+
+    Raises:
+        ValueError: fewer than two values, one that is not finite, or a level outside (0, 1).
+    """
+    found = finite(values, "values")
+    inside(level, "level")
+    if found.size == 1:
+        raise ValueError("one value has no deviation; give at least two")
+    if _all_equal(found):
+        return Estimate(0.0, None, None)
+    freedom, value = found.size - 1, float(found.std(ddof=1))
+    tails = (1 - level) / 2, (1 + level) / 2  # chdtri takes the upper tail
+    low, high = (value * float(np.sqrt(freedom / special.chdtri(freedom, tail))) for tail in tails)
+    return Estimate(value, low, high)
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike) -> RankCorrelation:
@@ -222,6 +285,12 @@ def holm(p_values: ArrayLike) -> Array:
     corrected = np.empty_like(values)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected
+
+
+def _inside_power(power: float, level: float) -> None:
+    inside(level, "level")
+    if not 1 - level < power < 1:
+        raise ValueError(f"power {power} is not in ({1 - level:g}, 1): that much is found where there is no difference")
 
 
 def _all_equal(values: Array) -> bool:

@@ -5,6 +5,7 @@ A record is written whole or not at all; a folder is one process's at a time; a 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -14,12 +15,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rankbench.record import RunRecord
+from rankbench.record import RecordError, RunRecord
 
 RECORD = "record.json"
 LOCK = ".lock"
 STARTED = "started.json"  # the provenance of a run that has not ended
 LOG = "log.txt"  # what the run printed, in a sweep
+HELD_UP = 75  # exit code (EX_TEMPFAIL) of a run that could not use its folder: no record, and none of its own fault
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StoreError(RuntimeError):
@@ -37,12 +40,13 @@ class RunFolder:
     def __init__(self, results_dir: Path, run_id: str) -> None:
         self.run_id = run_id
         self.path = results_dir / "runs" / run_id
+        self._named = True  # after its run
 
     @classmethod
     def at(cls, path: Path) -> RunFolder:
         """Of a folder that lies anywhere, such as a copy of a run's."""
         folder = cls(path.parent, path.name)
-        folder.path = path
+        folder.path, folder._named = path, False
         return folder
 
     @contextmanager
@@ -85,10 +89,15 @@ class RunFolder:
         """The record, None if there is none yet.
 
         Raises:
-            RecordError: there is a file that is none.
+            RecordError: there is a file that is none, or the record of another run.
         """
         file = self.path / RECORD
-        return RunRecord.from_json(file.read_text(), str(file)) if file.exists() else None
+        if not file.exists():
+            return None
+        found = RunRecord.from_json(file.read_text(errors="replace"), str(file))
+        if self._named and found.run_id != self.run_id:
+            raise RecordError(f"{file}: the record of another run, {found.run_id}")
+        return found
 
     def set_aside(self) -> Path:
         """Keep a record.json that cannot be read under another name, so that the run can be done."""
@@ -146,6 +155,11 @@ class RunFolder:
 def places(run: str, results_dir: Path) -> list[Path]:
     """Where a run that somebody names may lie: the path itself, or its run_id under results_dir."""
     return [Path(run).expanduser(), results_dir / "runs" / run]
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Whether an error says so; safetensors wraps the system's in one of its own."""
+    return (isinstance(error, OSError) and error.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in str(error)
 
 
 def write_atomically(file: Path, content: bytes, sync: bool = True) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rankbench import collect, sweep
-from rankbench.record import RunRecord
+from rankbench.record import RecordError, RunRecord
 from rankbench.store import RunFolder
 from rankbench.sweep import Job, Sweep, SweepError
 
+STEPS = "steps.jsonl"
 RECORDS, CURVES = "records.jsonl", "curves.jsonl"
 Curve = list[tuple[int, int]]  # step and rank total, where it changes
 
@@ -78,12 +79,13 @@ def of(found: Sweep, results_dir: Path) -> Study:
         place = RunFolder(results_dir, job.run_id)
         try:
             record = place.record()
-        except ValueError as error:
+            if record is not None:
+                records[job.run_id] = record
+                curves[job.run_id] = list(_changes(place.lines(STEPS)))
+        except RecordError as error:
             problems.append(str(error))
-            continue
-        if record is not None:
-            records[job.run_id] = record
-            curves[job.run_id] = list(_changes(place.lines("steps.jsonl")))
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"{place.path / STEPS}: not the steps of a run ({error!r})")
     return Study(found, records, curves, problems)
 
 

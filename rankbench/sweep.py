@@ -142,25 +142,29 @@ def read(place: Path) -> Sweep:
     file = place / FILE
     if not file.is_file():
         raise SweepError(f"{place} holds no {FILE}")
-    return Sweep.from_json(file.read_text(), str(file))
+    return Sweep.from_json(file.read_text(errors="replace"), str(file))
 
 
-def all_of(results_dir: Path) -> list[Sweep]:
-    """The sweeps of a results folder, in the order they were started.
-
-    Raises:
-        SweepError: one that cannot be read.
-    """
-    found = [read(file.parent) for file in sorted((results_dir / SWEEPS).glob(f"*/{FILE}"))]
-    return sorted(found, key=lambda sweep: sweep.order)
+def all_of(results_dir: Path) -> tuple[list[Sweep], list[str]]:
+    """The sweeps of a results folder, in the order they were started; and what cannot be read, by name."""
+    found, problems = [], []
+    for file in sorted((results_dir / SWEEPS).glob(f"*/{FILE}")):
+        try:
+            found.append(read(file.parent))
+        except SweepError as error:
+            problems.append(str(error))
+    return sorted(found, key=lambda sweep: sweep.order), problems
 
 
 def last(results_dir: Path, name: str | None, words: Iterable[str] = ()) -> Sweep | None:
     """The sweep of an experiment that was started last (of all sweeps, with None), and was typed with these words.
 
     Raises:
-        SweepError: one that cannot be read.
+        SweepError: there is none, and one that it may have been cannot be read.
     """
     wanted = set(words)
-    fitting = [sweep for sweep in all_of(results_dir) if name in (None, sweep.name) and wanted <= set(sweep.words)]
+    found, problems = all_of(results_dir)
+    fitting = [sweep for sweep in found if name in (None, sweep.name) and wanted <= set(sweep.words)]
+    if problems and not fitting:
+        raise SweepError("; ".join(problems))
     return fitting[-1] if fitting else None

@@ -6,19 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from rankbench import registry
 from rankbench.adapter import AdapterSet, Gate, Scale, Site
 from rankbench.budget import Ledger
 from rankbench.config import CONF_DIR, build
 from rankbench.engine import accelerator
+from rankbench.job import Order
 from rankbench.record import run_id
 from rankbench.run import Run, execute
 from rankbench.seeding import Streams
@@ -125,3 +129,38 @@ def scramble(adapters: AdapterSet, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in adapters.parameters():
         parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator)
+
+
+TESTS = Path(__file__).parent
+
+
+def install_faulty(site: Path) -> dict[str, str]:
+    """Make tests/faulty known as an installed package of this folder; the environment of processes that find it."""
+    info = site / "faulty-0.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[rankbench.methods]\nfaulty = faulty:Faulty\n")
+    paths = [str(site), str(TESTS), str(TESTS.parent)]
+    return {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@contextmanager
+def faulty_installed(site: Path) -> Iterator[dict[str, str]]:
+    """`install_faulty`, also in this process and in jobs that are forked for it, until the block ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._classes, "method", dict(registry._classes["method"]))
+        environment = install_faulty(site)
+        patch.syspath_prepend(str(site))
+        yield environment
+
+
+def freeze(place: Path, *overrides: str, results: Path | None = None, **method: Any) -> Path:
+    """A quick run, frozen as a sweep does it; `method`: settings of the faulty method (it must be installed)."""
+    section = {**FAULTY, **method} if method else None
+    config: Any = OmegaConf.to_container(configure(results or place, *overrides, method=section), resolve=True)
+    order = Order(run_id(config), config, " ".join(overrides) or str(method))
+    order.write(place / f"{order.run_id}.json")
+    return place / f"{order.run_id}.json"
+
+
+FAULTY = {"name": "faulty", "fault": "none", "at": 2, "note": None, "megabytes": 0, "target": None}

@@ -1,0 +1,137 @@
+"""A method that fails as it is told to, in a package of its own (`harness.install_faulty` makes it known)."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rankbench.adapter import AdapterSet
+from rankbench.allocators.base import Step
+from rankbench.allocators.lora import Uniform
+
+
+@dataclass
+class Config:
+    """How it fails.
+
+    Attributes:
+        fault: one of FAULTS.
+        at: step after which.
+        note: file that gets a line as each attempt begins and ends; null: none.
+        megabytes: that are held, for a moment, at that step.
+        target: a file or folder that the fault needs.
+    """
+
+    name: str
+    fault: str
+    at: int
+    note: str | None
+    megabytes: int
+    target: str | None
+
+
+class Faulty(Uniform):
+    """Uniform LoRA, until then."""
+
+    Config = Config
+
+    def initial_ranks(self) -> dict[str, int]:
+        self._note("begin")
+        return super().initial_ranks()
+
+    def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
+        if step.index == self.config.at:
+            held = torch.ones(self.config.megabytes, 2**18)
+            del held
+            FAULTS[self.config.fault](self)
+
+    def finish(self, adapters: AdapterSet) -> None:
+        self._note("end")
+
+    def _note(self, event: str) -> None:
+        if self.config.note is not None:
+            row = {
+                "event": event,
+                "fault": self.config.fault,
+                "pid": os.getpid(),
+                "time": time.monotonic(),
+                "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                "threads": torch.get_num_threads(),
+            }
+            with open(self.config.note, "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def stop(number: int) -> Callable[[Faulty], None]:
+    return lambda method: os.kill(os.getpid(), number)
+
+
+def stop_once(method: Faulty) -> None:
+    """The first time only, as `target` remembers."""
+    mark = Path(method.config.target)
+    if not mark.exists():
+        mark.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def divide(method: Faulty) -> None:
+    raise ZeroDivisionError("as told")
+
+
+def leave(method: Faulty) -> None:
+    sys.exit(3)
+
+
+def hang(method: Faulty) -> None:
+    method._note("hangs")
+    time.sleep(3600)
+
+
+def meet(method: Faulty) -> None:
+    """Wait until another run of its kind has begun."""
+    while Path(method.config.note).read_text().count('"begin", "fault": "meet"') < 2:
+        time.sleep(0.01)
+
+
+def take_too_much(method: Faulty) -> None:
+    torch.ones(2**10, 2**20)  # 4 GiB
+
+
+def lose_the_server(method: Faulty) -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(3600)
+
+
+def be_chosen_by_the_kernel(method: Faulty) -> None:
+    """Count a kill in `target`, as Linux does in /proc/vmstat."""
+    Path(method.config.target).write_text("pgfault 1\noom_kill 8\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def outgrow_a_control_group(method: Faulty) -> None:
+    """`target` is a memory control group with less than this."""
+    (Path(method.config.target) / "cgroup.procs").write_text(str(os.getpid()))
+    torch.ones(2**10, 2**18)  # 1 GiB
+
+
+FAULTS: dict[str, Callable[[Faulty], None]] = {
+    "none": lambda method: None,
+    "raise": divide,
+    "exit": leave,
+    "vanish": lambda method: os._exit(4),
+    "kill": stop(signal.SIGKILL),
+    "kill once": stop_once,
+    "crash": stop(signal.SIGSEGV),
+    "hang": hang,
+    "meet": meet,
+    "server": lose_the_server,
+    "too much": take_too_much,
+    "chosen": be_chosen_by_the_kernel,
+    "outgrow": outgrow_a_control_group,
+}

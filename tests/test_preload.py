@@ -1,0 +1,29 @@
+"""What jobs are forked from: everything imported, nothing running."""
+
+import sys
+from importlib import reload
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+from harness import freeze
+
+from rankbench import launcher, preload, provenance
+from rankbench.launcher import Settings
+
+
+def test_it_can_be_imported():
+    """The fork server would not say so: it goes without what cannot be imported."""
+    reload(preload)
+    assert set(preload.LATER) <= set(sys.modules)
+    assert provenance.code.cache_info().currsize == 1  # the commit at the start is that of every job
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_it_runs_one_thread_and_outlives_its_jobs(tmp_path):
+    files = [freeze(tmp_path, "train.steps=1", f"seed={seed}") for seed in (0, 1)]
+    servers = set()
+    launcher.launch(files, Settings(), lambda ended: servers.add(forkserver._forkserver._forkserver_pid))
+    (server,) = servers
+    lines = Path(f"/proc/{server}/status").read_text().splitlines()
+    assert next(line.split()[1] for line in lines if line.startswith("Threads:")) == "1"
