@@ -243,7 +243,8 @@ def _families(groups: list[Group], tune: Tune | None) -> list[Family]:
             place = [override for override in _point(group.cells[0]) if not override.startswith("method")]
             found[(group.source is not None, *place)].append(group)
     return [
-        Family(members, sorted(set(tune.learning_rate))) for _, members in sorted(found.items(), key=lambda item: item[0][0])
+        Family(members, sorted(set(tune.learning_rate)))
+        for _, members in sorted(found.items(), key=lambda item: item[0][0])
     ]
 
 
