@@ -7,13 +7,14 @@ leaves a record that says so.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
@@ -25,7 +26,7 @@ from typing import Any
 from rankbench import job as jobs
 from rankbench.job import Order, Room
 from rankbench.record import RecordError, RunRecord
-from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError
+from rankbench.store import HELD_UP, LOG, STARTED, RunFolder, StoreError
 
 AGAIN = "goes on from its checkpoint when started again"
 POLL = 0.5  # seconds between looks at runs that another launcher is at, and at the clock
@@ -89,6 +90,16 @@ class Ended:
     record: RunRecord | None
     seconds: float | None = None
     code: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 if its record says ok, else that of its process, or 1."""
+        return 0 if self.record is not None and self.record.status == "ok" else self.code or 1
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return self.order.folder.path / LOG
 
 
 @dataclass
@@ -164,7 +175,6 @@ class _Pool:
     def __init__(self, files: Sequence[Path], settings: Settings, report: Callable[[Ended], None]) -> None:
         self._settings, self._report = settings, report
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["rankbench.preload"])
         self._free = settings.rooms()[::-1]
         self._running: dict[Path, _Running] = {}
         self.queue = deque(files)
@@ -210,7 +220,7 @@ class _Pool:
         for _ in range(STARTS):
             process = self._context.Process(target=jobs.run, args=(file, folder.path, room))
             running = _Running(order, folder, room, process, time.monotonic(), _oom_kills())
-            _start_server()
+            start_server()
             try:
                 process.start()
                 return running
@@ -306,13 +316,25 @@ def _kill(running: _Running) -> None:
         running.process.kill()
 
 
-def _start_server() -> None:
-    """The fork server, if it does not run; it must not hear Ctrl-C, not even while it imports."""
+def start_server() -> None:
+    """Start the process that jobs are forked from, unless it runs; it imports what they need while we go on.
+
+    It does not hear Ctrl-C, not even while it imports, and goes when we go: it holds our streams.
+    """
+    forkserver.set_forkserver_preload(["rankbench.preload"])
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, heard)
+    atexit.unregister(_stop_server)
+    atexit.register(_stop_server)
+
+
+def _stop_server() -> None:
+    """At once: left alone it would import all before it sees that nobody needs it."""
+    with suppress(ProcessLookupError):
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
 
 
 def _oom_kills() -> int:
