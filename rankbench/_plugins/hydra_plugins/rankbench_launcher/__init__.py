@@ -5,7 +5,7 @@ loads them without an entry in sys.modules, so that a dataclass here cannot have
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -46,9 +46,10 @@ class LocalLauncher(Launcher):
         A job's exit code is a value, not an error: one that fails stops no other.
         """
         files = [Path(overrides[0].partition("=")[2].strip("'")) for overrides in job_overrides]
-        rooms = self._settings.rooms()
+        settings = replace(self._settings, threads=launcher.fixed_threads(files))
+        rooms = settings.rooms()
         progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
-        ended = launcher.launch(files, self._settings, progress.show, stopping)
+        ended = launcher.launch(files, settings, progress.show, stopping)
         return [
             JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=one.exit_code)
             for one, overrides in zip(ended, job_overrides, strict=True)
