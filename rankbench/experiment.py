@@ -413,6 +413,16 @@ def usual_metric(task: str) -> str:
 
 
 @functools.cache
+def usual_report(reference: str) -> Report:
+    """What is shown of a sweep that no experiment declares.
+
+    Args:
+        reference: the arm that others are compared with.
+    """
+    found: Report = _build(Report, {**LEFT_OUT_OF_REPORT, **_usual_report(), "reference": reference})
+    return found
+
+
 def _usual_report() -> dict[str, Any]:
     return _content(CONF_DIR / "report.yaml")
 

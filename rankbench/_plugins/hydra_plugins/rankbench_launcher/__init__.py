@@ -5,9 +5,8 @@ loads them without an entry in sys.modules, so that a dataclass here cannot have
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -16,8 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rankbench import launcher
-from rankbench.console import SweepProgress
-from rankbench.store import LOG
+from rankbench.console import SweepProgress, stopping
 
 
 @dataclass
@@ -43,19 +41,16 @@ class LocalLauncher(Launcher):
         """Nothing: the jobs bring what they need."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Do the frozen runs; `job_overrides` hold nothing but where each lies."""
+        """Do the frozen runs; `job_overrides` hold nothing but where each lies.
+
+        A job's exit code is a value, not an error: one that fails stops no other.
+        """
         files = [Path(overrides[0].partition("=")[2].strip("'")) for overrides in job_overrides]
-        rooms = self._settings.rooms()
+        settings = replace(self._settings, threads=launcher.fixed_threads(files))
+        rooms = settings.rooms()
         progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
-
-        def show(ended: launcher.Ended) -> None:
-            progress.show(ended.order.title, ended.record, str(ended.order.folder.path / LOG), ended.seconds)
-
-        ended = launcher.launch(files, self._settings, show, progress.stopping)
-        return [_returned(one, overrides) for one, overrides in zip(ended, job_overrides, strict=True)]
-
-
-def _returned(ended: launcher.Ended, overrides: Sequence[str]) -> JobReturn:
-    """The exit code is a value, not an error: a job that fails stops no other."""
-    code: Any = 0 if ended.record is not None and ended.record.status == "ok" else ended.code or 1
-    return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=code)
+        ended = launcher.launch(files, settings, progress.show, stopping)
+        return [
+            JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=one.exit_code)
+            for one, overrides in zip(ended, job_overrides, strict=True)
+        ]
