@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
         ConfigError: with every mistake; nothing was run.
         KeyboardInterrupt: the user asked to stop.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(["-m: starts processes of its own; under accelerate launch give one run at a time"])
     typed = words(arguments)
     if _chosen(typed.hydra) == LOCAL:
         launcher.start_server()  # it imports while the runs are laid out

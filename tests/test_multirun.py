@@ -151,7 +151,7 @@ def test_the_frozen_runs_lie_beside_the_sweep(tuned):
 
 def test_a_failed_run_is_told_left_alone_and_done_again_on_request(installed, tmp_path, capsys):
     words = [*SHORT, "method=faulty", "method.fault='raise once',none", f"method.target={tmp_path / 'mark'}"]
-    words += [f"results_dir={tmp_path}"]
+    words += ["hydra.launcher.slots=1", f"results_dir={tmp_path}"]
     assert start(words) == 1
     said = printed(capsys)
     assert "2 runs, 1 at a time" in said
@@ -170,9 +170,8 @@ def test_a_failed_run_is_told_left_alone_and_done_again_on_request(installed, tm
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(
-        sys, "argv", ["rankbench", "-m", *SHORT, "method=lora", "seed=0,1,2", f"results_dir={tmp_path}"]
-    )
+    words = [*SHORT, "hydra.launcher.slots=1", "method=lora", "seed=0,1,2", f"results_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["rankbench", "-m", *words])
     show = SweepProgress.show
 
     def interrupting(progress, *what) -> None:
@@ -200,7 +199,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(monkeypatch, tmp_path
             ["hydra.launcher.slot=1"],
             r"hydra/launcher=local hydra.launcher.slot=1: Could not override 'hydra.launcher.slot'",
         ),
-        (["hydra/launcher=ray"], r"hydra/launcher=ray: needs pip install 'rankbench\[ray\]'; .*Could not find"),
+        (["hydra/launcher=lokal"], r"hydra/launcher=lokal: unknown; did you mean local\?"),
         (["results_dir=a,b"], r"results_dir: one for all runs of a sweep, not a, b"),
     ],
 )
@@ -209,3 +208,10 @@ def test_a_launcher_that_cannot_be_had_is_told_before_any_run(monkeypatch, tmp_p
     with pytest.raises(ConfigError, match=problem):
         start(["method=lora", *SHORT, *words])
     assert list(tmp_path.glob("*/runs")) == []
+
+
+def test_a_sweep_is_no_run_of_several_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = "-m: starts processes of its own; under accelerate launch give one run at a time"
+    with pytest.raises(ConfigError, match=said):
+        start(["method=lora", *SHORT])
