@@ -20,6 +20,7 @@ from rankbench.launcher import Settings
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+
 def task(composed: DictConfig) -> int:
     """The run of the frozen file that `frozen` names; the rest of the configuration is not read.
 

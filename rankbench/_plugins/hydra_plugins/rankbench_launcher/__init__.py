@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from rankbench import launcher
 from rankbench.console import SweepProgress, stopping
 
-
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=launcher.Schema, provider="rankbench")
 
 
