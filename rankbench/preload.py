@@ -13,7 +13,7 @@ import rankbench.run
 from rankbench import registry
 from rankbench.provenance import code, libraries
 
-# Modules that are imported when data are read, a table is shown, or a model made: those of the architectures in conf/model.
+# Modules that are imported when data are read, a table is shown or a model is made: the architectures in conf/model.
 LATER = (
     "datasets",
     "rich._emoji_codes",
@@ -23,7 +23,6 @@ LATER = (
     "transformers.models.llama.modeling_llama",
     "transformers.models.qwen2.modeling_qwen2",
     "transformers.models.roberta.modeling_roberta",
-    "transformers.tokenization_utils_tokenizers",
     "peft.tuners.lora.model",
 )
 
