@@ -9,7 +9,6 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pandas as pd
 
 from rankbench.labels import flat, labels, order
 from rankbench.rates import GROUP, SelectionError, best_rates, rate_curves
-from rankbench.record import PLACES, RecordError, RunRecord
+from rankbench.record import RecordError, RunRecord, portable
 from rankbench.store import RunFolder
 
 KEYS = ("model", "task", "method", "budget", "seed")
@@ -52,19 +51,9 @@ def _record(folder: RunFolder) -> RunRecord:
 def save(found: Iterable[RunRecord], file: Path) -> None:
     """Records in compact form, one line each, without the folders of the machine they were made on."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(portable(asdict(record)), sort_keys=True) + "\n" for record in found))
-
-
-def portable(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
-    for path in PLACES:
-        *parents, leaf = path.split(".")
-        section = content["config"]
-        for parent in parents:
-            section = section.get(parent, {})
-        if section.get(leaf) is not None:
-            section[leaf] = Path(section[leaf]).name
-    return content
+    with file.open("w") as target:
+        for record in found:
+            target.write(json.dumps(portable(vars(record)), sort_keys=True) + "\n")
 
 
 def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -76,9 +65,10 @@ def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Seque
         names: labels that were given within more records than these.
     """
     data = pd.DataFrame([_row(record) for record in found])
-    configs = [dict(flat(record.config)) for record in found]
     data["label"] = labels(found) if names is None else names
-    for key in settings:
+    wanted = list(settings)
+    configs = [dict(flat(record.config)) for record in found] if wanted else []
+    for key in wanted:
         data[key] = [config.get(key) for config in configs]
     return data
 

@@ -117,11 +117,13 @@ class TrackingConfig:
         name: none or wandb.
         project: of Weights & Biases; null with none.
         mode: of Weights & Biases; auto is online if a key is set up, else offline; null with none.
+        timeout: seconds that the service may take to open a run, and again to close it; null with none.
     """
 
     name: str = choice("none", "wandb")
     project: str | None
     mode: str | None = choice("auto", "online", "offline")
+    timeout: float | None = number(above=0)
 
 
 # Keys beside the sections. trial: a tuning trial, scored on validation alone. tuned: the choice of the learning rate
@@ -301,7 +303,7 @@ def _check_batch(config: DictConfig) -> list[str]:
 def _check_tracking(config: DictConfig) -> list[str]:
     if config.tracking.name == "none":
         return []
-    missing = [key for key in ("project", "mode") if config.tracking[key] is None]
+    missing = [key for key in ("project", "mode", "timeout") if config.tracking[key] is None]
     return [f"tracking.{key}=null: must be given with tracking={config.tracking.name}" for key in missing]
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import yaml  # type: ignore[import-untyped]  # omegaconf's own reader
 from omegaconf import OmegaConf
 
 from rankbench import schema
@@ -92,7 +93,7 @@ class Report:
 
     def metric_of(self, task: str) -> str:
         """Column of the frame of runs that is shown for a task."""
-        return self.metrics[task if task in self.metrics else DEFAULT]
+        return self.metrics.get(task, self.metrics[DEFAULT])
 
     def margin_of(self, task: str) -> float:
         """Largest difference that does not matter on a task, in the unit of its metric."""
@@ -201,6 +202,8 @@ def load(name: str, extra: Path | None = None) -> Experiment:
         raise ConfigError([f"experiment={name}: unknown experiment; {near(name, list(files))}"])
     data = _content(files[name])
     shared = {scale: _content(file) for scale, file in names(extra, "scale").items()}
+    if data.get("tune") is None:  # what is not tuned at full size is not tuned at another
+        shared = {scale: {**part, "tune": None} for scale, part in shared.items()}
     scales = {
         scale: _over(part or {}, shared.get(scale, {}), ("settings", "axes", "when"))
         for scale, part in data.get("scales", {}).items()
@@ -209,7 +212,17 @@ def load(name: str, extra: Path | None = None) -> Experiment:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+    """What a YAML file says, read as Hydra reads it.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            [f"{file}: not YAML ({' '.join(str(error).split())}); quote a text with ': ' in it"]
+        ) from error
 
 
 def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence[str]) -> dict[str, Any]:
@@ -369,7 +382,7 @@ def _value(value: Any) -> str:
         return f"[{','.join(map(_value, value))}]"
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{_value(held)}' for key, held in value.items())}}}"
-    text = schema.show(value)
+    text = value if isinstance(value, str) else schema.show(value)
     plain_text = not isinstance(value, str) or (
         text and all(letter.isalnum() or letter in "_-./${}" for letter in text)
     )
@@ -393,7 +406,23 @@ def _defaults() -> Settings:
     return {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
 
 
+def usual_metric(task: str) -> str:
+    """Column of the frame of runs that is shown for a task, where no experiment says otherwise."""
+    metrics = _usual_report()["metrics"]
+    return str(metrics.get(task, metrics[DEFAULT]))
+
+
 @functools.cache
+def usual_report(reference: str) -> Report:
+    """What is shown of a sweep that no experiment declares.
+
+    Args:
+        reference: the arm that others are compared with.
+    """
+    found: Report = _build(Report, {**LEFT_OUT_OF_REPORT, **_usual_report(), "reference": reference})
+    return found
+
+
 def _usual_report() -> dict[str, Any]:
     return _content(CONF_DIR / "report.yaml")
 

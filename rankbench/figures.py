@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rankbench.labels import colour, labels, order
+from rankbench.labels import colour, file_name, labels, order
 from rankbench.rates import SelectionError
 from rankbench.record import RunRecord
 from rankbench.selection import Selection, add_arguments, selections
@@ -38,26 +37,39 @@ TEXT = 8  # points
 LETTERS = 14  # of a title, in an inch
 
 
-def rank_maps(found: Sequence[RunRecord], names: Sequence[str] | None = None) -> pd.DataFrame:
+def rank_maps(
+    found: Sequence[RunRecord], names: Sequence[str] | None = None, places: Mapping[str, int] | None = None
+) -> pd.DataFrame:
     """Ranks of the runs that are ok: label, seed, site, layer (NaN without one), kind, rank; labels in their order.
 
     Args:
         found: records.
         names: their labels, where they were given within more records.
+        places: of the labels, where their order is not that of their methods.
 
     Raises:
         SelectionError: no run that is ok has ranks.
     """
-    rows = [
-        {"label": label, "seed": record.seed, "site": site, "layer": layer, "kind": kind, "rank": rank}
-        for record, label in sorted(zip(found, names or labels(found), strict=True), key=lambda pair: order(pair[1]))
-        if record.status == "ok"
-        for site, rank in (record.ranks or {}).items()
-        for layer, kind in [parse_site(site)]
-    ]
-    if not rows:
+    pairs = sorted(
+        zip(found, names or labels(found), strict=True),
+        key=lambda pair: ((places or {}).get(pair[1], 0), order(pair[1])),
+    )
+    mapped = [(record, label) for record, label in pairs if record.status == "ok" and record.ranks]
+    if not mapped:
         raise SelectionError(f"none of {len(found)} runs is ok and has ranks: there is no map to draw")
-    return pd.DataFrame(rows)
+    sites = [site for record, _ in mapped for site in record.ranks or {}]
+    sizes = [len(record.ranks or {}) for record, _ in mapped]
+    known = {site: parse_site(site) for site in set(sites)}
+    return pd.DataFrame(
+        {
+            "label": np.repeat([label for _, label in mapped], sizes).astype(object),
+            "seed": np.repeat([record.seed for record, _ in mapped], sizes),
+            "site": sites,
+            "layer": [known[site][0] for site in sites],
+            "kind": [known[site][1] for site in sites],
+            "rank": [rank for record, _ in mapped for rank in (record.ranks or {}).values()],
+        }
+    )
 
 
 def drawn(found: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
@@ -117,32 +129,75 @@ def _correlation(first: pd.Series, second: pd.Series) -> float | None:
     return rank_correlation(both.iloc[:, 0], both.iloc[:, 1]).spearman if len(both) else None
 
 
-def draw_maps(means: pd.DataFrame, title: str) -> Figure:
-    """A panel per label, kinds x layers, all on one colour scale."""
-    names, kinds = means["label"].unique(), sorted(means["kind"].unique())
+def draw_maps(means: pd.DataFrame, title: str, colours: Mapping[str, str] | None = None) -> Figure:
+    """A panel per label, kinds x layers, all on one colour scale.
+
+    Args:
+        means: of `mean_ranks`.
+        title: of the figure; "" has none.
+        colours: of the labels, where they are not those of their methods' names.
+    """
+    names, kinds = list(means["label"].unique()), sorted(means["kind"].unique())
     layers = sorted(means["layer"].unique(), key=lambda layer: (math.isnan(layer), layer))
     columns = min(PANELS, len(names))
     rows = math.ceil(len(names) / columns)
-    width, height = max(2.2, 0.11 * len(layers)), max(0.9, 0.17 * len(kinds))
-    margin = 0.065 * max(len(kind) for kind in kinds)
-    figure = Figure((margin + columns * width + 0.9, rows * (height + 0.4) + 0.8), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(names) :]:
-        axes.set_visible(False)
-    for place, (axes, name) in enumerate(zip(grid.flat, names, strict=False)):
+    margin = 0.065 * max(len(kind) for kind in kinds) + 0.1
+    cell = max(0.11, 1.9 / len(layers)), max(0.14, 0.9 / len(kinds))  # inches
+    width, height = cell[0] * len(layers), cell[1] * len(kinds)
+    size = margin + columns * (width + 0.2) + 0.75, rows * (height + 0.45) + 0.25
+    figure = Figure(size)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))  # inches, from the upper left
+    axes.axis("off")
+    small = {"fontsize": TEXT - 1, "color": "#444444"}
+    every = max(1, math.ceil(len(layers) * 0.2 / width))
+    most = float(means["rank"].max())
+    for place, name in enumerate(names):
+        row, column = divmod(place, columns)
+        left, top = margin + column * (width + 0.2), 0.3 + row * (height + 0.45)
         table = means[means["label"] == name].pivot(index="kind", columns="layer", values="rank")
-        image = _image(axes, table.reindex(index=kinds, columns=layers).to_numpy(float), 0, means["rank"].max())
-        axes.set_title(name, fontsize=TEXT, color=colour(name))
-        axes.set_yticks(range(len(kinds)), kinds)
-        every = max(1, math.ceil(len(layers) / 12))
-        axes.set_xticks(range(0, len(layers), every), [_layer(layer) for layer in layers[::every]])
-        axes.tick_params(labelbottom=place + columns >= len(names))  # nothing stands below it
-    bar = figure.colorbar(image, ax=grid, fraction=0.03, pad=0.02, ticks=MaxNLocator(integer=True))
-    bar.set_label("rank, mean over seeds", fontsize=TEXT)
-    bar.ax.tick_params(labelsize=TEXT - 1)
-    figure.supxlabel("layer", fontsize=TEXT)
+        _tiles(axes, table.reindex(index=kinds, columns=layers).to_numpy(float), most, (left, top, width, height))
+        axes.text(left, top - 0.06, name, fontsize=TEXT, color=(colours or {}).get(name, colour(name)), va="bottom")
+        for number, kind in enumerate(kinds if column == 0 else []):
+            axes.text(left - 0.05, top + (number + 0.5) * cell[1], kind, ha="right", va="center", **small)
+        below = place + columns >= len(names)  # nothing stands below it
+        for number in range(0, len(layers), every) if below else ():
+            x = left + (number + 0.5) * cell[0]
+            axes.text(x, top + height + 0.04, _layer(layers[number]), ha="center", va="top", **small)
+    axes.text(margin + columns * (width + 0.2) / 2, size[1] - 0.02, "layer", ha="center", va="bottom", **small)
+    _scale(axes, most, (size[0] - 0.6, 0.3, 0.12, max(height, min(2.0, size[1] - 0.8))))
     _entitle(figure, title)
     return figure
+
+
+Box = tuple[float, float, float, float]  # left, top, width, height in inches
+
+
+def _tiles(axes: Axes, values: np.ndarray[Any, Any], most: float, box: Box) -> None:
+    """A matrix in a box of an axes that is in inches; all of them one image each, without ticks."""
+    left, top, width, height = box
+    shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
+    axes.imshow(
+        np.ma.masked_invalid(values),
+        cmap=shades,
+        vmin=0,
+        vmax=most,
+        extent=(left, left + width, top + height, top),
+        aspect="auto",
+        interpolation="nearest",
+    )
+    axes.set(xlim=(0, axes.figure.get_figwidth()), ylim=(axes.figure.get_figheight(), 0))
+
+
+def _scale(axes: Axes, most: float, box: Box) -> None:
+    """What the shades mean."""
+    left, top, width, height = box
+    _tiles(axes, np.linspace(most, 0, 64)[:, None], most, box)
+    for value in MaxNLocator(5, integer=True).tick_values(0, most):
+        if value <= most:
+            y = top + height * (1 - value / most)
+            axes.text(left + width + 0.05, y, f"{value:g}", va="center", fontsize=TEXT - 1, color="#444444")
+    words = "rank, mean over seeds"
+    axes.text(left - 0.07, top + height / 2, words, rotation=90, va="center", ha="right", fontsize=TEXT - 1)
 
 
 def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
@@ -153,7 +208,7 @@ def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     side = max(1.6, 0.42 * len(names))
     figure = Figure((margin + side + 1.0, margin + side + 0.6), layout="constrained")
     axes = figure.subplots()
-    image = _image(axes, values.to_numpy(float), -1, 1)
+    image = shade(axes, values.to_numpy(float), -1, 1)
     for (row, column), value in np.ndenumerate(values.to_numpy(float)):
         text = "-" if math.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00")
         ink = "white" if value < -0.2 else "black"
@@ -171,13 +226,16 @@ def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
 
 def _entitle(figure: Figure, title: str) -> None:
     """The title, its lines broken to the width of the figure, which grows by those that are added."""
+    if not title:
+        return
     width, height = figure.get_size_inches()
     lines = [part for line in title.splitlines() for part in textwrap.wrap(line, max(20, int(width * LETTERS)))]
     figure.set_size_inches(width, height + (len(lines) - 1) * 1.3 * (TEXT + 1) / 72)
     figure.suptitle("\n".join(lines), fontsize=TEXT + 1)
 
 
-def _image(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> Any:
+def shade(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> Any:
+    """Draw a matrix as a heat map; what is NaN is grey."""
     shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
     axes.tick_params(labelsize=TEXT - 1, length=2)
     return axes.imshow(np.ma.masked_invalid(values), cmap=shades, vmin=low, vmax=high, aspect="auto")
@@ -200,7 +258,7 @@ def write(figure: Figure, numbers: pd.DataFrame, place: Path) -> list[Path]:
 def draw(selection: Selection, out: Path) -> Iterable[Path]:
     """Both figures of one selection, in files named by its title; the figures say which runs they leave out."""
     maps = rank_maps(selection.records, selection.labels)
-    name = re.sub(r"[^a-z0-9.]+", "-", selection.title.lower().replace("budget ", "")).strip("-")
+    name = file_name(selection.title)
     means, agreeing = mean_ranks(maps), agreement(maps)
     partly = [note for note in drawn(selection.records, selection.labels) if "," in note]
     title = "\n".join([selection.title, "; ".join(partly)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -83,13 +84,18 @@ def labels(found: Sequence[RunRecord]) -> list[str]:
     return [f"{method} ({', '.join(settings)})" if settings else method for method, *settings in names]
 
 
+def file_name(title: str) -> str:
+    """Of what a title names: lower case, hyphens for all else; "tiny-planted-r8" for "tiny, planted, budget r8"."""
+    return re.sub(r"[^a-z0-9.]+", "-", title.lower().replace("budget ", "")).strip("-")
+
+
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted keys of a config and their values as text: ("train.steps", "60")."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", _text(value)
+            yield f"{prefix}{key}", text_of(value)
 
 
 def _own(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -102,7 +108,8 @@ def _differing(members: Sequence[Mapping[str, str]]) -> list[str]:
     return [key for key in keys if len({member.get(key, "null") for member in members}) > 1]
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A setting as labels show it: "null", "true", "q+v"."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return "+".join(map(_text, value)) if isinstance(value, list) else str(value)
+    return "+".join(map(text_of, value)) if isinstance(value, list) else str(value)

@@ -56,16 +56,19 @@ class Settings:
     """How jobs are launched.
 
     Attributes:
-        slots: jobs at a time; None: one for each device, or one.
+        slots: jobs at a time; None: one for each device; without devices as many as the CPU has room for where every run
+            fixes its own threads, else one.
         devices: for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none.
         timeout: seconds a job may take; None: no limit.
         memory: GiB of data a job may hold; None: no limit.
+        threads: the most CPU threads that a run fixes for itself (train.threads); None where one of them does not.
     """
 
     slots: int | None = None
     devices: tuple[str, ...] = ()
     timeout: float | None = None
     memory: float | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for key in ("slots", "timeout", "memory"):
@@ -75,14 +78,21 @@ class Settings:
 
     def rooms(self) -> list[Room]:
         """What each slot has to give."""
-        count = self.slots or max(1, len(self.devices))
-        memory = None if self.memory is None else int(self.memory * 2**30)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        fitting = cores // self.threads if self.threads else 1
+        count = self.slots or len(self.devices) or max(1, fitting)
+        memory = None if self.memory is None else int(self.memory * 2**30)
         threads = None if count == 1 else max(1, cores // count)
         return [
             Room(self.devices[slot % len(self.devices)] if self.devices else None, threads, memory)
             for slot in range(count)
         ]
+
+
+def fixed_threads(files: Sequence[Path]) -> int | None:
+    """For `Settings.threads`: of frozen runs."""
+    found = [Order.read(file).config["train"]["threads"] for file in files]
+    return None if None in found else max(found, default=None)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,25 @@ REQUIRED = ("paper", "table", "model", "task", "metric", "method", "value", "uni
 CONFIDENCE = ("read in full", "second hand", "from code", "read off a figure")
 ROW = ("paper", "table", "model", "method", "rank_or_budget")  # of a table: what an average is taken over
 AVERAGE = "average"  # the metric of such a number; its task is the set it is taken over
-SIZES = {"glue": 8, "reasoning-5": 5, "boolq+gsm8k": 2, "magpie-pro+openplatypus": 2}  # tasks in a set
+GLUE = tuple(f"glue-{name}" for name in ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb"))
+COMMONSENSE = ("boolq", "piqa", "hellaswag", "winogrande", "arc-easy", "arc-challenge", "openbookqa")
+SETS = {  # tasks that an average is taken over
+    "glue": GLUE,
+    "glue without cola": GLUE[1:],
+    "reasoning-5": ("boolq", "commonsense-arc-easy", "commonsense-arc-challenge", "gsm8k", "aqua"),
+    "boolq+gsm8k": ("boolq", "gsm8k"),
+    "commonsense-7": tuple(f"commonsense-{name}" for name in COMMONSENSE),
+    "commonsense-8": tuple(f"commonsense-{name}" for name in (*COMMONSENSE, "siqa")),
+    "magpie-pro+openplatypus": ("magpie-pro", "openplatypus"),
+}
+# Items of the official splits that are the tests here.
+ITEMS = {
+    **{"glue-cola": 1043, "glue-mnli": 9815, "glue-mrpc": 408, "glue-qnli": 5463},
+    **{"glue-qqp": 40430, "glue-rte": 277, "glue-sst2": 872, "boolq": 3270, "gsm8k": 1319},
+    **{"commonsense-boolq": 3270, "commonsense-piqa": 1838, "commonsense-siqa": 1954, "commonsense-hellaswag": 10042},
+    **{"commonsense-winogrande": 1267, "commonsense-arc-easy": 2376, "commonsense-arc-challenge": 1172},
+    "commonsense-openbookqa": 500,
+}
 PLACE = Path("results") / "published"
 
 
@@ -121,11 +139,15 @@ def averages(data: pd.DataFrame) -> pd.DataFrame:
     for row, members in data.groupby(list(ROW), sort=False):
         printed = members[members["metric"] == AVERAGE]
         tasks = members[members["metric"] != AVERAGE].groupby("task")["value"].mean()
-        if len(printed) == 1 and len(tasks) == SIZES.get(printed["task"].item()):
+        if len(printed) == 1 and len(tasks) and set(tasks.index) == set(SETS.get(printed["task"].item(), ())):
             (value,), (text,), (note,) = printed["value"], printed["printed"], printed["note"]
-            half = 0.5 * 10.0 ** -len(text.partition(".")[2])
-            found.append((*row, text, tasks.mean(), abs(tasks.mean() - value) <= half + 1e-9, note))
+            found.append((*row, text, tasks.mean(), abs(tasks.mean() - value) <= half_digit(text) + 1e-9, note))
     return pd.DataFrame(found, columns=[*ROW, "printed", "recomputed", "agrees", "note"])
+
+
+def half_digit(printed: str) -> float:
+    """As far as a number may lie from what is printed of it: half of the last digit ("87.30": 0.005)."""
+    return 0.5 * 10.0 ** -len(printed.partition(".")[2])
 
 
 def select(data: pd.DataFrame, task: str | None = None, method: str | None = None) -> pd.DataFrame:

@@ -43,7 +43,7 @@ from rankbench.integrand import ORDER, Integrand, float64, grids, measure
 from rankbench.overrides import mistakes
 from rankbench.provenance import provenance
 from rankbench.quadrature_errors import DELTA, Point, Study, fits
-from rankbench.record import run_id
+from rankbench.record import portable, run_id
 from rankbench.run import USER_ERRORS, Run
 from rankbench.store import RunFolder
 from rankbench.trainer import Trainer
@@ -150,8 +150,6 @@ def show(points: Sequence[Point], completeness: Sequence[dict[str, Any]]) -> Non
 
 def perform(options: argparse.Namespace, config: DictConfig) -> None:
     """Train, measure, show and write."""
-    from rankbench.collect import portable
-
     run, trainer = train(config, options.train_steps)
     intervals = config.method.get("quadrature_steps", INTERVALS)
     relative = relative_update(trainer.adapters)

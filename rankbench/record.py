@@ -46,17 +46,57 @@ def run_id(config: Mapping[str, Any]) -> str:
     Args:
         config: plain nested dictionaries, everything resolved.
     """
-    identity = json.loads(json.dumps(config))
-    for path in NOT_IDENTITY:
-        _pop(identity, path)
-    for path in OFF_BY_DEFAULT:
-        if not identity.get(path):
-            _pop(identity, path)
+    identity = _identity(config)
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one
             place = Path(location).expanduser()
             identity[path] = fingerprint(place) if place.exists() else str(location)
+    return _digest(identity)
+
+
+def group_id(config: Mapping[str, Any]) -> str:
+    """Name of a run without its seed: the same for runs that differ in nothing else; 12 hexadecimal digits.
+
+    A record that was saved for others has the group of its run, so a folder counts by its name. A rank map that a
+    control was given does not count: it is drawn with the seed, and `labels` do not tell it apart either.
+
+    Args:
+        config: of a run, or of its record.
+    """
+    identity = portable({"config": _identity(config)})["config"]
+    for path in ("seed", "method.ranks"):
+        _pop(identity, path)
+    return _digest(identity)
+
+
+def portable(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
+    made = {**content, "config": dict(content["config"])}
+    for path in PLACES:
+        *parents, leaf = path.split(".")
+        section = made["config"]
+        for parent in parents:
+            if isinstance(section.get(parent), dict):
+                section[parent] = dict(section[parent])  # the record keeps its own
+            section = section.get(parent) or {}
+        if section.get(leaf) is not None:
+            section[leaf] = Path(section[leaf]).name
+    return made
+
+
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy without what cannot change a number."""
+    identity: dict[str, Any] = json.loads(json.dumps(config))
+    for path in NOT_IDENTITY:
+        _pop(identity, path)
+    for path in OFF_BY_DEFAULT:
+        if not identity.get(path):
+            _pop(identity, path)
+    return identity
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rankbench.rates import SelectionError, best_rates, refuse_twice
 from rankbench.record import CONTENT, NOT_IDENTITY, RunRecord
 
 BEST = "best:"
+ALLOW_MIXED = "what may differ all the same, by name, such as code,torch,train.steps"
 # What may differ within a comparison: what is compared, what pairs are made by, what is chosen, what is no setting.
 FREE = ("method", "seed", "train.learning_rate", "trial", *NOT_IDENTITY, *CONTENT)
 
@@ -43,7 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", action="append", default=[], metavar="KEY", help="one for each value, such as task.map")
     parser.add_argument("--rates", metavar="RATE", help="learning rate: a number, or best:validation/loss")
     parser.add_argument("--tuning-seeds", type=integers, default=[], help="choose on these, show the others: 100,101")
-    parser.add_argument("--allow-mixed", action="store_true", help="even if code, versions or settings differ")
+    parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
+
+
+def names(text: str) -> list[str]:
+    """As a command line has them: "code,torch"."""
+    return [part.strip() for part in text.split(",")]
 
 
 def selections(arguments: argparse.Namespace) -> list[Selection]:
@@ -66,7 +73,7 @@ def select(
     found: Sequence[RunRecord],
     rates: str | None = None,
     tuning_seeds: Sequence[int] = (),
-    allow_mixed: bool = False,
+    allow_mixed: Collection[str] = (),
     notes: Sequence[str] = (),
 ) -> Selection:
     """The records of one comparison.
@@ -76,22 +83,23 @@ def select(
         rates: learning rate of all, or "best:" and the validation metric each label's is chosen on; None where each
             label has one.
         tuning_seeds: choose on these, and show the others.
-        allow_mixed: say what differs instead of refusing it.
+        allow_mixed: names ("code", "torch", "train.steps") of what may differ; it is said instead of refused.
 
     Raises:
         SelectionError: code, versions or settings differ; several learning rates; two records of one label and seed.
     """
     mixed = differences(found)
-    if mixed and not allow_mixed:
+    refused = not_allowed(mixed, allow_mixed)
+    if refused:
         raise SelectionError(
-            f"{title}: not one comparison, these differ: {'; '.join(mixed)}. Split by a setting with --by KEY, give "
-            "records of one code, or take --allow-mixed"
+            f"{title}: not one comparison, these differ: {'; '.join(refused)}. Split by a setting with --by KEY, give "
+            f"records of one code, or allow by name what may differ: --allow-mixed {names_of(refused)}"
         )
-    names = labels(found)
-    chosen, chosen_notes = _at_rates(found, names, rates, tuning_seeds)
-    shown, shown_names = [found[index] for index in chosen], [names[index] for index in chosen]
-    _refuse_doubt(title, frame(shown, names=shown_names))
-    lost = sorted(set(names) - set(shown_names), key=order)
+    given = labels(found)
+    chosen, chosen_notes = _at_rates(found, given, rates, tuning_seeds)
+    shown, shown_names = [found[index] for index in chosen], [given[index] for index in chosen]
+    refuse_doubt(title, frame(shown, names=shown_names))
+    lost = sorted(set(given) - set(shown_names), key=order)
     said = [
         *(f"not counted: {note}" for note in notes),
         *([f"mixed: {'; '.join(mixed)}"] if mixed else []),
@@ -102,12 +110,39 @@ def select(
     return Selection(title, shown, shown_names, said)
 
 
-def differences(found: Sequence[RunRecord]) -> list[str]:
-    """What has to agree in a comparison and does not, with its values: "torch: 2.13, 2.14", "train.steps: 60, 100"."""
-    facts, read = [_facts(record) for record in found], [_read(record) for record in found]
+def differences(found: Sequence[RunRecord], free: Collection[str] = ()) -> list[str]:
+    """What has to agree in a comparison and does not, with its values: "torch: 2.13, 2.14", "train.steps: 60, 100".
+
+    Args:
+        found: records.
+        free: settings in which they may differ, besides FREE.
+    """
+    alike = {json.dumps([_where_from(record), _compared(record)], sort_keys=True): record for record in found}
+    facts, read = [_facts(record) for record in alike.values()], [_read(record) for record in found]
     values = {key: {fact.get(key, "null") for fact in facts} for key in {key for fact in facts for key in fact}}
     values |= {key: {what[key] for what in read if key in what} for key in {key for what in read for key in what}}
-    return [f"{key}: {', '.join(sorted(held))}" for key, held in sorted(values.items()) if len(held) > 1]
+    differing = {key: held for key, held in values.items() if len(held) > 1 and not _is_free(key, free)}
+    return [f"{key}: {', '.join(sorted(held))}" for key, held in sorted(differing.items())]
+
+
+def _where_from(record: RunRecord) -> list[Any]:
+    """Code and versions."""
+    return [record.provenance.get(key) for key in ("git_commit", "git_dirty", "packages")]
+
+
+def _compared(record: RunRecord) -> dict[str, Any]:
+    """The config without the sections that are free."""
+    return {key: value for key, value in record.config.items() if key not in FREE}
+
+
+def not_allowed(mixed: Sequence[str], allowed: Collection[str]) -> list[str]:
+    """Those of `differences` whose names are not allowed."""
+    return [line for line in mixed if names_of([line]) not in allowed]
+
+
+def names_of(mixed: Iterable[str]) -> str:
+    """Names of `differences`, as --allow-mixed takes them."""
+    return ",".join(dict.fromkeys(line.partition(": ")[0] for line in mixed))
 
 
 def _facts(record: RunRecord) -> dict[str, str]:
@@ -115,7 +150,7 @@ def _facts(record: RunRecord) -> dict[str, str]:
     commit, dirty = origin.get("git_commit"), origin.get("git_dirty")
     facts = {"code": f"{(commit or 'null')[:7]}{' changed' if dirty else ''}"}
     facts |= {name: str(version) for name, version in (origin.get("packages") or {}).items()}
-    return facts | {key: value for key, value in flat(record.config) if not _is_free(key)}
+    return facts | {key: value for key, value in flat(_compared(record)) if not _is_free(key)}
 
 
 def _read(record: RunRecord) -> dict[str, str]:
@@ -136,8 +171,8 @@ def _unclean(found: Sequence[RunRecord]) -> list[str]:
     return [f"{count} of {len(found)} runs are {what}" for what, count in counts.items() if count]
 
 
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+def _is_free(key: str, also: Collection[str] = ()) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in (*FREE, *also))
 
 
 def _at_rates(
@@ -207,8 +242,12 @@ def _seeds(row: dict[Any, Any]) -> str:
     return ", ".join(map(str, row["seeds"]))
 
 
-def _refuse_doubt(title: str, data: pd.DataFrame) -> None:
-    """One learning rate per label, and one record per label and seed: else a mean would hide what it is of."""
+def refuse_doubt(title: str, data: pd.DataFrame) -> None:
+    """One learning rate per label, and one record per label and seed: else a mean would hide what it is of.
+
+    Raises:
+        SelectionError: a label with more.
+    """
     for label, runs in data.groupby("label"):
         rates = sorted(runs["learning_rate"].dropna().unique())
         if len(rates) > 1:

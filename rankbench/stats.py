@@ -5,8 +5,8 @@ Pairs are runs of one seed: same data order, same initialisation. What cannot be
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -85,6 +85,19 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     return PairedDifference(differences.size, mean, mean - half, mean + half)
 
 
+def mean_interval(values: ArrayLike, level: float = 0.95) -> PairedDifference:
+    """Mean of values, or of differences that are there already, as `paired_difference` has it.
+
+    Args:
+        values: (n,).
+        level: of the two-sided interval, in (0, 1).
+
+    Raises:
+        ValueError: as there.
+    """
+    return paired_difference(values, np.zeros_like(np.asarray(values, dtype=float)), level)
+
+
 def equivalence(a: ArrayLike, b: ArrayLike, margin: float, alpha: float = 0.05) -> Equivalence:
     """Two one-sided paired t-tests (TOST, Schuirmann 1987): is the mean difference inside (-margin, margin)?
 
@@ -130,14 +143,77 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
         ValueError: no difference, one that is not finite, or a power or level out of bounds.
     """
     values = finite(differences, "differences")
-    inside(level, "level")
-    if not 1 - level < power < 1:
-        raise ValueError(f"power {power} is not in ({1 - level:g}, 1): that much is found where there is no difference")
+    _inside_power(power, level)
     if _all_equal(values):
         return None
     # t squared is F: its noncentrality, where 1 - power lies below the critical value, has a closed inverse in scipy.
     shift = special.ncfdtrinc(1, values.size - 1, 1 - power, _critical(values.size, level) ** 2) ** 0.5
     return float(shift) * _standard_error(values)
+
+
+def seeds_needed(effect: float, deviation: float, paired: bool = True, power: float = 0.8, level: float = 0.95) -> int:
+    """Fewest seeds with which the two-sided t-test finds a true difference with probability `power`, >= 2.
+
+    For pairs the inverse of `smallest_difference`; else of two groups of that many seeds each (noncentral t, Welch's
+    test has nearly the same power where the deviations are equal).
+
+    Args:
+        effect: the true difference, > 0.
+        deviation: of the differences of pairs, or of either group; >= 0, in the unit of the effect.
+        paired: pairs by seed.
+        power: in (1 - level, 1).
+        level: of the interval that has to leave out 0, in (0, 1).
+
+    Raises:
+        ValueError: an effect that is not > 0, a deviation below 0, or a power or level out of bounds.
+    """
+    if not effect > 0 or not deviation >= 0:
+        raise ValueError(f"effect {effect} and deviation {deviation}: the first is to be > 0, the second >= 0")
+    _inside_power(power, level)
+    fewest, enough = 2, 2
+    while _power(effect, deviation, enough, paired, level) < power:
+        fewest, enough = enough + 1, 2 * enough
+    while fewest < enough:
+        middle = (fewest + enough) // 2
+        if _power(effect, deviation, middle, paired, level) < power:
+            fewest = middle + 1
+        else:
+            enough = middle
+    return enough
+
+
+def _power(effect: float, deviation: float, n: int, paired: bool, level: float) -> float:
+    """Probability that the t-test of n pairs, or of n against n, finds the effect."""
+    if deviation == 0:
+        return 1.0
+    freedom, share = (n - 1, n) if paired else (2 * n - 2, n / 2)
+    critical = special.stdtrit(freedom, (1 + level) / 2)
+    return 1.0 - float(special.ncfdtr(1, freedom, share * (effect / deviation) ** 2, critical**2))
+
+
+def deviation(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """Standard deviation (n - 1) of normal values, with its chi-square interval.
+
+    Args:
+        values: (n,), n >= 2.
+        level: of the interval, in (0, 1).
+
+    Returns:
+        0 without an interval where all are equal.
+
+    Raises:
+        ValueError: fewer than two values, one that is not finite, or a level outside (0, 1).
+    """
+    found = finite(values, "values")
+    inside(level, "level")
+    if found.size == 1:
+        raise ValueError("one value has no deviation; give at least two")
+    if _all_equal(found):
+        return Estimate(0.0, None, None)
+    freedom, value = found.size - 1, float(found.std(ddof=1))
+    tails = (1 - level) / 2, (1 + level) / 2  # chdtri takes the upper tail
+    low, high = (value * float(np.sqrt(freedom / special.chdtri(freedom, tail))) for tail in tails)
+    return Estimate(value, low, high)
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike) -> RankCorrelation:
@@ -172,16 +248,20 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
     values = finite(differences, "differences")
     if values.size == 1:
         return 1.0  # two patterns, both as far from 0
-    result = scipy_stats.permutation_test(
-        (values,),
-        _distance_from_zero,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=SIGN_DRAWS,
-        alternative="greater",
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
+    signs = _signs(values.size, seed)
+    far = abs(float(values.sum())) * (1 - 1e-12)  # sums of other order may differ in the last digit
+    as_far = int((np.abs(signs @ values) >= far).sum())
+    if 2**values.size <= SIGN_DRAWS:
+        return as_far / len(signs)
+    return (as_far + 1) / (len(signs) + 1)
+
+
+@functools.lru_cache(maxsize=4)
+def _signs(n: int, seed: int) -> Array:
+    """Patterns of signs, (patterns, n): all there are, or SIGN_DRAWS drawn."""
+    if 2**n <= SIGN_DRAWS:
+        return 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+    return 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(SIGN_DRAWS, n))
 
 
 def smallest_p(n: int) -> float:
@@ -207,6 +287,12 @@ def holm(p_values: ArrayLike) -> Array:
     return corrected
 
 
+def _inside_power(power: float, level: float) -> None:
+    inside(level, "level")
+    if not 1 - level < power < 1:
+        raise ValueError(f"power {power} is not in ({1 - level:g}, 1): that much is found where there is no difference")
+
+
 def _all_equal(values: Array) -> bool:
     """Up to rounding: no deviation can be estimated (0.53 - 0.5 is not 0.59 - 0.56 in floating point)."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
@@ -218,10 +304,6 @@ def _critical(n: int, level: float) -> float:
 
 def _standard_error(values: Array) -> float:
     return float(values.std(ddof=1) / np.sqrt(values.size))
-
-
-def _distance_from_zero(values: Array, axis: int) -> Any:
-    return np.abs(values.mean(axis=axis))
 
 
 def pairs(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:

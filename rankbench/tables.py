@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
-from rankbench.collect import frame, markdown, written
-from rankbench.labels import order
-from rankbench.rates import SelectionError, higher_is_better
+from rankbench.collect import frame
+from rankbench.comparison import Comparison, compare, decimals
+from rankbench.rates import SelectionError
 from rankbench.record import RunRecord
 from rankbench.selection import Selection, add_arguments, selections
-from rankbench.stats import holm, paired_difference, sign_flip_test, smallest_difference, smallest_p
+from rankbench.sheet import Cell, Sheet, markdown
 
-OFF = 0.01  # of the target: as far as an equal budget may be missed
+Column = Mapping[str, Cell]  # label -> cell; what is left out is empty
+
 OWN = [f"{phase}/{what}" for what in ("forward_passes", "backward_passes") for phase in ("calibration", "allocation")]
 
 LEGEND = (
@@ -26,6 +28,14 @@ LEGEND = (
     "the interval contains 0; detectable: what these pairs would have found with 80 % probability. Intervals and "
     "detectable differences are not corrected for the number of methods; p is, within this table. own: calibration "
     "and the method's decisions, apart from training."
+)
+
+# Of a report, whose tables have findings.
+NOTE = (
+    "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; detectable: what "
+    "these pairs would have found with 80 % probability. Neither is corrected for the number of arms; p is, within its "
+    "table (Holm). Findings and bold follow p at 0.05; a tie is shown where the 90 % interval lies within the margin, the "
+    "grey band. What could not have passed the corrected test with so few pairs is not resolvable, whatever the means."
 )
 
 
@@ -43,130 +53,170 @@ def table(
     Raises:
         SelectionError: a metric or a reference that is not there.
     """
-    data = frame(found, names=names)
-    _refuse_unknown(data, metrics, reference)
-    rows = _ordered(data, metrics[0], reference)
-    columns = {"method": pd.Series(rows, index=rows)} | _counts(data)
-    for metric in metrics:
-        values = _values(data, metric, rows)
-        runs, decimals = columns["n"], _decimals(values)
-        columns[metric] = pd.Series({name: _mean(values[name], runs[name], decimals) for name in rows}, dtype=str)
-        columns[f"{metric} - {reference}"] = _differences(values, reference)
-    shares = _shares(data)
-    off = shares[(shares - 1).abs() > OFF]
-    equal = [name for name in rows if name == reference or not {name, reference} & set(off.index)]
-    p = _p_values(_values(data, metrics[0], equal), reference)
-    columns["p (Holm)"] = written(pd.Series(holm(p["p"]), index=p.index), "{:.3g}")
-    columns[f"{' or '.join(sorted(set(data['match'])))}/target"] = written(shares * 100, "{:.4g} %")
-    shown = pd.DataFrame({**columns, **_costs(data)}).loc[rows]
-    return "\n\n".join([markdown(shown), _about_p(p, metrics[0]), *_about_budget(off, reference)])
+    made = sheet(compare(frame(found, names=names), metrics, reference))
+    return "\n\n".join([markdown(made), *made.notes])
 
 
-def _refuse_unknown(data: pd.DataFrame, metrics: Sequence[str], reference: str) -> None:
-    there = sorted(str(column) for column in data if str(column).startswith(("test/", "validation/", "before/")))
-    for metric in metrics:
-        if metric not in there:
-            known = ", ".join(name for name in there if not name.endswith("/step"))
-            raise SelectionError(f"no run has the metric {metric!r}; there are {known or 'none'}")
-    if reference not in set(data["label"]):
-        known = ", ".join(sorted(set(data["label"]), key=order))
-        raise SelectionError(f"there is no run of the reference {reference!r}; name one of {known} with --reference")
+def sheet(comparison: Comparison, name: str = "", title: str = "", links: Mapping[str, str] | None = None) -> Sheet:
+    """The table of a comparison: counts, metrics, differences, p, budget; with a margin findings, without it costs.
+
+    Args:
+        comparison: of one model, task and budget.
+        name, title: of the sheet.
+        links: label -> list of its records, on the page.
+    """
+    columns = _with_costs(comparison) if comparison.margin is None else _with_findings(comparison)
+    rows = linked(columns, comparison.rows, links or {})
+    notes = [_about_p(comparison.tests, comparison.metrics[0]), *_about_budget(comparison.off, comparison.reference)]
+    strip = next((place for place, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
+    return Sheet(name, title, list(columns), rows, notes, strip, comparison.margin)
 
 
-def _values(data: pd.DataFrame, metric: str, rows: list[str]) -> pd.DataFrame:
-    """Runs that are ok: seeds x labels, NaN where there is none."""
-    done = data[data["status"] == "ok"].pivot(index="seed", columns="label", values=metric)
-    return done.reindex(columns=rows).astype(float)
+def _with_costs(comparison: Comparison) -> dict[str, Column]:
+    """Of any records: one table that says all."""
+    columns = {"method": {label: Cell(label) for label in comparison.rows}} | _counts(comparison.data)
+    for metric in comparison.metrics:
+        columns[metric] = _means(comparison, metric)
+        columns[f"{metric} - {comparison.reference}"] = _differences(comparison, metric)
+    columns["p (Holm)"] = numbers(comparison.tests["corrected"], "{:.3g}")
+    columns[_share_title(comparison.data)] = numbers(comparison.shares * 100, "{:.4g} %")
+    return columns | {title: numbers(values, form) for title, (values, form) in _costs(comparison.data).items()}
 
 
-def _ordered(data: pd.DataFrame, metric: str, reference: str) -> list[str]:
-    sign = {True: -1, False: 1, None: 0}[higher_is_better(metric)]
-    means = _values(data, metric, data["label"].unique().tolist()).mean() * sign
-    place = {str(label): mean for label, mean in means.fillna(math.inf).items()}
-    return sorted(place, key=lambda label: (label != reference, place[label], order(label)))
+def _with_findings(comparison: Comparison) -> dict[str, Column]:
+    """Of a report, which has tables of costs beside it."""
+    metric, reference = comparison.metrics[0], comparison.reference
+    columns: dict[str, Column] = {"arm": {label: Cell(label) for label in comparison.rows}}
+    counts = _counts(comparison.data)
+    columns["n"] = counts["n"]
+    if "status" in counts:
+        columns["lost"] = _lost(comparison.data)
+    columns[metric] = _means(comparison, metric)
+    if reference is not None:
+        columns[f"{metric} - {reference}"] = _differences(comparison, metric)
+        columns["finding"] = {label: _finding(comparison, label) for label in comparison.rows}
+        columns["p (Holm)"] = numbers(comparison.tests["corrected"], "{:.3g}")
+        columns["detectable"] = _detectable(comparison)
+    columns[_share_title(comparison.data)] = numbers(comparison.shares * 100, "{:.4g} %")
+    return columns
 
 
-def _counts(data: pd.DataFrame) -> dict[str, pd.Series]:
+def _lost(data: pd.DataFrame) -> Column:
+    """What became of the runs that are not ok."""
+    lost = data[data["status"] != "ok"]
+    return {str(label): Cell(said(status)) for label, status in lost.groupby("label")["status"]}
+
+
+def linked(columns: Mapping[str, Column], rows: Sequence[str], links: Mapping[str, str]) -> list[list[Cell]]:
+    """Rows of a sheet from its columns; every cell of a label leads to that label's records."""
+    return [
+        [replace(column.get(label, Cell()), link=links.get(label, "")) for column in columns.values()] for label in rows
+    ]
+
+
+def number(value: float | None, form: str) -> Cell:
+    """A number as `form` writes it; an empty cell where nothing was measured."""
+    return Cell() if value is None or math.isnan(value) else Cell(form.format(value), float(value))
+
+
+def numbers(values: pd.Series, form: str) -> Column:
+    """A column of numbers."""
+    return {str(label): number(value, form) for label, value in values.astype(float).items()}
+
+
+def _counts(data: pd.DataFrame) -> dict[str, Column]:
     """Runs that are ok; where some are not, of how many, and what became of the others."""
-    runs = data.groupby("label")["status"]
-    ok = runs.agg(lambda status: (status == "ok").sum())
+    statuses = {str(label): status for label, status in data.groupby("label")["status"]}
+    ok = {label: int((status == "ok").sum()) for label, status in statuses.items()}
+    found: dict[str, Column] = {"n": {label: Cell(str(count), count) for label, count in ok.items()}}
     if (data["status"] == "ok").all():
-        return {"n": ok}
-    failed = runs.agg(lambda status: ", ".join(f"{n} {name}" for name, n in status.value_counts().items()))
-    return {"n": ok, "ok/all": ok.astype(str) + "/" + runs.size().astype(str), "status": failed}
+        return found
+    found["ok/all"] = {label: Cell(f"{ok[label]}/{len(status)}") for label, status in statuses.items()}
+    found["status"] = {label: Cell(said(status)) for label, status in statuses.items()}
+    return found
 
 
-def _costs(data: pd.DataFrame) -> dict[str, pd.Series]:
-    """Means over runs that are ok: parameters, and what the method's own calibration and decisions took."""
-    means = data[data["status"] == "ok"].groupby("label").mean(numeric_only=True)
-    own = means[["calibration/seconds", "allocation/seconds"]].sum(axis=1, skipna=False)
+def said(statuses: pd.Series) -> str:
+    """How many of each: "3 ok, 1 nan"."""
+    return ", ".join(f"{count} {name}" for name, count in statuses.value_counts().items())
+
+
+def _means(comparison: Comparison, metric: str) -> Column:
+    values = comparison.values[metric]
+    runs = (comparison.data["status"] == "ok").groupby(comparison.data["label"]).sum()
+    digits = decimals(values)
     return {
-        "final params": written(means["final/params"], "{:,.0f}"),
-        "peak params": written(means["peak/params"], "{:,.0f}"),
-        "own s": written(own, "{:.1f}"),
-        "own passes": written(means[OWN].sum(axis=1, skipna=False), "{:,.0f}"),
+        label: _mean(
+            values[label],
+            int(runs[label]),
+            digits,
+            metric == comparison.metrics[0] and comparison.findings[label].kind == "better",
+        )
+        for label in comparison.rows
     }
 
 
-def _shares(data: pd.DataFrame) -> pd.Series:
-    """Mean of the budget that a label's runs used, final or peak as they were matched, over their target."""
-    spent = [row.get(f"{row['match']}/{row['unit']}") for row in data.to_dict("records")]
-    shares = pd.Series(spent, index=data.index, dtype=float) / data["target"].astype(float)
-    return shares[data["status"] == "ok"].groupby(data["label"]).mean()
-
-
-def _decimals(values: pd.DataFrame) -> int:
-    """Digits after the point that show two of a typical deviation; 4 where there is none."""
-    deviations = values.std(ddof=1)
-    typical = deviations[deviations > 0].median()
-    return 4 if math.isnan(typical) else min(8, max(2, 1 - math.floor(math.log10(typical))))
-
-
-def _mean(values: pd.Series, runs: int, decimals: int) -> str:
+def _mean(values: pd.Series, runs: int, digits: int, strong: bool) -> Cell:
     """Mean and deviation; of how many values, where not all `runs` that are ok have one."""
     measured = values.dropna()
     count = "" if len(measured) == runs else f"({len(measured)} values)"
     if measured.empty:
-        return count
-    spread = f"± {measured.std(ddof=1):.{decimals}f}" if len(measured) > 1 else ""
-    return " ".join(filter(None, [f"{measured.mean():.{decimals}f}", spread, count]))
+        return Cell(count)
+    spread = f"± {measured.std(ddof=1):.{digits}f}" if len(measured) > 1 else ""
+    text = " ".join(filter(None, [f"{measured.mean():.{digits}f}", spread, count]))
+    return Cell(text, float(measured.mean()), strong=strong)
 
 
-def _paired(values: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Value minus the reference's at the same seed, for the other labels; NaN where one of the two is missing."""
-    return values.drop(columns=reference).sub(values[reference], axis=0)
+def _differences(comparison: Comparison, metric: str) -> Column:
+    others = [label for label in comparison.rows if label != comparison.reference]
+    digits = decimals(pd.DataFrame({label: comparison.pairs(metric, label) for label in others}))
+    return {label: _difference(comparison, metric, label, digits) for label in others}
 
 
-def _differences(values: pd.DataFrame, reference: str) -> pd.Series:
-    paired = _paired(values, reference)
-    decimals = _decimals(paired)
-    return pd.Series(
-        {label: _difference(paired[label], values[label].count(), decimals) for label in paired}, dtype=str
-    )
-
-
-def _difference(paired: pd.Series, runs: int, decimals: int) -> str:
+def _difference(comparison: Comparison, metric: str, label: str, digits: int) -> Cell:
     """Mean over the seeds both have, interval, and what the number of pairs can see where 0 is inside."""
-    pairs = paired.dropna()
-    if pairs.empty:
-        return "no common seed"
-    found = paired_difference(pairs, [0.0] * len(pairs))
-    text = f"{found.mean:+.{decimals}f}"
+    found = comparison.difference(metric, label)
+    if found is None:
+        return Cell("no common seed")
+    text = f"{found.mean:+.{digits}f}"
     if found.low is None:
-        return f"{text} ({'1 pair' if len(pairs) == 1 else f'all {len(pairs)} pairs equal'}: no interval)"
-    text += f" [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]"
-    if not found.resolved:
-        text += f" not resolved (detectable: {smallest_difference(pairs):.{decimals}f})"
-    return text if len(pairs) == runs else f"{text} ({len(pairs)} pairs)"
+        why = "1 pair" if found.n == 1 else f"all {found.n} pairs equal"
+        return Cell(f"{text} ({why}: no interval)", found.mean)
+    text += f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    if not found.resolved and comparison.margin is None:
+        text += f" not resolved (detectable: {comparison.detectable(metric, label):.{digits}f})"
+    if comparison.margin is None and found.n != comparison.values[metric][label].count():
+        text += f" ({found.n} pairs)"
+    return Cell(text, found.mean, found.low, found.high)
 
 
-def _p_values(values: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Sign-flip p, and the smallest there could be, of each label that shares a seed with the reference."""
-    paired = _paired(values, reference).dropna(axis=1, how="all")
-    tests = {
-        label: (sign_flip_test(pairs), smallest_p(len(pairs))) for label in paired for pairs in [paired[label].dropna()]
+def _detectable(comparison: Comparison) -> Column:
+    """Of the first metric: what the pairs of each label would have found."""
+    metric = comparison.metrics[0]
+    found = {label: comparison.detectable(metric, label) for label in comparison.rows}
+    digits = decimals(comparison.values[metric])
+    return {label: number(value, f"{{:.{digits + 1}f}}") for label, value in found.items()}
+
+
+def _finding(comparison: Comparison, label: str) -> Cell:
+    found = comparison.findings[label]
+    return Cell(found.text, strong=found.kind == "better", kind=found.kind)
+
+
+def _share_title(data: pd.DataFrame) -> str:
+    return f"{' or '.join(sorted(set(data['match'].dropna())))}/target"
+
+
+def _costs(data: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
+    """Means over runs that are ok: parameters, and what the method's own calibration and decisions took."""
+    means = data[data["status"] == "ok"].groupby("label").mean(numeric_only=True)
+    own = means[["calibration/seconds", "allocation/seconds"]].sum(axis=1, skipna=False)
+    return {
+        "final params": (means["final/params"], "{:,.0f}"),
+        "peak params": (means["peak/params"], "{:,.0f}"),
+        "own s": (own, "{:.1f}"),
+        "own passes": (means[OWN].sum(axis=1, skipna=False), "{:,.0f}"),
     }
-    return pd.DataFrame.from_dict(tests, orient="index", columns=["p", "smallest"])
 
 
 def _about_p(p: pd.DataFrame, metric: str) -> str:
@@ -179,7 +229,7 @@ def _about_p(p: pd.DataFrame, metric: str) -> str:
     )
 
 
-def _about_budget(off: pd.Series, reference: str) -> list[str]:
+def _about_budget(off: pd.Series, reference: str | None) -> list[str]:
     """Who did not spend the budget, and what follows from it."""
     notes = [
         f"{name}: {share * 100:.4g} % of the target, so not at an equal budget: without p, to be shown on a frontier."

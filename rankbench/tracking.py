@@ -1,12 +1,34 @@
-"""Weights & Biases: a mirror of the record, never the source of a number."""
+"""Weights & Biases: a mirror of the record, never the source of a number, never the reason that a run ends."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from rankbench.heatmap import draw
+from rankbench.mirror import names, rank_rows, record_figures, step_figures
 from rankbench.record import RunRecord
+from rankbench.store import RunFolder
+
+# Silent: it neither prints nor asks for a key. No report of its errors: that one waits for a server that is away.
+QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+# What a record does not say, a mirror does not say either: neither the machine, nor its load, nor what was printed.
+NOTHING_ELSE: dict[str, Any] = {
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "host": "",
+    "label_disable": True,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
 
 
 class Tracker(Protocol):
@@ -30,47 +52,142 @@ class Silent:
 
 
 class Wandb:
-    """One W&B run per run, with the same id; grouped by everything but the seed."""
+    """One W&B run per run, with the same id; grouped by everything but the seed.
 
-    def __init__(self, settings: Any, run_id: str, config: dict[str, Any], folder: Path) -> None:
-        import wandb
+    Args:
+        settings: the `tracking` section.
+        folder: wandb/ is made in it.
+        tags: of the run.
+        goes_on: whether it goes on with what was logged before; else it takes the place of a run with this id.
+    """
 
-        names = [config[section]["name"] for section in ("model", "task", "method", "budget")]
-        self._run = wandb.init(
-            project=settings.project,
-            id=run_id,
-            name="-".join([*names, f"seed{config['seed']}"]),
-            group="-".join(names),
-            job_type=names[2],
-            config=config,
-            dir=str(folder),
-            mode=_mode(settings.mode),
-            resume="allow",
-        )
+    def __init__(
+        self,
+        settings: Any,
+        run_id: str,
+        config: dict[str, Any],
+        folder: Path,
+        tags: tuple[str, ...] = (),
+        goes_on: bool = False,
+    ) -> None:
+        facts = {"project": settings.project, "config": config, "dir": str(folder), "tags": tags}
+        facts["resume"] = "allow" if goes_on else None
+        self.run = _open(settings.mode, settings.timeout, {**names(run_id, config), **facts})
 
     def step(self, row: dict[str, Any]) -> None:
-        """Log a training step."""
-        self._run.log({f"train/{key}": value for key, value in row.items()}, step=row["step"])
+        """Log a training step, unless W&B has it: after a checkpoint, a run says again what it said before it broke."""
+        if row["step"] >= self.run.starting_step:
+            self.run.log(step_figures(row), step=row["step"])
+
+    def finish(self, record: RunRecord, more: bool = False) -> None:
+        """Log the record's figures, its rank map and itself, and close: what needs an answer of the service last.
+
+        Args:
+            record: of the run.
+            more: other runs follow, so W&B's own process stays; else everything is on disk when this returns.
+        """
+        self.run.summary.update(record_figures(record))
+        try:
+            if record.ranks:
+                self._show(record.ranks)
+                self._keep("rank_map", "rank_map.json", json.dumps(record.ranks, indent=2, sort_keys=True) + "\n")
+            self._keep("record", "record.json", record.to_json())
+        finally:
+            self.run.finish(exit_code=0 if record.status == "ok" else 1)
+            if not more:
+                leave()
+
+    def _show(self, ranks: dict[str, int]) -> None:
+        """The rank map as a picture and as a table."""
+        import wandb
+
+        picture = wandb.Image(draw(ranks, f"{self.run.name}: {sum(ranks.values())} ranks"))
+        self.run.log({"ranks/map": picture}, commit=False)
+        rows: list[Any] = [list(row) for row in rank_rows(ranks)]
+        self.run.log({"ranks/table": wandb.Table(columns=["site", "layer", "kind", "rank"], data=rows)})
+
+    def _keep(self, kind: str, name: str, text: str) -> None:
+        """Log an artifact of one file, which stays in the run's own folder until it is uploaded."""
+        import wandb
+
+        file = Path(self.run.dir).parent / "artifacts" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        artifact = wandb.Artifact(f"{kind}-{self.run.id}", type=kind)
+        artifact.add_file(str(file), policy="immutable", skip_cache=True)
+        self.run.log_artifact(artifact)
+
+
+class Guarded:
+    """A mirror whose failure is told, once, and stops nothing."""
+
+    def __init__(self, start: Callable[[], Tracker]) -> None:
+        self._mirror: Tracker = Silent()
+        self._try(lambda: setattr(self, "_mirror", start()))
+
+    def step(self, row: dict[str, Any]) -> None:
+        """A row of steps.jsonl."""
+        self._try(lambda: self._mirror.step(row))
 
     def finish(self, record: RunRecord) -> None:
-        """Log the record's figures and close."""
-        for split, values in (record.metrics or {}).items():
-            self._run.summary.update({f"eval/{split}/{key}": value for key, value in (values or {}).items()})
-        for phase, spent in (record.cost or {}).items():
-            self._run.summary[f"cost/{phase}"] = spent
-        self._run.summary.update({"status": record.status, "budget": record.ledger, "ranks": record.ranks})
-        self._run.finish(exit_code=0 if record.status == "ok" else 1)
+        """The record; nothing follows."""
+        self._try(lambda: self._mirror.finish(record))
+
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # whatever it is: a mirror is not worth a run
+            self._mirror = Silent()
+            tell(f"{said(error)}. The run goes on without its mirror; python -m rankbench.dashboard makes it later")
 
 
-def _mode(asked: str) -> Any:
-    """What W&B is asked for: "auto" is online with a key and offline without one: never a prompt."""
-    if asked != "auto":
-        return asked
-    netrc = Path("~/.netrc").expanduser()
-    has_key = "WANDB_API_KEY" in os.environ or (netrc.exists() and "api.wandb" in netrc.read_text())
-    return "online" if has_key else "offline"
+def _open(mode: str, timeout: float, facts: dict[str, Any]) -> Any:
+    """A W&B run, online where that is wanted and can be; else offline, and told why if it is not for lack of a key."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    import wandb
+
+    limits: Any = {"init_timeout": timeout, "finish_timeout": timeout, "finish_timeout_raises": True}
+    facts["settings"] = wandb.Settings(**NOTHING_ELSE, **limits)
+    reason = None
+    try:
+        if mode != "offline" and wandb.login(prompt=False, verify=False):
+            return wandb.init(**facts, mode="online")
+        if mode == "online":
+            reason = "tracking.mode=online, and no key is set up (wandb login, or WANDB_API_KEY)"
+    except Exception as error:  # the service is away, or refuses the key
+        reason = said(error)
+        leave()  # it keeps the id of a run that it could not open
+    run = wandb.init(**facts, mode="offline")
+    if reason:
+        tell(f"{reason}. The run is mirrored offline: wandb sync {Path(run.dir).parent}")
+    return run
+
+
+def leave() -> None:
+    """End W&B's own process, once it has written everything."""
+    import wandb
+
+    wandb.teardown()
+
+
+def tell(sentence: str) -> None:
+    """Say it on stderr."""
+    print(f"rankbench: W&B: {sentence}", file=sys.stderr)
+
+
+def said(error: Exception) -> str:
+    """The first line of an error, for a sentence."""
+    return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
 
 
 def tracker(settings: Any, run_id: str, config: dict[str, Any], folder: Path) -> Tracker:
-    """The mirror the `tracking` section asks for."""
-    return Wandb(settings, run_id, config, folder) if settings.name == "wandb" else Silent()
+    """The mirror the `tracking` section asks for.
+
+    Args:
+        folder: of the run; with a checkpoint in it, the run goes on.
+    """
+    if settings.name != "wandb":
+        return Silent()
+    goes_on = RunFolder.at(folder).checkpoint_file().exists()
+    return Guarded(lambda: Wandb(settings, run_id, config, folder, goes_on=goes_on))

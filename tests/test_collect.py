@@ -223,13 +223,3 @@ def test_the_command_line_prints_curves_and_choices(tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit, match="2"):
         collect.main()
     assert "rates are chosen on validation alone, and 'test/loss'" in capsys.readouterr().err
-
-
-def test_records_that_are_published_name_no_place_of_this_machine(tmp_path):
-    """Not even the run that a control started from: its last part, the run_id, stays."""
-    content = {"config": {"results_dir": "/a/b", "method": {"source_run": "/a/b/runs/0123456789ab"}, "task": {}}}
-    assert collect.portable(content)["config"] == {
-        "results_dir": "b",
-        "method": {"source_run": "0123456789ab"},
-        "task": {},
-    }

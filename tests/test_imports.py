@@ -16,11 +16,11 @@ ROOT = Path(rankbench.__file__).parent
 TRAINING = [("config", "seeding", "budget"), ("adapter",), ("allocators",), ("trainer",), ("run",)]
 READING = [
     ("record", "store", "sites"),
-    ("labels", "rates"),
-    ("collect",),
+    ("labels", "rates", "mirror", "heatmap"),
+    ("collect", "tracking"),
     ("selection", "stats", "published"),
     ("aggregates", "items", "verdict", "pairing"),
-    ("tables", "figures", "compare"),
+    ("tables", "figures", "compare", "reproduction", "evidence", "verify", "workspace", "dashboard"),
     ("report",),
 ]
 # config asks the classes of a section for its schema and its checks, inside functions: what it is made of stays light.
@@ -103,6 +103,14 @@ def test_there_are_no_cycles():
 def test_what_trains_imports_no_tables(package):
     for module in reached("rankbench.run", lazy=True):
         assert not {name for name in imports(module, True) if name.split(".")[0] == package}, module
+
+
+def test_one_module_knows_wandb_and_one_its_workspaces():
+    users = {package: [] for package in ("wandb", "wandb_workspaces")}
+    for module in FILES:
+        for package in {name.split(".")[0] for name in imports(module, True)} & set(users):
+            users[package].append(module)
+    assert users == {"wandb": ["rankbench.tracking"], "wandb_workspaces": ["rankbench.workspace"]}
 
 
 def test_in_a_run_only_the_adapter_and_eva_know_peft_and_only_the_layer_its_variant_slot():

@@ -8,7 +8,7 @@ import pytest
 from harness import configure, folder_of, perform
 from omegaconf import OmegaConf
 
-from rankbench.record import SCHEMA_VERSION, STATUSES, RecordError, RunRecord, run_id
+from rankbench.record import SCHEMA_VERSION, STATUSES, RecordError, RunRecord, group_id, portable, run_id
 
 KEYS = {
     *(
@@ -203,6 +203,7 @@ def test_a_run_is_named_by_everything_but_what_cannot_change_a_number(tmp_path):
         ("tracking", "name"),
         ("tracking", "project"),
         ("tracking", "mode"),
+        ("tracking", "timeout"),
         ("train", "checkpoint_every"),
         ("tuned",),
     }
@@ -243,6 +244,43 @@ def test_a_path_counts_by_its_content(tmp_path, section, key):
     assert missing not in names.values()
     config[section][key] = None
     assert run_id(config) != missing
+
+
+def test_a_group_is_the_run_without_its_seed(tmp_path):
+    config = plain(tmp_path, "method=igu")
+    ignored = {path for path in leaves(config) if group_id(changed(config, path)) == group_id(config)}
+    assert ignored == {path for path in leaves(config) if run_id(changed(config, path)) == run_id(config)} | {("seed",)}
+    assert group_id(config) != run_id(config)
+
+
+def test_runs_of_one_group_may_differ_in_the_map_that_a_control_was_given(tmp_path):
+    config = plain(tmp_path)
+    groups = set()
+    for seed, rank in enumerate((1, 2)):
+        given = {"name": "transplant", "source_run": f"/somewhere/runs/{rank}", "origin": "igu", "ranks": {"a": rank}}
+        groups.add(group_id({**config, "seed": seed, "method": given}))
+    assert len(groups) == 1
+    assert group_id({**config, "method": {**given, "origin": "adalora"}}) not in groups
+
+
+def test_a_record_saved_for_others_is_in_the_group_of_its_run(tmp_path):
+    config = plain(tmp_path)
+    (tmp_path / "data").mkdir()
+    config["task"]["data_dir"] = str(tmp_path / "data")
+    saved = portable({"config": copy.deepcopy(config)})["config"]
+    assert saved["task"]["data_dir"] == "data"
+    assert group_id(saved) == group_id(config)
+    assert run_id(saved) != run_id(config)
+
+
+def test_records_that_are_published_name_no_place_of_this_machine(tmp_path):
+    """Not even the run that a control started from: its last part, the run_id, stays."""
+    content = {"config": {"results_dir": "/a/b", "method": {"source_run": "/a/b/runs/0123456789ab"}, "task": {}}}
+    assert portable(content)["config"] == {
+        "results_dir": "b",
+        "method": {"source_run": "0123456789ab"},
+        "task": {},
+    }
 
 
 # ----------------------------------------------------------------------------------------------------- tuning trials

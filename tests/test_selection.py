@@ -37,9 +37,33 @@ def made_by(**changes) -> list:
     ],
 )
 def test_mixed_code_and_versions_are_refused_and_said_where_allowed(changes, said):
-    with pytest.raises(SelectionError, match=rf"^T: not one comparison, these differ: {said}\. .* --allow-mixed$"):
+    name = said.split(":")[0]
+    refused = rf"^T: not one comparison, these differ: {said}\. .* by name what may differ: --allow-mixed {name}$"
+    with pytest.raises(SelectionError, match=refused):
         select("T", made_by(**changes))
-    assert select("T", made_by(**changes), allow_mixed=True).notes[0] == f"mixed: {said}"
+    assert select("T", made_by(**changes), allow_mixed=[name]).notes[0] == f"mixed: {said}"
+
+
+def test_what_was_not_allowed_by_its_name_is_still_refused():
+    mixed = made_by(git_commit="b" * 40, packages={"torch": "2.14.0", "scipy": "1.17.1"})
+    with pytest.raises(SelectionError, match=r"these differ: torch: 2.13.0, 2.14.0\. .* --allow-mixed torch$"):
+        select("T", mixed, allow_mixed=["code"])
+    assert select("T", mixed, allow_mixed=["code", "torch"]).notes[0] == (
+        "mixed: code: aaaaaaa, bbbbbbb; torch: 2.13.0, 2.14.0"
+    )
+
+
+def test_the_command_line_takes_names():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert parser.parse_args(["results", "--allow-mixed", "code, torch"]).allow_mixed == ["code", "torch"]
+    assert parser.parse_args(["results"]).allow_mixed == []
+
+
+def test_settings_named_free_may_differ():
+    mixed = [*runs("lora", {0: 1.0}, budget={"match": "peak"}), *runs("igu", {0: 1.0}, budget={"match": "final"})]
+    assert differences(mixed) == ["budget.match: final, peak"]
+    assert differences(mixed, free=["budget.match"]) == []
 
 
 def test_the_device_and_the_machine_may_differ():

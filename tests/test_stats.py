@@ -8,12 +8,15 @@ from scipy import stats as scipy_stats
 
 from rankbench.stats import (
     Equivalence,
+    Estimate,
     PairedDifference,
     RankCorrelation,
+    deviation,
     equivalence,
     holm,
     paired_difference,
     rank_correlation,
+    seeds_needed,
     sign_flip_test,
     smallest_difference,
     smallest_p,
@@ -210,3 +213,73 @@ def test_equivalence_at_its_edges():
         equivalence([1, 2], [1, 2], margin=0)
     with pytest.raises(ValueError, match=r"alpha 0.95 is not in \(0, 0.5\); 0.05 is usual"):
         equivalence([1, 2], [1, 2], margin=1, alpha=0.95)
+
+
+@pytest.mark.parametrize(
+    ("effect", "paired", "n"),
+    [(0.2, True, 199), (0.5, True, 34), (0.8, True, 15), (0.2, False, 394), (0.5, False, 64), (0.8, False, 26)],
+)
+def test_seeds_needed_agree_with_published_power_tables(effect, paired, n):
+    """Cohen's small, medium and large effects, 80 % power, two-sided 5 %: G*Power 3.1 (pairs; per group)."""
+    assert seeds_needed(effect, 1.0, paired) == n
+    assert seeds_needed(effect * 7, 7.0, paired) == n
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
+def test_seeds_needed_is_the_inverse_of_the_smallest_difference(n, power):
+    """`smallest_difference` promises four digits: as far as half a per cent from its edge the answer is sure."""
+    differences = np.random.default_rng(n).normal(size=n)
+    found = smallest_difference(differences, power)
+    assert seeds_needed(found * 1.005, differences.std(ddof=1), power=power) == n
+    assert seeds_needed(found * 0.995, differences.std(ddof=1), power=power) == n + 1
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("effect", [0.8, 1.5])
+def test_with_so_many_seeds_the_effect_is_found_as_often_as_promised(effect, paired):
+    n, generator = seeds_needed(effect, 1.0, paired), np.random.default_rng(5)
+
+    def found(size):
+        a = generator.normal(effect, 1.0, (6000, size))
+        if paired:
+            return np.mean(scipy_stats.ttest_1samp(a, 0.0, axis=1).pvalue < 0.05)
+        return np.mean(scipy_stats.ttest_ind(a, generator.normal(0.0, 1.0, (6000, size)), axis=1).pvalue < 0.05)
+
+    assert found(n) > 0.79  # 6000 studies: a deviation of 0.005
+    assert found(n - 1) < 0.81
+
+
+def test_without_spread_two_seeds_are_enough():
+    assert seeds_needed(0.001, 0.0) == 2
+    assert seeds_needed(1e-4, 1.0, paired=False) > 10**9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.0, 1.0), r"effect 0.0 and deviation 1.0: the first is to be > 0"),
+        ((1.0, -1.0), r"effect 1.0 and deviation -1.0"),
+        ((1.0, 1.0, True, 0.04), r"power 0.04 is not in \(0.05, 1\)"),
+        ((1.0, 1.0, True, 0.8, 95), r"level 95 is not in \(0, 1\)"),
+    ],
+)
+def test_effects_that_are_none_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        seeds_needed(*arguments)
+
+
+def test_a_deviation_by_hand():
+    """1, 2, 3, 4, 5: s^2 = 2.5; chi-square of 4: 0.484419 and 11.143287; sqrt(10 / 11.143287), sqrt(10 / 0.484419)."""
+    found = deviation([1, 2, 3, 4, 5])
+    assert found.value == pytest.approx(2.5**0.5)
+    assert (found.low, found.high) == pytest.approx((0.947311, 4.543490), abs=1e-5)
+    assert deviation([2.0, 2.0]) == Estimate(0.0, None, None)
+    with pytest.raises(ValueError, match="one value has no deviation; give at least two"):
+        deviation([1.0])
+
+
+def test_the_interval_of_a_deviation_covers_it_as_often_as_it_says():
+    samples = np.random.default_rng(3).normal(scale=2.0, size=(4000, 6))
+    covered = np.mean([found.low <= 2.0 <= found.high for found in map(deviation, samples)])
+    assert 0.93 < covered < 0.97

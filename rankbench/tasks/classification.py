@@ -47,7 +47,7 @@ class Classification(Task):
 
     Class facts:
         texts: columns with text, in the order an encoder reads them.
-        label: column with the label.
+        label: column with the label: the class's number or name.
         labels: name of each class, by number; () for regression.
         template: a decoder's prompt.
         options: a decoder's answer per class; () where it has none.
@@ -56,7 +56,7 @@ class Classification(Task):
         extra_test: part -> official split scored beside it, where the data is there.
     """
 
-    Config = Config
+    Config: ClassVar[type] = Config
     primary = "accuracy"
     label: ClassVar[str] = "label"
     texts: ClassVar[tuple[str, ...]]
@@ -117,6 +117,7 @@ class Classification(Task):
         place, gold = f"{table.place}, row {row + 1}", values[self.label]
         if self.labels:
             gold = int(gold) if isinstance(gold, bool) else gold
+            gold = self.labels.index(gold) if gold in self.labels else gold
             if not isinstance(gold, int) or not 0 <= gold < len(self.labels):
                 known = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
                 raise DataError(f"{place}: {self.label}={gold!r} is no class; classes are {known}")

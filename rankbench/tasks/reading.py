@@ -41,7 +41,7 @@ def read(
     """Tables of the official splits, and the revision of the data.
 
     Args:
-        config: section of the task: data_dir, or hub, subset and revision.
+        config: section of the task: data_dir, or hub, subset and revision (a task without them reads folders alone).
         columns: names that every split must have.
         splits: official names that must be there.
         extra: official names that are read if they are there.
@@ -103,10 +103,9 @@ def _read_folder(
 ) -> tuple[dict[str, Table], str]:
     folder = Path(config.data_dir).expanduser()
     if not folder.is_dir():
-        raise DataError(
-            f"task.data_dir={config.data_dir} is not a folder; give one with {_expected(splits)}, "
-            f"or task.data_dir=null to read {config.hub} from the hub"
-        )
+        hub = getattr(config, "hub", None)
+        other = f", or task.data_dir=null to read {hub} from the hub" if hub else ""
+        raise DataError(f"task.data_dir={config.data_dir} is not a folder; give one with {_expected(splits)}{other}")
     tables, digest = {}, hashlib.sha256()
     for split in (*splits, *extra):
         file = _file_of(folder, split, required=split in splits)

@@ -5,6 +5,7 @@ other launchers send Hydra's state to other processes nobody has, so that nothin
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -34,9 +35,10 @@ class LocalLauncher(Launcher):
         A job's exit code is a value, not an error: one that fails stops no other.
         """
         files = [Path(overrides[0].partition("=")[2].strip("'")) for overrides in job_overrides]
-        rooms = self._settings.rooms()
+        settings = replace(self._settings, threads=launcher.fixed_threads(files))
+        rooms = settings.rooms()
         progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
-        ended = launcher.launch(files, self._settings, progress.show, stopping)
+        ended = launcher.launch(files, settings, progress.show, stopping)
         return [
             JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=one.exit_code)
             for one, overrides in zip(ended, job_overrides, strict=True)

@@ -1,0 +1,76 @@
+"""Arms that differ from another in one or two settings alone: what a report draws as curves and heat maps."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rankbench import experiment
+from rankbench.experiment import Experiment
+from rankbench.labels import text_of
+from rankbench.panels import Panel
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Arms that agree in all settings but `keys`.
+
+    Attributes:
+        title: as the experiment has it.
+        keys: the settings that are varied: one of a curve, two of a heat map.
+        base: the arm that leaves them at their defaults; None where each arm names them.
+        arms: all of them, the base first.
+        known: arm -> key -> value it names.
+    """
+
+    title: str
+    keys: tuple[str, ...]
+    base: str | None
+    arms: list[str]
+    known: dict[str, dict[str, Any]]
+
+    def values(self, panel: Panel, arm: str) -> tuple[str, ...] | None:
+        """Of the keys, as text; what the arm does not name is read from its records. None: no run tells."""
+        found = [self._value(panel, arm, key) for key in self.keys]
+        return None if None in found else tuple(str(value) for value in found)
+
+    def _value(self, panel: Panel, arm: str, key: str) -> str | None:
+        if key in self.known[arm]:
+            return text_of(self.known[arm][key])
+        configs = [run.record.config for run in panel.runs if run.arm == arm and run.record is not None]
+        for part in key.split("."):
+            configs = [config[part] for config in configs if isinstance(config, dict) and part in config]
+        return text_of(configs[0]) if configs else None
+
+
+def ablations(declared: Experiment | None) -> list[Ablation]:
+    """Those of `report.curves` and `report.maps`; where no arm leaves a setting at its default, each group is one."""
+    if declared is None:
+        return []
+    wanted = {title: (key,) for title, key in declared.report.curves.items()}
+    wanted |= {title: tuple(keys) for title, keys in declared.report.maps.items()}
+    return [found for title, keys in wanted.items() for found in _groups(declared, title, keys)]
+
+
+def varied(found: Sequence[Ablation]) -> set[str]:
+    """Arms that are there for an ablation alone: all but the bases."""
+    return {arm for ablation in found for arm in ablation.arms} - {ablation.base for ablation in found if ablation.base}
+
+
+def _groups(declared: Experiment, title: str, keys: tuple[str, ...]) -> list[Ablation]:
+    alike: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for arm, settings in experiment.arms(declared).items():
+        plain = {key.lstrip("+"): value for key, value in settings.items()}
+        rest = sorted((key, text_of(value)) for key, value in plain.items() if key not in keys)
+        alike[str(rest)][arm] = {key: plain[key] for key in keys if key in plain}
+    groups = [group for group in alike.values() if len({str(values) for values in group.values()}) > 1]
+    with_base = [group for group in groups if any(not values for values in group.values())]
+    return [_ablation(title, keys, group) for group in with_base or groups]
+
+
+def _ablation(title: str, keys: tuple[str, ...], group: dict[str, dict[str, Any]]) -> Ablation:
+    base = next((arm for arm, values in group.items() if not values), None)
+    arms = [*([base] if base else []), *(arm for arm, values in group.items() if arm != base)]
+    return Ablation(title, keys, base, arms, group)

@@ -1,0 +1,200 @@
+"""Arms beside a reference, paired by seed: the numbers of a table, and what each comparison shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+from rankbench.labels import order
+from rankbench.rates import SelectionError, higher_is_better
+from rankbench.stats import (
+    PairedDifference,
+    equivalence,
+    holm,
+    mean_interval,
+    sign_flip_test,
+    smallest_difference,
+    smallest_p,
+)
+
+OFF = 0.01  # of the target: as far as an equal budget may be missed
+ALPHA = 0.05  # of the corrected test, and of the test for a tie
+
+Kind = Literal["reference", "better", "worse", "differs", "tie", "unresolved", "unresolvable", "untested"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the comparison of an arm with the reference shows.
+
+    Attributes:
+        kind: better, worse, differs: the corrected test says so; tie: the means are shown to lie within the margin;
+            unresolvable: not even equal signs of all pairs would pass the corrected test; untested: no pair, or not
+            at an equal budget.
+        text: the same in words.
+    """
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Labels of one model, task and budget, compared on some metrics.
+
+    Attributes:
+        data: a row per run.
+        metrics: the first one sorts and is tested.
+        reference: label that the others are compared with; None: with none.
+        rows: labels, the reference first, then by the mean of the first metric, the best first.
+        values: metric -> runs that are ok: seeds x labels, NaN where there is none.
+        shares: label -> mean of what its runs used of the target; NaN without a run that is ok.
+        off: those of them that are not at an equal budget.
+        tests: of the labels that are tested: p (sign flips), smallest (p there could be), corrected (Holm).
+        margin: a difference below it does not matter; None: nothing is said of ties.
+        findings: label -> what is shown of it, on the first metric.
+    """
+
+    data: pd.DataFrame
+    metrics: list[str]
+    reference: str | None
+    rows: list[str]
+    values: dict[str, pd.DataFrame]
+    shares: pd.Series
+    off: pd.Series
+    tests: pd.DataFrame
+    margin: float | None
+    findings: dict[str, Finding] = field(default_factory=dict)
+
+    def pairs(self, metric: str, label: str) -> pd.Series:
+        """Label minus reference at the seeds both have; empty for the reference."""
+        if self.reference in (None, label):
+            return pd.Series(dtype=float)
+        return self.minus(metric, label, self.reference)
+
+    def minus(self, metric: str, label: str, other: str | None) -> pd.Series:
+        """One label minus another at the seeds both have."""
+        return (self.values[metric][label] - self.values[metric][other]).dropna()
+
+    def difference(self, metric: str, label: str) -> PairedDifference | None:
+        """Mean and interval of the pairs; None where there is none."""
+        pairs = self.pairs(metric, label)
+        return mean_interval(pairs) if len(pairs) else None
+
+    def detectable(self, metric: str, label: str) -> float | None:
+        """Smallest true difference that these pairs would have found with 80 % probability."""
+        pairs = self.pairs(metric, label)
+        return smallest_difference(pairs) if len(pairs) else None
+
+    def find(self, label: str) -> Finding:
+        """What `findings` has of a label."""
+        if label == self.reference:
+            return Finding("reference", "reference")
+        if label not in self.tests.index:
+            return Finding("untested", self._why_untested(label))
+        pairs, within = self.pairs(self.metrics[0], label), self._tie(label)
+        if self.tests["corrected"][label] <= ALPHA:
+            kind = _side(float(pairs.mean()), higher_is_better(self.metrics[0]))
+            return Finding(kind, f"{kind}, by less than {self.margin:g}" if within else kind)
+        if within:
+            return Finding("tie", f"tie shown (±{self.margin:g})")
+        if self.tests["smallest"][label] * len(self.tests) > ALPHA:
+            return Finding("unresolvable", f"not resolvable at n = {len(pairs)}")
+        return Finding("unresolved", f"not resolved at n = {len(pairs)}")
+
+    def _why_untested(self, label: str) -> str:
+        if self.reference is None or self.values[self.metrics[0]][self.reference].dropna().empty:
+            return "no reference"
+        return "not at an equal budget" if {label, self.reference} & set(self.off.index) else "no common seed"
+
+    def _tie(self, label: str) -> bool:
+        """Whether the mean difference in the first metric is shown to lie within the margin."""
+        pairs = self.pairs(self.metrics[0], label)
+        return self.margin is not None and equivalence(pairs, [0.0] * len(pairs), self.margin, ALPHA).shown
+
+
+def compare(
+    data: pd.DataFrame, metrics: Sequence[str], reference: str | None = "lora", margin: float | None = None
+) -> Comparison:
+    """Compare the labels of a frame.
+
+    Args:
+        data: of `collect.frame`, of one comparison; at most one row per label and seed.
+        metrics: columns of `data`.
+        reference: label the others are compared with; None: nothing is compared.
+        margin: a difference below it does not matter.
+
+    Raises:
+        SelectionError: a metric or a reference that is not there.
+    """
+    _refuse_unknown(data, metrics, reference)
+    rows = _ordered(data, metrics[0], reference)
+    values = {metric: _values(data, metric, rows) for metric in metrics}
+    shares = _shares(data, reference)
+    off = shares[(shares - 1).abs() > OFF]
+    equal = [name for name in rows if name == reference or not {name, reference} & set(off.index)]
+    tests = _tests(values[metrics[0]][equal], reference)
+    made = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin)
+    made.findings.update((label, made.find(label)) for label in rows)
+    return made
+
+
+def _side(mean: float, higher: bool | None) -> Literal["better", "worse", "differs"]:
+    if higher is None:
+        return "differs"
+    return "better" if (mean > 0) == higher else "worse"
+
+
+def decimals(values: pd.DataFrame) -> int:
+    """Digits after the point that show two of a typical deviation; 4 where there is none."""
+    deviations = values.std(ddof=1)
+    typical = deviations[deviations > 0].median()
+    return 4 if math.isnan(typical) else min(8, max(2, 1 - math.floor(math.log10(typical))))
+
+
+def _refuse_unknown(data: pd.DataFrame, metrics: Sequence[str], reference: str | None) -> None:
+    there = sorted(str(column) for column in data if str(column).startswith(("test/", "validation/", "before/")))
+    for metric in metrics:
+        if metric not in there:
+            known = ", ".join(name for name in there if not name.endswith("/step"))
+            raise SelectionError(f"no run has the metric {metric!r}; there are {known or 'none'}")
+    if reference is not None and reference not in set(data["label"]):
+        known = ", ".join(sorted(set(data["label"]), key=order))
+        raise SelectionError(f"there is no run of the reference {reference!r}; name one of {known} with --reference")
+
+
+def _values(data: pd.DataFrame, metric: str, rows: list[str]) -> pd.DataFrame:
+    done = data[data["status"] == "ok"].pivot(index="seed", columns="label", values=metric)
+    return done.reindex(columns=rows).astype(float)
+
+
+def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str]:
+    sign = {True: -1, False: 1, None: 0}[higher_is_better(metric)]
+    means = _values(data, metric, data["label"].unique().tolist()).mean() * sign
+    place = {str(label): mean for label, mean in means.fillna(math.inf).items()}
+    return sorted(place, key=lambda label: (label != reference, place[label], order(label)))
+
+
+def _shares(data: pd.DataFrame, reference: str | None) -> pd.Series:
+    """Mean of the budget that a label's runs used, final or peak as they were matched, over the reference's target."""
+    done = data[data["status"] == "ok"]
+    spent = [row.get(f"{row['match']}/{row['unit']}") for row in done.to_dict("records")]
+    targets = done["target"].astype(float)
+    own = targets[done["label"] == reference]
+    common = targets if own.empty else own.iloc[0]
+    return (pd.Series(spent, index=done.index, dtype=float) / common).groupby(done["label"]).mean()
+
+
+def _tests(values: pd.DataFrame, reference: str | None) -> pd.DataFrame:
+    """p, and the smallest there could be, of each label that shares a seed with the reference; corrected together."""
+    others = [label for label in values if label != reference and reference is not None]
+    paired = values[others].sub(values[reference], axis=0).dropna(axis=1, how="all") if others else values[others]
+    tests = {
+        label: (sign_flip_test(pairs), smallest_p(len(pairs))) for label in paired for pairs in [paired[label].dropna()]
+    }
+    found = pd.DataFrame.from_dict(tests, orient="index", columns=["p", "smallest"])
+    return found.assign(corrected=holm(found["p"]))

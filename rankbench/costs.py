@@ -1,0 +1,102 @@
+"""What the arms cost: seconds, passes and memory, the method's own decisions charged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets
+from rankbench.evidence import Evidence, links
+from rankbench.panels import Panel
+from rankbench.sheet import Cell, Sheet, without_first
+from rankbench.tables import OWN, Column, linked, numbers
+
+# In the order they are charged; greys, since colours are those of methods.
+PHASES = {"training": ("#d0d0d0", ""), "calibration": ("#8f8f8f", "////"), "allocation": ("#222222", "")}
+SECONDS = [f"{phase}/seconds" for phase in PHASES]
+ROWS = 12  # of the table; more are folded on the page
+HEIGHT = 0.2  # inches, of a bar
+
+
+def sheet(evidence: Evidence) -> Sheet | None:
+    """A row for each arm of each panel, means over its runs that are ok; None where there is none."""
+    columns, rows = ["where"], []
+    for panel in evidence.panels:
+        means = _means(panel, evidence.arms)
+        made = _columns(means, evidence.report.reference)
+        rows += [[Cell(panel.short), *cells] for cells in linked(made, list(means.index), links(panel))]
+        columns = ["where", *made]
+    note = (
+        "Means over the runs that are ok. Total: training, calibration and allocation; own: calibration and the method's "
+        "decisions, in seconds and in passes (forward + backward). Runs that shared a machine took longer than alone."
+    )
+    sheet = Sheet("cost", "Seconds, passes, memory and parameters", columns, rows, [note], folded=len(rows) > ROWS)
+    if not rows:
+        return None
+    return sheet if len(evidence.panels) > 1 else without_first(sheet)
+
+
+def _columns(means: pd.DataFrame, reference: str) -> dict[str, Column]:
+    total = means[SECONDS].sum(axis=1, skipna=False)
+    own = means[["calibration/seconds", "allocation/seconds"]].sum(axis=1, skipna=False)
+    base = total[reference] if reference in means.index else float("nan")
+    return {
+        "arm": {arm: Cell(arm) for arm in means.index},
+        **{f"{phase} s": numbers(means[f"{phase}/seconds"], "{:,.1f}") for phase in PHASES},
+        "total s": numbers(total, "{:,.1f}"),
+        f"/ {reference}": numbers(total / base, "{:.2f}"),
+        "own share": numbers(100 * own / total, "{:.1f} %"),
+        "own passes": numbers(means[OWN].sum(axis=1, skipna=False), "{:,.0f}"),
+        "peak MiB": numbers(means["peak_memory_bytes"] / 2**20, "{:,.0f}"),
+        "start params": numbers(means["start/params"], "{:,.0f}"),
+        "peak params": numbers(means["peak/params"], "{:,.0f}"),
+        "final params": numbers(means["final/params"], "{:,.0f}"),
+    }
+
+
+def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
+    wanted = [*SECONDS, *OWN, "peak_memory_bytes", "start/params", "peak/params", "final/params"]
+    done = panel.data[panel.data["status"] == "ok"].reindex(columns=["label", *wanted])
+    means = done.astype({name: float for name in wanted}).groupby("label")[wanted].mean()
+    return means.reindex([arm for arm in arms if arm in means.index])
+
+
+def draw(evidence: Evidence) -> Drawing | None:
+    """A bar for each arm: training, calibration and the method's own decisions, in seconds; None where none ran."""
+    panels, arms, style = evidence.panels, evidence.arms, evidence.looks
+    shown = [
+        (panel, means) for panel in panels for means in [_means(panel, arms)[SECONDS]] if means.notna().any(axis=None)
+    ]
+    if not shown:
+        return None
+    most = max(len(data) for _, data in shown)
+    letters = max(len(str(arm)) for _, data in shown for arm in data.index)
+    handles = [
+        Patch(facecolor=shade, hatch=hatch, edgecolor="white", lw=0, label=phase)
+        for phase, (shade, hatch) in PHASES.items()
+    ]
+    cell = (2.2, HEIGHT * most + 0.1)
+    figure, places = facets([panel.short for panel, _ in shown], handles, cell, 0.068 * letters + 0.15)
+    for axes, (_, data) in zip(places, shown, strict=True):
+        _bars(axes, data, style)
+    values = pd.concat([data.rename_axis("arm").reset_index().assign(panel=panel.title) for panel, data in shown])
+    note = (
+        "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."
+    )
+    return Drawing("cost", "Where the seconds went", figure, values, note)
+
+
+def _bars(axes: Axes, data: pd.DataFrame, style: Mapping[str, Look]) -> None:
+    left = pd.Series(0.0, index=data.index)
+    for phase, (shade, hatch) in PHASES.items():
+        values = data[f"{phase}/seconds"].fillna(0.0)
+        axes.barh(range(len(data)), values, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0)
+        left += values
+    axes.set_ylim(len(data) - 0.4, -0.6)
+    for place, arm in enumerate(data.index):
+        ink = {"fontsize": TEXT - 1, "color": style[str(arm)].colour}
+        axes.text(-0.02, place, arm, transform=axes.get_yaxis_transform(), ha="right", va="center", **ink)
+    draw_frame(axes, "seconds", "", y={})

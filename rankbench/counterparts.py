@@ -1,0 +1,180 @@
+"""Our values that may stand beside a published number, or why none may: another model, budget, size, or no run."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankbench import experiment as experiments
+from rankbench import rates
+from rankbench.experiment import FULL, Published, Report
+from rankbench.published import AVERAGE, ITEMS, SETS
+from rankbench.record import RunRecord
+from rankbench.reproduction import Outcome
+from rankbench.study import Study
+
+Row = Mapping[Any, Any]  # of rankbench.published
+
+# A metric of the papers -> ours, where its name is another; several are averaged.
+OURS = {"correlation": ("pearson",), "accuracy, mean of m and mm": ("accuracy", "accuracy_mismatched")}
+SHARES = ("accuracy", "exact_match")  # of items
+HARDWARE = ("time", "memory", "speed")  # words in metrics that depend on the machine
+PARAMETERS = 0.1  # share by which a number of parameters may differ and be the same budget
+# Typed words that change no number, or that are looked at by themselves; and sections of such words.
+HARMLESS = (
+    *("experiment", "results_dir", "seed", "retry", "arms", "model", "task", "budget", "scale", "tracking"),
+    *("model.path", "model.gguf_file", "task.data_dir", "train.threads", "train.eval_batch_size"),
+    *("train.micro_batch_size", "train.checkpoint_every", "train.evaluate_before"),
+)
+HARMLESS_SECTIONS = ("tracking.", "hydra.", "hydra/", "tune.")
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """Our values for a number, or why there are none.
+
+    Attributes:
+        values: seed -> value, in shares; {} where there are none.
+        items: of the test split, where a single value is a share of them.
+        outcome, reason: where there are no values.
+    """
+
+    values: dict[int, float]
+    items: int | None = None
+    outcome: Outcome = "not run"
+    reason: str = ""
+
+
+def counterpart(found: Study, report: Report, table: Published, row: Row, rows: Sequence[Row]) -> Counterpart:
+    """Our values for one number; the first reason why there are none."""
+    arm = next((arm for arm, method in table.arms.items() if method == row["method"]), None)
+    if arm is None:
+        there = "no arm of this experiment" if row["our_method"] else "no such method here"
+        return Counterpart({}, reason=there)
+    parts = _parts(row, rows, report)
+    if unknown := [task for task in parts if task not in _tasks()]:
+        return Counterpart({}, reason=f"no such task here: {', '.join(unknown)}")
+    if reason := _unmeasured(parts):
+        return Counterpart({}, outcome="not comparable", reason=reason)
+    records = [record for job, record in found.runs() if job.arm == arm and record and record.status == "ok"]
+    if not records:
+        return Counterpart({}, reason=f"no finished run of arm {arm}")
+    return _values(found, table, row, parts, records)
+
+
+@functools.cache
+def _tasks() -> dict[str, Path]:
+    """Of this package and of installed ones."""
+    return experiments.names(group="task")
+
+
+def our_budgets(table: Published, row: Row) -> list[str]:
+    """Budgets of ours that the experiment holds for a number's; [] where it says nothing of them."""
+    return [budget for budget, words in table.budgets.items() if row["rank_or_budget"] in words]
+
+
+def _parts(row: Row, rows: Sequence[Row], report: Report) -> dict[str, list[str]]:
+    """Task -> metrics that a number is the mean of: of an average, those that stand beside it, else those reported."""
+    if row["metric"] != AVERAGE:
+        return {row["task"]: [row["metric"]]}
+    alike = [other for other in rows if all(other[key] == row[key] for key in ("model", "method", "rank_or_budget"))]
+    beside = {
+        task: [other["metric"] for other in alike if other["task"] == task]
+        for task in SETS.get(row["task"], (row["task"],))
+    }
+    return {task: metrics or [report.metric_of(task).rpartition("/")[2]] for task, metrics in beside.items()}
+
+
+def _unmeasured(parts: Mapping[str, Sequence[str]]) -> str:
+    metrics = [metric for held in parts.values() for metric in held]
+    if any(word in metric for metric in metrics for word in HARDWARE):
+        return "measured on other hardware"
+    known = [name for metric in metrics for name in OURS.get(metric, (metric,))]
+    strange = [name for name in known if rates.higher_is_better(name.removesuffix("_mismatched")) is None]
+    return f"no such metric here: {', '.join(strange)}" if strange else ""
+
+
+def _values(
+    found: Study, table: Published, row: Row, parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]
+) -> Counterpart:
+    """Values of the runs that may stand beside a number; why there are none where none may."""
+    alike = [record for record in records if record.model.lower() == row["model"].lower()]
+    if not alike:
+        ran = sorted({f"{record.model} on {record.task}" for record in records})
+        reasons = [f"another model: {', '.join(ran)}", *_changed(found.sweep.words)]
+        return Counterpart({}, outcome="not comparable", reason="; ".join(reasons))
+    if missing := [task for task in parts if all(record.task != task for record in alike)]:
+        return Counterpart({}, reason=f"no finished run of {', '.join(missing)}")
+    at_budget = [record for record in alike if record.task in parts and _same_budget(record, table, row)]
+    if missing := [task for task in parts if all(record.task != task for record in at_budget)]:
+        ran = sorted({record.budget for record in alike})
+        reason = f"another budget: {', '.join(ran)}, the paper's is {row['rank_or_budget']}"
+        return Counterpart({}, outcome="not comparable", reason=reason)
+    if reasons := [*_changed(found.sweep.words), *_parts_of_data(at_budget), *_twice(at_budget)]:
+        return Counterpart({}, outcome="not comparable", reason="; ".join(reasons))
+    return _means(parts, at_budget)
+
+
+def _means(parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]) -> Counterpart:
+    """Seed -> mean over the tasks of the mean over their metrics, for seeds that have all of them."""
+    scores = {(record.task, record.seed): _score(record, parts[record.task]) for record in records}
+    values = {}
+    for seed in sorted({record.seed for record in records}):
+        held = [scores.get((task, seed)) for task in parts]
+        whole = [score for score in held if score is not None]
+        if len(whole) == len(held):
+            values[seed] = sum(whole) / len(whole)
+    if not values:
+        return Counterpart({}, reason="no seed has all of its metrics")
+    (task, metrics), *others = parts.items()
+    is_share = not others and len(metrics) == 1 and metrics[0] in SHARES
+    return Counterpart(values, ITEMS.get(task) if is_share else None)
+
+
+def _score(record: RunRecord, metrics: Sequence[str]) -> float | None:
+    """Mean of metrics of the test split; None where one was not measured."""
+    test = (record.metrics or {}).get("test") or {}
+    names = [name for metric in metrics for name in OURS.get(metric, (metric,))]
+    found = [test.get(name, test.get("exact_match") if name == "accuracy" else None) for name in names]
+    whole = [value for value in found if value is not None]
+    return sum(whole) / len(whole) if len(whole) == len(found) else None
+
+
+def _same_budget(record: RunRecord, table: Published, row: Row) -> bool:
+    """Whether a run has the budget of a number: as the experiment says; else its rank, its parameters, where stated."""
+    if table.budgets:
+        return record.budget in our_budgets(table, row)
+    rank = re.search(r"(?:r=(?:\d+->)?|mean rank )(\d+)", row["rank_or_budget"])
+    millions = re.search(r"([\d.]+)M parameters", row["rank_or_budget"])
+    if rank and int(rank[1]) != record.config["budget"]["reference_rank"]:
+        return False
+    params = ((record.ledger or {}).get("final") or {}).get("params")
+    return not millions or params is None or abs(params / 1e6 / float(millions[1]) - 1) <= PARAMETERS
+
+
+def _changed(words: Sequence[str]) -> Iterator[str]:
+    """Words of the sweep that make its runs others than the file's at full size."""
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "scale" and value != FULL:
+            yield word
+        elif key not in HARMLESS and not key.startswith(HARMLESS_SECTIONS):
+            yield f"{word} was typed"
+
+
+def _parts_of_data(records: Sequence[RunRecord]) -> Iterator[str]:
+    """Sizes that cut the official splits."""
+    for key in ("train_size", "test_size", "generation_size"):
+        if any(record.config["task"].get(key) is not None for record in records):
+            yield f"part of the data (task.{key})"
+
+
+def _twice(records: Sequence[RunRecord]) -> Iterator[str]:
+    runs = Counter((record.task, record.seed) for record in records)
+    if any(count > 1 for count in runs.values()):
+        yield "several runs of one seed: they differ in another axis"

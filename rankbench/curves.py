@@ -1,0 +1,137 @@
+"""Lines of a report: the rank total over the steps, and the metric over a setting that was varied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from rankbench.ablations import Ablation
+from rankbench.drawing import GREY, Drawing, arm_handles, draw_frame, facets, logarithmic
+from rankbench.evidence import Evidence
+from rankbench.panels import Panel
+from rankbench.stats import mean_interval
+from rankbench.study import Curve
+
+
+def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) -> pd.DataFrame:
+    """arm, step, mean, low, high (over seeds) and n of the rank total, of runs that are ok."""
+    rows = []
+    for arm in arms:
+        runs = [
+            curves[run.job.run_id]
+            for run in panel.runs
+            if run.arm == arm and run.status == "ok" and curves.get(run.job.run_id)
+        ]
+        if runs:
+            steps = sorted({step for run in runs for step, _ in run})
+            held = pd.DataFrame([dict(run) for run in runs], columns=steps).ffill(axis=1).bfill(axis=1)
+            rows += [
+                (arm, step, float(held[step].mean()), int(held[step].min()), int(held[step].max()), len(runs))
+                for step in steps
+            ]
+    return pd.DataFrame(rows, columns=["arm", "step", "mean", "low", "high", "n"])
+
+
+def draw_rank_totals(evidence: Evidence, name: str) -> Drawing | None:
+    """Steps of the mean over seeds, with the range of the seeds behind it; None where no run logged any."""
+    curves, style = evidence.study.curves, evidence.looks
+    found = [(panel, rank_totals(panel, curves, evidence.arms)) for panel in evidence.panels]
+    found = [(panel, data) for panel, data in found if len(data)]
+    if not found:
+        return None
+    arms = list(dict.fromkeys(arm for _, data in found for arm in data["arm"]))
+    figure, places = facets([panel.short for panel, _ in found], arm_handles(arms, style))
+    for axes, (_, data) in zip(places, found, strict=True):
+        for arm, line in data.groupby("arm", sort=False):
+            look, every = style[str(arm)], max(1, len(line) // 6)
+            axes.fill_between(line["step"], line["low"], line["high"], step="post", color=look.colour, alpha=0.15, lw=0)
+            axes.plot(
+                line["step"],
+                line["mean"],
+                drawstyle="steps-post",
+                color=look.colour,
+                ls=look.dash,
+                lw=1.2,
+                marker=look.marker,
+                ms=3,
+                markevery=every,
+            )
+        axes.set_ylim(0, data["high"].max() * 1.08)
+        draw_frame(axes, "step", "rank total")
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
+    return Drawing(name, "Rank total over the steps", figure, numbers, "Mean over seeds; band: their range.")
+
+
+def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
+    """A row for each arm with a run that is ok: its values of the keys, mean, low, high and n of the panel's metric."""
+    rows = []
+    for arm in ablation.arms:
+        values = ablation.values(panel, arm)
+        measured = panel.measured(arm)
+        if values is not None and len(measured):
+            found = mean_interval(measured)
+            rows.append((arm, *values, arm == ablation.base, found.mean, found.low, found.high, found.n))
+    return pd.DataFrame(rows, columns=["arm", *ablation.keys, "base", "mean", "low", "high", "n"])
+
+
+def draw_ablation(
+    found: Sequence[tuple[Panel, pd.DataFrame]],
+    ablation: Ablation,
+    evidence: Evidence,
+    name: str,
+) -> Drawing:
+    """The metric over one setting, with 95 % intervals of the mean; the reference as a band."""
+    (key,), reference, style = ablation.keys, evidence.report.reference, evidence.looks
+    figure, places = facets([panel.short for panel, _ in found])
+    for axes, (panel, data) in zip(places, found, strict=True):
+        look = style[ablation.base or ablation.arms[0]]
+        places_of, ticks = _along(axes, data[key].tolist())
+        _band(axes, panel, reference)
+        points = data.assign(x=[places_of[value] for value in data[key]]).sort_values("x")
+        points = points.drop_duplicates("x")  # the base and an arm that names the same value
+        errors = [points["mean"] - points["low"], points["high"] - points["mean"]]
+        axes.errorbar(
+            points["x"],
+            points["mean"],
+            yerr=errors,
+            color=look.colour,
+            marker="o",
+            ms=4,
+            lw=1.2,
+            elinewidth=0.9,
+            capsize=2,
+        )
+        base = points[points["base"]]
+        axes.plot(base["x"], base["mean"], "o", ms=9, mfc="none", mec=look.colour, mew=1.1)
+        draw_frame(axes, key.rpartition(".")[2].replace("_", " "), panel.metric, ticks)
+    note = (
+        f"Mean over seeds and its 95 % interval; ring: {ablation.base or 'none'}, as it is by default; grey: {reference} "
+        "and its interval. Seeds are shared, so differences are seen more finely than these intervals: see the table."
+    )
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
+    return Drawing(name, ablation.title, figure, numbers, note)
+
+
+def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[float, str]]:
+    """Where each value stands on x, and the ticks: numbers on a log axis where they span more than 8, words in a row."""
+    try:
+        numbers = {value: float(value) for value in values}
+    except ValueError:
+        there = {value: float(place) for place, value in enumerate(dict.fromkeys(values))}
+        return there, {place: value for value, place in there.items()}
+    if min(numbers.values()) > 0 and max(numbers.values()) > 8 * min(numbers.values()):
+        return numbers, logarithmic(axes, list(numbers.values()))
+    return numbers, {number: value for value, number in sorted(numbers.items(), key=lambda pair: pair[1])}
+
+
+def _band(axes: Axes, panel: Panel, reference: str) -> None:
+    """Mean and interval of the reference, all along x."""
+    measured = panel.measured(reference)
+    if measured.empty:
+        return
+    found = mean_interval(measured)
+    axes.axhline(found.mean, color=GREY, lw=1)
+    if found.low is not None and found.high is not None:
+        axes.axhspan(found.low, found.high, color=GREY, alpha=0.15, lw=0)

@@ -1,0 +1,183 @@
+"""A finished sweep on Weights & Biases: `python -m rankbench.dashboard experiment=X [results_dir=DIR]`.
+
+Each record with its steps becomes a W&B run of the same id, as `tracking=wandb` would have made it: repeating it is
+harmless. Online, with the extra rankbench[dashboard], a workspace shows them in the panels of a report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from rankbench import collect, study, sweep
+from rankbench.config import defaults
+from rankbench.record import RunRecord
+from rankbench.store import RunFolder
+from rankbench.study import Curve
+from rankbench.sweep import SweepError
+from rankbench.tracking import Wandb, leave, said, tell
+from rankbench.workspace import save, workspace
+
+FOLDER = "wandb"  # as W&B calls it, in the results folder
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be mirrored.
+
+    Attributes:
+        title: of the sweep; the tag of its runs and the name of its workspace.
+        records: in the order they are mirrored.
+        curves: run_id -> rank total over the steps, for runs whose own steps are not there.
+        metrics: columns of the frame of runs ("test/accuracy") that the report shows.
+        problems: what could not be read.
+    """
+
+    title: str
+    records: list[RunRecord]
+    curves: Mapping[str, Curve]
+    metrics: list[str]
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was mirrored.
+
+    Attributes:
+        online, offline: runs.
+        stepless: runs of which only the record was there.
+        entity: whose project it is; None offline.
+        failed: run_ids.
+    """
+
+    online: int = 0
+    offline: int = 0
+    stepless: int = 0
+    entity: str | None = None
+    failed: tuple[str, ...] = ()
+
+
+def asked(words: Sequence[str]) -> Asked:
+    """The sweep that words name as `study.load` takes them; or a results folder, or a JSON-lines file of records.
+
+    Raises:
+        SweepError: there is none, or it holds no record.
+    """
+    named = [word for word in words if not word.startswith("results_dir=")]
+    place = Path(named[0]).resolve() if len(named) == 1 and "=" not in named[0] else None
+    if place and place.exists() and not (place / sweep.FILE).is_file():
+        records, problems = collect.records(place)
+        found = Asked((place.parent if place.is_file() else place).name, records, {}, _tests(records), problems)
+    else:
+        given = study.load(named if place else words)
+        records = list(given.records.values())
+        shown = given.sweep.experiment.report.metrics if given.sweep.experiment else {}
+        metrics = list(dict.fromkeys(shown.values())) or _tests(records)
+        found = Asked(given.sweep.name, records, given.curves, metrics, given.problems)
+    if not found.records:
+        raise SweepError(f"{found.title}: no record to mirror; {'; '.join(found.problems) or 'no run has ended'}")
+    return found
+
+
+def _tests(records: Sequence[RunRecord]) -> list[str]:
+    measured = (name for record in records for name in ((record.metrics or {}).get("test") or {}))
+    return [f"test/{name}" for name in dict.fromkeys(measured) if name != "step"]
+
+
+def mirror(
+    found: Sequence[RunRecord],
+    results_dir: Path,
+    settings: Any,
+    tags: tuple[str, ...] = (),
+    curves: Mapping[str, Curve] | None = None,
+) -> Done:
+    """Make a W&B run of each record; once the service is away, the others are made offline.
+
+    Args:
+        found: records.
+        results_dir: where runs/<run_id>/steps.jsonl lie, if they do; wandb/ is made there.
+        settings: the `tracking` section.
+        tags: of each run.
+        curves: rank totals of runs without steps.
+    """
+    done, settings = Done(), SimpleNamespace(**settings)
+    for record in found:
+        steps = RunFolder(results_dir, record.run_id).lines("steps.jsonl")
+        rows = steps or [{"step": step, "ranks": ranks} for step, ranks in (curves or {}).get(record.run_id, ())]
+        done = replace(done, stepless=done.stepless + (not rows))
+        _forget(results_dir, record.run_id)
+        try:
+            run = Wandb(settings, record.run_id, record.config, results_dir, tags)
+            for row in rows:
+                run.step(row)
+            run.finish(record, more=True)
+        except Exception as error:  # whatever it is: the others are still to be made
+            tell(f"{record.run_id}: {said(error)}. The others are mirrored offline")
+            done, settings.mode = replace(done, failed=(*done.failed, record.run_id)), "offline"
+        else:
+            done = _count(done, run)
+            settings.mode = "offline" if run.run.offline else settings.mode
+    leave()
+    return done
+
+
+def _count(done: Done, run: Wandb) -> Done:
+    if run.run.offline:
+        return replace(done, offline=done.offline + 1)
+    return replace(done, online=done.online + 1, entity=run.run.entity)
+
+
+def _forget(results_dir: Path, run_id: str) -> None:
+    """Remove what an earlier mirror of the run left."""
+    for folder in (results_dir / FOLDER).glob(f"*run-*-{run_id}"):
+        shutil.rmtree(folder)
+
+
+def show(wanted: Asked, done: Done, project: str, results_dir: Path) -> str:
+    """Save the workspace if that can be; the sentence on it."""
+    if done.entity is None:
+        return "no workspace: it needs a key (wandb login, or WANDB_API_KEY) and the service"
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        return "no workspace: it needs pip install 'rankbench[dashboard]'"
+    made = workspace(wanted.title, wanted.records, wanted.metrics, done.entity, project)
+    try:
+        return f"workspace: {save(made, results_dir / FOLDER)}"
+    except Exception as error:  # whatever the service says: the runs are there, and this can be repeated
+        return f"no workspace: {said(error)}; repeat this, the runs stay as they are"
+
+
+def main() -> int:
+    """Mirror, and say what came of it; 2 if there is nothing to mirror, 1 if a run could not be."""
+    parser = argparse.ArgumentParser(prog="python -m rankbench.dashboard", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("words", nargs="*", help="experiment=X results_dir=DIR; a report's folder; a file of records")
+    parser.add_argument("--project", help="of Weights & Biases; default as conf/tracking/wandb.yaml has it")
+    parser.add_argument("--mode", choices=("auto", "online", "offline"), help="as tracking.mode; default auto")
+    arguments = parser.parse_args()
+    given = {key: value for key in ("project", "mode") if (value := getattr(arguments, key))}
+    settings = {**defaults("tracking", "wandb"), **given}
+    results_dir = study.results_dir_of(arguments.words)
+    try:
+        wanted = asked(arguments.words)
+    except SweepError as error:
+        parser.exit(2, f"rankbench.dashboard: {error}\n")
+    done = mirror(wanted.records, results_dir, settings, (wanted.title,), wanted.curves)
+    for problem in wanted.problems:
+        print(f"not mirrored: {problem}")
+    stepless = f"; {done.stepless} of them without steps" if done.stepless else ""
+    print(f"{wanted.title}: {done.online} runs online, {done.offline} offline, {len(done.failed)} failed{stepless}")
+    if done.offline:
+        print(f"to upload them: wandb sync {results_dir / FOLDER}/offline-run-*")
+    print(show(wanted, done, settings["project"], results_dir))
+    return 1 if done.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The design of a study as a table: its arms and what they set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rankbench import experiment
+from rankbench.evidence import Evidence
+from rankbench.record import RunRecord
+from rankbench.sheet import Cell, Sheet
+
+
+def arms_sheet(evidence: Evidence) -> Sheet | None:
+    """Arms, their own settings, and whose learning rate they take; None without an experiment."""
+    declared = evidence.study.sweep.experiment
+    if declared is None:
+        return None
+    sharing = experiment.rates_of(declared) if evidence.study.sweep.tune else {}
+    rows = [
+        [
+            Cell(arm),
+            Cell(_listed(settings)),
+            Cell(sharing.get(arm, "its own" if evidence.study.sweep.tune else "given")),
+        ]
+        for arm, settings in experiment.arms(declared).items()
+    ]
+    shared = [f"Every run: {_listed(declared.settings)}."] if declared.settings else []
+    axes = [f"Axes: {_listed({key: values for key, values in declared.axes.items()})}."]
+    when = [f"Where {condition}: {_listed(settings)}." for condition, settings in declared.when.items()]
+    typed = [f"Typed: python -m rankbench -m {' '.join(evidence.study.sweep.words)}"]
+    return Sheet("arms", "Arms", ["arm", "settings", "learning rate of"], rows, [*axes, *shared, *when, *typed])
+
+
+def _listed(settings: experiment.Settings) -> str:
+    return ", ".join(experiment.spell(key, value) for key, value in settings.items())
+
+
+def facts(evidence: Evidence) -> list[tuple[str, str]]:
+    """What stands at the head of a report: names and values."""
+    runs = [run for panel in evidence.panels for run in panel.runs]
+    good = sum(run.status == "ok" for run in runs)
+    records = [run.record for run in runs if run.record is not None]
+    seeds = sorted({run.seed for run in runs if run.seed is not None})
+    found = {
+        "runs ok": f"{good:,} of {len(runs):,}",
+        "seeds": f"{len(seeds)} ({_span(seeds)})" if seeds else "?",
+        "reference": evidence.report.reference,
+        "models": _different(record.model for record in records),
+        "tasks": _different(record.task for record in records),
+        "budgets": _different(record.budget for record in records),
+        "code": _different(_commit(record) for record in records),
+        "torch": _different((record.provenance.get("packages") or {}).get("torch") or "?" for record in records),
+        "device": _different(str(record.provenance.get("device") or "?") for record in records),
+    }
+    return [(name, value) for name, value in found.items() if value]
+
+
+def _different(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _commit(record: RunRecord) -> str:
+    commit = record.provenance.get("git_commit")
+    return (commit[:10] if commit else "unknown commit") + (", changed" if record.provenance.get("git_dirty") else "")
+
+
+def _span(seeds: Sequence[int]) -> str:
+    """ "0 to 4" where none is left out."""
+    whole = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))

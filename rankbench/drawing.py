@@ -1,0 +1,239 @@
+"""What all figures of a report share: panels side by side, the look of an arm, files and inline SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from rankbench.figures import write
+from rankbench.labels import COLOURS
+from rankbench.labels import UNKNOWN as UNKNOWN_COLOUR
+from rankbench.panels import Panel, methods_of
+
+TEXT = 9  # points
+COLUMNS = 3  # panels in a row
+CELL = (2.85, 1.95)  # inches, of the axes of a panel
+GAP = (0.7, 0.7)  # inches, left of an axes and above it
+MARKERS = "osD^vP*X<>ph"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+GREY = "#8a8a8a"
+INK = "#222222"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and what belongs to it.
+
+    Attributes:
+        name: of its files.
+        title: one line.
+        figure: drawn.
+        numbers: behind it.
+        note: how it is read.
+    """
+
+    name: str
+    title: str
+    figure: Figure
+    numbers: pd.DataFrame
+    note: str
+
+
+Sketch = Callable[[], Drawing | None]  # draws when it is called; None: there is nothing to draw
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that is drawn and written.
+
+    Attributes:
+        name, title, note: of the drawing.
+        svg: an element of the page.
+        files: PNG, PDF and CSV.
+    """
+
+    name: str
+    title: str
+    note: str
+    svg: str
+    files: list[Path]
+
+
+def finish(sketch: Sketch, folder: Path) -> Picture | None:
+    """Draw, and write the files; None where there is nothing to draw."""
+    drawn = sketch()
+    if drawn is None:
+        return None
+    files = write(drawn.figure, drawn.numbers, folder / drawn.name)
+    return Picture(drawn.name, drawn.title, drawn.note, svg(drawn.figure, drawn.name), files)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an arm is drawn: the hue is its method's; marker and dash tell arms apart without it."""
+
+    colour: str
+    marker: str
+    dash: str | tuple[int, tuple[int, ...]]
+
+
+def looks(panels: Sequence[Panel]) -> dict[str, Look]:
+    """Of each arm: the same in all figures of a report."""
+    methods = methods_of(panels)
+    arms = list(dict.fromkeys(arm for panel in panels for arm in panel.arms))
+    found = {}
+    for place, arm in enumerate(arms):
+        method = methods.get(arm, arm)
+        before = sum(methods.get(other, other) == method for other in arms[:place])
+        dash = DASHES[before % len(DASHES)]
+        found[arm] = Look(COLOURS.get(method, UNKNOWN_COLOUR), MARKERS[place % len(MARKERS)], dash)
+    return found
+
+
+def facets(
+    titles: Sequence[str],
+    handles: Sequence[Artist] = (),
+    cell: tuple[float, float] = CELL,
+    left: float = GAP[0],
+) -> tuple[Figure, list[Axes]]:
+    """Axes side by side, at most COLUMNS in a row, and a legend: beside a short row, else below.
+
+    Args:
+        titles: one for each axes.
+        handles: of the legend.
+        cell: of the axes, inches.
+        left: room for labels left of each axes, inches.
+    """
+    columns = min(COLUMNS, len(titles))
+    rows = math.ceil(len(titles) / columns)
+    width, height = columns * (cell[0] + left) + 0.15, rows * (cell[1] + GAP[1]) + 0.1
+    entry = 0.66 + 0.072 * max((len(str(handle.get_label())) for handle in handles), default=0)
+    beside = len(titles) < COLUMNS
+    below = 0.0 if beside or not handles else 0.1 + 0.2 * math.ceil(len(handles) / max(1, int(width / entry)))
+    figure = Figure((width + (entry if beside and handles else 0.0), height + below))
+    size = figure.get_size_inches()
+    found = []
+    for place, title in enumerate(titles):
+        row, column = divmod(place, columns)
+        low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.44
+        box = (column * (cell[0] + left) + left, low, *cell)
+        axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
+        axes.axis("off")  # the axes of matplotlib are slow to draw: `draw_frame` draws lighter ones
+        axes.set_title(title, fontsize=TEXT, loc="left", fontweight="bold", color=INK)
+        found.append(axes)
+    if handles:
+        corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)
+        _legend(figure, handles, corner, beside, 1 if beside else max(1, int(width / entry)))
+    return figure, found
+
+
+def arm_handles(arms: Sequence[str], style: Mapping[str, Look]) -> list[Artist]:
+    """Of a legend of arms."""
+    shown = [(arm, style[arm]) for arm in arms]
+    return [
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash, label=arm, ms=4, lw=1.2)
+        for arm, look in shown
+    ]
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], corner: tuple[float, float], beside: bool, columns: int) -> None:
+    figure.legend(
+        handles=list(handles),
+        loc="upper left" if beside else "lower left",
+        bbox_to_anchor=corner,
+        ncols=columns,
+        fontsize=TEXT - 1,
+        frameon=False,
+        handlelength=3,
+        columnspacing=1.4,
+        borderaxespad=0.0,
+    )
+
+
+Ticks = Mapping[float, str]
+
+
+def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Ticks | None = None) -> None:
+    """Ticks, their labels and a light grid, when all else is drawn.
+
+    Args:
+        axes: of `facets`.
+        across, up: labels of the two directions; "" for none.
+        x, y: place -> label of the ticks; None: as many as there is room for.
+    """
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = ticks(left, right, 5) if x is None else x, ticks(low, high, 5) if y is None else y
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+    on_x, on_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
+    small = {"fontsize": TEXT - 1, "color": "#444444"}
+    for place, label in x.items():
+        axes.text(place, -0.05 / _height(axes), label, transform=on_x, ha="center", va="top", **small)
+    for place, label in y.items():
+        axes.text(-0.02, place, label, transform=on_y, ha="right", va="center", **small)
+    lines = [[(0.0, place), (1.0, place)] for place in y]
+    axes.add_collection(
+        LineCollection(lines, colors="#e4e4e4", linewidths=0.6, transform=on_y, zorder=0), autolim=False
+    )
+    edges = [[(0, 1), (0, 0), (1, 0)]]
+    axes.add_collection(
+        LineCollection(edges, colors="#888888", linewidths=0.7, transform=axes.transAxes), autolim=False
+    )
+    room = max((len(label) for label in y.values()), default=0) * 0.06 + 0.12
+    axes.text(0.5, -0.22 / _height(axes), across, transform=axes.transAxes, ha="center", va="top", **small)
+    place = -room / _width(axes)
+    axes.text(place, 0.5, up, transform=axes.transAxes, ha="right", va="center", rotation=90, **small)
+
+
+def _width(axes: Axes) -> float:
+    """Inches."""
+    return float(axes.get_position().width * axes.figure.get_figwidth())
+
+
+def _height(axes: Axes) -> float:
+    return float(axes.get_position().height * axes.figure.get_figheight())
+
+
+def ticks(low: float, high: float, most: int) -> dict[float, str]:
+    """Round numbers between two ends, with the digits they need."""
+    step = float(np.diff(MaxNLocator(most).tick_values(low, high)).min())
+    digits = next(d for d in range(13) if abs(round(step, d) - step) < 1e-9 * step or d == 12)
+    places = [float(place) for place in MaxNLocator(most).tick_values(low, high) if low <= place <= high]
+    return {place: f"{place:,.{digits}f}" for place in places}
+
+
+def logarithmic(axes: Axes, values: Sequence[float]) -> dict[float, str]:
+    """Make x logarithmic; ticks where there are values, at most six."""
+    axes.set_xscale("log")
+    axes.axis("off")
+    shown = sorted(set(values))
+    shown = shown[:: math.ceil(len(shown) / 6)]
+    return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in shown}
+
+
+def svg(figure: Figure, prefix: str) -> str:
+    """The figure as an element of an HTML page: text stays text; ids begin with `prefix`; nothing points outside."""
+    target = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+        figure.savefig(target, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = target.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    return re.sub(r'<g id="[^"]*">', "<g>", text)  # groups that nothing refers to

@@ -1,0 +1,101 @@
+"""All that a report is made from: the panels of a study, their comparisons, and who is drawn how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rankbench import experiment
+from rankbench.ablations import Ablation, ablations, varied
+from rankbench.comparison import Comparison, compare
+from rankbench.drawing import Look, looks
+from rankbench.experiment import Report
+from rankbench.panels import Panel, panels, refuse_mixed, report_of
+from rankbench.study import Study
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a study.
+
+    Attributes:
+        report: what is to be shown.
+        panels: one for each model, task, budget and other axes.
+        ablations: arms that vary a setting.
+        arms: compared with the reference: all but those that are there for a curve or a heat map alone.
+        comparisons: panel name -> comparison of the arms; none where nothing was measured.
+        looks: arm -> how it is drawn.
+        mixed: what differs within tables and was allowed.
+    """
+
+    study: Study
+    report: Report
+    panels: list[Panel]
+    ablations: list[Ablation]
+    arms: list[str]
+    comparisons: dict[str, Comparison]
+    looks: dict[str, Look]
+    mixed: list[str]
+
+    def compared(self) -> list[tuple[Panel, Comparison]]:
+        """Panels with their comparisons, where there is one."""
+        return [(panel, self.comparisons[panel.name]) for panel in self.panels if panel.name in self.comparisons]
+
+    def choosing(self) -> list[str]:
+        """Arms that choose their own learning rate."""
+        declared = self.study.sweep.experiment
+        sharing = experiment.rates_of(declared) if declared else {}
+        return [arm for arm in dict.fromkeys(arm for panel in self.panels for arm in panel.arms) if arm not in sharing]
+
+
+def gather(study: Study, allowed: Sequence[str] = ()) -> Evidence:
+    """Read a study.
+
+    Args:
+        study: with its records.
+        allowed: names of what may differ within a table.
+
+    Raises:
+        SelectionError: records that may not stand in one table.
+    """
+    report, found = report_of(study), panels(study)
+    mixed = refuse_mixed(study, found, allowed)
+    made = ablations(study.sweep.experiment)
+    apart = varied(made) - named(report)
+    arms = [arm for arm in dict.fromkeys(arm for panel in found for arm in panel.arms) if arm not in apart]
+    comparisons = {panel.name: compared for panel in found if (compared := compare_arms(panel, arms, report))}
+    return Evidence(study, report, found, made, arms, comparisons, looks(found), mixed)
+
+
+def compare_arms(panel: Panel, arms: Sequence[str], report: Report, reference: str | None = None) -> Comparison | None:
+    """Compare some arms of a panel with the reference; None where no run measured the metric.
+
+    Args:
+        panel: with its data.
+        arms: those compared.
+        report: has the reference, where none is given. A panel without it is compared with none.
+        reference: another one.
+    """
+    reference = reference or report.reference
+    data = panel.data[panel.data["label"].isin(arms)]
+    done = data[data["status"] == "ok"]
+    if panel.metric not in done or done[panel.metric].dropna().empty:
+        return None
+    there = reference if reference in set(data["label"]) else None
+    return compare(data, [panel.metric], there, panel.margin)
+
+
+def named(report: Report) -> set[str]:
+    """Arms that a report compares whatever they vary: the reference, those with controls, those a paper's table has."""
+    controls = {arm for held in report.controls.values() for arm in held.values()}
+    return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
+
+
+def link(panel: Panel, arm: str) -> str:
+    """Name of the list of an arm's records."""
+    return f"runs-{panel.name}-{panel.arms.index(arm)}"
+
+
+def links(panel: Panel) -> dict[str, str]:
+    """Arm -> name of the list of its records."""
+    return {arm: link(panel, arm) for arm in panel.arms}

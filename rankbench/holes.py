@@ -1,0 +1,84 @@
+"""What was asked for and is not there: missing runs, failures and their reasons, files that could not be read."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from rankbench.evidence import Evidence, link
+from rankbench.panels import MISSING, Run
+from rankbench.sheet import Cell, Sheet, without_first
+
+ROWS = 12  # more are folded on the page
+LETTERS = 160  # of a reason that are shown
+
+
+def sentences(evidence: Evidence) -> list[str]:
+    """Counts of runs and trials, and all else that keeps a number from standing in a table."""
+    runs = [run for panel in evidence.panels for run in panel.runs]
+    trials = [run for panel in evidence.panels for run in panel.trials]
+    said = [_counted("runs", runs), *([_counted("tuning trials", trials)] if trials else [])]
+    there = {panel.name for panel, _ in evidence.compared()}
+    empty = [(panel.title, panel.metric) for panel in evidence.panels if panel.name not in there]
+    said += [f"No run that is ok has {metric} on {title}: it has no table." for title, metric in empty]
+    without = [panel.title for panel, comparison in evidence.compared() if comparison.reference is None]
+    said += [f"No {evidence.report.reference} on {title}: its arms are compared with nothing." for title in without]
+    said += [f"Not read: {problem}" for problem in evidence.study.problems]
+    said += [f"Waiting: {sentence}" for sentence in evidence.study.sweep.waiting]
+    return said + [f"Mixed, and allowed by name: {line}" for line in evidence.mixed]
+
+
+def _counted(what: str, runs: list[Run]) -> str:
+    counts = Counter(run.status for run in runs)
+    ok = counts.pop("ok", 0)
+    rest = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    return f"{ok:,} of {len(runs):,} {what} are ok" + (f"; {rest}." if rest else ".")
+
+
+def holes_sheet(evidence: Evidence) -> Sheet | None:
+    """A row for each arm of a panel that lacks runs that are ok; None where all are."""
+    rows = []
+    for panel in evidence.panels:
+        for arm in panel.arms:
+            runs = [run for run in panel.runs if run.arm == arm]
+            lost = [run for run in runs if run.status != "ok"]
+            if lost:
+                counts = Counter(run.status for run in lost)
+                told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+                seeds = ", ".join("?" if run.seed is None else str(run.seed) for run in lost)
+                texts = [panel.short, arm, f"{len(runs) - len(lost)}/{len(runs)}", told, seeds]
+                rows.append([Cell(text, link=link(panel, arm)) for text in texts])
+    columns = ["where", "arm", "ok/all", "lost", "seeds"]
+    note = "They are counted, never averaged."
+    sheet = Sheet("holes", "Arms that lack runs", columns, rows, [note], folded=len(rows) > ROWS)
+    if not rows:
+        return None
+    return sheet if len(evidence.panels) > 1 else without_first(sheet)
+
+
+def failures_sheet(evidence: Evidence) -> Sheet | None:
+    """Reasons of failure, the most frequent first, with the runs that failed so; None without a failure."""
+    alike: dict[tuple[str, str], list[tuple[str, Run]]] = defaultdict(list)
+    for panel in evidence.panels:
+        for run in [*panel.runs, *panel.trials]:
+            if run.status not in ("ok", MISSING) and run.record is not None:
+                reason = (run.record.reason or "no reason given").splitlines()[0][:LETTERS]
+                alike[run.status, reason].append((link(panel, run.arm), run))
+    rows = [
+        [
+            Cell(status),
+            Cell(str(len(found)), len(found)),
+            Cell(reason),
+            Cell(_listed(run.arm for _, run in found)),
+            Cell(_listed(run.job.run_id for _, run in found), link=found[0][0]),
+        ]
+        for (status, reason), found in sorted(alike.items(), key=lambda pair: -len(pair[1]))
+    ]
+    columns = ["status", "runs", "reason", "arms", "run ids"]
+    return Sheet("failures", "Why runs failed", columns, rows) if rows else None
+
+
+def _listed(names: Iterator[str]) -> str:
+    """The first four, and how many more."""
+    found = list(dict.fromkeys(names))
+    return ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")

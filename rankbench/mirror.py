@@ -1,0 +1,58 @@
+"""What a mirror shows of a run, live or afterwards: its names, its steps, the figures of its record. Knows no service.
+
+Namespaces: train/ (steps), ranks/, budget/, eval/<split>/<metric>, cost/<phase>/<what>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rankbench.record import RunRecord, group_id
+from rankbench.sites import parse_site
+
+# Of a row of steps.jsonl; the others are train/<key>.
+PLACES = {"ranks": "ranks/total", "params": "budget/params"}
+Row = tuple[str, int | None, str, int]
+
+
+def names(run_id: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """Id, display name, group and job type: a group differs in the seed alone, a job type is a method."""
+    parts = [config[section]["name"] for section in ("model", "task", "method", "budget")]
+    return {
+        "id": run_id,
+        "name": "-".join([*parts, f"seed{config['seed']}"]),
+        "group": "-".join([*parts, group_id(config)]),
+        "job_type": parts[2],
+    }
+
+
+def step_figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of steps.jsonl by the mirror's names, without what was not measured."""
+    return {PLACES.get(key, f"train/{key}"): value for key, value in row.items() if key != "step" and value is not None}
+
+
+def record_figures(record: RunRecord) -> dict[str, Any]:
+    """Everything a record says in one number or word, by the mirror's names, without what was not measured."""
+    figures = {
+        "status": record.status,
+        "reason": record.reason,
+        "ranks/changes": record.history_events,
+        **dict(_flat("eval", record.metrics or {})),
+        **dict(_flat("budget", record.ledger or {})),
+        **dict(_flat("cost", record.cost or {})),
+    }
+    return {key: value for key, value in figures.items() if value is not None}
+
+
+def rank_rows(ranks: Mapping[str, int]) -> list[Row]:
+    """Site, layer, kind and rank of each site, by name: a record read from disk has lost the model's order."""
+    return [(site, *parse_site(site), rank) for site, rank in sorted(ranks.items())]
+
+
+def _flat(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(f"{prefix}/{key}", value)
+        else:
+            yield f"{prefix}/{key}", value

@@ -1,0 +1,163 @@
+"""Several panels at once: means of all arms beside each other, and statistics over tasks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from rankbench.aggregates import iqm, probability_of_improvement, stratified_bootstrap
+from rankbench.comparison import ALPHA, Comparison, decimals
+from rankbench.evidence import Evidence, link
+from rankbench.panels import Panel
+from rankbench.rates import higher_is_better
+from rankbench.sheet import Cell, Sheet
+from rankbench.stats import Array, Estimate, holm, sign_flip_test, smallest_p
+
+SHARES = ("accuracy", "exact_match", "f1", "matthews", "pearson", "spearman")  # on one scale: averaged as they are
+
+
+def means_sheet(evidence: Evidence) -> Sheet | None:
+    """Arms down, panels across: mean and deviation; None for a single panel, whose table says it."""
+    compared = evidence.compared()
+    if len(compared) < 2:
+        return None
+    digits = {panel.name: decimals(comparison.values[comparison.metrics[0]]) for panel, comparison in compared}
+    rows = [
+        [Cell(arm), *(_mean(panel, comparison, arm, digits[panel.name]) for panel, comparison in compared)]
+        for arm in evidence.arms
+    ]
+    metrics = {comparison.metrics[0] for _, comparison in compared}
+    titles = [
+        panel.short + (f": {comparison.metrics[0]}" if len(metrics) > 1 else "") for panel, comparison in compared
+    ]
+    title = "All results" + (f": {metrics.pop()}" if len(metrics) == 1 else "")
+    notes = [
+        "Mean ± standard deviation over seeds; bold: better than the reference by the corrected test of its own table."
+    ]
+    return Sheet("all", title, ["arm", *titles], rows, notes)
+
+
+def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
+    if arm not in comparison.rows:
+        return Cell("not run")
+    measured = comparison.values[comparison.metrics[0]][arm].dropna()
+    if measured.empty:
+        return Cell("none ok", link=link(panel, arm))
+    spread = f" ± {measured.std(ddof=1):.{digits}f}" if len(measured) > 1 else ""
+    strong = comparison.findings[arm].kind == "better"
+    return Cell(f"{measured.mean():.{digits}f}{spread}", float(measured.mean()), strong=strong, link=link(panel, arm))
+
+
+def task_sheets(evidence: Evidence) -> list[Sheet]:
+    """Statistics over tasks, one table for each model, budget and other axes with at least two tasks."""
+    groups: dict[tuple[str, ...], list[tuple[Panel, Comparison]]] = defaultdict(list)
+    for panel, comparison in evidence.compared():
+        if comparison.reference is not None and higher_is_better(comparison.metrics[0]) is not None:
+            groups[panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest].append((panel, comparison))
+    several = {
+        key: members for key, members in groups.items() if len({panel.facts["task"] for panel, _ in members}) > 1
+    }
+    return [_over_tasks(evidence, key, members) for key, members in several.items()]
+
+
+def _over_tasks(evidence: Evidence, key: tuple[str, ...], members: list[tuple[Panel, Comparison]]) -> Sheet:
+    reference = evidence.report.reference
+    scaled = [_scores(comparison) for _, comparison in members]
+    equal = [arm for arm in evidence.arms if arm == reference or all(arm in found.tests.index for _, found in members)]
+    tested = {
+        arm: pairs for arm in equal if arm != reference for pairs in [_paired(scaled, arm, reference)] if len(pairs)
+    }
+    p = (
+        dict(
+            zip(tested, holm([sign_flip_test(pairs.mean(axis=(1, 2))) for pairs in _differences(tested)]), strict=True)
+        )
+        if tested
+        else {}
+    )
+    rows = [_row(arm, scaled, reference, tested.get(arm), p.get(arm), len(tested)) for arm in equal]
+    names = [panel.facts["task"] for panel, _ in members]
+    left = [arm for arm in evidence.arms if arm not in equal]
+    notes = [
+        f"Tasks: {', '.join(names)}. {_scale(members, reference)} IQM: interquartile mean over seeds and tasks; intervals: "
+        "stratified bootstrap over seeds. P: how probably a run of the arm beats one of the reference. p: sign flips of "
+        f"the differences by seed, averaged over tasks, Holm over {len(tested)} arms.",
+        *(
+            [f"Left out, not at an equal budget or without a common seed on every task: {', '.join(left)}."]
+            if left
+            else []
+        ),
+    ]
+    columns = ["arm", "seeds", "IQM", f"IQM - {reference}", "finding", "p (Holm)", f"P(better than {reference})"]
+    return Sheet(f"tasks-{_slug(key)}", f"Over {len(names)} tasks: {', '.join(key)}", columns, rows, notes, strip=3)
+
+
+def _slug(key: Sequence[str]) -> str:
+    from rankbench.labels import file_name
+
+    return file_name(", ".join(key))
+
+
+def _differences(tested: dict[str, Array]) -> list[Array]:
+    return [(pairs[..., 0] - pairs[..., 1])[..., None] for pairs in tested.values()]
+
+
+def _scores(comparison: Comparison) -> pd.DataFrame:
+    """Seeds x arms, more is better: shares as they are, anything else in per cent of the reference's mean."""
+    metric = comparison.metrics[0]
+    values = comparison.values[metric]
+    if metric.split("/")[-1] in SHARES:
+        return values
+    sign = 1 if higher_is_better(metric) else -1
+    return sign * 100 * values / abs(values[comparison.reference].mean())
+
+
+def _scale(members: list[tuple[Panel, Comparison]], reference: str) -> str:
+    other = sorted({found.metrics[0] for _, found in members if found.metrics[0].split("/")[-1] not in SHARES})
+    if not other:
+        return "Metrics are shares and averaged as they are."
+    return (
+        f"{', '.join(other)}: in per cent of the mean of {reference} on the task, losses negative; shares as they are."
+    )
+
+
+def _paired(scaled: list[pd.DataFrame], arm: str, reference: str) -> Array:
+    """Seeds that both have on every task, (seeds, tasks, 2): arm and reference."""
+    both = [task[[arm, reference]].dropna() for task in scaled if arm in task]
+    seeds = sorted(set.intersection(*(set(task.index) for task in both))) if len(both) == len(scaled) else []
+    return (
+        np.stack([task.loc[seeds].to_numpy(float) for task in both], axis=1) if seeds else np.empty((0, len(scaled), 2))
+    )
+
+
+def _row(
+    arm: str, scaled: list[pd.DataFrame], reference: str, pairs: Array | None, p: float | None, family: int
+) -> list[Cell]:
+    own = pairs[..., 0] if pairs is not None else _paired(scaled, reference, reference)[..., 0]
+    head = [Cell(arm), Cell(str(len(own)), len(own)), _estimate(stratified_bootstrap(own)) if len(own) else Cell()]
+    if pairs is None or p is None:
+        return [*head, Cell(), Cell("reference", kind="reference"), Cell(), Cell()]
+    gain = stratified_bootstrap(pairs, lambda drawn: iqm(drawn[..., 0]) - iqm(drawn[..., 1]))
+    better = probability_of_improvement(pairs[..., 0], pairs[..., 1])
+    mean = float((pairs[..., 0] - pairs[..., 1]).mean())
+    kind, text = _finding(p, mean, len(pairs), family)
+    found = Cell(text, strong=kind == "better", kind=kind)
+    return [*head, _estimate(gain, "+"), found, Cell(f"{p:.3g}", p), _estimate(better)]
+
+
+def _finding(p: float, mean: float, n: int, family: int) -> tuple[str, str]:
+    if p <= ALPHA:
+        kind = "better" if mean > 0 else "worse"
+        return kind, kind
+    few = smallest_p(n) * family > ALPHA
+    return ("unresolvable", f"not resolvable at n = {n}") if few else ("unresolved", f"not resolved at n = {n}")
+
+
+def _estimate(found: Estimate, sign: str = "") -> Cell:
+    digits = 3 if abs(found.value) < 10 else 1  # shares, or per cent of the reference
+    text = f"{found.value:{sign}.{digits}f}"
+    if found.low is not None and found.high is not None:
+        text += f" [{found.low:{sign}.{digits}f}, {found.high:{sign}.{digits}f}]"
+    return Cell(text, found.value, found.low, found.high)

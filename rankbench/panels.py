@@ -1,0 +1,244 @@
+"""Where the runs of a study stand: a panel for each point of its axes, seeds aside; what a report compares within.
+
+A run that is missing is a row like any other, without numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from rankbench import experiment
+from rankbench.collect import frame
+from rankbench.experiment import Report
+from rankbench.labels import file_name, labels, order
+from rankbench.rates import SelectionError
+from rankbench.record import RunRecord
+from rankbench.selection import differences, names_of, not_allowed, refuse_doubt
+from rankbench.study import Study
+from rankbench.sweep import Job
+
+MISSING = "missing"  # status of a run without a record
+FACTS = ("model", "task", "budget")  # every panel has one of each
+ARM = ("method", "experiment", "scale", "arms", "seed")  # what is typed and is no axis of panels
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was asked for.
+
+    Attributes:
+        arm: its label.
+        seed: None where it is not known: no record, and not typed.
+        record: None: missing, or still running.
+    """
+
+    job: Job
+    arm: str
+    seed: int | None
+    record: RunRecord | None
+
+    @property
+    def status(self) -> str:
+        """Of the record; MISSING without one."""
+        return MISSING if self.record is None else self.record.status
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The runs at one point of the axes.
+
+    Attributes:
+        name: of files and anchors.
+        title: model, task, budget, and the other axes.
+        short: the part of the title in which the panels of a study differ; all of it for a single one.
+        facts: model, task, budget; "?" where no run and no word tells.
+        rest: the other axes ("task.map=few").
+        arms: labels, in the order of the experiment.
+        runs: those that are reported.
+        trials: tuning runs.
+        metric: column of the frame that is shown of the task.
+        margin: a difference below it does not matter.
+        data: a row per run, as `collect.frame` has it; missing ones have the status MISSING and no numbers.
+    """
+
+    name: str
+    title: str
+    short: str
+    facts: dict[str, str]
+    rest: tuple[str, ...]
+    arms: list[str]
+    runs: list[Run]
+    trials: list[Run]
+    metric: str
+    margin: float
+    data: pd.DataFrame
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """Of the runs that left one."""
+        return [run.record for run in self.runs if run.record is not None]
+
+    def measured(self, arm: str) -> pd.Series:
+        """The metric of an arm's runs that are ok and have it."""
+        done = self.data[(self.data["label"] == arm) & (self.data["status"] == "ok")]
+        return done[self.metric].dropna() if self.metric in done else pd.Series(dtype=float)
+
+    @property
+    def names(self) -> list[str]:
+        """Arms of `records`."""
+        return [run.arm for run in self.runs if run.record is not None]
+
+
+def report_of(study: Study) -> Report:
+    """What the experiment declares; without one, what is usual, LoRA (or the first method there is) the reference."""
+    declared = study.sweep.experiment
+    if declared is not None:
+        return declared.report
+    there = sorted(set(_arms(study.runs())), key=order)
+    reference = "lora" if "lora" in there or not there else there[0]
+    return experiment.usual_report(reference)
+
+
+def panels(study: Study) -> list[Panel]:
+    """All panels of a study, in the order in which its jobs name them."""
+    jobs, trials = study.runs(), study.runs(trial=True)
+    axes = _axes(study)
+    groups: dict[tuple[str, ...], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
+    for place, found in enumerate((jobs, trials)):
+        for (job, record), arm in zip(found, _arms(found), strict=True):
+            words = _words(job)
+            seed = record.seed if record else _integer(words.get("seed"))
+            groups[tuple(words.get(axis, "") for axis in axes)][place].append(Run(job, arm, seed, record))
+    rest = [axis for axis in axes if axis not in FACTS]
+    taken: Counter[str] = Counter()
+    return _shortened(
+        [
+            _panel(study, {axis: value for axis, value in zip(axes, point, strict=True) if axis in rest}, *runs, taken)
+            for point, runs in groups.items()
+        ]
+    )
+
+
+def _shortened(found: Sequence[Panel]) -> list[Panel]:
+    """With `short`."""
+    parts = [panel.title.split(", ") for panel in found]
+    common = set.intersection(*map(set, parts)) if len(found) > 1 else set()
+    titles = [", ".join(part for part in title if part not in common) for title in parts]
+    return [replace(panel, short=title) for panel, title in zip(found, titles, strict=True)]
+
+
+def _panel(study: Study, rest: Mapping[str, str], runs: list[Run], trials: list[Run], taken: Counter[str]) -> Panel:
+    facts = {key: _fact(key, [*runs, *trials], study) for key in FACTS}
+    points = tuple(f"{axis}={value}" for axis, value in rest.items())
+    title = ", ".join([facts["model"], facts["task"], f"budget {facts['budget']}", *points])
+    name = file_name(title)
+    taken[name] += 1
+    name = name if taken[name] == 1 else f"{name}-{taken[name]}"
+    declared = study.sweep.experiment
+    place = {arm: number for number, arm in enumerate(experiment.arms(declared))} if declared else {}
+    there = dict.fromkeys(run.arm for run in [*runs, *trials])
+    arms = sorted(there, key=lambda arm: (place.get(arm, len(place)), order(arm) if not place else (0, "")))
+    shown, task = report_of(study), facts["task"]
+    metric, margin = shown.metric_of(task), shown.margin_of(task)
+    return Panel(name, title, title, facts, points, arms, runs, trials, metric, margin, _frame(runs))
+
+
+def _axes(study: Study) -> list[str]:
+    """Keys that are declared or typed and differ among the jobs; the arm and the seed are none."""
+    declared = list(study.sweep.experiment.axes) if study.sweep.experiment else []
+    typed = [word.partition("=")[0].lstrip("+") for word in study.sweep.words if "=" in word]
+    keys = [key for key in dict.fromkeys([*declared, *typed]) if key not in ARM and not key.startswith("method.")]
+    words = [_words(job) for job in study.sweep.jobs]
+    return [key for key in keys if len({each.get(key) for each in words}) > 1]
+
+
+def _arms(found: Sequence[tuple[Job, RunRecord | None]]) -> list[str]:
+    """The label of each job; without an experiment as `labels` has it, and a missing run as the others of its words."""
+    if all(job.arm is not None for job, _ in found):
+        return [str(job.arm) for job, _ in found]
+    records = [record for _, record in found if record is not None]
+    given = iter(labels(records))
+    named = [next(given) if record is not None else None for _, record in found]
+    alike: dict[str, str] = {}
+    for (job, _), name in zip(found, named, strict=True):
+        if name is not None:
+            alike.setdefault(_own_words(job), name)
+    own = [_own_words(job) for job, _ in found]
+    return [name or alike.get(words, words or "?") for name, words in zip(named, own, strict=True)]
+
+
+def _own_words(job: Job) -> str:
+    """What tells the method of a job without a label: "igu", "igu (beta1=0.5)"."""
+    words = _words(job)
+    settings = [f"{key.removeprefix('method.')}={value}" for key, value in words.items() if key.startswith("method.")]
+    return words.get("method", "") + (f" ({', '.join(settings)})" if settings else "")
+
+
+def _words(job: Job) -> dict[str, str]:
+    """Key -> value of the overrides of a job."""
+    pairs = (override.lstrip("+").partition("=") for override in job.overrides)
+    return {key: value for key, _, value in pairs}
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def _fact(key: str, runs: Iterable[Run], study: Study) -> str:
+    """Of the panel's records, of its words, or of the study where all records agree."""
+    mine = [getattr(run.record, key) for run in runs if run.record is not None]
+    said = [words[key] for run in runs for words in [_words(run.job)] if key in words]
+    everywhere = sorted({str(getattr(record, key)) for record in study.records.values()})
+    return str(next(iter([*mine[:1], *said[:1], *(everywhere if len(everywhere) == 1 else [])]), "?"))
+
+
+def _frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """A row per run, those without a record too."""
+    done = [run for run in runs if run.record is not None]
+    data = frame([run.record for run in done if run.record], names=[run.arm for run in done])
+    lost = [run for run in runs if run.record is None]
+    rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in lost]
+    whole = pd.concat([data, pd.DataFrame(rows)], ignore_index=True) if rows else data
+    return whole.astype({"label": object, "status": object})  # looked up often
+
+
+def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -> list[str]:
+    """What differs within a table and was allowed by name; what an arm declares may differ without.
+
+    Raises:
+        SelectionError: code, versions or settings differ that may not, in all panels at once; several learning rates
+            of an arm, or several runs of an arm and seed.
+    """
+    declared = study.sweep.experiment
+    own = {key for settings in experiment.arms(declared).values() for key in settings} if declared else set()
+    mixed = {panel.title: differences(panel.records, own) for panel in found}
+    wrong = [
+        f"{title}: {'; '.join(lines)}"
+        for title, said in mixed.items()
+        for lines in [not_allowed(said, allowed)]
+        if lines
+    ]
+    if wrong:
+        names = names_of(dict.fromkeys(line for said in mixed.values() for line in not_allowed(said, allowed)))
+        raise SelectionError(
+            f"not one comparison, these differ within a table: {' | '.join(wrong)}. Do the runs again with one code "
+            f"and one set of versions, or allow by name what may differ: --allow-mixed {names}"
+        )
+    for panel in found:
+        refuse_doubt(panel.title, panel.data)
+    return sorted({line for said in mixed.values() for line in said})
+
+
+def methods_of(found: Sequence[Panel]) -> dict[str, Any]:
+    """Arm -> its method, of the records; an arm that has none is taken for the method it is called by."""
+    methods: dict[str, Any] = {}
+    for panel in found:
+        for run in [*panel.runs, *panel.trials]:
+            if run.record is not None:
+                methods.setdefault(run.arm, run.record.method)
+    return methods

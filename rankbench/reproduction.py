@@ -1,0 +1,88 @@
+"""Is a published number reproduced? The rule, on values of our runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from rankbench.items import wilson
+from rankbench.stats import Array, Estimate, finite
+
+Outcome = Literal["reproduced", "not reproduced", "not comparable", "not run"]
+OUTCOMES: tuple[Outcome, ...] = ("reproduced", "not reproduced", "not comparable", "not run")
+WIDEST = 4  # margins: an interval that is wider on either side contains whatever one likes
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What the rule says of one number, and why.
+
+    Attributes:
+        ours: our mean, and the interval in which the published number has to lie.
+    """
+
+    outcome: Outcome
+    ours: Estimate
+    reason: str
+
+
+def reproduction(
+    values: ArrayLike,
+    published: float,
+    margin: float,
+    rounding: float = 0.0,
+    published_runs: int | None = None,
+    items: int | None = None,
+) -> Reproduction:
+    """Whether runs of ours agree with a published mean.
+
+    The interval is where the mean of `published_runs` more runs like ours would lie in 95 of 100 cases: our mean
+    +- t (n - 1) s sqrt(1 / n + 1 / m), since the published number is a draw as well as ours (prediction interval for a
+    replication, Spence and Stanley 2016). Of a single run there is no s; it is Wilson's interval over its items. Then:
+
+    1. reproduced: the whole interval lies within the margin of the published number (they are equivalent).
+    2. reproduced: it contains the published number, and reaches no further than WIDEST margins to either side.
+    3. not comparable: it contains the published number because it is wider than that, or there is no interval.
+    4. not reproduced: it does not contain the published number.
+
+    The half digit lost to rounding is given to the published number everywhere.
+
+    Args:
+        values: (n,), one per seed: a metric, or the difference of two methods paired by seed.
+        published: in the same unit.
+        margin: > 0, what does not matter.
+        rounding: half of the last digit printed; of a difference, of both its numbers.
+        published_runs: m; None where it is not known: 1, which is the kindest to the paper.
+        items: that a single value is a share of; None: it is no share, or nobody knows of how many.
+
+    Raises:
+        ValueError: no value, one that is not finite, or a margin that is not > 0.
+    """
+    found = finite(values, "values")
+    if not margin > 0:
+        raise ValueError(f"margin {margin} is not > 0; it is the largest difference that does not matter")
+    ours = _interval(found, published_runs or 1, items)
+    if ours.low is None or ours.high is None:
+        return Reproduction("not comparable", ours, "one run, no interval: more seeds are needed")
+    room = margin + rounding
+    if published - room <= ours.low and ours.high <= published + room:
+        return Reproduction("reproduced", ours, "within the margin")
+    if not ours.low - rounding <= published <= ours.high + rounding:
+        return Reproduction("not reproduced", ours, "outside of our interval")
+    reach = max(ours.high - ours.value, ours.value - ours.low)
+    if reach > WIDEST * margin:
+        return Reproduction("not comparable", ours, "our interval is too wide to tell: more seeds are needed")
+    return Reproduction("reproduced", ours, "inside of our interval")
+
+
+def _interval(values: Array, published_runs: int, items: int | None) -> Estimate:
+    mean, n = float(values.mean()), values.size
+    if n == 1:
+        return Estimate(mean, None, None) if items is None else wilson(round(mean * items), items, LEVEL)
+    half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) * np.sqrt(1 / n + 1 / published_runs))
+    return Estimate(mean, mean - half, mean + half)

@@ -1,0 +1,101 @@
+"""Tuning trials in a report: the learning rates that were tried on validation, and the one that was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from rankbench.collect import frame
+from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, logarithmic
+from rankbench.evidence import link
+from rankbench.panels import Panel
+from rankbench.rates import rate_curves
+from rankbench.sheet import Cell, Sheet, without_first
+
+TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")
+
+
+def learning_rates(panel: Panel, own: Sequence[str]) -> pd.DataFrame:
+    """What each arm tried, TUNED: from the choice in its records, or from the trials where no run was made yet.
+
+    Args:
+        panel: of a study.
+        own: arms that choose for themselves.
+    """
+    chosen = {
+        run.arm: run.record.config["tuned"]
+        for run in panel.runs
+        if run.arm in own and run.record is not None and run.record.config.get("tuned")
+    }
+    rows = [row for arm in panel.arms if arm in chosen for row in _choice(arm, chosen[arm])]
+    return pd.DataFrame([*rows, *_undecided(panel, set(own) - set(chosen))], columns=list(TUNED))
+
+
+def _choice(arm: str, tuned: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    facts = (bool(tuned.get("edge")), tuned.get("metric", ""), ", ".join(map(str, tuned.get("seeds", []))))
+    return [
+        (arm, float(rate), mean, missing, rate == tuned.get("chosen"), *facts)
+        for rate, mean, missing in tuned.get("curve", [])
+    ]
+
+
+def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
+    """Of trials without a choice: means of the first validation metric there is, nothing chosen."""
+    runs = [run for run in panel.trials if run.arm in arms and run.record is not None]
+    if not runs:
+        return []
+    data = frame([run.record for run in runs if run.record], names=[run.arm for run in runs])
+    metric = next((str(name) for name in data if str(name).startswith("validation/") and name != "validation/step"), "")
+    seeds = sorted(set(data["seed"]))
+    curves = rate_curves(data, metric, seeds).to_dict("records") if metric else []
+    told = ", ".join(map(str, seeds))
+    return [
+        (row["label"], row["learning_rate"], row["mean"], row["missing"], False, False, metric, told) for row in curves
+    ]
+
+
+def draw_learning_rates(shown: Sequence[tuple[Panel, pd.DataFrame]], style: Mapping[str, Look], name: str) -> Drawing:
+    """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
+    arms = list(dict.fromkeys(arm for _, data in shown for arm in data["arm"]))
+    figure, places = facets([panel.short for panel, _ in shown], arm_handles(arms, style))
+    for axes, (_, data) in zip(places, shown, strict=True):
+        for arm, line in data.groupby("arm", sort=False):
+            look, whole = style[str(arm)], line[line["missing"] == 0]
+            axes.plot(whole["rate"], whole["mean"], color=look.colour, ls=look.dash, marker=look.marker, ms=3, lw=1.1)
+            best = whole[whole["chosen"]]
+            axes.plot(best["rate"], best["mean"], "o", ms=9, mfc="none", mec=look.colour, mew=1.1, ls="none")
+        draw_frame(axes, "learning rate", data["metric"].iloc[0], logarithmic(axes, data["rate"].tolist()))
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in shown])
+    note = "Means over the tuning seeds on validation; ring: the rate chosen. A rate at which a seed is missing has no point."
+    return Drawing(name, "Learning rates tried on validation", figure, numbers, note)
+
+
+def rates_sheet(found: Sequence[tuple[Panel, pd.DataFrame]]) -> Sheet:
+    """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge."""
+    rows = [
+        [Cell(panel.short), *_rates_of(str(arm), line, link(panel, str(arm)))]
+        for panel, data in found
+        for arm, line in data.groupby("arm", sort=False)
+    ]
+    metrics = ", ".join(sorted({metric for _, data in found for metric in data["metric"]}))
+    columns = ["where", "arm", "chosen", "at the edge", f"rate: {metrics}", "tuning seeds"]
+    sheet = Sheet("learning-rates", "Learning rates tried and chosen", columns, rows)
+    return sheet if len(found) > 1 else without_first(sheet)
+
+
+def _rates_of(arm: str, line: pd.DataFrame, where: str) -> list[Cell]:
+    chosen = line[line["chosen"]]
+    edge = bool(line["edge"].iloc[0])
+    points = "; ".join(_point(point) for point in line.to_dict("records"))
+    choice = (
+        Cell("not chosen yet") if chosen.empty else Cell(f"{chosen['rate'].iloc[0]:g}", float(chosen["rate"].iloc[0]))
+    )
+    note = Cell("yes: the best may lie beyond" if edge else "no", kind="unresolved" if edge else "")
+    return [Cell(arm, link=where), choice, note, Cell(points), Cell(line["seeds"].iloc[0])]
+
+
+def _point(point: dict[Any, Any]) -> str:
+    mean = "no run" if point["mean"] is None or pd.isna(point["mean"]) else f"{point['mean']:.4f}"
+    return f"{point['rate']:g}: {mean}" + (f" ({point['missing']} missing)" if point["missing"] else "")

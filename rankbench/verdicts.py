@@ -1,0 +1,175 @@
+"""What a study shows and what it does not: the first thing its report says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pandas as pd
+
+from rankbench.comparison import Comparison, decimals
+from rankbench.evidence import Evidence, link
+from rankbench.panels import Panel
+from rankbench.rates import higher_is_better
+from rankbench.sheet import Cell, Sheet, without_first
+from rankbench.stats import PairedDifference, mean_interval
+from rankbench.verdict import Outcome, Verdict, works
+
+KINDS = {
+    "better": "better",
+    "worse": "worse",
+    "differs": "different, the direction of the metric is not known",
+    "tie": "shown to be tied",
+    "unresolved": "not resolved",
+    "unresolvable": "not resolvable with so few pairs",
+}
+RULE = (
+    "An arm works if it beats tuned uniform ranks, its own ranks shuffled, and random ranks, each with a 95 % interval that "
+    "leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is not resolved."
+)
+OUTCOMES: dict[Outcome, str] = {"works": "better", "does not work": "worse", "not resolved": "unresolved"}
+
+
+def sentences(evidence: Evidence) -> list[str]:
+    """What is resolved, what is not, and what could have been seen."""
+    return [*_verdict_sentences(evidence), *_findings_in_words(evidence), *_what_could_be_seen(evidence)]
+
+
+def _findings_in_words(evidence: Evidence) -> Iterator[str]:
+    found = [comparison.findings[arm] for _, comparison in evidence.compared() for arm in comparison.rows]
+    counts = Counter(finding.kind for finding in found if finding.kind in KINDS)
+    if not counts:
+        yield "Nothing can be compared yet: no arm shares a seed with the reference at an equal budget."
+        return
+    said = ", ".join(f"{counts[kind]} {word}" for kind, word in KINDS.items() if counts[kind])
+    metrics = ", ".join(sorted({comparison.metrics[0] for _, comparison in evidence.compared()}))
+    yield (
+        f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {evidence.report.reference} at an equal budget "
+        f"({metrics}): {said}."
+    )
+
+
+def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
+    """Range of the detectable differences, and of the numbers of pairs, of each metric."""
+    seen: dict[str, list[tuple[float, int]]] = {}
+    for _, comparison in evidence.compared():
+        metric = comparison.metrics[0]
+        for arm in comparison.tests.index:
+            smallest = comparison.detectable(metric, arm)
+            if smallest is not None:
+                seen.setdefault(metric, []).append((smallest, len(comparison.pairs(metric, arm))))
+    for metric, found in seen.items():
+        sizes, pairs = [size for size, _ in found], sorted({n for _, n in found})
+        counts = f"n = {pairs[0]}" if len(pairs) == 1 else f"n = {pairs[0]} to {pairs[-1]}"
+        yield (
+            f"The smallest difference in {metric} that the study could have seen (80 % power, {counts} pairs, before the "
+            f"correction) is between {min(sizes):.2g} and {max(sizes):.2g}, depending on the arm."
+        )
+
+
+def _verdict_sentences(evidence: Evidence) -> Iterator[str]:
+    """For each arm with controls, where it works, and where not; in a single panel, why."""
+    for arm in evidence.report.controls:
+        known = [
+            (panel.short, *found)
+            for panel, comparison in evidence.compared()
+            for found in [_verdict(evidence, comparison, arm)]
+            if found is not None
+        ]
+        if len(known) == 1:
+            yield f"{arm}: {known[0][1].outcome}. {'; '.join(known[0][1].reasons)}."
+        for outcome in OUTCOMES if len(known) > 1 else ():
+            there = [where for where, found, _ in known if found.outcome == outcome]
+            if there:
+                places = f": {'; '.join(there)}" if len(there) < len(known) else ""
+                yield f"{arm}: {outcome} on {len(there)} of {len(known)}{places}."
+
+
+def _verdict(
+    evidence: Evidence, comparison: Comparison, arm: str
+) -> tuple[Verdict, dict[str, PairedDifference | None]] | None:
+    """The verdict, and the differences to the controls; None where the arm is not in the panel or not on the budget."""
+    if arm not in comparison.rows or arm in comparison.off.index:
+        return None
+    names = {"uniform": evidence.report.reference, **evidence.report.controls[arm]}
+    found = {role: _minus(comparison, arm, names.get(role)) for role in ("uniform", "shuffled", "random")}
+    higher = higher_is_better(comparison.metrics[0])
+    if higher is None:
+        return None
+    return works(found["uniform"], found["shuffled"], found["random"], higher), found
+
+
+def _minus(comparison: Comparison, arm: str, control: str | None) -> PairedDifference | None:
+    if control not in comparison.rows or control in comparison.off.index:
+        return None
+    pairs = comparison.minus(comparison.metrics[0], arm, control)
+    return mean_interval(pairs) if len(pairs) else None
+
+
+def verdict_sheet(evidence: Evidence) -> Sheet | None:
+    """Each arm that has controls, in each panel: the outcome and the three differences; None without controls."""
+    rows = []
+    for panel, comparison in evidence.compared():
+        digits = decimals(comparison.values[comparison.metrics[0]])
+        for arm in evidence.report.controls:
+            found = _verdict(evidence, comparison, arm)
+            if found is not None:
+                outcome, differences = found[0].outcome, found[1]
+                head = [Cell(panel.short), Cell(arm, link=link(panel, arm)), Cell(outcome, kind=OUTCOMES[outcome])]
+                pairs = sorted({difference.n for difference in differences.values() if difference is not None})
+                n = Cell(" to ".join(map(str, dict.fromkeys([*pairs[:1], *pairs[-1:]]))))
+                rows.append([*head, *(_versus(each, digits) for each in differences.values()), n])
+    columns = [
+        "where",
+        "arm",
+        "verdict",
+        *(f"minus {name}" for name in (evidence.report.reference, "its shuffled ranks", "random ranks")),
+        "n",
+    ]
+    sheet = Sheet("verdict", "Does it work?", columns, rows, [RULE, *_untuned(evidence)])
+    if not rows:
+        return None
+    return sheet if len(evidence.panels) > 1 else without_first(sheet)
+
+
+def _untuned(evidence: Evidence) -> list[str]:
+    return (
+        []
+        if evidence.study.sweep.tune
+        else ["Learning rates were not tuned here: the uniform arm may not be at its best."]
+    )
+
+
+def _versus(found: PairedDifference | None, digits: int) -> Cell:
+    """A difference and its interval, bold where it leaves out 0."""
+    if found is None:
+        return Cell("not run")
+    if found.low is None or found.high is None:
+        return Cell(f"{found.mean:+.{digits}f} (no interval)", found.mean)
+    text = f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    return Cell(text, found.mean, found.low, found.high)
+
+
+def findings_sheet(evidence: Evidence) -> Sheet | None:
+    """Arms down, panels across: what each comparison shows; None for a single panel, whose table says it."""
+    compared = evidence.compared()
+    if len(compared) < 2:
+        return None
+    rows = [
+        [Cell(arm), *(_finding(evidence, panel, comparison, arm) for panel, comparison in compared)]
+        for arm in evidence.arms
+        if arm != evidence.report.reference
+    ]
+    columns = ["arm", *(panel.short for panel, _ in compared)]
+    title = f"Findings: each arm against {evidence.report.reference}"
+    return Sheet("findings", title, columns, rows, ["Mean paired difference and what the corrected test says of it."])
+
+
+def _finding(evidence: Evidence, panel: Panel, comparison: Comparison, arm: str) -> Cell:
+    if arm not in comparison.rows:
+        return Cell("not run")
+    found, pairs = comparison.findings[arm], comparison.pairs(comparison.metrics[0], arm)
+    mean = float(pairs.mean()) if len(pairs) else float("nan")
+    digits = decimals(comparison.values[comparison.metrics[0]])
+    text = f"{mean:+.{digits}f} {found.text}" if not pd.isna(mean) else found.text
+    return Cell(text, strong=found.kind == "better", kind=found.kind, link=link(panel, arm))
