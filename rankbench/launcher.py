@@ -41,6 +41,16 @@ class LaunchError(RuntimeError):
     """Jobs cannot be started here; the message says what to do."""
 
 
+@dataclass
+class Schema:
+    """hydra.launcher.*, for Hydra; what they mean says `Settings`."""
+
+    _target_: str = "hydra_plugins.rankbench_launcher.LocalLauncher"
+    slots: int | None = None
+    timeout: float | None = None
+    memory: float | None = None
+
+
 @dataclass(frozen=True)
 class Settings:
     """How jobs are launched.
