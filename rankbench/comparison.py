@@ -21,6 +21,7 @@ from rankbench.stats import (
     smallest_p,
 )
 
+WHEN, UNITS = ("final", "peak"), ("params", "ranks")  # of budget.match and budget.unit
 OFF = 0.01  # of the target: as far as an equal budget may be missed
 ALPHA = 0.05  # of the corrected test, and of the test for a tie
 
@@ -181,7 +182,8 @@ def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str
 
 def _shares(data: pd.DataFrame, reference: str | None) -> pd.Series:
     """Mean of the budget that a label's runs used, final or peak as they were matched, over the reference's target."""
-    done = data[data["status"] == "ok"]
+    wanted = ["label", "match", "unit", "target", *(f"{when}/{unit}" for when in WHEN for unit in UNITS)]
+    done = data.loc[data["status"] == "ok", [column for column in wanted if column in data]]
     spent = [row.get(f"{row['match']}/{row['unit']}") for row in done.to_dict("records")]
     targets = done["target"].astype(float)
     own = targets[done["label"] == reference]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from rankbench.comparison import Comparison, decimals
+from rankbench.comparison import Comparison, Kind, decimals
 from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
@@ -15,7 +15,7 @@ from rankbench.sheet import Cell, Sheet, without_first
 from rankbench.stats import PairedDifference, mean_interval
 from rankbench.verdict import Outcome, Verdict, works
 
-KINDS = {
+KINDS: dict[Kind, str] = {
     "better": "better",
     "worse": "worse",
     "differs": "different, the direction of the metric is not known",
@@ -24,8 +24,9 @@ KINDS = {
     "unresolvable": "not resolvable with so few pairs",
 }
 RULE = (
-    "An arm works if it beats tuned uniform ranks, its own ranks shuffled, and random ranks, each with a 95 % interval that "
-    "leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is not resolved."
+    "An arm works if it beats tuned uniform ranks, its own ranks shuffled, and random ranks, each with a 95 % interval "
+    "that leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is "
+    "not resolved."
 )
 OUTCOMES: dict[Outcome, str] = {"works": "better", "does not work": "worse", "not resolved": "unresolved"}
 
@@ -62,8 +63,8 @@ def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
         sizes, pairs = [size for size, _ in found], sorted({n for _, n in found})
         counts = f"n = {pairs[0]}" if len(pairs) == 1 else f"n = {pairs[0]} to {pairs[-1]}"
         yield (
-            f"The smallest difference in {metric} that the study could have seen (80 % power, {counts} pairs, before the "
-            f"correction) is between {min(sizes):.2g} and {max(sizes):.2g}, depending on the arm."
+            f"The smallest difference in {metric} that the study could have seen (80 % power, {counts} pairs, before "
+            f"the correction) is between {min(sizes):.2g} and {max(sizes):.2g}, depending on the arm."
         )
 
 
