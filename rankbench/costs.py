@@ -32,7 +32,8 @@ def sheet(evidence: Evidence) -> Sheet | None:
         columns = ["where", *made]
     note = (
         "Means over runs that are ok. Total: training, calibration and allocation; own: calibration and the "
-        "method's decisions, in seconds and in passes (forward + backward). Runs that shared a machine took longer than alone."
+        "method's decisions, in seconds and in passes (forward + backward). Runs that shared a machine took longer "
+        "than alone."
     )
     sheet = Sheet("cost", "Seconds, passes, memory and parameters", columns, rows, [note], folded=len(rows) > ROWS)
     if not rows:

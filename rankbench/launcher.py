@@ -56,8 +56,8 @@ class Settings:
     """How jobs are launched.
 
     Attributes:
-        slots: jobs at a time; None: one for each device; without devices as many as the CPU has room for where every run
-            fixes its own threads, else one.
+        slots: jobs at a time; None: one for each device; without devices as many as the CPU has room for where every
+            run fixes its own threads, else one.
         devices: for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none.
         timeout: seconds a job may take; None: no limit.
         memory: GiB of data a job may hold; None: no limit.
