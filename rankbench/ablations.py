@@ -49,7 +49,7 @@ def ablations(declared: Experiment | None) -> list[Ablation]:
     """Those of `report.curves` and `report.maps`; where no arm leaves a setting at its default, each group is one."""
     if declared is None:
         return []
-    wanted = {title: (key,) for title, key in declared.report.curves.items()}
+    wanted: dict[str, tuple[str, ...]] = {title: (key,) for title, key in declared.report.curves.items()}
     wanted |= {title: tuple(keys) for title, keys in declared.report.maps.items()}
     return [found for title, keys in wanted.items() for found in _groups(declared, title, keys)]
 

@@ -104,8 +104,11 @@ def _rows(generator: np.random.Generator, scores: Array, draws: int) -> Rows:
 
 def _shares(rows: Rows, seeds: int) -> Array:
     """Share of each seed in each draw, (tasks, draws, seeds)."""
-    drawn = rows.transpose(2, 0, 1)
-    return np.stack([(drawn == seed).mean(axis=-1) for seed in range(seeds)], axis=-1)
+    draws, drawn, tasks = rows.shape
+    place = (np.arange(tasks)[None, None] * draws + np.arange(draws)[:, None, None]) * seeds + rows
+    counts = np.bincount(place.ravel(), minlength=tasks * draws * seeds)
+    found: Array = counts.reshape(tasks, draws, seeds) / drawn
+    return found
 
 
 def _estimate(value: float, drawn: Array, level: float) -> Estimate:

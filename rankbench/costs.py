@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -30,8 +31,9 @@ def sheet(evidence: Evidence) -> Sheet | None:
         rows += [[Cell(panel.short), *cells] for cells in linked(made, list(means.index), links(panel))]
         columns = ["where", *made]
     note = (
-        "Means over the runs that are ok. Total: training, calibration and allocation; own: calibration and the method's "
-        "decisions, in seconds and in passes (forward + backward). Runs that shared a machine took longer than alone."
+        "Means over runs that are ok. Total: training, calibration and allocation; own: calibration and the "
+        "method's decisions, in seconds and in passes (forward + backward). Runs that shared a machine took longer "
+        "than alone."
     )
     sheet = Sheet("cost", "Seconds, passes, memory and parameters", columns, rows, [note], folded=len(rows) > ROWS)
     if not rows:
@@ -97,6 +99,6 @@ def _bars(axes: Axes, data: pd.DataFrame, style: Mapping[str, Look]) -> None:
         left += values
     axes.set_ylim(len(data) - 0.4, -0.6)
     for place, arm in enumerate(data.index):
-        ink = {"fontsize": TEXT - 1, "color": style[str(arm)].colour}
+        ink: dict[str, Any] = {"fontsize": TEXT - 1, "color": style[str(arm)].colour}
         axes.text(-0.02, place, arm, transform=axes.get_yaxis_transform(), ha="right", va="center", **ink)
     draw_frame(axes, "seconds", "", y={})

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.ablations import Ablation
-from rankbench.drawing import GREY, Drawing, arm_handles, draw_frame, facets, logarithmic
+from rankbench.drawing import GREY, Drawing, arm_handles, draw_frame, facets, last_part, logarithmic
 from rankbench.evidence import Evidence
 from rankbench.panels import Panel
 from rankbench.stats import mean_interval
@@ -105,17 +105,18 @@ def draw_ablation(
         )
         base = points[points["base"]]
         axes.plot(base["x"], base["mean"], "o", ms=9, mfc="none", mec=look.colour, mew=1.1)
-        draw_frame(axes, key.rpartition(".")[2].replace("_", " "), panel.metric, ticks)
+        draw_frame(axes, last_part(key), panel.metric, ticks)
     note = (
-        f"Mean over seeds and its 95 % interval; ring: {ablation.base or 'none'}, as it is by default; grey: {reference} "
-        "and its interval. Seeds are shared, so differences are seen more finely than these intervals: see the table."
+        f"Mean over seeds and its 95 % interval; ring: {ablation.base or 'none'}, as it is by default; grey: "
+        f"{reference} and its interval. Seeds are shared, so differences are seen more finely than these intervals: "
+        "see the table."
     )
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
     return Drawing(name, ablation.title, figure, numbers, note)
 
 
 def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[float, str]]:
-    """Where each value stands on x, and the ticks: numbers on a log axis where they span more than 8, words in a row."""
+    """Where each value stands on x, and the ticks: words in a row, numbers by size, by their logarithm if far apart."""
     try:
         numbers = {value: float(value) for value in values}
     except ValueError:

@@ -65,6 +65,6 @@ def _commit(record: RunRecord) -> str:
 
 
 def _span(seeds: Sequence[int]) -> str:
-    """ "0 to 4" where none is left out."""
+    """Seeds in words: 0 to 4 where none is left out."""
     whole = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
     return f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,8 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from rankbench.figures import write
-from rankbench.labels import COLOURS
-from rankbench.labels import UNKNOWN as UNKNOWN_COLOUR
+from rankbench.labels import COLOURS, UNKNOWN
 from rankbench.panels import Panel, methods_of
 
 TEXT = 9  # points
@@ -88,7 +88,7 @@ class Look:
 
     colour: str
     marker: str
-    dash: str | tuple[int, tuple[int, ...]]
+    dash: Any  # as matplotlib takes it
 
 
 def looks(panels: Sequence[Panel]) -> dict[str, Look]:
@@ -100,7 +100,7 @@ def looks(panels: Sequence[Panel]) -> dict[str, Look]:
         method = methods.get(arm, arm)
         before = sum(methods.get(other, other) == method for other in arms[:place])
         dash = DASHES[before % len(DASHES)]
-        found[arm] = Look(COLOURS.get(method, UNKNOWN_COLOUR), MARKERS[place % len(MARKERS)], dash)
+        found[arm] = Look(COLOURS.get(method, UNKNOWN), MARKERS[place % len(MARKERS)], dash)
     return found
 
 
@@ -180,9 +180,10 @@ def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Tick
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
     on_x, on_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
-    small = {"fontsize": TEXT - 1, "color": "#444444"}
+    small: dict[str, Any] = {"fontsize": TEXT - 1, "color": "#444444"}
+    width, height = _inches(axes)
     for place, label in x.items():
-        axes.text(place, -0.05 / _height(axes), label, transform=on_x, ha="center", va="top", **small)
+        axes.text(place, -0.05 / height, label, transform=on_x, ha="center", va="top", **small)
     for place, label in y.items():
         axes.text(-0.02, place, label, transform=on_y, ha="right", va="center", **small)
     lines = [[(0.0, place), (1.0, place)] for place in y]
@@ -194,18 +195,20 @@ def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Tick
         LineCollection(edges, colors="#888888", linewidths=0.7, transform=axes.transAxes), autolim=False
     )
     room = max((len(label) for label in y.values()), default=0) * 0.06 + 0.12
-    axes.text(0.5, -0.22 / _height(axes), across, transform=axes.transAxes, ha="center", va="top", **small)
-    place = -room / _width(axes)
+    axes.text(0.5, -0.22 / height, across, transform=axes.transAxes, ha="center", va="top", **small)
+    place = -room / width
     axes.text(place, 0.5, up, transform=axes.transAxes, ha="right", va="center", rotation=90, **small)
 
 
-def _width(axes: Axes) -> float:
-    """Inches."""
-    return float(axes.get_position().width * axes.figure.get_figwidth())
+def _inches(axes: Axes) -> tuple[float, float]:
+    box, figure = axes.get_position(), axes.get_figure(root=True)
+    assert figure is not None  # `facets` made it
+    return float(box.width * figure.get_figwidth()), float(box.height * figure.get_figheight())
 
 
-def _height(axes: Axes) -> float:
-    return float(axes.get_position().height * axes.figure.get_figheight())
+def last_part(key: str) -> str:
+    """Of a setting, in words: "quadrature steps" of method.quadrature_steps."""
+    return key.rpartition(".")[2].replace("_", " ")
 
 
 def ticks(low: float, high: float, most: int) -> dict[float, str]:

@@ -148,7 +148,7 @@ def draw_maps(means: pd.DataFrame, title: str, colours: Mapping[str, str] | None
     figure = Figure(size)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))  # inches, from the upper left
     axes.axis("off")
-    small = {"fontsize": TEXT - 1, "color": "#444444"}
+    small: dict[str, Any] = {"fontsize": TEXT - 1, "color": "#444444"}
     every = max(1, math.ceil(len(layers) * 0.2 / width))
     most = float(means["rank"].max())
     for place, name in enumerate(names):
@@ -173,8 +173,8 @@ Box = tuple[float, float, float, float]  # left, top, width, height in inches
 
 
 def _tiles(axes: Axes, values: np.ndarray[Any, Any], most: float, box: Box) -> None:
-    """A matrix in a box of an axes that is in inches; all of them one image each, without ticks."""
-    left, top, width, height = box
+    """A matrix in a box of an axes that is in inches: an image without ticks."""
+    (left, top, width, height), room = box, (axes.get_xlim(), axes.get_ylim())
     shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
     axes.imshow(
         np.ma.masked_invalid(values),
@@ -185,7 +185,7 @@ def _tiles(axes: Axes, values: np.ndarray[Any, Any], most: float, box: Box) -> N
         aspect="auto",
         interpolation="nearest",
     )
-    axes.set(xlim=(0, axes.figure.get_figwidth()), ylim=(axes.figure.get_figheight(), 0))
+    axes.set(xlim=room[0], ylim=room[1])  # which an image takes for its own
 
 
 def _scale(axes: Axes, most: float, box: Box) -> None:

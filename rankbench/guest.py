@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
-from rankbench import launcher, searchpath
+from rankbench import launcher
 from rankbench.console import announce, stopping
 from rankbench.launcher import Settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-assert searchpath  # puts our plugin on the path: a process that reads this function reads Hydra's state next
 
 
 def task(composed: DictConfig) -> int:

@@ -41,13 +41,23 @@ class LaunchError(RuntimeError):
     """Jobs cannot be started here; the message says what to do."""
 
 
+@dataclass
+class Schema:
+    """hydra.launcher.*, for Hydra; what they mean says `Settings`."""
+
+    _target_: str = "hydra_plugins.rankbench_launcher.LocalLauncher"
+    slots: int | None = None
+    timeout: float | None = None
+    memory: float | None = None
+
+
 @dataclass(frozen=True)
 class Settings:
     """How jobs are launched.
 
     Attributes:
-        slots: jobs at a time; None: one for each device; without devices as many as the CPU has room for where every run
-            fixes its own threads, else one.
+        slots: jobs at a time; None: one for each device; without devices as many as the CPU has room for where every
+            run fixes its own threads, else one.
         devices: for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none.
         timeout: seconds a job may take; None: no limit.
         memory: GiB of data a job may hold; None: no limit.

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rankbench.ablations import Ablation
-from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets
+from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets, last_part
 from rankbench.figures import draw_maps, drawn, mean_ranks, rank_maps, shade
 from rankbench.panels import Panel
 from rankbench.rates import SelectionError
@@ -42,8 +42,8 @@ def draw_grid(found: Sequence[tuple[Panel, pd.DataFrame]], ablation: Ablation, n
                 low, high = _ends(table)
                 ink = "white" if value < low + 0.6 * (high - low) else "black"
                 axes.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=TEXT - 1, color=ink)
-        x, y = dict(enumerate(table.columns)), dict(enumerate(table.index))
-        draw_frame(axes, *(key.rpartition(".")[2].replace("_", " ") for key in (across, down)), x, y)
+        x, y = ({float(place): str(value) for place, value in enumerate(held)} for held in (table.columns, table.index))
+        draw_frame(axes, last_part(across), last_part(down), x, y)
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
     note = "Means over seeds; light is more; each panel has a scale of its own; grey: not run, or no run that is ok."
     return Drawing(name, ablation.title, figure, numbers, note)

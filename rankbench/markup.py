@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
-from rankbench.drawing import UNKNOWN_COLOUR, Look, Picture
+from rankbench.drawing import Look, Picture
+from rankbench.labels import UNKNOWN
 from rankbench.sheet import Cell, Sheet, numeric
 
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")
@@ -104,15 +105,15 @@ def _strips(sheet: Sheet, looks: Mapping[str, Look]) -> list[str]:
         wide = float(x(sheet.margin)) - float(x(-sheet.margin))
         ground = f'<rect x="{x(-sheet.margin)}" width="{wide:.1f}" height="{LINE}" class="margin"/>'
     ground += f'<line x1="{x(0)}" x2="{x(0)}" y2="{LINE}" class="zero"/>'
-    return [_strip(row, row[sheet.strip or 0], ground, x, looks) for row in sheet.rows]
+    marks = [_marks(row[sheet.strip or 0], looks.get(row[0].text), x) for row in sheet.rows]
+    return [f'<svg width="{STRIP}" height="{LINE}" aria-hidden="true">{ground}{drawn}</svg>' for drawn in marks]
 
 
-def _strip(row, cell: Cell, ground: str, x, looks: Mapping[str, Look]) -> str:  # type: ignore[no-untyped-def]
-    colour = looks[row[0].text].colour if row[0].text in looks else UNKNOWN_COLOUR
-    middle = LINE // 2
-    marks = ""
+def _marks(cell: Cell, look: Look | None, x: Callable[[float], str]) -> str:
+    """An interval and its middle."""
+    colour, y = look.colour if look else UNKNOWN, LINE // 2
+    line = ""
     if cell.low is not None and cell.high is not None:
-        marks += f'<line x1="{x(cell.low)}" x2="{x(cell.high)}" y1="{middle}" y2="{middle}" stroke="{colour}" stroke-width="2"/>'
-    if cell.value is not None:
-        marks += f'<circle cx="{x(cell.value)}" cy="{middle}" r="3.5" fill="{colour}"/>'
-    return f'<svg width="{STRIP}" height="{LINE}" aria-hidden="true">{ground}{marks}</svg>'
+        ends = f'x1="{x(cell.low)}" x2="{x(cell.high)}" y1="{y}" y2="{y}"'
+        line = f'<line {ends} stroke="{colour}" stroke-width="2"/>'
+    return line + ("" if cell.value is None else f'<circle cx="{x(cell.value)}" cy="{y}" r="3.5" fill="{colour}"/>')

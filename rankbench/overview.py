@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import pandas as pd
 from rankbench.aggregates import iqm, probability_of_improvement, stratified_bootstrap
 from rankbench.comparison import ALPHA, Comparison, decimals
 from rankbench.evidence import Evidence, link
+from rankbench.labels import file_name
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet
@@ -81,9 +81,9 @@ def _over_tasks(evidence: Evidence, key: tuple[str, ...], members: list[tuple[Pa
     names = [panel.facts["task"] for panel, _ in members]
     left = [arm for arm in evidence.arms if arm not in equal]
     notes = [
-        f"Tasks: {', '.join(names)}. {_scale(members, reference)} IQM: interquartile mean over seeds and tasks; intervals: "
-        "stratified bootstrap over seeds. P: how probably a run of the arm beats one of the reference. p: sign flips of "
-        f"the differences by seed, averaged over tasks, Holm over {len(tested)} arms.",
+        f"Tasks: {', '.join(names)}. {_scale(members, reference)} IQM: interquartile mean over seeds and tasks; "
+        "intervals: stratified bootstrap over seeds. P: how probably a run of the arm beats one of the reference. p: "
+        f"sign flips of the differences by seed, averaged over tasks, Holm over {len(tested)} arms.",
         *(
             [f"Left out, not at an equal budget or without a common seed on every task: {', '.join(left)}."]
             if left
@@ -91,13 +91,14 @@ def _over_tasks(evidence: Evidence, key: tuple[str, ...], members: list[tuple[Pa
         ),
     ]
     columns = ["arm", "seeds", "IQM", f"IQM - {reference}", "finding", "p (Holm)", f"P(better than {reference})"]
-    return Sheet(f"tasks-{_slug(key)}", f"Over {len(names)} tasks: {', '.join(key)}", columns, rows, notes, strip=3)
-
-
-def _slug(key: Sequence[str]) -> str:
-    from rankbench.labels import file_name
-
-    return file_name(", ".join(key))
+    return Sheet(
+        f"tasks-{file_name(', '.join(key))}",
+        f"Over {len(names)} tasks: {', '.join(key)}",
+        columns,
+        rows,
+        notes,
+        strip=3,
+    )
 
 
 def _differences(tested: dict[str, Array]) -> list[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -121,11 +122,4 @@ def _row(run: Run, metric: str) -> str:
 
 def command(run: Run) -> str:
     """What one types to do a run again, alone."""
-    return f"python -m rankbench {' '.join(map(quoted, run.job.overrides))}"
-
-
-def quoted(word: str) -> str:
-    """A word for a shell."""
-    import shlex
-
-    return shlex.quote(word)
+    return f"python -m rankbench {shlex.join(run.job.overrides)}"

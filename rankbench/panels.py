@@ -5,6 +5,8 @@ A run that is missing is a row like any other, without numbers.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -179,9 +181,14 @@ def _own_words(job: Job) -> str:
     return words.get("method", "") + (f" ({', '.join(settings)})" if settings else "")
 
 
-def _words(job: Job) -> dict[str, str]:
+def _words(job: Job) -> Mapping[str, str]:
     """Key -> value of the overrides of a job."""
-    pairs = (override.lstrip("+").partition("=") for override in job.overrides)
+    return _parsed(job.overrides)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _parsed(overrides: tuple[str, ...]) -> Mapping[str, str]:
+    pairs = (override.lstrip("+").partition("=") for override in overrides)
     return {key: value for key, _, value in pairs}
 
 
@@ -191,10 +198,11 @@ def _integer(text: str | None) -> int | None:
 
 def _fact(key: str, runs: Iterable[Run], study: Study) -> str:
     """Of the panel's records, of its words, or of the study where all records agree."""
-    mine = [getattr(run.record, key) for run in runs if run.record is not None]
-    said = [words[key] for run in runs for words in [_words(run.job)] if key in words]
-    everywhere = sorted({str(getattr(record, key)) for record in study.records.values()})
-    return str(next(iter([*mine[:1], *said[:1], *(everywhere if len(everywhere) == 1 else [])]), "?"))
+    runs = list(runs)
+    mine = (str(getattr(run.record, key)) for run in runs if run.record is not None)
+    said = (words[key] for run in runs for words in [_words(run.job)] if key in words)
+    everywhere = {str(getattr(record, key)) for record in study.records.values()}
+    return next(itertools.chain(mine, said, everywhere if len(everywhere) == 1 else ["?"]))
 
 
 def _frame(runs: Sequence[Run]) -> pd.DataFrame:

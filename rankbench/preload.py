@@ -11,10 +11,12 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import rankbench.run
 from rankbench import registry
-from rankbench.provenance import code
+from rankbench.provenance import code, libraries
 
-# Modules that transformers and peft import when a model is made; those of the architectures in conf/model.
+# Modules that are imported when data are read, a table is shown or a model is made: the architectures in conf/model.
 LATER = (
+    "datasets",
+    "rich._emoji_codes",
     "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert",
     "transformers.models.deberta_v2.modeling_deberta_v2",
@@ -30,4 +32,5 @@ for module in LATER:
     import_module(module)
 get_checkpoint_conversion_mapping("llama")  # type: ignore[no-untyped-call]  # peft asks for it: a thousand patterns
 code()  # the commit that is imported here is the one the records name, whatever is checked out meanwhile
+libraries()  # and so are the versions
 assert rankbench.run  # imported for its own sake

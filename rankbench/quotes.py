@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,47 +14,51 @@ from rankbench.experiment import Published
 from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet
 from rankbench.stats import PairedDifference
+from rankbench.verify import Finding, findings
 
 COLUMNS = (
-    "arm",
-    "task",
-    "metric",
-    "paper",
-    "paper - reference",
-    "ours",
-    "ours - reference",
-    "n",
-    "the paper's run",
-    "our run",
+    *("arm", "task", "metric", "paper", "paper - reference", "ours", "ours - reference", "n"),
+    *("verified", "the paper's run", "our run", "why"),
 )
+KEY = ("table", "model", "task", "metric", "method", "rank_or_budget")  # of a number within a file
+KINDS = {"reproduced": "better", "not reproduced": "worse", "not comparable": "unresolvable", "not run": "untested"}
+Judged = Mapping[tuple[Any, ...], Finding]
 UNITS = {"percent": 100.0}  # ours are shares
 
 
 def sheets(evidence: Evidence) -> list[Sheet]:
     """A table for each of `report.published`."""
-    return [_sheet(evidence, wanted, place) for place, wanted in enumerate(evidence.report.published, 1)]
-
-
-def _sheet(evidence: Evidence, wanted: Published, place: int) -> Sheet:
-    name = f"published-{place}"
+    wanted = evidence.report.published
     try:
-        numbers = published.load(wanted.file)
+        judged = {_key(found.row): found for found in findings(evidence.study)} if wanted else {}
+        return [_sheet(evidence, table, place, judged) for place, table in enumerate(wanted, 1)]
     except published.PublishedError as error:
-        return Sheet(name, f"{wanted.file}, {wanted.table}", ["arm"], [], [str(error)])
+        return [Sheet("published", "Numbers that cannot be read", ["file"], [], [str(error)])]
+
+
+def _key(number: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return tuple(number[key] for key in KEY)
+
+
+def _sheet(evidence: Evidence, wanted: Published, place: int, judged: Judged) -> Sheet:
+    numbers = published.load(wanted.file)
     chosen = numbers[(numbers["table"] == wanted.table) & (numbers["metric"] != published.AVERAGE)]
     if wanted.model is not None:
         chosen = chosen[chosen["model"] == wanted.model]
-    rows, unused = _rows(evidence, wanted, chosen)
+    rows, unused = _rows(evidence, wanted, chosen, judged)
     notes = [
-        "What a paper prints, with its digits, and our mean in its unit. Where models, budgets or seeds differ, the "
-        "differences to the reference say more than the values.",
-        *([f"{len(chosen)} numbers in that table; not run here: {', '.join(unused)}."] if unused else []),
+        "What a paper prints, with its digits, and our mean in its unit. Verified: by the rule of rankbench.verify, "
+        "which asks for the paper's model, budget and data; where these differ, differences to the reference say more "
+        "than values.",
+        *([f"{len(chosen)} numbers in that table; no run that is ok on {', '.join(unused)}."] if unused else []),
     ]
     paper = ", ".join(sorted(set(chosen["paper"]))) or wanted.file
-    return Sheet(name, f"arXiv {paper}, {wanted.table}, beside ours", COLUMNS, rows, notes)
+    return Sheet(f"published-{place}", f"arXiv {paper}, {wanted.table}, beside ours", COLUMNS, rows, notes)
 
 
-def _rows(evidence: Evidence, wanted: Published, chosen: pd.DataFrame) -> tuple[list[list[Cell]], list[str]]:
+def _rows(
+    evidence: Evidence, wanted: Published, chosen: pd.DataFrame, judged: Judged
+) -> tuple[list[list[Cell]], list[str]]:
     """Rows of the arms that stand in the paper and were run on its task, and the tasks that were not."""
     rows, there = [], set()
     for panel, comparison in evidence.compared():
@@ -65,8 +70,10 @@ def _rows(evidence: Evidence, wanted: Published, chosen: pd.DataFrame) -> tuple[
             for number in quoted[quoted["method"] == theirs].to_dict("records"):
                 there.add(panel.facts["task"])
                 base = _reference_of(wanted.arms.get(evidence.report.reference), quoted, number)
-                paper = _paper(arm, number, base)
-                rows.append([*paper[:-1], *_ours(panel, comparison, arm, number["unit"], paper[-1])])
+                *paper, their_run = _paper(arm, number, base)
+                *ours, our_run = _ours(panel, comparison, arm, number["unit"])
+                outcome, why = _verified(judged.get(_key(number)))
+                rows.append([*paper, *ours, outcome, their_run, our_run, why])
     return rows, sorted(set(chosen["task"]) - there)
 
 
@@ -95,19 +102,24 @@ def _unit(unit: str) -> str:
     return "%" if unit == "percent" else unit
 
 
-def _ours(panel: Panel, comparison: Comparison, arm: str, unit: str, paper: Cell) -> list[Cell]:
-    """Mean, difference with its interval, n, the paper's run and ours; in the paper's unit where it is per cent."""
+def _verified(found: Finding | None) -> tuple[Cell, Cell]:
+    """Outcome and reason."""
+    return (Cell(), Cell()) if found is None else (Cell(found.outcome, kind=KINDS[found.outcome]), Cell(found.reason))
+
+
+def _ours(panel: Panel, comparison: Comparison, arm: str, unit: str) -> list[Cell]:
+    """Mean, difference with its interval, n, and on what; in the paper's unit where it is per cent."""
     if arm not in panel.arms:
-        return [Cell("not run"), Cell(), Cell(), paper, Cell()]
+        return [Cell("not run"), Cell(), Cell(), Cell()]
     metric, scale, where = comparison.metrics[0], UNITS.get(unit, 1.0), link(panel, arm)
     measured = panel.measured(arm) * scale
     place = Cell(", ".join([panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest]), link=where)
     if measured.empty:
-        return [Cell("none ok", link=where), Cell(), Cell("0", 0), paper, place]
+        return [Cell("none ok", link=where), Cell(), Cell("0", 0), place]
     found = comparison.difference(metric, arm) if arm in comparison.rows else None
     difference = Cell() if found is None else _scaled(found, scale, where)
     mean = Cell(f"{measured.mean():.2f} {_unit(unit)}".strip(), float(measured.mean()), link=where)
-    return [mean, difference, Cell(str(len(measured)), len(measured)), paper, place]
+    return [mean, difference, Cell(str(len(measured)), len(measured)), place]
 
 
 def _scaled(found: PairedDifference, scale: float, where: str) -> Cell:

@@ -248,7 +248,7 @@ def refuse_doubt(title: str, data: pd.DataFrame) -> None:
     Raises:
         SelectionError: a label with more.
     """
-    for label, runs in data.groupby("label"):
+    for label, runs in data[["label", "seed", "learning_rate", "run_id"]].groupby("label"):
         rates = sorted(runs["learning_rate"].dropna().unique())
         if len(rates) > 1:
             raise SelectionError(

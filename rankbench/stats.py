@@ -260,8 +260,10 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
 def _signs(n: int, seed: int) -> Array:
     """Patterns of signs, (patterns, n): all there are, or SIGN_DRAWS drawn."""
     if 2**n <= SIGN_DRAWS:
-        return 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
-    return 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(SIGN_DRAWS, n))
+        flipped = np.arange(2**n)[:, None] >> np.arange(n) & 1
+    else:
+        flipped = np.random.default_rng(seed).integers(2, size=(SIGN_DRAWS, n))
+    return np.where(flipped, -1.0, 1.0)
 
 
 def smallest_p(n: int) -> float:

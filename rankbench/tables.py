@@ -32,10 +32,11 @@ LEGEND = (
 
 # Of a report, whose tables have findings.
 NOTE = (
-    "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; detectable: what "
-    "these pairs would have found with 80 % probability. Neither is corrected for the number of arms; p is, within its "
-    "table (Holm). Findings and bold follow p at 0.05; a tie is shown where the 90 % interval lies within the margin, the "
-    "grey band. What could not have passed the corrected test with so few pairs is not resolvable, whatever the means."
+    "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; detectable: "
+    "what these pairs would have found with 80 % probability. Neither is corrected for the number of arms; p is, "
+    "within its table (Holm). Findings and bold follow p at 0.05; a tie is shown where the 90 % interval lies within "
+    "the margin, the grey band. What could not have passed the corrected test with so few pairs is not resolvable, "
+    "whatever the means."
 )
 
 

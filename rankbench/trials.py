@@ -68,7 +68,7 @@ def draw_learning_rates(shown: Sequence[tuple[Panel, pd.DataFrame]], style: Mapp
             axes.plot(best["rate"], best["mean"], "o", ms=9, mfc="none", mec=look.colour, mew=1.1, ls="none")
         draw_frame(axes, "learning rate", data["metric"].iloc[0], logarithmic(axes, data["rate"].tolist()))
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in shown])
-    note = "Means over the tuning seeds on validation; ring: the rate chosen. A rate at which a seed is missing has no point."
+    note = "Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing."
     return Drawing(name, "Learning rates tried on validation", figure, numbers, note)
 
 

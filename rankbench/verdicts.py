@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from rankbench.comparison import Comparison, decimals
+from rankbench.comparison import Comparison, Kind, decimals
 from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet, without_first
 from rankbench.stats import PairedDifference, mean_interval
-from rankbench.verdict import Outcome, Verdict, works
+from rankbench.verdict import CONTROLS, Outcome, Verdict, works
 
-KINDS = {
+KINDS: dict[Kind, str] = {
     "better": "better",
     "worse": "worse",
     "differs": "different, the direction of the metric is not known",
@@ -23,10 +23,6 @@ KINDS = {
     "unresolved": "not resolved",
     "unresolvable": "not resolvable with so few pairs",
 }
-RULE = (
-    "An arm works if it beats tuned uniform ranks, its own ranks shuffled, and random ranks, each with a 95 % interval that "
-    "leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is not resolved."
-)
 OUTCOMES: dict[Outcome, str] = {"works": "better", "does not work": "worse", "not resolved": "unresolved"}
 
 
@@ -62,8 +58,8 @@ def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
         sizes, pairs = [size for size, _ in found], sorted({n for _, n in found})
         counts = f"n = {pairs[0]}" if len(pairs) == 1 else f"n = {pairs[0]} to {pairs[-1]}"
         yield (
-            f"The smallest difference in {metric} that the study could have seen (80 % power, {counts} pairs, before the "
-            f"correction) is between {min(sizes):.2g} and {max(sizes):.2g}, depending on the arm."
+            f"The smallest difference in {metric} that the study could have seen (80 % power, {counts} pairs, before "
+            f"the correction) is between {min(sizes):.2g} and {max(sizes):.2g}, depending on the arm."
         )
 
 
@@ -92,18 +88,19 @@ def _verdict(
     if arm not in comparison.rows or arm in comparison.off.index:
         return None
     names = {"uniform": evidence.report.reference, **evidence.report.controls[arm]}
-    found = {role: _minus(comparison, arm, names.get(role)) for role in ("uniform", "shuffled", "random")}
+    level = evidence.report.level
+    found = {role: _minus(comparison, arm, names.get(role), level) for role in evidence.report.beats}
     higher = higher_is_better(comparison.metrics[0])
     if higher is None:
         return None
-    return works(found["uniform"], found["shuffled"], found["random"], higher), found
+    return works(found, higher), found
 
 
-def _minus(comparison: Comparison, arm: str, control: str | None) -> PairedDifference | None:
+def _minus(comparison: Comparison, arm: str, control: str | None, level: float) -> PairedDifference | None:
     if control not in comparison.rows or control in comparison.off.index:
         return None
     pairs = comparison.minus(comparison.metrics[0], arm, control)
-    return mean_interval(pairs) if len(pairs) else None
+    return mean_interval(pairs, level) if len(pairs) else None
 
 
 def verdict_sheet(evidence: Evidence) -> Sheet | None:
@@ -123,13 +120,22 @@ def verdict_sheet(evidence: Evidence) -> Sheet | None:
         "where",
         "arm",
         "verdict",
-        *(f"minus {name}" for name in (evidence.report.reference, "its shuffled ranks", "random ranks")),
+        *(f"minus {CONTROLS[role]}" for role in evidence.report.beats),
         "n",
     ]
-    sheet = Sheet("verdict", "Does it work?", columns, rows, [RULE, *_untuned(evidence)])
+    sheet = Sheet("verdict", "Does it work?", columns, rows, [_rule(evidence), *_untuned(evidence)])
     if not rows:
         return None
     return sheet if len(evidence.panels) > 1 else without_first(sheet)
+
+
+def _rule(evidence: Evidence) -> str:
+    beaten = ", ".join(CONTROLS[role] for role in evidence.report.beats)
+    return (
+        f"An arm works if it beats all of these: {beaten}; each with a {evidence.report.level * 100:g} % interval that "
+        "leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is "
+        "not resolved."
+    )
 
 
 def _untuned(evidence: Evidence) -> list[str]:

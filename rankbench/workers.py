@@ -1,4 +1,4 @@
-"""Work that does not wait for its turn: functions called in processes forked from this one, which share what it holds."""
+"""Functions called side by side, in processes forked from this one: they share what it holds."""
 
 from __future__ import annotations
 

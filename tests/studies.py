@@ -159,7 +159,12 @@ def _config(arm: str, values: dict[str, str], tuned: dict[str, Any] | None) -> d
         "method": method,
         "model": {"name": values["model"], "dtype": "float32", "targets": ["all-linear"]},
         "task": {"name": values["task"], "train_size": 512},
-        "budget": {"name": values["budget"], "match": "final", "unit": "params"},
+        "budget": {
+            "name": values["budget"],
+            "match": "final",
+            "unit": "params",
+            "reference_rank": int(values["budget"][1:]),
+        },
         "train": {"learning_rate": rate, "steps": int(values["train.steps"]), "batch_size": 16},
         "seed": int(values["seed"]),
         "tuned": tuned,

@@ -1,11 +1,11 @@
 """The launcher `local` of Hydra: rankbench.launcher under the name and the settings that Hydra knows it by.
 
-Hydra 1.3 takes plugins from modules of `hydra_plugins` alone; rankbench.searchpath puts this folder on the path. It
-loads them without an entry in sys.modules, so that a dataclass here cannot have its annotations as texts.
+Hydra 1.3 takes plugins from modules of `hydra_plugins` alone; rankbench.searchpath puts this folder on the path. Where
+other launchers send Hydra's state to other processes nobody has, so that nothing in that state may be defined here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -17,18 +17,7 @@ from omegaconf import DictConfig
 from rankbench import launcher
 from rankbench.console import SweepProgress, stopping
 
-
-@dataclass
-class LocalConfig:
-    """hydra.launcher.*; the fields as in rankbench.launcher.Settings."""
-
-    _target_: str = "hydra_plugins.rankbench_launcher.LocalLauncher"
-    slots: int | None = None
-    timeout: float | None = None
-    memory: float | None = None
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalConfig, provider="rankbench")
+ConfigStore.instance().store(group="hydra/launcher", name="local", node=launcher.Schema, provider="rankbench")
 
 
 class LocalLauncher(Launcher):
