@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
@@ -80,6 +81,15 @@ def stop_once(method: Faulty) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stop_the_worker_once(method: Faulty) -> None:
+    """That is, the process of another launcher in which ours does the run."""
+    mark = Path(method.config.target)
+    if not mark.exists():
+        mark.write_text("")
+        os.kill(parent_process().pid, signal.SIGKILL)
+        time.sleep(3600)
+
+
 def divide(method: Faulty) -> None:
     raise ZeroDivisionError("as told")
 
@@ -140,6 +150,7 @@ FAULTS: dict[str, Callable[[Faulty], None]] = {
     "hang": hang,
     "meet": meet,
     "server": lose_the_server,
+    "worker once": stop_the_worker_once,
     "too much": take_too_much,
     "chosen": be_chosen_by_the_kernel,
     "outgrow": outgrow_a_control_group,
