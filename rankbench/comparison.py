@@ -57,6 +57,7 @@ class Comparison:
         off: those of them that are not at an equal budget.
         tests: of the labels that are tested: p (sign flips), smallest (p there could be), corrected (Holm).
         margin: a difference below it does not matter; None: nothing is said of ties.
+        paired: metric -> label -> label minus reference at the seeds both have; without the reference itself.
         findings: label -> what is shown of it, on the first metric.
     """
 
@@ -69,13 +70,12 @@ class Comparison:
     off: pd.Series
     tests: pd.DataFrame
     margin: float | None
+    paired: dict[str, dict[str, pd.Series]]
     findings: dict[str, Finding] = field(default_factory=dict)
 
     def pairs(self, metric: str, label: str) -> pd.Series:
         """Label minus reference at the seeds both have; empty for the reference."""
-        if self.reference in (None, label):
-            return pd.Series(dtype=float)
-        return self.minus(metric, label, self.reference)
+        return self.paired[metric].get(label, pd.Series(dtype=float))
 
     def minus(self, metric: str, label: str, other: str | None) -> pd.Series:
         """One label minus another at the seeds both have."""
@@ -139,7 +139,8 @@ def compare(
     off = shares[(shares - 1).abs() > OFF]
     equal = [name for name in rows if name == reference or not {name, reference} & set(off.index)]
     tests = _tests(values[metrics[0]][equal], reference)
-    made = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin)
+    paired = {metric: _paired(held, reference) for metric, held in values.items()}
+    made = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin, paired)
     made.findings.update((label, made.find(label)) for label in rows)
     return made
 
@@ -178,6 +179,12 @@ def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str
     means = _values(data, metric, data["label"].unique().tolist()).mean() * sign
     place = {str(label): mean for label, mean in means.fillna(math.inf).items()}
     return sorted(place, key=lambda label: (label != reference, place[label], order(label)))
+
+
+def _paired(values: pd.DataFrame, reference: str | None) -> dict[str, pd.Series]:
+    """Label -> minus the reference, at the seeds both have."""
+    others = [label for label in values if label != reference and reference is not None]
+    return {label: (values[label] - values[reference]).dropna() for label in others}
 
 
 def _shares(data: pd.DataFrame, reference: str | None) -> pd.Series:
