@@ -73,7 +73,8 @@ def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
         if values is not None and len(measured):
             found = mean_interval(measured)
             rows.append((arm, *values, arm == ablation.base, found.mean, found.low, found.high, found.n))
-    return pd.DataFrame(rows, columns=["arm", *ablation.keys, "base", "mean", "low", "high", "n"])
+    columns = ["arm", *ablation.keys, "base", "mean", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})  # NaN without an interval
 
 
 def draw_ablation(

@@ -249,7 +249,7 @@ def write(figure: Figure, numbers: pd.DataFrame, place: Path) -> list[Path]:
     """Write PNG, PDF and CSV beside each other; the same content gives the same files."""
     place.parent.mkdir(parents=True, exist_ok=True)
     png, pdf, csv = (place.with_name(f"{place.name}.{kind}") for kind in ("png", "pdf", "csv"))
-    figure.savefig(png, dpi=DPI)
+    figure.savefig(png, dpi=DPI, pil_kwargs={"compress_level": 3})  # half the time for a tenth more bytes
     figure.savefig(pdf, metadata={"CreationDate": None})
     numbers.to_csv(csv, index=False)
     return [png, pdf, csv]

@@ -87,8 +87,9 @@ class Panel:
 
     def measured(self, arm: str) -> pd.Series:
         """The metric of an arm's runs that are ok and have it."""
-        done = self.data[(self.data["label"] == arm) & (self.data["status"] == "ok")]
-        return done[self.metric].dropna() if self.metric in done else pd.Series(dtype=float)
+        if self.metric not in self.data:
+            return pd.Series(dtype=float)
+        return self.data[self.metric][(self.data["label"] == arm) & (self.data["status"] == "ok")].dropna()
 
     @property
     def names(self) -> list[str]:

@@ -73,7 +73,10 @@ def _verdict_sentences(evidence: Evidence) -> Iterator[str]:
             if found is not None
         ]
         if len(known) == 1:
-            yield f"{arm}: {known[0][1].outcome}. {'; '.join(known[0][1].reasons)}."
+            sides = (
+                reason if reason.startswith("not run") else reason.partition(":")[0] for reason in known[0][1].reasons
+            )
+            yield f"{arm}: {known[0][1].outcome} ({', '.join(sides)})."
         for outcome in OUTCOMES if len(known) > 1 else ():
             there = [where for where, found, _ in known if found.outcome == outcome]
             if there:
