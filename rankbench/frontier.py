@@ -62,8 +62,8 @@ def draw_frontier(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[s
         draw_frame(axes, "adapter parameters at the end", groups[title][0].metric, ticks)
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = (
-        "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. Arms "
-        "that spent the same stand a little apart."
+        "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "
+        "Arms that spent the same stand a little apart."
     )
     return Drawing(name, "Quality over the budget spent", figure, numbers, note)
 
