@@ -184,7 +184,7 @@ def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str
 def _paired(values: pd.DataFrame, reference: str | None) -> dict[str, pd.Series]:
     """Label -> minus the reference, at the seeds both have."""
     others = [label for label in values if label != reference and reference is not None]
-    return {label: (values[label] - values[reference]).dropna() for label in others}
+    return {str(label): (values[label] - values[reference]).dropna() for label in others}
 
 
 def _shares(data: pd.DataFrame, reference: str | None) -> pd.Series:
