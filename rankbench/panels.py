@@ -216,6 +216,14 @@ def _frame(runs: Sequence[Run]) -> pd.DataFrame:
     return whole.astype({"label": object, "status": object})  # looked up often
 
 
+def families(found: Sequence[Panel]) -> dict[str, list[Panel]]:
+    """Panels that differ in their budget alone, by what they share: model, task and the other axes."""
+    groups: dict[str, list[Panel]] = defaultdict(list)
+    for panel in found:
+        groups[", ".join([panel.facts["model"], panel.facts["task"], *panel.rest])].append(panel)
+    return groups
+
+
 def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -> list[str]:
     """What differs within a table and was allowed by name; what an arm declares may differ without.
 
