@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 
 from rankbench import launcher
-from rankbench.console import announce, stopping
+from rankbench.console import announce
 from rankbench.launcher import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def task(composed: DictConfig) -> int:
     """
     multiprocessing.set_start_method("forkserver", force=True)  # joblib's own is no method that a child knows
     os.chdir(HydraConfig.get().runtime.cwd)  # paths are as they were typed
-    (ended,) = launcher.launch([Path(composed.frozen)], _settings(), told=stopping)
+    (ended,) = launcher.launch([Path(composed.frozen)], _settings())
     announce(ended)
     return ended.exit_code
 

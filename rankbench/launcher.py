@@ -14,7 +14,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
@@ -149,7 +149,7 @@ def launch(
     files: Sequence[Path],
     settings: Settings,
     report: Callable[[Ended], None] = lambda ended: None,
-    told: Callable[[int], None] = lambda asked: None,
+    told: Callable[[int], None] | None = None,
 ) -> list[Ended]:
     """Do every frozen run that is not done, and say of each what became of it, in the order given.
 
@@ -159,20 +159,24 @@ def launch(
         files: of frozen runs.
         settings: slots and limits.
         report: called as each job ends.
-        told: called with the number of times that the user asked to stop.
+        told: called with the number of times that the user asked to stop; None leaves the signals to the caller.
 
     Raises:
         KeyboardInterrupt: the user asked to stop; the jobs that ran then have been waited for, or stopped.
         LaunchError: no job can be started.
     """
     pool = _Pool(files, settings, report)
-    with _hearing(_Stop(told=told)) as stop:
-        while pool.busy():
-            if stop.asked:
-                pool.queue.clear()
-            if stop.asked > 1:
-                pool.stop()
-            pool.turn()
+    with nullcontext(_Stop()) if told is None else _hearing(_Stop(told=told)) as stop:
+        try:
+            while pool.busy():
+                if stop.asked:
+                    pool.queue.clear()
+                if stop.asked > 1:
+                    pool.stop()
+                pool.turn()
+        except BaseException:
+            pool.stop()  # nobody waits for what runs
+            raise
     if stop.asked:
         raise KeyboardInterrupt
     return [pool.ended[file] for file in files]

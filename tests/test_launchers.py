@@ -1,18 +1,21 @@
 """One sweep under each launcher that Hydra has: the same numbers, and what a job that is killed takes with it."""
 
 import json
+import signal
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
-from harness import QUICK, install_faulty, rows, write_experiment
+from harness import QUICK, freeze, install_faulty, rows, write_experiment
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from records import record
 
-from rankbench import guest, multirun, sweep
+from rankbench import guest, launcher, multirun, sweep
 from rankbench.config import ConfigError
 from rankbench.job import Order
+from rankbench.launcher import Settings
 from rankbench.multirun import EXTRAS
 from rankbench.store import RunFolder
 
@@ -47,25 +50,15 @@ def installed(tmp_path_factory):
 class Swept:
     """The experiment under one launcher, from a folder of its own, paths as one types them."""
 
-    def __init__(self, place: Path, launcher: str, environment: dict[str, str]) -> None:
+    def __init__(self, place: Path, name: str, environment: dict[str, str]) -> None:
         self.place, self._environment = place, environment
-        self._choice = [f"hydra/launcher={launcher}", *SETTINGS.get(launcher, [])]
+        self._choice = [f"hydra/launcher={name}", *SETTINGS.get(name, [])]
         write_experiment(place / "conf", EXPERIMENT)
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [
-            sys.executable,
-            "-m",
-            "rankbench",
-            "-m",
-            "--config-dir",
-            "conf",
-            *self._choice,
-            *QUICK,
-            "train.steps=3",
-        ]
+        command = [sys.executable, "-m", "rankbench", "-m", "--config-dir", "conf", *self._choice]
         return subprocess.run(
-            [*command, "results_dir=out", *arguments],
+            [*command, *QUICK, "train.steps=3", "results_dir=out", *arguments],
             cwd=self.place,
             env=self._environment,
             capture_output=True,
@@ -82,12 +75,12 @@ class Swept:
         return {(made.arm, seed): RunFolder(results, made.run_id) for made, seed in seeds.items()}
 
 
-def swept(launcher: str, place: Path, environment: dict[str, str]) -> Swept:
+def swept(name: str, place: Path, environment: dict[str, str]) -> Swept:
     try:
-        distribution(PACKAGES.get(launcher, "hydra-core"))
+        distribution(PACKAGES.get(name, "hydra-core"))
     except PackageNotFoundError:
-        pytest.skip(f"needs pip install 'rankbench[{EXTRAS[launcher]}]'")
-    return Swept(place, launcher, environment)
+        pytest.skip(f"needs pip install 'rankbench[{EXTRAS[name]}]'")
+    return Swept(place, name, environment)
 
 
 def numbers(folder: RunFolder) -> dict:
@@ -164,17 +157,17 @@ def start(results: Path, *arguments: str) -> int:
     return multirun.start(["method=lora", *QUICK, f"results_dir={results}", *arguments])
 
 
-@pytest.mark.parametrize(("launcher", "extra"), EXTRAS.items())
-def test_a_launcher_that_is_not_installed_says_which_extra_brings_it(monkeypatch, tmp_path, launcher, extra):
+@pytest.mark.parametrize(("name", "extra"), EXTRAS.items())
+def test_a_launcher_that_is_not_installed_says_which_extra_brings_it(monkeypatch, tmp_path, name, extra):
     known = ConfigLoaderImpl.get_group_options
 
     def without_extras(*arguments, **more):
         return [option for option in known(*arguments, **more) if option not in EXTRAS]
 
     monkeypatch.setattr(ConfigLoaderImpl, "get_group_options", without_extras)
-    sentence = rf"hydra/launcher={launcher}: comes with an extra: pip install 'rankbench\[{extra}\]'$"
+    sentence = rf"hydra/launcher={name}: comes with an extra: pip install 'rankbench\[{extra}\]'$"
     with pytest.raises(ConfigError, match=sentence):
-        start(tmp_path / "out", f"hydra/launcher={launcher}")
+        start(tmp_path / "out", f"hydra/launcher={name}")
     assert not (tmp_path / "out").exists()
 
 
@@ -188,6 +181,18 @@ def test_a_setting_that_a_launcher_does_not_have_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.slots=2: .*Could not override 'hydra\.launcher\.slots'"):
         start(tmp_path / "out", "hydra/launcher=basic", "hydra.launcher.slots=2")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_guest_leaves_the_signals_to_its_host(tmp_path):
+    """Submitit puts a job back into the queue when it hears one."""
+    file = freeze(tmp_path)
+    order = Order.read(file)
+    with order.folder.open():
+        order.folder.write_record(record("lora", 0, run_id=order.run_id, config=order.config))
+    heard = []
+    for told in (None, print):
+        launcher.launch([file], Settings(), lambda ended: heard.append(signal.getsignal(signal.SIGTERM)), told)
+    assert heard[0] == signal.getsignal(signal.SIGTERM) != heard[1]
 
 
 @pytest.mark.parametrize(("visible", "devices"), [(None, ()), ("3", ("3",)), ("0,1", ("0,1",)), ("", ("",))])
