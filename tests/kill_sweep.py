@@ -32,7 +32,7 @@ from rankbench.store import RunFolder
 
 METHODS = ("lora", "random", "adalora", "svd_lora")
 KINDS = ("job", "launcher", "both")
-STEPS = 8
+STEPS = 24
 SHORT = [
     *("model=tiny", "task=planted", f"train.steps={STEPS}", "train.checkpoint_every=1", "train.batch_size=4"),
     *("train.threads=1", "task.train_size=64", "task.validation_size=8", "task.test_size=8", "task.length=8"),
