@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rankbench import experiment
 from rankbench.experiment import Experiment
-from rankbench.labels import text_of
+from rankbench.labels import file_name, text_of
 from rankbench.panels import Panel
 
 
@@ -18,6 +18,7 @@ class Ablation:
     """Arms that agree in all settings but `keys`.
 
     Attributes:
+        name: of its files.
         title: as the experiment has it.
         keys: the settings that are varied: one of a curve, two of a heat map.
         base: the arm that leaves them at their defaults; None where each arm names them.
@@ -25,6 +26,7 @@ class Ablation:
         known: arm -> key -> value it names.
     """
 
+    name: str
     title: str
     keys: tuple[str, ...]
     base: str | None
@@ -51,7 +53,8 @@ def ablations(declared: Experiment | None) -> list[Ablation]:
         return []
     wanted: dict[str, tuple[str, ...]] = {title: (key,) for title, key in declared.report.curves.items()}
     wanted |= {title: tuple(keys) for title, keys in declared.report.maps.items()}
-    return [found for title, keys in wanted.items() for found in _groups(declared, title, keys)]
+    found = [ablation for title, keys in wanted.items() for ablation in _groups(declared, title, keys)]
+    return [replace(ablation, name=f"{ablation.name}-{place}") for place, ablation in enumerate(found, 1)]
 
 
 def varied(found: Sequence[Ablation]) -> set[str]:
@@ -73,4 +76,5 @@ def _groups(declared: Experiment, title: str, keys: tuple[str, ...]) -> list[Abl
 def _ablation(title: str, keys: tuple[str, ...], group: dict[str, dict[str, Any]]) -> Ablation:
     base = next((arm for arm, values in group.items() if not values), None)
     arms = [*([base] if base else []), *(arm for arm, values in group.items() if arm != base)]
-    return Ablation(title, keys, base, arms, group)
+    kind = "curve" if len(keys) == 1 else "map"
+    return Ablation(f"{kind}-{file_name(title)}", title, keys, base, arms, group)

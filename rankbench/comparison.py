@@ -57,6 +57,7 @@ class Comparison:
         off: those of them that are not at an equal budget.
         tests: of the labels that are tested: p (sign flips), smallest (p there could be), corrected (Holm).
         margin: a difference below it does not matter; None: nothing is said of ties.
+        paired: metric -> label -> label minus reference at the seeds both have; without the reference itself.
         findings: label -> what is shown of it, on the first metric.
     """
 
@@ -69,13 +70,12 @@ class Comparison:
     off: pd.Series
     tests: pd.DataFrame
     margin: float | None
+    paired: dict[str, dict[str, pd.Series]]
     findings: dict[str, Finding] = field(default_factory=dict)
 
     def pairs(self, metric: str, label: str) -> pd.Series:
         """Label minus reference at the seeds both have; empty for the reference."""
-        if self.reference in (None, label):
-            return pd.Series(dtype=float)
-        return self.minus(metric, label, self.reference)
+        return self.paired[metric].get(label, pd.Series(dtype=float))
 
     def minus(self, metric: str, label: str, other: str | None) -> pd.Series:
         """One label minus another at the seeds both have."""
@@ -140,7 +140,8 @@ def compare(
     off = shares[_off(spent).reindex(shares.index)]
     equal = [name for name in rows if name == reference or not {name, reference} & set(off.index)]
     tests = _tests(values[metrics[0]][equal], reference)
-    made = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin)
+    paired = {metric: _paired(held, reference) for metric, held in values.items()}
+    made = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin, paired)
     made.findings.update((label, made.find(label)) for label in rows)
     return made
 
@@ -209,6 +210,12 @@ def _off(spent: pd.DataFrame) -> pd.Series:
     close = (-missed).between(0, spent["grain"].astype(float), inclusive="left")
     share = (missed / spent["target"]).groupby(spent["label"]).mean().abs()
     return (share > OFF) & ~close.groupby(spent["label"]).all()
+
+
+def _paired(values: pd.DataFrame, reference: str | None) -> dict[str, pd.Series]:
+    """Label -> minus the reference, at the seeds both have."""
+    others = [label for label in values if label != reference and reference is not None]
+    return {str(label): (values[label] - values[reference]).dropna() for label in others}
 
 
 def _tests(values: pd.DataFrame, reference: str | None) -> pd.DataFrame:

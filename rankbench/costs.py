@@ -31,9 +31,8 @@ def sheet(evidence: Evidence) -> Sheet | None:
         rows += [[Cell(panel.short), *cells] for cells in linked(made, list(means.index), links(panel))]
         columns = ["where", *made]
     note = (
-        "Means over runs that are ok. Total: training, calibration and allocation; own: calibration and the "
-        "method's decisions, in seconds and in passes (forward + backward). Runs that shared a machine took longer "
-        "than alone."
+        "Means over runs that are ok. Total: training, calibration and allocation; own: calibration and the method's "
+        "decisions, in seconds and in passes (forward + backward). Runs that shared a machine took longer than alone."
     )
     sheet = Sheet("cost", "Seconds, passes, memory and parameters", columns, rows, [note], folded=len(rows) > ROWS)
     if not rows:

@@ -34,7 +34,7 @@ def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) 
     return pd.DataFrame(rows, columns=["arm", "step", "mean", "low", "high", "n"])
 
 
-def draw_rank_totals(evidence: Evidence, name: str) -> Drawing | None:
+def draw_rank_totals(evidence: Evidence) -> Drawing | None:
     """Steps of the mean over seeds, with the range of the seeds behind it; None where no run logged any."""
     curves, style = evidence.study.curves, evidence.looks
     found = [(panel, rank_totals(panel, curves, evidence.arms)) for panel in evidence.panels]
@@ -46,7 +46,9 @@ def draw_rank_totals(evidence: Evidence, name: str) -> Drawing | None:
     for axes, (_, data) in zip(places, found, strict=True):
         for arm, line in data.groupby("arm", sort=False):
             look, every = style[str(arm)], max(1, len(line) // 6)
-            axes.fill_between(line["step"], line["low"], line["high"], step="post", color=look.colour, alpha=0.15, lw=0)
+            if (line["low"] < line["high"]).any():
+                ends = (line["low"], line["high"])
+                axes.fill_between(line["step"], *ends, step="post", color=look.colour, alpha=0.15, lw=0)
             axes.plot(
                 line["step"],
                 line["mean"],
@@ -61,7 +63,7 @@ def draw_rank_totals(evidence: Evidence, name: str) -> Drawing | None:
         axes.set_ylim(0, data["high"].max() * 1.08)
         draw_frame(axes, "step", "rank total")
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
-    return Drawing(name, "Rank total over the steps", figure, numbers, "Mean over seeds; band: their range.")
+    return Drawing("rank-totals", "Rank total over the steps", figure, numbers, "Mean over seeds; band: their range.")
 
 
 def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
@@ -73,17 +75,22 @@ def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
         if values is not None and len(measured):
             found = mean_interval(measured)
             rows.append((arm, *values, arm == ablation.base, found.mean, found.low, found.high, found.n))
-    return pd.DataFrame(rows, columns=["arm", *ablation.keys, "base", "mean", "low", "high", "n"])
+    columns = ["arm", *ablation.keys, "base", "mean", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})  # NaN without an interval
 
 
-def draw_ablation(
-    found: Sequence[tuple[Panel, pd.DataFrame]],
-    ablation: Ablation,
-    evidence: Evidence,
-    name: str,
-) -> Drawing:
+def points_of(ablation: Ablation, evidence: Evidence) -> list[tuple[Panel, pd.DataFrame]]:
+    """`ablation_points` of the panels that have any."""
+    found = [(panel, ablation_points(panel, ablation)) for panel in evidence.panels]
+    return [(panel, data) for panel, data in found if len(data)]
+
+
+def draw_ablation(ablation: Ablation, evidence: Evidence, name: str) -> Drawing | None:
     """The metric over one setting, with 95 % intervals of the mean; the reference as a band."""
     (key,), reference, style = ablation.keys, evidence.report.reference, evidence.looks
+    found = points_of(ablation, evidence)
+    if not found:
+        return None
     figure, places = facets([panel.short for panel, _ in found])
     for axes, (panel, data) in zip(places, found, strict=True):
         look = style[ablation.base or ablation.arms[0]]

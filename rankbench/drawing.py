@@ -27,7 +27,7 @@ from rankbench.panels import Panel, methods_of
 TEXT = 9  # points
 COLUMNS = 3  # panels in a row
 CELL = (2.85, 1.95)  # inches, of the axes of a panel
-GAP = (0.7, 0.7)  # inches, left of an axes and above it
+GAP = (0.7, 0.68)  # inches, left of an axes and above it
 MARKERS = "osD^vP*X<>ph"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 GREY = "#8a8a8a"
@@ -129,7 +129,7 @@ def facets(
     found = []
     for place, title in enumerate(titles):
         row, column = divmod(place, columns)
-        low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.44
+        low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.4
         box = (column * (cell[0] + left) + left, low, *cell)
         axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
         axes.axis("off")  # the axes of matplotlib are slow to draw: `draw_frame` draws lighter ones

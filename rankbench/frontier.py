@@ -2,69 +2,79 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 
-from rankbench.comparison import OFF
+from rankbench.comparison import OFF, UNITS, WHEN
 from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, logarithmic
-from rankbench.panels import Panel
+from rankbench.evidence import Evidence
+from rankbench.panels import Panel, families
 from rankbench.stats import mean_interval
+
+SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
+APART = 0.006  # of x, between arms
 
 
 def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
     """A row for each arm with runs that are ok: params at the end, share of the target, and the metric."""
-    rows = []
+    rows, used = [], _used(panel)
     for arm in arms:
         measured = panel.measured(arm)
         if len(measured):
-            found, done = mean_interval(measured), panel.data.loc[measured.index]
-            used = (done["final/params"].mean(), done["peak/params"].mean(), _share(done))
-            rows.append((arm, panel.facts["budget"], *used, found.mean, found.low, found.high, found.n))
-    columns = ["arm", "budget", "final_params", "peak_params", "share", "mean", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns)
+            found = mean_interval(measured)
+            means = used.loc[measured.index].mean()
+            rows.append((arm, panel.facts["budget"], *means, found.mean, found.low, found.high, found.n))
+    columns = ["arm", "budget", *used.columns, "mean", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})  # NaN without an interval
 
 
-def _share(done: pd.DataFrame) -> float:
-    """Of the target, in the unit and at the moment in which it was matched; a mean over runs."""
-    spent_of = [row.get(f"{row['match']}/{row['unit']}") for row in done.to_dict("records")]
-    return float((pd.Series(spent_of, dtype=float) / done["target"].astype(float).to_numpy()).mean())
+def _used(panel: Panel) -> pd.DataFrame:
+    """Of each run: parameters, and the share of the target in the unit and at the moment in which it was matched."""
+    data = panel.data.reindex(columns=["match", "unit", "target", *SPENT])
+    columns = (data["match"] + "/" + data["unit"]).fillna("")
+    matched = [row.get(column) for row, column in zip(data[SPENT].to_dict("records"), columns, strict=True)]
+    shares = pd.Series(matched, index=data.index, dtype=float) / data["target"].astype(float)
+    return pd.DataFrame({"final_params": data["final/params"], "peak_params": data["peak/params"], "share": shares})
 
 
-def draw_frontier(panels: Sequence[Panel], arms: Sequence[str], style: Mapping[str, Look], name: str) -> Drawing | None:
+def draw_frontier(evidence: Evidence) -> Drawing | None:
     """Budgets of one model and task in one panel, the points of an arm joined; hollow: off the budget.
 
     None where every arm spent the same everywhere: there is no frontier.
     """
-    groups: dict[str, list[Panel]] = defaultdict(list)
-    for panel in panels:
-        groups[", ".join([panel.facts["model"], panel.facts["task"], *panel.rest])].append(panel)
-    data = {title: pd.concat([spent(panel, arms) for panel in group]) for title, group in groups.items()}
+    groups, arms, style = families(evidence.panels), evidence.arms, evidence.looks
+    data = {
+        title: pd.concat([spent(panel, arms) for panel in group], ignore_index=True) for title, group in groups.items()
+    }
     data = {title: rows for title, rows in data.items() if len(rows) and _spread(rows)}
     if not data:
         return None
     there = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
     figure, places = facets(list(data), arm_handles(there, style))
     for axes, (title, rows) in zip(places, data.items(), strict=True):
-        for arm, line in rows.groupby("arm", sort=False):
-            look, line = style[str(arm)], line.sort_values("final_params")
-            errors = [line["mean"] - line["low"], line["high"] - line["mean"]]
-            axes.errorbar(
-                line["final_params"], line["mean"], yerr=errors, color=look.colour, ls=look.dash, lw=1.1, elinewidth=0.7
-            )
-            for equal, points in line.groupby((line["share"] - 1).abs() <= OFF):
-                fill = look.colour if equal else "white"
-                axes.plot(
-                    points["final_params"], points["mean"], look.marker, color=look.colour, mfc=fill, ms=4.5, ls="none"
-                )
+        for place, arm in enumerate(there):
+            apart = 1 + APART * (place - len(there) / 2)
+            _draw_arm(axes, rows[rows["arm"] == arm].sort_values("final_params"), style[arm], apart)
         wide = rows["final_params"].max() > 3 * rows["final_params"].min()
         on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
         ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
         draw_frame(axes, "adapter parameters at the end", groups[title][0].metric, ticks)
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
-    note = "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget."
-    return Drawing(name, "Quality over the budget spent", figure, numbers, note)
+    note = (
+        "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "
+        "Arms that spent the same stand a little apart."
+    )
+    return Drawing("frontier", "Quality over the budget spent", figure, numbers, note)
+
+
+def _draw_arm(axes: Axes, line: pd.DataFrame, look: Look, apart: float) -> None:
+    x, errors = line["final_params"] * apart, [line["mean"] - line["low"], line["high"] - line["mean"]]
+    axes.errorbar(x, line["mean"], yerr=errors, color=look.colour, ls=look.dash, lw=1.1, elinewidth=0.7)
+    for equal, points in line.groupby((line["share"] - 1).abs() <= OFF):
+        fill = look.colour if equal else "white"
+        axes.plot(x[points.index], points["mean"], look.marker, color=look.colour, mfc=fill, ms=4.5, ls="none")
 
 
 def _spread(rows: pd.DataFrame) -> bool:

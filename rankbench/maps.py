@@ -3,35 +3,72 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from rankbench.ablations import Ablation
-from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets, last_part
+from rankbench.curves import points_of
+from rankbench.drawing import TEXT, Drawing, draw_frame, facets, last_part
+from rankbench.evidence import Evidence
 from rankbench.figures import draw_maps, drawn, mean_ranks, rank_maps, shade
+from rankbench.labels import file_name
 from rankbench.panels import Panel
 from rankbench.rates import SelectionError
 
+WIDE = 5  # rank maps in a row
 
-def draw_rank_maps(panel: Panel, arms: Sequence[str], style: Mapping[str, Look]) -> Drawing | None:
-    """Ranks of the arms, means over seeds; None where no run that is ok has any."""
+
+def draw_rank_maps(title: str, panels: Sequence[Panel], evidence: Evidence) -> Drawing | None:
+    """Ranks of the arms, means over seeds; None where no run that is ok has any.
+
+    Args:
+        title: what the panels share.
+        panels: of different budgets; several are drawn beside each other, in shares of their mean rank.
+        evidence: has the arms and their colours.
+    """
+    means = [(panel, data) for panel in panels for data in [_means(panel, evidence.arms)] if data is not None]
+    if not means:
+        return None
+    several, styles = len(panels) > 1, evidence.looks
+    data = pd.concat([rows.assign(budget=panel.facts["budget"]) for panel, rows in means], ignore_index=True)
+    if several:
+        data["rank"] = data["rank"] / data.groupby(["label", "budget"], sort=False)["rank"].transform("mean")
+    shown = data.assign(label=data["label"] + ", " + data["budget"]) if several else data
+    places = {arm: place for place, arm in enumerate(evidence.arms)}
+    shown = shown.iloc[data["label"].map(places).argsort(kind="stable")]
+    colours = dict(zip(shown["label"], [styles[arm].colour for arm in data["label"][shown.index]], strict=True))
+    words = "rank / mean rank" if several else "rank, mean over seeds"
+    figure = draw_maps(shown, "", colours, _columns(len(panels)) if several else None, words)
+    note = f"{words.capitalize()}, one scale for all. " + "; ".join(_partly(panels, evidence.arms))
+    return Drawing(f"ranks-{file_name(title)}", f"Ranks: {title}", figure, data, note.strip())
+
+
+def _columns(budgets: int) -> int:
+    """Panels in a row: all budgets of an arm, or as many as there is room for."""
+    return budgets if budgets <= WIDE else WIDE
+
+
+def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame | None:
     pairs = [(record, name) for record, name in zip(panel.records, panel.names, strict=True) if name in arms]
-    records, names = [record for record, _ in pairs], [name for _, name in pairs]
     try:
-        means = mean_ranks(rank_maps(records, names, {arm: place for place, arm in enumerate(arms)}))
+        return mean_ranks(rank_maps([record for record, _ in pairs], [name for _, name in pairs]))
     except SelectionError:
         return None
-    figure = draw_maps(means, "", {arm: look.colour for arm, look in style.items()})
-    partly = [line for line in drawn(records, names) if "," in line]
-    note = "Mean ranks over seeds, one scale for all. " + "; ".join(partly)
-    return Drawing(f"ranks-{panel.name}", f"Ranks: {panel.title}", figure, means, note.strip())
 
 
-def draw_grid(found: Sequence[tuple[Panel, pd.DataFrame]], ablation: Ablation, name: str) -> Drawing:
+def _partly(panels: Sequence[Panel], arms: Sequence[str]) -> list[str]:
+    """Arms that are drawn without some of their runs."""
+    pairs = [pair for panel in panels for pair in zip(panel.records, panel.names, strict=True) if pair[1] in arms]
+    return [line for line in drawn([record for record, _ in pairs], [name for _, name in pairs]) if "," in line]
+
+
+def draw_grid(ablation: Ablation, evidence: Evidence, name: str) -> Drawing | None:
     """The metric over two settings: a heat map for each panel, each with a scale of its own."""
-    down, across = ablation.keys
+    (down, across), found = ablation.keys, points_of(ablation, evidence)
+    if not found:
+        return None
     figure, places = facets([panel.short for panel, _ in found], left=0.75)
     for axes, (_, data) in zip(places, found, strict=True):
         table = data.drop_duplicates([down, across]).pivot(index=down, columns=across, values="mean")

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from rankbench.design import facts
-from rankbench.drawing import Picture, Sketch
+from rankbench.drawing import Picture
 from rankbench.evidence import Evidence, link
 from rankbench.markup import element, figure, paragraphs, table
 from rankbench.panels import Panel, Run
@@ -27,13 +27,13 @@ class Part:
         anchor: its name on the page.
         title: one line.
         sentences: before its tables and figures.
-        blocks: tables and figures, in order; figures that are still to be drawn have no place on a page.
+        blocks: tables and figures, in order.
     """
 
     anchor: str
     title: str
     sentences: Sequence[str] = ()
-    blocks: list[Sheet | Picture | Sketch] = field(default_factory=list)
+    blocks: list[Sheet | Picture] = field(default_factory=list)
 
 
 def render(evidence: Evidence, parts: Sequence[Part]) -> str:
@@ -65,9 +65,7 @@ def map_parts(evidence: Evidence, parts: Sequence[Part]) -> Iterator[str]:
     """Each section."""
     for part in parts:
         blocks = [
-            figure(block) if isinstance(block, Picture) else table(block, evidence.looks)
-            for block in part.blocks
-            if isinstance(block, Picture | Sheet)
+            figure(block) if isinstance(block, Picture) else table(block, evidence.looks) for block in part.blocks
         ]
         yield element(
             "section", element("h2", escape(part.title)), paragraphs(part.sentences, "lead"), *blocks, id=part.anchor

@@ -87,8 +87,9 @@ class Panel:
 
     def measured(self, arm: str) -> pd.Series:
         """The metric of an arm's runs that are ok and have it."""
-        done = self.data[(self.data["label"] == arm) & (self.data["status"] == "ok")]
-        return done[self.metric].dropna() if self.metric in done else pd.Series(dtype=float)
+        if self.metric not in self.data:
+            return pd.Series(dtype=float)
+        return self.data[self.metric][(self.data["label"] == arm) & (self.data["status"] == "ok")].dropna()
 
     @property
     def names(self) -> list[str]:
@@ -213,6 +214,14 @@ def _frame(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in lost]
     whole = pd.concat([data, pd.DataFrame(rows)], ignore_index=True) if rows else data
     return whole.astype({"label": object, "status": object})  # looked up often
+
+
+def families(found: Sequence[Panel]) -> dict[str, list[Panel]]:
+    """Panels that differ in their budget alone, by what they share: model, task and the other axes."""
+    groups: dict[str, list[Panel]] = defaultdict(list)
+    for panel in found:
+        groups[", ".join([panel.facts["model"], panel.facts["task"], *panel.rest])].append(panel)
+    return groups
 
 
 def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ Nothing here computes: a process that has run threads must not be forked.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
@@ -26,6 +27,7 @@ LATER = (
     "peft.tuners.lora.model",
 )
 
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # of Arrow, which datasets brings: no thread
 for kind in registry.PACKAGES:
     registry.names(kind)  # imports every built-in module
 for module in LATER:

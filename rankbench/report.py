@@ -6,111 +6,43 @@ results/X/ gets the tables (Markdown, LaTeX, CSV), the figures (PDF, PNG, CSV), 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from rankbench import costs, holes, latex, maps, overview, page, quotes, study, tables, verdicts
 from rankbench.ablations import Ablation
-from rankbench.curves import ablation_points, draw_ablation, draw_rank_totals
+from rankbench.curves import draw_ablation, draw_rank_totals
 from rankbench.design import arms_sheet
-from rankbench.drawing import Picture, Sketch, finish
+from rankbench.drawing import Drawing, Picture, Sketch, finish
 from rankbench.evidence import Evidence, compare_arms, gather, links
 from rankbench.frontier import draw_frontier
 from rankbench.labels import file_name
 from rankbench.page import Part
+from rankbench.panels import Panel, families
 from rankbench.rates import SelectionError
 from rankbench.selection import ALLOW_MIXED, names
 from rankbench.sheet import Sheet, numbers, section
 from rankbench.study import Study
 from rankbench.sweep import SweepError
-from rankbench.trials import draw_learning_rates, learning_rates, rates_sheet
-from rankbench.workers import call_all
+from rankbench.trials import draw_learning_rates, rates_sheet
+from rankbench.workers import calling
 
-Block = Sheet | Picture | Sketch
+TITLES = {
+    "verdict": "Verdict",
+    "holes": "Holes and failures",
+    "results": "Results",
+    "published": "Published numbers",
+    "frontier": "Quality and budget",
+    "cost": "Cost",
+    "ranks": "Ranks",
+    "rates": "Learning rates",
+    "ablations": "Settings varied",
+    "setup": "What was run",
+}
 OPEN = 3  # tables of a kind; more are closed on the page
-ALWAYS = ("verdict", "holes")  # anchors of parts that are there with nothing but sentences
 WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ and figures/
-
-
-def parts(evidence: Evidence) -> list[Part]:
-    """All that is shown, its figures not drawn yet: what is resolved and what is missing first."""
-    frontier = partial(draw_frontier, evidence.panels, evidence.arms, evidence.looks, "frontier")
-    verdict = [verdicts.verdict_sheet(evidence), verdicts.findings_sheet(evidence)]
-    lost = [holes.holes_sheet(evidence), holes.failures_sheet(evidence)]
-    return [
-        Part("verdict", "Verdict", verdicts.sentences(evidence), _there(verdict)),
-        Part("holes", "Holes and failures", holes.sentences(evidence), _there(lost)),
-        Part("results", "Results", [tables.NOTE], list(_results(evidence))),
-        Part("published", "Published numbers", [], [*quotes.sheets(evidence)]),
-        Part("frontier", "Quality and budget", [], [frontier]),
-        Part("cost", "Cost", [], [partial(costs.draw, evidence), *_there([costs.sheet(evidence)])]),
-        Part("ranks", "Ranks", [], list(_ranks(evidence))),
-        Part("rates", "Learning rates", [], list(_rates(evidence))),
-        Part("ablations", "Settings varied", [], list(_ablations(evidence))),
-        Part("setup", "What was run", [], _there([arms_sheet(evidence)])),
-    ]
-
-
-def _there(sheets: Sequence[Sheet | None]) -> list[Block]:
-    return [sheet for sheet in sheets if sheet is not None]
-
-
-def _results(evidence: Evidence) -> Iterator[Sheet]:
-    means = overview.means_sheet(evidence)
-    yield from [means, *overview.task_sheets(evidence)] if means else overview.task_sheets(evidence)
-    yield from _folded(
-        [
-            tables.sheet(comparison, f"results-{panel.name}", panel.title, links(panel))
-            for panel, comparison in evidence.compared()
-        ]
-    )
-
-
-def _folded(sheets: Sequence[Sheet]) -> list[Sheet]:
-    """As they are where they are few, else closed on the page."""
-    return [replace(sheet, folded=len(sheets) > OPEN) for sheet in sheets]
-
-
-def _ranks(evidence: Evidence) -> Iterator[Sketch]:
-    yield partial(draw_rank_totals, evidence, "rank-totals")
-    for panel in evidence.panels:
-        yield partial(maps.draw_rank_maps, panel, evidence.arms, evidence.looks)
-
-
-def _rates(evidence: Evidence) -> Iterator[Block]:
-    found = [(panel, data) for panel in evidence.panels for data in [learning_rates(panel, evidence.choosing())]]
-    found = [(panel, data) for panel, data in found if len(data)]
-    if found:
-        yield partial(draw_learning_rates, found, evidence.looks, "learning-rates")
-        yield rates_sheet(found)
-
-
-def _ablations(evidence: Evidence) -> Iterator[Block]:
-    for place, ablation in enumerate(evidence.ablations, 1):
-        points = [(panel, data) for panel in evidence.panels for data in [ablation_points(panel, ablation)]]
-        points = [(panel, data) for panel, data in points if len(data)]
-        name = f"{file_name(ablation.title)}-{place}"
-        if points and len(ablation.keys) == 1:
-            yield partial(draw_ablation, points, ablation, evidence, f"curve-{name}")
-        elif points:
-            yield partial(maps.draw_grid, points, ablation, f"map-{name}")
-        yield from _against_base(evidence, ablation, name)
-
-
-def _against_base(evidence: Evidence, ablation: Ablation, name: str) -> list[Sheet]:
-    """Tables of the arms that vary a setting, against the one that leaves it at its default."""
-    compared = [
-        (panel, compare_arms(panel, ablation.arms, evidence.report, ablation.base)) for panel in evidence.panels
-    ]
-    return _folded(
-        [
-            tables.sheet(found, f"{name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel))
-            for panel, found in compared
-            if found is not None
-        ]
-    )
 
 
 def build(found: Study, place: Path, allowed: Sequence[str] = ()) -> list[str]:
@@ -125,40 +57,104 @@ def build(found: Study, place: Path, allowed: Sequence[str] = ()) -> list[str]:
         SelectionError: records that may not stand in one table.
     """
     evidence = gather(found, allowed)
-    made = _drawn(parts(evidence), place / "figures")
-    study.save(found, place)
-    files = [*_write_tables(made, place / "tables")]
-    (place / "tables.md").write_text(_markdown(made))
-    (place / "index.html").write_text(page.render(evidence, made))
-    pictures = [file for part in made for block in part.blocks if isinstance(block, Picture) for file in block.files]
-    _sweep_out(place, [*files, *pictures])
-    return list(made[0].sentences)
+    (place / "figures").mkdir(parents=True, exist_ok=True)
+    with calling([partial(finish, sketch, place / "figures") for sketch in sketches(evidence)]) as drawn:
+        made = sheets(evidence)
+        study.save(found, place)
+        files = [*_write_tables(made, place / "tables")]
+        pictures = [picture for picture in drawn() if picture is not None]
+    shown = parts(evidence, made, {picture.name: picture for picture in pictures})
+    (place / "tables.md").write_text(_markdown(shown))
+    (place / "index.html").write_text(page.render(evidence, shown))
+    _sweep_out(place, [*files, *(file for picture in pictures for file in picture.files)])
+    return list(shown[0].sentences)
 
 
-def _drawn(made: Sequence[Part], folder: Path) -> list[Part]:
-    """With the figures drawn and written; parts that say nothing and hold nothing are left out."""
-    sketches = [block for part in made for block in part.blocks if not isinstance(block, Sheet | Picture)]
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = iter(call_all([partial(finish, sketch, folder) for sketch in sketches]))
-    found = []
-    for part in made:
-        blocks = [block if isinstance(block, Sheet) else next(pictures) for block in part.blocks]
-        there = [block for block in blocks if block is not None]
-        if there or part.anchor in ALWAYS:
-            found.append(replace(part, blocks=there))
-    return found
+def sketches(evidence: Evidence) -> list[Sketch]:
+    """Every figure, not drawn yet."""
+    return [
+        partial(draw_frontier, evidence),
+        partial(costs.draw, evidence),
+        partial(draw_rank_totals, evidence),
+        *(partial(maps.draw_rank_maps, title, panels, evidence) for title, panels in _of_ranks(evidence).items()),
+        partial(draw_learning_rates, evidence),
+        *(partial(_sketch(ablation), ablation, evidence, ablation.name) for ablation in evidence.ablations),
+    ]
 
 
-def _write_tables(made: Sequence[Part], folder: Path) -> Iterator[Path]:
+def _of_ranks(evidence: Evidence) -> dict[str, list[Panel]]:
+    """Title -> panels whose rank maps are one figure."""
+    found = families(evidence.panels).items()
+    return {title if len(panels) > 1 else panels[0].title: panels for title, panels in found}
+
+
+def _sketch(ablation: Ablation) -> Callable[..., Drawing | None]:
+    return draw_ablation if len(ablation.keys) == 1 else maps.draw_grid
+
+
+def sheets(evidence: Evidence) -> dict[str, list[Sheet]]:
+    """Every table, by the part it stands in; those of an ablation by its name."""
+    results = [
+        tables.sheet(found, f"results-{panel.name}", panel.title, links(panel)) for panel, found in evidence.compared()
+    ]
+    made: dict[str, Sequence[Sheet | None]] = {
+        "verdict": [verdicts.verdict_sheet(evidence), verdicts.findings_sheet(evidence)],
+        "holes": [holes.holes_sheet(evidence), holes.failures_sheet(evidence)],
+        "results": [overview.means_sheet(evidence), *overview.task_sheets(evidence), *_folded(results)],
+        "published": quotes.sheets(evidence),
+        "cost": [costs.sheet(evidence)],
+        "rates": [rates_sheet(evidence)],
+        **{ablation.name: _against_base(evidence, ablation) for ablation in evidence.ablations},
+        "setup": [arms_sheet(evidence)],
+    }
+    return {part: [sheet for sheet in held if sheet is not None] for part, held in made.items()}
+
+
+def _folded(found: Sequence[Sheet]) -> list[Sheet]:
+    """As they are where they are few, else closed on the page."""
+    return [replace(sheet, folded=len(found) > OPEN) for sheet in found]
+
+
+def _against_base(evidence: Evidence, ablation: Ablation) -> list[Sheet]:
+    """Tables of the arms that vary a setting, against the one that leaves it at its default."""
+    compared = [
+        (panel, compare_arms(panel, ablation.arms, evidence.report, ablation.base)) for panel in evidence.panels
+    ]
+    return _folded(
+        [
+            tables.sheet(found, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel))
+            for panel, found in compared
+            if found is not None
+        ]
+    )
+
+
+def parts(evidence: Evidence, made: Mapping[str, list[Sheet]], pictures: Mapping[str, Picture]) -> list[Part]:
+    """What the page shows, in its order: what is resolved and what is missing first."""
+    ranks = ["rank-totals", *(f"ranks-{file_name(title)}" for title in _of_ranks(evidence))]
+    drawn = {"frontier": ["frontier"], "cost": ["cost"], "ranks": ranks, "rates": ["learning-rates"]}
+    blocks = {part: [*_there(pictures, drawn.get(part, [])), *made.get(part, [])] for part in TITLES}
+    for ablation in evidence.ablations:
+        blocks["ablations"] += [*_there(pictures, [ablation.name]), *made[ablation.name]]
+    said = {"verdict": verdicts.sentences(evidence), "holes": holes.sentences(evidence), "results": [tables.NOTE]}
+    found = [Part(part, title, said.get(part, []), blocks[part]) for part, title in TITLES.items()]
+    return [part for part in found if part.blocks or part.anchor in ("verdict", "holes")]
+
+
+def _there(pictures: Mapping[str, Picture], wanted: Sequence[str]) -> list[Sheet | Picture]:
+    return [pictures[name] for name in wanted if name in pictures]
+
+
+def _write_tables(made: Mapping[str, list[Sheet]], folder: Path) -> Iterator[Path]:
     """LaTeX and CSV of each table, and the LaTeX document of all; the files of tables/."""
     folder.mkdir(parents=True, exist_ok=True)
-    sheets = [block for part in made for block in part.blocks if isinstance(block, Sheet)]
-    for sheet in sheets:
+    every = [sheet for held in made.values() for sheet in held]
+    for sheet in every:
         tex, csv = folder / f"{sheet.name}.tex", folder / f"{sheet.name}.csv"
         tex.write_text(latex.table(sheet))
         numbers(sheet).to_csv(csv, index=False)
         yield from (tex, csv)
-    (folder.parent / "tables.tex").write_text(latex.document(sheet.name for sheet in sheets))
+    (folder.parent / "tables.tex").write_text(latex.document(sheet.name for sheet in every))
 
 
 def _markdown(made: Sequence[Part]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from rankbench.collect import frame
-from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, logarithmic
-from rankbench.evidence import link
+from rankbench.drawing import Drawing, arm_handles, draw_frame, facets, logarithmic
+from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.rates import rate_curves
 from rankbench.sheet import Cell, Sheet, without_first
@@ -56,8 +56,18 @@ def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
     ]
 
 
-def draw_learning_rates(shown: Sequence[tuple[Panel, pd.DataFrame]], style: Mapping[str, Look], name: str) -> Drawing:
+def _tried(evidence: Evidence) -> list[tuple[Panel, pd.DataFrame]]:
+    """`learning_rates` of the panels that have any."""
+    own = evidence.choosing()
+    found = [(panel, learning_rates(panel, own)) for panel in evidence.panels]
+    return [(panel, data) for panel, data in found if len(data)]
+
+
+def draw_learning_rates(evidence: Evidence) -> Drawing | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
+    shown, style = _tried(evidence), evidence.looks
+    if not shown:
+        return None
     arms = list(dict.fromkeys(arm for _, data in shown for arm in data["arm"]))
     figure, places = facets([panel.short for panel, _ in shown], arm_handles(arms, style))
     for axes, (_, data) in zip(places, shown, strict=True):
@@ -69,11 +79,14 @@ def draw_learning_rates(shown: Sequence[tuple[Panel, pd.DataFrame]], style: Mapp
         draw_frame(axes, "learning rate", data["metric"].iloc[0], logarithmic(axes, data["rate"].tolist()))
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in shown])
     note = "Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing."
-    return Drawing(name, "Learning rates tried on validation", figure, numbers, note)
+    return Drawing("learning-rates", "Learning rates tried on validation", figure, numbers, note)
 
 
-def rates_sheet(found: Sequence[tuple[Panel, pd.DataFrame]]) -> Sheet:
+def rates_sheet(evidence: Evidence) -> Sheet | None:
     """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge."""
+    found = _tried(evidence)
+    if not found:
+        return None
     rows = [
         [Cell(panel.short), *_rates_of(str(arm), line, link(panel, str(arm)))]
         for panel, data in found
@@ -82,7 +95,7 @@ def rates_sheet(found: Sequence[tuple[Panel, pd.DataFrame]]) -> Sheet:
     metrics = ", ".join(sorted({metric for _, data in found for metric in data["metric"]}))
     columns = ["where", "arm", "chosen", "at the edge", f"rate: {metrics}", "tuning seeds"]
     sheet = Sheet("learning-rates", "Learning rates tried and chosen", columns, rows)
-    return sheet if len(found) > 1 else without_first(sheet)
+    return sheet if len(evidence.panels) > 1 else without_first(sheet)
 
 
 def _rates_of(arm: str, line: pd.DataFrame, where: str) -> list[Cell]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
 from rankbench.comparison import Comparison, Kind, decimals
-from rankbench.evidence import Evidence, link
+from rankbench.evidence import Evidence, compare_arms, link
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet, without_first
@@ -28,7 +29,12 @@ OUTCOMES: dict[Outcome, str] = {"works": "better", "does not work": "worse", "no
 
 def sentences(evidence: Evidence) -> list[str]:
     """What is resolved, what is not, and what could have been seen."""
-    return [*_verdict_sentences(evidence), *_findings_in_words(evidence), *_what_could_be_seen(evidence)]
+    return [
+        *_verdict_sentences(evidence),
+        *_findings_in_words(evidence),
+        *_what_could_be_seen(evidence),
+        *_varied_settings(evidence),
+    ]
 
 
 def _findings_in_words(evidence: Evidence) -> Iterator[str]:
@@ -37,12 +43,24 @@ def _findings_in_words(evidence: Evidence) -> Iterator[str]:
     if not counts:
         yield "Nothing can be compared yet: no arm shares a seed with the reference at an equal budget."
         return
-    said = ", ".join(f"{counts[kind]} {word}" for kind, word in KINDS.items() if counts[kind])
     metrics = ", ".join(sorted({comparison.metrics[0] for _, comparison in evidence.compared()}))
     yield (
         f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {evidence.report.reference} at an equal budget "
-        f"({metrics}): {said}."
+        f"({metrics}): {_counted(counts)}."
     )
+
+
+def _varied_settings(evidence: Evidence) -> Iterator[str]:
+    """For each setting that is varied alone, how its values compare with the default."""
+    for ablation in evidence.ablations:
+        compared = [compare_arms(panel, ablation.arms, evidence.report, ablation.base) for panel in evidence.panels]
+        found = [held.findings[arm] for held in compared if held is not None and ablation.base for arm in held.rows]
+        if counts := Counter(finding.kind for finding in found if finding.kind in KINDS):
+            yield f"{ablation.title}, against {ablation.base}: {_counted(counts)}."
+
+
+def _counted(counts: Counter[Any]) -> str:
+    return ", ".join(f"{counts[kind]} {word}" for kind, word in KINDS.items() if counts[kind])
 
 
 def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
@@ -73,7 +91,10 @@ def _verdict_sentences(evidence: Evidence) -> Iterator[str]:
             if found is not None
         ]
         if len(known) == 1:
-            yield f"{arm}: {known[0][1].outcome}. {'; '.join(known[0][1].reasons)}."
+            sides = (
+                reason if reason.startswith("not run") else reason.partition(":")[0] for reason in known[0][1].reasons
+            )
+            yield f"{arm}: {known[0][1].outcome} ({', '.join(sides)})."
         for outcome in OUTCOMES if len(known) > 1 else ():
             there = [where for where, found, _ in known if found.outcome == outcome]
             if there:

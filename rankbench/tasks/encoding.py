@@ -66,8 +66,11 @@ def _name(tokenizer: Any, columns: Sequence[Sequence[str]], settings: Mapping[st
         "specials are text": tokenizer.split_special_tokens,
         "settings": dict(settings),
     }
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # of the call before this one; every call sets its own
+    backend.no_padding()
     digest = hashlib.sha256(json.dumps(manner, sort_keys=True).encode())
-    for part in (tokenizer.backend_tokenizer.to_str(), json.dumps(list(map(list, columns)))):
+    for part in (backend.to_str(), json.dumps(list(map(list, columns)))):
         digest.update(b"\0" + part.encode())
     return digest.hexdigest()
 

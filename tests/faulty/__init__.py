@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
@@ -72,6 +73,12 @@ class Faulty(Uniform):
 
 def stop(number: int) -> Callable[[Faulty], None]:
     return lambda method: os.kill(os.getpid(), number)
+
+
+def stop_the_worker(method: Faulty) -> None:
+    """That is, the process of another launcher in which ours does the run."""
+    os.kill(parent_process().pid, signal.SIGKILL)
+    time.sleep(3600)
 
 
 def divide(method: Faulty) -> None:
@@ -158,6 +165,7 @@ FAULTS: dict[str, Callable[[Faulty], None]] = {
     "clock": turn_back_the_clock,
     "meet": meet,
     "server": once(lose_the_server),
+    "worker once": once(stop_the_worker),
     "too much": take_too_much,
     "chosen": be_chosen_by_the_kernel,
     "outgrow": outgrow_a_control_group,
