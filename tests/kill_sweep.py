@@ -63,7 +63,8 @@ class Siege:
         self.total = len(METHODS) * (jobs // len(METHODS))
         moments = np.sort(self._rng.choice(np.arange(1, self.total - 2), kills, replace=False))
         self._due = [(int(moment), KINDS[index % len(KINDS)]) for index, moment in enumerate(moments)]
-        self.written: dict[str, bytes] = {}
+        self.written: dict[str, bytes] = {}  # ok records, as they were first seen
+        self._stamps: dict[str, tuple[int, int]] = {}  # of all records
         self.kills: Counter[str] = Counter()
         self.starts, self.changed, self.left_behind = 0, 0, 0
 
@@ -75,7 +76,10 @@ class Siege:
                 launcher = subprocess.Popen(
                     self._command, env=ENVIRONMENT, stdout=out, stderr=out, start_new_session=True
                 )
-            code = self._watch(launcher)
+            try:
+                code = self._watch(launcher)
+            finally:
+                launcher.kill()
             if code == 0:
                 return
             assert self.starts < 5 + 2 * sum(self.kills.values()), f"it never ends: {self._results}/launcher.txt"
@@ -88,7 +92,7 @@ class Siege:
             assert time.monotonic() - last < PATIENCE, f"it hangs: {self._results}/launcher.txt"
             if self._due and len(self.written) >= self._due[0][0]:
                 self._strike(launcher)
-            time.sleep(0.02)
+            time.sleep(0.05)
         self._look()
         return code
 
@@ -96,11 +100,13 @@ class Siege:
         """Take up the records that are new; whether there are some. One that was there must not have changed."""
         new = False
         for file in self._results.glob("runs/*/record.json"):
-            name = file.parent.name
-            content = file.read_bytes()
-            if name in self.written:
-                self.changed += content != self.written[name]
-            elif b'"status": "ok"' in content:
+            name, status = file.parent.name, file.stat()
+            stamp = (status.st_ino, status.st_mtime_ns)
+            if self._stamps.get(name) == stamp:
+                continue
+            self._stamps[name], content = stamp, file.read_bytes()
+            self.changed += name in self.written
+            if b'"status": "ok"' in content:
                 self.written[name], new = content, True
         return new
 
