@@ -26,6 +26,7 @@ from rankbench.sweep import Job
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
+COLUMNS = ("learning_rate", "match", "unit", "target")  # that are there though no run left a record
 ARM = ("method", "experiment", "scale", "arms", "seed")  # what is typed and is no axis of panels
 
 
@@ -213,7 +214,8 @@ def _frame(runs: Sequence[Run]) -> pd.DataFrame:
     lost = [run for run in runs if run.record is None]
     rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in lost]
     whole = pd.concat([data, pd.DataFrame(rows)], ignore_index=True) if rows else data
-    return whole.astype({"label": object, "status": object})  # looked up often
+    whole = whole.reindex(columns=dict.fromkeys([*whole, *COLUMNS]))
+    return whole.astype(dict.fromkeys(("label", "status", "match", "unit"), object))  # looked up often, or empty
 
 
 def families(found: Sequence[Panel]) -> dict[str, list[Panel]]:

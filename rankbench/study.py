@@ -19,6 +19,7 @@ from rankbench.sweep import Job, Sweep, SweepError
 
 STEPS = "steps.jsonl"
 RECORDS, CURVES = "records.jsonl", "curves.jsonl"
+PROBLEMS = "problems.txt"  # what could not be read when the records were put together, a line each
 Curve = list[tuple[int, int]]  # step and rank total, where it changes
 
 
@@ -99,16 +100,23 @@ def at(place: Path) -> Study:
     file = place / CURVES
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     curves = {row["run_id"]: [tuple(point) for point in row["ranks"]] for row in rows}
-    return Study(sweep.read(place), {record.run_id: record for record in found}, curves, problems)
+    before = (place / PROBLEMS).read_text().splitlines() if (place / PROBLEMS).is_file() else []
+    return Study(sweep.read(place), {record.run_id: record for record in found}, curves, [*before, *problems])
 
 
 def save(study: Study, place: Path) -> None:
-    """Write what `at` reads: a study complete in itself, without the folders of the machine it was made on."""
+    """Write what `at` reads: a study complete in itself, without the folders of the machine it was made on.
+
+    The same study gives the same files, whatever order its records came in.
+    """
     place.mkdir(parents=True, exist_ok=True)
-    collect.save(study.records.values(), place / RECORDS)
-    rows = ({"run_id": run_id, "ranks": curve} for run_id, curve in study.curves.items())
+    collect.save((study.records[name] for name in sorted(study.records)), place / RECORDS)
+    rows = ({"run_id": name, "ranks": study.curves[name]} for name in sorted(study.curves))
     (place / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (place / sweep.FILE).write_text(study.sweep.to_json())
+    (place / PROBLEMS).unlink(missing_ok=True)
+    if study.problems:
+        (place / PROBLEMS).write_text("".join(" ".join(problem.split()) + "\n" for problem in study.problems))
 
 
 def _changes(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int]]:

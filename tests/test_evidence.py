@@ -1,0 +1,264 @@
+"""The parts of a report on made-up studies: verdicts, holes, ablations, tasks, costs, published numbers."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from studies import TUNING_SEED, declared, study
+
+from rankbench import costs, curves, frontier, holes, maps, overview, quotes, trials, verdicts
+from rankbench.ablations import ablations, varied
+from rankbench.design import arms_sheet, facts
+from rankbench.evidence import Evidence, compare_arms, gather, links
+
+
+@functools.cache
+def single() -> Evidence:
+    return gather(study(declared(seeds=range(8)), lost=0.0, failed=0.0))
+
+
+@functools.cache
+def several() -> Evidence:
+    made = declared(tasks=("glue-rte", "glue-cola"), budgets=("r4", "r8"), seeds=range(8))
+    return gather(study(made, lost=0.05, failed=0.05))
+
+
+def column(sheet, title: str) -> list[str]:
+    place = list(sheet.columns).index(title)
+    return [row[place].text for row in sheet.rows]
+
+
+def test_arms_that_are_there_for_a_curve_are_not_compared_with_the_reference():
+    assert single().arms == ["lora", "igu", "adalora", "fim", "l1ra", "igu ranks shuffled", "random"]
+    (comparison,) = single().comparisons.values()
+    assert set(comparison.rows) == set(single().arms)
+
+
+def test_arms_that_a_papers_table_names_are_compared_whatever_they_vary():
+    table = {"file": "igu", "table": "Table 4", "model": None, "arms": {"igu beta1=0.5": "IGU-LoRA"}}
+    made = declared(seeds=range(2))
+    made.report.published[0] = type(made.report.published[0])(**table, budgets={})
+    assert "igu beta1=0.5" in gather(study(made)).arms
+
+
+def test_an_ablation_is_the_base_and_the_arms_that_vary_one_setting_alone():
+    found = {ablation.title: ablation for ablation in ablations(declared())}
+    steps = found["quadrature steps M"]
+    assert (steps.base, steps.keys) == ("igu", ("method.quadrature_steps",))
+    assert steps.arms == ["igu", *(f"igu quadrature_steps={value}" for value in (2, 5, 10, 20))]
+    assert found["batches x power"].base == "fim"
+    assert len(found["batches x power"].arms) == 10
+    assert "igu" not in varied(list(found.values()))
+
+
+def test_arms_that_all_name_the_setting_are_an_ablation_without_a_base():
+    arms = {f"igu {beta}": {"method": "igu", "method.beta1": beta} for beta in (0.5, 0.9)}
+    made = declared(arms=None)
+    made.arms, made.vary, made.grid = arms, {}, {}
+    (found,) = [ablation for ablation in ablations(made) if ablation.keys == ("method.beta1",)]
+    assert (found.base, found.arms) == (None, ["igu 0.5", "igu 0.9"])
+
+
+def test_values_are_those_the_arm_names_or_its_records_have():
+    (panel,), (steps, *_) = single().panels, single().ablations
+    points = curves.ablation_points(panel, steps)
+    assert points["method.quadrature_steps"].tolist() == ["10", "2", "5", "10", "20"]
+    assert points["base"].tolist() == [True, False, False, False, False]
+    igu = panel.measured("igu")
+    assert points["mean"][0] == pytest.approx(igu.mean())
+    assert points["low"][0] < igu.mean() < points["high"][0]
+    assert points["n"].tolist() == [8] * 5
+
+
+def test_the_arms_of_an_ablation_are_compared_with_their_base():
+    (panel,), (steps, *_) = single().panels, single().ablations
+    found = compare_arms(panel, steps.arms, single().report, steps.base)
+    assert found.reference == "igu"
+    assert set(found.findings) == set(steps.arms)
+    assert len(found.tests) == 4
+
+
+def test_the_verdict_names_the_arms_with_controls_and_says_why():
+    said = verdicts.sentences(single())
+    assert said[0] == (
+        "igu: works (better than tuned uniform, better than its own shuffled ranks, better than random ranks)."
+    )
+    assert said[1].startswith("fim: not resolved (")
+    assert "not run: its own shuffled ranks" in said[1]
+    sheet = verdicts.verdict_sheet(single())
+    assert column(sheet, "verdict") == ["works", "not resolved"]
+    assert column(sheet, "minus its own shuffled ranks")[1] == "not run"
+    assert column(sheet, "n") == ["8", "8"]
+
+
+def test_what_is_resolved_is_counted_with_what_could_have_been_seen():
+    said = verdicts.sentences(single())
+    (comparison,) = single().comparisons.values()
+    kinds = [finding.kind for finding in comparison.findings.values()]
+    assert said[2].startswith("5 comparisons with lora at an equal budget (test/accuracy): ")
+    assert f"{kinds.count('better')} better, {kinds.count('worse')} worse" in said[2]
+    assert "80 % power, n = 8 pairs" in said[3]
+
+
+def test_over_several_panels_places_are_counted():
+    said = verdicts.sentences(several())
+    assert "igu: works on 4 of 4." in said
+    assert column(verdicts.findings_sheet(several()), "arm") == several().arms[1:]
+    assert verdicts.findings_sheet(single()) is None
+
+
+def test_a_study_that_has_not_begun_says_that_nothing_can_be_compared():
+    empty = gather(study(declared(seeds=range(2)), lost=1.0))
+    assert verdicts.sentences(empty) == [
+        "Nothing can be compared yet: no arm shares a seed with the reference at an equal budget."
+    ]
+    assert "0 of 46 runs are ok; 46 missing." in holes.sentences(empty)
+    assert "No run that is ok has test/accuracy on minilm-l6, glue-rte, budget r8: it has no table." in holes.sentences(
+        empty
+    )
+    assert verdicts.verdict_sheet(empty) is None
+    assert costs.sheet(empty) is None
+    assert costs.draw(empty) is frontier.draw_frontier(empty) is curves.draw_rank_totals(empty) is None
+    assert maps.draw_rank_maps("x", empty.panels, empty) is None
+
+
+def test_holes_are_counted_and_named():
+    found = several()
+    runs = [run for panel in found.panels for run in panel.runs]
+    lost = [run for run in runs if run.status != "ok"]
+    assert holes.sentences(found)[0].startswith(f"{len(runs) - len(lost)} of {len(runs)} runs are ok; ")
+    sheet = holes.holes_sheet(found)
+    assert sum(len(seeds.split(", ")) for seeds in column(sheet, "seeds")) == len(lost)
+    failed = holes.failures_sheet(found)
+    assert sum(map(int, column(failed, "runs"))) == sum(run.record is not None for run in lost)
+    assert set(column(failed, "reason")) == {
+        f"{status}: made up to fail at step 3" for status in ("nan", "oom", "inert")
+    }
+    assert holes.holes_sheet(single()) is None
+    assert holes.failures_sheet(single()) is None
+    assert "Not read: results/runs/ffff/record.json: not JSON (Expecting value)" in holes.sentences(single())
+
+
+def test_a_panel_without_the_reference_is_said_and_compared_with_nothing():
+    made = study(declared(seeds=range(2)), lost=0.0, failed=0.0)
+    made.sweep.jobs = [job for job in made.sweep.jobs if job.arm != "lora"]
+    found = gather(made)
+    assert "No lora on minilm-l6, glue-rte, budget r8: its arms are compared with nothing." in holes.sentences(found)
+    (comparison,) = found.comparisons.values()
+    assert comparison.reference is None
+
+
+def test_over_tasks_shares_are_averaged_as_they_are():
+    (first, _) = overview.task_sheets(several())
+    assert first.title == "Over 2 tasks: minilm-l6, budget r4"
+    assert "Metrics are shares and averaged as they are." in first.notes[0]
+    assert "not at an equal budget or without a common seed on every task: l1ra" in first.notes[1]
+    assert column(first, "arm") == ["lora", "igu", "adalora", "fim", "igu ranks shuffled", "random"]
+    row = dict(zip(first.columns, first.rows[1], strict=True))
+    assert row["IQM - lora"].low < row["IQM - lora"].value < row["IQM - lora"].high
+    assert 0.5 < row["P(better than lora)"].value <= 1
+    assert row["P(better than lora)"].low <= row["P(better than lora)"].value
+
+
+def test_over_tasks_a_loss_is_taken_in_per_cent_of_the_reference():
+    made = declared(tasks=("glue-rte", "planted"), seeds=range(4))
+    (sheet,) = overview.task_sheets(gather(study(made, lost=0.0, failed=0.0)))
+    assert (
+        "test/kl: in per cent of the mean of lora on the task, losses negative; shares as they are." in sheet.notes[0]
+    )
+
+
+def test_one_task_has_no_statistics_over_tasks():
+    assert overview.task_sheets(single()) == []
+    assert overview.means_sheet(single()) is None
+    assert len(overview.means_sheet(several()).columns) == 5
+
+
+def test_cost_charges_calibration_and_allocation():
+    sheet = costs.sheet(single())
+    rows = {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+    igu = rows["igu"]
+    assert igu["total s"].value == pytest.approx(
+        igu["training s"].value + igu["calibration s"].value + igu["allocation s"].value
+    )
+    assert igu["own passes"].text == "80"
+    assert igu["/ lora"].value == pytest.approx(igu["total s"].value / rows["lora"]["total s"].value)
+    assert rows["lora"]["own share"].text == "0.0 %"
+    assert igu["peak params"].value > igu["final params"].value
+
+
+def test_what_is_off_the_budget_stands_on_the_frontier():
+    (panel,) = single().panels
+    used = frontier.spent(panel, single().arms).set_index("arm")
+    assert used["share"]["l1ra"] == pytest.approx(1.4, abs=0.01)
+    assert used["share"]["lora"] == pytest.approx(1.0, abs=0.01)
+    drawn = frontier.draw_frontier(single())
+    assert drawn.numbers["arm"].tolist() == single().arms
+
+
+def test_rank_totals_are_means_over_seeds_of_what_is_held():
+    (panel,) = single().panels
+    two = {
+        run.job.run_id: [(1, 10), (5, 20), (9, 20)] if run.seed else [(1, 10), (3, 30), (9, 30)] for run in panel.runs
+    }
+    found = curves.rank_totals(panel, two, ["igu"]).set_index("step")
+    assert found["mean"].to_dict() == pytest.approx({1: 10, 3: (30 + 7 * 10) / 8, 5: 21.25, 9: 21.25})
+    assert (found["low"][3], found["high"][3], found["n"][3]) == (10, 30, 8)
+
+
+def test_learning_rates_are_those_of_the_choice_and_its_edge_is_said():
+    (panel,) = single().panels
+    assert single().choosing() == single().arms
+    found = trials.learning_rates(panel, single().choosing())
+    igu = found[found["arm"] == "igu"]
+    assert igu["rate"].tolist() == [0.0003, 0.001, 0.003, 0.01]
+    assert igu["seeds"].unique().tolist() == [str(TUNING_SEED)]
+    sheet = trials.rates_sheet(single())
+    rows = {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+    (chosen,) = igu["rate"][igu["chosen"]]
+    assert rows["igu"]["chosen"].text == f"{chosen:g}"
+    assert rows["igu"]["at the edge"].text.startswith("yes" if chosen in (0.0003, 0.01) else "no")
+
+
+def test_trials_without_a_choice_are_shown_as_they_are():
+    found = gather(study(declared(seeds=range(2)), lost=0.0, failed=0.0))
+    (panel,) = found.panels
+    for run in panel.runs:
+        run.record.config["tuned"] = None
+    shown = trials.learning_rates(panel, found.choosing())
+    assert not shown["chosen"].any()
+    assert len(shown) == 7 * 4
+    assert "not chosen yet" in column(trials.rates_sheet(found), "chosen")
+
+
+def test_the_papers_numbers_stand_beside_ours_with_what_verify_says():
+    (sheet,) = quotes.sheets(single())
+    assert sheet.title == "arXiv 2303.10512, Table 1, beside ours"
+    assert set(column(sheet, "arm")) == {"lora", "adalora"}
+    assert set(column(sheet, "verified")) == {"not comparable"}
+    assert all(text.startswith("another model: minilm-l6 on glue-rte") for text in column(sheet, "why"))
+    ours = next(row for row in sheet.rows if row[0].text == "adalora")
+    (panel,) = single().panels
+    assert ours[5].value == pytest.approx(100 * panel.measured("adalora").mean())
+    assert "no run that is ok on glue-cola" in sheet.notes[1]
+
+
+def test_a_paper_that_cannot_be_read_is_said():
+    made = declared(seeds=range(2))
+    made.report.published[0].file = "nobody"
+    (sheet,) = quotes.sheets(gather(study(made)))
+    assert "has no numbers of nobody" in sheet.notes[0]
+
+
+def test_the_design_lists_arms_axes_and_what_was_typed():
+    sheet = arms_sheet(single())
+    assert column(sheet, "settings")[:2] == ["method=lora", "method=igu"]
+    assert sheet.notes[0] == "Axes: model=[minilm-l6], task=[glue-rte], budget=[r8], seed=[0,1,2,3,4,5,6,7]."
+    head = dict(facts(single()))
+    assert (head["runs ok"], head["seeds"], head["code"]) == ("184 of 184", "8 (0 to 7)", "c" * 10)
+
+
+def test_every_arm_of_a_panel_has_a_place_of_its_own():
+    for panel in several().panels:
+        assert len(set(links(panel).values())) == len(panel.arms)
