@@ -301,8 +301,8 @@ def test_ctrl_c_at_a_terminal_lets_runs_finish_and_starts_no_more(installed, tmp
     note.touch()
     files = [freeze(tmp_path, *SHORT, f"seed={seed}", note=str(note)) for seed in range(8)]
     command = [sys.executable, "-c", LAUNCH, *map(str, files)]
-    out = (tmp_path / "out").open("w")
-    process = subprocess.Popen(command, env=installed, stdout=out, stderr=out, start_new_session=True)
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(command, env=installed, stdout=out, stderr=out, start_new_session=True)
     wait_for(lambda: children(process.pid), process)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
