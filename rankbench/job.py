@@ -70,24 +70,22 @@ class Room:
     memory: int | None = None
 
 
-def perform(file: Path) -> int:
-    """Do the run of a frozen file, unless it is done; its exit code."""
+def perform(order: Order) -> int:
+    """Do a frozen run, unless it is done; its exit code."""
     from omegaconf import OmegaConf
 
     from rankbench.run import execute
 
-    order = Order.read(file)
     config = OmegaConf.create(order.config)
     OmegaConf.set_readonly(config, True)
     return execute(config, sweep=True, redo=order.redo)
 
 
-def run(file: Path, folder: Path, room: Room) -> None:
+def run(order: Order, room: Room) -> None:
     """The whole life of a process that was forked for one job; ends it.
 
     Args:
-        file: frozen.
-        folder: of the run; what the job prints goes into its log.
+        order: the run; what the job prints goes into its log.
         room: what it may use.
     """
     os.setsid()  # Ctrl-C is the launcher's to hear
@@ -95,9 +93,9 @@ def run(file: Path, folder: Path, room: Room) -> None:
     _die_with_launcher()
     code = 1
     try:
-        _print_to(folder / LOG)
+        _print_to(order.folder.path / LOG)
         _settle(room)
-        code = perform(file)
+        code = perform(order)
     except Exception as error:
         code = HELD_UP if disk_is_full(error) else 1
         with suppress(OSError):

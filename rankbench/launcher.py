@@ -236,14 +236,14 @@ class _Pool:
             elif folder.busy():
                 elsewhere.append(file)
             else:
-                self._running[file] = self._start(file, order, folder, self._free.pop())
+                self._running[file] = self._start(order, self._free.pop())
         self.queue.extend(elsewhere)
         return bool(elsewhere)
 
-    def _start(self, file: Path, order: Order, folder: RunFolder, room: Room) -> _Running:
+    def _start(self, order: Order, room: Room) -> _Running:
         for _ in range(STARTS):
-            process = self._context.Process(target=jobs.run, args=(file, folder.path, room))
-            running = _Running(order, folder, room, process, time.monotonic(), _oom_kills())
+            process = self._context.Process(target=jobs.run, args=(order, room))
+            running = _Running(order, order.folder, room, process, time.monotonic(), _oom_kills())
             start_server()
             try:
                 process.start()

@@ -136,6 +136,7 @@ def lay_out(typed: Words, config_dir: Path | None = None, config_name: str = "co
         typed_values, problems = examine.values(typed.settings, sweep=True)
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
         problems += _contradictions(values, found, tune)
+        problems += _without_trials(found) if found and tune else []
         cells = list(_product(values)) if found is None else experiments.cells(found, values)
         frozen, wrong = _freeze(cells, examine, found)
     if problems + wrong:
@@ -172,6 +173,18 @@ def _mistuned(tune: Tune) -> Iterator[str]:
     if not tune.metric.startswith(VALIDATION) or higher_is_better(tune.metric) is None:
         known = ", ".join(f"{VALIDATION}{metric}" for metric in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER))
         yield f"tune.metric={tune.metric}: learning rates are chosen on validation alone, by one of {known}"
+
+
+def _without_trials(found: Experiment) -> Iterator[str]:
+    """Arms whose trials need the ranks of another arm's trials, where that one has none."""
+    rates = experiments.rates_of(found)
+    for arm, settings in experiments.arms(found).items():
+        source = origins.source_arm({"source_run": settings.get("method.source_run")})
+        if source in rates and arm not in rates:
+            yield (
+                f"arm {arm}: is tuned at the ranks of {source}, which has no trials: it takes the learning rate of "
+                f"{rates[source]}; let {arm} take one, too, under shares"
+            )
 
 
 def _freeze(cells: Sequence[Cell], examine: Examiner, found: Experiment | None) -> tuple[list[Frozen], list[str]]:

@@ -7,7 +7,9 @@ from harness import configure, perform, prepared
 from rich.console import Console
 
 from rankbench import console
-from rankbench.console import TrainingProgress, rank_map, summarize
+from rankbench.console import SweepProgress, TrainingProgress, rank_map, summarize
+from rankbench.job import Order
+from rankbench.launcher import Ended
 from rankbench.record import RunRecord
 
 RANKS = {f"model.layers.{layer}.{kind}": 10 * layer + site for layer in range(30) for site, kind in enumerate("qkvo")}
@@ -152,3 +154,63 @@ def test_a_run_shows_its_own_record(tmp_path, capsys):
     assert f"mlp.down_proj {down[0]} {down[1]} {sum(down) / 2:.1f}" in text
     assert "evaluating test (8 examples)" in text
     assert prepared(config).folder.record().status == "ok"
+
+
+# ------------------------------------------------------------------------------------------------------------ a sweep
+
+
+def ended(seconds: float | None = 30.0, **changes) -> Ended:
+    order = Order("0123456789ab", {"results_dir": "results"}, "method=igu seed=3")
+    return Ended(order, record(**changes) if changes.get("status", "ok") else None, seconds)
+
+
+def test_a_sweep_says_of_each_run_what_became_of_it_and_how_long_the_rest_may_take(capsys):
+    progress = SweepProgress(10, 2, 1)
+    progress.show(ended(None))
+    progress.show(ended(30.0))
+    progress.show(ended(50.0, status="oom", reason="out of [memory]"))
+    progress.show(ended(4.0, status=None))
+    assert capsys.readouterr().out.splitlines() == [
+        "10 runs, 2 at a time, 1 CPU thread each",
+        "[ 1/10] ok        method=igu seed=3  done already",
+        "[ 2/10] ok        method=igu seed=3  30.0 s  (about 2 min left)",
+        "[ 3/10] oom       method=igu seed=3  50.0 s  (about 2 min left)",
+        "    out of [memory]",
+        "    log: results/runs/0123456789ab/log.txt",
+        "[ 4/10] no record method=igu seed=3  4.0 s  (about 84 s left)",
+        "    it ended before it could write one",
+        "    log: results/runs/0123456789ab/log.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("slots", "threads", "said"),
+    [(1, None, "3 runs, 1 at a time"), (2, 4, "3 runs, 2 at a time, 4 CPU threads each")],
+)
+def test_a_sweep_says_what_each_run_has(capsys, slots, threads, said):
+    SweepProgress(3, slots, threads)
+    assert capsys.readouterr().out == f"{said}\n"
+
+
+def test_who_asks_to_stop_is_told_what_happens(capsys):
+    console.stopping(1)
+    console.stopping(2)
+    once, twice = capsys.readouterr().out.splitlines()
+    assert once == "no more runs are started; those that run are finished, Ctrl-C again stops them"
+    assert twice == "stopping; the same command goes on from here"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (99.4, "99 s"),
+        (100, "2 min"),
+        (5999, "100 min"),
+        (6000, "1.7 h"),
+        (172800, "2.0 days"),
+        (1e6, "11.6 days"),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds, said):
+    assert console.duration(seconds) == said

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -23,8 +23,7 @@ from rankbench import collect, launcher, sweep
 from rankbench.job import Order
 from rankbench.launcher import Ended, LaunchError, Settings
 from rankbench.multirun import start
-from rankbench.record import RunRecord
-from rankbench.store import HELD_UP, RunFolder
+from rankbench.store import HELD_UP
 from rankbench.study import load
 
 SHORT = ["train.steps=3", "train.checkpoint_every=1"]
@@ -222,6 +221,7 @@ def test_a_clock_that_runs_backwards(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------- the fork server
 
 
+@pytest.mark.slow
 def test_jobs_that_are_lost_with_the_process_they_were_forked_from_go_on(tmp_path):
     settings = {"fault": "server", "target": str(tmp_path / "mark")}
     files = [freeze(tmp_path, *SHORT, **settings), freeze(tmp_path, *SHORT, "seed=1")]
@@ -232,6 +232,7 @@ def test_jobs_that_are_lost_with_the_process_they_were_forked_from_go_on(tmp_pat
     complete(files, results(files))
 
 
+@pytest.mark.slow
 def test_a_fork_server_that_cannot_live_is_given_up(tmp_path, monkeypatch):
     def starting() -> None:
         forkserver.ensure_running()
@@ -251,17 +252,10 @@ def test_a_fork_server_that_cannot_live_is_given_up(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------ other processes
 
 
-def command(words: list[str], environment: dict[str, str], **more) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-m", "rankbench", "-m", *words]
-    return subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
-    )
-
-
-def wait_for(what, process: subprocess.Popen[str]) -> None:
+def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 300
     while not what():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -270,45 +264,76 @@ def wait_for(what, process: subprocess.Popen[str]) -> None:
 def test_two_launchers_on_one_folder_do_every_run_once(installed, tmp_path):
     note = tmp_path / "notes"
     note.touch()
-    words = [*SWEEP, "method=faulty", f"method.note={note}", "seed=range(0,14)", "hydra.launcher.slots=2"]
+    words = [*SWEEP, "method=faulty", f"method.note={note}", "seed=range(0,12)", "hydra.launcher.slots=2"]
     words += [f"results_dir={tmp_path}"]
-    other = command(words, installed)
+    command = [sys.executable, "-m", "rankbench", "-m", *words]
+    other = subprocess.Popen(command, env=installed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: '"end"' in note.read_text(), other)
     assert start(words) == 0
     out, _ = other.communicate(timeout=300)
     assert other.returncode == 0, out
-    assert "14 runs: 14 ok" in out
+    assert "12 runs: 12 ok" in out
     events = [row["event"] for row in rows(note)]
-    assert (events.count("begin"), events.count("end")) == (14, 14)
+    assert (events.count("begin"), events.count("end")) == (12, 12)
     found, problems = collect.records(tmp_path)
-    assert ({record.status for record in found}, len(found), problems) == ({"ok"}, 14, [])
+    assert ({record.status for record in found}, len(found), problems) == ({"ok"}, 12, [])
     logs = [log.read_text() for log in tmp_path.glob("runs/*/log.txt")]
-    assert sum(len(re.findall(r"^step 1/", text, re.M)) for text in logs) == 14
+    assert sum(len(re.findall(r"^step 1/", text, re.M)) for text in logs) == 12
     assert len(sweep.all_of(tmp_path)[0]) == 1
-    assert len(re.findall("done already", out)) < 14  # each did some
+    assert len(re.findall("done already", out)) < 12  # each did some
+
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from rankbench.launcher import Settings, launch
+try:
+    launch([Path(name) for name in sys.argv[1:]], Settings(slots=2))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+def test_jobs_go_with_a_launcher_that_is_killed(installed, tmp_path):
+    """One that hangs would stay for ever."""
+    note = tmp_path / "notes"
+    note.touch()
+    settings = {"fault": "hang once", "note": str(note), "target": str(tmp_path / "mark")}
+    files = [freeze(tmp_path, *SHORT, "seed=1"), freeze(tmp_path, *SHORT, **settings)]
+    process = subprocess.Popen([sys.executable, "-c", LAUNCH, *map(str, files)], env=installed)
+    wait_for(lambda: "hangs" in note.read_text() and len(results(files)) == 1, process)
+    (job,) = {row["pid"] for row in rows(note)}
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{job}").exists():
+        assert time.monotonic() < deadline, "it outlives its launcher"
+        time.sleep(0.02)
+    assert not Order.read(files[1]).folder.busy()
+    complete(files, results(files))
 
 
 @pytest.mark.slow
 def test_ctrl_c_at_a_terminal_lets_runs_finish_and_starts_no_more(installed, tmp_path):
-    """It reaches every process of the terminal: the launcher alone minds it."""
+    """It reaches every process of the terminal, also while they import: the launcher alone minds it."""
     note = tmp_path / "notes"
     note.touch()
-    words = [*SWEEP, "method=faulty", f"method.note={note}", "seed=range(0,8)", "hydra.launcher.slots=2"]
-    process = command([*words, f"results_dir={tmp_path}"], installed, start_new_session=True)
+    files = [freeze(tmp_path, *SHORT, f"seed={seed}", note=str(note)) for seed in range(8)]
+    command = [sys.executable, "-c", LAUNCH, *map(str, files)]
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(command, env=installed, stdout=out, stderr=out, start_new_session=True)
     wait_for(lambda: children(process.pid), process)
-    wait_for(lambda: "begin" in note.read_text(), process)
+    time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 130, out
-    assert "rankbench: interrupted; the same command goes on from the last checkpoint" in out
-    assert "Traceback" not in out
+    assert process.wait(300) == 130
+    assert (tmp_path / "out").read_text() == ""
     events = [row["event"] for row in rows(note)]
     assert events.count("begin") == events.count("end") < 8
-    first = {file.parent.name: file.read_bytes() for file in tmp_path.glob("runs/*/record.json")}
-    assert {json.loads(content)["status"] for content in first.values()} == {"ok"}
-    assert len(first) == events.count("end")
-    assert start([*words, f"results_dir={tmp_path}"]) == 0
-    assert all(RunFolder(tmp_path, name).record() == RunRecord.from_json(c.decode()) for name, c in first.items())
+    before = results(files)
+    assert {json.loads(content)["status"] for content in before.values()} == {"ok"}
+    assert len(before) == events.count("end") > 0
+    complete(files, before)
 
 
 @pytest.mark.slow

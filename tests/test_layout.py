@@ -133,6 +133,17 @@ def test_a_sweep_that_cannot_be_done_says_why(config_dir, typed, problems):
         assert found.startswith(expected)
 
 
+def test_a_control_is_not_tuned_at_ranks_that_no_trial_has(tmp_path):
+    """Its source shares another arm's rate, so that it has no trials; the control would wait for ever."""
+    told = SMALL_EXPERIMENT.replace("{random}", "{random concentration=0.5}")
+    with pytest.raises(ConfigError) as error:
+        lay_out(words(["experiment=small", "seed=0"]), write_experiment(tmp_path, told))
+    assert error.value.problems == [
+        "arm random shuffled: is tuned at the ranks of random concentration=0.5, which has no trials: it takes the "
+        "learning rate of random; let random shuffled take one, too, under shares"
+    ]  # random reversed takes lora's
+
+
 @pytest.mark.parametrize("metric", ["validation/size", "loss", "before/loss"])
 def test_rates_are_chosen_by_a_metric_of_validation_whose_direction_is_known(metric):
     (found,) = _mistuned(Tune(learning_rate=[1.0], seeds=[0], metric=metric, widen=0))

@@ -90,7 +90,7 @@ def test_a_study_is_complete_in_itself(results, tmp_path):
     assert again.sweep == found.sweep
     assert again.records == found.records
     assert again.curves == found.curves
-    assert again.problems == []
+    assert again.problems == [" ".join(problem.split()) for problem in found.problems]
 
 
 def test_a_study_that_was_committed_is_found_where_no_sweep_is(results, tmp_path):
