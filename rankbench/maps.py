@@ -32,22 +32,16 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], evidence: Evidence) -> D
     if not means:
         return None
     several, styles = len(panels) > 1, evidence.looks
-    data = pd.concat([rows.assign(budget=panel.facts["budget"]) for panel, rows in means], ignore_index=True)
+    found = [rows.sort_values(["kind", "layer"]).assign(budget=panel.facts["budget"]) for panel, rows in means]
+    data = pd.concat([rows[rows["label"] == arm] for arm in evidence.arms for rows in found], ignore_index=True)
     if several:
         data["rank"] = data["rank"] / data.groupby(["label", "budget"], sort=False)["rank"].transform("mean")
     shown = data.assign(label=data["label"] + ", " + data["budget"]) if several else data
-    places = {arm: place for place, arm in enumerate(evidence.arms)}
-    shown = shown.iloc[data["label"].map(places).argsort(kind="stable")]
-    colours = dict(zip(shown["label"], [styles[arm].colour for arm in data["label"][shown.index]], strict=True))
+    colours = dict(zip(shown["label"], [styles[arm].colour for arm in data["label"]], strict=True))
     words = "rank / mean rank" if several else "rank, mean over seeds"
-    figure = draw_maps(shown, "", colours, _columns(len(panels)) if several else None, words)
+    figure = draw_maps(shown, "", colours, min(WIDE, len(panels)) if several else None, words)
     note = f"{words.capitalize()}, one scale for all. " + "; ".join(_partly(panels, evidence.arms))
     return Drawing(f"ranks-{file_name(title)}", f"Ranks: {title}", figure, data, note.strip())
-
-
-def _columns(budgets: int) -> int:
-    """Panels in a row: all budgets of an arm, or as many as there is room for."""
-    return budgets if budgets <= WIDE else WIDE
 
 
 def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame | None:

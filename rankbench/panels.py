@@ -214,7 +214,7 @@ def _frame(runs: Sequence[Run]) -> pd.DataFrame:
     lost = [run for run in runs if run.record is None]
     rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in lost]
     whole = pd.concat([data, pd.DataFrame(rows)], ignore_index=True) if rows else data
-    whole = whole.reindex(columns=dict.fromkeys([*whole, *COLUMNS]))
+    whole = whole.reindex(columns=list(dict.fromkeys([*whole, *COLUMNS])))
     return whole.astype(dict.fromkeys(("label", "status", "match", "unit"), object))  # looked up often, or empty
 
 

@@ -132,7 +132,9 @@ def test_holes_are_counted_and_named():
     assert sum(len(seeds.split(", ")) for seeds in column(sheet, "seeds")) == len(lost)
     failed = holes.failures_sheet(found)
     assert sum(map(int, column(failed, "runs"))) == sum(run.record is not None for run in lost)
-    assert set(column(failed, "reason")) == {f"{status}: made up to fail at step 3" for status in ("nan", "oom", "inert")}
+    assert set(column(failed, "reason")) == {
+        f"{status}: made up to fail at step 3" for status in ("nan", "oom", "inert")
+    }
     assert holes.holes_sheet(single()) is None
     assert holes.failures_sheet(single()) is None
     assert "Not read: results/runs/ffff/record.json: not JSON (Expecting value)" in holes.sentences(single())
@@ -162,7 +164,9 @@ def test_over_tasks_shares_are_averaged_as_they_are():
 def test_over_tasks_a_loss_is_taken_in_per_cent_of_the_reference():
     made = declared(tasks=("glue-rte", "planted"), seeds=range(4))
     (sheet,) = overview.task_sheets(gather(study(made, lost=0.0, failed=0.0)))
-    assert "test/kl: in per cent of the mean of lora on the task, losses negative; shares as they are." in sheet.notes[0]
+    assert (
+        "test/kl: in per cent of the mean of lora on the task, losses negative; shares as they are." in sheet.notes[0]
+    )
 
 
 def test_one_task_has_no_statistics_over_tasks():
@@ -195,7 +199,9 @@ def test_what_is_off_the_budget_stands_on_the_frontier():
 
 def test_rank_totals_are_means_over_seeds_of_what_is_held():
     (panel,) = single().panels
-    two = {run.job.run_id: [(1, 10), (5, 20), (9, 20)] if run.seed else [(1, 10), (3, 30), (9, 30)] for run in panel.runs}
+    two = {
+        run.job.run_id: [(1, 10), (5, 20), (9, 20)] if run.seed else [(1, 10), (3, 30), (9, 30)] for run in panel.runs
+    }
     found = curves.rank_totals(panel, two, ["igu"]).set_index("step")
     assert found["mean"].to_dict() == pytest.approx({1: 10, 3: (30 + 7 * 10) / 8, 5: 21.25, 9: 21.25})
     assert (found["low"][3], found["high"][3], found["n"][3]) == (10, 30, 8)

@@ -19,8 +19,12 @@ READING = [
     ("labels", "rates", "mirror", "heatmap"),
     ("collect", "tracking"),
     ("selection", "stats", "published"),
-    ("aggregates", "items", "verdict", "pairing"),
-    ("tables", "figures", "compare", "reproduction", "evidence", "verify", "workspace", "dashboard"),
+    ("aggregates", "items", "verdict", "pairing", "sheet", "latex", "comparison", "workers"),
+    ("tables", "figures", "compare", "reproduction", "verify", "workspace", "dashboard", "panels"),
+    ("drawing", "ablations"),
+    ("evidence", "markup"),
+    ("verdicts", "holes", "overview", "quotes", "costs", "frontier", "curves", "trials", "design"),
+    ("maps", "page"),
     ("report",),
 ]
 # config asks the classes of a section for its schema and its checks, inside functions: what it is made of stays light.

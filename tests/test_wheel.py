@@ -36,11 +36,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(target.glob("rankbench-*.whl"))
 
 
-def test_the_wheel_carries_every_module_and_every_yaml(wheel: Path) -> None:
+def test_the_wheel_carries_every_module_every_yaml_and_the_style_of_a_page(wheel: Path) -> None:
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "rankbench").rglob("*.py")}
     yamls = {f"rankbench/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert inside == modules | yamls
+    assert inside == modules | yamls | {"rankbench/page.css"}
 
 
 def test_an_installed_wheel_runs_a_job_with_its_own_conf(wheel: Path, tmp_path: Path) -> None:
