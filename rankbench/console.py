@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,6 +11,9 @@ from rich.table import Table
 
 from rankbench.record import RunRecord
 from rankbench.sites import parse_site
+
+if TYPE_CHECKING:
+    from rankbench.launcher import Ended
 
 
 def console() -> Console:
@@ -153,34 +156,15 @@ class SweepProgress:
     def __init__(self, total: int, slots: int, threads: int | None) -> None:
         self._total, self._slots, self._done = total, slots, 0
         self._seconds: list[float] = []
-        self._console = console()
         share = "" if threads is None else f", {threads} CPU thread{'s' if threads > 1 else ''} each"
-        self._console.print(f"{total} runs, {slots} at a time{share}", style="dim")
+        console().print(f"{total} runs, {slots} at a time{share}", style="dim")
 
-    def show(self, title: str, record: RunRecord | None, log: str, seconds: float | None) -> None:
-        """A run has ended.
-
-        Args:
-            title: of the run.
-            record: None where it left none.
-            log: what it printed.
-            seconds: it took; None where it was done already, or elsewhere.
-        """
+    def show(self, ended: Ended) -> None:
+        """A run has ended."""
         self._done += 1
-        status = "no record" if record is None else record.status
-        took = "done already" if seconds is None else f"{seconds:.1f} s"
-        if seconds is not None:
-            self._seconds.append(seconds)
-        place = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
-        self._console.print(f"{place} {status:<9} {title}  {took}{self._left()}", markup=False, soft_wrap=True)
-        if status != "ok":
-            reason = record.reason if record is not None else "it ended before it could write one"
-            self._console.print(f"    {reason}\n    log: {log}", style="red", markup=False, soft_wrap=True)
-
-    def stopping(self, asked: int) -> None:
-        """The user asked to stop."""
-        text = "no more runs are started; those that run are finished, Ctrl-C again stops them"
-        self._console.print(text if asked == 1 else "stopping; the same command goes on from here", style="yellow")
+        if ended.seconds is not None:
+            self._seconds.append(ended.seconds)
+        announce(ended, f"[{self._done:>{len(str(self._total))}}/{self._total}] ", self._left())
 
     def _left(self) -> str:
         """Of the rest, from the mean of those that were done here."""
@@ -188,6 +172,28 @@ class SweepProgress:
         if not (rest and self._seconds):
             return ""
         return f"  (about {duration(sum(self._seconds) / len(self._seconds) * rest / self._slots)} left)"
+
+
+def announce(ended: Ended, before: str = "", after: str = "") -> None:
+    """A line on a run of a sweep that has ended; why, where it did not end well.
+
+    Args:
+        ended: the run.
+        before, after: more of that line.
+    """
+    out, record = console(), ended.record
+    status = "no record" if record is None else record.status
+    took = "done already" if ended.seconds is None else f"{ended.seconds:.1f} s"
+    out.print(f"{before}{status:<9} {ended.order.title}  {took}{after}", markup=False, soft_wrap=True)
+    if status != "ok":
+        reason = record.reason if record is not None else "it ended before it could write one"
+        out.print(f"    {reason}\n    log: {ended.log}", style="red", markup=False, soft_wrap=True)
+
+
+def stopping(asked: int) -> None:
+    """The user asked to stop, so many times."""
+    text = "no more runs are started; those that run are finished, Ctrl-C again stops them"
+    console().print(text if asked == 1 else "stopping; the same command goes on from here", style="yellow")
 
 
 def duration(seconds: float) -> str:

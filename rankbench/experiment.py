@@ -24,6 +24,7 @@ from rankbench.config import CONF_DIR, ConfigError
 from rankbench.packages import conf_folders
 from rankbench.registry import near
 from rankbench.schema import number
+from rankbench.verdict import CONTROLS
 
 Settings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself
@@ -74,6 +75,8 @@ class Report:
     Attributes:
         reference: the arm that others are compared with.
         metrics: task -> column of the frame of runs ("test/accuracy"); DEFAULT for tasks that are not named.
+        beats: the controls that an arm has to beat for the verdict that it works, of rankbench.verdict.CONTROLS.
+        level: of the intervals that have to leave out 0 for it.
         margin: a difference below it does not matter, in the metric's unit (0.005: half a point).
         margins: task -> margin, where the metric has another unit.
         controls: arm -> its own controls: {shuffled: ARM, random: ARM}, for the verdict.
@@ -84,6 +87,8 @@ class Report:
 
     reference: str
     metrics: dict[str, str]
+    beats: list[str]
+    level: float = number(above=0, below=1)
     margin: float = number(above=0)
     margins: dict[str, float]
     controls: dict[str, dict[str, str]]
@@ -462,6 +467,8 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
+    roles = [role for role in experiment.report.beats if role not in CONTROLS]
+    yield from (f"report.beats: no control {role!r}; {near(role, CONTROLS)}" for role in roles)
     for name, part in experiment.scales.items():
         named[f"scales.{name}.arms"] = part.arms or []
     for place, labels in named.items():

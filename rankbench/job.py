@@ -1,4 +1,4 @@
-"""One frozen run of a sweep, in whatever process a launcher gives it."""
+"""One frozen run of a sweep, and the process that is forked for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rankbench.store import HELD_UP, LOG, RunFolder, disk_is_full, write_atomically
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
 
@@ -83,11 +80,6 @@ def perform(file: Path) -> int:
     config = OmegaConf.create(order.config)
     OmegaConf.set_readonly(config, True)
     return execute(config, sweep=True, redo=order.redo)
-
-
-def task(composed: DictConfig) -> int:
-    """What launchers of other packages call: `frozen` names the file; the rest of the configuration is not read."""
-    return perform(Path(composed.frozen))
 
 
 def run(file: Path, folder: Path, room: Room) -> None:

@@ -7,13 +7,14 @@ leaves a record that says so.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
@@ -25,7 +26,7 @@ from typing import Any
 from rankbench import job as jobs
 from rankbench.job import Order, Room
 from rankbench.record import RecordError, RunRecord
-from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError
+from rankbench.store import HELD_UP, LOG, STARTED, RunFolder, StoreError
 
 AGAIN = "goes on from its checkpoint when started again"
 POLL = 0.5  # seconds between looks at runs that another launcher is at, and at the clock
@@ -40,21 +41,34 @@ class LaunchError(RuntimeError):
     """Jobs cannot be started here; the message says what to do."""
 
 
+@dataclass
+class Schema:
+    """hydra.launcher.*, for Hydra; what they mean says `Settings`."""
+
+    _target_: str = "hydra_plugins.rankbench_launcher.LocalLauncher"
+    slots: int | None = None
+    timeout: float | None = None
+    memory: float | None = None
+
+
 @dataclass(frozen=True)
 class Settings:
     """How jobs are launched.
 
     Attributes:
-        slots: jobs at a time; None: one for each device, or one.
+        slots: jobs at a time; None: one for each device; without devices as many as the CPU has room for where every
+            run fixes its own threads, else one.
         devices: for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none.
         timeout: seconds a job may take; None: no limit.
         memory: GiB of data a job may hold; None: no limit.
+        threads: the most CPU threads that a run fixes for itself (train.threads); None where one of them does not.
     """
 
     slots: int | None = None
     devices: tuple[str, ...] = ()
     timeout: float | None = None
     memory: float | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for key in ("slots", "timeout", "memory"):
@@ -64,14 +78,21 @@ class Settings:
 
     def rooms(self) -> list[Room]:
         """What each slot has to give."""
-        count = self.slots or max(1, len(self.devices))
-        memory = None if self.memory is None else int(self.memory * 2**30)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        fitting = cores // self.threads if self.threads else 1
+        count = self.slots or len(self.devices) or max(1, fitting)
+        memory = None if self.memory is None else int(self.memory * 2**30)
         threads = None if count == 1 else max(1, cores // count)
         return [
             Room(self.devices[slot % len(self.devices)] if self.devices else None, threads, memory)
             for slot in range(count)
         ]
+
+
+def fixed_threads(files: Sequence[Path]) -> int | None:
+    """For `Settings.threads`: of frozen runs."""
+    found = [Order.read(file).config["train"]["threads"] for file in files]
+    return None if None in found else max(found, default=None)
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,16 @@ class Ended:
     record: RunRecord | None
     seconds: float | None = None
     code: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 if its record says ok, else that of its process, or 1."""
+        return 0 if self.record is not None and self.record.status == "ok" else self.code or 1
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return self.order.folder.path / LOG
 
 
 @dataclass
@@ -164,7 +195,6 @@ class _Pool:
     def __init__(self, files: Sequence[Path], settings: Settings, report: Callable[[Ended], None]) -> None:
         self._settings, self._report = settings, report
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["rankbench.preload"])
         self._free = settings.rooms()[::-1]
         self._running: dict[Path, _Running] = {}
         self.queue = deque(files)
@@ -210,7 +240,7 @@ class _Pool:
         for _ in range(STARTS):
             process = self._context.Process(target=jobs.run, args=(file, folder.path, room))
             running = _Running(order, folder, room, process, time.monotonic(), _oom_kills())
-            _start_server()
+            start_server()
             try:
                 process.start()
                 return running
@@ -306,13 +336,25 @@ def _kill(running: _Running) -> None:
         running.process.kill()
 
 
-def _start_server() -> None:
-    """The fork server, if it does not run; it must not hear Ctrl-C, not even while it imports."""
+def start_server() -> None:
+    """Start the process that jobs are forked from, unless it runs; it imports what they need while we go on.
+
+    It does not hear Ctrl-C, not even while it imports, and goes when we go: it holds our streams.
+    """
+    forkserver.set_forkserver_preload(["rankbench.preload"])
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, heard)
+    atexit.unregister(_stop_server)
+    atexit.register(_stop_server)
+
+
+def _stop_server() -> None:
+    """At once: left alone it would import all before it sees that nobody needs it."""
+    with suppress(ProcessLookupError):
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
 
 
 def _oom_kills() -> int:

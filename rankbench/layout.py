@@ -184,7 +184,7 @@ def _freeze(cells: Sequence[Cell], examine: Examiner, found: Experiment | None) 
             plain: Any = OmegaConf.to_container(config, resolve=True)
             arm = origins.source_arm(plain["method"])
             if arm is not None and arm not in labels:
-                wrong = [f"method.source_run={{{arm}}}: no such arm; {near(arm, labels)}"]
+                wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, labels)}"]
             frozen.append(Frozen(cell, plain))
         problems += [f"arm {cell.arm}: {problem}" if cell.arm else problem for problem in wrong]
     return frozen, problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,10 +10,11 @@ from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 
-from rankbench import job, sweep
+from rankbench import guest, launcher, sweep
 from rankbench.config import ConfigError
 from rankbench.console import console
 from rankbench.course import Course
@@ -21,10 +23,11 @@ from rankbench.job import Order
 from rankbench.layout import Layout, Words, lay_out, words
 from rankbench.overrides import search
 from rankbench.record import RecordError
+from rankbench.registry import near
 from rankbench.store import RunFolder
 from rankbench.sweep import Job, Sweep
 
-LAUNCHER = "hydra/launcher"
+LAUNCHER, LOCAL = "hydra/launcher", "local"
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}  # launcher -> extra
 
 Launch = Callable[[Sequence[Path]], None]
@@ -45,22 +48,36 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
         ConfigError: with every mistake; nothing was run.
         KeyboardInterrupt: the user asked to stop.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(["-m: starts processes of its own; under accelerate launch give one run at a time"])
     typed = words(arguments)
+    if _chosen(typed.hydra) == LOCAL:
+        launcher.start_server()  # it imports while the runs are laid out
     layout = lay_out(typed, config_dir, config_name)
     results_dir = results_dir_of(layout)
     header = describe(typed, layout, arguments, results_dir)
-    course = Course(layout, header, results_dir, typed.retry == "failed")
-    place = sweep.save(header, results_dir)
+    place = sweep.folder(results_dir, header.sweep_id)
     with _launching(typed.hydra, place, config_dir, config_name) as launch:
-        while batch := [course.order(made) for made in course.advance()]:
-            files = {order.run_id: sweep.order_file(place, order.run_id) for order in batch}
-            for order in batch:
-                order.write(files[order.run_id])
-            sweep.save(header, results_dir)
-            if todo := [order for order in batch if not _stands(order)]:
-                launch([files[order.run_id] for order in todo])
-        sweep.save(header, results_dir)
+        try:
+            _follow(Course(layout, header, results_dir, typed.retry == "failed"), results_dir, launch)
+        except Exception:  # of the launcher: a job of it was lost, or could not be started
+            _conclude(header, results_dir)
+            raise
     return _conclude(header, results_dir)
+
+
+def _follow(course: Course, results_dir: Path, launch: Launch) -> None:
+    """Launch the runs as they can be frozen, batch by batch."""
+    header = course.sweep
+    place = sweep.save(header, results_dir)
+    while batch := [course.order(made) for made in course.advance()]:
+        files = {order.run_id: sweep.order_file(place, order.run_id) for order in batch}
+        for order in batch:
+            order.write(files[order.run_id])
+        sweep.save(header, results_dir)
+        if todo := [order for order in batch if not _stands(order)]:
+            launch([files[order.run_id] for order in todo])
+    sweep.save(header, results_dir)
 
 
 def describe(typed: Words, layout: Layout, arguments: Sequence[str], results_dir: Path) -> Sweep:
@@ -93,39 +110,53 @@ def _stands(order: Order) -> bool:
     return record is not None and record.stands(order.redo)
 
 
+def _chosen(words_of_hydra: Sequence[str]) -> str:
+    """Name of the launcher."""
+    named = [word.partition("=")[2] for word in words_of_hydra if word.startswith(f"{LAUNCHER}=")]
+    return named[-1] if named else LOCAL
+
+
 @contextmanager
-def _launching(chosen: Sequence[str], place: Path, config_dir: Path | None, config_name: str) -> Iterator[Launch]:
-    """Hydra's launcher, set up; `local` where none is chosen.
+def _launching(asked: Sequence[str], place: Path, config_dir: Path | None, config_name: str) -> Iterator[Launch]:
+    """Hydra's launcher, set up.
 
     Raises:
         ConfigError: no such launcher, or settings that it does not have.
     """
-    asked = [*chosen] if any(word.startswith(f"{LAUNCHER}=") for word in chosen) else [f"{LAUNCHER}=local", *chosen]
+    name = _chosen(asked)
+    settings = [word for word in asked if not word.startswith(f"{LAUNCHER}=")]
+    overrides = [f"{LAUNCHER}={name}", *settings, spell("hydra.sweep.dir", str(place / "hydra"))]
     with search(config_dir) as hydra:
+        if problem := _missing(name, hydra.config_loader.get_group_options(LAUNCHER)):
+            raise ConfigError([problem])
         try:
-            config = hydra.compose_config(
-                config_name, [*asked, spell("hydra.sweep.dir", str(place / "hydra"))], RunMode.MULTIRUN
-            )
+            config = hydra.compose_config(config_name, overrides, RunMode.MULTIRUN)
             context = HydraContext(hydra.config_loader, Callbacks(config))
-            launcher = Plugins.instance().instantiate_launcher(
-                hydra_context=context, task_function=job.task, config=config
+            plugin = Plugins.instance().instantiate_launcher(
+                hydra_context=context, task_function=guest.task, config=config
             )
         except HydraException as error:
-            raise ConfigError([f"{' '.join(asked)}: {_advice(asked)}{error}"]) from error
+            raise ConfigError([f"{' '.join(overrides[:-1])}: {error}"]) from error
         done = 0
 
         def launch(files: Sequence[Path]) -> None:
             nonlocal done
-            launcher.launch([[spell("+frozen", str(file))] for file in files], done)
+            for returned in plugin.launch([[spell("+frozen", str(file.absolute()))] for file in files], done):
+                if returned.status is JobStatus.FAILED:
+                    console().print(f"{name}: {returned._return_value}", style="red", markup=False)
             done += len(files)
 
         yield launch
 
 
-def _advice(asked: Sequence[str]) -> str:
-    names = [word.partition("=")[2] for word in asked if word.startswith(f"{LAUNCHER}=")]
-    extra = EXTRAS.get(names[-1]) if names else None
-    return f"needs pip install 'rankbench[{extra}]'; " if extra else ""
+def _missing(name: str, known: Sequence[str]) -> str | None:
+    """What to do about a launcher that is not here; None where it is."""
+    if name in known:
+        return None
+    extra = EXTRAS.get(name)
+    return f"{LAUNCHER}={name}: " + (
+        f"comes with an extra: pip install 'rankbench[{extra}]'" if extra else f"unknown; {near(name, known)}"
+    )
 
 
 def _conclude(header: Sweep, results_dir: Path) -> int:

@@ -23,13 +23,12 @@ from omegaconf import OmegaConf
 from rankbench import launcher
 from rankbench.collect import markdown
 from rankbench.config import ConfigError
-from rankbench.console import SweepProgress
+from rankbench.console import SweepProgress, stopping
 from rankbench.experiment import usual_metric
 from rankbench.job import Order
 from rankbench.overrides import examiner
 from rankbench.record import RunRecord, run_id
 from rankbench.stats import deviation, seeds_needed
-from rankbench.store import LOG
 
 PLACE = "noise"  # in results_dir
 POINTS = {"accuracy", "exact_match", "f1", "matthews", "pearson", "spearman"}  # told in points: per cent of 1
@@ -115,10 +114,7 @@ def perform(wanted: Sequence[Order], place: Path, slots: int | None) -> list[Run
     rooms = settings.rooms()
     progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
 
-    def show(ended: launcher.Ended) -> None:
-        progress.show(ended.order.title, ended.record, str(ended.order.folder.path / LOG), ended.seconds)
-
-    return [ended.record for ended in launcher.launch(files, settings, show, progress.stopping)]
+    return [ended.record for ended in launcher.launch(files, settings, progress.show, stopping)]
 
 
 def value(record: RunRecord | None, metric: str) -> float | None:

@@ -5,16 +5,19 @@ Nothing here computes: a process that has run threads must not be forked.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import rankbench.run
 from rankbench import registry
-from rankbench.provenance import code
+from rankbench.provenance import code, libraries
 
-# Modules that transformers and peft import when a model is made; those of the architectures in conf/model.
+# Modules that are imported when data are read, a table is shown or a model is made: the architectures in conf/model.
 LATER = (
+    "datasets",
+    "rich._emoji_codes",
     "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert",
     "transformers.models.deberta_v2.modeling_deberta_v2",
@@ -24,10 +27,12 @@ LATER = (
     "peft.tuners.lora.model",
 )
 
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # of Arrow, which datasets brings: no thread
 for kind in registry.PACKAGES:
     registry.names(kind)  # imports every built-in module
 for module in LATER:
     import_module(module)
 get_checkpoint_conversion_mapping("llama")  # type: ignore[no-untyped-call]  # peft asks for it: a thousand patterns
 code()  # the commit that is imported here is the one the records name, whatever is checked out meanwhile
+libraries()  # and so are the versions
 assert rankbench.run  # imported for its own sake

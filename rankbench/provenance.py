@@ -30,7 +30,7 @@ def provenance(device: torch.device, processes: int, model: dict[str, str], data
     """
     return {
         **code(),
-        "packages": {name: _version(name) for name in (*PACKAGES, *_extensions())},
+        "packages": dict(libraries()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_processor()}",
@@ -74,6 +74,12 @@ def code() -> dict[str, Any]:
         return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True).stdout.strip()
 
     return {"git_commit": git("rev-parse", "HEAD") or None, "git_dirty": bool(git("status", "--porcelain", "-uno"))}
+
+
+@functools.cache
+def libraries() -> dict[str, str | None]:
+    """Versions of the packages that a number may depend on, as first asked for; None for one that is not installed."""
+    return {name: _version(name) for name in (*PACKAGES, *_extensions())}
 
 
 def _extensions() -> list[str]:

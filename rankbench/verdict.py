@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from rankbench.stats import PairedDifference
 
 Outcome = Literal["works", "does not work", "not resolved"]
+
+CONTROLS = {"uniform": "tuned uniform", "shuffled": "its own shuffled ranks", "random": "random ranks"}
 
 
 @dataclass(frozen=True)
@@ -16,38 +19,32 @@ class Verdict:
 
     Attributes:
         outcome: of the rule in `works`.
-        reasons: a sentence per control: tuned uniform, its own shuffled ranks, random.
+        reasons: a sentence per control.
     """
 
     outcome: Outcome
     reasons: tuple[str, ...]
 
 
-def works(
-    uniform: PairedDifference | None,
-    shuffled: PairedDifference | None,
-    random: PairedDifference | None,
-    higher_is_better: bool = True,
-) -> Verdict:
-    """An allocator works on a task if it beats tuned uniform, its own shuffled ranks and random, intervals beyond 0.
+def works(found: Mapping[str, PairedDifference | None], higher_is_better: bool = True) -> Verdict:
+    """An allocator works on a task if it beats every control named, intervals beyond 0.
 
     It does not work where one of the intervals lies on the wrong side of 0. Everything else is not resolved: a tie is
-    shown by `stats.equivalence`, never by an interval that contains 0. All three have to be beaten, so their number
-    needs no correction: the rule errs no more often than one comparison does.
+    shown by `stats.equivalence`, never by an interval that contains 0. All have to be beaten, so their number needs no
+    correction: the rule errs no more often than one comparison does.
 
     Args:
-        uniform, shuffled, random: allocator minus control, paired by seed, at rates chosen on validation; None where
-            the control was not run.
+        found: of CONTROLS -> allocator minus control, paired by seed, at rates chosen on validation; None where the
+            control was not run.
         higher_is_better: of the metric.
     """
-    controls = {"tuned uniform": uniform, "its own shuffled ranks": shuffled, "random ranks": random}
-    sides = {name: _side(found, higher_is_better) for name, found in controls.items()}
+    sides = {role: _side(difference, higher_is_better) for role, difference in found.items()}
     outcome: Outcome = "not resolved"
     if "worse than" in sides.values():
         outcome = "does not work"
     elif set(sides.values()) == {"better than"}:
         outcome = "works"
-    return Verdict(outcome, tuple(_reason(name, sides[name], found) for name, found in controls.items()))
+    return Verdict(outcome, tuple(_reason(CONTROLS[role], sides[role], held) for role, held in found.items()))
 
 
 def _side(found: PairedDifference | None, higher_is_better: bool) -> str:

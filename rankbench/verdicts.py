@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
 from rankbench.comparison import Comparison, Kind, decimals
-from rankbench.evidence import Evidence, link
+from rankbench.evidence import Evidence, compare_arms, link
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet, without_first
 from rankbench.stats import PairedDifference, mean_interval
-from rankbench.verdict import Outcome, Verdict, works
+from rankbench.verdict import CONTROLS, Outcome, Verdict, works
 
 KINDS: dict[Kind, str] = {
     "better": "better",
@@ -23,17 +24,17 @@ KINDS: dict[Kind, str] = {
     "unresolved": "not resolved",
     "unresolvable": "not resolvable with so few pairs",
 }
-RULE = (
-    "An arm works if it beats tuned uniform ranks, its own ranks shuffled, and random ranks, each with a 95 % interval "
-    "that leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is "
-    "not resolved."
-)
 OUTCOMES: dict[Outcome, str] = {"works": "better", "does not work": "worse", "not resolved": "unresolved"}
 
 
 def sentences(evidence: Evidence) -> list[str]:
     """What is resolved, what is not, and what could have been seen."""
-    return [*_verdict_sentences(evidence), *_findings_in_words(evidence), *_what_could_be_seen(evidence)]
+    return [
+        *_verdict_sentences(evidence),
+        *_findings_in_words(evidence),
+        *_what_could_be_seen(evidence),
+        *_varied_settings(evidence),
+    ]
 
 
 def _findings_in_words(evidence: Evidence) -> Iterator[str]:
@@ -42,12 +43,24 @@ def _findings_in_words(evidence: Evidence) -> Iterator[str]:
     if not counts:
         yield "Nothing can be compared yet: no arm shares a seed with the reference at an equal budget."
         return
-    said = ", ".join(f"{counts[kind]} {word}" for kind, word in KINDS.items() if counts[kind])
     metrics = ", ".join(sorted({comparison.metrics[0] for _, comparison in evidence.compared()}))
     yield (
         f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {evidence.report.reference} at an equal budget "
-        f"({metrics}): {said}."
+        f"({metrics}): {_counted(counts)}."
     )
+
+
+def _varied_settings(evidence: Evidence) -> Iterator[str]:
+    """For each setting that is varied alone, how its values compare with the default."""
+    for ablation in evidence.ablations:
+        compared = [compare_arms(panel, ablation.arms, evidence.report, ablation.base) for panel in evidence.panels]
+        found = [held.findings[arm] for held in compared if held is not None and ablation.base for arm in held.rows]
+        if counts := Counter(finding.kind for finding in found if finding.kind in KINDS):
+            yield f"{ablation.title}, against {ablation.base}: {_counted(counts)}."
+
+
+def _counted(counts: Counter[Any]) -> str:
+    return ", ".join(f"{counts[kind]} {word}" for kind, word in KINDS.items() if counts[kind])
 
 
 def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
@@ -96,18 +109,19 @@ def _verdict(
     if arm not in comparison.rows or arm in comparison.off.index:
         return None
     names = {"uniform": evidence.report.reference, **evidence.report.controls[arm]}
-    found = {role: _minus(comparison, arm, names.get(role)) for role in ("uniform", "shuffled", "random")}
+    level = evidence.report.level
+    found = {role: _minus(comparison, arm, names.get(role), level) for role in evidence.report.beats}
     higher = higher_is_better(comparison.metrics[0])
     if higher is None:
         return None
-    return works(found["uniform"], found["shuffled"], found["random"], higher), found
+    return works(found, higher), found
 
 
-def _minus(comparison: Comparison, arm: str, control: str | None) -> PairedDifference | None:
+def _minus(comparison: Comparison, arm: str, control: str | None, level: float) -> PairedDifference | None:
     if control not in comparison.rows or control in comparison.off.index:
         return None
     pairs = comparison.minus(comparison.metrics[0], arm, control)
-    return mean_interval(pairs) if len(pairs) else None
+    return mean_interval(pairs, level) if len(pairs) else None
 
 
 def verdict_sheet(evidence: Evidence) -> Sheet | None:
@@ -127,13 +141,22 @@ def verdict_sheet(evidence: Evidence) -> Sheet | None:
         "where",
         "arm",
         "verdict",
-        *(f"minus {name}" for name in (evidence.report.reference, "its shuffled ranks", "random ranks")),
+        *(f"minus {CONTROLS[role]}" for role in evidence.report.beats),
         "n",
     ]
-    sheet = Sheet("verdict", "Does it work?", columns, rows, [RULE, *_untuned(evidence)])
+    sheet = Sheet("verdict", "Does it work?", columns, rows, [_rule(evidence), *_untuned(evidence)])
     if not rows:
         return None
     return sheet if len(evidence.panels) > 1 else without_first(sheet)
+
+
+def _rule(evidence: Evidence) -> str:
+    beaten = ", ".join(CONTROLS[role] for role in evidence.report.beats)
+    return (
+        f"An arm works if it beats all of these: {beaten}; each with a {evidence.report.level * 100:g} % interval that "
+        "leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is "
+        "not resolved."
+    )
 
 
 def _untuned(evidence: Evidence) -> list[str]:

@@ -164,3 +164,29 @@ def freeze(place: Path, *overrides: str, results: Path | None = None, **method: 
 
 
 FAULTY = {"name": "faulty", "fault": "none", "at": 2, "note": None, "megabytes": 0, "target": None}
+
+
+SMALL_EXPERIMENT = """
+question: Does it run?
+source: none
+arms:
+  lora: {method: lora}
+  random: {method: random}
+  random shuffled: {method: shuffled, method.source: null, method.source_run: "{random}"}
+  random reversed: {method: reversed, method.source: null, method.source_run: "{random}"}
+vary:
+  random: {method.concentration: [0.5]}
+axes: {seed: [0, 1]}
+settings: {model: tiny, task: planted, train.threads: 1, train.steps: 3, task.train_size: 16, task.validation_size: 8}
+shares: {random reversed: lora}
+tune: {learning_rate: [1.0e-3, 1.0e-2], seeds: [100], widen: 1}
+report: {reference: lora}
+"""
+
+
+def write_experiment(config_dir: Path, text: str = SMALL_EXPERIMENT, name: str = "small") -> Path:
+    """An experiment for --config-dir."""
+    file = config_dir / "experiment" / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return config_dir

@@ -90,19 +90,6 @@ def test_a_failure_is_one_paragraph(
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_a_failed_job_of_a_sweep_does_not_stop_the_others(
-    monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert run(monkeypatch, "-m", "method=lora,igu", *BASE, "seed=2,1,0", "results_dir=out") == 3
-    assert [(config.method.name, config.seed) for config in ran] == [
-        (method, seed) for method in ("lora", "igu") for seed in (2, 1, 0)
-    ]
-    assert capsys.readouterr().err.endswith("rankbench: 4 of 6 runs failed\n")
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [
-        "out/runs/.hydra/multirun.yaml"
-    ]
-
-
 def test_mistakes_stop_everything_before_any_run(
     monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -121,7 +108,7 @@ def test_an_interrupt_ends_with_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["rankbench.run"], "execute", interrupt)
-    assert run(monkeypatch, "-m", "method=lora", *BASE, "seed=0,1") == 130
+    assert run(monkeypatch, "method=lora", *BASE) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
@@ -133,10 +120,14 @@ def test_a_configuration_can_be_printed(
     assert ran == []
 
 
-def test_a_setting_that_only_the_swept_methods_have(monkeypatch, ran):
-    """Hydra would look for it in the default method, which has none."""
-    assert run(monkeypatch, "-m", "method=shuffled,reversed", "method.source=sensitivity", "seed=0", *BASE) == 0
-    assert [(config.method.name, config.method.source) for config in ran] == [
-        ("shuffled", "sensitivity"),
-        ("reversed", "sensitivity"),
-    ]
+@pytest.mark.parametrize(
+    "word", ["experiment=igu_ablation", "scale=small", "arms=[lora]", "retry=failed", "tune.widen=0"]
+)
+def test_words_of_a_sweep_need_m(
+    monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    assert run(monkeypatch, "method=lora", *BASE, word) == 2
+    assert capsys.readouterr().err == (
+        f"rankbench: 1 mistake in the configuration, nothing was run:\n  {word}: is of a sweep; add -m\n"
+    )
+    assert ran == []

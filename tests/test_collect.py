@@ -38,7 +38,7 @@ def test_saved_records_name_no_folder_of_this_machine(tmp_path):
 
 
 def test_a_foreign_file_is_named_and_not_counted(tmp_path, monkeypatch, capsys):
-    for name, text in (("good", record("lora", 0).to_json()), ("torn", '{"run_id": '), ("foreign", '{"a": 1}')):
+    for name, text in (("lora0", record("lora", 0).to_json()), ("torn", '{"run_id": '), ("foreign", '{"a": 1}')):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "record.json").write_text(text)
     monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path)])
@@ -52,9 +52,9 @@ def test_a_foreign_file_is_named_and_not_counted(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_without_a_record_is_named(tmp_path):
-    for name in ("done", "gone", ".hydra"):  # a sweep's own folder is no run
+    for name in ("lora0", "gone", ".hydra"):  # a sweep's own folder is no run
         (tmp_path / "runs" / name).mkdir(parents=True)
-    (tmp_path / "runs" / "done" / "record.json").write_text(record("lora", 0).to_json())
+    (tmp_path / "runs" / "lora0" / "record.json").write_text(record("lora", 0).to_json())
     found, problems = collect.records(tmp_path)
     assert len(found) == 1
     assert problems == [f"{tmp_path / 'runs' / 'gone'}: no record: killed or still running"]

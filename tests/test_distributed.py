@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from harness import ENVIRONMENT, QUICK, configure, folder_of, perform, python, rows
+from harness import ENVIRONMENT, TESTS, configure, folder_of, perform, python, rows
 
 # `accelerate launch --cpu` starts several processes through MPI alone; --multi_gpu is torchrun, on CPUs as told here.
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-LAUNCH += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "rankbench"]
+LAUNCH += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", str(TESTS / "in_turn.py")]
 METHODS = ["lora", "adalora", "igu", "igu_code", "fim", "sensitivity", "gora", "eva", "increlora", "para"]
 SHARED = [
     "train.batch_size=5",
@@ -18,10 +18,11 @@ SHARED = [
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """Per method: the folder of the run on one process, and on two. One launch: a sweep works as well."""
+    """Per method: the folder of the run on one process, and on two; one launch for all."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    sweep = ["-m", f"method={','.join(METHODS)}", *QUICK, *SHARED, f"results_dir={two}"]
-    done = python(*LAUNCH, *sweep, environment={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"})
+    done = python(
+        *LAUNCH, str(two), ",".join(METHODS), *SHARED, environment={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     folders = {}
     for method in METHODS:

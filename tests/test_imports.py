@@ -20,7 +20,7 @@ READING = [
     ("collect", "tracking"),
     ("selection", "stats", "published"),
     ("aggregates", "items", "verdict", "pairing", "sheet", "latex", "comparison", "workers"),
-    ("tables", "figures", "compare", "reproduction", "verify", "workspace", "dashboard", "panels"),
+    ("tables", "figures", "compare", "reproduction", "counterparts", "verify", "workspace", "dashboard", "panels"),
     ("drawing", "ablations"),
     ("evidence", "markup"),
     ("verdicts", "holes", "overview", "quotes", "costs", "frontier", "curves", "trials", "design"),

@@ -30,11 +30,22 @@ FAULTS = ["raise", "exit", "vanish", "kill once", "crash", "too much"]
         (Settings(devices=("0", "3")), [Room("0", 4), Room("3", 4)]),
         (Settings(slots=3, devices=("0", "3")), [Room("0", 2), Room("3", 2), Room("0", 2)]),
         (Settings(memory=0.5), [Room(None, None, 2**29)]),
+        (Settings(threads=3), [Room(None, 4)] * 2),  # each fixes 3 of 8
+        (Settings(threads=16), [Room()]),
+        (Settings(slots=1, threads=1), [Room()]),
+        (Settings(devices=("0",), threads=1), [Room("0")]),
     ],
 )
 def test_what_each_slot_has_to_give(monkeypatch, settings, rooms):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     assert settings.rooms() == rooms
+
+
+def test_the_threads_that_runs_fix_for_themselves(tmp_path):
+    files = [tmp_path / f"{place}.json" for place in range(3)]
+    for file, threads in zip(files, (1, 2, None), strict=True):
+        Order(file.stem, {"train": {"threads": threads}}, "").write(file)
+    assert [launcher.fixed_threads(files[:count]) for count in range(4)] == [None, 1, 2, None]
 
 
 @pytest.mark.parametrize(("key", "value"), [("slots", 0), ("slots", -1), ("timeout", 0), ("memory", -0.5)])

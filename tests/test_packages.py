@@ -8,6 +8,7 @@ import pytest
 
 from rankbench import packages, registry
 from rankbench.__main__ import help_text, main
+from rankbench.layout import lay_out, words
 from rankbench.overrides import compose, mistakes
 from rankbench.registry import RegistryError, get
 
@@ -62,16 +63,28 @@ def test_its_yaml_is_found_without_importing_it(install):
     assert "my_method" not in sys.modules
 
 
-def test_runs_and_sweeps_find_it(install, monkeypatch, tmp_path):
+def test_runs_find_it(install, monkeypatch, tmp_path):
     install("my-method")
     ran = []
     fake = ModuleType("rankbench.run")
     fake.execute = lambda config: ran.append((config.method.name, config.seed)) or 0
     monkeypatch.setitem(sys.modules, "rankbench.run", fake)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rankbench", "-m", "method=mine,lora", *RUN, "seed=0,1", "results_dir=out"])
+    monkeypatch.setattr(sys, "argv", ["rankbench", "method=mine", *RUN, "seed=1", "results_dir=out"])
     assert main() == 0
-    assert ran == [("mine", 0), ("mine", 1), ("lora", 0), ("lora", 1)]
+    assert ran == [("mine", 1)]
+
+
+def test_sweeps_find_it(install):
+    """Their jobs, too: tests/test_launcher.py runs a method of another package."""
+    install("my-method")
+    cells = lay_out(words(["method=mine,lora", *RUN, "seed=0,1"])).cells
+    assert [(frozen.config["method"]["name"], frozen.config["seed"]) for frozen in cells] == [
+        ("mine", 0),
+        ("mine", 1),
+        ("lora", 0),
+        ("lora", 1),
+    ]
 
 
 def test_help_lists_it_with_its_package(install):

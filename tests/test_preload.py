@@ -6,7 +6,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
-from harness import freeze
+from harness import freeze, python
 
 from rankbench import launcher, preload, provenance
 from rankbench.launcher import Settings
@@ -27,3 +27,13 @@ def test_it_runs_one_thread_and_outlives_its_jobs(tmp_path):
     (server,) = servers
     lines = Path(f"/proc/{server}/status").read_text().splitlines()
     assert next(line.split()[1] for line in lines if line.startswith("Threads:")) == "1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_it_goes_with_the_process_that_started_it_even_while_it_imports():
+    """It holds that one's streams: whoever reads them would wait for imports that nobody needs."""
+    code = "from multiprocessing import forkserver as f; from rankbench import launcher; launcher.start_server()"
+    done = python("-c", f"{code}; print(f._forkserver._forkserver_pid)")
+    assert done.returncode == 0, done.stderr
+    status = Path(f"/proc/{int(done.stdout)}/status")
+    assert not status.exists() or "State:\tZ" in status.read_text()

@@ -3,12 +3,22 @@
 import copy
 import json
 import math
+import re
 
 import pytest
 from harness import configure, folder_of, perform
 from omegaconf import OmegaConf
 
-from rankbench.record import SCHEMA_VERSION, STATUSES, RecordError, RunRecord, group_id, portable, run_id
+from rankbench.record import (
+    SCHEMA_VERSION,
+    STATUSES,
+    STOPPED,
+    RecordError,
+    RunRecord,
+    group_id,
+    portable,
+    run_id,
+)
 
 KEYS = {
     *(
@@ -90,6 +100,15 @@ def test_a_foreign_file_is_named_with_what_is_odd_about_it():
     with pytest.raises(
         RecordError, match=r"a.json: not a run record \(keys missing or unknown: \['ledger', 'speed'\]\)"
     ):
+        RunRecord.from_json(json.dumps(content), "a.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("status", "done"), ("run_id", 5), ("config", []), ("ranks", "8"), ("cost", 1)]
+)
+def test_a_record_with_values_of_another_kind_is_none(key, value):
+    content = {**json.loads(record().to_json()), key: value}
+    with pytest.raises(RecordError, match=rf"a.json: not a run record \(values of another kind: \['{key}'\]\)"):
         RunRecord.from_json(json.dumps(content), "a.json")
 
 
@@ -281,6 +300,26 @@ def test_records_that_are_published_name_no_place_of_this_machine(tmp_path):
         "method": {"source_run": "0123456789ab"},
         "task": {},
     }
+
+
+# ------------------------------------------------------------------------------------------------- what a sweep leaves
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_sweep_leaves_what_would_end_the_same_way(status):
+    """An interrupted run goes on; a failed one is done again on request, but not what another attempt has left."""
+    found = record(status=status, reason="why")
+    assert found.stands() == (status not in STOPPED)
+    assert found.stands("of another attempt") == (status not in STOPPED)
+    assert found.stands(found.digest()) == (status == "ok")
+    assert STOPPED == ("killed",)
+
+
+def test_a_digest_is_that_of_the_file():
+    one = record(metrics={"test": {"loss": math.nan}})
+    assert RunRecord.from_json(one.to_json()).digest() == one.digest()
+    assert record(reason="another").digest() != record().digest()
+    assert re.fullmatch("[0-9a-f]{64}", one.digest())
 
 
 # ----------------------------------------------------------------------------------------------------- tuning trials

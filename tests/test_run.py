@@ -2,15 +2,16 @@
 
 import json
 import resource
+import threading
 
 import pytest
 import torch
 from harness import configure, folder_of, perform, prepared, python, rows
 
-from rankbench import models
+from rankbench import models, run
 from rankbench.gguf import ModelError
 from rankbench.run import execute
-from rankbench.store import RunFolder
+from rankbench.store import HELD_UP, RunFolder
 from rankbench.tasks.planted import Planted
 
 
@@ -99,6 +100,9 @@ def test_a_failed_run_is_a_row_and_is_done_again(tmp_path, monkeypatch):
         (MemoryError(), "oom", "out of memory"),
         (ModelError("model.path=x: no such folder"), "error", "model.path=x: no such folder"),
         (RuntimeError("shapes"), "error", "RuntimeError: shapes (traceback: "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9\nmore"), "oom", "DefaultCPUAllocator: can't all"),
+        (SystemExit(0), "error", "it called sys.exit(0) (traceback: "),
+        (SystemExit("bye"), "error", "it called sys.exit('bye') (traceback: "),
     ],
 )
 def test_what_a_failure_is_called(tmp_path, monkeypatch, error, status, reason):
@@ -127,7 +131,8 @@ def test_an_interrupt_leaves_the_checkpoint_and_no_record(tmp_path, monkeypatch)
     monkeypatch.setattr(Planted, "loss", interrupt)
     with pytest.raises(KeyboardInterrupt):
         execute(config)
-    assert set(content(config)) == {".lock", "checkpoint.pt", "steps.jsonl"}
+    assert set(content(config)) == {".lock", "checkpoint.pt", "steps.jsonl", "started.json"}
+    assert folder_of(config).json("started.json")["packages"]["torch"]
     monkeypatch.undo()
     assert perform(config)["status"] == "ok"
 
@@ -144,7 +149,7 @@ def test_a_checkpoint_of_another_config_is_refused_and_kept(tmp_path, capsys, mo
     folder_of(config).path.mkdir(parents=True)
     folder_of(config).checkpoint_file().write_bytes(checkpoint)
     capsys.readouterr()
-    assert execute(config) == 1
+    assert execute(config) == HELD_UP
     said = " ".join(capsys.readouterr().out.split())
     mine, others = folder_of(config).run_id, folder_of(other).run_id
     assert f"is a checkpoint of another config (run {others}, this is {mine}): delete it to start" in said
@@ -156,7 +161,7 @@ def test_a_checkpoint_of_another_config_is_refused_and_kept(tmp_path, capsys, mo
 def test_a_results_dir_that_became_a_file(tmp_path, capsys):
     config = configure(tmp_path / "results")
     (tmp_path / "results").write_text("a file")
-    assert execute(config) == 1
+    assert execute(config) == HELD_UP
     said = "".join(capsys.readouterr().out.split("\n"))
     assert f"results_dir cannot be written: {folder_of(config).path}: Not a directory" in said
 
@@ -173,7 +178,7 @@ def test_two_processes_do_not_share_a_run(tmp_path, capsys):
     config = configure(tmp_path)
     with RunFolder(tmp_path, folder_of(config).run_id).open():
         capsys.readouterr()
-        assert execute(config) == 1
+        assert execute(config) == HELD_UP
     assert "another process is working on this run" in " ".join(capsys.readouterr().out.split())
     assert set(content(config)) == {".lock"}
 
@@ -197,6 +202,80 @@ def test_methods_are_paired(tmp_path):
     assert len({record["run_id"] for record in records}) == 5
     firsts = [rows(tmp_path / "runs" / record["run_id"] / "steps.jsonl")[0]["loss"] for record in records]
     assert len(set(firsts)) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), Exception("IoError: No space left on device (os error 28)")]
+)
+def test_a_full_disk_is_not_the_runs_fault(tmp_path, monkeypatch, error):
+    """Whoever says so: safetensors has an error of its own for it."""
+    config = configure(tmp_path, "train.checkpoint_every=2")
+
+    def fail(*arguments):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "export", fail)
+        with pytest.raises(type(error), match="No space left on device"):
+            execute(config)
+    assert set(content(config)) >= {"checkpoint.pt", "started.json"}
+    assert folder_of(config).record() is None
+    assert perform(config)["status"] == "ok"
+
+
+def test_in_a_sweep_a_failed_run_stands_unless_it_is_to_be_redone(tmp_path, monkeypatch, capsys):
+    config = configure(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Planted, "evaluate", None)
+        failed = perform(config)
+    assert failed["status"] == "error"
+    before = content(config)
+    assert execute(config, sweep=True) == 1
+    assert execute(config, sweep=True, redo="of another attempt") == 1
+    assert content(config) == before
+    assert execute(config, sweep=True, redo=folder_of(config).record().digest()) == 0
+    assert execute(config, sweep=True) == 0
+    assert "(done already; delete its folder" in " ".join(capsys.readouterr().out.split())
+
+
+def test_in_a_sweep_a_run_waits_for_the_process_that_is_at_it(tmp_path):
+    """And then sees that there is nothing left to do."""
+    config = configure(tmp_path)
+    whole = perform(config)
+    (folder_of(config).path / "record.json").rename(tmp_path / "aside")
+    codes = []
+    with folder_of(config).open():
+        waiting = threading.Thread(target=lambda: codes.append(execute(config, sweep=True)))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        (tmp_path / "aside").rename(folder_of(config).path / "record.json")
+    waiting.join(60)
+    assert codes == [0]
+    assert json.loads((folder_of(config).path / "record.json").read_text()) == {
+        key: value for key, value in whole.items() if key != "code"
+    }
+
+
+def test_a_file_that_is_no_record_is_kept_under_another_name(tmp_path, capsys):
+    config = configure(tmp_path)
+    folder_of(config).path.mkdir(parents=True)
+    (folder_of(config).path / "record.json").write_text("{")
+    assert perform(config)["status"] == "ok"
+    assert (folder_of(config).path / "record.unreadable").read_text() == "{"
+    assert "kept as record.unreadable, the run is done" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_does_not_inherit_the_peak_memory_of_the_one_before(tmp_path):
+    """In one process, as pools of workers have it."""
+    small = perform(configure(tmp_path, "train.steps=1", "task.test_size=1"))
+    held = torch.ones(400, 2**18)
+    large = perform(configure(tmp_path, "train.steps=1", "task.test_size=2"))
+    del held
+    last = perform(configure(tmp_path, "train.steps=1", "task.test_size=3"))
+    peaks = [record["cost"]["peak_memory_bytes"] / 2**20 for record in (small, large, last)]
+    assert 380 < peaks[1] - peaks[0] < 450
+    assert abs(peaks[2] - peaks[0]) < 60
 
 
 def test_the_traceback_of_an_earlier_attempt_goes_away(tmp_path):

@@ -1,8 +1,11 @@
 """Runs on disk: whole files or none, one process at a time, and clear words where it cannot be done."""
 
+import errno
 import os
 import re
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,22 @@ def test_a_record_comes_back(folder, tmp_path):
     folder.write_record(record(status="nan", reason="loss is nan at step 3"))
     assert folder.record() == record(status="nan", reason="loss is nan at step 3")
     assert sorted(file.name for file in folder.path.iterdir()) == [".lock", "record.json"]
+
+
+def test_the_record_of_another_run_is_none(folder, tmp_path):
+    (folder.path / "record.json").write_text(replace(record(), run_id="ba9876543210").to_json())
+    with pytest.raises(RecordError, match=rf"{folder.path}/record.json: the record of another run, ba9876543210"):
+        folder.record()
+    assert RunFolder.at(folder.path).record().run_id == "ba9876543210"  # a folder may be named as one likes elsewhere
+
+
+def test_bytes_that_are_no_text_are_no_record(folder):
+    (folder.path / "record.json").write_bytes(b"\xff\x00{}")
+    with pytest.raises(RecordError, match=r"record.json: not JSON"):
+        folder.record()
+    assert folder.set_aside() == folder.path / "record.unreadable"
+    assert folder.record() is None
+    assert (folder.path / "record.unreadable").read_bytes() == b"\xff\x00{}"
 
 
 def test_a_record_that_is_none_is_named(folder):
@@ -110,6 +129,44 @@ def test_a_second_process_is_kept_out_until_the_first_is_gone(folder):
         pass
     with pytest.raises(StoreError, match="another process is working on this run"), folder.open():
         pass
+
+
+def test_a_folder_is_busy_as_long_as_a_process_is_at_it(folder, tmp_path):
+    assert RunFolder(tmp_path / "results", "0123456789ab").busy()
+    free = RunFolder(tmp_path, "another")
+    assert not free.busy()
+    assert not free.path.exists()  # asking makes nothing
+    with free.open():
+        assert free.busy()
+    assert not free.busy()
+    with free.open():  # and asking holds nothing
+        pass
+
+
+def test_one_may_wait_for_a_folder(tmp_path):
+    """Another process enters once this one has left, and not before."""
+    folder = RunFolder(tmp_path, "0123456789ab")
+    waits = HOLDER.replace("folder.open()", "folder.open(wait=True)").replace('"in"', "folder.record().reason")
+    with folder.open():
+        process = subprocess.Popen([sys.executable, "-c", waits, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        folder.write_record(record(reason="written last"))
+    assert process.communicate(timeout=60)[0] == "written last\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (RuntimeError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'), True),
+        (ValueError("no space in a name"), False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_errors(error, full):
+    assert store.disk_is_full(error) is full
 
 
 def test_the_lock_ends_with_its_holder(tmp_path):

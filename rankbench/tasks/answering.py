@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rankbench.tasks import language
 from rankbench.tasks.base import Batch, DataError, Example
+from rankbench.tasks.encoding import encode
 from rankbench.tasks.tokens import length_groups, pad, prompts, tokenize
 
 
@@ -141,8 +142,8 @@ class Head:
         """Token ids and segments per item."""
         if not items:
             return []
-        columns = [list(texts) for texts in zip(*(item.texts.values() for item in items), strict=True)]
-        made = self._tokenizer(*columns, return_attention_mask=False, verbose=False, **settings)
+        columns = list(zip(*(item.texts.values() for item in items), strict=True))
+        made = encode(self._tokenizer, columns, **settings)
         return list(zip(made["input_ids"], made.get("token_type_ids", [[]] * len(items)), strict=True))
 
     def _example(self, ids: Sequence[int], segments: Sequence[int], item: Item) -> Example:

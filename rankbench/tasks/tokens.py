@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rankbench.tasks.base import DataError
+from rankbench.tasks.encoding import encode
 
 Tokens = tuple[int, ...]
 
@@ -18,7 +19,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], specials: bool) -> list[Token
     """Token ids per text; `specials` adds what the tokenizer puts around a text (BOS, [CLS])."""
     if not texts:
         return []
-    return [tuple(ids) for ids in tokenizer(list(texts), add_special_tokens=specials, verbose=False)["input_ids"]]
+    return [tuple(ids) for ids in encode(tokenizer, [texts], add_special_tokens=specials)["input_ids"]]
 
 
 def fit(tokenizer: Any, template: str, fields: Mapping[str, str], cut: str, room: int, place: str) -> Tokens:

@@ -1,5 +1,6 @@
 """A method that fails as it is told to, in a package of its own (`harness.install_faulty` makes it known)."""
 
+import errno
 import json
 import os
 import signal
@@ -7,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
 
+from rankbench import store
 from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Step
 from rankbench.allocators.lora import Uniform
@@ -72,12 +75,10 @@ def stop(number: int) -> Callable[[Faulty], None]:
     return lambda method: os.kill(os.getpid(), number)
 
 
-def stop_once(method: Faulty) -> None:
-    """The first time only, as `target` remembers."""
-    mark = Path(method.config.target)
-    if not mark.exists():
-        mark.write_text("")
-        os.kill(os.getpid(), signal.SIGKILL)
+def stop_the_worker(method: Faulty) -> None:
+    """That is, the process of another launcher in which ours does the run."""
+    os.kill(parent_process().pid, signal.SIGKILL)
+    time.sleep(3600)
 
 
 def divide(method: Faulty) -> None:
@@ -120,17 +121,51 @@ def outgrow_a_control_group(method: Faulty) -> None:
     torch.ones(2**10, 2**18)  # 1 GiB
 
 
+def fill_the_disk(method: Faulty) -> None:
+    """As far as records are concerned."""
+    write = store.write_atomically
+
+    def refuse(file: Path, *rest: object) -> None:
+        if file.name == store.RECORD:
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        write(file, *rest)
+
+    store.write_atomically = refuse
+
+
+def turn_back_the_clock(method: Faulty) -> None:
+    start = time.monotonic()
+    time.time = lambda: 1e9 - 1000 * (time.monotonic() - start)
+
+
+def once(fault: Callable[[Faulty], None]) -> Callable[[Faulty], None]:
+    """The first time only, as `target` remembers."""
+
+    def maybe(method: Faulty) -> None:
+        mark = Path(method.config.target)
+        if not mark.exists():
+            mark.write_text("")
+            fault(method)
+
+    return maybe
+
+
 FAULTS: dict[str, Callable[[Faulty], None]] = {
     "none": lambda method: None,
     "raise": divide,
+    "raise once": once(divide),
     "exit": leave,
     "vanish": lambda method: os._exit(4),
     "kill": stop(signal.SIGKILL),
-    "kill once": stop_once,
+    "kill once": once(stop(signal.SIGKILL)),
     "crash": stop(signal.SIGSEGV),
     "hang": hang,
+    "hang once": once(hang),
+    "full once": once(fill_the_disk),
+    "clock": turn_back_the_clock,
     "meet": meet,
-    "server": lose_the_server,
+    "server": once(lose_the_server),
+    "worker once": once(stop_the_worker),
     "too much": take_too_much,
     "chosen": be_chosen_by_the_kernel,
     "outgrow": outgrow_a_control_group,

@@ -1,13 +1,12 @@
 """The launcher `local` of Hydra: rankbench.launcher under the name and the settings that Hydra knows it by.
 
-Hydra 1.3 takes plugins from modules of `hydra_plugins` alone; rankbench.searchpath puts this folder on the path. It
-loads them without an entry in sys.modules, so that a dataclass here cannot have its annotations as texts.
+Hydra 1.3 takes plugins from modules of `hydra_plugins` alone; rankbench.searchpath puts this folder on the path. Where
+other launchers send Hydra's state to other processes nobody has, so that nothing in that state may be defined here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -16,21 +15,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rankbench import launcher
-from rankbench.console import SweepProgress
-from rankbench.store import LOG
+from rankbench.console import SweepProgress, stopping
 
-
-@dataclass
-class LocalConfig:
-    """hydra.launcher.*; the fields as in rankbench.launcher.Settings."""
-
-    _target_: str = "hydra_plugins.rankbench_launcher.LocalLauncher"
-    slots: int | None = None
-    timeout: float | None = None
-    memory: float | None = None
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalConfig, provider="rankbench")
+ConfigStore.instance().store(group="hydra/launcher", name="local", node=launcher.Schema, provider="rankbench")
 
 
 class LocalLauncher(Launcher):
@@ -43,19 +30,16 @@ class LocalLauncher(Launcher):
         """Nothing: the jobs bring what they need."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Do the frozen runs; `job_overrides` hold nothing but where each lies."""
+        """Do the frozen runs; `job_overrides` hold nothing but where each lies.
+
+        A job's exit code is a value, not an error: one that fails stops no other.
+        """
         files = [Path(overrides[0].partition("=")[2].strip("'")) for overrides in job_overrides]
-        rooms = self._settings.rooms()
+        settings = replace(self._settings, threads=launcher.fixed_threads(files))
+        rooms = settings.rooms()
         progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
-
-        def show(ended: launcher.Ended) -> None:
-            progress.show(ended.order.title, ended.record, str(ended.order.folder.path / LOG), ended.seconds)
-
-        ended = launcher.launch(files, self._settings, show, progress.stopping)
-        return [_returned(one, overrides) for one, overrides in zip(ended, job_overrides, strict=True)]
-
-
-def _returned(ended: launcher.Ended, overrides: Sequence[str]) -> JobReturn:
-    """The exit code is a value, not an error: a job that fails stops no other."""
-    code: Any = 0 if ended.record is not None and ended.record.status == "ok" else ended.code or 1
-    return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=code)
+        ended = launcher.launch(files, settings, progress.show, stopping)
+        return [
+            JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=one.exit_code)
+            for one, overrides in zip(ended, job_overrides, strict=True)
+        ]

@@ -1,0 +1,40 @@
+"""A run of a sweep where a launcher of another package (joblib, submitit, ray) put it.
+
+That launcher says where and when; there, ours does the run in a process of its own. So the process it hands out may be
+used again: memory is the run's own, and a run that exits, crashes or is killed takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+
+from rankbench import launcher
+from rankbench.console import announce, stopping
+from rankbench.launcher import Settings
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def task(composed: DictConfig) -> int:
+    """The run of the frozen file that `frozen` names; the rest of the configuration is not read.
+
+    Returns:
+        0 if its record says ok, else the exit code of its process.
+    """
+    multiprocessing.set_start_method("forkserver", force=True)  # joblib's own is no method that a child knows
+    os.chdir(HydraConfig.get().runtime.cwd)  # paths are as they were typed
+    (ended,) = launcher.launch([Path(composed.frozen)], _settings(), told=stopping)
+    announce(ended)
+    return ended.exit_code
+
+
+def _settings() -> Settings:
+    """One job, with the devices of this process as they are now: its fork server may be from before they changed."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return Settings(slots=1, devices=() if given is None else (given,))
