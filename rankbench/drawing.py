@@ -118,11 +118,11 @@ def facets(
         cell: of the axes, inches.
         left: room for labels left of each axes, inches.
     """
-    columns = min(COLUMNS, len(titles))
+    columns = 2 if len(titles) == 4 else min(COLUMNS, len(titles))
     rows = math.ceil(len(titles) / columns)
     width, height = columns * (cell[0] + left) + 0.15, rows * (cell[1] + GAP[1]) + 0.1
     entry = 0.66 + 0.072 * max((len(str(handle.get_label())) for handle in handles), default=0)
-    beside = len(titles) < COLUMNS
+    beside = columns < COLUMNS
     below = 0.0 if beside or not handles else 0.1 + 0.2 * math.ceil(len(handles) / max(1, int(width / entry)))
     figure = Figure((width + (entry if beside and handles else 0.0), height + below))
     size = figure.get_size_inches()

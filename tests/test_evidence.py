@@ -10,7 +10,7 @@ from studies import TUNING_SEED, declared, study
 from rankbench import costs, curves, frontier, holes, maps, overview, quotes, trials, verdicts
 from rankbench.ablations import ablations, varied
 from rankbench.design import arms_sheet, facts
-from rankbench.evidence import Evidence, compare_arms, gather, links
+from rankbench.evidence import Evidence, gather, links
 
 
 @functools.cache
@@ -73,8 +73,8 @@ def test_values_are_those_the_arm_names_or_its_records_have():
 
 def test_the_arms_of_an_ablation_are_compared_with_their_base():
     (panel,), (steps, *_) = single().panels, single().ablations
-    found = compare_arms(panel, steps.arms, single().report, steps.base)
-    assert found.reference == "igu"
+    ((where, found),) = single().varied[steps.name]
+    assert (where.name, found.reference) == (panel.name, "igu")
     assert set(found.findings) == set(steps.arms)
     assert len(found.tests) == 4
 
