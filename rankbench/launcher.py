@@ -245,7 +245,7 @@ class _Pool:
                 process.start()
                 return running
             except (EOFError, OSError):
-                continue  # the server has died a moment ago
+                time.sleep(POLL)  # the server has died a moment ago, and may not be known to be dead
         raise LaunchError(
             f"the process that jobs are forked from has died {STARTS} times: "
             "python -c 'import rankbench.preload' may say why; or it is out of memory"

@@ -88,7 +88,7 @@ def test_the_verdict_names_the_arms_with_controls_and_says_why():
     assert "not run: its own shuffled ranks" in said[1]
     sheet = verdicts.verdict_sheet(single())
     assert column(sheet, "verdict") == ["works", "not resolved"]
-    assert column(sheet, "minus its shuffled ranks")[1] == "not run"
+    assert column(sheet, "minus its own shuffled ranks")[1] == "not run"
     assert column(sheet, "n") == ["8", "8"]
 
 

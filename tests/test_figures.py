@@ -119,12 +119,9 @@ def test_texts_do_not_overlap_with_twelve_methods():
     maps = figures.rank_maps(many(12, 30))
     drawn = figures.draw_maps(figures.mean_ranks(maps), "title")
     drawn.draw_without_rendering()
-    shown = [axes for axes in drawn.axes if axes.get_visible()]
-    assert len(shown) == 12 + 1
-    titles = [axes.title for axes in shown]
-    below = [label for axes in shown for label in axes.get_xticklabels()]
-    assert overlaps([*titles, *shown[0].get_yticklabels(), drawn._suptitle, drawn._supxlabel]) == []
-    assert overlaps([*titles, *below[: len(below) // 12]]) == []
+    (axes,) = drawn.axes
+    assert {*maps["label"], "layer"} <= {text.get_text() for text in axes.texts}
+    assert overlaps([*axes.texts, drawn._suptitle]) == []
     matrix = figures.draw_agreement(figures.agreement(maps), "title")
     matrix.draw_without_rendering()
     axes = matrix.axes[0]
@@ -135,8 +132,10 @@ def test_texts_do_not_overlap_with_twelve_methods():
 def test_panels_share_one_scale_from_zero():
     maps = figures.rank_maps([mapped("lora", 0, [4, 4, 4, 4]), mapped("igu", 0, [0, 2, 3, 11])])
     drawn = figures.draw_maps(figures.mean_ranks(maps), "title")
-    assert [axes.images[0].get_clim() for axes in drawn.axes[:2]] == [(0, 11), (0, 11)]
-    assert [axes.get_title() for axes in drawn.axes[:2]] == ["lora", "igu"]
+    (axes,) = drawn.axes
+    assert {image.get_clim() for image in axes.images} == {(0, 11)}
+    texts = [text.get_text() for text in axes.texts]
+    assert texts.index("lora") < texts.index("igu")
 
 
 def test_a_place_without_a_site_is_grey_and_not_rank_zero():
@@ -144,7 +143,7 @@ def test_a_place_without_a_site_is_grey_and_not_rank_zero():
     with_head.ranks["classifier"] = 5
     drawn = figures.draw_maps(figures.mean_ranks(figures.rank_maps([with_head])), "title")
     assert np.ma.getmaskarray(drawn.axes[0].images[0].get_array()).sum() == 3 * 3 - 5
-    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == ["0", "1", "none"]
+    assert {"0", "1", "none"} <= {text.get_text() for text in drawn.axes[0].texts}
 
 
 def test_the_command_line_writes_figures_and_numbers(tmp_path, monkeypatch, capsys):
