@@ -60,13 +60,16 @@ def ablations(declared: Experiment | None) -> list[Ablation]:
 
 def _variants(declared: Experiment, drawn: set[str]) -> Iterator[Ablation]:
     """Arms that are called by another and change some of its settings, and stand in no curve or heat map."""
-    arms = experiment.arms(declared)
+    arms, taken = experiment.arms(declared), set[str]()
     for base, settings in arms.items():
+        if base in taken:
+            continue
         changed = [
             arm
             for arm, own in arms.items()
             if arm.startswith(f"{base} ") and arm not in drawn and settings.items() < own.items()
         ]
+        taken.update(changed)
         if changed:
             yield Ablation(f"variants-{file_name(base)}", f"Variants of {base}", (), base, [base, *changed], {})
 

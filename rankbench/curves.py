@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.ablations import Ablation
-from rankbench.drawing import GREY, Drawing, arm_handles, draw_frame, facets, last_part, logarithmic
+from rankbench.drawing import FAR, GREY, Drawing, arm_handles, draw_frame, facets, last_part, logarithmic
 from rankbench.evidence import Evidence
 from rankbench.panels import Panel
 from rankbench.stats import mean_interval
@@ -49,7 +49,7 @@ def draw_rank_totals(evidence: Evidence) -> Drawing | None:
             look, every = style[str(arm)], max(1, len(line) // 6)
             if (line["low"] < line["high"]).any():
                 ends = (line["low"], line["high"])
-                axes.fill_between(line["step"], *ends, step="post", color=look.colour, alpha=0.15, lw=0)
+                axes.fill_between(line["step"], *ends, step="post", color=look.colour, alpha=0.07, lw=0)
             axes.plot(
                 line["step"],
                 line["mean"],
@@ -153,7 +153,7 @@ def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[fl
     except ValueError:
         there = {value: float(place) for place, value in enumerate(dict.fromkeys(values))}
         return there, {place: value for value, place in there.items()}
-    if min(numbers.values()) > 0 and max(numbers.values()) > 8 * min(numbers.values()):
+    if min(numbers.values()) > 0 and max(numbers.values()) > FAR * min(numbers.values()):
         return numbers, logarithmic(axes, list(numbers.values()))
     return numbers, {number: value for value, number in sorted(numbers.items(), key=lambda pair: pair[1])}
 

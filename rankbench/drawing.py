@@ -30,6 +30,7 @@ CELL = (2.85, 1.95)  # inches, of the axes of a panel
 GAP = (0.7, 0.68)  # inches, left of an axes and above it
 MARKERS = "osD^vP*X<>ph"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+FAR = 8  # times: values that are so far apart are drawn by their logarithm
 GREY = "#8a8a8a"
 INK = "#222222"
 
@@ -226,6 +227,19 @@ def logarithmic(axes: Axes, values: Sequence[float]) -> dict[float, str]:
     shown = sorted(set(values))
     shown = shown[:: math.ceil(len(shown) / 6)]
     return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in shown}
+
+
+def logarithmic_up(axes: Axes) -> dict[float, str] | None:
+    """Make y logarithmic where its values lie far apart and above 0; the ticks, None where it is left as it is."""
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    values = np.concatenate([line[np.isfinite(line)] for line in lines])
+    if not values.size or values.min() <= 0 or values.max() < FAR * values.min():
+        return None
+    axes.set_yscale("log")
+    axes.axis("off")
+    low, high = axes.get_ylim()
+    steps = [10.0**power * digit for power in range(-12, 12) for digit in (1, 2, 5)]
+    return {step: f"{step:g}" for step in steps if low <= step <= high}
 
 
 def svg(figure: Figure, prefix: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench.collect import frame
-from rankbench.drawing import Drawing, arm_handles, draw_frame, facets, logarithmic
+from rankbench.drawing import Drawing, arm_handles, draw_frame, facets, logarithmic, logarithmic_up
 from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.rates import rate_curves
@@ -76,7 +76,8 @@ def draw_learning_rates(evidence: Evidence) -> Drawing | None:
             axes.plot(whole["rate"], whole["mean"], color=look.colour, ls=look.dash, marker=look.marker, ms=3, lw=1.1)
             best = whole[whole["chosen"]]
             axes.plot(best["rate"], best["mean"], "o", ms=9, mfc="none", mec=look.colour, mew=1.1, ls="none")
-        draw_frame(axes, "learning rate", data["metric"].iloc[0], logarithmic(axes, data["rate"].tolist()))
+        x, y = logarithmic(axes, data["rate"].tolist()), logarithmic_up(axes)
+        draw_frame(axes, "learning rate", data["metric"].iloc[0], x, y)
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in shown])
     note = "Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing."
     return Drawing("learning-rates", "Learning rates tried on validation", figure, numbers, note)

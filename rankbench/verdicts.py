@@ -32,6 +32,7 @@ def sentences(evidence: Evidence) -> list[str]:
     return [
         *_verdict_sentences(evidence),
         *_findings_in_words(evidence),
+        *_beyond_zero(evidence),
         *_what_could_be_seen(evidence),
         *_varied_settings(evidence),
     ]
@@ -48,6 +49,19 @@ def _findings_in_words(evidence: Evidence) -> Iterator[str]:
         f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {evidence.report.reference} at an equal budget "
         f"({metrics}): {_counted(counts)}."
     )
+
+
+def _beyond_zero(evidence: Evidence) -> Iterator[str]:
+    """Arms whose interval, which is not corrected, leaves out 0, and whose test does not say so."""
+    found: dict[str, int] = {}
+    for _, comparison in evidence.compared():
+        for arm, finding in comparison.findings.items():
+            difference = comparison.difference(comparison.metrics[0], arm)
+            if finding.kind in ("unresolved", "unresolvable") and difference is not None and difference.resolved:
+                found[arm] = found.get(arm, 0) + 1
+    if found:
+        named = ", ".join(f"{arm} ({count}x)" if count > 1 else arm for arm, count in found.items())
+        yield f"Intervals that leave out 0 without the corrected test saying so, to be seen with more seeds: {named}."
 
 
 def _varied_settings(evidence: Evidence) -> Iterator[str]:
