@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.ablations import Ablation
-from rankbench.drawing import FAR, GREY, Drawing, arm_handles, draw_frame, facets, last_part, logarithmic
+from rankbench.drawing import FAR, GREY, Drawing, arm_handles, draw_frame, facets, few, last_part, logarithmic
 from rankbench.evidence import Evidence
 from rankbench.panels import Panel
 from rankbench.stats import mean_interval
 from rankbench.study import Curve
+
+TICKS = 6  # of x, where values are numbers
 
 
 def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) -> pd.DataFrame:
@@ -43,8 +46,9 @@ def draw_rank_totals(evidence: Evidence) -> Drawing | None:
     if not found:
         return None
     arms = list(dict.fromkeys(arm for _, data in found for arm in data["arm"]))
-    figure, places = facets([panel.short for panel, _ in found], arm_handles(arms, style))
-    for axes, (_, data) in zip(places, found, strict=True):
+    shown, left_out = few(found)
+    figure, places = facets([panel.short for panel, _ in shown], arm_handles(arms, style))
+    for axes, (_, data) in zip(places, shown, strict=True):
         for arm, line in data.groupby("arm", sort=False):
             look, every = style[str(arm)], max(1, len(line) // 6)
             if (line["low"] < line["high"]).any():
@@ -64,7 +68,8 @@ def draw_rank_totals(evidence: Evidence) -> Drawing | None:
         axes.set_ylim(0, data["high"].max() * 1.08)
         draw_frame(axes, "step", "rank total")
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
-    return Drawing("rank-totals", "Rank total over the steps", figure, numbers, "Mean over seeds; band: their range.")
+    note = f"Mean over seeds; band: their range.{left_out}"
+    return Drawing("rank-totals", "Rank total over the steps", figure, numbers, note)
 
 
 def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
@@ -105,20 +110,21 @@ def _draw_curves(
     """An axes each, 95 % intervals of the mean; the reference as a band. Axes of one metric have one scale."""
     if not found:
         return None
-    figure, places = facets([short for short, *_ in found])
+    shown, left_out = few(found)
+    figure, places = facets([short for short, *_ in shown])
     reference, style = evidence.report.reference, evidence.looks
     drawn = []
-    for axes, (_, ablation, panel, data) in zip(places, found, strict=True):
+    for axes, (_, ablation, panel, data) in zip(places, shown, strict=True):
         _band(axes, panel, reference)
         drawn.append(_draw_curve(axes, data, ablation.keys[0], style[str(data["arm"].iloc[0])].colour))
-    for metric in {panel.metric for _, _, panel, _ in found}:
-        _share_scale([axes for axes, (_, _, panel, _) in zip(places, found, strict=True) if panel.metric == metric])
-    for axes, ticks, (_, ablation, panel, _) in zip(places, drawn, found, strict=True):
+    for metric in {panel.metric for _, _, panel, _ in shown}:
+        _share_scale([axes for axes, (_, _, panel, _) in zip(places, shown, strict=True) if panel.metric == metric])
+    for axes, ticks, (_, ablation, panel, _) in zip(places, drawn, shown, strict=True):
         draw_frame(axes, last_part(ablation.keys[0]), panel.metric, ticks)
     note = (
         "Means over seeds and their 95 % intervals; ring: the arm that is varied, as it is by default; grey: "
         f"{reference} and its interval. Seeds are shared, so differences are seen more finely than these intervals: "
-        "see the tables."
+        f"see the tables.{left_out}"
     )
     numbers = [
         data.rename(columns={ablation.keys[0]: "value"}).assign(setting=ablation.keys[0], panel=panel.title)
@@ -155,7 +161,8 @@ def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[fl
         return there, {place: value for value, place in there.items()}
     if min(numbers.values()) > 0 and max(numbers.values()) > FAR * min(numbers.values()):
         return numbers, logarithmic(axes, list(numbers.values()))
-    return numbers, {number: value for value, number in sorted(numbers.items(), key=lambda pair: pair[1])}
+    ordered = sorted(numbers.items(), key=lambda pair: pair[1])
+    return numbers, {number: value for value, number in ordered[:: math.ceil(len(ordered) / TICKS)]}
 
 
 def _band(axes: Axes, panel: Panel, reference: str) -> None:

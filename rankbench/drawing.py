@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -26,6 +26,7 @@ from rankbench.panels import Panel, methods_of
 
 TEXT = 9  # points
 COLUMNS = 3  # panels in a row
+MOST = 12  # panels of a figure: nobody compares more of them
 CELL = (2.85, 1.95)  # inches, of the axes of a panel
 GAP = (0.7, 0.68)  # inches, left of an axes and above it
 MARKERS = "osD^vP*X<>ph"
@@ -33,6 +34,9 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
 GREY = "#8a8a8a"
 INK = "#222222"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,12 @@ def facets(
         corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)
         _legend(figure, handles, corner, beside, 1 if beside else max(1, int(width / entry)))
     return figure, found
+
+
+def few(found: Sequence[T]) -> tuple[Sequence[T], str]:
+    """Those of many panels that are drawn, and a sentence on the others."""
+    said = f" {MOST} of {len(found)} panels are drawn; the CSV has all." if len(found) > MOST else ""
+    return found[:MOST], said
 
 
 def arm_handles(arms: Sequence[str], style: Mapping[str, Look]) -> list[Artist]:

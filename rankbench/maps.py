@@ -10,7 +10,7 @@ import pandas as pd
 
 from rankbench.ablations import Ablation
 from rankbench.curves import points_of
-from rankbench.drawing import TEXT, Drawing, draw_frame, facets, last_part
+from rankbench.drawing import TEXT, Drawing, draw_frame, facets, few, last_part
 from rankbench.evidence import Evidence
 from rankbench.figures import draw_maps, drawn, mean_ranks, rank_maps, shade
 from rankbench.labels import file_name
@@ -63,8 +63,9 @@ def draw_grid(ablation: Ablation, evidence: Evidence) -> Drawing | None:
     (down, across), found = ablation.keys, points_of(ablation, evidence)
     if not found:
         return None
-    figure, places = facets([panel.short for panel, _ in found], left=0.75)
-    for axes, (_, data) in zip(places, found, strict=True):
+    shown, left_out = few(found)
+    figure, places = facets([panel.short for panel, _ in shown], left=0.75)
+    for axes, (_, data) in zip(places, shown, strict=True):
         table = data.drop_duplicates([down, across]).pivot(index=down, columns=across, values="mean")
         table = table.reindex(index=_sorted(table.index), columns=_sorted(table.columns))
         shade(axes, table.to_numpy(float), *_ends(table))
@@ -77,6 +78,7 @@ def draw_grid(ablation: Ablation, evidence: Evidence) -> Drawing | None:
         draw_frame(axes, last_part(across), last_part(down), x, y)
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
     note = "Means over seeds; light is more; each panel has a scale of its own; grey: not run, or no run that is ok."
+    note += left_out
     return Drawing(ablation.name, ablation.title, figure, numbers, note)
 
 

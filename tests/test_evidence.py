@@ -329,3 +329,13 @@ def test_arms_keep_their_hue_and_differ_in_marker_or_dash():
     assert looks["igu"].colour == looks["igu beta1=0.5"].colour != looks["lora"].colour
     assert len({(look.colour, look.marker, look.dash) for look in looks.values()}) == len(looks)
     assert len({looks[arm].marker for arm in single().arms}) == len(single().arms)
+
+
+def test_of_many_panels_twelve_are_drawn_and_all_are_in_the_csv():
+    budgets = [f"r{rank}" for rank in range(1, 16)]
+    many = gather(study(declared(budgets=budgets, seeds=range(2)), layers=1, lost=0.0, failed=0.0))
+    for drawn in (costs.draw(many), curves.draw_rank_totals(many), trials.draw_learning_rates(many)):
+        assert len(drawn.figure.axes) == 12
+        assert drawn.numbers["panel"].nunique() == 15
+        assert drawn.note.endswith(" 12 of 15 panels are drawn; the CSV has all.")
+    assert "are drawn" not in costs.draw(single()).note
