@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ class Ablation:
     Attributes:
         name: of its files.
         title: as the experiment has it.
-        keys: the settings that are varied: one of a curve, two of a heat map.
+        keys: the settings that are varied: one of a curve, two of a heat map; () where nothing is drawn.
         base: the arm that leaves them at their defaults; None where each arm names them.
         arms: all of them, the base first.
         known: arm -> key -> value it names.
@@ -54,12 +54,30 @@ def ablations(declared: Experiment | None) -> list[Ablation]:
     wanted: dict[str, tuple[str, ...]] = {title: (key,) for title, key in declared.report.curves.items()}
     wanted |= {title: tuple(keys) for title, keys in declared.report.maps.items()}
     found = [ablation for title, keys in wanted.items() for ablation in _groups(declared, title, keys)]
+    found += _variants(declared, varied(found))
     return [replace(ablation, name=f"{ablation.name}-{place}") for place, ablation in enumerate(found, 1)]
 
 
+def _variants(declared: Experiment, drawn: set[str]) -> Iterator[Ablation]:
+    """Arms that are called by another and change some of its settings, and stand in no curve or heat map."""
+    arms, taken = experiment.arms(declared), set[str]()
+    for base, settings in arms.items():
+        if base in taken:
+            continue
+        changed = [
+            arm
+            for arm, own in arms.items()
+            if arm.startswith(f"{base} ") and arm not in drawn and settings.items() < own.items()
+        ]
+        taken.update(changed)
+        if changed:
+            yield Ablation(f"variants-{file_name(base)}", f"Variants of {base}", (), base, [base, *changed], {})
+
+
 def varied(found: Sequence[Ablation]) -> set[str]:
-    """Arms that are there for an ablation alone: all but the bases."""
-    return {arm for ablation in found for arm in ablation.arms} - {ablation.base for ablation in found if ablation.base}
+    """Arms that are there for a curve or a heat map alone: all but the bases."""
+    drawn = [ablation for ablation in found if ablation.keys]
+    return {arm for ablation in drawn for arm in ablation.arms} - {ablation.base for ablation in found if ablation.base}
 
 
 def _groups(declared: Experiment, title: str, keys: tuple[str, ...]) -> list[Ablation]:

@@ -16,7 +16,7 @@ from rankbench.stats import (
     equivalence,
     holm,
     mean_interval,
-    sign_flip_test,
+    sign_flip_tests,
     smallest_difference,
     smallest_p,
 )
@@ -222,8 +222,7 @@ def _tests(values: pd.DataFrame, reference: str | None) -> pd.DataFrame:
     """p, and the smallest there could be, of each label that shares a seed with the reference; corrected together."""
     others = [label for label in values if label != reference and reference is not None]
     paired = values[others].sub(values[reference], axis=0).dropna(axis=1, how="all") if others else values[others]
-    tests = {
-        label: (sign_flip_test(pairs), smallest_p(len(pairs))) for label in paired for pairs in [paired[label].dropna()]
-    }
-    found = pd.DataFrame.from_dict(tests, orient="index", columns=["p", "smallest"])
+    pairs = [paired[label].dropna() for label in paired]
+    tests = {"p": sign_flip_tests(pairs), "smallest": [smallest_p(len(held)) for held in pairs]}
+    found = pd.DataFrame(tests, index=list(paired), dtype=float)
     return found.assign(corrected=holm(found["p"]))

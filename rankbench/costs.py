@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets
+from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets, few
 from rankbench.evidence import Evidence, links
 from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet, without_first
@@ -68,11 +68,12 @@ def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
 def draw(evidence: Evidence) -> Drawing | None:
     """A bar for each arm: training, calibration and the method's own decisions, in seconds; None where none ran."""
     panels, arms, style = evidence.panels, evidence.arms, evidence.looks
-    shown = [
+    found = [
         (panel, means) for panel in panels for means in [_means(panel, arms)[SECONDS]] if means.notna().any(axis=None)
     ]
-    if not shown:
+    if not found:
         return None
+    shown, left_out = few(found)
     most = max(len(data) for _, data in shown)
     letters = max(len(str(arm)) for _, data in shown for arm in data.index)
     handles = [
@@ -83,11 +84,11 @@ def draw(evidence: Evidence) -> Drawing | None:
     figure, places = facets([panel.short for panel, _ in shown], handles, cell, 0.068 * letters + 0.15)
     for axes, (_, data) in zip(places, shown, strict=True):
         _bars(axes, data, style)
-    values = pd.concat([data.rename_axis("arm").reset_index().assign(panel=panel.title) for panel, data in shown])
+    values = pd.concat([data.rename_axis("arm").reset_index().assign(panel=panel.title) for panel, data in found])
     note = (
         "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."
     )
-    return Drawing("cost", "Where the seconds went", figure, values, note)
+    return Drawing("cost", "Where the seconds went", figure, values, note + left_out)
 
 
 def _bars(axes: Axes, data: pd.DataFrame, style: Mapping[str, Look]) -> None:

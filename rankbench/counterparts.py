@@ -61,7 +61,8 @@ def counterpart(found: Study, report: Report, table: Published, row: Row, rows: 
         return Counterpart({}, reason=f"no such task here: {', '.join(unknown)}")
     if reason := _unmeasured(parts):
         return Counterpart({}, outcome="not comparable", reason=reason)
-    records = [record for job, record in found.runs() if job.arm == arm and record and record.status == "ok"]
+    mine = [found.records.get(job.run_id) for job in found.sweep.jobs if job.arm == arm and not job.trial]
+    records = [record for record in mine if record is not None and record.status == "ok"]
     if not records:
         return Counterpart({}, reason=f"no finished run of arm {arm}")
     return _values(found, table, row, parts, records)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.ablations import Ablation
-from rankbench.drawing import GREY, Drawing, arm_handles, draw_frame, facets, last_part, logarithmic
+from rankbench.drawing import FAR, GREY, Drawing, arm_handles, draw_frame, facets, few, last_part, logarithmic
 from rankbench.evidence import Evidence
 from rankbench.panels import Panel
 from rankbench.stats import mean_interval
 from rankbench.study import Curve
+
+TICKS = 6  # of x, where values are numbers
 
 
 def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) -> pd.DataFrame:
@@ -42,13 +46,14 @@ def draw_rank_totals(evidence: Evidence) -> Drawing | None:
     if not found:
         return None
     arms = list(dict.fromkeys(arm for _, data in found for arm in data["arm"]))
-    figure, places = facets([panel.short for panel, _ in found], arm_handles(arms, style))
-    for axes, (_, data) in zip(places, found, strict=True):
+    shown, left_out = few(found)
+    figure, places = facets([panel.short for panel, _ in shown], arm_handles(arms, style))
+    for axes, (_, data) in zip(places, shown, strict=True):
         for arm, line in data.groupby("arm", sort=False):
             look, every = style[str(arm)], max(1, len(line) // 6)
             if (line["low"] < line["high"]).any():
                 ends = (line["low"], line["high"])
-                axes.fill_between(line["step"], *ends, step="post", color=look.colour, alpha=0.15, lw=0)
+                axes.fill_between(line["step"], *ends, step="post", color=look.colour, alpha=0.07, lw=0)
             axes.plot(
                 line["step"],
                 line["mean"],
@@ -63,7 +68,8 @@ def draw_rank_totals(evidence: Evidence) -> Drawing | None:
         axes.set_ylim(0, data["high"].max() * 1.08)
         draw_frame(axes, "step", "rank total")
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
-    return Drawing("rank-totals", "Rank total over the steps", figure, numbers, "Mean over seeds; band: their range.")
+    note = f"Mean over seeds; band: their range.{left_out}"
+    return Drawing("rank-totals", "Rank total over the steps", figure, numbers, note)
 
 
 def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
@@ -85,41 +91,65 @@ def points_of(ablation: Ablation, evidence: Evidence) -> list[tuple[Panel, pd.Da
     return [(panel, data) for panel, data in found if len(data)]
 
 
-def draw_ablation(ablation: Ablation, evidence: Evidence, name: str) -> Drawing | None:
-    """The metric over one setting, with 95 % intervals of the mean; the reference as a band."""
-    (key,), reference, style = ablation.keys, evidence.report.reference, evidence.looks
-    found = points_of(ablation, evidence)
+def draw_ablation(ablation: Ablation, evidence: Evidence) -> Drawing | None:
+    """The metric over one setting: an axes for each panel. None where no run that is ok has it."""
+    found = [(panel.short, ablation, panel, data) for panel, data in points_of(ablation, evidence)]
+    return _draw_curves(found, evidence, ablation.name, ablation.title)
+
+
+def draw_ablations(evidence: Evidence) -> Drawing | None:
+    """Several settings in a single panel: an axes for each setting, on one scale."""
+    curves = [ablation for ablation in evidence.ablations if len(ablation.keys) == 1]
+    found = [(each.title, each, panel, data) for each in curves for panel, data in points_of(each, evidence)]
+    return _draw_curves(found, evidence, "curves", "Settings varied, one at a time")
+
+
+def _draw_curves(
+    found: Sequence[tuple[str, Ablation, Panel, pd.DataFrame]], evidence: Evidence, name: str, title: str
+) -> Drawing | None:
+    """An axes each, 95 % intervals of the mean; the reference as a band. Axes of one metric have one scale."""
     if not found:
         return None
-    figure, places = facets([panel.short for panel, _ in found])
-    for axes, (panel, data) in zip(places, found, strict=True):
-        look = style[ablation.base or ablation.arms[0]]
-        places_of, ticks = _along(axes, data[key].tolist())
+    shown, left_out = few(found)
+    figure, places = facets([short for short, *_ in shown])
+    reference, style = evidence.report.reference, evidence.looks
+    drawn = []
+    for axes, (_, ablation, panel, data) in zip(places, shown, strict=True):
         _band(axes, panel, reference)
-        points = data.assign(x=[places_of[value] for value in data[key]]).sort_values("x")
-        points = points.drop_duplicates("x")  # the base and an arm that names the same value
-        errors = [points["mean"] - points["low"], points["high"] - points["mean"]]
-        axes.errorbar(
-            points["x"],
-            points["mean"],
-            yerr=errors,
-            color=look.colour,
-            marker="o",
-            ms=4,
-            lw=1.2,
-            elinewidth=0.9,
-            capsize=2,
-        )
-        base = points[points["base"]]
-        axes.plot(base["x"], base["mean"], "o", ms=9, mfc="none", mec=look.colour, mew=1.1)
-        draw_frame(axes, last_part(key), panel.metric, ticks)
+        drawn.append(_draw_curve(axes, data, ablation.keys[0], style[str(data["arm"].iloc[0])].colour))
+    for metric in {panel.metric for _, _, panel, _ in shown}:
+        _share_scale([axes for axes, (_, _, panel, _) in zip(places, shown, strict=True) if panel.metric == metric])
+    for axes, ticks, (_, ablation, panel, _) in zip(places, drawn, shown, strict=True):
+        draw_frame(axes, last_part(ablation.keys[0]), panel.metric, ticks)
     note = (
-        f"Mean over seeds and its 95 % interval; ring: {ablation.base or 'none'}, as it is by default; grey: "
+        "Means over seeds and their 95 % intervals; ring: the arm that is varied, as it is by default; grey: "
         f"{reference} and its interval. Seeds are shared, so differences are seen more finely than these intervals: "
-        "see the table."
+        f"see the tables.{left_out}"
     )
-    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
-    return Drawing(name, ablation.title, figure, numbers, note)
+    numbers = [
+        data.rename(columns={ablation.keys[0]: "value"}).assign(setting=ablation.keys[0], panel=panel.title)
+        for _, ablation, panel, data in found
+    ]
+    return Drawing(name, title, figure, pd.concat(numbers), note)
+
+
+def _draw_curve(axes: Axes, data: pd.DataFrame, key: str, colour: str) -> dict[float, str]:
+    """One line; the ticks of its x."""
+    places, ticks = _along(axes, data[key].tolist())
+    points = data.assign(x=[places[value] for value in data[key]]).sort_values("x")
+    points = points.drop_duplicates("x")  # the base and an arm that names the same value
+    errors = [points["mean"] - points["low"], points["high"] - points["mean"]]
+    lines: dict[str, Any] = {"marker": "o", "ms": 4, "lw": 1.2, "elinewidth": 0.9, "capsize": 2}
+    axes.errorbar(points["x"], points["mean"], yerr=errors, color=colour, **lines)
+    base = points[points["base"]]
+    axes.plot(base["x"], base["mean"], "o", ms=9, mfc="none", mec=colour, mew=1.1)
+    return ticks
+
+
+def _share_scale(places: Sequence[Axes]) -> None:
+    lows, highs = zip(*(axes.get_ylim() for axes in places), strict=True)
+    for axes in places:
+        axes.set_ylim(min(lows), max(highs))
 
 
 def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[float, str]]:
@@ -129,9 +159,10 @@ def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[fl
     except ValueError:
         there = {value: float(place) for place, value in enumerate(dict.fromkeys(values))}
         return there, {place: value for value, place in there.items()}
-    if min(numbers.values()) > 0 and max(numbers.values()) > 8 * min(numbers.values()):
+    if min(numbers.values()) > 0 and max(numbers.values()) > FAR * min(numbers.values()):
         return numbers, logarithmic(axes, list(numbers.values()))
-    return numbers, {number: value for value, number in sorted(numbers.items(), key=lambda pair: pair[1])}
+    ordered = sorted(numbers.items(), key=lambda pair: pair[1])
+    return numbers, {number: value for value, number in ordered[:: math.ceil(len(ordered) / TICKS)]}
 
 
 def _band(axes: Axes, panel: Panel, reference: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rankbench import experiment
@@ -15,12 +16,15 @@ def arms_sheet(evidence: Evidence) -> Sheet | None:
     declared = evidence.study.sweep.experiment
     if declared is None:
         return None
-    sharing = experiment.rates_of(declared) if evidence.study.sweep.tune else {}
+    tuned = evidence.study.sweep.tune is not None
+    sharing = experiment.rates_of(declared) if tuned else {}
+    runs = Counter(run.arm for panel in evidence.panels for run in panel.runs)
     rows = [
         [
             Cell(arm),
             Cell(_listed(settings)),
-            Cell(sharing.get(arm, "its own" if evidence.study.sweep.tune else "given")),
+            Cell(sharing.get(arm, "its own" if tuned else "given")),
+            Cell(str(runs[arm]) if runs[arm] else "none of its own"),
         ]
         for arm, settings in experiment.arms(declared).items()
     ]
@@ -28,7 +32,10 @@ def arms_sheet(evidence: Evidence) -> Sheet | None:
     axes = [f"Axes: {_listed({key: values for key, values in declared.axes.items()})}."]
     when = [f"Where {condition}: {_listed(settings)}." for condition, settings in declared.when.items()]
     typed = [f"Typed: python -m rankbench -m {' '.join(evidence.study.sweep.words)}"]
-    return Sheet("arms", "Arms", ["arm", "settings", "learning rate of"], rows, [*axes, *shared, *when, *typed])
+    alike = ["An arm without runs of its own is, setting by setting, another one."] * (len(runs) < len(rows))
+    return Sheet(
+        "arms", "Arms", ["arm", "settings", "learning rate of", "runs"], rows, [*alike, *axes, *shared, *when, *typed]
+    )
 
 
 def _listed(settings: experiment.Settings) -> str:

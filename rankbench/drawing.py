@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -26,12 +26,17 @@ from rankbench.panels import Panel, methods_of
 
 TEXT = 9  # points
 COLUMNS = 3  # panels in a row
+MOST = 12  # panels of a figure: nobody compares more of them
 CELL = (2.85, 1.95)  # inches, of the axes of a panel
 GAP = (0.7, 0.68)  # inches, left of an axes and above it
 MARKERS = "osD^vP*X<>ph"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+FAR = 8  # times: values that are so far apart are drawn by their logarithm
 GREY = "#8a8a8a"
 INK = "#222222"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,11 @@ def facets(
         cell: of the axes, inches.
         left: room for labels left of each axes, inches.
     """
-    columns = min(COLUMNS, len(titles))
+    columns = 2 if len(titles) == 4 else min(COLUMNS, len(titles))
     rows = math.ceil(len(titles) / columns)
     width, height = columns * (cell[0] + left) + 0.15, rows * (cell[1] + GAP[1]) + 0.1
     entry = 0.66 + 0.072 * max((len(str(handle.get_label())) for handle in handles), default=0)
-    beside = len(titles) < COLUMNS
+    beside = columns < COLUMNS
     below = 0.0 if beside or not handles else 0.1 + 0.2 * math.ceil(len(handles) / max(1, int(width / entry)))
     figure = Figure((width + (entry if beside and handles else 0.0), height + below))
     size = figure.get_size_inches()
@@ -139,6 +144,12 @@ def facets(
         corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)
         _legend(figure, handles, corner, beside, 1 if beside else max(1, int(width / entry)))
     return figure, found
+
+
+def few(found: Sequence[T]) -> tuple[Sequence[T], str]:
+    """Those of many panels that are drawn, and a sentence on the others."""
+    said = f" {MOST} of {len(found)} panels are drawn; the CSV has all." if len(found) > MOST else ""
+    return found[:MOST], said
 
 
 def arm_handles(arms: Sequence[str], style: Mapping[str, Look]) -> list[Artist]:
@@ -226,6 +237,19 @@ def logarithmic(axes: Axes, values: Sequence[float]) -> dict[float, str]:
     shown = sorted(set(values))
     shown = shown[:: math.ceil(len(shown) / 6)]
     return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in shown}
+
+
+def logarithmic_up(axes: Axes) -> dict[float, str] | None:
+    """Make y logarithmic where its values lie far apart and above 0; the ticks, None where it is left as it is."""
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    values = np.concatenate([line[np.isfinite(line)] for line in lines])
+    if not values.size or values.min() <= 0 or values.max() < FAR * values.min():
+        return None
+    axes.set_yscale("log")
+    axes.axis("off")
+    low, high = axes.get_ylim()
+    steps = [10.0**power * digit for power in range(-12, 12) for digit in (1, 2, 5)]
+    return {step: f"{step:g}" for step in steps if low <= step <= high}
 
 
 def svg(figure: Figure, prefix: str) -> str:

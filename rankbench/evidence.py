@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rankbench import experiment
 from rankbench.ablations import Ablation, ablations, varied
@@ -24,6 +24,7 @@ class Evidence:
         ablations: arms that vary a setting.
         arms: compared with the reference: all but those that are there for a curve or a heat map alone.
         comparisons: panel name -> comparison of the arms; none where nothing was measured.
+        varied: name of an ablation -> panel and comparison of its arms with their base.
         looks: arm -> how it is drawn.
         mixed: what differs within tables and was allowed.
     """
@@ -34,6 +35,7 @@ class Evidence:
     ablations: list[Ablation]
     arms: list[str]
     comparisons: dict[str, Comparison]
+    varied: dict[str, list[tuple[Panel, Comparison]]]
     looks: dict[str, Look]
     mixed: list[str]
 
@@ -63,20 +65,29 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> Evidence:
     made = ablations(study.sweep.experiment)
     apart = varied(made) - named(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in found for arm in panel.arms) if arm not in apart]
-    comparisons = {panel.name: compared for panel in found if (compared := compare_arms(panel, arms, report))}
-    return Evidence(study, report, found, made, arms, comparisons, looks(found), mixed)
+    comparisons = {panel.name: compared for panel in found if (compared := compare_arms(panel, arms, report.reference))}
+    against = {ablation.name: _against_base(ablation, found, report.reference) for ablation in made}
+    return Evidence(study, report, found, made, arms, comparisons, against, looks(found), mixed)
 
 
-def compare_arms(panel: Panel, arms: Sequence[str], report: Report, reference: str | None = None) -> Comparison | None:
-    """Compare some arms of a panel with the reference; None where no run measured the metric.
+def _against_base(ablation: Ablation, found: Sequence[Panel], reference: str) -> list[tuple[Panel, Comparison]]:
+    """In the order of the arms; without a base, against the reference, where it is one of them."""
+    compared = [(panel, compare_arms(panel, ablation.arms, ablation.base or reference)) for panel in found]
+    return [
+        (panel, replace(comparison, rows=[arm for arm in ablation.arms if arm in comparison.rows]))
+        for panel, comparison in compared
+        if comparison is not None
+    ]
+
+
+def compare_arms(panel: Panel, arms: Sequence[str], reference: str) -> Comparison | None:
+    """Compare some arms of a panel with a reference; None where no run measured the metric.
 
     Args:
         panel: with its data.
         arms: those compared.
-        report: has the reference, where none is given. A panel without it is compared with none.
-        reference: another one.
+        reference: an arm; where the panel has no run of it, nothing is compared with anything.
     """
-    reference = reference or report.reference
     data = panel.data[panel.data["label"].isin(arms)]
     done = data[data["status"] == "ok"]
     if panel.metric not in done or done[panel.metric].dropna().empty:

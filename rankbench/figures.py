@@ -153,12 +153,11 @@ def draw_maps(
     axes.axis("off")
     small: dict[str, Any] = {"fontsize": TEXT - 1, "color": "#444444"}
     every = max(1, math.ceil(len(layers) * 0.2 / width))
-    most = float(means["rank"].max())
+    most, found = float(means["rank"].max()), _matrices(means, kinds, layers)
     for place, name in enumerate(names):
         row, column = divmod(place, columns)
         left, top = margin + column * (width + 0.2), 0.3 + row * (height + 0.45)
-        table = means[means["label"] == name].pivot(index="kind", columns="layer", values="rank")
-        _tiles(axes, table.reindex(index=kinds, columns=layers).to_numpy(float), most, (left, top, width, height))
+        _tiles(axes, found[name], most, (left, top, width, height))
         axes.text(left, top - 0.06, name, fontsize=TEXT, color=(colours or {}).get(name, colour(name)), va="bottom")
         for number, kind in enumerate(kinds if column == 0 else []):
             axes.text(left - 0.05, top + (number + 0.5) * cell[1], kind, ha="right", va="center", **small)
@@ -170,6 +169,19 @@ def draw_maps(
     _scale(axes, shown, most, (size[0] - 0.6, 0.3, 0.12, max(height, min(2.0, size[1] - 0.8))))
     _entitle(figure, title)
     return figure
+
+
+def _matrices(means: pd.DataFrame, kinds: list[str], layers: list[float]) -> dict[str, np.ndarray[Any, Any]]:
+    """Label -> rank, kinds x layers; NaN without a site."""
+    rows = means["kind"].map({kind: place for place, kind in enumerate(kinds)}).to_numpy(int)
+    places = {layer: place for place, layer in enumerate(layers) if not math.isnan(layer)}
+    columns = means["layer"].map(places).fillna(len(layers) - 1).to_numpy(int)  # without a layer: the last
+    found = {}
+    for label, group in means.groupby("label", sort=False).indices.items():
+        values = np.full((len(kinds), len(layers)), np.nan)
+        values[rows[group], columns[group]] = means["rank"].to_numpy(float)[group]
+        found[str(label)] = values
+    return found
 
 
 Box = tuple[float, float, float, float]  # left, top, width, height in inches
@@ -186,7 +198,7 @@ def _tiles(axes: Axes, values: np.ndarray[Any, Any], most: float, box: Box) -> N
         vmax=most,
         extent=(left, left + width, top + height, top),
         aspect="auto",
-        interpolation="nearest",
+        interpolation="none",  # files keep the cells as they are
     )
     axes.set(xlim=room[0], ylim=room[1])  # which an image takes for its own
 

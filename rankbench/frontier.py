@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.comparison import OFF, UNITS, WHEN
-from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, logarithmic
+from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, few, logarithmic
 from rankbench.evidence import Evidence
 from rankbench.panels import Panel, families
 from rankbench.stats import mean_interval
@@ -52,8 +52,9 @@ def draw_frontier(evidence: Evidence) -> Drawing | None:
     if not data:
         return None
     there = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
-    figure, places = facets(list(data), arm_handles(there, style))
-    for axes, (title, rows) in zip(places, data.items(), strict=True):
+    shown, left_out = few(list(data.items()))
+    figure, places = facets([title for title, _ in shown], arm_handles(there, style))
+    for axes, (title, rows) in zip(places, shown, strict=True):
         for place, arm in enumerate(there):
             apart = 1 + APART * (place - len(there) / 2)
             _draw_arm(axes, rows[rows["arm"] == arm].sort_values("final_params"), style[arm], apart)
@@ -64,7 +65,7 @@ def draw_frontier(evidence: Evidence) -> Drawing | None:
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = (
         "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "
-        "Arms that spent the same stand a little apart."
+        f"Arms that spent the same stand a little apart.{left_out}"
     )
     return Drawing("frontier", "Quality over the budget spent", figure, numbers, note)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from rankbench.ablations import Ablation
 from rankbench.curves import points_of
-from rankbench.drawing import TEXT, Drawing, draw_frame, facets, last_part
+from rankbench.drawing import TEXT, Drawing, draw_frame, facets, few, last_part
 from rankbench.evidence import Evidence
 from rankbench.figures import draw_maps, drawn, mean_ranks, rank_maps, shade
 from rankbench.labels import file_name
@@ -38,9 +38,9 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], evidence: Evidence) -> D
         data["rank"] = data["rank"] / data.groupby(["label", "budget"], sort=False)["rank"].transform("mean")
     shown = data.assign(label=data["label"] + ", " + data["budget"]) if several else data
     colours = dict(zip(shown["label"], [styles[arm].colour for arm in data["label"]], strict=True))
-    words = "rank / mean rank" if several else "rank, mean over seeds"
+    words = "rank / mean rank" if several else "mean rank"
     figure = draw_maps(shown, "", colours, min(WIDE, len(panels)) if several else None, words)
-    note = f"{words.capitalize()}, one scale for all. " + "; ".join(_partly(panels, evidence.arms))
+    note = f"{words.capitalize()}, over seeds; one scale for all. " + "; ".join(_partly(panels, evidence.arms))
     return Drawing(f"ranks-{file_name(title)}", f"Ranks: {title}", figure, data, note.strip())
 
 
@@ -58,13 +58,14 @@ def _partly(panels: Sequence[Panel], arms: Sequence[str]) -> list[str]:
     return [line for line in drawn([record for record, _ in pairs], [name for _, name in pairs]) if "," in line]
 
 
-def draw_grid(ablation: Ablation, evidence: Evidence, name: str) -> Drawing | None:
+def draw_grid(ablation: Ablation, evidence: Evidence) -> Drawing | None:
     """The metric over two settings: a heat map for each panel, each with a scale of its own."""
     (down, across), found = ablation.keys, points_of(ablation, evidence)
     if not found:
         return None
-    figure, places = facets([panel.short for panel, _ in found], left=0.75)
-    for axes, (_, data) in zip(places, found, strict=True):
+    shown, left_out = few(found)
+    figure, places = facets([panel.short for panel, _ in shown], left=0.75)
+    for axes, (_, data) in zip(places, shown, strict=True):
         table = data.drop_duplicates([down, across]).pivot(index=down, columns=across, values="mean")
         table = table.reindex(index=_sorted(table.index), columns=_sorted(table.columns))
         shade(axes, table.to_numpy(float), *_ends(table))
@@ -77,7 +78,8 @@ def draw_grid(ablation: Ablation, evidence: Evidence, name: str) -> Drawing | No
         draw_frame(axes, last_part(across), last_part(down), x, y)
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
     note = "Means over seeds; light is more; each panel has a scale of its own; grey: not run, or no run that is ok."
-    return Drawing(name, ablation.title, figure, numbers, note)
+    note += left_out
+    return Drawing(ablation.name, ablation.title, figure, numbers, note)
 
 
 def _ends(table: pd.DataFrame) -> tuple[float, float]:

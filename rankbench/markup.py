@@ -58,10 +58,9 @@ def table(sheet: Sheet, looks: Mapping[str, Look]) -> str:
         for cells, drawn in zip(rows, _strips(sheet, looks), strict=True):
             cells.insert(sheet.strip + 1, element("td", drawn, class_="strip"))
     body = "".join(element("tr", *cells) for cells in rows)
+    grid = element("table", element("thead", element("tr", *heads)), element("tbody", body))
     whole = [
-        element(
-            "div", element("table", element("thead", element("tr", *heads)), element("tbody", body)), class_="scroll"
-        ),
+        element("div", grid, class_="scroll") if sheet.rows else "",
         paragraphs(sheet.notes, "note"),
         paragraphs([f"tables/{sheet.name}.csv, .tex"], "files"),
     ]

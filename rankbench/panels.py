@@ -254,7 +254,7 @@ def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -
 
 
 def methods_of(found: Sequence[Panel]) -> dict[str, Any]:
-    """Arm -> its method, of the records; an arm that has none is taken for the method it is called by."""
+    """Arm -> its method, of the arms that have a record."""
     methods: dict[str, Any] = {}
     for panel in found:
         for run in [*panel.runs, *panel.trials]:

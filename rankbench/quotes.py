@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,11 +47,13 @@ def _sheet(evidence: Evidence, wanted: Published, place: int, judged: Judged) ->
     if wanted.model is not None:
         chosen = chosen[chosen["model"] == wanted.model]
     rows, unused = _rows(evidence, wanted, chosen, judged)
+    outcomes = Counter(judged[_key(row)].outcome for row in chosen.to_dict("records") if _key(row) in judged)
     notes = [
+        f"{len(chosen)} numbers in that table: {', '.join(f'{count} {name}' for name, count in outcomes.items())}.",
         "What a paper prints, with its digits, and our mean in its unit. Verified: by the rule of rankbench.verify, "
         "which asks for the paper's model, budget and data; where these differ, differences to the reference say more "
         "than values.",
-        *([f"{len(chosen)} numbers in that table; no run that is ok on {', '.join(unused)}."] if unused else []),
+        *([f"No run that is ok on {', '.join(unused)}."] if unused else []),
     ]
     paper = ", ".join(sorted(set(chosen["paper"]))) or wanted.file
     return Sheet(f"published-{place}", f"arXiv {paper}, {wanted.table}, beside ours", COLUMNS, rows, notes)

@@ -6,17 +6,17 @@ results/X/ gets the tables (Markdown, LaTeX, CSV), the figures (PDF, PNG, CSV), 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from rankbench import costs, holes, latex, maps, overview, page, quotes, study, tables, verdicts
 from rankbench.ablations import Ablation
-from rankbench.curves import draw_ablation, draw_rank_totals
+from rankbench.curves import draw_ablation, draw_ablations, draw_rank_totals
 from rankbench.design import arms_sheet
-from rankbench.drawing import Drawing, Picture, Sketch, finish
-from rankbench.evidence import Evidence, compare_arms, gather, links
+from rankbench.drawing import Picture, Sketch, finish
+from rankbench.evidence import Evidence, gather, links
 from rankbench.frontier import draw_frontier
 from rankbench.labels import file_name
 from rankbench.page import Part
@@ -78,7 +78,7 @@ def sketches(evidence: Evidence) -> list[Sketch]:
         partial(draw_rank_totals, evidence),
         *(partial(maps.draw_rank_maps, title, panels, evidence) for title, panels in _of_ranks(evidence).items()),
         partial(draw_learning_rates, evidence),
-        *(partial(_sketch(ablation), ablation, evidence, ablation.name) for ablation in evidence.ablations),
+        *_of_ablations(evidence),
     ]
 
 
@@ -88,8 +88,15 @@ def _of_ranks(evidence: Evidence) -> dict[str, list[Panel]]:
     return {title if len(panels) > 1 else panels[0].title: panels for title, panels in found}
 
 
-def _sketch(ablation: Ablation) -> Callable[..., Drawing | None]:
-    return draw_ablation if len(ablation.keys) == 1 else maps.draw_grid
+def _of_ablations(evidence: Evidence) -> Iterator[Sketch]:
+    """Curves and heat maps; the curves of a single panel are one figure."""
+    for ablation in evidence.ablations:
+        if len(ablation.keys) == 2:
+            yield partial(maps.draw_grid, ablation, evidence)
+        elif ablation.keys and len(evidence.panels) > 1:
+            yield partial(draw_ablation, ablation, evidence)
+    if len(evidence.panels) == 1:
+        yield partial(draw_ablations, evidence)
 
 
 def sheets(evidence: Evidence) -> dict[str, list[Sheet]]:
@@ -117,14 +124,10 @@ def _folded(found: Sequence[Sheet]) -> list[Sheet]:
 
 def _against_base(evidence: Evidence, ablation: Ablation) -> list[Sheet]:
     """Tables of the arms that vary a setting, against the one that leaves it at its default."""
-    compared = [
-        (panel, compare_arms(panel, ablation.arms, evidence.report, ablation.base)) for panel in evidence.panels
-    ]
     return _folded(
         [
             tables.sheet(found, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel))
-            for panel, found in compared
-            if found is not None
+            for panel, found in evidence.varied[ablation.name]
         ]
     )
 
@@ -133,6 +136,7 @@ def parts(evidence: Evidence, made: Mapping[str, list[Sheet]], pictures: Mapping
     """What the page shows, in its order: what is resolved and what is missing first."""
     ranks = ["rank-totals", *(f"ranks-{file_name(title)}" for title in _of_ranks(evidence))]
     drawn = {"frontier": ["frontier"], "cost": ["cost"], "ranks": ranks, "rates": ["learning-rates"]}
+    drawn["ablations"] = ["curves"]
     blocks = {part: [*_there(pictures, drawn.get(part, [])), *made.get(part, [])] for part in TITLES}
     for ablation in evidence.ablations:
         blocks["ablations"] += [*_there(pictures, [ablation.name]), *made[ablation.name]]

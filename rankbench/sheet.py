@@ -79,7 +79,7 @@ def markdown(sheet: Sheet) -> str:
 
 def section(sheet: Sheet) -> str:
     """Title, table and notes in Markdown."""
-    return "\n\n".join([f"## {sheet.title}", markdown(sheet), *(f"{note}" for note in sheet.notes)])
+    return "\n\n".join([f"## {sheet.title}", *([markdown(sheet)] if sheet.rows else []), *sheet.notes])
 
 
 def numbers(sheet: Sheet) -> pd.DataFrame:

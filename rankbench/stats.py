@@ -6,6 +6,7 @@ Pairs are runs of one seed: same data order, same initialisation. What cannot be
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -245,15 +246,29 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
     Raises:
         ValueError: no difference, or one that is not finite.
     """
-    values = finite(differences, "differences")
-    if values.size == 1:
-        return 1.0  # two patterns, both as far from 0
-    signs = _signs(values.size, seed)
-    far = abs(float(values.sum())) * (1 - 1e-12)  # sums of other order may differ in the last digit
-    as_far = int((np.abs(signs @ values) >= far).sum())
-    if 2**values.size <= SIGN_DRAWS:
-        return as_far / len(signs)
-    return (as_far + 1) / (len(signs) + 1)
+    return sign_flip_tests([differences], seed)[0]
+
+
+def sign_flip_tests(several: Sequence[ArrayLike], seed: int = 0) -> list[float]:
+    """`sign_flip_test` of each; those of one length are counted at once."""
+    lists = [finite(differences, "differences") for differences in several]
+    found: dict[int, float] = {}
+    for size in {values.size for values in lists}:
+        places = [place for place, values in enumerate(lists) if values.size == size]
+        stacked = np.stack([lists[place] for place in places], axis=1)
+        found |= dict(zip(places, _sign_flips(stacked, seed), strict=True))
+    return [found[place] for place in range(len(lists))]
+
+
+def _sign_flips(stacked: Array, seed: int) -> list[float]:
+    """P of each column, (n, columns)."""
+    if len(stacked) == 1:
+        return [1.0] * stacked.shape[1]  # two patterns, both as far from 0
+    signs = _signs(len(stacked), seed)
+    far = np.abs(stacked.sum(axis=0)) * (1 - 1e-12)  # sums of other order may differ in the last digit
+    counts = (np.abs(signs @ stacked) >= far).sum(axis=0)
+    drawn = 2 ** len(stacked) > SIGN_DRAWS
+    return [float((count + drawn) / (len(signs) + drawn)) for count in counts]
 
 
 @functools.lru_cache(maxsize=4)

@@ -224,8 +224,9 @@ def _about_p(p: pd.DataFrame, metric: str) -> str:
     if p.empty:
         return "p: no pair to test."
     least, family = p["smallest"].min(), len(p)
+    methods = f"{family} method{'s' * (family > 1)}"
     return (
-        f"p: two-sided sign-flip test of the differences in {metric}, Holm over {family} methods; the smallest "
+        f"p: two-sided sign-flip test of the differences in {metric}, Holm over {methods}; the smallest "
         f"possible with these pairs is {least:.3g} before and {min(1.0, least * family):.3g} after the correction."
     )
 

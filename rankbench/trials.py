@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench.collect import frame
-from rankbench.drawing import Drawing, arm_handles, draw_frame, facets, logarithmic
+from rankbench.drawing import Drawing, arm_handles, draw_frame, facets, few, logarithmic, logarithmic_up
 from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.rates import rate_curves
@@ -65,9 +65,10 @@ def _tried(evidence: Evidence) -> list[tuple[Panel, pd.DataFrame]]:
 
 def draw_learning_rates(evidence: Evidence) -> Drawing | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
-    shown, style = _tried(evidence), evidence.looks
-    if not shown:
+    found, style = _tried(evidence), evidence.looks
+    if not found:
         return None
+    shown, left_out = few(found)
     arms = list(dict.fromkeys(arm for _, data in shown for arm in data["arm"]))
     figure, places = facets([panel.short for panel, _ in shown], arm_handles(arms, style))
     for axes, (_, data) in zip(places, shown, strict=True):
@@ -76,9 +77,11 @@ def draw_learning_rates(evidence: Evidence) -> Drawing | None:
             axes.plot(whole["rate"], whole["mean"], color=look.colour, ls=look.dash, marker=look.marker, ms=3, lw=1.1)
             best = whole[whole["chosen"]]
             axes.plot(best["rate"], best["mean"], "o", ms=9, mfc="none", mec=look.colour, mew=1.1, ls="none")
-        draw_frame(axes, "learning rate", data["metric"].iloc[0], logarithmic(axes, data["rate"].tolist()))
-    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in shown])
+        x, y = logarithmic(axes, data["rate"].tolist()), logarithmic_up(axes)
+        draw_frame(axes, "learning rate", data["metric"].iloc[0], x, y)
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
     note = "Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing."
+    note += left_out
     return Drawing("learning-rates", "Learning rates tried on validation", figure, numbers, note)
 
 

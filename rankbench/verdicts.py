@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench.comparison import Comparison, Kind, decimals
-from rankbench.evidence import Evidence, compare_arms, link
+from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet, without_first
@@ -32,6 +32,7 @@ def sentences(evidence: Evidence) -> list[str]:
     return [
         *_verdict_sentences(evidence),
         *_findings_in_words(evidence),
+        *_beyond_zero(evidence),
         *_what_could_be_seen(evidence),
         *_varied_settings(evidence),
     ]
@@ -50,11 +51,24 @@ def _findings_in_words(evidence: Evidence) -> Iterator[str]:
     )
 
 
+def _beyond_zero(evidence: Evidence) -> Iterator[str]:
+    """Arms whose interval, which is not corrected, leaves out 0, and whose test does not say so."""
+    found: dict[str, int] = {}
+    for _, comparison in evidence.compared():
+        for arm, finding in comparison.findings.items():
+            difference = comparison.difference(comparison.metrics[0], arm)
+            if finding.kind in ("unresolved", "unresolvable") and difference is not None and difference.resolved:
+                found[arm] = found.get(arm, 0) + 1
+    if found:
+        named = ", ".join(f"{arm} ({count}x)" if count > 1 else arm for arm, count in found.items())
+        yield f"Intervals that leave out 0 without the corrected test saying so, to be seen with more seeds: {named}."
+
+
 def _varied_settings(evidence: Evidence) -> Iterator[str]:
     """For each setting that is varied alone, how its values compare with the default."""
     for ablation in evidence.ablations:
-        compared = [compare_arms(panel, ablation.arms, evidence.report, ablation.base) for panel in evidence.panels]
-        found = [held.findings[arm] for held in compared if held is not None and ablation.base for arm in held.rows]
+        held = [comparison for _, comparison in evidence.varied[ablation.name] if ablation.base]
+        found = [comparison.findings[arm] for comparison in held for arm in comparison.rows]
         if counts := Counter(finding.kind for finding in found if finding.kind in KINDS):
             yield f"{ablation.title}, against {ablation.base}: {_counted(counts)}."
 
@@ -75,9 +89,11 @@ def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
     for metric, found in seen.items():
         sizes, pairs = [size for size, _ in found], sorted({n for _, n in found})
         counts = f"n = {pairs[0]}" if len(pairs) == 1 else f"n = {pairs[0]} to {pairs[-1]}"
+        least, most = (f"{size:.2g}" for size in (min(sizes), max(sizes)))
+        size = f"is {least}" if least == most else f"is between {least} and {most}, depending on the arm"
         yield (
             f"The smallest difference in {metric} that the study could have seen (80 % power, {counts} pairs, before "
-            f"the correction) is between {min(sizes):.2g} and {max(sizes):.2g}, depending on the arm."
+            f"the correction) {size}."
         )
 
 

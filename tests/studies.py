@@ -153,7 +153,7 @@ def _config(arm: str, values: dict[str, str], tuned: dict[str, Any] | None) -> d
     method: dict[str, Any] = {"name": _method(arm), "quadrature_steps": 10, "beta1": 0.75, "batches": 8, "power": 1.5}
     for key, value in values.items():
         if key.startswith("method.") and key != "method.source_run":
-            method[key.removeprefix("method.")] = float(value)
+            method[key.removeprefix("method.")] = float(value) if value[0].isdecimal() else value
     rate = tuned["chosen"] if tuned else float(values["train.learning_rate"])
     return {
         "method": method,

@@ -10,7 +10,7 @@ from studies import TUNING_SEED, declared, study
 from rankbench import costs, curves, frontier, holes, maps, overview, quotes, trials, verdicts
 from rankbench.ablations import ablations, varied
 from rankbench.design import arms_sheet, facts
-from rankbench.evidence import Evidence, compare_arms, gather, links
+from rankbench.evidence import Evidence, gather, links
 
 
 @functools.cache
@@ -73,8 +73,8 @@ def test_values_are_those_the_arm_names_or_its_records_have():
 
 def test_the_arms_of_an_ablation_are_compared_with_their_base():
     (panel,), (steps, *_) = single().panels, single().ablations
-    found = compare_arms(panel, steps.arms, single().report, steps.base)
-    assert found.reference == "igu"
+    ((where, found),) = single().varied[steps.name]
+    assert (where.name, found.reference) == (panel.name, "igu")
     assert set(found.findings) == set(steps.arms)
     assert len(found.tests) == 4
 
@@ -241,7 +241,8 @@ def test_the_papers_numbers_stand_beside_ours_with_what_verify_says():
     ours = next(row for row in sheet.rows if row[0].text == "adalora")
     (panel,) = single().panels
     assert ours[5].value == pytest.approx(100 * panel.measured("adalora").mean())
-    assert "no run that is ok on glue-cola" in sheet.notes[1]
+    assert sheet.notes[0].startswith("120 numbers in that table: ")
+    assert sheet.notes[2].startswith("No run that is ok on glue-cola, ")
 
 
 def test_a_paper_that_cannot_be_read_is_said():
@@ -262,3 +263,79 @@ def test_the_design_lists_arms_axes_and_what_was_typed():
 def test_every_arm_of_a_panel_has_a_place_of_its_own():
     for panel in several().panels:
         assert len(set(links(panel).values())) == len(panel.arms)
+
+
+def test_intervals_beyond_zero_that_the_test_does_not_confirm_are_named():
+    few = gather(study(declared(seeds=range(5)), lost=0.0, failed=0.0))
+    (comparison,) = few.comparisons.values()
+    beyond = [
+        arm
+        for arm, finding in comparison.findings.items()
+        if finding.kind == "unresolvable" and comparison.difference("test/accuracy", arm).resolved
+    ]
+    assert beyond
+    said = [line for line in verdicts.sentences(few) if line.startswith("Intervals that leave out 0")]
+    assert said == [
+        "Intervals that leave out 0 without the corrected test saying so, to be seen with more seeds: "
+        f"{', '.join(beyond)}."
+    ]
+
+
+def test_arms_of_a_base_that_are_in_no_curve_are_its_variants():
+    made = declared(seeds=range(4))
+    made.vary["igu"]["method.score"] = ["product"]
+    made.grid["igu"] = {"method.score": ["product"], "method.estimator": ["instantaneous"]}
+    (variants,) = [ablation for ablation in ablations(made) if not ablation.keys]
+    assert variants.title == "Variants of igu"
+    assert variants.arms == ["igu", "igu score=product", "igu score=product estimator=instantaneous"]
+    assert not {"igu score=product"} & varied(ablations(made))
+    found = gather(study(made, lost=0.0, failed=0.0))
+    ((_, comparison),) = found.varied[variants.name]
+    assert (comparison.reference, comparison.rows) == ("igu", variants.arms)
+    assert any(line.startswith("Variants of igu, against igu: ") for line in verdicts.sentences(found))
+
+
+def test_curves_of_a_single_panel_are_one_figure_on_one_scale():
+    drawn = curves.draw_ablations(single())
+    assert [axes.get_title(loc="left") for axes in drawn.figure.axes] == ["quadrature steps M", "smoothing beta1"]
+    assert len({axes.get_ylim() for axes in drawn.figure.axes}) == 1
+    assert drawn.numbers["setting"].unique().tolist() == ["method.quadrature_steps", "method.beta1"]
+    many = curves.draw_ablation(several().ablations[0], several())
+    assert len(many.figure.axes) == 4
+
+
+def test_a_learning_rate_that_diverges_does_not_hide_the_others():
+    found = gather(study(declared(seeds=range(2)), lost=0.0, failed=0.0))
+    for run in found.panels[0].runs:
+        run.record.config["tuned"]["curve"][3][1] = 50.0
+    (axes,) = trials.draw_learning_rates(found).figure.axes
+    assert axes.get_yscale() == "log"
+    (axes,) = trials.draw_learning_rates(single()).figure.axes
+    assert axes.get_yscale() == "linear"
+
+
+def test_budgets_of_one_task_are_drawn_in_shares_of_their_mean_rank():
+    rte = several().panels[:2]
+    data = maps.draw_rank_maps("rte", rte, several()).numbers
+    assert data["budget"].unique().tolist() == ["r4", "r8"]
+    means = data.groupby(["label", "budget"])["rank"].mean()
+    assert means.tolist() == pytest.approx([1.0] * len(means))
+    alone = maps.draw_rank_maps("rte", rte[:1], several()).numbers
+    assert alone[alone["label"] == "lora"]["rank"].unique().tolist() == [4.0]
+
+
+def test_arms_keep_their_hue_and_differ_in_marker_or_dash():
+    looks = single().looks
+    assert looks["igu"].colour == looks["igu beta1=0.5"].colour != looks["lora"].colour
+    assert len({(look.colour, look.marker, look.dash) for look in looks.values()}) == len(looks)
+    assert len({looks[arm].marker for arm in single().arms}) == len(single().arms)
+
+
+def test_of_many_panels_twelve_are_drawn_and_all_are_in_the_csv():
+    budgets = [f"r{rank}" for rank in range(1, 16)]
+    many = gather(study(declared(budgets=budgets, seeds=range(2)), layers=1, lost=0.0, failed=0.0))
+    for drawn in (costs.draw(many), curves.draw_rank_totals(many), trials.draw_learning_rates(many)):
+        assert len(drawn.figure.axes) == 12
+        assert drawn.numbers["panel"].nunique() == 15
+        assert drawn.note.endswith(" 12 of 15 panels are drawn; the CSV has all.")
+    assert "are drawn" not in costs.draw(single()).note

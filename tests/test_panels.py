@@ -27,7 +27,7 @@ def test_a_panel_for_each_point_of_the_axes_and_all_seeds_in_it():
         f"minilm-l6, {task}, budget {budget}" for task in ("glue-rte", "planted") for budget in ("r4", "r8")
     ]
     assert [panel.short for panel in made][:2] == ["glue-rte, budget r4", "glue-rte, budget r8"]
-    assert next(panel.name for panel in made) == "minilm-l6-glue-rte-r4"
+    assert made[0].name == "minilm-l6-glue-rte-r4"
     assert {len(panel.runs) for panel in made} == {23 * 3}
     assert {run.seed for run in made[0].runs} == {0, 1, 2}
     assert [panel.metric for panel in made] == ["test/accuracy"] * 2 + ["test/kl"] * 2
