@@ -138,7 +138,7 @@ def facets(
         box = (column * (cell[0] + left) + left, low, *cell)
         axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
         axes.axis("off")  # the axes of matplotlib are slow to draw: `draw_frame` draws lighter ones
-        axes.set_title(title, fontsize=TEXT, loc="left", fontweight="bold", color=INK)
+        axes.set_title(title, y=1.0, fontsize=TEXT, loc="left", fontweight="bold", color=INK)  # y: not looked for
         found.append(axes)
     if handles:
         corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -203,8 +203,12 @@ def _fact(key: str, runs: Iterable[Run], study: Study) -> str:
     runs = list(runs)
     mine = (str(getattr(run.record, key)) for run in runs if run.record is not None)
     said = (words[key] for run in runs for words in [_words(run.job)] if key in words)
-    everywhere = {str(getattr(record, key)) for record in study.records.values()}
-    return next(itertools.chain(mine, said, everywhere if len(everywhere) == 1 else ["?"]))
+    return next(itertools.chain(mine, said, _everywhere(key, study)))
+
+
+def _everywhere(key: str, study: Study) -> Iterator[str]:
+    found = {str(getattr(record, key)) for record in study.records.values()}
+    yield found.pop() if len(found) == 1 else "?"
 
 
 def _frame(runs: Sequence[Run]) -> pd.DataFrame:

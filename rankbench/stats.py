@@ -271,7 +271,7 @@ def _sign_flips(stacked: Array, seed: int) -> list[float]:
     return [float((count + drawn) / (len(signs) + drawn)) for count in counts]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)  # arms of a report that lack some seeds; about 10 MB each
 def _signs(n: int, seed: int) -> Array:
     """Patterns of signs, (patterns, n): all there are, or SIGN_DRAWS drawn."""
     if 2**n <= SIGN_DRAWS:
