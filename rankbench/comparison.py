@@ -198,10 +198,13 @@ def _spent(data: pd.DataFrame, reference: str | None) -> pd.DataFrame:
         *(f"{when}/{unit}" for when in WHEN for unit in UNITS),
     ]
     done = data.loc[data["status"] == "ok"].reindex(columns=wanted)
-    spent = [row[f"{row['match']}/{row['unit']}"] for row in done.to_dict("records")]
+    names = done["match"] + "/" + done["unit"]
+    spent = pd.Series(float("nan"), index=done.index)
+    for name in names.unique():
+        spent[names == name] = done.loc[names == name, name].astype(float)
     own = done[done["label"] == reference].drop_duplicates("seed").set_index("seed")["target"]
     target = done["seed"].map(own).fillna(done["target"]).astype(float)
-    return done.assign(spent=pd.Series(spent, index=done.index, dtype=float), target=target)
+    return done.assign(spent=spent, target=target)
 
 
 def _off(spent: pd.DataFrame) -> pd.Series:

@@ -263,4 +263,4 @@ def svg(figure: Figure, prefix: str) -> str:
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
     text = text.replace("xlink:href", "href")
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
-    return re.sub(r'<g id="[^"]*">', "<g>", text)  # groups that nothing refers to
+    return re.sub(r'(<g|<image\b[^>]*) id="[^"]*"(?=[ />])', r"\g<1>", text)  # nothing refers to them; images repeat

@@ -248,7 +248,10 @@ def refuse_doubt(title: str, data: pd.DataFrame) -> None:
     Raises:
         SelectionError: a label with more.
     """
-    for label, runs in data[["label", "seed", "learning_rate", "run_id"]].groupby("label"):
+    several = data.groupby("label")["learning_rate"].nunique() > 1
+    twice = data.loc[data.duplicated(["label", "seed"]), "label"]
+    doubtful = data[data["label"].isin({*several.index[several], *twice})]
+    for label, runs in doubtful[["label", "seed", "learning_rate", "run_id"]].groupby("label"):
         rates = sorted(runs["learning_rate"].dropna().unique())
         if len(rates) > 1:
             raise SelectionError(

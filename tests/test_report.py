@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from harness import python
+from harness import ENVIRONMENT, python
 from records import runs
 from studies import declared, study
 
@@ -199,16 +199,18 @@ def test_a_sweep_without_an_experiment_has_a_report(tmp_path):
 
 @pytest.mark.slow
 def test_ten_thousand_records_are_reported_in_seconds(tmp_path):
-    """CPU seconds over two cores, so that a busy machine does not decide it; memory of the largest process."""
+    """CPU seconds over two cores, so that a busy machine does not decide it; memory of its largest process."""
     tasks, budgets = ("glue-rte", "glue-cola", "glue-sst2", "glue-mrpc", "glue-qnli"), ("r2", "r4", "r8", "r16")
     made = study(declared(tasks=tasks, budgets=budgets, seeds=range(25), arms=20), layers=6)
     assert len(made.records) > 9900
     studies.save(made, tmp_path / "in")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = python("-m", "rankbench.report", str(tmp_path / "in"), "--out", str(tmp_path / "out"))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    # The goal is SECONDS; where the cores were shared it took 22: three times the goal must not happen.
-    assert spent / 2 < 3 * SECONDS, f"{spent:.1f} CPU seconds"
-    assert after.ru_maxrss * 1024 < BYTES
+    command = [sys.executable, "-m", "rankbench.report", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    with (tmp_path / "said.txt").open("wb") as said:
+        started = subprocess.Popen(command, stdout=said, stderr=said, env=ENVIRONMENT)
+        _, status, spent = os.wait4(started.pid, 0)  # of this process and its own children alone
+    started.returncode = os.waitstatus_to_exitcode(status)
+    assert started.returncode == 0, (tmp_path / "said.txt").read_text()
+    seconds = (spent.ru_utime + spent.ru_stime) / 2
+    # The goal is SECONDS of a quiet machine; where other work shares its caches the same takes up to twice as long.
+    assert seconds < 2 * SECONDS, f"{seconds:.1f} s"
+    assert spent.ru_maxrss * 1024 < BYTES
