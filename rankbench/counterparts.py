@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankbench import experiment as experiments
-from rankbench import rates
+from rankbench import declarations, rates
 from rankbench.experiment import FULL, Published, Report
 from rankbench.published import AVERAGE, ITEMS, SETS
 from rankbench.record import RunRecord
@@ -71,7 +70,7 @@ def counterpart(found: Study, report: Report, table: Published, row: Row, rows: 
 @functools.cache
 def _tasks() -> dict[str, Path]:
     """Of this package and of installed ones."""
-    return experiments.names(group="task")
+    return declarations.names(group="task")
 
 
 def our_budgets(table: Published, row: Row) -> list[str]:

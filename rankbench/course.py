@@ -15,7 +15,8 @@ from typing import Any
 
 from rankbench import experiment as experiments
 from rankbench import origins, tuning
-from rankbench.experiment import Cell, Tune, spell
+from rankbench.cells import Cell, spell
+from rankbench.experiment import Tune
 from rankbench.job import Order
 from rankbench.layout import Frozen, Layout
 from rankbench.rates import SelectionError

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rankbench import experiment
+from rankbench.cells import spell
 from rankbench.evidence import Evidence
 from rankbench.record import RunRecord
 from rankbench.sheet import Cell, Sheet
@@ -39,7 +40,7 @@ def arms_sheet(evidence: Evidence) -> Sheet | None:
 
 
 def _listed(settings: experiment.Settings) -> str:
-    return ", ".join(experiment.spell(key, value) for key, value in settings.items())
+    return ", ".join(spell(key, value) for key, value in settings.items())
 
 
 def facts(evidence: Evidence) -> list[tuple[str, str]]:

@@ -12,10 +12,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from rankbench import declarations, origins
 from rankbench import experiment as experiments
-from rankbench import origins
+from rankbench.cells import Cell, cells_of
 from rankbench.config import ConfigError
-from rankbench.experiment import FULL, Cell, Experiment, Tune
+from rankbench.experiment import FULL, Experiment, Tune
 from rankbench.overrides import UNREADABLE, Examiner, examiner
 from rankbench.rates import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, higher_is_better
 from rankbench.registry import near
@@ -129,15 +130,15 @@ def lay_out(typed: Words, config_dir: Path | None = None, config_name: str = "co
     """
     found = None
     if typed.experiment is not None:
-        found = experiments.at(experiments.load(typed.experiment, config_dir), typed.scale)
+        found = experiments.at(declarations.load(typed.experiment, config_dir), typed.scale)
         found = found if typed.arms is None else experiments.only(found, typed.arms)
-    tune = experiments.tune(typed.tune, found.tune if found else None)
+    tune = declarations.tune(typed.tune, found.tune if found else None)
     with examiner(config_dir, config_name) as examine:
         typed_values, problems = examine.values(typed.settings, sweep=True)
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
         problems += _contradictions(values, found, tune)
         problems += _without_trials(found) if found and tune else []
-        cells = list(_product(values)) if found is None else experiments.cells(found, values)
+        cells = list(_product(values)) if found is None else cells_of(found, values)
         frozen, wrong = _freeze(cells, examine, found)
     if problems + wrong:
         raise ConfigError(list(dict.fromkeys(problems + wrong)))

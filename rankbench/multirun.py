@@ -15,10 +15,10 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 
 from rankbench import guest, launcher, sweep
+from rankbench.cells import spell
 from rankbench.config import ConfigError
 from rankbench.console import console
 from rankbench.course import Course
-from rankbench.experiment import spell
 from rankbench.job import Order
 from rankbench.layout import Layout, Words, lay_out, words
 from rankbench.overrides import search

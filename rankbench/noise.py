@@ -24,7 +24,7 @@ from rankbench import launcher
 from rankbench.collect import markdown
 from rankbench.config import ConfigError
 from rankbench.console import SweepProgress, stopping
-from rankbench.experiment import usual_metric
+from rankbench.declarations import usual_metric
 from rankbench.job import Order
 from rankbench.overrides import examiner
 from rankbench.record import RunRecord, run_id

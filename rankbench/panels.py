@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench import experiment
+from rankbench import declarations, experiment
 from rankbench.collect import frame
 from rankbench.experiment import Report
 from rankbench.labels import file_name, labels, order
@@ -105,7 +105,7 @@ def report_of(study: Study) -> Report:
         return declared.report
     there = sorted(set(_arms(study.runs())), key=order)
     reference = "lora" if "lora" in there or not there else there[0]
-    return experiment.usual_report(reference)
+    return declarations.usual_report(reference)
 
 
 def panels(study: Study) -> list[Panel]:

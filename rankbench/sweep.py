@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankbench import experiment as experiments
+from rankbench import declarations
 from rankbench.experiment import Experiment, Tune
 from rankbench.record import run_id
 from rankbench.store import write_atomically
@@ -97,7 +97,7 @@ class Sweep:
             content: dict[str, Any] = json.loads(text)
             content["jobs"] = [Job(**{**job, "overrides": tuple(job["overrides"])}) for job in content["jobs"]]
             if content["experiment"] is not None:
-                content["experiment"] = experiments.read(content["experiment"], source)
+                content["experiment"] = declarations.read(content["experiment"], source)
             content["tune"] = Tune(**content["tune"]) if content["tune"] else None
             return cls(**content)
         except (ValueError, KeyError, TypeError) as error:

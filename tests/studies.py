@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rankbench import experiment
+from rankbench import declarations, experiment
+from rankbench.cells import cells_of
 from rankbench.record import RunRecord
 from rankbench.study import Study
 from rankbench.sweep import Job, Sweep
@@ -75,7 +76,7 @@ def declared(
         content["grid"] = {}
         content["report"]["maps"] = {}
         content["report"]["curves"] = {"smoothing beta1": "method.beta1"} if extra else {}
-    return experiment.read({**content, **changes}, "made up")
+    return declarations.read({**content, **changes}, "made up")
 
 
 def study(
@@ -89,7 +90,7 @@ def study(
     made = made or declared()
     generator = np.random.default_rng(seed)
     jobs, records, curves = [], {}, {}
-    cells = experiment.cells(made, {})
+    cells = cells_of(made, {})
     for cell in cells:
         values = {key: text.partition("=")[2] for key, text in cell.settings.items()}
         at = {key: values[key] for key in ("model", "task", "budget")}

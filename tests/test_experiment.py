@@ -8,14 +8,15 @@ import itertools
 
 import pytest
 
-from rankbench import experiment as experiments
-from rankbench import published
+from rankbench import declarations, published
+from rankbench.cells import Cell, cells_of, spell
 from rankbench.config import ConfigError
-from rankbench.experiment import Cell, arms, at, cells, load, only, plain, rates_of, read, spell, tune
+from rankbench.declarations import load, read, tune
+from rankbench.experiment import Experiment, Part, Published, Report, Tune, arms, at, only, plain, rates_of
 from rankbench.overrides import examiner
 from rankbench.registry import names as registered
 
-FILES = sorted(experiments.names())
+FILES = sorted(declarations.names())
 
 REPORT = {"reference": "lora"}
 SMALLEST = {
@@ -34,7 +35,7 @@ def made(**changes):
 
 def laid_out(found, **typed):
     """(arm, overrides) of each cell."""
-    return [(cell.arm, cell.overrides) for cell in cells(found, typed)]
+    return [(cell.arm, cell.overrides) for cell in cells_of(found, typed)]
 
 
 def test_arms_vary_fastest_and_axes_in_their_order():
@@ -48,7 +49,7 @@ def test_arms_vary_fastest_and_axes_in_their_order():
 
 
 def test_a_cell_knows_where_it_stands():
-    assert cells(made(), {})[-1] == Cell(
+    assert cells_of(made(), {})[-1] == Cell(
         "igu",
         {"task": "task=b", "seed": "seed=1"},
         {"task": "task=b", "seed": "seed=1", "method": "method=igu", "method.beta1": "method.beta1=0.9"},
@@ -74,7 +75,7 @@ def test_what_is_typed_once_wins_over_axis_arm_and_condition():
 
 
 def test_several_typed_values_take_the_place_of_an_axis_or_make_one_more():
-    found = cells(made(), {"seed": ["seed=7", "seed=8", "seed=9"], "budget": ["budget=r2", "budget=r4"]})
+    found = cells_of(made(), {"seed": ["seed=7", "seed=8", "seed=9"], "budget": ["budget=r2", "budget=r4"]})
     assert len(found) == 2 * 2 * 3 * 2
     assert {cell.point["seed"] for cell in found} == {"seed=7", "seed=8", "seed=9"}
     assert {cell.point["budget"] for cell in found} == {"budget=r2", "budget=r4"}
@@ -116,13 +117,13 @@ def test_a_grid_has_an_arm_for_each_combination():
 )
 def test_a_condition_holds_where_all_its_words_do(condition, holding):
     found = made(settings={"model": "tiny"}, axes={"task": ["a", "b"]}, when={condition: {"train.steps": 9}})
-    marked = [cell for cell in cells(found, {}) if "train.steps" in cell.settings]
+    marked = [cell for cell in cells_of(found, {}) if "train.steps" in cell.settings]
     assert [(cell.point["task"].removeprefix("task="), cell.arm) for cell in marked] == holding
 
 
 def test_later_conditions_win_and_all_win_over_settings_but_not_over_axes_and_arms():
     when = {"task=a": {"train.steps": 8, "seed": 99, "method.beta1": 0.1}, "method=igu": {"train.steps": 9}}
-    found = dict(zip(("lora", "igu"), cells(made(settings={"train.steps": 7}, when=when), {}), strict=False))
+    found = dict(zip(("lora", "igu"), cells_of(made(settings={"train.steps": 7}, when=when), {}), strict=False))
     assert found["lora"].settings["train.steps"] == "train.steps=8"
     assert found["igu"].settings["train.steps"] == "train.steps=9"
     assert found["igu"].settings["seed"] == "seed=0"
@@ -131,7 +132,7 @@ def test_later_conditions_win_and_all_win_over_settings_but_not_over_axes_and_ar
 
 def test_a_key_that_adds_to_a_section_keeps_its_mark():
     found = made(arms={"lora": {"+method.settings.batches": 4}})
-    assert cells(found, {})[0].settings["method.settings.batches"] == "+method.settings.batches=4"
+    assert cells_of(found, {})[0].settings["method.settings.batches"] == "+method.settings.batches=4"
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ loaded = functools.cache(load)
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_says_what_it_is_and_survives_being_frozen(name):
-    first = experiments.names()[name].read_text().partition("\n")[0]
+    first = declarations.names()[name].read_text().partition("\n")[0]
     assert first.startswith("# ")
     assert first.endswith(".")
     found = loaded(name)
@@ -379,7 +380,7 @@ def test_every_condition_holds_somewhere(name):
     for scale, typed in [("full", {}), *((scale, {}) for scale in found.scales)]:
         part = at(found, scale)
         words = {word for condition in part.when for word in condition.split() if not word.startswith("model=")}
-        assert words <= {override for cell in cells(part, typed) for override in cell.settings.values()}
+        assert words <= {override for cell in cells_of(part, typed) for override in cell.settings.values()}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -401,7 +402,7 @@ def examine():
 def covering(found, typed):
     """Cells in which every arm and every setting but the seed occurs."""
     seen = set()
-    for cell in cells(found, typed):
+    for cell in cells_of(found, typed):
         own = {cell.arm, *(override for key, override in cell.settings.items() if key != "seed")}
         if not own <= seen:
             yield cell
@@ -434,5 +435,5 @@ def test_tasks_of_the_files_exist():
 
 def test_dataclasses_have_their_defaults_in_read_alone():
     """A field with a default of its own would be stated twice."""
-    for cls in (experiments.Experiment, experiments.Part, experiments.Report, experiments.Tune, experiments.Published):
+    for cls in (Experiment, Part, Report, Tune, Published):
         assert all(field.default is dataclasses.MISSING for field in dataclasses.fields(cls))

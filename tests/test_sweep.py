@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from harness import SMALL_EXPERIMENT, write_experiment
 
-from rankbench import experiment, sweep
+from rankbench import declarations, sweep
 from rankbench.experiment import Tune
 from rankbench.sweep import Job, Sweep, SweepError
 
@@ -21,7 +21,7 @@ def made(order: int = 1, name: str = "sweep", **changes) -> Sweep:
 
 @pytest.fixture(scope="module")
 def declared(tmp_path_factory):
-    return experiment.load("small", write_experiment(tmp_path_factory.mktemp("conf"), SMALL_EXPERIMENT))
+    return declarations.load("small", write_experiment(tmp_path_factory.mktemp("conf"), SMALL_EXPERIMENT))
 
 
 def test_a_sweep_comes_back(tmp_path, declared):

@@ -7,7 +7,7 @@ from harness import python
 from records import record
 
 from rankbench import study, verify
-from rankbench.experiment import read
+from rankbench.declarations import read
 from rankbench.reproduction import OUTCOMES
 from rankbench.study import Study
 from rankbench.sweep import Job, Sweep, SweepError

@@ -1,0 +1,189 @@
+"""Experiments as files declare them: conf/experiment/NAME.yaml, read whole, every mistake at once.
+
+What the small scales of all share stands in conf/scale/small.yaml, what is shown of a task in conf/report.yaml.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml  # type: ignore[import-untyped]  # omegaconf's own reader
+from omegaconf import OmegaConf
+
+from rankbench import schema
+from rankbench.config import CONF_DIR, ConfigError
+from rankbench.experiment import DEFAULT, Experiment, Part, Published, Report, Settings, Tune, arms
+from rankbench.packages import conf_folders
+from rankbench.registry import near
+from rankbench.verdict import CONTROLS
+
+# What a file may leave out.
+LEFT_OUT: dict[str, Any] = {
+    **{key: {} for key in ("vary", "grid", "settings", "when", "scales", "shares")},
+    "tune": None,
+}
+LEFT_OUT_OF_PART: dict[str, Any] = {"arms": None, "settings": None, "axes": {}, "when": None, "tune": None}
+LEFT_OUT_OF_REPORT: dict[str, Any] = {**{key: {} for key in ("controls", "curves", "maps")}, "published": []}
+LEFT_OUT_OF_PUBLISHED: dict[str, Any] = {"model": None, "budgets": {}}
+LEFT_OUT_OF_TUNE: dict[str, Any] = {"seeds": [100], "metric": "validation/loss", "widen": 2}
+
+
+def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
+    """The experiments there are (or scales), and their files; those of `extra` (--config-dir) win, ours come last."""
+    folders = [CONF_DIR, *conf_folders(), *([extra] if extra else [])]
+    return {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
+
+
+def load(name: str, extra: Path | None = None) -> Experiment:
+    """Read a file of conf/experiment, its scales over those of conf/scale.
+
+    Raises:
+        ConfigError: no such file, or every mistake in it.
+    """
+    files = names(extra)
+    if name not in files:
+        raise ConfigError([f"experiment={name}: unknown experiment; {near(name, list(files))}"])
+    data = content(files[name])
+    shared = {scale: content(file) for scale, file in names(extra, "scale").items()}
+    if data.get("tune") is None:  # what is not tuned at full size is not tuned at another
+        shared = {scale: {**part, "tune": None} for scale, part in shared.items()}
+    scales = {
+        scale: _over(part or {}, shared.get(scale, {}), ("settings", "axes", "when"))
+        for scale, part in data.get("scales", {}).items()
+    }
+    return read({"name": name, **data, "scales": scales}, str(files[name]))
+
+
+def content(file: Path) -> dict[str, Any]:
+    """What a YAML file says, read as Hydra reads it.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            [f"{file}: not YAML ({' '.join(str(error).split())}); quote a text with ': ' in it"]
+        ) from error
+
+
+def read(data: Mapping[str, Any], source: str) -> Experiment:
+    """An experiment from plain data, such as a sweep keeps of it; its report over conf/report.yaml.
+
+    Args:
+        source: named in errors.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    report = {**LEFT_OUT_OF_REPORT, **_over(data.get("report", {}), _usual_report(), ("metrics", "margins"))}
+    report["published"] = [{**LEFT_OUT_OF_PUBLISHED, **table} for table in report["published"]]
+    whole = {**LEFT_OUT, **data, "report": report}
+    whole["tune"] = _tune(whole["tune"])
+    whole["scales"] = {scale: {**LEFT_OUT_OF_PART, **(part or {})} for scale, part in whole["scales"].items()}
+    for part in whole["scales"].values():
+        part["tune"] = _tune(part["tune"])
+    values, mistakes = schema.conform(Experiment, whole)
+    problems = [f"{source}: {mistake.sentence}" for mistake in mistakes]
+    if problems:
+        raise ConfigError(problems)
+    found: Experiment = _build(Experiment, values)
+    problems = [f"{source}: {problem}" for problem in _unknown_names(found)]
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
+    """The tuning of a sweep: what the file says, with what was typed (tune.learning_rate=[...]) over it.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    if not typed:
+        return base
+    values, mistakes = schema.conform(Tune, {**LEFT_OUT_OF_TUNE, **(vars(base) if base else {}), **typed}, "tune")
+    if mistakes:
+        raise ConfigError([mistake.sentence for mistake in mistakes])
+    return Tune(**values)
+
+
+def usual_metric(task: str) -> str:
+    """Column of the frame of runs that is shown for a task, where no experiment says otherwise."""
+    metrics = _usual_report()["metrics"]
+    return str(metrics.get(task, metrics[DEFAULT]))
+
+
+@functools.cache
+def usual_report(reference: str) -> Report:
+    """What is shown of a sweep that no experiment declares.
+
+    Args:
+        reference: the arm that others are compared with.
+    """
+    found: Report = _build(Report, {**LEFT_OUT_OF_REPORT, **_usual_report(), "reference": reference})
+    return found
+
+
+def _usual_report() -> dict[str, Any]:
+    return content(CONF_DIR / "report.yaml")
+
+
+def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence[str]) -> dict[str, Any]:
+    """What one experiment says over what all share: entry by entry under the open keys, the rest as a whole."""
+    entries = {key: {**shared.get(key, {}), **own.get(key, {})} for key in open_keys if key in own or key in shared}
+    return {**shared, **own, **entries}
+
+
+def _tune(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if data is None else {**LEFT_OUT_OF_TUNE, **data}
+
+
+def _build(cls: type[Any], values: Mapping[str, Any]) -> Any:
+    """Dataclasses from the plain values of `schema.conform`."""
+    nested: dict[str, Any] = {"tune": Tune, "report": Report, "scales": Part, "published": Published}
+    made = {}
+    for key, value in values.items():
+        inner = nested.get(key)
+        if inner is None or value is None:
+            made[key] = value
+        elif key == "scales":
+            made[key] = {name: _build(inner, part) for name, part in value.items()}
+        elif key == "published":
+            made[key] = [_build(inner, part) for part in value]
+        else:
+            made[key] = _build(inner, value)
+    return cls(**made)
+
+
+def _unknown_names(experiment: Experiment) -> Iterator[str]:
+    """Labels that name no arm, and conditions that name no key."""
+    for place, when in {"when": experiment.when, **_conditions(experiment)}.items():
+        wrong = [word for condition in when for word in condition.split() if "=" not in word]
+        yield from (f"{place}: {word!r} is no key=value; write model=tiny, or model=tiny seed=0" for word in wrong)
+    for place in ("vary", "grid"):
+        for base in getattr(experiment, place):
+            if base not in experiment.arms:
+                yield f"{place}.{base}: no such arm; {near(base, list(experiment.arms))}"
+                return
+    there = list(arms(experiment))
+    named = {"report.reference": [experiment.report.reference]}
+    for arm, controls in experiment.report.controls.items():
+        named[f"report.controls.{arm}"] = [arm, *controls.values()]
+    for table in experiment.report.published:
+        named[f"report.published ({table.table})"] = list(table.arms)
+    named["shares"] = [*experiment.shares, *experiment.shares.values()]
+    roles = [role for role in experiment.report.beats if role not in CONTROLS]
+    yield from (f"report.beats: no control {role!r}; {near(role, CONTROLS)}" for role in roles)
+    for name, part in experiment.scales.items():
+        named[f"scales.{name}.arms"] = part.arms or []
+    for place, labels in named.items():
+        yield from (f"{place}: no arm {arm!r}; {near(arm, there)}" for arm in labels if arm not in there)
+
+
+def _conditions(experiment: Experiment) -> dict[str, Mapping[str, Settings]]:
+    return {f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()}
