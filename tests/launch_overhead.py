@@ -40,7 +40,7 @@ def here(composed: Any) -> int:
     """A job as Hydra's own launchers do it: in the process that they have."""
     from rankbench import job
 
-    return job.perform(Path(composed.frozen))
+    return job.perform(job.Order.read(Path(composed.frozen)))
 
 
 def sweep_here(arguments: list[str]) -> int:
@@ -59,11 +59,8 @@ def loop(part: int, parts: int, arguments: list[str]) -> None:
     from rankbench.record import run_id
 
     frozen = lay_out(words(arguments)).cells[part::parts]
-    with tempfile.TemporaryDirectory() as folder:
-        for cell in frozen:
-            order = job.Order(run_id(cell.config), cell.config, "")
-            order.write(Path(folder) / order.run_id)
-            job.perform(Path(folder) / order.run_id)
+    for cell in frozen:
+        job.perform(job.Order(run_id(cell.config), cell.config, ""))
 
 
 def measure(row: str, jobs: int) -> dict[str, Any]:
