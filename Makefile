@@ -2,9 +2,11 @@
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TEST = $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast lint format type check bench clean
@@ -25,11 +27,11 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)  ## the default run; make run ARGS="method=lora seed=1" for another
 	$(BIN)/python -m rankbench $(ARGS)
 
-test: $(READY)  ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## all tests, two files at a time (JOBS=1: one)
+	$(TEST) $(ARGS)
 
 test-fast: $(READY)  ## the tests that take seconds
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(TEST) -m 'not slow' $(ARGS)
 
 lint: $(READY)  ## what ruff finds
 	$(BIN)/ruff check
@@ -45,7 +47,7 @@ check: $(READY)  ## what must hold before a commit: format, lint, types, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TEST)
 
 bench: $(READY)  ## the speed table, one JSON line per row
 	$(BIN)/python -m rankbench.bench $(ARGS)

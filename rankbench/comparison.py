@@ -103,7 +103,7 @@ class Comparison:
             return Finding(kind, f"{kind}, by less than {self.margin:g}" if within else kind)
         if within:
             return Finding("tie", f"tie shown (±{self.margin:g})")
-        if self.tests["smallest"][label] * len(self.tests) > ALPHA:
+        if self._at_best(label) > ALPHA:
             return Finding("unresolvable", f"not resolvable at n = {len(pairs)}")
         return Finding("unresolved", f"not resolved at n = {len(pairs)}")
 
@@ -111,6 +111,12 @@ class Comparison:
         if self.reference is None or self.values[self.metrics[0]][self.reference].dropna().empty:
             return "no reference"
         return "not at an equal budget" if {label, self.reference} & set(self.off.index) else "no common seed"
+
+    def _at_best(self, label: str) -> float:
+        """The corrected p of a label if all its pairs had one sign, the other labels as they are."""
+        p = self.tests["p"].copy()
+        p[label] = self.tests["smallest"][label]
+        return float(holm(p)[p.index.get_loc(label)])
 
     def _tie(self, label: str) -> bool:
         """Whether the mean difference in the first metric is shown to lie within the margin."""
@@ -211,7 +217,7 @@ def _off(spent: pd.DataFrame) -> pd.Series:
     """Whether the runs of a label miss their budget: by more than OFF, and by more than integers cannot help."""
     missed = spent["spent"] - spent["target"]
     close = (-missed).between(0, spent["grain"].astype(float), inclusive="left")
-    share = (missed / spent["target"]).groupby(spent["label"]).mean().abs()
+    share = (missed / spent["target"]).abs().groupby(spent["label"]).mean()  # too much does not make up for too little
     return (share > OFF) & ~close.groupby(spent["label"]).all()
 
 

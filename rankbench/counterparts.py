@@ -49,6 +49,11 @@ class Counterpart:
     reason: str = ""
 
 
+def measures(ours: str, theirs: str) -> bool:
+    """Whether a metric of ours ("exact_match") is by itself what a paper calls so ("accuracy", of answers)."""
+    return OURS.get(theirs, (theirs,)) == (ours,) or (theirs, ours) == ("accuracy", "exact_match")
+
+
 def counterpart(found: Study, report: Report, table: Published, row: Row, rows: Sequence[Row]) -> Counterpart:
     """Our values for one number; the first reason why there are none."""
     arm = next((arm for arm, method in table.arms.items() if method == row["method"]), None)

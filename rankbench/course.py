@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Group:
         takes: the group whose chosen rate it takes; None: it has trials of its own.
         source: the group whose ranks it takes; None: it needs none.
         choice: of the learning rate; None until it is made.
+        given_up: why none can be made; None where it may be.
     """
 
     arm: str | None
@@ -45,6 +46,12 @@ class Group:
     takes: Group | None = None
     source: Group | None = None
     choice: Choice | None = None
+    given_up: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether its rate is still looked for."""
+        return self.choice is None and self.given_up is None
 
     @property
     def title(self) -> str:
@@ -55,15 +62,27 @@ class Group:
 
 @dataclass
 class Family:
-    """Groups that are tuned together: the same rates for all, so that all have the same number of trials."""
+    """Groups that are tuned together: the same rates for all, so that all have the same number of trials.
+
+    Attributes:
+        groups: with trials of their own.
+        grid: as it is.
+        widened: how often it grew.
+        after: the family at the same point whose grid, as it ends, this one begins with; None once it has.
+    """
 
     groups: list[Group]
     grid: list[float]
     widened: int = 0
+    after: Family | None = None
 
 
 class Waiting(Exception):
     """A run that cannot be frozen yet, or not at all; the message says what it waits for."""
+
+
+class Hopeless(Waiting):
+    """Waiting does not help: the trials have finished, and choose nothing."""
 
 
 class Course:
@@ -91,6 +110,7 @@ class Course:
         found += [job for group in self._groups for job in self._told(self._finals, group)]
         batch = [job for job in {job.run_id: job for job in reversed(found)}.values() if job.run_id not in known][::-1]
         self.sweep.jobs += batch
+        self.sweep.waiting = [*filter(None, (group.given_up for group in self._groups)), *self.sweep.waiting]
         return batch
 
     def left(self) -> list[tuple[Cell, dict[str, Any]]]:
@@ -117,21 +137,60 @@ class Course:
             return []
 
     def _trials(self, family: Family) -> list[Job]:
-        """Of all groups on the grid as it is; where they are finished, the choices are made and the grid may grow."""
+        """Of all groups on the grid as it is; where they are finished, the choices are made and the grid may grow.
+
+        A group whose trials choose nothing holds up no other.
+        """
         assert self._tune is not None
-        while any(group.choice is None for group in family.groups):
-            trials = {group: list(self._trials_of(group, family.grid, self._tune)) for group in family.groups}
+        self._begin(family, self._tune)
+        while any(group.open for group in family.groups):
+            trials = self._on_grid(family, self._tune)
             jobs = [job for of_group in trials.values() for job in of_group]
             if {job.run_id for job in jobs} - {job.run_id for job in self.sweep.jobs}:
                 return jobs
-            choices = {group: self._choose(group, trials[group], self._tune) for group in family.groups}
+            choices, hopeless = self._choices(trials, self._tune)
             grown = tuning.widened(family.grid, list(choices.values())) if family.widened < self._tune.widen else None
-            if grown is None:
-                for group, choice in choices.items():
-                    group.choice = choice
-            else:
+            if grown is not None:
                 family.grid, family.widened = grown, family.widened + 1
+                continue
+            for group, choice in choices.items():
+                group.choice = choice
+            for group, reason in hopeless.items():
+                group.given_up = reason
         return []
+
+    def _begin(self, family: Family, tune: Tune) -> None:
+        """With the rates of the family before, all of them and no more: trials are to be as many."""
+        if family.after is None:
+            return
+        if any(group.open for group in family.after.groups):
+            raise Waiting(f"{family.groups[0].title}: waits for the learning rates of the arms tuned before it")
+        family.grid, family.widened, family.after = family.after.grid, tune.widen, None
+
+    def _on_grid(self, family: Family, tune: Tune) -> dict[Group, list[Job]]:
+        """Trials of the groups that are open; one that cannot have any, for want of another's ranks, is given up."""
+        found = {}
+        for group in family.groups:
+            if group.open:
+                try:
+                    found[group] = list(self._trials_of(group, family.grid, tune))
+                except Waiting as reason:
+                    group.given_up = str(reason)
+        return found
+
+    def _choices(self, trials: Mapping[Group, list[Job]], tune: Tune) -> tuple[dict[Group, Choice], dict[Group, str]]:
+        """What finished trials choose, and why some choose nothing.
+
+        Raises:
+            Waiting: some have not finished.
+        """
+        choices, hopeless = {}, {}
+        for group, jobs in trials.items():
+            try:
+                choices[group] = self._choose(group, jobs, tune)
+            except Hopeless as reason:
+                hopeless[group] = str(reason)
+        return choices, hopeless
 
     def _trials_of(self, group: Group, grid: list[float], tune: Tune) -> Iterator[Job]:
         for seed in tune.seeds:
@@ -144,11 +203,11 @@ class Course:
         if len(done) < len(found):
             raise Waiting(f"{group.title}: {len(found) - len(done)} of {len(found)} trials have not finished")
         if not any(record.status == "ok" for record in done):
-            raise Waiting(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
+            raise Hopeless(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
         try:
             return tuning.choose(done, tune.metric, tune.seeds)
         except SelectionError as error:
-            raise Waiting(f"{group.title}: no learning rate can be chosen ({error})") from error
+            raise Hopeless(f"{group.title}: no learning rate can be chosen ({error})") from error
 
     def _finals(self, group: Group) -> Iterator[Job]:
         """The runs to be reported."""
@@ -204,7 +263,7 @@ class Course:
         same = [cell for cell in source.cells if cell.config["seed"] == seed]
         if not same:
             raise Waiting(f"{group.title}: {source.title} has no run of seed {seed}")
-        return self._job(source, same[0], seed, rate).run_id
+        return self._job(source, same[0], seed, rate, choice=choice).run_id
 
     def _rank_map(self, group: Group, source: str) -> dict[str, Any]:
         try:
@@ -235,18 +294,31 @@ def _groups(layout: Layout) -> list[Group]:
 
 
 def _families(groups: list[Group], tune: Tune | None) -> list[Family]:
-    """Those with trials, at one point of the axes; those that need another's ranks are tuned after the others."""
+    """Those with trials, at one point of the axes; those that need another's ranks are tuned after the others.
+
+    These begin with the rates that the others ended with: a control has no fewer trials than what it controls.
+    """
     if tune is None:
         return []
     found: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in groups:
         if group.takes is None:
             place = [override for override in _point(group.cells[0]) if not override.startswith("method")]
-            found[(group.source is not None, *place)].append(group)
-    return [
-        Family(members, sorted(set(tune.learning_rate)))
-        for _, members in sorted(found.items(), key=lambda item: item[0][0])
-    ]
+            found[_depth(group), *place].append(group)
+    last: dict[tuple[Any, ...], Family] = {}
+    made = []
+    for (_, *place), members in sorted(found.items(), key=lambda item: item[0][0]):
+        made.append(Family(members, sorted(set(tune.learning_rate)), after=last.get(tuple(place))))
+        last[tuple(place)] = made[-1]
+    return made
+
+
+def _depth(group: Group) -> int:
+    """How many arms have to be run before it, each for the ranks of the next."""
+    chain = [group]
+    while chain[-1].source is not None and chain[-1].source not in chain:
+        chain.append(chain[-1].source)
+    return len(chain) - 1
 
 
 def _point(frozen: Frozen) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from rankbench import schema
 from rankbench.config import CONF_DIR, ConfigError
-from rankbench.experiment import DEFAULT, Experiment, Part, Published, Report, Settings, Tune, arms
+from rankbench.experiment import DEFAULT, UNIFORM, Experiment, Part, Published, Report, Settings, Tune, arms
 from rankbench.packages import conf_folders
 from rankbench.registry import near
 from rankbench.verdict import CONTROLS
@@ -173,7 +173,7 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
     there = list(arms(experiment))
     named = {"report.reference": [experiment.report.reference]}
     for arm, controls in experiment.report.controls.items():
-        named[f"report.controls.{arm}"] = [arm, *controls.values()]
+        named[f"report.controls.{arm}"] = [arm, *(control for role, control in controls.items() if role != UNIFORM)]
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
     named["shares"] = [*experiment.shares, *experiment.shares.values()]

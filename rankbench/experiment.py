@@ -20,6 +20,7 @@ from rankbench.schema import number
 Settings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself
 DEFAULT = "default"  # of report.metrics: tasks that are not named
+UNIFORM = "uniform"  # of rankbench.verdict.CONTROLS: the reference, unless `only` left it out
 
 
 @dataclass(kw_only=True)
@@ -198,9 +199,10 @@ def only(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
 
 
 def _report_on(kept: Mapping[str, Settings], report: Report) -> Report:
-    """What can be shown of some arms; without the reference, the first of them takes its place."""
+    """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
+    uniform = {} if report.reference in kept else {UNIFORM: report.reference}
     controls = {
-        arm: {kind: control for kind, control in held.items() if control in kept}
+        arm: {**{kind: control for kind, control in held.items() if control in kept}, **uniform}
         for arm, held in report.controls.items()
         if arm in kept
     }

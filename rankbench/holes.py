@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rankbench.evidence import Evidence, link
 from rankbench.panels import MISSING, Run
+from rankbench.selection import differing_code
 from rankbench.sheet import Cell, Sheet, without_first
 
 ROWS = 12  # more are folded on the page
@@ -24,8 +25,20 @@ def sentences(evidence: Evidence) -> list[str]:
     without = [panel.title for panel, comparison in evidence.compared() if comparison.reference is None]
     said += [f"No {evidence.report.reference} on {title}: its arms are compared with nothing." for title in without]
     said += [f"Not read: {problem}" for problem in evidence.study.problems]
+    said += _of_other_code(evidence)
     said += [f"Waiting: {sentence}" for sentence in evidence.study.sweep.waiting]
     return said + [f"Mixed, and allowed by name: {line}" for line in evidence.mixed]
+
+
+def _of_other_code(evidence: Evidence) -> list[str]:
+    """Whether the trials that chose the learning rates had another code or other versions than the runs."""
+    runs = [record for panel in evidence.panels for record in panel.records]
+    trials = [run.record for panel in evidence.panels for run in panel.trials if run.record is not None]
+    among = set(differing_code(runs))
+    differing = [line for line in differing_code([*runs, *trials]) if line not in among]
+    if not differing:
+        return []
+    return [f"Learning rates were chosen by trials of other code or versions: {'; '.join(differing)}."]
 
 
 def _counted(what: str, runs: list[Run]) -> str:

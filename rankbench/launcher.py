@@ -131,6 +131,7 @@ class _Running:
     since: float
     kills: int
     overdue: bool = False
+    stopped: bool = False
 
 
 @dataclass
@@ -221,6 +222,7 @@ class _Pool:
     def stop(self) -> None:
         """Kill what runs."""
         for running in self._running.values():
+            running.stopped = True
             _kill(running)
 
     def _fill(self) -> bool:
@@ -285,7 +287,7 @@ class _Pool:
         """Status and reason of a job that left no record."""
         if running.overdue:
             return "timeout", f"took longer than the {self._settings.timeout:g} s it was given"
-        if code == -signal.SIGKILL and _oom_kills() > running.kills:
+        if code == -signal.SIGKILL and not running.stopped and _oom_kills() > running.kills:
             return "oom", "killed by the kernel: the machine was out of memory"
         if code == LOST:
             return "killed", f"lost with the process it was forked from; {AGAIN}"

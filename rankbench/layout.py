@@ -108,9 +108,9 @@ def _value(argument: str) -> Any:
     """
     try:
         override = OverridesParser.create().parse_overrides([argument])[0]
+        return list(override.sweep_iterator()) if override.is_sweep_override() else override.value()
     except HydraException as error:
         raise ConfigError([f"{argument}: {UNREADABLE}"]) from error
-    return list(override.sweep_iterator()) if override.is_sweep_override() else override.value()
 
 
 def _listed(value: Any) -> list[Any]:
@@ -171,6 +171,8 @@ def _mistuned(tune: Tune) -> Iterator[str]:
     for key in ("learning_rate", "seeds"):
         if not getattr(tune, key):
             yield f"tune.{key}=[]: at least one must be tried"
+    wrong = [rate for rate in tune.learning_rate if rate <= 0]
+    yield from (f"tune.learning_rate: {rate:g} is no learning rate; expected numbers > 0" for rate in wrong)
     if not tune.metric.startswith(VALIDATION) or higher_is_better(tune.metric) is None:
         known = ", ".join(f"{VALIDATION}{metric}" for metric in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER))
         yield f"tune.metric={tune.metric}: learning rates are chosen on validation alone, by one of {known}"

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
@@ -25,7 +26,7 @@ from rankbench.overrides import search
 from rankbench.record import RecordError
 from rankbench.registry import near
 from rankbench.store import RunFolder
-from rankbench.sweep import Job, Sweep
+from rankbench.sweep import Job, Sweep, SweepError
 
 LAUNCHER, LOCAL = "hydra/launcher", "local"
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}  # launcher -> extra
@@ -69,15 +70,31 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
 def _follow(course: Course, results_dir: Path, launch: Launch) -> None:
     """Launch the runs as they can be frozen, batch by batch."""
     header = course.sweep
-    place = sweep.save(header, results_dir)
+    place = sweep.folder(results_dir, header.sweep_id)
+    earlier = _earlier(place)
+    _save(header, earlier, results_dir)
     while batch := [course.order(made) for made in course.advance()]:
         files = {order.run_id: sweep.order_file(place, order.run_id) for order in batch}
         for order in batch:
             order.write(files[order.run_id])
-        sweep.save(header, results_dir)
+        _save(header, earlier, results_dir)
         if todo := [order for order in batch if not _stands(order)]:
             launch([files[order.run_id] for order in todo])
     sweep.save(header, results_dir)
+
+
+def _earlier(place: Path) -> list[Job]:
+    """The jobs of this sweep as it was started before."""
+    try:
+        return sweep.read(place).jobs
+    except SweepError:
+        return []
+
+
+def _save(header: Sweep, earlier: Sequence[Job], results_dir: Path) -> None:
+    """With the jobs of earlier that are not known to be left out: they may be done."""
+    known = {job.run_id for job in header.jobs}
+    sweep.save(replace(header, jobs=[*header.jobs, *(job for job in earlier if job.run_id not in known)]), results_dir)
 
 
 def describe(typed: Words, layout: Layout, arguments: Sequence[str], results_dir: Path) -> Sweep:

@@ -86,7 +86,7 @@ class Examiner:
         typed, problems = _parse(arguments, sweep, self._loader)
         found = {}
         for override in typed:
-            values = _values(override, sweep)
+            values = _values(override)
             if _chooses(override, self._choices):
                 problems += [_unknown_choice(value, self._choices) for value in values if not self._known(value)]
                 values = [value for value in values if self._known(value)]
@@ -152,17 +152,18 @@ def _parse(arguments: Sequence[str], sweep: bool, loader: ConfigLoader) -> tuple
             continue
         if override.is_sweep_override() and not sweep:
             problems.append(f"{argument}: several values; add -m to run a job for each, or write [a,b] for a list")
+        elif override.is_sweep_override() and not override.is_discrete_sweep():
+            key = override.get_key_element()
+            problems.append(f"{argument}: names no values, and a sweep is a grid here; write {key}=a,b,c")
         elif not override.is_hydra_override():
             typed.append(override)
     return typed, problems
 
 
-def _values(override: Override, sweep: bool) -> list[Override]:
-    """One override per value of a sweep; what another sweeper draws (an interval) is left to its jobs."""
+def _values(override: Override) -> list[Override]:
+    """One override per value of a sweep."""
     if not override.is_sweep_override():
         return [override]
-    if not override.is_discrete_sweep():
-        return []
     key = override.get_key_element()
     parser = OverridesParser.create(override.config_loader)
     return parser.parse_overrides([f"{key}={value}" for value in override.sweep_string_iterator()])

@@ -52,11 +52,16 @@ def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
 
 
 def task_sheets(evidence: Evidence) -> list[Sheet]:
-    """Statistics over tasks, one table for each model, budget and other axes with at least two tasks."""
+    """Statistics over tasks, one table for each model, budget and other axes with at least two tasks.
+
+    Shares and losses apart: the per cents of a loss would drown the hundredths of a share.
+    """
     groups: dict[tuple[str, ...], list[tuple[Panel, Comparison]]] = defaultdict(list)
     for panel, comparison in evidence.compared():
         if comparison.reference is not None and higher_is_better(comparison.metrics[0]) is not None:
-            groups[panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest].append((panel, comparison))
+            kind = [] if _is_share(comparison) else ["losses"]
+            key = (panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest, *kind)
+            groups[key].append((panel, comparison))
     several = {
         key: members for key, members in groups.items() if len({panel.facts["task"] for panel, _ in members}) > 1
     }
@@ -105,23 +110,25 @@ def _differences(tested: dict[str, Array]) -> list[Array]:
     return [(pairs[..., 0] - pairs[..., 1])[..., None] for pairs in tested.values()]
 
 
+def _is_share(comparison: Comparison) -> bool:
+    return comparison.metrics[0].split("/")[-1] in SHARES
+
+
 def _scores(comparison: Comparison) -> pd.DataFrame:
-    """Seeds x arms, more is better: shares as they are, anything else in per cent of the reference's mean."""
+    """Seeds x arms, more is better: shares as they are, losses in per cent of the reference's mean."""
     metric = comparison.metrics[0]
     values = comparison.values[metric]
-    if metric.split("/")[-1] in SHARES:
+    if _is_share(comparison):
         return values
     sign = 1 if higher_is_better(metric) else -1
     return sign * 100 * values / abs(values[comparison.reference].mean())
 
 
 def _scale(members: list[tuple[Panel, Comparison]], reference: str) -> str:
-    other = sorted({found.metrics[0] for _, found in members if found.metrics[0].split("/")[-1] not in SHARES})
+    other = sorted({found.metrics[0] for _, found in members if not _is_share(found)})
     if not other:
         return "Metrics are shares and averaged as they are."
-    return (
-        f"{', '.join(other)}: in per cent of the mean of {reference} on the task, losses negative; shares as they are."
-    )
+    return f"{', '.join(other)}: in per cent of the mean of {reference} on the task, losses negative."
 
 
 def _paired(scaled: list[pd.DataFrame], arm: str, reference: str) -> Array:

@@ -20,7 +20,7 @@ from rankbench.experiment import Report
 from rankbench.labels import file_name, labels, order
 from rankbench.rates import SelectionError
 from rankbench.record import RunRecord
-from rankbench.selection import differences, names_of, not_allowed, refuse_doubt
+from rankbench.selection import differences, differing_code, names_of, not_allowed, refuse_doubt
 from rankbench.study import Study
 from rankbench.sweep import Job
 
@@ -233,13 +233,20 @@ def families(found: Sequence[Panel]) -> dict[str, list[Panel]]:
 def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -> list[str]:
     """What differs within a table and was allowed by name; what an arm declares may differ without.
 
+    Code and versions are to be one in all panels: some tables stand over several.
+
     Raises:
         SelectionError: code, versions or settings differ that may not, in all panels at once; several learning rates
             of an arm, or several runs of an arm and seed.
     """
     declared = study.sweep.experiment
     own = {key for settings in experiment.arms(declared).values() for key in settings} if declared else set()
-    mixed = {panel.title: differences(panel.records, own) for panel in found}
+    everywhere = differing_code([record for panel in found for record in panel.records])
+    said = {line.partition(": ")[0] for line in everywhere}
+    mixed = {"all tables": everywhere} | {
+        panel.title: [line for line in differences(panel.records, own) if line.partition(": ")[0] not in said]
+        for panel in found
+    }
     wrong = [
         f"{title}: {'; '.join(lines)}"
         for title, said in mixed.items()

@@ -7,6 +7,7 @@ finished runs of the same kind, or with --measure from a short run of each model
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +49,8 @@ class Row:
         runs, done: how many, and how many of them have status ok.
         target: of the budget, parameters (or ranks, as its unit says); None where the model is not on this machine.
         start: parameters of the adapter that the method starts with; None likewise.
-        seconds: that the runs which are not done may take; None where nothing like them has finished here.
+        seconds: that the runs which are still to be done may take, those that failed not among them; None where
+            nothing like them has finished here.
     """
 
     what: tuple[str, str, str, str]
@@ -72,22 +74,26 @@ def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]]
         what = (name, *(str(config[section]["name"]) for section in ("model", "task", "budget")))
         found.setdefault((what[0], what[1], what[2], what[3]), []).append(order)
     for what, members in found.items():
-        open_ = [order for order in members if not _is_done(order)]
-        spent = [cost(order.config) for order in open_]
+        records = [_record(order) for order in members]
+        done = sum(record is not None and record.status == "ok" for record in records)
+        left = [
+            order
+            for order, record in zip(members, records, strict=True)
+            if record is None or not record.stands(order.redo)
+        ]
+        spent = [cost(order.config) for order in left]
         known = [seconds for seconds in spent if seconds is not None]
         target, start = _parameters(members[0].config)
         seconds = sum(known) if len(known) == len(spent) else None
-        yield Row(what, len(members), len(members) - len(open_), target, start, seconds)
+        yield Row(what, len(members), done, target, start, seconds)
 
 
-def _is_done(order: Order) -> bool:
-    if not order.run_id:
-        return False  # its learning rate, or its ranks, are not known yet
+def _record(order: Order) -> RunRecord | None:
+    """None also where the run has no name yet: its learning rate, or its ranks, are not known."""
     try:
-        record = order.folder.record()
+        return order.folder.record() if order.run_id else None
     except RecordError:
-        return False
-    return record is not None and record.status == "ok"
+        return None
 
 
 def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -204,28 +210,32 @@ def _time(row: Row) -> str:
 
 def main() -> int:
     """Print the plan; nothing is written."""
-    given = sys.argv[1:]
-    if {"-h", "--help"} & set(given):
-        print(__doc__)
-        return 0
-    measure = "--measure" in given
-    typed = [word for word in given if word != "--measure"]
+    parser = argparse.ArgumentParser(
+        "python -m rankbench.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="as after python -m rankbench -m")
+    parser.add_argument("--measure", action="store_true", help="time a short run of each model and task first")
+    parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
+    arguments = parser.parse_intermixed_args()
+    typed = arguments.words
     try:
         read = words(typed)
-        layout = lay_out(read)
+        layout = lay_out(read, arguments.config_dir)
     except ConfigError as error:
         print(f"rankbench.plan: {error}", file=sys.stderr)
         return 2
     results_dir = results_dir_of(layout)
     header = describe(read, layout, typed, results_dir)
-    course = Course(layout, header, results_dir)
-    jobs = course.advance()
+    course = Course(layout, header, results_dir, read.retry == "failed")
+    while course.advance():
+        pass  # what finished trials choose is laid out, too
+    jobs = header.jobs
     known, _ = collect.records(results_dir)
     cost = from_records(known)
     orders = [(f"{job.arm or job.method}{' (trials)' if job.trial else ''}", course.order(job)) for job in jobs]
     orders += [(str(cell.arm or config["method"]["name"]), Order("", config, "")) for cell, config in course.left()]
     out = console()
-    out.print(table(list(rows(orders, from_short_runs(cost) if measure else cost))))
+    out.print(table(list(rows(orders, from_short_runs(cost) if arguments.measure else cost))))
     if left := course.left():
         out.print(f"{len(left)} of them wait for a learning rate, or for the ranks of another run", style="dim")
     return 0

@@ -10,6 +10,7 @@ import pandas as pd
 
 from rankbench import published
 from rankbench.comparison import Comparison
+from rankbench.counterparts import measures
 from rankbench.evidence import Evidence, link
 from rankbench.experiment import Published
 from rankbench.panels import Panel
@@ -63,15 +64,15 @@ def _rows(
     evidence: Evidence, wanted: Published, chosen: pd.DataFrame, judged: Judged
 ) -> tuple[list[list[Cell]], list[str]]:
     """Rows of the arms that stand in the paper and were run on its task, and the tasks that were not."""
-    rows, there = [], set()
+    rows, there = [], {panel.facts["task"] for panel, _ in evidence.compared()}
     for panel, comparison in evidence.compared():
         metric = comparison.metrics[0].split("/")[-1]
-        quoted = chosen[(chosen["task"] == panel.facts["task"]) & (chosen["metric"] == metric)]
+        named = [theirs for theirs in chosen["metric"].unique() if measures(metric, theirs)]
+        quoted = chosen[(chosen["task"] == panel.facts["task"]) & chosen["metric"].isin(named)]
         if wanted.budgets:
             quoted = quoted[quoted["rank_or_budget"].isin(wanted.budgets.get(panel.facts["budget"], []))]
         for arm, theirs in wanted.arms.items() if len(quoted) else ():
             for number in quoted[quoted["method"] == theirs].to_dict("records"):
-                there.add(panel.facts["task"])
                 base = _reference_of(wanted.arms.get(evidence.report.reference), quoted, number)
                 *paper, their_run = _paper(arm, number, base)
                 *ours, our_run = _ours(panel, comparison, arm, number["unit"])

@@ -125,6 +125,15 @@ def differences(found: Sequence[RunRecord], free: Collection[str] = ()) -> list[
     return [f"{key}: {', '.join(sorted(held))}" for key, held in sorted(differing.items())]
 
 
+def differing_code(found: Sequence[RunRecord]) -> list[str]:
+    """Code and versions that are not one, as `differences` has them."""
+    facts = [_origin(record) for record in {json.dumps(_where_from(record)): record for record in found}.values()]
+    values = {
+        key: sorted({fact.get(key, "null") for fact in facts}) for key in dict.fromkeys(k for f in facts for k in f)
+    }
+    return [f"{key}: {', '.join(held)}" for key, held in sorted(values.items()) if len(held) > 1]
+
+
 def _where_from(record: RunRecord) -> list[Any]:
     """Code and versions."""
     return [record.provenance.get(key) for key in ("git_commit", "git_dirty", "packages")]
@@ -146,11 +155,15 @@ def names_of(mixed: Iterable[str]) -> str:
 
 
 def _facts(record: RunRecord) -> dict[str, str]:
+    return _origin(record) | {key: value for key, value in flat(_compared(record)) if not _is_free(key)}
+
+
+def _origin(record: RunRecord) -> dict[str, str]:
+    """Code and versions, as they are shown."""
     origin = record.provenance
     commit, dirty = origin.get("git_commit"), origin.get("git_dirty")
     facts = {"code": f"{(commit or 'null')[:7]}{' changed' if dirty else ''}"}
-    facts |= {name: str(version) for name, version in (origin.get("packages") or {}).items()}
-    return facts | {key: value for key, value in flat(_compared(record)) if not _is_free(key)}
+    return facts | {name: str(version) for name, version in (origin.get("packages") or {}).items()}
 
 
 def _read(record: RunRecord) -> dict[str, str]:

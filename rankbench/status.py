@@ -104,7 +104,7 @@ def main(words: Sequence[str] | None = None) -> int:
             out.print(f"    {state.reason}\n    log: {state.log or 'none'}", markup=False, soft_wrap=True)
     for sentence in [*found.problems, *(f"not run: {waiting}" for waiting in found.sweep.waiting)]:
         out.print(sentence, style="yellow", markup=False, soft_wrap=True)
-    return 0 if all(state.state == "done" for state in known) and not found.sweep.waiting else 1
+    return 0 if known and all(state.state == "done" for state in known) and not found.sweep.waiting else 1
 
 
 if __name__ == "__main__":

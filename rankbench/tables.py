@@ -25,18 +25,18 @@ OWN = [f"{phase}/{what}" for what in ("forward_passes", "backward_passes") for p
 
 LEGEND = (
     "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; not resolved: "
-    "the interval contains 0; detectable: what these pairs would have found with 80 % probability. Intervals and "
-    "detectable differences are not corrected for the number of methods; p is, within this table. own: calibration "
-    "and the method's decisions, apart from training."
+    "the interval contains 0; detectable: the difference whose interval would leave out 0 with 80 % probability. "
+    "Intervals and detectable differences are not corrected for the number of methods; p is, within this table. own: "
+    "calibration and the method's decisions, apart from training."
 )
 
 # Of a report, whose tables have findings.
 NOTE = (
     "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; detectable: "
-    "what these pairs would have found with 80 % probability. Neither is corrected for the number of arms; p is, "
-    "within its table (Holm). Findings and bold follow p at 0.05; a tie is shown where the 90 % interval lies within "
-    "the margin, the grey band. What could not have passed the corrected test with so few pairs is not resolvable, "
-    "whatever the means."
+    "the difference whose interval would leave out 0 with 80 % probability. Neither is corrected for the number of "
+    "arms; p is, within its table (Holm). Findings and bold follow p at 0.05; a tie is shown where the 90 % interval "
+    "lies within the margin, the grey band. What could not have passed the corrected test with so few pairs is not "
+    "resolvable, whatever the means."
 )
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.comparison import Comparison, Kind, decimals
+from rankbench.comparison import ALPHA, Comparison, Kind, decimals
 from rankbench.evidence import Evidence, link
+from rankbench.experiment import UNIFORM
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet, without_first
-from rankbench.stats import PairedDifference, mean_interval
-from rankbench.verdict import CONTROLS, Outcome, Verdict, works
+from rankbench.stats import PairedDifference, mean_interval, smallest_p
+from rankbench.verdict import CONTROLS, NOT_RUN, Outcome, Verdict, works
 
 KINDS: dict[Kind, str] = {
     "better": "better",
@@ -92,23 +93,25 @@ def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
         least, most = (f"{size:.2g}" for size in (min(sizes), max(sizes)))
         size = f"is {least}" if least == most else f"is between {least} and {most}, depending on the arm"
         yield (
-            f"The smallest difference in {metric} that the study could have seen (80 % power, {counts} pairs, before "
-            f"the correction) {size}."
+            f"The smallest difference in {metric} whose 95 % interval would leave out 0 with 80 % probability "
+            f"({counts} pairs) {size}."
         )
+        if smallest_p(pairs[-1]) > ALPHA:
+            yield f"The test can find no difference of any size with {pairs[-1]} pairs, before its correction even."
 
 
 def _verdict_sentences(evidence: Evidence) -> Iterator[str]:
     """For each arm with controls, where it works, and where not; in a single panel, why."""
     for arm in evidence.report.controls:
-        known = [
-            (panel.short, *found)
-            for panel, comparison in evidence.compared()
-            for found in [_verdict(evidence, comparison, arm)]
-            if found is not None
-        ]
+        judged = [(panel.short, _verdict(evidence, comparison, arm)) for panel, comparison in evidence.compared()]
+        known = [(where, *found) for where, found in judged if found is not None]
+        off = [panel.short for panel, comparison in evidence.compared() if arm in comparison.off.index]
+        if off:
+            yield f"{arm}: no verdict on {'; '.join(off)}: not at an equal budget."
         if len(known) == 1:
             sides = (
-                reason if reason.startswith("not run") else reason.partition(":")[0] for reason in known[0][1].reasons
+                reason if difference is None else reason.partition(":")[0]
+                for reason, difference in zip(known[0][1].reasons, known[0][2].values(), strict=True)
             )
             yield f"{arm}: {known[0][1].outcome} ({', '.join(sides)})."
         for outcome in OUTCOMES if len(known) > 1 else ():
@@ -124,13 +127,27 @@ def _verdict(
     """The verdict, and the differences to the controls; None where the arm is not in the panel or not on the budget."""
     if arm not in comparison.rows or arm in comparison.off.index:
         return None
-    names = {"uniform": evidence.report.reference, **evidence.report.controls[arm]}
-    level = evidence.report.level
-    found = {role: _minus(comparison, arm, names.get(role), level) for role in evidence.report.beats}
+    names, level = _controls(evidence, arm), evidence.report.level
+    found = {role: _minus(comparison, arm, control, level) for role, control in names.items()}
     higher = higher_is_better(comparison.metrics[0])
     if higher is None:
         return None
-    return works(found, higher), found
+    return works(found, higher, {role: _absent(comparison, control) for role, control in names.items()}), found
+
+
+def _controls(evidence: Evidence, arm: str) -> dict[str, str | None]:
+    """Role -> the arm that has it, of those that are to be beaten."""
+    names = {UNIFORM: evidence.report.reference, **evidence.report.controls[arm]}
+    return {role: names.get(role) for role in evidence.report.beats}
+
+
+def _absent(comparison: Comparison, control: str | None) -> str:
+    """Why nothing can be compared with a control, if nothing can."""
+    if control not in comparison.rows:
+        return NOT_RUN
+    if comparison.values[comparison.metrics[0]][control].dropna().empty:
+        return "none ok"
+    return "not at an equal budget" if control in comparison.off.index else "no common seed"
 
 
 def _minus(comparison: Comparison, arm: str, control: str | None, level: float) -> PairedDifference | None:
@@ -152,7 +169,8 @@ def verdict_sheet(evidence: Evidence) -> Sheet | None:
                 head = [Cell(panel.short), Cell(arm, link=link(panel, arm)), Cell(outcome, kind=OUTCOMES[outcome])]
                 pairs = sorted({difference.n for difference in differences.values() if difference is not None})
                 n = Cell(" to ".join(map(str, dict.fromkeys([*pairs[:1], *pairs[-1:]]))))
-                rows.append([*head, *(_versus(each, digits) for each in differences.values()), n])
+                why = {role: _absent(comparison, control) for role, control in _controls(evidence, arm).items()}
+                rows.append([*head, *(_versus(each, digits, why[role]) for role, each in differences.items()), n])
     columns = [
         "where",
         "arm",
@@ -183,10 +201,10 @@ def _untuned(evidence: Evidence) -> list[str]:
     )
 
 
-def _versus(found: PairedDifference | None, digits: int) -> Cell:
-    """A difference and its interval, bold where it leaves out 0."""
+def _versus(found: PairedDifference | None, digits: int, why: str) -> Cell:
+    """A difference and its interval; why there is none."""
     if found is None:
-        return Cell("not run")
+        return Cell(why)
     if found.low is None or found.high is None:
         return Cell(f"{found.mean:+.{digits}f} (no interval)", found.mean)
     text = f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"

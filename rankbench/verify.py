@@ -7,6 +7,7 @@ reproduced, not comparable or not run, and why. The rule is rankbench.reproducti
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,11 @@ from rankbench import published, study
 from rankbench.collect import markdown
 from rankbench.counterparts import Counterpart, Row, counterpart, our_budgets
 from rankbench.experiment import Published, Report
+from rankbench.panels import panels, refuse_mixed
 from rankbench.published import PublishedError
+from rankbench.rates import SelectionError
 from rankbench.reproduction import OUTCOMES, Outcome, reproduction
+from rankbench.selection import ALLOW_MIXED, names
 from rankbench.study import Study
 from rankbench.sweep import SweepError
 
@@ -150,14 +154,17 @@ def report(found: Sequence[Finding]) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print what the study of the words reproduces."""
-    given = sys.argv[1:] if words is None else list(words)
-    if {"-h", "--help"} & set(given):
-        print(__doc__)
-        return 0
+    parser = argparse.ArgumentParser(
+        "python -m rankbench.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="of the sweep, or the folder of a report")
+    parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
+    arguments = parser.parse_args(words)
     try:
-        found = study.load(given)
+        found = study.load(arguments.words)
+        refuse_mixed(found, panels(found), arguments.allow_mixed)
         known = findings(found)
-    except (SweepError, PublishedError) as error:
+    except (SweepError, PublishedError, SelectionError) as error:
         print(f"rankbench.verify: {error}", file=sys.stderr)
         return 2
     print(f"# {found.sweep.name}: published numbers\n")

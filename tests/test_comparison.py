@@ -81,3 +81,18 @@ def test_the_budget_is_the_one_of_the_reference():
     assert found.shares["igu"] == 2
     assert found.findings["igu"].text == "not at an equal budget"
     assert found.tests.empty
+
+
+def test_too_much_does_not_make_up_for_too_little():
+    """60 and 140 % of the budget are the right mean, and no equal budget."""
+    arm = runs("igu", shifted(0.1), "accuracy")
+    for run in arm:
+        run.ledger = {**run.ledger, "final": {"ranks": 4, "params": 64 + 26 * (-1) ** run.seed}}
+    found = compare(frame([*runs("lora", LORA, "accuracy"), *arm]), ["test/accuracy"], "lora", 0.01)
+    assert found.findings["igu"].text == "not at an equal budget"
+
+
+def test_an_arm_is_resolvable_if_its_best_p_would_pass_beside_the_others_as_they_are():
+    """Seven pairs: 2 / 128 = 0.016, times two beside an arm whose p is smaller, not times three."""
+    arms = {"igu": shifted(0.1), "fim": shifted(0.1, 0.05), "l1ra": shifted(0.01, 0.5, range(7))}
+    assert compared(lora=LORA, **arms).findings["l1ra"].kind == "unresolved"

@@ -114,11 +114,10 @@ def test_trials_come_first_then_the_runs_that_they_choose_for(played):
         {("lora", True): 2, ("random", True): 2},
         {("lora", True): 2, ("random", True): 2},  # both widened
         {
-            ("random shuffled", True): 2,
+            ("random shuffled", True): 4,  # on the grid as the others left it
             **dict.fromkeys([(arm, False) for arm in ("lora", "random", "random concentration=0.5")], 2),
         },
-        {("random shuffled", True): 1, ("random reversed", False): 2},
-        {("random shuffled", False): 2},
+        {("random shuffled", False): 2, ("random reversed", False): 2},
     ]
     assert played.sweep.waiting == []
     assert played.course.left() == []
@@ -130,7 +129,7 @@ def test_a_grid_grows_for_all_arms_alike_at_the_end_where_one_of_them_is(played)
     grid = [1e-4, 1e-3, 1e-2, 1e-1]
     assert sorted(played.rates("lora", trial=True)) == pytest.approx(grid)
     assert sorted(played.rates("random", trial=True)) == pytest.approx(grid)
-    assert sorted(played.rates("random shuffled", trial=True)) == pytest.approx([1e-4, 1e-3, 1e-2])
+    assert sorted(played.rates("random shuffled", trial=True)) == pytest.approx(grid)  # a control has as many
 
 
 def test_a_grid_grows_as_often_as_it_may(lay, results):
@@ -164,6 +163,21 @@ def test_trials_are_trials_of_seeds_of_their_own(played):
     reported = [played.config(job) for batch in played.batches for job in batch if not job.trial]
     assert {config["seed"] for config in reported} == {0, 1}
     assert {config["trial"] for config in reported} == {False}
+
+
+def test_the_choice_stands_in_every_run_that_is_reported_of_a_source_of_ranks_too(played):
+    for arm in ("lora", "random", "random shuffled", "random reversed", "random concentration=0.5"):
+        assert {played.config(job)["tuned"]["chosen"] for job in played.jobs(arm)} == set(played.rates(arm))
+
+
+def test_a_control_of_a_control_is_tuned_after_it(lay, results):
+    text = SMALL_EXPERIMENT.replace(
+        "vary:", '  transplanted: {method: transplant, method.source_run: "{random shuffled}"}\nvary:'
+    )
+    played = Played(lay("experiment=small", text=text), results)
+    assert played.sweep.waiting == []
+    assert len(played.jobs("transplanted")) == 2
+    assert len(played.jobs("transplanted", trial=True)) == len(played.jobs("random", trial=True))
 
 
 def test_the_choice_stands_in_the_run_that_it_was_made_for_and_does_not_rename_it(played):
@@ -279,10 +293,11 @@ def test_a_rate_that_fails_is_part_of_the_grid_and_not_chosen(lay, results, monk
 def test_an_arm_whose_trials_all_failed_is_said_to_wait_and_the_others_go_on(lay, results, monkeypatch):
     failing(monkeypatch, lambda order: "oom" if order.config["method"]["name"] == "random" else None)
     played = Played(lay("experiment=small", "arms=[lora,random]"), results)
-    assert played.sweep.waiting[0] == "random: all 2 trials failed: no learning rate can be chosen"
+    assert played.sweep.waiting[0] == "random: all 3 trials failed: no learning rate can be chosen"  # it tries lora's
     assert "random: waits for the learning rate of random" in played.sweep.waiting
     assert played.jobs("random") == []
-    assert {cell.arm for cell, _ in played.course.left()} == {"lora", "random"}
+    assert len(played.jobs("lora")) == 2
+    assert {cell.arm for cell, _ in played.course.left()} == {"random"}
 
 
 def test_a_grid_without_a_rate_that_has_all_its_seeds_chooses_nothing(lay, results, monkeypatch):

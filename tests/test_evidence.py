@@ -11,6 +11,7 @@ from rankbench import costs, curves, frontier, holes, maps, overview, quotes, tr
 from rankbench.ablations import ablations, varied
 from rankbench.design import arms_sheet, facts
 from rankbench.evidence import Evidence, gather, links
+from rankbench.experiment import only
 
 
 @functools.cache
@@ -98,7 +99,41 @@ def test_what_is_resolved_is_counted_with_what_could_have_been_seen():
     kinds = [finding.kind for finding in comparison.findings.values()]
     assert said[2].startswith("5 comparisons with lora at an equal budget (test/accuracy): ")
     assert f"{kinds.count('better')} better, {kinds.count('worse')} worse" in said[2]
-    assert "80 % power, n = 8 pairs" in said[3]
+    assert "whose 95 % interval would leave out 0 with 80 % probability (n = 8 pairs)" in said[3]
+
+
+def test_where_too_few_pairs_can_show_nothing_it_is_said():
+    said = verdicts.sentences(gather(study(declared(seeds=range(3)), lost=0.0, failed=0.0)))
+    assert "The test can find no difference of any size with 3 pairs, before its correction even." in said
+
+
+def test_without_its_uniform_arm_nothing_is_said_to_work():
+    """Another arm takes the place of the reference, not that of tuned uniform."""
+    made = only(declared(seeds=range(8)), ["adalora", "igu", "igu ranks shuffled", "random"])
+    said = verdicts.sentences(gather(study(made, lost=0.0, failed=0.0)))
+    assert made.report.reference == "igu"
+    assert said[0].startswith("igu: not resolved (not run: tuned uniform, better than its own shuffled ranks, ")
+
+
+def test_a_control_that_was_run_in_vain_says_why():
+    found = study(declared(seeds=range(8)), lost=0.0, failed=0.0)
+    for record in found.records.values():
+        if record.method == "shuffled":
+            record.status, record.metrics = "nan", None
+        if record.method == "random" and record.ledger:
+            record.ledger = {**record.ledger, "final": {"ranks": 1, "params": 1}}
+    said = verdicts.sentences(gather(found))
+    reasons = "better than tuned uniform, none ok: its own shuffled ranks, not at an equal budget: random ranks"
+    assert f"igu: not resolved ({reasons})." in said
+
+
+def test_trials_of_other_code_are_said():
+    found = study(declared(seeds=range(2)), lost=0.0, failed=0.0)
+    for record in found.records.values():
+        if record.config.get("trial") or record.seed == TUNING_SEED:
+            record.provenance = {**record.provenance, "git_commit": "e" * 40}
+    said = holes.sentences(gather(found))
+    assert "Learning rates were chosen by trials of other code or versions: code: ccccccc, eeeeeee." in said
 
 
 def test_over_several_panels_places_are_counted():
@@ -163,10 +198,16 @@ def test_over_tasks_shares_are_averaged_as_they_are():
 
 def test_over_tasks_a_loss_is_taken_in_per_cent_of_the_reference():
     made = declared(tasks=("glue-rte", "planted"), seeds=range(4))
-    (sheet,) = overview.task_sheets(gather(study(made, lost=0.0, failed=0.0)))
-    assert (
-        "test/kl: in per cent of the mean of lora on the task, losses negative; shares as they are." in sheet.notes[0]
-    )
+    assert overview.task_sheets(gather(study(made, lost=0.0, failed=0.0))) == []  # a share and a loss are not averaged
+    made = declared(tasks=("planted", "glue-rte"), seeds=range(4))
+    made.report.metrics["default"] = "test/kl"
+    found = study(made, lost=0.0, failed=0.0)
+    for record in found.records.values():
+        if record.task == "glue-rte" and record.metrics and record.metrics.get("test"):
+            record.metrics["test"] = {"kl": 1 - record.metrics["test"]["accuracy"]}
+    (sheet,) = overview.task_sheets(gather(found))
+    assert "test/kl: in per cent of the mean of lora on the task, losses negative." in sheet.notes[0]
+    assert sheet.title.endswith("losses")
 
 
 def test_one_task_has_no_statistics_over_tasks():

@@ -211,7 +211,7 @@ def test_some_arms_keep_what_the_report_says_of_them():
     assert list(arms(some)) == ["igu", "random", "igu beta1=0.5"]
     assert rates_of(some) == {"igu beta1=0.5": "igu"}
     assert some.report.reference == "igu"  # its own is not there
-    assert some.report.controls == {"igu": {"random": "random"}}
+    assert some.report.controls == {"igu": {"random": "random", "uniform": "lora"}}  # which is not there to be beaten
     assert some.report.published[0].arms == {"igu": "IGU-LoRA"}
     assert some.scales["tiny"].arms == ["igu", "random"]
     assert read(plain(some), "again") == some

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -55,7 +56,9 @@ def complete(files: list[Path], before: dict[str, bytes], settings: Settings | N
 # ------------------------------------------------------------------------------------------------------- Ctrl-C
 
 
-def test_ctrl_c_twice_stops_what_runs_and_the_same_runs_go_on(tmp_path):
+def test_ctrl_c_twice_stops_what_runs_and_the_same_runs_go_on(tmp_path, monkeypatch):
+    """Also where the kernel has killed something for memory meanwhile: that was not these."""
+    monkeypatch.setattr(launcher, "_oom_kills", itertools.count().__next__)
     note = tmp_path / "notes"
     note.touch()
     files = [freeze(tmp_path, *SHORT, "seed=5", note=str(note))]

@@ -121,6 +121,15 @@ def test_what_is_laid_out_is_no_longer_that_of_the_file(config_dir, tmp_path):
                 "arm random: train.steps=0: expected a number >= 1",
             ],
         ),
+        (
+            ["method=lora", *RUN, "train.learning_rate=interval(1e-4,1e-2)"],
+            ["train.learning_rate=interval(1e-4,1e-2): names no values, and a sweep is a grid here; write"],
+        ),
+        (
+            ["experiment=small", "tune.learning_rate=interval(1,2)"],
+            ["tune.learning_rate=interval(1,2): cannot be read"],
+        ),
+        (["experiment=small", "tune.learning_rate=[-1]"], ["tune.learning_rate: -1 is no learning rate"]),
         (["experiment=small", "tune.rate=1"], ["tune.rate=1: unknown key"]),
         (["method=lora", *RUN, "tune.widen=1"], ["tune.learning_rate: missing; give tune.learning_rate=<a list"]),
     ],

@@ -191,6 +191,26 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(monkeypatch, tmp_path
     assert first.items() <= content(tmp_path).items()
 
 
+def test_a_sweep_that_is_started_again_and_interrupted_forgets_no_run(tuned, monkeypatch):
+    """Its first batch are the trials: the runs that they choose for are there all the same."""
+    tuned.edit(3, 1.0)
+    trial = next(job for job in tuned.sweep.jobs if job.trial)
+    file = tuned.results / "runs" / trial.run_id / "record.json"
+    before = file.read_bytes()
+    record = json.loads(before)
+    file.write_text(json.dumps({**record, "status": "nan", "reason": "made up", "metrics": None}))
+
+    def stop(*what):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rankbench.launcher.launch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            start([*tuned.words, "retry=failed"], tuned.config_dir)
+    file.write_bytes(before)
+    assert sorted(sweep.last(tuned.results, "small").jobs, key=str) == sorted(tuned.sweep.jobs, key=str)
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [

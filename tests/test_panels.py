@@ -91,12 +91,25 @@ def test_mixed_code_is_refused_by_name_and_said_where_allowed():
     found = panels.panels(made)
     with pytest.raises(SelectionError, match=r"code: ccccccc, ddddddd; torch: .* --allow-mixed code,torch$"):
         panels.refuse_mixed(made, found, [])
-    with pytest.raises(SelectionError, match=r"differ within a table: minilm.*: torch: 2.13.0, 2.14.0\. "):
+    with pytest.raises(SelectionError, match=r"differ within a table: all tables: torch: 2.13.0, 2.14.0\. "):
         panels.refuse_mixed(made, found, ["code"])
     assert panels.refuse_mixed(made, found, ["code", "torch"]) == [
         "code: ccccccc, ddddddd",
         "torch: 2.13.0, 2.14.0",
     ]
+
+
+def test_code_is_one_over_all_panels_and_settings_within_each():
+    """A table over tasks would mix what no table of one task does."""
+    made = study(declared(tasks=("glue-rte", "glue-cola"), seeds=range(2)), lost=0.0, failed=0.0)
+    for record in made.records.values():
+        if record.task == "glue-cola":
+            record.provenance = {**PROVENANCE, "git_commit": "d" * 40}
+            record.config["task"] = {**record.config.get("task", {}), "train_size": 9}
+    found = panels.panels(made)
+    with pytest.raises(SelectionError, match=r"a table: all tables: code: ccccccc, ddddddd\. .*--allow-mixed code$"):
+        panels.refuse_mixed(made, found, [])
+    assert panels.refuse_mixed(made, found, ["code"]) == ["code: ccccccc, ddddddd"]
 
 
 def test_what_an_arm_declares_may_differ():

@@ -51,6 +51,11 @@ def test_every_control_has_its_reason():
     )
 
 
+def test_a_control_that_is_absent_says_why():
+    found = works(against(BETTER, None, None), absent={"shuffled": "none ok"})
+    assert found.reasons[1:] == ("none ok: its own shuffled ranks", "not run: random ranks")
+
+
 def test_a_method_that_ties_one_control_is_said_to_work_in_2_of_100_studies():
     """It beats two controls by far and equals the third: the upper tail of one 95 % interval, 2.5 %."""
     generator = np.random.default_rng(0)

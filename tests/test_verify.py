@@ -7,6 +7,7 @@ from harness import python
 from records import record
 
 from rankbench import study, verify
+from rankbench.counterparts import measures
 from rankbench.declarations import read
 from rankbench.reproduction import OUTCOMES
 from rankbench.study import Study
@@ -291,3 +292,27 @@ def test_help_names_the_outcomes():
     done = python("-m", "rankbench.verify", "--help")
     assert done.returncode == 0
     assert all(outcome in " ".join(done.stdout.split()) for outcome in OUTCOMES)
+
+
+def test_runs_of_several_codes_are_refused_unless_allowed_by_name(tmp_path, capsys):
+    found = studied(spread("lora", "boolq", 0.79))
+    first = next(iter(found.records.values()))
+    first.provenance = {**first.provenance, "git_commit": "d" * 40}
+    study.save(found, tmp_path)
+    assert verify.main([str(tmp_path)]) == 2
+    assert "--allow-mixed code" in capsys.readouterr().err
+    assert verify.main([str(tmp_path), "--allow-mixed", "code"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        ("exact_match", "accuracy", True),
+        ("pearson", "correlation", True),
+        ("accuracy", "accuracy", True),
+        ("accuracy", "accuracy, mean of m and mm", False),
+        ("loss", "accuracy", False),
+    ],
+)
+def test_metrics_have_other_names_in_papers(ours, theirs, same):
+    assert measures(ours, theirs) is same
