@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from rankbench import models
 from rankbench.allocators.base import Step
 from rankbench.config import CONF_DIR, build
+from rankbench.core.seeding import Streams
 from rankbench.engine import accelerator
 from rankbench.registry import register
 from rankbench.run import Run
-from rankbench.seeding import Streams
 from rankbench.store import RunFolder
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 

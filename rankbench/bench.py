@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from rankbench.allocators.eva import per_token
 from rankbench.arms import LONG, Bare, Ours, Shape, fill_gradients
-from rankbench.models import ModelError
+from rankbench.gguf import ModelError
 
 ENCODER, DECODER = Shape("minilm-l6", 32, 64), Shape("smollm2-135m", 4, 128)
 QUICK = Shape("tiny", 4, 32)

@@ -18,10 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rankbench.console import console
+from rankbench.core.sites import parse_site
 from rankbench.items import mcnemar, paired_bootstrap_items, wilson
 from rankbench.pairing import CompareError, Finished, Item, config_differences, listed, load, refuse_unlike, warnings
 from rankbench.record import RunRecord
-from rankbench.sites import parse_site
 from rankbench.stats import Estimate
 
 SPLITS = ("test", "validation", "before")

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rankbench.core.sites import parse_site
 from rankbench.record import RunRecord
-from rankbench.sites import parse_site
 
 if TYPE_CHECKING:
     from rankbench.launcher import Ended

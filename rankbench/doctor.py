@@ -23,9 +23,9 @@ from rich.text import Text
 from rankbench.allocators.base import ACTS, BUDGET_KINDS, NEEDS
 from rankbench.config import ConfigError
 from rankbench.console import console
+from rankbench.core.seeding import Streams
 from rankbench.examination import Examination
 from rankbench.registry import RegistryError
-from rankbench.seeding import Streams
 from rankbench.trial import STOP, Trial
 
 FACTS = ("source", "summary", "acts", "signal", "passes")

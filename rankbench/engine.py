@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from rankbench.core.seeding import Streams
 from rankbench.metering import Meter
-from rankbench.seeding import Streams
 from rankbench.tasks.base import Batch, Example, Task
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rankbench.sites import parse_site
+from rankbench.core.sites import parse_site
 
 # Lightness grows with the rank: it can be read in grey. Five points of viridis (matplotlib, CC0).
 SHADES = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], float)

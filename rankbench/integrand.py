@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Probe
+from rankbench.core.adapter_set import AdapterSet
 
 Array = NDArray[np.float64]
 Points = Sequence[tuple[float, float]]  # (a, weight), as scores.quadrature gives them

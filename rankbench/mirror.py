@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rankbench.core.sites import parse_site
 from rankbench.record import RunRecord, group_id
-from rankbench.sites import parse_site
 
 # Of a row of steps.jsonl; the others are train/<key>.
 PLACES = {"ranks": "ranks/total", "params": "budget/params"}

@@ -31,10 +31,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from rankbench.adapter import Site
+from rankbench.core.seeding import Streams
+from rankbench.core.sites import Site
 from rankbench.gguf import ModelError, quiet
 from rankbench.schema import choice, number
-from rankbench.seeding import Streams
 from rankbench.sources import default_cache, locate
 
 ALL_LINEAR = "all-linear"

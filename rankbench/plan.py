@@ -23,16 +23,18 @@ from rich.text import Text
 
 from rankbench import collect, registry
 from rankbench.allocators.base import Setting
-from rankbench.budget import Budget, BudgetError
 from rankbench.config import ConfigError
 from rankbench.console import console, duration
+from rankbench.core.apportionment import BudgetError
+from rankbench.core.budget import Budget
+from rankbench.core.seeding import Streams
 from rankbench.course import Course
+from rankbench.gguf import ModelError
 from rankbench.job import Order
 from rankbench.layout import lay_out, words
-from rankbench.models import ModelError, sites_of
+from rankbench.models import sites_of
 from rankbench.multirun import describe, results_dir_of
 from rankbench.record import RecordError, RunRecord
-from rankbench.seeding import Streams
 
 MEASURED_STEPS = 3
 WHAT = ("arm", "model", "task", "budget")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet
+from rankbench.core.adapter_set import AdapterSet
 from rankbench.engine import Engine
 from rankbench.tasks.base import Batch, Example
 

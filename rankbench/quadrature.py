@@ -35,9 +35,9 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 
-from rankbench.adapter import AdapterSet
 from rankbench.config import CONF_DIR, ConfigError, build
 from rankbench.console import TrainingProgress, console
+from rankbench.core.adapter_set import AdapterSet
 from rankbench.engine import Engine, accelerator
 from rankbench.integrand import ORDER, Integrand, float64, grids, measure
 from rankbench.overrides import mistakes

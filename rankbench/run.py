@@ -14,16 +14,17 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rankbench import models, registry
-from rankbench.adapter import AdapterSet, Scale
 from rankbench.allocators.base import Allocator, Setting
-from rankbench.budget import Budget, Ledger
 from rankbench.console import TrainingProgress, console, summarize
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.budget import Budget, Ledger
+from rankbench.core.gated_lora import Scale
+from rankbench.core.peft_export import export
+from rankbench.core.seeding import Streams
 from rankbench.engine import Engine, accelerator
-from rankbench.export import export
 from rankbench.metering import Meter
 from rankbench.provenance import forget_peak_memory, peak_memory, provenance
 from rankbench.record import RecordError, RunRecord, run_id
-from rankbench.seeding import Streams
 from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError, disk_is_full
 from rankbench.tasks.base import Task
 from rankbench.tracking import tracker

@@ -15,13 +15,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rankbench import models
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe
-from rankbench.budget import Budget
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.budget import Budget
+from rankbench.core.seeding import Streams
 from rankbench.engine import accelerator
 from rankbench.record import RunRecord, run_id
 from rankbench.run import Run
-from rankbench.seeding import Streams
 from rankbench.store import RunFolder
 from rankbench.trainer import Trainer
 

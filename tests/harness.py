@@ -18,14 +18,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from rankbench import registry
-from rankbench.adapter import AdapterSet, Gate, Scale, Site
-from rankbench.budget import Ledger
 from rankbench.config import CONF_DIR, build
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.budget import Ledger
+from rankbench.core.gated_lora import Scale
+from rankbench.core.seeding import Streams
+from rankbench.core.site_adapter import Gate
+from rankbench.core.sites import Site
 from rankbench.engine import accelerator
 from rankbench.job import Order
 from rankbench.record import run_id
 from rankbench.run import Run, execute
-from rankbench.seeding import Streams
 from rankbench.store import RunFolder
 
 SMALL = ["model=tiny", "train.steps=12", "train.batch_size=4", "train.threads=1"]

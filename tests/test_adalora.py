@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from toys import CONF, Rig, ToyTask, rig
 
 from rankbench import models
-from rankbench.seeding import Streams
+from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, Example
 from rankbench.trainer import examples_of_step, rate
 

@@ -16,11 +16,14 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from transformers import BertConfig, BertModel
 
 from rankbench import models
-from rankbench.adapter import AdapterSet, Gate, RankChangeError, Scale, Site
-from rankbench.budget import Ledger
-from rankbench.export import to_plain_lora
-from rankbench.layer import NAME, SiteAdapter, _SlotVariant, draw_factors
-from rankbench.seeding import Streams
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.budget import Ledger
+from rankbench.core.gated_lora import NAME, Scale, _SlotVariant
+from rankbench.core.peft_export import to_plain_lora
+from rankbench.core.rank_log import RankChangeError
+from rankbench.core.seeding import Streams
+from rankbench.core.site_adapter import Gate, SiteAdapter, draw_factors
+from rankbench.core.sites import Site
 from rankbench.trainer import examples_of_step, rate
 
 SVD = Gate(start=0.5)

@@ -8,7 +8,7 @@ import torch
 from harness import python
 
 from rankbench.bench import QUICK, ROWS, Bench, PeakMemory, main, ratio
-from rankbench.models import ModelError
+from rankbench.gguf import ModelError
 
 KEYS = {"row", "model", "ratio", "goal", "met", "pairs", "threads", "precision", "batch"}
 

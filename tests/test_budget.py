@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from peft.tuners.adalora.layer import RankAllocator
 from reference import budget as reference
 
-from rankbench.budget import Budget, BudgetError, Decay, Ledger, apportion, select
+from rankbench.core.apportionment import BudgetError, apportion, select
+from rankbench.core.budget import Budget, Decay, Ledger
 
 CASES = 300
 INF = float("inf")

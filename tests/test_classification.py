@@ -21,7 +21,7 @@ from texts import (
 )
 
 from rankbench import registry
-from rankbench.seeding import Streams
+from rankbench.core.seeding import Streams
 from rankbench.tasks import language, metrics
 from rankbench.tasks.base import DataError
 

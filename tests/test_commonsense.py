@@ -8,7 +8,7 @@ import torch
 from texts import CONF, byte_tokenizer, decoder, evaluate, loaded, task, word_tokenizer, write
 
 from rankbench import registry
-from rankbench.seeding import Streams
+from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
 
 SETS = sorted(file.stem for file in CONF.glob("commonsense-*.yaml"))

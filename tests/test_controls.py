@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from rankbench.allocators.controls import reverse
 from rankbench.config import ConfigError
-from rankbench.export import export
+from rankbench.core.peft_export import export
 from rankbench.origins import rank_map
 from rankbench.record import run_id
 

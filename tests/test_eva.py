@@ -7,7 +7,7 @@ from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weig
 
 from rankbench import models
 from rankbench.allocators.eva import per_token
-from rankbench.seeding import Streams
+from rankbench.core.seeding import Streams
 
 # peft 0.21 asks transformers 5.23 by an older name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from texts import encoder, word_tokenizer, write_classification
 
 from rankbench import models
-from rankbench.seeding import Streams
+from rankbench.core.seeding import Streams
 
 DECODERS = {
     "lora": ["method=lora"],

@@ -10,9 +10,10 @@ from reference import fim as reference
 from toys import method_config, rig, toy_model
 
 from rankbench import registry
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.fim import released_ranks
-from rankbench.budget import BudgetError, Ledger
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.apportionment import BudgetError
+from rankbench.core.budget import Ledger
 
 CASES = [(8, 1, 16), (8, 8, 16), (4, 8, 8), (2, 8, 4), (16, 8, 32), (16, 4, 32), (4, 1, 8), (8, 4, 16)]
 

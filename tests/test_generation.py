@@ -4,8 +4,8 @@ import pytest
 import torch
 from texts import adapted, decoder
 
+from rankbench.core.seeding import Streams
 from rankbench.generation import generate
-from rankbench.seeding import Streams
 
 EOS, PAD = 257, 256
 

@@ -16,7 +16,7 @@ from toys import CONF, Rig, method_config, rig, toy_model
 from rankbench import registry
 from rankbench.allocators import igu
 from rankbench.allocators.scores import combine, quadrature
-from rankbench.layer import draw_factors
+from rankbench.core.site_adapter import draw_factors
 from rankbench.trainer import examples_of_step, rate
 
 WHOLE = {"batch_size": 64}  # every batch is the whole train split: the loss is a function of the weights alone

@@ -5,7 +5,7 @@ import torch
 from reference import l1ra as reference
 from toys import Rig, rig
 
-from rankbench.budget import deal
+from rankbench.core.apportionment import distribute
 
 
 def run_of(**changes) -> Rig:
@@ -182,19 +182,19 @@ def test_a_cap_holds(carry, left):
 
 
 def test_deal_goes_round_and_leaves_less_than_the_cheapest():
-    assert deal({"a": 9, "b": 9, "c": 9}, {"a": 1, "b": 1, "c": 1}, 5) == ({"a": 2, "b": 2, "c": 1}, 0)
-    assert deal({"a": 1, "b": 9}, {"a": 1, "b": 1}, 5) == ({"a": 1, "b": 4}, 0)
-    assert deal({"a": 9, "b": 9}, {"a": 5, "b": 3}, 9) == ({"a": 1, "b": 1}, 1)
-    assert deal({"a": 0}, {"a": 1}, 5) == ({}, 5)
-    assert deal({}, {"a": 1}, 5) == ({}, 5)
+    assert distribute({"a": 9, "b": 9, "c": 9}, {"a": 1, "b": 1, "c": 1}, 5) == ({"a": 2, "b": 2, "c": 1}, 0)
+    assert distribute({"a": 1, "b": 9}, {"a": 1, "b": 1}, 5) == ({"a": 1, "b": 4}, 0)
+    assert distribute({"a": 9, "b": 9}, {"a": 5, "b": 3}, 9) == ({"a": 1, "b": 1}, 1)
+    assert distribute({"a": 0}, {"a": 1}, 5) == ({}, 5)
+    assert distribute({}, {"a": 1}, 5) == ({}, 5)
 
 
 def test_a_deal_ends_when_ranks_and_cost_are_enough():
     costs, wide = {"a": 2, "b": 3, "c": 2}, {"b": 9, "c": 9, "a": 9}
-    assert deal(wide, costs, 100, enough=(2, 0)) == ({"b": 1, "c": 1}, 95)
-    assert deal(wide, costs, 100, enough=(1, 12)) == ({"b": 2, "c": 2, "a": 1}, 88)
-    assert deal(wide, costs, 6, enough=(1, 6)) == ({"b": 1, "c": 1}, 1)  # 1 left: nothing fits
-    assert deal({"b": 1, "c": 0, "a": 9}, costs, 9, enough=(1, 9)) == ({"b": 1, "a": 3}, 0)
+    assert distribute(wide, costs, 100, enough=(2, 0)) == ({"b": 1, "c": 1}, 95)
+    assert distribute(wide, costs, 100, enough=(1, 12)) == ({"b": 2, "c": 2, "a": 1}, 88)
+    assert distribute(wide, costs, 6, enough=(1, 6)) == ({"b": 1, "c": 1}, 1)  # 1 left: nothing fits
+    assert distribute({"b": 1, "c": 0, "a": 9}, costs, 9, enough=(1, 9)) == ({"b": 1, "a": 3}, 0)
 
 
 def test_state_goes_through_a_checkpoint():

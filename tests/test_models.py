@@ -34,10 +34,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rankbench import gguf, models, schema, sources
+from rankbench.core.seeding import Streams
+from rankbench.core.sites import parse_site
 from rankbench.fingerprint import fingerprint
-from rankbench.models import ModelConfig, ModelError, find_sites, load
-from rankbench.seeding import Streams
-from rankbench.sites import parse_site
+from rankbench.gguf import ModelError
+from rankbench.models import ModelConfig, find_sites, load
 
 CONF = Path(__file__).parent.parent / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))

@@ -9,9 +9,9 @@ from harness import configure, prepared, sites_of
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rankbench.adapter import Site
 from rankbench.config import CONF_DIR, build
-from rankbench.seeding import Streams
+from rankbench.core.seeding import Streams
+from rankbench.core.sites import Site
 from rankbench.tasks.base import DataError
 from rankbench.tasks.planted import Planted, true_map
 

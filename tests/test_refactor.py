@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from harness import attach, scramble
 
-from rankbench.adapter import AdapterSet, Gate
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.site_adapter import Gate
 
 
 def built() -> AdapterSet:

@@ -10,7 +10,6 @@ from peft import AdaLoraConfig, get_peft_model
 from reference import scores as reference
 from torch import nn
 
-from rankbench.adapter import Stack
 from rankbench.allocators.scores import (
     MeanDeviation,
     combine,
@@ -20,6 +19,7 @@ from rankbench.allocators.scores import (
     triplet,
     triplets,
 )
+from rankbench.core.parameter_stacks import Stack
 
 SHAPES = [(2, 3, 4), (2, 5, 3), (2, 3)]  # A, B, gate of one stack: two sites, rank 3
 

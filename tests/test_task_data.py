@@ -20,7 +20,7 @@ from texts import (
     write_gsm8k,
 )
 
-from rankbench.seeding import Streams
+from rankbench.core.seeding import Streams
 from rankbench.tasks import hub
 from rankbench.tasks.base import DataError
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from rankbench import registry
-from rankbench.seeding import Streams
+from rankbench.core.seeding import Streams
 
 CONF = Path(__file__).parent.parent / "conf" / "task"
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "log", "is", "was", "good", "bad", "yes", "who"]

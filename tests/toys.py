@@ -17,14 +17,15 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from rankbench import registry, schema
-from rankbench.adapter import AdapterSet, Scale
 from rankbench.allocators.base import Allocator, Setting, Step
-from rankbench.budget import Budget, Ledger
 from rankbench.config import BudgetConfig, TrainConfig
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.budget import Budget, Ledger
+from rankbench.core.gated_lora import Scale
+from rankbench.core.seeding import Streams
 from rankbench.engine import Engine, accelerator
 from rankbench.metering import Meter
 from rankbench.models import find_sites
-from rankbench.seeding import Streams
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 from rankbench.trainer import Trainer
 

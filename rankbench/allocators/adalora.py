@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet, Gate
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.allocators.pruning import PruningConfig, decay, prune, start_ranks
 from rankbench.allocators.scores import MeanDeviation, combine, penalty, sensitivity, triplets
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.site_adapter import Gate
 from rankbench.registry import register
 
 

@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet, Gate, Site
-from rankbench.budget import Budget
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.budget import Budget
+from rankbench.core.site_adapter import Gate
+from rankbench.core.sites import Site
 
 NEEDS = frozenset(
     {

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from rankbench.adapter import AdapterSet, Site
 from rankbench.allocators.base import Allocator, Probe, Setting
 from rankbench.allocators.derived import Found, Source, SourceConfig, check_source, source_ranks
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.sites import Site
 from rankbench.registry import register
 from rankbench.schema import choice
 

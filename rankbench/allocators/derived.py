@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from rankbench import registry
-from rankbench.adapter import AdapterSet, Site
 from rankbench.allocators.base import Allocator, Probe, Setting
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.sites import Site
 
 
 @dataclass(kw_only=True)

@@ -9,8 +9,8 @@ from peft import EvaConfig, LoraConfig
 from peft.tuners.lora.eva import get_eva_state_dict
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe, Setting
+from rankbench.core.adapter_set import AdapterSet
 from rankbench.registry import register
 from rankbench.schema import choice, number
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe
 from rankbench.allocators.scores import SecondMoment
+from rankbench.core.adapter_set import AdapterSet
 from rankbench.registry import register
 from rankbench.schema import choice, number
 

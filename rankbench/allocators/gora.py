@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe, Setting
+from rankbench.core.adapter_set import AdapterSet
 from rankbench.registry import register
 from rankbench.schema import choice, number
 

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet, Gate
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.allocators.scores import MeanDeviation, combine, penalty, sensitivity, triplets
-from rankbench.budget import Decay, deal
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.apportionment import distribute
+from rankbench.core.budget import Decay
+from rankbench.core.site_adapter import Gate
 from rankbench.registry import register
 from rankbench.schema import number
 
@@ -101,7 +103,7 @@ class IncreLoRA(Allocator):
         room = {name: budget.full_ranks[name] - ranks[name] for name in sorted(ranks, key=lambda n: -by_site[n])}
         spent = budget.spent(ranks)
         enough = self.config.top_h, self._due(step.index) - spent
-        for name, count in deal(room, budget.costs, budget.target - spent, enough)[0].items():
+        for name, count in distribute(room, budget.costs, budget.target - spent, enough)[0].items():
             adapters.resize(name, range(ranks[name]), grow=count, reason="grow")
 
     def _due(self, index: int) -> int:

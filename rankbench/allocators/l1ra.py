@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from rankbench.adapter import AdapterSet, Gate
 from rankbench.allocators.base import Allocator, Step
-from rankbench.budget import deal
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.apportionment import distribute
+from rankbench.core.site_adapter import Gate
 from rankbench.registry import register
 from rankbench.schema import choice, number
 
@@ -149,7 +150,7 @@ class L1RA(Allocator):
         budget, ranks, cap = self.setting.budget, adapters.ranks(), self.config.rank_cap
         limit = math.inf if cap is None else int(cap * budget.reference_rank)
         room = {name: int(min(budget.full_ranks[name], limit)) - ranks[name] for name in able}
-        given, self._spare = deal(room, budget.costs, self._spare)
+        given, self._spare = distribute(room, budget.costs, self._spare)
         for name, count in given.items():
             adapters.resize(name, range(ranks[name]), grow=count, reason="freed rank")
         if not self.config.carry_over and all(given.get(name, 0) == free for name, free in room.items()):

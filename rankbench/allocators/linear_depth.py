@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankbench.adapter import Site
 from rankbench.allocators.base import Allocator
+from rankbench.core.sites import Site
 from rankbench.registry import register
 from rankbench.schema import choice, number
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.allocators.pruning import final_total, start_ranks
-from rankbench.budget import select
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.apportionment import select
 from rankbench.registry import register
 from rankbench.schema import choice, number
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Setting
-from rankbench.budget import Decay, select
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.apportionment import select
+from rankbench.core.budget import Decay
 from rankbench.schema import choice, number
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe, Setting
 from rankbench.allocators.derived import Source, SourceConfig, check_source, source_ranks
+from rankbench.core.adapter_set import AdapterSet
 from rankbench.registry import register
 from rankbench.schema import choice
 

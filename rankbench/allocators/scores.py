@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankbench.adapter import Stack
+from rankbench.core.parameter_stacks import Stack
 
 
 def sensitivity(w: Tensor, g: Tensor) -> Tensor:

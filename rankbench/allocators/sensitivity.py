@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, float64, split, stack, zeros
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe
+from rankbench.core.adapter_set import AdapterSet
 from rankbench.registry import register
 from rankbench.schema import choice, number
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet, Gate
 from rankbench.allocators.base import Allocator, Step
 from rankbench.allocators.pruning import start_ranks
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.site_adapter import Gate
 from rankbench.registry import register
 from rankbench.schema import number
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe
+from rankbench.core.adapter_set import AdapterSet
 from rankbench.registry import register
 from rankbench.schema import number
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet, Gate
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.allocators.scores import penalty
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.site_adapter import Gate
 from rankbench.registry import register
 from rankbench.schema import number
 

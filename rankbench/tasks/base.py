@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rankbench.seeding import Streams
+from rankbench.core.seeding import Streams
 
 IGNORE = -100  # label of a token that carries no loss
 

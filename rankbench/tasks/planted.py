@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from rankbench.core.seeding import Streams
 from rankbench.registry import register
 from rankbench.schema import choice, number
-from rankbench.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
+from rankbench.core.seeding import Streams
 from rankbench.generation import generate
-from rankbench.seeding import Streams
 from rankbench.tasks import language
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.tokens import prompt_hash, prompts, tokenize

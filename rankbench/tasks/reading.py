@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankbench.core.seeding import Streams
 from rankbench.fingerprint import fingerprint
-from rankbench.seeding import Streams
 from rankbench.tasks.base import DataError
 from rankbench.tasks.hub import prepare, quiet
 

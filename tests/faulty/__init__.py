@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from rankbench import store
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Step
 from rankbench.allocators.lora import Uniform
+from rankbench.core.adapter_set import AdapterSet
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from rankbench.adapter import AdapterSet
 from rankbench.allocators.base import Allocator, Probe
+from rankbench.core.adapter_set import AdapterSet
 from rankbench.schema import number
 
 

@@ -11,8 +11,8 @@ from peft.utils.warning import PeftWarning
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rankbench.adapter import AdapterSet
-from rankbench.layer import NAME
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.gated_lora import NAME
 
 
 def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:

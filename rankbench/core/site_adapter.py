@@ -14,7 +14,6 @@ pass, so the uniform arm is PEFT LoRA bit for bit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,35 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peft.tuners.lora.layer import LoraVariant
 from peft.utils.integrations import dequantize_module_weight
 from peft.utils.other import transpose
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from rankbench.seeding import Streams
-
-NAME = "default"  # the adapter's name inside PEFT
+from rankbench.core.gated_lora import NAME, Scale, _Slot, _SlotVariant
+from rankbench.core.seeding import Streams
+from rankbench.core.sites import Site
 
 OptimizerState = Callable[[nn.Parameter], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Site:
-    """One adapted matrix of the base model.
-
-    Attributes:
-        name: plain module name in the base model, "model.layers.0.self_attn.q_proj".
-        layer: index of the layer, None outside the stack.
-        kind: the name after the layer index, "self_attn.q_proj".
-        d_out, d_in: shape of the weight.
-    """
-
-    name: str
-    layer: int | None
-    kind: str
-    d_out: int
-    d_in: int
 
 
 @dataclass(frozen=True)
@@ -73,78 +53,6 @@ class Gate:
     learning_rate: float = 1.0
     constant_rate: float | None = None
     weight_decay: float | None = None
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The factor s, as an explicit rule.
-
-    Attributes:
-        rule: "fixed" alpha / reference_rank (a rank change is not a learning-rate change), "live" alpha / r,
-            "rslora" alpha / sqrt(r) (Kalajdzievski 2023).
-        alpha: lora_alpha.
-        reference_rank: uniform rank of the budget.
-    """
-
-    rule: str
-    alpha: float
-    reference_rank: int
-
-    def at(self, rank: int) -> float:
-        """Scale of a site whose live rank is `rank`; 0 at rank 0."""
-        if rank == 0:
-            return 0.0
-        divisor = {"fixed": float(self.reference_rank), "live": float(rank), "rslora": math.sqrt(rank)}
-        return self.alpha / divisor[self.rule]
-
-
-@dataclass
-class _Slot:
-    """What the variant reads at each forward pass of one layer."""
-
-    scale: float
-    gate: nn.Parameter | None
-    mask: Tensor | None = None
-    value: float = 1.0  # path coefficient of the update
-    jacobian: float = 1.0  # path coefficient of the factors' gradient
-    truncate: int | None = None
-
-    def coefficients(self, rank: int) -> Tensor | float:
-        """The product s * g * m, truncated: (r,), or a float where nothing differs between components."""
-        parts = [part for part in (self.gate, self.mask) if part is not None]
-        if self.truncate is not None:
-            device = self.gate.device if self.gate is not None else None
-            parts.append(torch.arange(rank, device=device) < self.truncate)
-        result: Tensor | float = self.scale
-        for part in parts:
-            result = result * part
-        return result
-
-
-class _SlotVariant(LoraVariant):
-    """The gated, masked and path-scaled forward pass, through PEFT's variant slot (peft 0.21)."""
-
-    @staticmethod
-    def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
-        slot: _Slot = module.rankbench_slot
-        A, B = module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
-        coefficients = slot.coefficients(A.shape[0])
-        x = module.lora_dropout[active_adapter](x)
-        if slot.value == slot.jacobian:
-            return result + _update(x, A, B, coefficients, slot.value)
-        # Two copies of one value: gradients reach the factors with `jacobian` and the input with `value`, so that
-        # integrands are exact at every point of the path, its zero included.
-        detached = coefficients.detach() if isinstance(coefficients, Tensor) else coefficients
-        to_input = _update(x, A.detach(), B.detach(), detached, slot.value)
-        to_factors = _update(x.detach(), A, B, coefficients, slot.jacobian)
-        return result + to_input + (to_factors - to_factors.detach())
-
-
-def _update(x: Tensor, A: Tensor, B: Tensor, coefficients: Tensor | float, path: float) -> Tensor:
-    """The update path * B diag(coefficients) A x, with the factor on A: r * d_in products, not tokens * d_out."""
-    if isinstance(coefficients, Tensor):
-        coefficients = coefficients[:, None]
-    return F.linear(F.linear(x, A * (coefficients * path)), B)
 
 
 class SiteAdapter:

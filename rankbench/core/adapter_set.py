@@ -15,18 +15,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from rankbench.budget import Ledger
-from rankbench.layer import Gate, Scale, Site, SiteAdapter
-from rankbench.seeding import Streams
-from rankbench.stacks import STACK_SIZE, Stack, together
+from rankbench.core.budget import Ledger
+from rankbench.core.gated_lora import Scale
+from rankbench.core.parameter_stacks import STACK_SIZE, Stack, together
+from rankbench.core.rank_log import DECIDING_HOOKS, RankChangeError
+from rankbench.core.seeding import Streams
+from rankbench.core.site_adapter import Gate, SiteAdapter
+from rankbench.core.sites import Site
 
 __all__ = ["AdapterSet", "Gate", "RankChangeError", "Scale", "Site", "Stack"]
-
-DECIDING_HOOKS = ("calibrate", "on_step_end", "finish")
-
-
-class RankChangeError(RuntimeError):
-    """A rank was changed outside the hooks that may change ranks."""
 
 
 class AdapterSet:
