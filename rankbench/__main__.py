@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _sweep(arguments: Namespace) -> int:
-    from rankbench.config import ConfigError
+    from rankbench.config.schema import ConfigError
     from rankbench.multirun import start
 
     try:
@@ -61,8 +61,8 @@ def _extra(arguments: Namespace) -> Path | None:
 
 def _accepts(arguments: Namespace) -> bool:
     """Whether the run that the command line asks for can start; else says all that is wrong."""
-    from rankbench.config import ConfigError
-    from rankbench.overrides import mistakes
+    from rankbench.config.overrides import mistakes
+    from rankbench.config.schema import ConfigError
 
     of_sweeps = [word for word in arguments.overrides if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS]
     problems = [f"{word}: is of a sweep; add -m" for word in of_sweeps]
@@ -77,10 +77,10 @@ def _run_hydra() -> int:
     """Hydra composes and calls; the exit code is taken from the job, since Hydra returns nothing."""
     import hydra
 
-    from rankbench import searchpath
-    from rankbench.config import CONF_DIR
+    from rankbench.config import overrides
+    from rankbench.config.yaml_files import CONF_DIR
 
-    searchpath.extend()
+    overrides.extend()
     codes: list[int] = []
     hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(
         lambda composed: codes.append(_run_one(composed))
@@ -90,7 +90,8 @@ def _run_hydra() -> int:
 
 def _run_one(composed: DictConfig) -> int:
     """One run; a failure is told and returned, not raised."""
-    from rankbench.config import ConfigError, build
+    from rankbench.config.schema import ConfigError
+    from rankbench.config.validation import build
 
     try:
         from rankbench.run import execute
@@ -112,8 +113,8 @@ def help_text() -> str:
     """Groups with their choices, each with its file's first comment, and examples. Needs neither torch nor hydra."""
     from omegaconf import OmegaConf
 
-    from rankbench.config import CONF_DIR
-    from rankbench.packages import conf_folders
+    from rankbench.config.registry import conf_folders
+    from rankbench.config.yaml_files import CONF_DIR
 
     root: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "config.yaml"))
     defaults = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankbench import schema
-from rankbench.config import CONF_DIR
-from rankbench.declarations import content
+from rankbench.config import schema
+from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.experiment import Experiment, Settings, arms
 
 

@@ -17,12 +17,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rankbench.console import console
 from rankbench.core.sites import parse_site
 from rankbench.items import mcnemar, paired_bootstrap_items, wilson
 from rankbench.pairing import CompareError, Finished, Item, config_differences, listed, load, refuse_unlike, warnings
 from rankbench.record import RunRecord
 from rankbench.stats import Estimate
+from rankbench.terminal import console
 
 SPLITS = ("test", "validation", "before")
 WITH_ITEMS = "test"  # the split whose items a run keeps

@@ -5,21 +5,15 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rankbench.core.sites import parse_site
 from rankbench.record import RunRecord
+from rankbench.terminal import console, duration
 
 if TYPE_CHECKING:
     from rankbench.launcher import Ended
-
-
-def console() -> Console:
-    """Standard output, as wide as the terminal; 100 columns where there is none."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=100)
 
 
 class TrainingProgress:
@@ -194,11 +188,3 @@ def stopping(asked: int) -> None:
     """The user asked to stop, so many times."""
     text = "no more runs are started; those that run are finished, Ctrl-C again stops them"
     console().print(text if asked == 1 else "stopping; the same command goes on from here", style="yellow")
-
-
-def duration(seconds: float) -> str:
-    """As people say it: 45 s, 12 min, 3.5 h, 2.1 days."""
-    for limit, unit, size in ((100, "s", 1), (100 * 60, "min", 60), (48 * 3600, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.{1 if size == 3600 else 0}f} {unit}"
-    return f"{seconds / 86400:.1f} days"

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rankbench import experiment as experiments
-from rankbench import origins, tuning
+from rankbench import tuning
 from rankbench.cells import Cell, spell
+from rankbench.config import control_sources
 from rankbench.experiment import Tune
 from rankbench.job import Order
 from rankbench.layout import Frozen, Layout
@@ -267,7 +268,7 @@ class Course:
 
     def _rank_map(self, group: Group, source: str) -> dict[str, Any]:
         try:
-            return origins.rank_map(source, self._results_dir)
+            return control_sources.rank_map(source, self._results_dir)
         except FileNotFoundError:
             raise Waiting(f"{group.title}: waits for the ranks of run {source}") from None
         except ValueError as error:
@@ -287,7 +288,7 @@ def _groups(layout: Layout) -> list[Group]:
         found.setdefault(key, Group(frozen.cell.arm, [])).cells.append(frozen)
     rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
     for (arm, *point), group in found.items():
-        waits = origins.source_arm(group.cells[0].config["method"])
+        waits = control_sources.source_arm(group.cells[0].config["method"])
         group.source = found[(waits, *point)] if waits is not None else None
         group.takes = found[(rates[arm], *point)] if arm in rates else None
     return list(found.values())

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from rankbench import collect, study, sweep
-from rankbench.config import defaults
+from rankbench.config.yaml_files import defaults
 from rankbench.record import RunRecord
 from rankbench.store import RunFolder
 from rankbench.study import Curve

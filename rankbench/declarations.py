@@ -8,16 +8,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # omegaconf's own reader
-from omegaconf import OmegaConf
-
-from rankbench import schema
-from rankbench.config import CONF_DIR, ConfigError
+from rankbench.config import schema
+from rankbench.config.registry import conf_folders
+from rankbench.config.schema import ConfigError, near
+from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.experiment import DEFAULT, UNIFORM, Experiment, Part, Published, Report, Settings, Tune, arms
-from rankbench.packages import conf_folders
-from rankbench.registry import near
 from rankbench.verdict import CONTROLS
 
 # What a file may leave out.
@@ -55,20 +52,6 @@ def load(name: str, extra: Path | None = None) -> Experiment:
         for scale, part in data.get("scales", {}).items()
     }
     return read({"name": name, **data, "scales": scales}, str(files[name]))
-
-
-def content(file: Path) -> dict[str, Any]:
-    """What a YAML file says, read as Hydra reads it.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    try:
-        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            [f"{file}: not YAML ({' '.join(str(error).split())}); quote a text with ': ' in it"]
-        ) from error
 
 
 def read(data: Mapping[str, Any], source: str) -> Experiment:

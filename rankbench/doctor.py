@@ -21,11 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rankbench.allocators.base import ACTS, BUDGET_KINDS, NEEDS
-from rankbench.config import ConfigError
-from rankbench.console import console
+from rankbench.config.registry import RegistryError
+from rankbench.config.schema import ConfigError
 from rankbench.core.seeding import Streams
 from rankbench.examination import Examination
-from rankbench.registry import RegistryError
+from rankbench.terminal import console
 from rankbench.trial import STOP, Trial
 
 FACTS = ("source", "summary", "acts", "signal", "passes")

@@ -11,9 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from rankbench import config, miniature, overrides, registry
-from rankbench.config import ConfigError
-from rankbench.store import write_atomically
+from rankbench import miniature
+from rankbench.config import overrides, registry, validation, yaml_files
+from rankbench.config.schema import ConfigError
+from rankbench.files import write_atomically
 from rankbench.trial import Trial
 
 TRAINING = ["train.batch_size=4", "train.evaluate_before=false", "train.checkpoint_every=5", "train.threads=1"]
@@ -120,7 +121,7 @@ class Examination:
         changed = DictConfig(OmegaConf.to_container(self.config))
         for key, value in changes.items():
             OmegaConf.update(changed, key, value)
-        return Trial(config.build(changed), self.folder / name)
+        return Trial(validation.build(changed), self.folder / name)
 
     def _uniform(self, rank: int) -> dict[str, Any]:
         """Another budget; a method that takes a rank map as it is gets one that spends it."""
@@ -142,7 +143,7 @@ class Examination:
         problems = overrides.mistakes(arguments, config_dir=self.config_dir)
         if problems:
             raise ConfigError(problems)
-        return config.build(overrides.compose([*arguments, f"results_dir={self.folder}"], self.config_dir))
+        return validation.build(overrides.compose([*arguments, f"results_dir={self.folder}"], self.config_dir))
 
     def _left(self, defaults: Sequence[str]) -> list[str]:
         """Those that the caller did not replace; a method that needs the truth gets its budget."""
@@ -161,8 +162,8 @@ class Examination:
         composed = overrides.compose(
             ["method=random", *self._left(defaults), *others, f"results_dir={folder}"], self.config_dir
         )
-        return [f"method.source_run={Trial(config.build(composed), folder).folder.path}"]
+        return [f"method.source_run={Trial(validation.build(composed), folder).folder.path}"]
 
     def _starts_from_a_run(self) -> bool:
         """Whether its YAML names no other method as its source."""
-        return self.needs("source") and config.defaults("method", self.chosen["method"]).get("source") is None
+        return self.needs("source") and yaml_files.defaults("method", self.chosen["method"]).get("source") is None

@@ -12,10 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankbench import schema
-from rankbench.config import ConfigError
-from rankbench.registry import near
-from rankbench.schema import number
+from rankbench.config import schema
+from rankbench.config.schema import ConfigError, near, number
 
 Settings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself

@@ -22,7 +22,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
-from rankbench.fingerprint import fingerprint
+from rankbench.files import fingerprint
 
 CONVERSION = 1  # part of the cache key: raise it when a change here can change what comes out
 

@@ -19,7 +19,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from rankbench.store import HELD_UP, LOG, RunFolder, disk_is_full, write_atomically
+from rankbench.files import disk_is_full, write_atomically
+from rankbench.store import HELD_UP, LOG, RunFolder
 
 DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
 

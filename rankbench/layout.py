@@ -12,14 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from rankbench import declarations, origins
+from rankbench import declarations
 from rankbench import experiment as experiments
 from rankbench.cells import Cell, cells_of
-from rankbench.config import ConfigError
+from rankbench.config import control_sources
+from rankbench.config.overrides import UNREADABLE, Examiner, examiner
+from rankbench.config.schema import ConfigError, near
 from rankbench.experiment import FULL, Experiment, Tune
-from rankbench.overrides import UNREADABLE, Examiner, examiner
 from rankbench.rates import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, higher_is_better
-from rankbench.registry import near
 
 RETRY = ("none", "failed")
 
@@ -182,7 +182,7 @@ def _without_trials(found: Experiment) -> Iterator[str]:
     """Arms whose trials need the ranks of another arm's trials, where that one has none."""
     rates = experiments.rates_of(found)
     for arm, settings in experiments.arms(found).items():
-        source = origins.source_arm({"source_run": settings.get("method.source_run")})
+        source = control_sources.source_arm({"source_run": settings.get("method.source_run")})
         if source in rates and arm not in rates:
             yield (
                 f"arm {arm}: is tuned at the ranks of {source}, which has no trials: it takes the learning rate of "
@@ -198,7 +198,7 @@ def _freeze(cells: Sequence[Cell], examine: Examiner, found: Experiment | None) 
         config, wrong = examine.job(cell.overrides)
         if not wrong:
             plain: Any = OmegaConf.to_container(config, resolve=True)
-            arm = origins.source_arm(plain["method"])
+            arm = control_sources.source_arm(plain["method"])
             if arm is not None and arm not in labels:
                 wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, labels)}"]
             frozen.append(Frozen(cell, plain))

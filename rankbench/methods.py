@@ -11,9 +11,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rankbench import packages, registry
-from rankbench.console import console
-from rankbench.registry import RegistryError
+from rankbench.config import registry
+from rankbench.config.registry import RegistryError
+from rankbench.terminal import console
 
 WIDTH = 120  # where there is no terminal
 UNKNOWN = "?"  # a fact that the class does not give; rankbench.doctor says so
@@ -53,7 +53,7 @@ def entry(name: str) -> Entry:
         RegistryError: no such method, or one that cannot be loaded.
     """
     cls: Any = registry.get("method", name)
-    owner = next((packages.package(point) for point in packages.points("method") if point.name == name), "")
+    owner = next((registry.package(point) for point in registry.points("method") if point.name == name), "")
     facts = {fact: str(getattr(cls, fact, UNKNOWN)) for fact in {**COLUMNS, **MARKDOWN}}
     return Entry(name, owner, facts, tuple(getattr(cls, "deviations", ())))
 

@@ -31,63 +31,17 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from rankbench.config.sections import ModelConfig, Shape
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
+from rankbench.files import default_cache
 from rankbench.gguf import ModelError, quiet
-from rankbench.schema import choice, number
-from rankbench.sources import default_cache, locate
+from rankbench.sources import locate
 
 ALL_LINEAR = "all-linear"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PROBLEMS = {"classification": "single_label_classification", "regression": "regression"}
 __all__ = ["LoadedModel", "ModelConfig", "ModelError", "Shape", "find_sites", "load"]
-
-
-@dataclass
-class Shape:
-    """Shape of a model made on the spot (Qwen2 architecture, random weights); the names are Qwen2Config's."""
-
-    hidden_size: int = number(low=1)
-    num_hidden_layers: int = number(low=1)
-    num_attention_heads: int = number(low=1)
-    num_key_value_heads: int = number(low=1)
-    intermediate_size: int = number(low=1)
-    max_position_embeddings: int = number(low=1)
-    vocab_size: int = number(low=259)  # the 256 bytes and three special tokens of the tokenizer that comes with it
-
-
-@dataclass
-class ModelConfig:
-    """Where a model comes from and which of its modules are trained. The first source that is set wins.
-
-    Attributes:
-        name: of the model, as on the command line.
-        path: folder with config.json, weights and tokenizer (or a GGUF file).
-        gguf_file: name of a GGUF file in `path`.
-        package: requirement of an installed package that carries the weights, "name==version"; it is never imported.
-        package_file: model folder or GGUF file in that package, relative to site-packages.
-        hub: repository on the Hugging Face hub.
-        revision: commit, tag or branch there; null is main.
-        shape: of a random model that needs no files.
-        architecture: "decoder" (language modelling) or "encoder" (classification head).
-        targets: regular expressions for the end of module names ("q_proj", "attention.output.dense"), from a dot on, of
-            the linear layers to adapt; "all-linear" is every one but the output head.
-        head: modules of an encoder that start at random and are trained in full.
-        dtype: storage of the frozen base.
-    """
-
-    name: str
-    path: str | None
-    gguf_file: str | None
-    package: str | None
-    package_file: str | None
-    hub: str | None
-    revision: str | None
-    shape: Shape | None
-    targets: list[str]
-    head: list[str]
-    architecture: str = choice("decoder", "encoder")
-    dtype: str = choice("float32", "bfloat16")
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,15 @@ from hydra.types import HydraContext, RunMode
 
 from rankbench import guest, launcher, sweep
 from rankbench.cells import spell
-from rankbench.config import ConfigError
-from rankbench.console import console
+from rankbench.config.overrides import search
+from rankbench.config.schema import ConfigError, near
 from rankbench.course import Course
 from rankbench.job import Order
 from rankbench.layout import Layout, Words, lay_out, words
-from rankbench.overrides import search
 from rankbench.record import RecordError
-from rankbench.registry import near
 from rankbench.store import RunFolder
 from rankbench.sweep import Job, Sweep, SweepError
+from rankbench.terminal import console
 
 LAUNCHER, LOCAL = "hydra/launcher", "local"
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}  # launcher -> extra

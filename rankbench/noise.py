@@ -22,11 +22,11 @@ from omegaconf import OmegaConf
 
 from rankbench import launcher
 from rankbench.collect import markdown
-from rankbench.config import ConfigError
+from rankbench.config.overrides import examiner
+from rankbench.config.schema import ConfigError
 from rankbench.console import SweepProgress, stopping
 from rankbench.declarations import usual_metric
 from rankbench.job import Order
-from rankbench.overrides import examiner
 from rankbench.record import RunRecord, run_id
 from rankbench.stats import deviation, seeds_needed
 

@@ -21,10 +21,10 @@ from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
-from rankbench import collect, registry
+from rankbench import collect
 from rankbench.allocators.base import Setting
-from rankbench.config import ConfigError
-from rankbench.console import console, duration
+from rankbench.config import registry
+from rankbench.config.schema import ConfigError
 from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
@@ -35,6 +35,7 @@ from rankbench.layout import lay_out, words
 from rankbench.models import sites_of
 from rankbench.multirun import describe, results_dir_of
 from rankbench.record import RecordError, RunRecord
+from rankbench.terminal import console, duration
 
 MEASURED_STEPS = 3
 WHAT = ("arm", "model", "task", "budget")

@@ -11,7 +11,7 @@ from importlib import import_module
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import rankbench.run
-from rankbench import registry
+from rankbench.config import registry
 from rankbench.provenance import code, libraries
 
 # Modules that are imported when data are read, a table is shown or a model is made: the architectures in conf/model.

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rankbench import packages
+from rankbench.config import registry
 
 PACKAGES = ("rankbench", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "hydra-core")
 
@@ -84,7 +84,7 @@ def libraries() -> dict[str, str | None]:
 
 def _extensions() -> list[str]:
     """Installed packages that bring methods or tasks."""
-    return sorted({packages.package(point) for kind in packages.ENTRY_POINTS for point in packages.points(kind)})
+    return sorted({registry.package(point) for kind in registry.ENTRY_POINTS for point in registry.points(kind)})
 
 
 def _version(package: str) -> str | None:

@@ -35,17 +35,20 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 
-from rankbench.config import CONF_DIR, ConfigError, build
-from rankbench.console import TrainingProgress, console
+from rankbench.config.overrides import mistakes
+from rankbench.config.schema import ConfigError
+from rankbench.config.validation import build
+from rankbench.config.yaml_files import CONF_DIR
+from rankbench.console import TrainingProgress
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.engine import Engine, accelerator
 from rankbench.integrand import ORDER, Integrand, float64, grids, measure
-from rankbench.overrides import mistakes
 from rankbench.provenance import provenance
 from rankbench.quadrature_errors import DELTA, Point, Study, fits
 from rankbench.record import portable, run_id
 from rankbench.run import USER_ERRORS, Run
 from rankbench.store import RunFolder
+from rankbench.terminal import console
 from rankbench.trainer import Trainer
 
 INTERVALS = 20  # M of the sampling study where the method has no quadrature_steps of its own; IGU-LoRA's value

@@ -13,20 +13,23 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rankbench import models, registry
+from rankbench import models
 from rankbench.allocators.base import Allocator, Setting
-from rankbench.console import TrainingProgress, console, summarize
+from rankbench.config import registry
+from rankbench.console import TrainingProgress, summarize
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
 from rankbench.core.peft_export import export
 from rankbench.core.seeding import Streams
 from rankbench.engine import Engine, accelerator
+from rankbench.files import disk_is_full
 from rankbench.metering import Meter
 from rankbench.provenance import forget_peak_memory, peak_memory, provenance
 from rankbench.record import RecordError, RunRecord, run_id
-from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError, disk_is_full
+from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.tasks.base import Task
+from rankbench.terminal import console
 from rankbench.tracking import tracker
 from rankbench.trainer import NotFiniteError, Trainer
 

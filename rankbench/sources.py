@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from importlib import metadata
 from pathlib import Path
@@ -13,20 +12,15 @@ import torch
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from rankbench.fingerprint import fingerprint
+from rankbench.files import fingerprint
 from rankbench.gguf import ModelError, convert
 
 if TYPE_CHECKING:
-    from rankbench.models import ModelConfig
+    from rankbench.config.sections import ModelConfig
 
 NETWORK_SECONDS = 5.0  # how long the hub may take to answer the first question
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spm.model", "tokenizer.model", "sentencepiece.bpe.model")
-
-
-def default_cache() -> Path:
-    """$RANKBENCH_CACHE, else ~/.cache/rankbench."""
-    return Path(os.environ.get("RANKBENCH_CACHE") or Path.home() / ".cache" / "rankbench").expanduser()
 
 
 def locate(config: ModelConfig, cache: Path, download: bool = True) -> tuple[Path, str]:

@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rankbench import study
-from rankbench.console import console
 from rankbench.record import STOPPED, RunRecord
 from rankbench.store import LOG, RunFolder
 from rankbench.study import Study
 from rankbench.sweep import Job, SweepError
+from rankbench.terminal import console
 
 STATES = ("done", "running", "failed", "interrupted", "missing")
 

@@ -5,9 +5,7 @@ A record is written whole or not at all; a folder is one process's at a time; a 
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from rankbench.files import write_atomically
 from rankbench.record import RecordError, RunRecord
 
 RECORD = "record.json"
@@ -22,7 +21,6 @@ LOCK = ".lock"
 STARTED = "started.json"  # the provenance of a run that has not ended
 LOG = "log.txt"  # what the run printed, in a sweep
 HELD_UP = 75  # exit code (EX_TEMPFAIL) of a run that could not use its folder: no record, and none of its own fault
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StoreError(RuntimeError):
@@ -155,22 +153,3 @@ class RunFolder:
 def places(run: str, results_dir: Path) -> list[Path]:
     """Where a run that somebody names may lie: the path itself, or its run_id under results_dir."""
     return [Path(run).expanduser(), results_dir / "runs" / run]
-
-
-def disk_is_full(error: Exception) -> bool:
-    """Whether an error says so; safetensors wraps the system's in one of its own."""
-    return (isinstance(error, OSError) and error.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in str(error)
-
-
-def write_atomically(file: Path, content: bytes, sync: bool = True) -> None:
-    """Replace `file` in one step; with `sync`, its content is on disk before its name."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            if sync:
-                os.fsync(handle.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -16,8 +16,8 @@ from typing import Any
 
 from rankbench import declarations
 from rankbench.experiment import Experiment, Tune
+from rankbench.files import write_atomically
 from rankbench.record import run_id
-from rankbench.store import write_atomically
 
 SWEEPS = "sweeps"
 FILE = "sweep.json"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankbench.files import write_atomically
 from rankbench.labels import colour
 from rankbench.metering import PHASES
 from rankbench.mirror import names
 from rankbench.record import RunRecord
-from rankbench.store import write_atomically
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace

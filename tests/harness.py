@@ -17,8 +17,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from rankbench import registry
-from rankbench.config import CONF_DIR, build
+from rankbench.config import registry
+from rankbench.config.validation import build
+from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import Scale

@@ -20,7 +20,7 @@ from texts import (
     write_classification,
 )
 
-from rankbench import registry
+from rankbench.config import registry
 from rankbench.core.seeding import Streams
 from rankbench.tasks import language, metrics
 from rankbench.tasks.base import DataError

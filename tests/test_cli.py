@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig
 
 from rankbench.__main__ import main
-from rankbench.config import CONF_DIR
+from rankbench.config.yaml_files import CONF_DIR
 
 BASE = ["model=tiny", "task=planted", "train=smoke"]
 

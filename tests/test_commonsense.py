@@ -7,7 +7,7 @@ import pytest
 import torch
 from texts import CONF, byte_tokenizer, decoder, evaluate, loaded, task, word_tokenizer, write
 
-from rankbench import registry
+from rankbench.config import registry
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
 

@@ -7,9 +7,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 
-from rankbench import registry
-from rankbench.config import CONF_DIR, ConfigError, build
-from rankbench.overrides import mistakes
+from rankbench.config import registry
+from rankbench.config.overrides import mistakes
+from rankbench.config.schema import ConfigError
+from rankbench.config.validation import build
+from rankbench.config.yaml_files import CONF_DIR
 
 BASE = ["method=lora", "model=tiny", "task=planted"]
 

@@ -6,7 +6,7 @@ import pytest
 from harness import configure, perform, prepared
 from rich.console import Console
 
-from rankbench import console
+from rankbench import console, terminal
 from rankbench.console import SweepProgress, TrainingProgress, rank_map, summarize
 from rankbench.job import Order
 from rankbench.launcher import Ended
@@ -213,4 +213,4 @@ def test_who_asks_to_stop_is_told_what_happens(capsys):
     ],
 )
 def test_durations_are_said_as_people_say_them(seconds, said):
-    assert console.duration(seconds) == said
+    assert terminal.duration(seconds) == said

@@ -9,9 +9,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from rankbench import doctor, registry
+from rankbench import doctor
 from rankbench.allocators.base import Allocator
 from rankbench.allocators.lora import Config, Uniform
+from rankbench.config import registry
 from rankbench.doctor import CHECKS, judge
 from rankbench.examination import Examination
 

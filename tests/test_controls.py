@@ -9,9 +9,9 @@ from harness import configure, folder_of, perform, prepared
 from omegaconf import OmegaConf
 
 from rankbench.allocators.controls import reverse
-from rankbench.config import ConfigError
+from rankbench.config.control_sources import rank_map
+from rankbench.config.schema import ConfigError
 from rankbench.core.peft_export import export
-from rankbench.origins import rank_map
 from rankbench.record import run_id
 
 EQUAL = ["budget=r8", "budget.unit=ranks"]  # every rank costs one: a permutation is one

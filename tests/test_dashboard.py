@@ -10,7 +10,7 @@ from services import service
 from test_tracking import alone, the_file
 
 from rankbench import collect, sweep
-from rankbench.config import defaults
+from rankbench.config.yaml_files import defaults
 from rankbench.dashboard import Done, asked, main, mirror, show
 from rankbench.labels import COLOURS
 from rankbench.mirror import names

@@ -10,11 +10,11 @@ import pytest
 
 from rankbench import declarations, published
 from rankbench.cells import Cell, cells_of, spell
-from rankbench.config import ConfigError
+from rankbench.config.overrides import examiner
+from rankbench.config.registry import names as registered
+from rankbench.config.schema import ConfigError
 from rankbench.declarations import load, read, tune
 from rankbench.experiment import Experiment, Part, Published, Report, Tune, arms, at, only, plain, rates_of
-from rankbench.overrides import examiner
-from rankbench.registry import names as registered
 
 FILES = sorted(declarations.names())
 

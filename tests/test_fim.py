@@ -9,8 +9,8 @@ from harness import configure, perform
 from reference import fim as reference
 from toys import method_config, rig, toy_model
 
-from rankbench import registry
 from rankbench.allocators.fim import released_ranks
+from rankbench.config import registry
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Ledger

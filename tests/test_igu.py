@@ -13,9 +13,9 @@ from reference import igu as reference
 from torch import Tensor
 from toys import CONF, Rig, method_config, rig, toy_model
 
-from rankbench import registry
 from rankbench.allocators import igu
 from rankbench.allocators.scores import combine, quadrature
+from rankbench.config import registry
 from rankbench.core.site_adapter import draw_factors
 from rankbench.trainer import examples_of_step, rate
 

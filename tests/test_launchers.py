@@ -13,7 +13,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from records import record
 
 from rankbench import guest, launcher, multirun, sweep
-from rankbench.config import ConfigError
+from rankbench.config.schema import ConfigError
 from rankbench.job import Order
 from rankbench.launcher import Settings
 from rankbench.multirun import EXTRAS

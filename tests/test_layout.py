@@ -3,7 +3,7 @@
 import pytest
 from harness import SMALL_EXPERIMENT, write_experiment
 
-from rankbench.config import ConfigError
+from rankbench.config.schema import ConfigError
 from rankbench.experiment import Tune
 from rankbench.layout import Words, _mistuned, lay_out, words
 

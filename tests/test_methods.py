@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rankbench import methods, registry
-from rankbench.registry import get
+from rankbench import methods
+from rankbench.config import registry
+from rankbench.config.registry import get
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -33,12 +33,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from rankbench import gguf, models, schema, sources
+from rankbench import gguf, models, sources
+from rankbench.config import schema
+from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import parse_site
-from rankbench.fingerprint import fingerprint
+from rankbench.files import fingerprint
 from rankbench.gguf import ModelError
-from rankbench.models import ModelConfig, find_sites, load
+from rankbench.models import find_sites, load
 
 CONF = Path(__file__).parent.parent / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))

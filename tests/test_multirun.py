@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 
 from rankbench import sweep
 from rankbench.__main__ import main
-from rankbench.config import ConfigError, build
+from rankbench.config.overrides import compose
+from rankbench.config.schema import ConfigError
+from rankbench.config.validation import build
 from rankbench.console import SweepProgress
 from rankbench.multirun import start
-from rankbench.overrides import compose
 from rankbench.record import RunRecord, run_id
 from rankbench.store import RunFolder
 

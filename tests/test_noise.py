@@ -9,7 +9,7 @@ from harness import QUICK, python
 from records import record
 
 from rankbench import noise
-from rankbench.config import ConfigError
+from rankbench.config.schema import ConfigError
 from rankbench.noise import Runs, frozen, orders, report, reruns, seeds_of, value
 from rankbench.record import run_id
 

@@ -6,11 +6,11 @@ from types import ModuleType
 
 import pytest
 
-from rankbench import packages, registry
 from rankbench.__main__ import help_text, main
+from rankbench.config import registry
+from rankbench.config.overrides import compose, mistakes
+from rankbench.config.registry import RegistryError, get
 from rankbench.layout import lay_out, words
-from rankbench.overrides import compose, mistakes
-from rankbench.registry import RegistryError, get
 
 MODULE = """
 from rankbench.allocators.lora import Uniform
@@ -50,7 +50,7 @@ def install(monkeypatch, tmp_path):
 
 def test_a_package_needs_no_flag(install):
     folder = install("my-method")
-    assert packages.conf_folders() == {folder / "conf": "my-method"}
+    assert registry.conf_folders() == {folder / "conf": "my-method"}
     assert mistakes(["method=mine", *RUN]) == []
     assert compose(["method=mine", *RUN]).method.name == "mine"
     assert get("method", "mine").__module__ == "my_method"
@@ -58,8 +58,8 @@ def test_a_package_needs_no_flag(install):
 
 def test_its_yaml_is_found_without_importing_it(install):
     install("my-method")
-    assert packages.conf_folders()
-    assert packages.missing_yaml("method", "mine")
+    assert registry.conf_folders()
+    assert registry.missing_yaml("method", "mine")
     assert "my_method" not in sys.modules
 
 

@@ -9,7 +9,8 @@ from harness import configure, prepared, sites_of
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rankbench.config import CONF_DIR, build
+from rankbench.config.validation import build
+from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.tasks.base import DataError

@@ -16,7 +16,7 @@ from texts import (
     write_gsm8k,
 )
 
-from rankbench import registry
+from rankbench.config import registry
 from rankbench.tasks.arithmetic import available, leading_number
 from rankbench.tasks.base import IGNORE, DataError
 from rankbench.tasks.problems import final_number

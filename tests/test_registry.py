@@ -4,9 +4,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from rankbench import packages, registry
-from rankbench.config import CONF_DIR
-from rankbench.registry import UnknownName, get, names, register
+from rankbench.config import registry
+from rankbench.config.registry import UnknownName, get, names, register
+from rankbench.config.yaml_files import CONF_DIR
 
 
 @pytest.mark.parametrize("kind", ["method", "task"])
@@ -47,7 +47,7 @@ class Outside:
 
 def test_an_entry_point_is_listed_and_loaded_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("outside", f"{__name__}:Outside", "rankbench.methods")
-    monkeypatch.setattr(packages, "entry_points", lambda group: [point] if group == "rankbench.methods" else [])
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "rankbench.methods" else [])
     monkeypatch.setitem(registry._classes, "method", dict(registry._classes["method"]))
     assert "outside" in names("method")
     assert get("method", "outside") is Outside

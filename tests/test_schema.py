@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rankbench.schema import choice, conform, keys, number
+from rankbench.config.schema import choice, conform, keys, number
 
 
 @dataclass

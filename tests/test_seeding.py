@@ -7,8 +7,8 @@ from harness import configure, prepared
 
 from rankbench.allocators.base import Allocator
 from rankbench.allocators.lora import Uniform
+from rankbench.config.registry import _classes
 from rankbench.core.seeding import NAMES, Streams
-from rankbench.registry import _classes
 from rankbench.trainer import examples_of_step
 
 

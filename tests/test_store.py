@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import python
 
-from rankbench import store
+from rankbench import files, store
 from rankbench.record import RecordError, RunRecord
 from rankbench.store import RunFolder, StoreError
 
@@ -103,7 +103,7 @@ def test_a_write_that_is_killed_leaves_the_old_file(tmp_path, moment):
     assert file.read_text() == '{"old": 1}'
     assert len(list(tmp_path.iterdir())) == 2  # what the killed process had begun lies beside it, under a hidden name
     assert [path.name for path in tmp_path.glob("*") if not path.name.startswith(".")] == ["record.json"]
-    store.write_atomically(file, b'{"new": 2}')
+    files.write_atomically(file, b'{"new": 2}')
     assert file.read_text() == '{"new": 2}'
 
 
@@ -166,7 +166,7 @@ def test_one_may_wait_for_a_folder(tmp_path):
     ],
 )
 def test_a_full_disk_is_told_from_other_errors(error, full):
-    assert store.disk_is_full(error) is full
+    assert files.disk_is_full(error) is full
 
 
 def test_the_lock_ends_with_its_holder(tmp_path):

@@ -12,7 +12,7 @@ from texts import (
     write_gsm8k,
 )
 
-from rankbench import registry, schema
+from rankbench.config import registry, schema
 from rankbench.tasks import language
 from rankbench.tasks.tokens import length_groups
 

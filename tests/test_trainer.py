@@ -10,9 +10,9 @@ from harness import configure, folder_of, perform, prepared, rows
 
 from rankbench.allocators.base import Allocator
 from rankbench.allocators.lora import Uniform
+from rankbench.config.registry import _classes
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate
-from rankbench.registry import _classes
 from rankbench.tasks.planted import Planted
 from rankbench.trainer import NotIdentityError, examples_of_step, rate
 

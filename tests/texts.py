@@ -17,7 +17,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from rankbench import registry
+from rankbench.config import registry
 from rankbench.core.seeding import Streams
 
 CONF = Path(__file__).parent.parent / "conf" / "task"

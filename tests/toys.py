@@ -16,9 +16,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from rankbench import registry, schema
 from rankbench.allocators.base import Allocator, Setting, Step
-from rankbench.config import BudgetConfig, TrainConfig
+from rankbench.config import registry, schema
+from rankbench.config.sections import BudgetConfig, TrainConfig
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale

@@ -11,9 +11,9 @@ from torch import Tensor
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.allocators.pruning import PruningConfig, decay, prune, start_ranks
 from rankbench.allocators.scores import MeanDeviation, combine, penalty, sensitivity, triplets
+from rankbench.config.registry import register
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
-from rankbench.registry import register
 
 
 @dataclass(kw_only=True)

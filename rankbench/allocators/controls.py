@@ -11,10 +11,10 @@ import numpy as np
 
 from rankbench.allocators.base import Allocator, Probe, Setting
 from rankbench.allocators.derived import Found, Source, SourceConfig, check_source, source_ranks
+from rankbench.config.registry import register
+from rankbench.config.schema import choice
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.sites import Site
-from rankbench.registry import register
-from rankbench.schema import choice
 
 GROUPS: dict[str, Callable[[Site], Hashable]] = {
     "all": lambda site: None,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from rankbench import registry
 from rankbench.allocators.base import Allocator, Probe, Setting
+from rankbench.config import registry
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.sites import Site
 

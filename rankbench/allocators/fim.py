@@ -10,9 +10,9 @@ from torch import Tensor
 
 from rankbench.allocators.base import Allocator, Probe
 from rankbench.allocators.scores import SecondMoment
+from rankbench.config.registry import register
+from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.registry import register
-from rankbench.schema import choice, number
 
 
 @dataclass(kw_only=True)

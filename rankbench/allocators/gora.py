@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rankbench.allocators.base import Allocator, Probe, Setting
+from rankbench.config.registry import register
+from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.registry import register
-from rankbench.schema import choice, number
 
 
 @dataclass(kw_only=True)

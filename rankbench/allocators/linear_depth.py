@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankbench.allocators.base import Allocator
+from rankbench.config.registry import register
+from rankbench.config.schema import choice, number
 from rankbench.core.sites import Site
-from rankbench.registry import register
-from rankbench.schema import choice, number
 
 
 @dataclass

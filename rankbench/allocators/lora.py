@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rankbench.allocators.base import Allocator
-from rankbench.registry import register
+from rankbench.config.registry import register
 
 
 @dataclass

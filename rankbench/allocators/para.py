@@ -11,10 +11,10 @@ import torch
 
 from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.allocators.pruning import final_total, start_ranks
+from rankbench.config.registry import register
+from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
-from rankbench.registry import register
-from rankbench.schema import choice, number
 
 
 @dataclass(kw_only=True)

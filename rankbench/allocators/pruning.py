@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rankbench.allocators.base import Setting
+from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
 from rankbench.core.budget import Decay
-from rankbench.schema import choice, number
 
 
 @dataclass(kw_only=True)

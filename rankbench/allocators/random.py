@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rankbench.allocators.base import Allocator
-from rankbench.registry import register
-from rankbench.schema import number
+from rankbench.config.registry import register
+from rankbench.config.schema import number
 
 
 @dataclass

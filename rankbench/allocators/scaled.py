@@ -9,9 +9,9 @@ import numpy as np
 
 from rankbench.allocators.base import Allocator, Probe, Setting
 from rankbench.allocators.derived import Source, SourceConfig, check_source, source_ranks
+from rankbench.config.registry import register
+from rankbench.config.schema import choice
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.registry import register
-from rankbench.schema import choice
 
 
 @dataclass(kw_only=True)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from torch import Tensor, float64, split, stack, zeros
 
 from rankbench.allocators.base import Allocator, Probe
+from rankbench.config.registry import register
+from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.registry import register
-from rankbench.schema import choice, number
 
 Floats = npt.NDArray[np.float64]
 

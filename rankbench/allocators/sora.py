@@ -9,10 +9,10 @@ from torch import Tensor
 
 from rankbench.allocators.base import Allocator, Step
 from rankbench.allocators.pruning import start_ranks
+from rankbench.config.registry import register
+from rankbench.config.schema import number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
-from rankbench.registry import register
-from rankbench.schema import number
 
 
 @dataclass(kw_only=True)

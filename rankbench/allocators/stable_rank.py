@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from rankbench.allocators.base import Allocator, Probe
+from rankbench.config.registry import register
+from rankbench.config.schema import number
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.registry import register
-from rankbench.schema import number
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 
 from rankbench.allocators.base import Allocator
 from rankbench.allocators.derived import SourceConfig, source_ranks
-from rankbench.registry import register
+from rankbench.config.registry import register
 
 
 @register("method", "transplant")

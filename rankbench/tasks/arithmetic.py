@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from rankbench.config.registry import register
+from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
-from rankbench.registry import register
-from rankbench.schema import number
 from rankbench.tasks.base import DataError
 from rankbench.tasks.problems import Problem, Problems
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rankbench.registry import register
+from rankbench.config.registry import register
 from rankbench.tasks import metrics
 from rankbench.tasks.classification import Classification
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
-from rankbench.schema import number
 from rankbench.tasks.answering import Answer, Head, Item, Options, Scorer
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.reading import Table, carve, choose, read

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rankbench.config.registry import register
+from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
-from rankbench.registry import register
-from rankbench.schema import number
 from rankbench.tasks import metrics
 from rankbench.tasks.base import DataError
 from rankbench.tasks.classification import Classification

@@ -17,9 +17,8 @@ from typing import Any
 import tokenizers
 import transformers
 
-from rankbench.console import console
-from rankbench.sources import default_cache
-from rankbench.store import write_atomically
+from rankbench.files import default_cache, write_atomically
+from rankbench.terminal import console
 
 KEPT_FROM = 200_000  # characters: tokenising them takes longer than to look for them (0.15 s to 0.03 s, one core)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from rankbench.registry import register
+from rankbench.config.registry import register
 from rankbench.tasks import metrics
 from rankbench.tasks.classification import Classification
 

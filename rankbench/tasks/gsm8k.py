@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankbench.registry import register
-from rankbench.schema import number
+from rankbench.config.registry import register
+from rankbench.config.schema import number
 from rankbench.tasks.base import DataError
 from rankbench.tasks.problems import Problem, Problems, final_number, has_final_line
 from rankbench.tasks.reading import Table, carve, choose, read

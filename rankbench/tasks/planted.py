@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from rankbench.config.registry import register
+from rankbench.config.schema import choice, number
 from rankbench.core.seeding import Streams
-from rankbench.registry import register
-from rankbench.schema import choice, number
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 
 

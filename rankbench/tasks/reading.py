@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rankbench.core.seeding import Streams
-from rankbench.fingerprint import fingerprint
+from rankbench.files import fingerprint
 from rankbench.tasks.base import DataError
 from rankbench.tasks.hub import prepare, quiet
 

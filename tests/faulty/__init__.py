@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from rankbench import store
+from rankbench import files, store
 from rankbench.allocators.base import Step
 from rankbench.allocators.lora import Uniform
 from rankbench.core.adapter_set import AdapterSet
@@ -123,14 +123,14 @@ def outgrow_a_control_group(method: Faulty) -> None:
 
 def fill_the_disk(method: Faulty) -> None:
     """As far as records are concerned."""
-    write = store.write_atomically
+    write = files.write_atomically
 
     def refuse(file: Path, *rest: object) -> None:
         if file.name == store.RECORD:
             raise OSError(errno.ENOSPC, "No space left on device", str(file))
         write(file, *rest)
 
-    store.write_atomically = refuse
+    files.write_atomically = refuse
 
 
 def turn_back_the_clock(method: Faulty) -> None:

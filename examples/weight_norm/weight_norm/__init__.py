@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from rankbench.allocators.base import Allocator, Probe
+from rankbench.config.schema import number
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.schema import number
 
 
 @dataclass

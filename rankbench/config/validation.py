@@ -9,133 +9,16 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rankbench import origins, registry, schema
-from rankbench.packages import conf_folders
-from rankbench.schema import Mistake, choice, number
-
-PACKAGED = Path(__file__).resolve().parent / "conf"  # in a wheel; a checkout has conf/ beside the package
-CONF_DIR = PACKAGED if (PACKAGED / "config.yaml").is_file() else PACKAGED.parent.parent / "conf"
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run.
-
-    Attributes:
-        problems: one sentence per mistake.
-    """
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        super().__init__(f"{count} in the configuration, nothing was run:{lines}")
-
-
-@dataclass(kw_only=True)
-class BudgetConfig:
-    """How much adapter a run may have at its end.
-
-    Attributes:
-        name: of the option, for tables.
-        reference_rank: uniform rank that defines the budget on the run's sites; null with source=true_ranks.
-        unit: what is counted: trainable adapter parameters, or ranks.
-        match: compare the final adapter with the budget, or the largest one on the way.
-        tolerance: share of the target by which a run may exceed it before its status is over_budget.
-        source: uniform rank, or the sum of the true ranks of a task that knows them.
-    """
-
-    name: str
-    reference_rank: int | None
-    unit: str = choice("params", "ranks")
-    match: str = choice("final", "peak")
-    tolerance: float = number(low=0, below=1)
-    source: str = choice("uniform", "true_ranks")
-
-
-@dataclass(kw_only=True)
-class TrainConfig:
-    """How every method is trained.
-
-    Attributes:
-        steps: optimizer steps; second stages are part of them.
-        batch_size: examples per optimizer step, over all processes.
-        micro_batch_size: examples per forward pass, over all processes; divides batch_size; null: the whole batch.
-        eval_batch_size: examples per forward pass of an evaluation.
-        learning_rate: peak learning rate of AdamW.
-        weight_decay: of AdamW, decoupled.
-        schedule: of the learning rate after the warm-up; linear and cosine end at 0.
-        warmup_share: share of the steps over which the rate rises linearly from 0.
-        max_grad_norm: the gradient is clipped to this norm; null does not clip.
-        precision: bf16 is autocast of the base's computation; adapter parameters stay fp32.
-        checkpoint_every: steps between checkpoints; 0 writes none.
-        threads: CPU threads of torch; null leaves torch's choice.
-        evaluate_before: score the untrained adapter on the validation split, too.
-    """
-
-    steps: int = number(low=1)
-    batch_size: int = number(low=1)
-    micro_batch_size: int | None = number(low=1)
-    eval_batch_size: int = number(low=1)
-    learning_rate: float = number(above=0)
-    weight_decay: float = number(low=0)
-    schedule: str = choice("linear", "cosine", "constant")
-    warmup_share: float = number(low=0, high=1)
-    max_grad_norm: float | None = number(above=0)
-    precision: str = choice("fp32", "bf16")
-    checkpoint_every: int = number(low=0)
-    threads: int | None = number(low=1)
-    evaluate_before: bool
-
-
-@dataclass(kw_only=True)
-class AdapterConfig:
-    """The adapter that all methods share.
-
-    Attributes:
-        scale_rule: fixed alpha / reference rank, live alpha / r, rslora alpha / sqrt(r).
-        alpha: numerator of the scale (lora_alpha of PEFT).
-        dropout: probability of dropping an input of the adapter while training.
-    """
-
-    scale_rule: str = choice("fixed", "live", "rslora")
-    alpha: float = number(above=0)
-    dropout: float = number(low=0, below=1)
-
-
-@dataclass(kw_only=True)
-class TrackingConfig:
-    """A mirror of the record; no number is read from it.
-
-    Attributes:
-        name: none or wandb.
-        project: of Weights & Biases; null with none.
-        mode: of Weights & Biases; auto is online if a key is set up, else offline; null with none.
-        timeout: seconds that the service may take to open a run, and again to close it; null with none.
-    """
-
-    name: str = choice("none", "wandb")
-    project: str | None
-    mode: str | None = choice("auto", "online", "offline")
-    timeout: float | None = number(above=0)
-
-
-# Keys beside the sections. trial: a tuning trial, scored on validation alone. tuned: the choice of the learning rate
-# (rankbench.tuning), in the record before the test split is scored.
-ROOT: dict[str, Any] = {"seed": int, "trial": bool, "tuned": dict[str, Any] | None, "results_dir": str}
-
-SECTIONS: dict[str, type[Any]] = {
-    "budget": BudgetConfig,
-    "train": TrainConfig,
-    "adapter": AdapterConfig,
-    "tracking": TrackingConfig,
-}
+from rankbench.config import control_sources, registry, schema
+from rankbench.config.schema import ConfigError, Mistake
+from rankbench.config.sections import ROOT, SECTIONS
+from rankbench.config.yaml_files import defaults
 
 
 def build(composed: DictConfig) -> DictConfig:
@@ -198,7 +81,7 @@ def section_schema(section: str, name: str) -> type[Any]:
         RegistryError: no such method or task, or one that cannot be loaded.
     """
     if section == "model":
-        from rankbench.models import ModelConfig
+        from rankbench.config.sections import ModelConfig
 
         return ModelConfig
     if section in registry.PACKAGES:
@@ -228,14 +111,7 @@ def _complete(data: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
     section = cast(dict[str, Any], data["method"])
     if "source" not in registry.get("method", section["name"]).needs:
         return section, []
-    return origins.complete(section, Path(str(data["results_dir"])), lambda name: defaults("method", name))
-
-
-def defaults(group: str, name: str) -> dict[str, Any]:
-    """What the YAML of an option says, here or in an installed package; {} if there is none."""
-    files = [folder / group / f"{name}.yaml" for folder in (CONF_DIR, *conf_folders())]
-    found = next((file for file in files if file.is_file()), None)
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(found))) if found else {}
+    return control_sources.complete(section, Path(str(data["results_dir"])), lambda name: defaults("method", name))
 
 
 def _elsewhere(place: str, types: dict[str, Any]) -> str:

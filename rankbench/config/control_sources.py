@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from rankbench import registry, schema
-from rankbench.schema import Mistake
+from rankbench.config import registry, schema
+from rankbench.config.schema import Mistake
 from rankbench.store import places
 
 ARM = re.compile(r"\{(.+)\}")  # in place of a source run: that arm's run, in an experiment

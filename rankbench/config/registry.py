@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from rankbench import packages
-from rankbench.packages import Kind
+from rankbench.config.schema import near
 
+Kind = Literal["method", "task"]
 Class = TypeVar("Class", bound=type)
+
+ENTRY_POINTS: dict[Kind, str] = {"method": "rankbench.methods", "task": "rankbench.tasks"}
 
 PACKAGES: dict[Kind, str] = {"method": "rankbench.allocators", "task": "rankbench.tasks"}
 
@@ -25,14 +29,6 @@ class RegistryError(ValueError):
 
 class UnknownName(RegistryError):
     """A name that nobody registered; the message says which are near and which exist."""
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """What to read after an unknown name: "did you mean a, b? known are a, b, c."."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    guess = f"did you mean {', '.join(close)}? " if close else ""
-    return f"{guess}known are {', '.join(known)}."
 
 
 def register(kind: Kind, name: str) -> Callable[[Class], Class]:
@@ -73,12 +69,12 @@ def get(kind: Kind, name: str) -> type[Any]:
 
 
 def _find(kind: Kind, name: str) -> None:
-    claims = [point for point in packages.points(kind) if point.name == name]
+    claims = [point for point in points(kind) if point.name == name]
     _import_by_stem(kind, name)
     if name not in _classes[kind] or claims:
         _import_all(kind)
     own = ["rankbench"] if name in _classes[kind] else []
-    owners = own + [packages.package(point) for point in claims]
+    owners = own + [package(point) for point in claims]
     if not owners:
         raise UnknownName(f"{kind} {name!r} is unknown; {near(name, names(kind))}")
     if len(owners) > 1:
@@ -97,7 +93,7 @@ def _find(kind: Kind, name: str) -> None:
 def names(kind: Kind) -> list[str]:
     """All names, sorted. Imports every built-in module, so torch too; entry points are listed but not loaded."""
     _import_all(kind)
-    return sorted({*_classes[kind], *(point.name for point in packages.points(kind))})
+    return sorted({*_classes[kind], *(point.name for point in points(kind))})
 
 
 def _place(cls: type[Any]) -> str:
@@ -123,3 +119,37 @@ def _import_by_stem(kind: Kind, name: str) -> None:
 def _import_all(kind: Kind) -> None:
     for stem in _stems(kind):
         importlib.import_module(f"{PACKAGES[kind]}.{stem}")
+
+
+def points(kind: Kind) -> list[EntryPoint]:
+    """Every entry point of a kind, by name; two packages may claim one name."""
+    found: Iterable[EntryPoint] = entry_points(group=ENTRY_POINTS[kind])
+    return sorted(found, key=lambda point: (point.name, package(point)))
+
+
+def package(point: EntryPoint) -> str:
+    """Name of the distribution that brings an entry point, as pip knows it."""
+    return point.dist.name if point.dist else point.module.partition(".")[0]
+
+
+def conf_folder(point: EntryPoint) -> Path | None:
+    """Where the YAML files of an entry point's package are expected; None if it is a single file, or not there."""
+    spec = find_spec(point.module.partition(".")[0])
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]) / "conf" if places else None
+
+
+def conf_folders() -> dict[Path, str]:
+    """The conf/ folders that exist, in a fixed order, each with its package."""
+    found = {conf_folder(point): package(point) for kind in ENTRY_POINTS for point in points(kind)}
+    return {folder: name for folder, name in found.items() if folder and folder.is_dir()}
+
+
+def missing_yaml(kind: Kind, name: str) -> str | None:
+    """What to say where a package names a method or task and has no YAML for it; None if no package names it."""
+    for point in points(kind):
+        if point.name == name:
+            folder = conf_folder(point)
+            at = f"expected at {folder / kind / name}.yaml" if folder else f"{point.module} is no package with a folder"
+            return f"package {package(point)} names this {kind} and brings no conf/{kind}/{name}.yaml for it; {at}"
+    return None

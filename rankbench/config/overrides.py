@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +17,23 @@ from pathlib import Path
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from rankbench import config, packages, schema, searchpath
-from rankbench.registry import near
+from rankbench.config import registry, schema, validation, yaml_files
+from rankbench.config.registry import conf_folders
+from rankbench.config.schema import near
 
 UNREADABLE = "cannot be read; write key=value, and quote a value with special characters"
-KINDS: dict[str, packages.Kind] = {kind: kind for kind in packages.ENTRY_POINTS}
+KINDS: dict[str, registry.Kind] = {kind: kind for kind in registry.ENTRY_POINTS}
 
 
 def mistakes(
@@ -124,15 +128,15 @@ def compose(arguments: Sequence[str], config_dir: Path | None = None) -> DictCon
     with search(config_dir) as hydra:
         composed, problems = _compose(hydra, "config", tuple(arguments))
     if problems:
-        raise config.ConfigError(problems)
+        raise schema.ConfigError(problems)
     return composed
 
 
 @contextmanager
 def search(config_dir: Path | None = None) -> Iterator[Hydra]:
     """Hydra with our configuration files, those of installed packages, and those of a folder, until the block ends."""
-    searchpath.extend()
-    path = create_config_search_path(str(config.CONF_DIR))
+    extend()
+    path = create_config_search_path(str(yaml_files.CONF_DIR))
     if config_dir is not None:
         path.prepend("command-line", f"file://{config_dir.absolute()}", SearchPathQuery(provider="schema"))
     try:
@@ -186,7 +190,7 @@ def _known(override: Override, choices: dict[str, list[str]]) -> bool:
 
 def _unknown_choice(override: Override, choices: dict[str, list[str]]) -> str:
     group, name = override.key_or_group, schema.show(override.value())
-    if (kind := KINDS.get(group)) and (sentence := packages.missing_yaml(kind, name)):
+    if (kind := KINDS.get(group)) and (sentence := registry.missing_yaml(kind, name)):
         return f"{group}={name}: {sentence}"
     return f"{group}={name}: unknown {group}; {near(name, choices[group])}"
 
@@ -208,7 +212,7 @@ def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str
     for override in rest:
         if override.key_or_group.partition(".")[0] not in skip:
             problems += _apply(composed, override)
-    config_, wrong = config.examine(composed, skip)
+    config_, wrong = validation.examine(composed, skip)
     return config_, problems + wrong
 
 
@@ -224,3 +228,21 @@ def _apply(composed: DictConfig, override: Override) -> list[str]:
     except (OmegaConfBaseException, ValueError) as error:
         return [f"{override.input_line}: {str(error).splitlines()[0]}"]
     return []
+
+
+# Hydra 1.3 takes launchers from modules named hydra_plugins.* alone; it looks for them once, when it is first asked.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "_plugins"))
+
+
+class Packages(SearchPathPlugin):
+    """Adds them behind our own conf/, so that no package replaces a file of ours."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra whenever it makes a search path."""
+        for folder, package in conf_folders().items():
+            search_path.append(package, f"file://{folder}")
+
+
+def extend() -> None:
+    """Make Hydra ask `Packages`, from now on in this process."""
+    Plugins.instance().register(Packages)

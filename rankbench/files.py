@@ -1,8 +1,10 @@
-"""Content hashes of files and folders: what makes local data and weights part of a run's identity."""
+"""Files: atomic writes, hashes of content, the cache folder."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from functools import cache
 from pathlib import Path
 
@@ -37,3 +39,30 @@ def _stamp(file: Path) -> tuple[int, int]:
 def _content(file: Path, size: int, modified: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def default_cache() -> Path:
+    """$RANKBENCH_CACHE, else ~/.cache/rankbench."""
+    return Path(os.environ.get("RANKBENCH_CACHE") or Path.home() / ".cache" / "rankbench").expanduser()
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Whether an error says so; safetensors wraps the system's in one of its own."""
+    return (isinstance(error, OSError) and error.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def write_atomically(file: Path, content: bytes, sync: bool = True) -> None:
+    """Replace `file` in one step; with `sync`, its content is on disk before its name."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            if sync:
+                os.fsync(handle.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -13,14 +13,28 @@ A schema is a dataclass whose fields have a type and no default; defaults live i
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from rankbench.registry import near
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run.
+
+    Attributes:
+        problems: one sentence per mistake.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(f"{count} in the configuration, nothing was run:{lines}")
+
 
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
 
@@ -185,3 +199,11 @@ def _outside(metadata: Mapping[str, Any], value: Any, place: str) -> list[Mistak
         return []
     limits = " and ".join(f"{LIMITS[name][0]} {bound:g}" for name, bound in bounds.items())
     return [Mistake(place, f"{place}={show(value)}: expected a number {limits}")]
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What to read after an unknown name: "did you mean a, b? known are a, b, c."."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    guess = f"did you mean {', '.join(close)}? " if close else ""
+    return f"{guess}known are {', '.join(known)}."
