@@ -19,12 +19,12 @@ from peft import AdaLoraConfig, LoraConfig, get_peft_model, initialize_lora_eva_
 from torch import Tensor, nn
 
 from rankbench import models
-from rankbench.allocators.base import Step
 from rankbench.config.registry import register
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.seeding import Streams
 from rankbench.engine import accelerator
+from rankbench.methods.base import Step
 from rankbench.run import Run
 from rankbench.store import RunFolder
 from rankbench.tasks.base import Batch, Evaluation, Example, Task

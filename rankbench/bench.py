@@ -24,9 +24,9 @@ from peft import AdaLoraConfig, LoraConfig
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rankbench.allocators.eva import per_token
 from rankbench.arms import LONG, Bare, Ours, Shape, fill_gradients
 from rankbench.gguf import ModelError
+from rankbench.methods.eva import per_token
 
 ENCODER, DECODER = Shape("minilm-l6", 32, 64), Shape("smollm2-135m", 4, 128)
 QUICK = Shape("tiny", 4, 32)

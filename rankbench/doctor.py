@@ -20,11 +20,11 @@ from peft import PeftModel
 from rich.table import Table
 from rich.text import Text
 
-from rankbench.allocators.base import ACTS, BUDGET_KINDS, NEEDS
 from rankbench.config.registry import RegistryError
 from rankbench.config.schema import ConfigError
 from rankbench.core.seeding import Streams
 from rankbench.examination import Examination
+from rankbench.methods.base import ACTS, BUDGET_KINDS, NEEDS
 from rankbench.terminal import console
 from rankbench.trial import STOP, Trial
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from rankbench.allocators.base import Probe
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.methods.base import Probe
 
 Array = NDArray[np.float64]
 Points = Sequence[tuple[float, float]]  # (a, weight), as scores.quadrature gives them

@@ -22,7 +22,6 @@ from rich.table import Table
 from rich.text import Text
 
 from rankbench import collect
-from rankbench.allocators.base import Setting
 from rankbench.config import registry
 from rankbench.config.schema import ConfigError
 from rankbench.core.apportionment import BudgetError
@@ -32,6 +31,7 @@ from rankbench.course import Course
 from rankbench.gguf import ModelError
 from rankbench.job import Order
 from rankbench.layout import lay_out, words
+from rankbench.methods.base import Setting
 from rankbench.models import sites_of
 from rankbench.multirun import describe, results_dir_of
 from rankbench.record import RecordError, RunRecord

@@ -14,7 +14,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rankbench import models
-from rankbench.allocators.base import Allocator, Setting
 from rankbench.config import registry
 from rankbench.console import TrainingProgress, summarize
 from rankbench.core.adapter_set import AdapterSet
@@ -25,6 +24,7 @@ from rankbench.core.seeding import Streams
 from rankbench.engine import Engine, accelerator
 from rankbench.files import disk_is_full
 from rankbench.metering import Meter
+from rankbench.methods.base import Allocator, Setting
 from rankbench.provenance import forget_peak_memory, peak_memory, provenance
 from rankbench.record import RecordError, RunRecord, run_id
 from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError

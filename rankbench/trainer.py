@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankbench.allocators.base import Allocator, Step
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.engine import Engine
+from rankbench.methods.base import Allocator, Step
 from rankbench.probe import Probe
 from rankbench.tasks.base import Example
 

@@ -15,11 +15,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rankbench import models
-from rankbench.allocators.base import Allocator, Probe
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
 from rankbench.engine import accelerator
+from rankbench.methods.base import Allocator, Probe
 from rankbench.record import RunRecord, run_id
 from rankbench.run import Run
 from rankbench.store import RunFolder

@@ -10,11 +10,11 @@ import torch
 from accelerate.state import AcceleratorState
 
 from rankbench import doctor
-from rankbench.allocators.base import Allocator
-from rankbench.allocators.lora import Config, Uniform
 from rankbench.config import registry
 from rankbench.doctor import CHECKS, judge
 from rankbench.examination import Examination
+from rankbench.methods.base import Allocator
+from rankbench.methods.lora import Config, Uniform
 
 METHODS = registry.names("method")
 COUNTS_RANKS = "its allocator counts ranks, and the class declares an exact budget (deviations of fim)"

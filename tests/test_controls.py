@@ -8,10 +8,10 @@ import torch
 from harness import configure, folder_of, perform, prepared
 from omegaconf import OmegaConf
 
-from rankbench.allocators.controls import reverse
 from rankbench.config.control_sources import rank_map
 from rankbench.config.schema import ConfigError
 from rankbench.core.peft_export import export
+from rankbench.methods.derived_controls import reverse
 from rankbench.record import run_id
 
 EQUAL = ["budget=r8", "budget.unit=ranks"]  # every rank costs one: a permutation is one

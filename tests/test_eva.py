@@ -6,8 +6,8 @@ from harness import configure, prepared
 from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 
 from rankbench import models
-from rankbench.allocators.eva import per_token
 from rankbench.core.seeding import Streams
+from rankbench.methods.eva import per_token
 
 # peft 0.21 asks transformers 5.23 by an older name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")

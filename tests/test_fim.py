@@ -9,11 +9,11 @@ from harness import configure, perform
 from reference import fim as reference
 from toys import method_config, rig, toy_model
 
-from rankbench.allocators.fim import released_ranks
 from rankbench.config import registry
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Ledger
+from rankbench.methods.fim import released_ranks
 
 CASES = [(8, 1, 16), (8, 8, 16), (4, 8, 8), (2, 8, 4), (16, 8, 32), (16, 4, 32), (4, 1, 8), (8, 4, 16)]
 

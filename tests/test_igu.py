@@ -13,10 +13,10 @@ from reference import igu as reference
 from torch import Tensor
 from toys import CONF, Rig, method_config, rig, toy_model
 
-from rankbench.allocators import igu
-from rankbench.allocators.scores import combine, quadrature
 from rankbench.config import registry
 from rankbench.core.site_adapter import draw_factors
+from rankbench.methods import igu
+from rankbench.methods.importance import combine, quadrature
 from rankbench.trainer import examples_of_step, rate
 
 WHOLE = {"batch_size": 64}  # every batch is the whole train split: the loss is a function of the weights alone

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rankbench import methods
+from rankbench.cli import methods
 from rankbench.config import registry
 from rankbench.config.registry import get
 

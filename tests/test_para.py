@@ -6,7 +6,7 @@ import torch
 from reference import para as reference
 from toys import Rig, rig
 
-from rankbench.allocators.para import truncated
+from rankbench.methods.para import truncated
 
 
 def dense(run: Rig) -> list[np.ndarray]:

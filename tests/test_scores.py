@@ -10,7 +10,8 @@ from peft import AdaLoraConfig, get_peft_model
 from reference import scores as reference
 from torch import nn
 
-from rankbench.allocators.scores import (
+from rankbench.core.parameter_stacks import Stack
+from rankbench.methods.importance import (
     MeanDeviation,
     combine,
     orthogonality,
@@ -19,7 +20,6 @@ from rankbench.allocators.scores import (
     triplet,
     triplets,
 )
-from rankbench.core.parameter_stacks import Stack
 
 SHAPES = [(2, 3, 4), (2, 5, 3), (2, 3)]  # A, B, gate of one stack: two sites, rank 3
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from harness import configure, prepared
 
-from rankbench.allocators.base import Allocator
-from rankbench.allocators.lora import Uniform
 from rankbench.config.registry import _classes
 from rankbench.core.seeding import NAMES, Streams
+from rankbench.methods.base import Allocator
+from rankbench.methods.lora import Uniform
 from rankbench.trainer import examples_of_step
 
 

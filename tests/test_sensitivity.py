@@ -7,7 +7,7 @@ from harness import configure, prepared
 from reference import sensitivity as reference
 from toys import ToyTask, rig, toy_model
 
-from rankbench.allocators.sensitivity import combine_metrics, diagonal_metrics
+from rankbench.methods.sensitivity import combine_metrics, diagonal_metrics
 from rankbench.models import find_sites
 from rankbench.tasks.base import Example
 

@@ -8,9 +8,9 @@ import torch
 from reference import controls as reference
 from toys import Rig, rig, toy_model
 
-from rankbench.allocators.linear_depth import depth_shares
-from rankbench.allocators.stable_rank import stable_rank
 from rankbench.core.sites import Site
+from rankbench.methods.fixed_controls import depth_shares
+from rankbench.methods.stable_rank import stable_rank
 
 
 def costs(run: Rig) -> list[int]:

@@ -5,7 +5,7 @@ import torch
 from reference import sora as reference
 from toys import Rig, rig
 
-from rankbench.allocators.sora import shrink
+from rankbench.methods.sora import shrink
 from rankbench.trainer import rate
 
 

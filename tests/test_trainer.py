@@ -8,11 +8,11 @@ import pytest
 import torch
 from harness import configure, folder_of, perform, prepared, rows
 
-from rankbench.allocators.base import Allocator
-from rankbench.allocators.lora import Uniform
 from rankbench.config.registry import _classes
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate
+from rankbench.methods.base import Allocator
+from rankbench.methods.lora import Uniform
 from rankbench.tasks.planted import Planted
 from rankbench.trainer import NotIdentityError, examples_of_step, rate
 

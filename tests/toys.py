@@ -16,7 +16,6 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from rankbench.allocators.base import Allocator, Setting, Step
 from rankbench.config import registry, schema
 from rankbench.config.sections import BudgetConfig, TrainConfig
 from rankbench.core.adapter_set import AdapterSet
@@ -25,6 +24,7 @@ from rankbench.core.gated_lora import Scale
 from rankbench.core.seeding import Streams
 from rankbench.engine import Engine, accelerator
 from rankbench.metering import Meter
+from rankbench.methods.base import Allocator, Setting, Step
 from rankbench.models import find_sites
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 from rankbench.trainer import Trainer

@@ -18,7 +18,7 @@ Class = TypeVar("Class", bound=type)
 
 ENTRY_POINTS: dict[Kind, str] = {"method": "rankbench.methods", "task": "rankbench.tasks"}
 
-PACKAGES: dict[Kind, str] = {"method": "rankbench.allocators", "task": "rankbench.tasks"}
+PACKAGES: dict[Kind, str] = {"method": "rankbench.methods", "task": "rankbench.tasks"}
 
 _classes: dict[Kind, dict[str, type[Any]]] = {kind: {} for kind in get_args(Kind)}
 
@@ -35,7 +35,7 @@ def register(kind: Kind, name: str) -> Callable[[Class], Class]:
     """Class decorator that makes a class known under `name`; stack it to give one class several names.
 
     The class carries its settings as a dataclass `Config` (see rankbench.schema) and conf/<kind>/<name>.yaml has their
-    defaults. A class of this package lives in a module of rankbench.allocators or rankbench.tasks.
+    defaults. A class of this package lives in a module of rankbench.methods or rankbench.tasks.
 
     Raises:
         ValueError: the name is taken by another class, or the class has no `Config`.

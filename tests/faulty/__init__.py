@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from rankbench import files, store
-from rankbench.allocators.base import Step
-from rankbench.allocators.lora import Uniform
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.methods.base import Step
+from rankbench.methods.lora import Uniform
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from rankbench.allocators.base import Allocator, Probe
 from rankbench.config.schema import number
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.methods.base import Allocator, Probe
 
 
 @dataclass

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from rankbench.allocators.base import Allocator, Probe
-from rankbench.allocators.scores import SecondMoment
 from rankbench.config.registry import register
 from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.methods.base import Allocator, Probe
+from rankbench.methods.importance import SecondMoment
 
 
 @dataclass(kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rankbench.allocators.base import Allocator
 from rankbench.config.registry import register
+from rankbench.methods.base import Allocator
 
 
 @dataclass

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankbench.allocators.base import Allocator, Probe, Setting
 from rankbench.config.registry import register
 from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.methods.base import Allocator, Probe, Setting
 
 
 @dataclass(kw_only=True)

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, float64, split, stack, zeros
 
-from rankbench.allocators.base import Allocator, Probe
 from rankbench.config.registry import register
 from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.methods.base import Allocator, Probe
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankbench.allocators.base import Allocator, Setting, Step
-from rankbench.allocators.scores import MeanDeviation, combine, penalty, sensitivity, triplets
 from rankbench.config.registry import register
 from rankbench.config.schema import number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import distribute
 from rankbench.core.budget import Decay
 from rankbench.core.site_adapter import Gate
+from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.importance import MeanDeviation, combine, penalty, sensitivity, triplets
 
 
 @dataclass(kw_only=True)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankbench.allocators.base import Setting
 from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
 from rankbench.core.budget import Decay
+from rankbench.methods.base import Setting
 
 
 @dataclass(kw_only=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from rankbench.allocators.base import Allocator, Step
 from rankbench.config.registry import register
 from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import distribute
 from rankbench.core.site_adapter import Gate
+from rankbench.methods.base import Allocator, Step
 
 
 @dataclass(kw_only=True)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from rankbench.allocators.base import Allocator, Setting, Step
-from rankbench.allocators.pruning import final_total, start_ranks
 from rankbench.config.registry import register
 from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
+from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.pruning import final_total, start_ranks
 
 
 @dataclass(kw_only=True)

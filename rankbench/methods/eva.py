@@ -9,10 +9,10 @@ from peft import EvaConfig, LoraConfig
 from peft.tuners.lora.eva import get_eva_state_dict
 from torch import Tensor
 
-from rankbench.allocators.base import Allocator, Probe, Setting
 from rankbench.config.registry import register
 from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.methods.base import Allocator, Probe, Setting
 
 PREFIX = "base_model.model."
 

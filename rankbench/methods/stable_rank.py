@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankbench.allocators.base import Allocator, Probe
 from rankbench.config.registry import register
 from rankbench.config.schema import number
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.methods.base import Allocator, Probe
 
 
 @dataclass

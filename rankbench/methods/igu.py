@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankbench.allocators.base import Allocator, Setting, Step
-from rankbench.allocators.pruning import PruningConfig, decay, prune, start_ranks
-from rankbench.allocators.scores import MeanDeviation, combine, penalty, quadrature, triplets
 from rankbench.config.registry import register
 from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
+from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.importance import MeanDeviation, combine, penalty, quadrature, triplets
+from rankbench.methods.pruning import PruningConfig, decay, prune, start_ranks
 
 
 @dataclass(kw_only=True)

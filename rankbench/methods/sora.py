@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankbench.allocators.base import Allocator, Step
-from rankbench.allocators.pruning import start_ranks
 from rankbench.config.registry import register
 from rankbench.config.schema import number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
+from rankbench.methods.base import Allocator, Step
+from rankbench.methods.pruning import start_ranks
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,301 @@
+"""What controls share: ranks that come from another method's calibration or from a finished run."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from rankbench.config import registry
+from rankbench.config.registry import register
+from rankbench.config.schema import choice
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.sites import Site
+from rankbench.methods.base import Allocator, Probe, Setting
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    """Where a control's ranks come from: exactly one of `source` and `source_run`.
+
+    Attributes:
+        source: method that decides before training; its calibration is made, and charged, in this run.
+        settings: of that method where they differ from its YAML (+method.settings.batches=4); filled in from there.
+        source_run: a finished run (folder, record.json, or run_id under results_dir), PEFT's adapter_config.json, or a
+            JSON file with a rank_pattern.
+        origin: filled in from source_run: the method of the run, "peft" or "pattern".
+        ranks: filled in from source_run: site name, or PEFT's pattern -> rank.
+        rank: filled in from source_run: of sites that no pattern names, where PEFT's config says so.
+        targets: filled in from source_run: PEFT's target_modules.
+    """
+
+    name: str
+    source: str | None
+    settings: dict[str, Any]
+    source_run: str | None
+    origin: str | None
+    ranks: dict[str, int] | None
+    rank: int | None
+    targets: list[str] | None
+
+
+def check_source(config: Any) -> list[str]:
+    """Exactly one origin."""
+    if (config.source is None) == (config.source_run is None):
+        return ["method.source, method.source_run: give one of them, the method or its finished run"]
+    return []
+
+
+def source_ranks(config: Any, sites: Sequence[Site]) -> dict[str, int]:
+    """The rank map of `source_run` on the sites of this model.
+
+    Raises:
+        ValueError: no map, or a site that it says nothing of.
+    """
+    if config.ranks is None:
+        raise ValueError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
+    ranks = {site.name: _rank(site.name, config) for site in sites}
+    missing = [name for name, rank in ranks.items() if rank is None]
+    if missing:
+        raise ValueError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
+    return {name: rank for name, rank in ranks.items() if rank is not None}
+
+
+def _rank(site: str, config: Any) -> int | None:
+    """Of one site: its own entry, the first pattern that matches, or what PEFT's config says of the rest."""
+    patterns = [site, *config.ranks] if site in config.ranks else list(config.ranks)
+    for pattern in patterns:
+        if pattern == site or _matches(pattern, site):
+            return int(config.ranks[pattern])
+    if config.targets is None:
+        return None
+    targeted = "all-linear" in config.targets or any(_matches(target, site) for target in config.targets)
+    return int(config.rank) if targeted else 0
+
+
+def _matches(pattern: str, site: str) -> bool:
+    """As PEFT matches: the whole name, or its end after a dot."""
+    return re.fullmatch(rf"(.*\.)?({pattern})", site) is not None
+
+
+@dataclass
+class Found:
+    """What a source decided.
+
+    Attributes:
+        ranks: site name -> rank.
+        scores: site name -> score, if the source scores sites.
+    """
+
+    ranks: Mapping[str, int]
+    scores: Mapping[str, float] | None
+
+
+class Source:
+    """The method of `source`, made and calibrated inside the control's run.
+
+    Args:
+        setting: of the control; the source draws from the same stream, before the control.
+    """
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        settings = SimpleNamespace(**config.settings)
+        self._allocator: Allocator = registry.get("method", config.source)(settings, setting)
+        self._initial: dict[str, int] = self._allocator.initial_ranks()
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Of the source."""
+        return self._initial
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> Found:
+        """Let the source look and decide, from its own initial ranks."""
+        if adapters.ranks() != self._initial:
+            adapters.restart(self._initial, "source", draw="start")
+        self._allocator.calibrate(adapters, probe)
+        return Found(adapters.ranks(), self._allocator.scores)
+
+
+GROUPS: dict[str, Callable[[Site], Hashable]] = {
+    "all": lambda site: None,
+    "type": lambda site: site.kind,
+    "layer": lambda site: site.layer,
+}
+
+
+AVERAGES = {"by_type": "type", "by_depth": "layer"}
+
+
+@dataclass(kw_only=True)
+class RearrangedConfig(SourceConfig):
+    """Settings of the derived controls.
+
+    Attributes:
+        within: ranks stay inside this group: all sites, those of one type, or those of one layer.
+    """
+
+    within: str = choice(*GROUPS)
+
+
+@register("method", "shuffled")
+@register("method", "reversed")
+@register("method", "by_type")
+@register("method", "by_depth")
+class Control(Allocator):
+    """A method's ranks, dealt otherwise.
+
+    shuffled: permuted at random. reversed: the largest rank to the site with the lowest score. by_type, by_depth:
+    averaged over the sites of one type, or of one layer. Proportional apportionment brings the result to the exact
+    budget; permuted ranks that cost the same and meet it stay what they are.
+    """
+
+    needs = frozenset({"source"})
+    source = "control"
+    deviations = (
+        "Where sites cost unequally, the ranks dealt otherwise are shares of the budget, not the ranks themselves.",
+        "Means are rounded to the exact budget, ties to the earlier site.",
+        "Initial factors of the source (eva, gora) are not kept: compare with the source at use=ranks.",
+    )
+    summary = "another method's ranks: shuffled, reversed, averaged by type or by depth (control)"
+    acts = "before training"
+    signal = "another method's ranks"
+    passes = "those of its source; none with source_run"
+    Config = RearrangedConfig
+
+    @staticmethod
+    def check(config: Any) -> list[str]:
+        """One origin; the averages have their group in their name."""
+        wrong = check_source(config)
+        group = AVERAGES.get(config.name, config.within)
+        if config.within != group:
+            wrong.append(f"method.within={config.within}: {config.name} averages within {group}")
+        return wrong
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self._source = None if config.source_run is not None else Source(config, setting)
+        self.static = self._source is None
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Of the source, until it has looked; from a run, the final ones."""
+        if self._source is not None:
+            return self._source.initial_ranks()
+        return self._derive(Found(source_ranks(self.config, self.setting.sites), None))
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
+        """Let the source decide, then deal its ranks otherwise."""
+        if self._source is not None:
+            found = self._source.calibrate(adapters, probe)
+            self.scores = dict(found.scores) if found.scores else None
+            adapters.restart(self._derive(found), self.config.name, draw="start")
+
+    def _derive(self, found: Found) -> dict[str, int]:
+        shares: dict[str, float] = {}
+        for names in grouped(self.setting.sites, GROUPS[self.config.within]):
+            ranks = [found.ranks[name] for name in names]
+            if self.config.name == "shuffled":
+                dealt = self.setting.rng.permutation(ranks).tolist()
+            elif self.config.name == "reversed":
+                dealt = reverse(ranks, [(found.scores or found.ranks)[name] for name in names])
+            else:
+                dealt = [float(np.mean(ranks))] * len(names)
+            shares.update(zip(names, dealt, strict=True))
+        return self.setting.budget.allocate(shares, least=min(found.ranks.values()))
+
+
+def grouped(sites: Sequence[Site], group: Callable[[Site], Hashable]) -> list[list[str]]:
+    """Names of the sites of each group."""
+    groups: dict[Hashable, list[str]] = defaultdict(list)
+    for site in sites:
+        groups[group(site)].append(site.name)
+    return list(groups.values())
+
+
+def reverse(ranks: Sequence[int], scores: Sequence[float]) -> list[int]:
+    """The largest rank to the lowest score; of equal scores the earlier has the larger rank. Both (n,)."""
+    dealt = [0] * len(ranks)
+    for index, rank in zip(np.argsort(scores, kind="stable").tolist(), sorted(ranks, reverse=True), strict=True):
+        dealt[index] = rank
+    return dealt
+
+
+@dataclass(kw_only=True)
+class ScaledConfig(SourceConfig):
+    """Settings of the scaling control.
+
+    Attributes:
+        by: what the scale follows: the source's "ranks", or its "scores" (ranks where it has none).
+    """
+
+    by: str = choice("ranks", "scores")
+
+
+@register("method", "scaled")
+class Scaled(Allocator):
+    """Ranks stay uniform; the scale of site i is multiplied by x_i / mean(x), x the ranks or scores of the source."""
+
+    needs = frozenset({"source"})
+    static = True
+    source = "control"
+    deviations = (
+        "A site to which its source gives rank 0 has scale 0.",
+        "Initial factors of the source (eva, gora) are not kept: compare with the source at use=ranks.",
+    )
+    summary = "uniform ranks, scaled by another method's scores (control)"
+    acts = "before training"
+    signal = "another method's ranks or scores"
+    passes = "those of its source; none with source_run"
+    Config = ScaledConfig
+    check = staticmethod(check_source)
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self._source = None if config.source_run is not None else Source(config, setting)
+
+    def initial_ranks(self) -> dict[str, int]:
+        """Uniform."""
+        return self.setting.budget.uniform()
+
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
+        """Let the source decide, go back to uniform ranks, and set the scales."""
+        if self._source is None:
+            shares = {name: float(rank) for name, rank in source_ranks(self.config, self.setting.sites).items()}
+        else:
+            found = self._source.calibrate(adapters, probe)
+            self.scores = dict(found.scores) if found.scores else None
+            by_score = self.config.by == "scores" and found.scores is not None
+            shares = dict(found.scores if by_score and found.scores else found.ranks)
+            adapters.restart(self.initial_ranks(), "scaled", draw="start")
+        mean = float(np.mean(list(shares.values())))
+        adapters.weigh({name: share / mean for name, share in shares.items()})
+
+
+@register("method", "transplant")
+class Transplant(Allocator):
+    """Separates a rank map from what its method did to the weights on the way."""
+
+    needs = frozenset({"source"})
+    static = True
+    source = "control"
+    deviations = ("The map is taken as it is: a run whose budget is another one ends over budget.",)
+    summary = "final ranks of a finished run, trained as plain LoRA from scratch (control)"
+    acts = "at the start"
+    signal = "a given rank map"
+    Config = SourceConfig
+
+    @staticmethod
+    def check(config: Any) -> list[str]:
+        """A map must be given."""
+        if config.source_run is None or config.source is not None:
+            return [
+                "method.source_run: must be given (a finished run or PEFT's adapter_config.json), method.source not"
+            ]
+        return []
+
+    def initial_ranks(self) -> dict[str, int]:
+        """The map."""
+        return source_ranks(self.config, self.setting.sites)

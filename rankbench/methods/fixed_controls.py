@@ -1,0 +1,167 @@
+"""The true ranks of a planted task: the best any allocator can do there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from rankbench.config.registry import register
+from rankbench.config.schema import choice, number
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.site_adapter import Gate
+from rankbench.core.sites import Site
+from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.importance import penalty
+
+
+@dataclass
+class OracleConfig:
+    """The oracle has no settings."""
+
+    name: str
+
+
+@register("method", "oracle")
+class Oracle(Allocator):
+    """Ranks are the ones the task planted, scaled to the budget if it differs from their sum."""
+
+    needs = frozenset({"truth"})
+    static = True
+    source = "control"
+    summary = "the true ranks (planted task only)"
+    acts = "at the start"
+    signal = "the task's true ranks"
+    Config = OracleConfig
+
+    def initial_ranks(self) -> dict[str, int]:
+        """The true map."""
+        truth, budget = self.setting.true_ranks, self.setting.budget
+        assert truth is not None, "validated before the run"
+        if budget.spent(truth) == budget.target:
+            return dict(truth)
+        return budget.allocate({name: float(rank) for name, rank in truth.items()})
+
+
+@dataclass
+class RandomConfig:
+    """Settings of the random control.
+
+    Attributes:
+        concentration: of the symmetric Dirichlet the shares are drawn from; > 0, small is uneven.
+        least_rank: every site keeps at least this rank.
+    """
+
+    name: str
+    concentration: float = number(low=1e-3)
+    least_rank: int = number(low=0)
+
+
+@register("method", "random")
+class Random(Allocator):
+    """Shares of the sites are drawn from a Dirichlet distribution; the budget makes them integers."""
+
+    static = True
+    source = "control"
+    summary = "random ranks at equal budget (control)"
+    acts = "at the start"
+    signal = "a random draw"
+    Config = RandomConfig
+
+    def initial_ranks(self) -> dict[str, int]:
+        """One draw from the allocator's stream."""
+        names = [site.name for site in self.setting.sites]
+        shares = self.setting.rng.dirichlet([self.config.concentration] * len(names))
+        return self.setting.budget.allocate(dict(zip(names, shares, strict=True)), least=self.config.least_rank)
+
+
+@dataclass
+class LinearDepthConfig:
+    """Settings of the depth control.
+
+    Attributes:
+        direction: the deepest layers get the largest ranks ("up") or the smallest ("down").
+        slope: rank of the layer with the largest over that of the layer with the smallest, before rounding; 1 is
+            uniform.
+        least_rank: every site keeps at least this rank.
+    """
+
+    name: str
+    direction: str = choice("up", "down")
+    slope: float = number(low=1)
+    least_rank: int = number(low=0)
+
+
+@register("method", "linear_depth")
+class LinearDepth(Allocator):
+    """Within a layer all sites have the same share; sites outside the stack have that of its middle."""
+
+    static = True
+    source = "control; rank rule of PRILoRA (Benedek and Wolf 2024, arXiv 2401.11316)"
+    deviations = ("Ranks alone: PRILoRA also prunes A during training.",)
+    summary = "ranks linear in depth (control)"
+    acts = "at the start"
+    signal = "index of the layer"
+    Config = LinearDepthConfig
+
+    def initial_ranks(self) -> dict[str, int]:
+        """The budget, dealt by depth."""
+        shares = depth_shares(self.setting.sites, self.config.slope, self.config.direction == "up")
+        return self.setting.budget.allocate(shares, least=self.config.least_rank)
+
+
+def depth_shares(sites: Sequence[Site], slope: float, up: bool) -> dict[str, float]:
+    """Site name -> share in [1, slope], linear in the layer's index between the first and the last adapted layer."""
+    layers = [site.layer for site in sites if site.layer is not None] or [0]
+    first, last = min(layers), max(layers)
+    shares = {}
+    for site in sites:
+        depth = 0.5 if site.layer is None or first == last else (site.layer - first) / (last - first)
+        shares[site.name] = 1 + (slope - 1) * (depth if up else 1 - depth)
+    return shares
+
+
+@dataclass(kw_only=True)
+class SvdLoraConfig:
+    """Settings of SVD-LoRA.
+
+    Attributes:
+        orthogonality: weight of the orthogonality penalty; 0 switches it off.
+        gate_start: initial lambda; 0 starts at the base model.
+    """
+
+    name: str
+    orthogonality: float = number(low=0)
+    gate_start: float
+
+
+@register("method", "svd_lora")
+class SVDLoRA(Allocator):
+    """P diag(lambda) Q with soft orthogonality; nothing is ever pruned."""
+
+    needs = frozenset({"gates"})
+    static = True
+    source = "control; form of Zhang et al. 2023 (arXiv 2303.10512)"
+    deviations = ("Penalty: mean of un-squared norms over all factors, as in adalora.",)
+    summary = "SVD form at uniform rank (control)"
+    acts = "at the start"
+    signal = "none"
+    Config = SvdLoraConfig
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.starts_at_identity = config.gate_start == 0
+
+    def initial_ranks(self) -> dict[str, int]:
+        """The budget, dealt evenly."""
+        return self.setting.budget.uniform()
+
+    def gate(self) -> Gate:
+        """Lambda, trained like the factors."""
+        return Gate(start=self.config.gate_start)
+
+    def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
+        """Gamma * R(P, Q)."""
+        return penalty(adapters.stacks(), "full", self.config.orthogonality)
