@@ -29,7 +29,7 @@ LATER = (
 
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # of Arrow, which datasets brings: no thread
 for kind in registry.PACKAGES:
-    registry.names(kind)  # imports every built-in module
+    registry.import_all(kind)
 for module in LATER:
     import_module(module)
 get_checkpoint_conversion_mapping("llama")  # type: ignore[no-untyped-call]  # peft asks for it: a thousand patterns

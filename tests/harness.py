@@ -151,7 +151,7 @@ def install_faulty(site: Path) -> dict[str, str]:
 @contextmanager
 def faulty_installed(site: Path) -> Iterator[dict[str, str]]:
     """`install_faulty`, also in this process and in jobs that are forked for it, until the block ends."""
-    registry.names("method")  # all built-in ones, or those imported until the block ends would go with it
+    registry.import_all("method")  # all built-in ones, or those imported until the block ends would go with it
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._classes, "method", dict(registry._classes["method"]))
         environment = install_faulty(site)

@@ -22,8 +22,9 @@ from texts import (
 
 from rankbench.config import registry
 from rankbench.core.seeding import Streams
-from rankbench.tasks import language, metrics
 from rankbench.tasks.base import DataError
+from rankbench.tasks.text import answer_scoring
+from rankbench.tasks.text.decoder import option_scores
 
 GLUE = sorted(file.stem for file in CONF.glob("glue-*.yaml"))
 DECODER_GLUE = [name for name in GLUE if name != "glue-stsb"]
@@ -100,9 +101,9 @@ def test_options_of_one_token_cost_one_sequence_each(model):
     sizes = []
     handle = model.register_forward_hook(lambda m, a, k, o: sizes.append(k["input_ids"].shape), with_kwargs=True)
     prompts = [(1, 2, 3), (4,), (5, 6)]
-    one = language.option_scores(model, prompts, [(7,), (8,)], 8, 256)
-    shared = language.option_scores(model, prompts, [(7, 9), (7, 8), (7,)], 8, 256)
-    apart = language.option_scores(model, prompts, [(7, 9), (10, 8)], 8, 256)
+    one = option_scores(model, prompts, [(7,), (8,)], 8, 256)
+    shared = option_scores(model, prompts, [(7, 9), (7, 8), (7,)], 8, 256)
+    apart = option_scores(model, prompts, [(7, 9), (10, 8)], 8, 256)
     handle.remove()
     assert [size[0] for size in sizes] == [3, 3, 6]
     assert shared[0][2] == pytest.approx(one[0][0], rel=1e-5)
@@ -165,11 +166,11 @@ def test_long_passage_loses_its_beginning_and_a_long_pair_its_end(folder, tmp_pa
 
 def test_metrics_by_hand():
     gold, said = [1, 1, 1, 0, 0, 0, 0, 1], [1, 1, 0, 0, 0, 1, 0, 1]  # TP 3, FP 1, FN 1, TN 3
-    assert metrics.accuracy_and_f1(gold, said) == {"accuracy": 0.75, "f1": 0.75}
-    assert metrics.matthews(gold, said)["matthews"] == pytest.approx((9 - 1) / 16)
-    assert metrics.matthews(gold, [1] * 8) == {"matthews": 0.0, "accuracy": 0.5}
-    assert metrics.accuracy_and_f1([0, 0], [0, 0]) == {"accuracy": 1.0, "f1": 0.0}
-    exact = metrics.correlations([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.0, 16.0])
+    assert answer_scoring.accuracy_and_f1(gold, said) == {"accuracy": 0.75, "f1": 0.75}
+    assert answer_scoring.matthews(gold, said)["matthews"] == pytest.approx((9 - 1) / 16)
+    assert answer_scoring.matthews(gold, [1] * 8) == {"matthews": 0.0, "accuracy": 0.5}
+    assert answer_scoring.accuracy_and_f1([0, 0], [0, 0]) == {"accuracy": 1.0, "f1": 0.0}
+    exact = answer_scoring.correlations([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.0, 16.0])
     assert exact["spearman"] == pytest.approx(1.0)
     assert exact["pearson"] == pytest.approx(np.corrcoef([1, 2, 3, 4], [1, 4, 9, 16])[0, 1])
-    assert metrics.correlations([1.0, 2.0], [3.0, 3.0]) == {}
+    assert answer_scoring.correlations([1.0, 2.0], [3.0, 3.0]) == {}

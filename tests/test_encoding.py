@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from texts import WORDS, byte_tokenizer, loaded, word_tokenizer, write_classification
 
-from rankbench.tasks import encoding
-from rankbench.tasks.encoding import encode
+from rankbench.tasks.text import tokens
+from rankbench.tasks.text.tokens import encode
 
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path) -> Path:
     """A cache of its own, in which everything is kept."""
     monkeypatch.setenv("RANKBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(encoding, "KEPT_FROM", 0)
+    monkeypatch.setattr(tokens, "KEPT_FROM", 0)
     return tmp_path / "cache" / "tokens"
 
 
@@ -145,7 +145,7 @@ def keep(columns, gate) -> None:
     gate.wait()
     for _ in range(20):
         encode(word_tokenizer(), columns)
-        for file in encoding.folder().iterdir():
+        for file in tokens.folder().iterdir():
             file.unlink(missing_ok=True)
 
 
@@ -165,10 +165,10 @@ def test_processes_that_write_the_same_file_at_once_do_not_disturb_each_other(ca
 
 def test_few_texts_are_not_kept(cache, monkeypatch):
     texts = sentences(9)
-    monkeypatch.setattr(encoding, "KEPT_FROM", sum(map(len, texts)) + 1)
+    monkeypatch.setattr(tokens, "KEPT_FROM", sum(map(len, texts)) + 1)
     encode(word_tokenizer(), [texts])
     assert not cache.exists()
-    monkeypatch.setattr(encoding, "KEPT_FROM", sum(map(len, texts)))
+    monkeypatch.setattr(tokens, "KEPT_FROM", sum(map(len, texts)))
     encode(word_tokenizer(), [texts])
     assert len(list(cache.iterdir())) == 1
 
@@ -186,7 +186,7 @@ def test_a_place_that_cannot_be_written_is_told_and_stops_nothing(cache, capsys)
 def test_a_task_makes_the_same_examples_of_what_was_kept(cache, tmp_path, monkeypatch, name, architecture):
     section = {**write_classification(tmp_path, name), "max_length": 9 if architecture == "encoder" else 60}
     kept, read_back = (loaded(name, architecture, **section) for _ in range(2))
-    monkeypatch.setattr(encoding, "KEPT_FROM", 10**9)
+    monkeypatch.setattr(tokens, "KEPT_FROM", 10**9)
     straight = loaded(name, architecture, **section)
     assert kept.splits == read_back.splits == straight.splits
     assert kept.revision == straight.revision

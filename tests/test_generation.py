@@ -5,7 +5,7 @@ import torch
 from texts import adapted, decoder
 
 from rankbench.core.seeding import Streams
-from rankbench.generation import generate
+from rankbench.tasks.text.decoder import generate
 
 EOS, PAD = 257, 256
 

@@ -19,7 +19,7 @@ from texts import (
 from rankbench.config import registry
 from rankbench.tasks.arithmetic import available, leading_number
 from rankbench.tasks.base import IGNORE, DataError
-from rankbench.tasks.problems import final_number
+from rankbench.tasks.worked_problems import final_number
 
 
 @pytest.fixture(scope="module")

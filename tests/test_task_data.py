@@ -21,8 +21,8 @@ from texts import (
 )
 
 from rankbench.core.seeding import Streams
-from rankbench.tasks import hub
 from rankbench.tasks.base import DataError
+from rankbench.tasks.text import dataset_files
 
 
 @pytest.fixture(scope="module")
@@ -208,10 +208,10 @@ def test_offline_mode_asks_nobody(no_network, monkeypatch):
 
 
 def test_a_hub_that_never_answers_costs_seconds(monkeypatch):
-    monkeypatch.setattr(hub, "NETWORK_SECONDS", 0.1)
-    monkeypatch.setattr(hub, "_answers", lambda address: time.sleep(1))
+    monkeypatch.setattr(dataset_files, "NETWORK_SECONDS", 0.1)
+    monkeypatch.setattr(dataset_files, "_answers", lambda address: time.sleep(1))
     start = time.perf_counter()
-    assert not hub.reachable()
+    assert not dataset_files.reachable()
     assert time.perf_counter() - start < 0.9
 
 
@@ -219,10 +219,10 @@ def test_any_answer_of_the_hub_is_an_answer(monkeypatch):
     assert huggingface_hub.constants.ENDPOINT
 
     def refuse(request, timeout):
-        raise hub.urllib.error.HTTPError(request.full_url, 403, "no", {}, None)
+        raise dataset_files.urllib.error.HTTPError(request.full_url, 403, "no", {}, None)
 
-    monkeypatch.setattr(hub.urllib.request, "urlopen", refuse)
-    assert hub.reachable()
+    monkeypatch.setattr(dataset_files.urllib.request, "urlopen", refuse)
+    assert dataset_files.reachable()
 
 
 def test_the_local_cache_of_the_hub_is_enough(gsm8k, no_network, tmp_path):

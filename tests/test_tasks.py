@@ -13,8 +13,8 @@ from texts import (
 )
 
 from rankbench.config import registry, schema
-from rankbench.tasks import language
-from rankbench.tasks.tokens import length_groups
+from rankbench.tasks.text import decoder as decoder_tasks
+from rankbench.tasks.text.tokens import length_groups
 
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "planted")
 
@@ -106,5 +106,5 @@ def test_many_positions_are_summed_in_parts(gsm8k, model, monkeypatch):
     made = loaded("gsm8k", **gsm8k)
     batch = made.collate(made.splits["train"])
     whole = made.loss(model, batch)
-    monkeypatch.setattr(language, "ROWS", 7)
+    monkeypatch.setattr(decoder_tasks, "ROWS", 7)
     torch.testing.assert_close(made.loss(model, batch), whole)

@@ -1,14 +1,12 @@
-"""Names of methods and tasks: the classes of this package, found by file, and those of others, found by entry point."""
+"""Names of methods and tasks: a table for the classes of this package, entry points for those of other packages."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, TypeVar, get_args
 
 from rankbench.config.schema import near
@@ -19,6 +17,38 @@ Class = TypeVar("Class", bound=type)
 ENTRY_POINTS: dict[Kind, str] = {"method": "rankbench.methods", "task": "rankbench.tasks"}
 
 PACKAGES: dict[Kind, str] = {"method": "rankbench.methods", "task": "rankbench.tasks"}
+# What exists: module below PACKAGES -> the names that its classes register.
+BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
+    "method": {
+        "adalora": ("adalora",),
+        "derived_controls": ("by_depth", "by_type", "reversed", "scaled", "shuffled", "transplant"),
+        "eva": ("eva",),
+        "fim": ("fim", "fim_code"),
+        "fixed_controls": ("linear_depth", "oracle", "random", "svd_lora"),
+        "gora": ("gora",),
+        "igu": ("igu", "igu_code"),
+        "increlora": ("increlora",),
+        "l1ra": ("l1ra",),
+        "lora": ("lora",),
+        "para": ("para", "para_retrain"),
+        "sensitivity": ("sensitivity",),
+        "sora": ("sora",),
+        "stable_rank": ("stable_rank",),
+    },
+    "task": {
+        "arithmetic": ("arithmetic",),
+        "boolq": ("boolq",),
+        "commonsense": (
+            *("commonsense-arc-challenge", "commonsense-arc-easy", "commonsense-boolq", "commonsense-hellaswag"),
+            *("commonsense-openbookqa", "commonsense-piqa", "commonsense-siqa", "commonsense-winogrande"),
+        ),
+        "glue": (
+            *("glue-cola", "glue-mnli", "glue-mrpc", "glue-qnli", "glue-qqp", "glue-rte", "glue-sst2", "glue-stsb"),
+        ),
+        "gsm": ("gsm-symbolic", "gsm8k"),
+        "planted": ("planted",),
+    },
+}
 
 _classes: dict[Kind, dict[str, type[Any]]] = {kind: {} for kind in get_args(Kind)}
 
@@ -54,10 +84,7 @@ def register(kind: Kind, name: str) -> Callable[[Class], Class]:
 
 
 def get(kind: Kind, name: str) -> type[Any]:
-    """The class registered as `name`; imports as few modules as it can.
-
-    A module named like the name ("igu") or like its part before the first dash ("glue" for "glue-sst2") is tried first;
-    every module of the package is imported only if that fails, or if an installed package claims the name.
+    """The class registered as `name`; only the module that registers it is imported.
 
     Raises:
         UnknownName: nobody registered the name.
@@ -70,55 +97,39 @@ def get(kind: Kind, name: str) -> type[Any]:
 
 def _find(kind: Kind, name: str) -> None:
     claims = [point for point in points(kind) if point.name == name]
-    _import_by_stem(kind, name)
-    if name not in _classes[kind] or claims:
-        _import_all(kind)
-    own = ["rankbench"] if name in _classes[kind] else []
-    owners = own + [package(point) for point in claims]
+    module = next((module for module, names in BUILT_IN[kind].items() if name in names), None)
+    owners = ["rankbench"] * (module is not None) + [package(point) for point in claims]
     if not owners:
         raise UnknownName(f"{kind} {name!r} is unknown; {near(name, names(kind))}")
     if len(owners) > 1:
         raise RegistryError(
             f"{kind} {name!r} comes from {' and from '.join(owners)}: uninstall one, or rename it there"
         )
-    for point in claims:
-        try:
-            register(kind, name)(point.load())
-        except Exception as error:  # whatever another package's import may raise
-            raise RegistryError(
-                f"{kind} {name!r}: {point.value} of package {owners[0]} cannot be loaded: {error}"
-            ) from error
+    if module is not None:
+        import_module(f"{PACKAGES[kind]}.{module}")
+        return
+    try:
+        register(kind, name)(claims[0].load())
+    except Exception as error:  # whatever another package's import may raise
+        raise RegistryError(
+            f"{kind} {name!r}: {claims[0].value} of package {owners[0]} cannot be loaded: {error}"
+        ) from error
 
 
 def names(kind: Kind) -> list[str]:
-    """All names, sorted. Imports every built-in module, so torch too; entry points are listed but not loaded."""
-    _import_all(kind)
-    return sorted({*_classes[kind], *(point.name for point in points(kind))})
+    """All names, sorted; nothing is imported."""
+    built_in = (name for names in BUILT_IN[kind].values() for name in names)
+    return sorted({*built_in, *_classes[kind], *(point.name for point in points(kind))})
+
+
+def import_all(kind: Kind) -> None:
+    """Import every built-in module of a kind, as a process does that others are forked from."""
+    for module in BUILT_IN[kind]:
+        import_module(f"{PACKAGES[kind]}.{module}")
 
 
 def _place(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _package(kind: Kind) -> ModuleType:
-    return importlib.import_module(PACKAGES[kind])
-
-
-def _stems(kind: Kind) -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(_package(kind).__path__))
-
-
-def _import_by_stem(kind: Kind, name: str) -> None:
-    stem = name.replace("-", "_")
-    for candidate in (stem, name.split("-")[0], stem.split("_")[0]):
-        if candidate in _stems(kind):
-            importlib.import_module(f"{PACKAGES[kind]}.{candidate}")
-            return
-
-
-def _import_all(kind: Kind) -> None:
-    for stem in _stems(kind):
-        importlib.import_module(f"{PACKAGES[kind]}.{stem}")
 
 
 def points(kind: Kind) -> list[EntryPoint]:

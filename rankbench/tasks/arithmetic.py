@@ -13,7 +13,7 @@ from rankbench.config.registry import register
 from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
-from rankbench.tasks.problems import Problem, Problems
+from rankbench.tasks.worked_problems import Problem, Problems
 
 LOW, HIGH = 10, 99
 NUMBER = re.compile(r"\s*(-?\d+)(?!\.?\d)")

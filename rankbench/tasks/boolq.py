@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rankbench.config.registry import register
-from rankbench.tasks import metrics
-from rankbench.tasks.classification import Classification
+from rankbench.tasks.text import answer_scoring
+from rankbench.tasks.text_classification import Classification
 
 
 @register("task", "boolq")
@@ -18,4 +18,4 @@ class BoolQ(Classification):
     template = "{passage}\nQuestion: {question}?\nAnswer:"
     options = (" no", " yes")
     cut = "passage"
-    measure = staticmethod(metrics.accuracy)
+    measure = staticmethod(answer_scoring.accuracy)

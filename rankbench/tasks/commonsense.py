@@ -12,9 +12,9 @@ from typing import Any
 from rankbench.config.registry import register
 from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
-from rankbench.tasks import metrics
 from rankbench.tasks.base import DataError
-from rankbench.tasks.classification import Classification
+from rankbench.tasks.text import answer_scoring
+from rankbench.tasks.text_classification import Classification
 
 REPOSITORY = "github.com/AGI-Edgerunners/LLM-Adapters"
 
@@ -51,7 +51,7 @@ class Commonsense(Classification):
     template = "{instruction}\nthe correct answer is"
     cut = "instruction"
     test = "test"
-    measure = staticmethod(metrics.accuracy)
+    measure = staticmethod(answer_scoring.accuracy)
 
     def __init_subclass__(cls) -> None:
         cls.options = tuple(f" {name}" for name in cls.labels)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from rankbench.config.registry import register
-from rankbench.tasks import metrics
-from rankbench.tasks.classification import Classification
+from rankbench.tasks.text import answer_scoring
+from rankbench.tasks.text_classification import Classification
 
 HUB = "nyu-mll/glue"
 
@@ -22,7 +22,7 @@ class Sst2(Classification):
     template = "{sentence}\nQuestion: Is this sentence positive or negative?\nAnswer:"
     options = (" negative", " positive")
     cut = "sentence"
-    measure = staticmethod(metrics.accuracy)
+    measure = staticmethod(answer_scoring.accuracy)
 
 
 @register("task", "glue-cola")
@@ -36,7 +36,7 @@ class Cola(Classification):
     template = "{sentence}\nQuestion: Does this sentence make sense?\nAnswer:"
     options = (" no", " yes")
     cut = "sentence"
-    measure = staticmethod(metrics.matthews)
+    measure = staticmethod(answer_scoring.matthews)
 
 
 @register("task", "glue-rte")
@@ -49,7 +49,7 @@ class Rte(Classification):
     template = "{sentence1}\nQuestion: {sentence2} True or False?\nAnswer:"
     options = (" True", " False")
     cut = "sentence1"
-    measure = staticmethod(metrics.accuracy)
+    measure = staticmethod(answer_scoring.accuracy)
 
 
 @register("task", "glue-mrpc")
@@ -64,7 +64,7 @@ class Mrpc(Classification):
     )
     options = (" no", " yes")
     cut = "sentence1"
-    measure = staticmethod(metrics.accuracy_and_f1)
+    measure = staticmethod(answer_scoring.accuracy_and_f1)
 
 
 @register("task", "glue-qqp")
@@ -79,7 +79,7 @@ class Qqp(Classification):
     )
     options = (" no", " yes")
     cut = "question1"
-    measure = staticmethod(metrics.accuracy_and_f1)
+    measure = staticmethod(answer_scoring.accuracy_and_f1)
 
 
 @register("task", "glue-qnli")
@@ -92,7 +92,7 @@ class Qnli(Classification):
     template = "{question}\n{sentence}\nQuestion: Does this response answer the question?\nAnswer:"
     options = (" yes", " no")
     cut = "sentence"
-    measure = staticmethod(metrics.accuracy)
+    measure = staticmethod(answer_scoring.accuracy)
 
 
 @register("task", "glue-mnli")
@@ -107,7 +107,7 @@ class Mnli(Classification):
     cut = "premise"
     test = "validation_matched"
     extra_test: ClassVar[Mapping[str, str]] = {"mismatched": "validation_mismatched"}
-    measure = staticmethod(metrics.accuracy)
+    measure = staticmethod(answer_scoring.accuracy)
 
 
 @register("task", "glue-stsb")
@@ -121,4 +121,4 @@ class Stsb(Classification):
     template = ""
     options = ()
     cut = ""
-    measure = staticmethod(metrics.correlations)
+    measure = staticmethod(answer_scoring.correlations)

@@ -13,10 +13,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from rankbench.core.seeding import Streams
-from rankbench.generation import generate
-from rankbench.tasks import language
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
-from rankbench.tasks.tokens import prompt_hash, prompts, tokenize
+from rankbench.tasks.text import decoder
+from rankbench.tasks.text.decoder import generate
+from rankbench.tasks.text.tokens import prompt_hash, prompts, tokenize
 
 END = "\n"  # closes a solution, in training and in generation
 FINAL = re.compile(r"####\s*\$?\s*(-?[\d,]*\.?\d+)")  # "#### 1,250": GSM8K's mark of the final number
@@ -104,24 +104,24 @@ class Problems(Task):
         ids = [problem.id for problem in problems]
         asked, shortened = prompts(self._tokenizer, self.template, fields, "question", rooms, ids, limit)
         rows = zip(asked, targets, problems, strict=True)
-        examples = [language.example(prompt, target, {"id": p.id, "gold": p.gold}) for prompt, target, p in rows]
+        examples = [decoder.example(prompt, target, {"id": p.id, "gold": p.gold}) for prompt, target, p in rows]
         return examples, shortened
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded."""
-        return language.collate(examples, self._tokenizer.pad_token_id)
+        return decoder.collate(examples, self._tokenizer.pad_token_id)
 
     def units(self, batch: Batch) -> int:
         """Tokens of the solutions."""
-        return language.units(batch)
+        return decoder.units(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed cross-entropy of the solutions' tokens."""
-        return language.losses(model, batch).sum()
+        return decoder.losses(model, batch).sum()
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
         """Loss of all examples; exact match of the first generation_size, left out if none is generated."""
-        losses = language.evaluate_losses(model, examples, batch_size, self._tokenizer.pad_token_id)
+        losses = decoder.evaluate_losses(model, examples, batch_size, self._tokenizer.pad_token_id)
         units = [len(example.input_ids) - example.prompt_length for example in examples]
         texts = self._generate(model, examples[: self.config.generation_size], batch_size)
         items = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
-from rankbench.tasks import language
 from rankbench.tasks.base import Batch, DataError, Example
-from rankbench.tasks.encoding import encode
-from rankbench.tasks.tokens import length_groups, pad, prompts, tokenize
+from rankbench.tasks.text import decoder
+from rankbench.tasks.text.tokens import encode, length_groups, pad, prompts, tokenize
 
 
 @dataclass(frozen=True)
@@ -97,24 +98,24 @@ class Options:
         return [self._example(prompt, item) for prompt, item in pairs], shortened
 
     def _example(self, prompt: tuple[int, ...], item: Item) -> Example:
-        return language.example(prompt, self._options[int(item.gold)], _described(item, self._labels))
+        return decoder.example(prompt, self._options[int(item.gold)], _described(item, self._labels))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded."""
-        return language.collate(examples, self._pad)
+        return decoder.collate(examples, self._pad)
 
     def units(self, batch: Batch) -> int:
         """Tokens of the gold options."""
-        return language.units(batch)
+        return decoder.units(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed cross-entropy of the gold options' tokens."""
-        return language.losses(model, batch).sum()
+        return decoder.losses(model, batch).sum()
 
     def answers(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[Answer]:
         """The likeliest option; the loss is that of the gold one."""
         asked = [example.input_ids[: example.prompt_length] for example in examples]
-        scores = language.option_scores(model, asked, self._options, batch_size, self._pad)
+        scores = decoder.option_scores(model, asked, self._options, batch_size, self._pad)
         gold = [self._labels.index(example.item["gold"]) for example in examples]
         return [
             Answer(int(np.argmax(score)), -score[right], len(self._options[right]))
@@ -191,3 +192,38 @@ class Head:
             for index, prediction, loss in zip(group, said.tolist(), losses.tolist(), strict=True):
                 found[index] = Answer(prediction, loss, 1)
         return [found[index] for index in range(len(examples))]
+
+
+def accuracy(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
+    """Share that agrees."""
+    return {"accuracy": float(np.mean(np.equal(gold, predicted)))}
+
+
+def accuracy_and_f1(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
+    """Accuracy, and F1 of class 1: 2 TP / (2 TP + FP + FN), by convention 0 where no example is or is called 1."""
+    true_positive, false_positive, false_negative, _ = confusion(gold, predicted)
+    denominator = 2 * true_positive + false_positive + false_negative
+    return {**accuracy(gold, predicted), "f1": 2 * true_positive / denominator if denominator else 0.0}
+
+
+def matthews(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
+    """Matthews correlation of two classes, by convention 0 where gold or prediction is constant (Matthews 1975)."""
+    tp, fp, fn, tn = confusion(gold, predicted)
+    denominator = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return {"matthews": (tp * tn - fp * fn) / denominator if denominator else 0.0, **accuracy(gold, predicted)}
+
+
+def confusion(gold: Sequence[int], predicted: Sequence[int]) -> tuple[int, int, int, int]:
+    """True positives, false positives, false negatives, true negatives of class 1."""
+    pairs = list(zip(gold, predicted, strict=True))
+    return pairs.count((1, 1)), pairs.count((0, 1)), pairs.count((1, 0)), pairs.count((0, 0))
+
+
+def correlations(gold: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
+    """Pearson's and Spearman's correlation; left out where gold or prediction is constant."""
+    if len(set(gold)) < 2 or len(set(predicted)) < 2:
+        return {}
+    return {
+        "pearson": float(pearsonr(gold, predicted).statistic),
+        "spearman": float(spearmanr(gold, predicted).statistic),
+    }

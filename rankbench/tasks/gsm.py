@@ -1,10 +1,10 @@
-"""GSM-Symbolic: templates of GSM8K problems with fresh names and numbers (Mirzadeh et al. 2024, arXiv:2410.05229)."""
+"""GSM8K: school mathematics in words, with worked solutions (Cobbe et al. 2021, arXiv:2110.14168)."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -13,11 +13,74 @@ from rankbench.config.registry import register
 from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
-from rankbench.tasks.problems import Problem, Problems, final_number, has_final_line
+from rankbench.tasks.text.dataset_files import Table, carve, choose, read
+from rankbench.tasks.worked_problems import Problem, Problems, final_number, has_final_line
 
 
 @dataclass
-class Config:
+class Gsm8kConfig:
+    """Settings of GSM8K.
+
+    Attributes:
+        data_dir: folder with train.jsonl and test.jsonl (or .json, .parquet, .csv); null reads the hub.
+        hub, subset, revision: data set on the hub, its configuration, and its commit (null: the newest).
+        train_size: training problems; null takes all that validation leaves.
+        validation_size: problems carved out of the official train split.
+        test_size: fixed subset of the official test split; null takes all of it.
+        max_length: tokens of prompt and solution; a question too long loses its beginning.
+        generation_size: how many of a split are answered, the first ones; null: all.
+        max_new_tokens: of an answer.
+    """
+
+    name: str
+    data_dir: str | None
+    hub: str
+    subset: str
+    revision: str | None
+    train_size: int | None = number(low=1)
+    validation_size: int = number(low=1)
+    test_size: int | None = number(low=1)
+    max_length: int = number(low=8)
+    generation_size: int | None = number(low=0)
+    max_new_tokens: int = number(low=1)
+
+
+@register("task", "gsm8k")
+class Gsm8k(Problems):
+    """Exact match on the number after `####`; solutions as in the data, calculator notes (<<6*7=42>>) included."""
+
+    source = "openai/gsm8k main"
+    Config = Gsm8kConfig
+    template = "Question: {question}\nAnswer:"
+    answer = staticmethod(final_number)
+    complete = staticmethod(has_final_line)
+
+    def problems(self) -> tuple[dict[str, list[Problem]], str]:
+        """Official test as test; validation carved out of train."""
+        tables, data = read(self.config, ("question", "answer"), ("train", "test"))
+        train, validation = carve(tables["train"], self.config)
+        test = choose(tables["test"], self.config)
+        return {
+            "train": _problems(tables["train"], train),
+            "validation": _problems(tables["train"], validation),
+            "test": _problems(tables["test"], test),
+        }, data
+
+
+def _problems(table: Table, rows: Sequence[int]) -> list[Problem]:
+    return [_gsm8k_problem(table, row) for row in rows]
+
+
+def _gsm8k_problem(table: Table, row: int) -> Problem:
+    question, solution = (str(table.rows[row][column]).strip() for column in ("question", "answer"))
+    gold = final_number(solution)
+    if gold is None:
+        raise DataError(f"{table.place}, row {row + 1}: answer has no number after ####: ...{solution[-40:]!r}")
+    return Problem(f"{table.split}/{row}", question, solution, gold)
+
+
+@dataclass
+class GsmSymbolicConfig:
     """Settings of GSM-Symbolic.
 
     Attributes:
@@ -44,7 +107,7 @@ class GsmSymbolic(Problems):
     """reasoning-gym's `gsm_symbolic` (85 of the 100 templates), with its worked solutions."""
 
     source = "generated (reasoning-gym gsm_symbolic)"
-    Config = Config
+    Config = GsmSymbolicConfig
     template = "Question: {question}\nAnswer:"
     answer = staticmethod(final_number)
     complete = staticmethod(has_final_line)
@@ -66,7 +129,7 @@ class GsmSymbolic(Problems):
                 return made
             if entry["question"] not in seen:
                 seen.add(entry["question"])
-                made.append(_problem(entry, f"{split}/{len(made)}"))
+                made.append(_symbolic_problem(entry, f"{split}/{len(made)}"))
         raise AssertionError("the generator ends")
 
 
@@ -86,7 +149,7 @@ def _entries(gym: Any, seed: int) -> Iterator[Any]:
         start, size = size, 2 * size
 
 
-def _problem(entry: Any, item: str) -> Problem:
+def _symbolic_problem(entry: Any, item: str) -> Problem:
     """An entry with its final line in GSM8K's form; some templates write 36.0 for 36.
 
     Raises:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
-from rankbench.tasks.answering import Answer, Head, Item, Options, Scorer
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
-from rankbench.tasks.reading import Table, carve, choose, read
-from rankbench.tasks.tokens import prompt_hash
+from rankbench.tasks.text.answer_scoring import Answer, Head, Item, Options, Scorer
+from rankbench.tasks.text.dataset_files import Table, carve, choose, read
+from rankbench.tasks.text.tokens import prompt_hash
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""What the text tasks share: data files, tokens, decoding, scoring of answers."""
