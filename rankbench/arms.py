@@ -18,13 +18,13 @@ from omegaconf import DictConfig, open_dict
 from peft import AdaLoraConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from torch import Tensor, nn
 
-from rankbench import models
 from rankbench.config.registry import register
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.seeding import Streams
 from rankbench.engine import accelerator
 from rankbench.methods.base import Step
+from rankbench.models import loading
 from rankbench.run import Run
 from rankbench.store import RunFolder
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
@@ -155,7 +155,7 @@ class Bare:
 
     def __init__(self, shape: Shape, kind: type[LoraConfig], first: int = 1, **settings: Any) -> None:
         config = _config(shape)
-        loaded = models.load(config.model, 2, "classification", Streams(0))
+        loaded = loading.load(config.model, 2, "classification", Streams(0))
         peft_config = kind(
             lora_alpha=16,
             target_modules=[site.name for site in loaded.sites],

@@ -25,8 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rankbench.arms import LONG, Bare, Ours, Shape, fill_gradients
-from rankbench.gguf import ModelError
 from rankbench.methods.eva import per_token
+from rankbench.models.errors import ModelError
 
 ENCODER, DECODER = Shape("minilm-l6", 32, 64), Shape("smollm2-135m", 4, 128)
 QUICK = Shape("tiny", 4, 32)

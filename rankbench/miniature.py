@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from rankbench.core.seeding import Streams
-from rankbench.gguf import quiet
+from rankbench.models.errors import quiet
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 WORDS = ["good", "bad", "the", "film", "was", "long", "and", "very", "not", "again"]

@@ -28,11 +28,11 @@ from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
 from rankbench.course import Course
-from rankbench.gguf import ModelError
 from rankbench.job import Order
 from rankbench.layout import lay_out, words
 from rankbench.methods.base import Setting
-from rankbench.models import sites_of
+from rankbench.models.errors import ModelError
+from rankbench.models.loading import sites_of
 from rankbench.multirun import describe, results_dir_of
 from rankbench.record import RecordError, RunRecord
 from rankbench.terminal import console, duration

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rankbench import models
 from rankbench.config import registry
 from rankbench.console import TrainingProgress, summarize
 from rankbench.core.adapter_set import AdapterSet
@@ -25,6 +24,7 @@ from rankbench.engine import Engine, accelerator
 from rankbench.files import disk_is_full
 from rankbench.metering import Meter
 from rankbench.methods.base import Allocator, Setting
+from rankbench.models import loading
 from rankbench.provenance import forget_peak_memory, peak_memory, provenance
 from rankbench.record import RecordError, RunRecord, run_id
 from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError
@@ -198,19 +198,21 @@ class Run:
         )
         return trainer, budget
 
-    def base(self, streams: Streams) -> models.LoadedModel:
+    def base(self, streams: Streams) -> loading.LoadedModel:
         """The base model as the task wants it, the task's data read."""
         config = self.config
         self.task: Task = registry.get("task", config.task.name)(config.task)
         labels = self.task.num_labels() if config.model.architecture == "encoder" else None
         problem: Literal["classification", "regression"] | None
         problem = None if labels is None else ("regression" if labels == 1 else "classification")
-        loaded = models.load(config.model, labels, problem, streams)
+        loaded = loading.load(config.model, labels, problem, streams)
         self.task.load(loaded.tokenizer, loaded.architecture, streams)
         self.task.prepare(loaded.model, loaded.sites, streams)
         return loaded
 
-    def _attach(self, loaded: models.LoadedModel, allocator: Allocator, budget: Budget, streams: Streams) -> AdapterSet:
+    def _attach(
+        self, loaded: loading.LoadedModel, allocator: Allocator, budget: Budget, streams: Streams
+    ) -> AdapterSet:
         """The adapter, as method, budget and the `adapter` section want it."""
         config = self.config.adapter
         return AdapterSet.attach(

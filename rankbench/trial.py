@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rankbench import models
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
 from rankbench.engine import accelerator
 from rankbench.methods.base import Allocator, Probe
+from rankbench.models import loading
 from rankbench.record import RunRecord, run_id
 from rankbench.run import Run
 from rankbench.store import RunFolder
@@ -67,7 +67,9 @@ class Trial(Run):
     def _copy(self, to: Path) -> None:
         shutil.copytree(self.folder.path, to / "runs" / self.folder.run_id)
 
-    def _attach(self, loaded: models.LoadedModel, allocator: Allocator, budget: Budget, streams: Streams) -> AdapterSet:
+    def _attach(
+        self, loaded: loading.LoadedModel, allocator: Allocator, budget: Budget, streams: Streams
+    ) -> AdapterSet:
         """Note what the method answers on the way."""
         self.allocator, self.budget, self.sites = allocator, budget, loaded.sites
         initial_ranks, calibrate = allocator.initial_ranks, allocator.calibrate

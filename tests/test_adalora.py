@@ -12,8 +12,8 @@ from reference import adalora as reference
 from torch import Tensor, nn
 from toys import CONF, Rig, ToyTask, rig
 
-from rankbench import models
 from rankbench.core.seeding import Streams
+from rankbench.models import loading
 from rankbench.tasks.base import Batch, Example
 from rankbench.trainer import examples_of_step, rate
 
@@ -40,7 +40,7 @@ class NextToken(ToyTask):
 
 
 def tiny() -> nn.Module:
-    return models.load(OmegaConf.load(CONF / "model" / "tiny.yaml"), None, None, Streams(0)).model
+    return loading.load(OmegaConf.load(CONF / "model" / "tiny.yaml"), None, None, Streams(0)).model
 
 
 @dataclass

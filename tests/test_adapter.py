@@ -15,7 +15,6 @@ from peft.tuners.lora.layer import VARIANT_KWARG_KEYS, LoraLayer, LoraVariant
 from peft.tuners.lora.layer import Linear as LoraLinear
 from transformers import BertConfig, BertModel
 
-from rankbench import models
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import NAME, Scale, _SlotVariant
@@ -24,6 +23,7 @@ from rankbench.core.rank_log import RankChangeError
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate, SiteAdapter, draw_factors
 from rankbench.core.sites import Site
+from rankbench.models import loading
 from rankbench.trainer import examples_of_step, rate
 
 SVD = Gate(start=0.5)
@@ -95,7 +95,7 @@ def test_the_uniform_arm_is_bare_peft_lora_bit_for_bit(tmp_path, overrides):
     trainer.log = lambda row: logged.append(row["loss"])
     trainer.run()
 
-    loaded = models.load(config.model, None, None, Streams(0))
+    loaded = loading.load(config.model, None, None, Streams(0))
     task = run.task
     task.prepare(loaded.model, loaded.sites, Streams(0))
     names = [site.name for site in loaded.sites]
@@ -671,7 +671,7 @@ def test_gates_have_their_own_rate_and_decay():
     assert attach(RANKS, gate=SVD).groups(0.1)[1]["weight_decay"] == 0.1
 
 
-def encoder(tmp_path: Path) -> models.LoadedModel:
+def encoder(tmp_path: Path) -> loading.LoadedModel:
     shape = {
         "vocab_size": 264,
         "hidden_size": 16,
@@ -680,9 +680,9 @@ def encoder(tmp_path: Path) -> models.LoadedModel:
         "intermediate_size": 32,
     }
     BertModel(BertConfig(**shape)).save_pretrained(tmp_path)
-    models._byte_tokenizer().save_pretrained(tmp_path)
+    loading._byte_tokenizer().save_pretrained(tmp_path)
     config = configure(tmp_path, "model=minilm-l6", f"model.path={tmp_path}")
-    return models.load(config.model, 3, "classification", Streams(0))
+    return loading.load(config.model, 3, "classification", Streams(0))
 
 
 @pytest.mark.parametrize("gate", [None, SVD])

@@ -8,7 +8,7 @@ import torch
 from harness import python
 
 from rankbench.bench import QUICK, ROWS, Bench, PeakMemory, main, ratio
-from rankbench.gguf import ModelError
+from rankbench.models.errors import ModelError
 
 KEYS = {"row", "model", "ratio", "goal", "met", "pairs", "threads", "precision", "batch"}
 

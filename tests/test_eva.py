@@ -5,9 +5,9 @@ import torch
 from harness import configure, prepared
 from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 
-from rankbench import models
 from rankbench.core.seeding import Streams
 from rankbench.methods.eva import per_token
+from rankbench.models import loading
 
 # peft 0.21 asks transformers 5.23 by an older name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
@@ -24,7 +24,7 @@ def calibrated(tmp_path, *overrides):
 def by_peft(run, trainer, rank, rho):
     """PEFT's documented way, on a fresh copy of the model: its ranks and rows of A by plain module name."""
     task, streams = run.task, Streams(run.config.seed)
-    loaded = models.load(run.config.model, None, None, streams)
+    loaded = loading.load(run.config.model, None, None, streams)
     task.prepare(loaded.model, loaded.sites, streams)
     targets = [site.name for site in loaded.sites]
     config = LoraConfig(r=rank, target_modules=targets, init_lora_weights="eva", eva_config=EvaConfig(rho=rho))

@@ -9,8 +9,8 @@ from harness import configure, folder_of, prepared, python
 from safetensors.torch import load_file
 from texts import encoder, word_tokenizer, write_classification
 
-from rankbench import models
 from rankbench.core.seeding import Streams
+from rankbench.models import loading
 
 DECODERS = {
     "lora": ["method=lora"],
@@ -65,7 +65,7 @@ assert not [name for name in sys.modules if name.startswith("rankbench")]
 def bases(tmp_path_factory) -> dict[str, Path]:
     """A decoder (scaled, as the planted task would, so that logits are not flat) and an encoder, as folders."""
     folder = tmp_path_factory.mktemp("bases")
-    tiny = models.load(configure(folder).model, None, None, Streams(0))
+    tiny = loading.load(configure(folder).model, None, None, Streams(0))
     with torch.no_grad():
         for parameter in tiny.model.parameters():
             if parameter.ndim > 1:

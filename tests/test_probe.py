@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import Rig, ToyTask, rig, toy_model
 
-from rankbench.models import find_sites
+from rankbench.models.loading import find_sites
 
 
 def filled(method: str = "lora", **changes) -> Rig:

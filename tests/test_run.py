@@ -8,8 +8,9 @@ import pytest
 import torch
 from harness import configure, folder_of, perform, prepared, python, rows
 
-from rankbench import models, run
-from rankbench.gguf import ModelError
+from rankbench import run
+from rankbench.models import loading
+from rankbench.models.errors import ModelError
 from rankbench.run import execute
 from rankbench.store import HELD_UP, RunFolder
 from rankbench.tasks.planted import Planted
@@ -109,7 +110,7 @@ def test_what_a_failure_is_called(tmp_path, monkeypatch, error, status, reason):
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(models, "load", fail)
+    monkeypatch.setattr(loading, "load", fail)
     record = perform(configure(tmp_path))
     assert (record["status"], record["code"]) == (status, 1)
     assert record["reason"].startswith(reason)

@@ -8,7 +8,7 @@ from reference import sensitivity as reference
 from toys import ToyTask, rig, toy_model
 
 from rankbench.methods.sensitivity import combine_metrics, diagonal_metrics
-from rankbench.models import find_sites
+from rankbench.models.loading import find_sites
 from rankbench.tasks.base import Example
 
 

@@ -25,7 +25,7 @@ from rankbench.core.seeding import Streams
 from rankbench.engine import Engine, accelerator
 from rankbench.metering import Meter
 from rankbench.methods.base import Allocator, Setting, Step
-from rankbench.models import find_sites
+from rankbench.models.loading import find_sites
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 from rankbench.trainer import Trainer
 

@@ -7,17 +7,14 @@ head. Freezing it is PEFT's work, adapting it rankbench.adapter's.
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import (
@@ -35,8 +32,8 @@ from rankbench.config.sections import ModelConfig, Shape
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.files import default_cache
-from rankbench.gguf import ModelError, quiet
-from rankbench.sources import locate
+from rankbench.models.errors import ModelError, _readable, quiet
+from rankbench.models.model_files import locate
 
 ALL_LINEAR = "all-linear"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -280,23 +277,3 @@ def _set_padding(model: Any, tokenizer: Any) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.can_generate():
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Say which folder could not be read."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{folder}: the pickled weights hold more than tensors, or are damaged; "
-            "pickled code is not run, so give the model as safetensors"
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        if "trust_remote_code" in str(error):
-            raise ModelError(
-                f"{folder} brings code of its own, which is not run; take a model whose architecture transformers has"
-            ) from error
-        raise ModelError(f"{folder} cannot be read as a model: {error}; get a whole copy of it") from error

@@ -13,7 +13,8 @@ from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from rankbench.files import fingerprint
-from rankbench.gguf import ModelError, convert
+from rankbench.models.errors import ModelError
+from rankbench.models.gguf import convert
 
 if TYPE_CHECKING:
     from rankbench.config.sections import ModelConfig

@@ -9,8 +9,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,13 @@ from filelock import FileLock
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, ReaderField
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-from transformers.utils import logging as transformers_logging
 
 from rankbench.files import fingerprint
+from rankbench.models.errors import ModelError, quiet
 
 CONVERSION = 1  # part of the cache key: raise it when a change here can change what comes out
 
 logger = logging.getLogger(__name__)
-
-
-class ModelError(ValueError):
-    """A model that cannot be had or used; the message names it, the place, and the way out."""
 
 
 @dataclass(frozen=True)
@@ -182,18 +177,3 @@ def _mend(tokenizer: Any, fields: Mapping[str, ReaderField]) -> None:
         backend.model.ignore_merges = True
     if dialect.bos and field("tokenizer.ggml.add_bos_token") is None:
         tokenizer.add_bos_token = True
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and no notes on new heads from transformers; its errors still speak."""
-    log: Any = transformers_logging
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()
