@@ -25,8 +25,8 @@ from rankbench.core.seeding import Streams
 from rankbench.engine import accelerator
 from rankbench.methods.base import Step
 from rankbench.models import loading
+from rankbench.records.run_folder import RunFolder
 from rankbench.run import Run
-from rankbench.store import RunFolder
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 
 LONG = 1_000_000  # steps of a run of which a few are timed: its budget falls at each of them, and hardly at all

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +15,8 @@ import pandas as pd
 
 from rankbench.labels import flat, labels, order
 from rankbench.rates import GROUP, SelectionError, best_rates, rate_curves
-from rankbench.record import RecordError, RunRecord, portable
-from rankbench.store import RunFolder
-
-KEYS = ("model", "task", "method", "budget", "seed")
-
-
-def records(source: Path) -> tuple[list[RunRecord], list[str]]:
-    """Records of a results folder, or of a JSON-lines file made by `save`; and what is missing or not read, by name."""
-    found, problems = [], []
-    readers: list[Callable[[], RunRecord]]
-    if source.is_file():
-        lines = enumerate(source.read_text().splitlines(), 1)
-        readers = [partial(RunRecord.from_json, line, f"{source}:{number}") for number, line in lines]
-    else:
-        places = sorted((source / "runs").glob("[!.]*/"))
-        readers = [partial(_record, RunFolder(source, place.name)) for place in places]
-    for read in readers:
-        try:
-            found.append(read())
-        except RecordError as error:
-            problems.append(str(error))
-    return sorted(found, key=lambda record: [getattr(record, key) for key in KEYS]), problems
-
-
-def _record(folder: RunFolder) -> RunRecord:
-    record = folder.record()
-    if record is None:
-        raise RecordError(f"{folder.path}: no record: killed or still running")
-    return record
-
-
-def save(found: Iterable[RunRecord], file: Path) -> None:
-    """Records in compact form, one line each, without the folders of the machine they were made on."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as target:
-        for record in found:
-            target.write(json.dumps(portable(vars(record)), sort_keys=True) + "\n")
+from rankbench.records.record import RunRecord
+from rankbench.records.run_folder import KEYS, records, save
 
 
 def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rankbench.core.sites import parse_site
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.terminal import console, duration
 
 if TYPE_CHECKING:

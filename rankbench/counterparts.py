@@ -13,7 +13,7 @@ from typing import Any
 from rankbench import declarations, rates
 from rankbench.experiment import FULL, Published, Report
 from rankbench.published import AVERAGE, ITEMS, SETS
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.reproduction import Outcome
 from rankbench.study import Study
 

@@ -18,11 +18,11 @@ from rankbench import tuning
 from rankbench.cells import Cell, spell
 from rankbench.config import control_sources
 from rankbench.experiment import Tune
-from rankbench.job import Order
 from rankbench.layout import Frozen, Layout
 from rankbench.rates import SelectionError
-from rankbench.record import RecordError, RunRecord, run_id
-from rankbench.store import RunFolder
+from rankbench.records.frozen_run import Order
+from rankbench.records.record import RecordError, RunRecord, run_id
+from rankbench.records.run_folder import RunFolder
 from rankbench.sweep import Job, Sweep
 from rankbench.tuning import Choice
 

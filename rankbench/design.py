@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from rankbench import experiment
 from rankbench.cells import spell
 from rankbench.evidence import Evidence
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.sheet import Cell, Sheet
 
 

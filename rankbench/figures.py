@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from rankbench.core.sites import parse_site
 from rankbench.labels import colour, file_name, labels, order
 from rankbench.rates import SelectionError
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.selection import Selection, add_arguments, selections
 from rankbench.stats import rank_correlation
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import io
-import json
 import multiprocessing
 import os
 import resource
@@ -17,43 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
-from rankbench.files import disk_is_full, write_atomically
-from rankbench.store import HELD_UP, LOG, RunFolder
+from rankbench.files import disk_is_full
+from rankbench.records.frozen_run import Order
+from rankbench.records.run_folder import HELD_UP, LOG
 
 DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
-
-
-@dataclass(frozen=True)
-class Order:
-    """A run as a sweep froze it, in a file of its own.
-
-    Attributes:
-        run_id: of its record.
-        config: resolved.
-        title: for lists of runs.
-        redo: digest of the failed record it replaces; None where there is none, or it is to stand.
-    """
-
-    run_id: str
-    config: dict[str, Any]
-    title: str
-    redo: str | None = None
-
-    @property
-    def folder(self) -> RunFolder:
-        """Of the run."""
-        return RunFolder(Path(self.config["results_dir"]), self.run_id)
-
-    def write(self, file: Path) -> None:
-        """As `read` takes it."""
-        write_atomically(file, json.dumps(vars(self)).encode(), sync=False)
-
-    @classmethod
-    def read(cls, file: Path) -> Order:
-        """From its file."""
-        return cls(**json.loads(file.read_text()))
 
 
 @dataclass(frozen=True)

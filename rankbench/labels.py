@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 
 # In the order they are shown. Black: the reference; greys: controls without a score; one hue per family, all dark
 # enough to be read on white.

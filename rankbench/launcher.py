@@ -24,9 +24,10 @@ from types import FrameType
 from typing import Any
 
 from rankbench import job as jobs
-from rankbench.job import Order, Room
-from rankbench.record import RecordError, RunRecord
-from rankbench.store import HELD_UP, LOG, STARTED, RunFolder, StoreError
+from rankbench.job import Room
+from rankbench.records.frozen_run import Order
+from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.run_folder import HELD_UP, LOG, STARTED, RunFolder, StoreError
 
 AGAIN = "goes on from its checkpoint when started again"
 POLL = 0.5  # seconds between looks at runs that another launcher is at, and at the clock

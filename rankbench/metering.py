@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PHASES = ("calibration", "training", "allocation", "evaluation")
+from rankbench.records.record import PHASES
 
 
 class Meter:

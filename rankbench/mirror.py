@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rankbench.core.sites import parse_site
-from rankbench.record import RunRecord, group_id
+from rankbench.records.record import RunRecord, group_id
 
 # Of a row of steps.jsonl; the others are train/<key>.
 PLACES = {"ranks": "ranks/total", "params": "budget/params"}

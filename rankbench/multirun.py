@@ -20,10 +20,10 @@ from rankbench.cells import spell
 from rankbench.config.overrides import search
 from rankbench.config.schema import ConfigError, near
 from rankbench.course import Course
-from rankbench.job import Order
 from rankbench.layout import Layout, Words, lay_out, words
-from rankbench.record import RecordError
-from rankbench.store import RunFolder
+from rankbench.records.frozen_run import Order
+from rankbench.records.record import RecordError
+from rankbench.records.run_folder import RunFolder
 from rankbench.sweep import Job, Sweep, SweepError
 from rankbench.terminal import console
 

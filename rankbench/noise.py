@@ -26,8 +26,8 @@ from rankbench.config.overrides import examiner
 from rankbench.config.schema import ConfigError
 from rankbench.console import SweepProgress, stopping
 from rankbench.declarations import usual_metric
-from rankbench.job import Order
-from rankbench.record import RunRecord, run_id
+from rankbench.records.frozen_run import Order
+from rankbench.records.record import RunRecord, run_id
 from rankbench.stats import deviation, seeds_needed
 
 PLACE = "noise"  # in results_dir

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rankbench.labels import flat
-from rankbench.record import RecordError, RunRecord
-from rankbench.store import RunFolder, places
+from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.run_folder import RunFolder, places
 
 NAMED = 5  # items that a message names
 MAP = "method.ranks."  # a map given as a setting is shown among the ranks

@@ -19,7 +19,7 @@ from rankbench.collect import frame
 from rankbench.experiment import Report
 from rankbench.labels import file_name, labels, order
 from rankbench.rates import SelectionError
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.selection import differences, differing_code, names_of, not_allowed, refuse_doubt
 from rankbench.study import Study
 from rankbench.sweep import Job

@@ -21,20 +21,20 @@ from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
-from rankbench import collect
 from rankbench.config import registry
 from rankbench.config.schema import ConfigError
 from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
 from rankbench.course import Course
-from rankbench.job import Order
 from rankbench.layout import lay_out, words
 from rankbench.methods.base import Setting
 from rankbench.models.errors import ModelError
 from rankbench.models.loading import sites_of
 from rankbench.multirun import describe, results_dir_of
-from rankbench.record import RecordError, RunRecord
+from rankbench.records import run_folder
+from rankbench.records.frozen_run import Order
+from rankbench.records.record import RecordError, RunRecord
 from rankbench.terminal import console, duration
 
 MEASURED_STEPS = 3
@@ -175,7 +175,7 @@ def _measure(config: Mapping[str, Any]) -> float | None:
             {**config, "results_dir": folder, "train": {**config["train"], "steps": MEASURED_STEPS}}
         )
         execute(short)
-        found, _ = collect.records(Path(folder))
+        found, _ = run_folder.records(Path(folder))
     if not found or found[0].cost is None:
         return None
     spent = [found[0].cost[phase]["seconds"] for phase in PHASES]
@@ -233,7 +233,7 @@ def main() -> int:
     while course.advance():
         pass  # what finished trials choose is laid out, too
     jobs = header.jobs
-    known, _ = collect.records(results_dir)
+    known, _ = run_folder.records(results_dir)
     cost = from_records(known)
     orders = [(f"{job.arm or job.method}{' (trials)' if job.trial else ''}", course.order(job)) for job in jobs]
     orders += [(str(cell.arm or config["method"]["name"]), Order("", config, "")) for cell, config in course.left()]

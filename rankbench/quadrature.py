@@ -45,9 +45,9 @@ from rankbench.engine import Engine, accelerator
 from rankbench.integrand import ORDER, Integrand, float64, grids, measure
 from rankbench.provenance import provenance
 from rankbench.quadrature_errors import DELTA, Point, Study, fits
-from rankbench.record import portable, run_id
+from rankbench.records.record import portable, run_id
+from rankbench.records.run_folder import RunFolder
 from rankbench.run import USER_ERRORS, Run
-from rankbench.store import RunFolder
 from rankbench.terminal import console
 from rankbench.trainer import Trainer
 

@@ -26,8 +26,8 @@ from rankbench.metering import Meter
 from rankbench.methods.base import Allocator, Setting
 from rankbench.models import loading
 from rankbench.provenance import forget_peak_memory, peak_memory, provenance
-from rankbench.record import RecordError, RunRecord, run_id
-from rankbench.store import HELD_UP, STARTED, RunFolder, StoreError
+from rankbench.records.record import RecordError, RunRecord, run_id
+from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.tasks.base import Task
 from rankbench.terminal import console
 from rankbench.tracking import tracker

@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.collect import frame, integers, records, split
+from rankbench.collect import frame, integers, split
 from rankbench.labels import flat, labels, order
 from rankbench.rates import SelectionError, best_rates, refuse_twice
-from rankbench.record import CONTENT, NOT_IDENTITY, RunRecord
+from rankbench.records.record import CONTENT, NOT_IDENTITY, RunRecord
+from rankbench.records.run_folder import records
 
 BEST = "best:"
 ALLOW_MIXED = "what may differ all the same, by name, such as code,torch,train.steps"

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rankbench import study
-from rankbench.record import STOPPED, RunRecord
-from rankbench.store import LOG, RunFolder
+from rankbench.records.record import STOPPED, RunRecord
+from rankbench.records.run_folder import LOG, RunFolder
 from rankbench.study import Study
 from rankbench.sweep import Job, SweepError
 from rankbench.terminal import console

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankbench import collect, sweep
-from rankbench.record import RecordError, RunRecord
-from rankbench.store import RunFolder
+from rankbench import sweep
+from rankbench.records import run_folder
+from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.run_folder import RunFolder
 from rankbench.sweep import Job, Sweep, SweepError
 
 STEPS = "steps.jsonl"
@@ -96,7 +97,7 @@ def at(place: Path) -> Study:
     Raises:
         SweepError: it holds none.
     """
-    found, problems = collect.records(place / RECORDS) if (place / RECORDS).is_file() else ([], [])
+    found, problems = run_folder.records(place / RECORDS) if (place / RECORDS).is_file() else ([], [])
     file = place / CURVES
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     curves = {row["run_id"]: [tuple(point) for point in row["ranks"]] for row in rows}
@@ -110,7 +111,7 @@ def save(study: Study, place: Path) -> None:
     The same study gives the same files, whatever order its records came in.
     """
     place.mkdir(parents=True, exist_ok=True)
-    collect.save((study.records[name] for name in sorted(study.records)), place / RECORDS)
+    run_folder.save((study.records[name] for name in sorted(study.records)), place / RECORDS)
     rows = ({"run_id": name, "ranks": study.curves[name]} for name in sorted(study.curves))
     (place / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (place / sweep.FILE).write_text(study.sweep.to_json())

@@ -17,7 +17,7 @@ from typing import Any
 from rankbench import declarations
 from rankbench.experiment import Experiment, Tune
 from rankbench.files import write_atomically
-from rankbench.record import run_id
+from rankbench.records.record import run_id
 
 SWEEPS = "sweeps"
 FILE = "sweep.json"

@@ -15,7 +15,7 @@ import pandas as pd
 from rankbench.collect import frame
 from rankbench.comparison import Comparison, compare, decimals
 from rankbench.rates import SelectionError
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.selection import Selection, add_arguments, selections
 from rankbench.sheet import Cell, Sheet, markdown
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from rankbench.heatmap import draw
 from rankbench.mirror import names, rank_rows, record_figures, step_figures
-from rankbench.record import RunRecord
-from rankbench.store import RunFolder
+from rankbench.records.record import RunRecord
+from rankbench.records.run_folder import RunFolder
 
 # Silent: it neither prints nor asks for a key. No report of its errors: that one waits for a server that is away.
 QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}

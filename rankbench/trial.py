@@ -20,9 +20,9 @@ from rankbench.core.seeding import Streams
 from rankbench.engine import accelerator
 from rankbench.methods.base import Allocator, Probe
 from rankbench.models import loading
-from rankbench.record import RunRecord, run_id
+from rankbench.records.record import RunRecord, run_id
+from rankbench.records.run_folder import RunFolder
 from rankbench.run import Run
-from rankbench.store import RunFolder
 from rankbench.trainer import Trainer
 
 STOP = 7  # the step after which a run is interrupted

@@ -8,7 +8,7 @@ from typing import Any
 
 from rankbench.collect import frame
 from rankbench.rates import best_rates, rate_curves
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 
 
 @dataclass(frozen=True)

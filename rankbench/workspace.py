@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rankbench.files import write_atomically
 from rankbench.labels import colour
-from rankbench.metering import PHASES
 from rankbench.mirror import names
-from rankbench.record import RunRecord
+from rankbench.records.record import PHASES, RunRecord
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace

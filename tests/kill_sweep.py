@@ -26,9 +26,9 @@ import numpy as np
 from harness import ENVIRONMENT
 from omegaconf import OmegaConf
 
-from rankbench import collect
+from rankbench.records import run_folder
+from rankbench.records.run_folder import RunFolder
 from rankbench.run import execute
-from rankbench.store import RunFolder
 
 METHODS = ("lora", "random", "adalora", "svd_lora")
 KINDS = ("job", "launcher", "both")
@@ -163,7 +163,7 @@ def besiege(results: Path, jobs: int, kills: int, seed: int, slots: int) -> dict
     start = time.monotonic()
     siege.run()
     seconds = time.monotonic() - start
-    found, problems = collect.records(results)
+    found, problems = run_folder.records(results)
     resumed = siege.resumed()
     return {
         "jobs": siege.total,

@@ -39,8 +39,9 @@ ROWS: dict[str, tuple[list[str], int]] = {  # command after python, jobs at a ti
 def here(composed: Any) -> int:
     """A job as Hydra's own launchers do it: in the process that they have."""
     from rankbench import job
+    from rankbench.records import frozen_run
 
-    return job.perform(job.Order.read(Path(composed.frozen)))
+    return job.perform(frozen_run.Order.read(Path(composed.frozen)))
 
 
 def sweep_here(arguments: list[str]) -> int:
@@ -56,11 +57,12 @@ def loop(part: int, parts: int, arguments: list[str]) -> None:
     """Every `parts`-th run, one after the other, in this process."""
     from rankbench import job
     from rankbench.layout import lay_out, words
-    from rankbench.record import run_id
+    from rankbench.records import frozen_run
+    from rankbench.records.record import run_id
 
     frozen = lay_out(words(arguments)).cells[part::parts]
     for cell in frozen:
-        job.perform(job.Order(run_id(cell.config), cell.config, ""))
+        job.perform(frozen_run.Order(run_id(cell.config), cell.config, ""))
 
 
 def measure(row: str, jobs: int) -> dict[str, Any]:

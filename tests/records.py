@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 
 
 def record(method: str, seed: int, **changes) -> RunRecord:

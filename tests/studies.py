@@ -11,7 +11,7 @@ import numpy as np
 
 from rankbench import declarations, experiment
 from rankbench.cells import cells_of
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.study import Study
 from rankbench.sweep import Job, Sweep
 

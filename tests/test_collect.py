@@ -10,6 +10,7 @@ from records import record, sweep
 
 from rankbench import collect
 from rankbench.rates import SelectionError, best_rates, higher_is_better, rate_curves
+from rankbench.records import run_folder
 
 
 def test_a_frame_has_a_row_per_run_and_null_for_what_was_not_measured():
@@ -23,8 +24,8 @@ def test_a_frame_has_a_row_per_run_and_null_for_what_was_not_measured():
 
 def test_saved_records_come_back_sorted(tmp_path):
     written = [record("lora", 1), record("igu", 0), record("lora", 0)]
-    collect.save(written, tmp_path / "deep" / "records.jsonl")
-    found, problems = collect.records(tmp_path / "deep" / "records.jsonl")
+    run_folder.save(written, tmp_path / "deep" / "records.jsonl")
+    found, problems = run_folder.records(tmp_path / "deep" / "records.jsonl")
     assert problems == []
     assert [(r.method, r.seed) for r in found] == [("igu", 0), ("lora", 0), ("lora", 1)]
     assert found[2] == written[0]
@@ -32,8 +33,8 @@ def test_saved_records_come_back_sorted(tmp_path):
 
 def test_saved_records_name_no_folder_of_this_machine(tmp_path):
     config = {"results_dir": "/home/me/results", "task": {"data_dir": "/data/rte"}, "model": {"path": None}}
-    collect.save([record("lora", 0, config=config)], tmp_path / "records.jsonl")
-    (found,), _ = collect.records(tmp_path / "records.jsonl")
+    run_folder.save([record("lora", 0, config=config)], tmp_path / "records.jsonl")
+    (found,), _ = run_folder.records(tmp_path / "records.jsonl")
     assert found.config == {"results_dir": "results", "task": {"data_dir": "rte"}, "model": {"path": None}}
 
 
@@ -55,7 +56,7 @@ def test_a_run_without_a_record_is_named(tmp_path):
     for name in ("lora0", "gone", ".hydra"):  # a sweep's own folder is no run
         (tmp_path / "runs" / name).mkdir(parents=True)
     (tmp_path / "runs" / "lora0" / "record.json").write_text(record("lora", 0).to_json())
-    found, problems = collect.records(tmp_path)
+    found, problems = run_folder.records(tmp_path)
     assert len(found) == 1
     assert problems == [f"{tmp_path / 'runs' / 'gone'}: no record: killed or still running"]
 
@@ -213,7 +214,7 @@ def test_each_label_has_its_own_rate():
 def test_the_command_line_prints_curves_and_choices(tmp_path, monkeypatch, capsys):
     runs = sweep({0.001: [0.5, 0.7], 0.01: [0.4, 0.5], 0.1: [0.1, 0.9]}) + sweep({0.01: [0.25]}, method="igu")
     runs[5] = record("lora", 1, status="nan", metrics=None, config=runs[5].config)
-    collect.save(runs, tmp_path / "records.jsonl")
+    run_folder.save(runs, tmp_path / "records.jsonl")
     monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / "records.jsonl"), "--best", "validation/loss"])
     collect.main()
     printed = capsys.readouterr().out

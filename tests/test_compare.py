@@ -12,8 +12,8 @@ import pytest
 from records import record
 
 from rankbench import compare, pairing
-from rankbench.record import RunRecord
-from rankbench.store import RunFolder
+from rankbench.records.record import RunRecord
+from rankbench.records.run_folder import RunFolder
 
 RIGHT = {"A": [1, 1, 1, 0, 0, 0, 0, 0], "B": [1, 0, 1, 1, 1, 1, 1, 0]}
 LOSSES = {"A": [0.2, 0.4, 0.6, 0.8, 0.2, 0.4, 0.6, 0.8], "B": [0.1, 0.3, 0.5, 0.7, 0.1, 0.3, 0.5, 0.7]}

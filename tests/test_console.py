@@ -8,9 +8,9 @@ from rich.console import Console
 
 from rankbench import console, terminal
 from rankbench.console import SweepProgress, TrainingProgress, rank_map, summarize
-from rankbench.job import Order
 from rankbench.launcher import Ended
-from rankbench.record import RunRecord
+from rankbench.records.frozen_run import Order
+from rankbench.records.record import RunRecord
 
 RANKS = {f"model.layers.{layer}.{kind}": 10 * layer + site for layer in range(30) for site, kind in enumerate("qkvo")}
 

@@ -12,7 +12,7 @@ from rankbench.config.control_sources import rank_map
 from rankbench.config.schema import ConfigError
 from rankbench.core.peft_export import export
 from rankbench.methods.derived_controls import reverse
-from rankbench.record import run_id
+from rankbench.records.record import run_id
 
 EQUAL = ["budget=r8", "budget.unit=ranks"]  # every rank costs one: a permutation is one
 

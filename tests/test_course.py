@@ -12,10 +12,10 @@ from harness import SMALL_EXPERIMENT, write_experiment
 from records import record
 
 from rankbench.course import Course
-from rankbench.job import Order
 from rankbench.layout import Layout, lay_out, words
 from rankbench.multirun import describe
-from rankbench.record import run_id
+from rankbench.records.frozen_run import Order
+from rankbench.records.record import run_id
 from rankbench.sweep import Job
 
 BEST = {"lora": 1e-2, "random": 1e-3, "shuffled": 1e-3}  # an end of the grid each

@@ -9,11 +9,12 @@ from mirrors import read
 from services import service
 from test_tracking import alone, the_file
 
-from rankbench import collect, sweep
+from rankbench import sweep
 from rankbench.config.yaml_files import defaults
 from rankbench.dashboard import Done, asked, main, mirror, show
 from rankbench.labels import COLOURS
 from rankbench.mirror import names
+from rankbench.records import run_folder
 from rankbench.sweep import Job, Sweep, SweepError
 from rankbench.workspace import workspace
 
@@ -45,7 +46,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(results):
-    return collect.records(results)[0]
+    return run_folder.records(results)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +121,7 @@ def call(monkeypatch, capsys, *words):
 
 
 def test_the_command_mirrors_records_and_says_what_a_workspace_needs(records, tmp_path, monkeypatch, capsys):
-    collect.save(records, tmp_path / "my_study" / "records.jsonl")
+    run_folder.save(records, tmp_path / "my_study" / "records.jsonl")
     with (tmp_path / "my_study" / "records.jsonl").open("a") as file:
         file.write("{}\n")
     code, out = call(monkeypatch, capsys, tmp_path / "my_study" / "records.jsonl", f"results_dir={tmp_path}")
@@ -207,7 +208,7 @@ def test_a_workspace_that_cannot_be_saved_is_said(results, records, monkeypatch)
 
 @pytest.mark.slow
 def test_online_the_runs_are_sent_and_the_workspace_is_saved_over_the_last_one(records, tmp_path):
-    collect.save([record for record in records if record.status == "ok"], tmp_path / "my_study" / "records.jsonl")
+    run_folder.save([record for record in records if record.status == "ok"], tmp_path / "my_study" / "records.jsonl")
     command = ["-W", "ignore", "-m", "rankbench.dashboard", str(tmp_path / "my_study" / "records.jsonl")]
     with service() as found:
         for _ in range(2):

@@ -20,11 +20,12 @@ import pytest
 from harness import faulty_installed, freeze, rows
 from kill_sweep import besiege, children, holds
 
-from rankbench import collect, launcher, sweep
-from rankbench.job import Order
+from rankbench import launcher, sweep
 from rankbench.launcher import Ended, LaunchError, Settings
 from rankbench.multirun import start
-from rankbench.store import HELD_UP
+from rankbench.records import run_folder
+from rankbench.records.frozen_run import Order
+from rankbench.records.run_folder import HELD_UP
 from rankbench.study import load
 
 SHORT = ["train.steps=3", "train.checkpoint_every=1"]
@@ -166,7 +167,7 @@ def test_a_disk_that_is_full_at_any_moment(tmp_path):
             complete([first, file], before)
         print(f"a run takes {size} bytes; exit code and record of those that had less: {said}")
         assert HELD_UP in [code for code, _ in said]
-        found, problems = collect.records(disk)
+        found, problems = run_folder.records(disk)
         assert (len(found), problems) == (4, [])
 
 
@@ -184,7 +185,7 @@ def test_torn_and_foreign_files_are_named_not_counted_and_in_nobodys_way(tmp_pat
         (tmp_path / "runs" / name / "record.json").write_bytes(content)
     (tmp_path / "sweeps" / "torn").mkdir()
     (tmp_path / "sweeps" / "torn" / "sweep.json").write_text('{"name": "sw')
-    found, problems = collect.records(tmp_path)
+    found, problems = run_folder.records(tmp_path)
     assert [record.run_id for record in found] == [runs[1].name]
     assert {Path(problem.partition(": ")[0]).parent.name for problem in problems} == {
         *(runs[0].name, "foreign", "binary", "copy", "list")
@@ -197,7 +198,7 @@ def test_torn_and_foreign_files_are_named_not_counted_and_in_nobodys_way(tmp_pat
     assert "2 runs: 2 ok" in capsys.readouterr().out
     assert (runs[1] / "record.json").read_bytes() == whole
     assert (runs[0] / "record.unreadable").stat().st_size == 100
-    assert {record.status for record in collect.records(tmp_path)[0]} == {"ok"}
+    assert {record.status for record in run_folder.records(tmp_path)[0]} == {"ok"}
 
 
 # ------------------------------------------------------------------------------------------------------------- clocks
@@ -280,7 +281,7 @@ def test_two_launchers_on_one_folder_do_every_run_once(installed, tmp_path):
     assert "12 runs: 12 ok" in out
     events = [row["event"] for row in rows(note)]
     assert (events.count("begin"), events.count("end")) == (12, 12)
-    found, problems = collect.records(tmp_path)
+    found, problems = run_folder.records(tmp_path)
     assert ({record.status for record in found}, len(found), problems) == ({"ok"}, 12, [])
     logs = [log.read_text() for log in tmp_path.glob("runs/*/log.txt")]
     assert sum(len(re.findall(r"^step 1/", text, re.M)) for text in logs) == 12

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from records import record
 
-from rankbench import collect, figures
+from rankbench import figures
 from rankbench.rates import SelectionError
+from rankbench.records import run_folder
 from rankbench.selection import Selection
 
 KINDS = ("self_attn.q_proj", "mlp.up_proj")
@@ -150,7 +151,7 @@ def test_the_command_line_writes_figures_and_numbers(tmp_path, monkeypatch, caps
     found = [
         mapped(method, seed, ranks) for method, ranks in (("lora", [2] * 4), ("igu", [1, 2, 3, 4])) for seed in (0, 1)
     ]
-    collect.save(found, tmp_path / "records.jsonl")
+    run_folder.save(found, tmp_path / "records.jsonl")
     out = tmp_path / "deep" / "figures"
     monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(out)])
     figures.main()
@@ -176,7 +177,7 @@ def test_the_same_content_gives_the_same_files(tmp_path):
 
 
 def test_nothing_to_draw_is_an_error_of_the_command_line(tmp_path, monkeypatch, capsys):
-    collect.save([record("lora", 0)], tmp_path / "records.jsonl")
+    run_folder.save([record("lora", 0)], tmp_path / "records.jsonl")
     monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):
         figures.main()

@@ -7,9 +7,9 @@ import torch
 from harness import freeze
 
 from rankbench import job, launcher
-from rankbench.job import Order
 from rankbench.launcher import Settings
-from rankbench.store import HELD_UP
+from rankbench.records.frozen_run import Order
+from rankbench.records.run_folder import HELD_UP
 
 
 def test_an_order_comes_back_and_says_where_its_run_is(tmp_path):

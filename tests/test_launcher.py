@@ -13,8 +13,9 @@ import pytest
 from harness import faulty_installed, freeze, rows
 
 from rankbench import launcher
-from rankbench.job import Order, Room
+from rankbench.job import Room
 from rankbench.launcher import Ended, Settings
+from rankbench.records.frozen_run import Order
 
 SHORT = ["train.steps=3", "train.checkpoint_every=1"]
 FAULTS = ["raise", "exit", "vanish", "kill once", "crash", "too much"]

@@ -14,10 +14,10 @@ from records import record
 
 from rankbench import guest, launcher, multirun, sweep
 from rankbench.config.schema import ConfigError
-from rankbench.job import Order
 from rankbench.launcher import Settings
 from rankbench.multirun import EXTRAS
-from rankbench.store import RunFolder
+from rankbench.records.frozen_run import Order
+from rankbench.records.run_folder import RunFolder
 
 EXPERIMENT = """
 question: Does it run?

@@ -16,8 +16,8 @@ from rankbench.config.schema import ConfigError
 from rankbench.config.validation import build
 from rankbench.console import SweepProgress
 from rankbench.multirun import start
-from rankbench.record import RunRecord, run_id
-from rankbench.store import RunFolder
+from rankbench.records.record import RunRecord, run_id
+from rankbench.records.run_folder import RunFolder
 
 SHORT = ["model=tiny", "task=planted", "train.steps=3", "train.threads=1", "task.train_size=16", "task.test_size=8"]
 RANDOM = "name: random\nconcentration: {concentration}\nleast_rank: 0\n"

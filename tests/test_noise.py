@@ -11,7 +11,7 @@ from records import record
 from rankbench import noise
 from rankbench.config.schema import ConfigError
 from rankbench.noise import Runs, frozen, orders, report, reruns, seeds_of, value
-from rankbench.record import run_id
+from rankbench.records.record import run_id
 
 # Accuracies 0.50, 0.51, 0.52: one point of deviation.
 SEEDS = {0: 0.50, 1: 0.51, 2: 0.52}

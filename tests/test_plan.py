@@ -10,9 +10,9 @@ from harness import write_experiment
 from test_course import Played, finish
 
 from rankbench import plan, status, sweep
-from rankbench.job import Order
 from rankbench.layout import lay_out, words
-from rankbench.store import RunFolder
+from rankbench.records.frozen_run import Order
+from rankbench.records.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -9,7 +9,16 @@ import pytest
 from harness import configure, folder_of, perform
 from omegaconf import OmegaConf
 
-from rankbench.record import SCHEMA_VERSION, STATUSES, STOPPED, RecordError, RunRecord, group_id, portable, run_id
+from rankbench.records.record import (
+    SCHEMA_VERSION,
+    STATUSES,
+    STOPPED,
+    RecordError,
+    RunRecord,
+    group_id,
+    portable,
+    run_id,
+)
 
 KEYS = {
     *(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from harness import ENVIRONMENT, QUICK, configure, folder_of, perform, rows
 
-from rankbench import store
+from rankbench.records import run_folder
+from rankbench.records.run_folder import RunFolder
 from rankbench.run import execute
-from rankbench.store import RunFolder
 from rankbench.tasks.planted import Planted
 
 NOISE = ("peak_memory_bytes",)
@@ -132,7 +132,7 @@ def test_a_run_stopped_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
         shutil.move(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "replace", stopping)
+        patch.setattr(run_folder.os, "replace", stopping)
         run_until_stopped(parts)
     assert [row["step"] for row in rows(folder_of(parts).path / "steps.jsonl")] == list(range(1, 9))
     assert differences(expected, outcome(parts, perform(parts))) == []

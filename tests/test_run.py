@@ -11,8 +11,8 @@ from harness import configure, folder_of, perform, prepared, python, rows
 from rankbench import run
 from rankbench.models import loading
 from rankbench.models.errors import ModelError
+from rankbench.records.run_folder import HELD_UP, RunFolder
 from rankbench.run import execute
-from rankbench.store import HELD_UP, RunFolder
 from rankbench.tasks.planted import Planted
 
 

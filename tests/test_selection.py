@@ -7,8 +7,8 @@ import argparse
 import pytest
 from records import record, runs, sweep
 
-from rankbench import collect
 from rankbench.rates import SelectionError
+from rankbench.records import run_folder
 from rankbench.selection import add_arguments, differences, select, selections
 
 PROVENANCE = {
@@ -210,7 +210,7 @@ def test_nothing_to_read_is_an_error(tmp_path):
 
 
 def test_what_could_not_be_read_is_a_note(tmp_path):
-    collect.save(runs("lora", {0: 0.1}), tmp_path / "records.jsonl")
+    run_folder.save(runs("lora", {0: 0.1}), tmp_path / "records.jsonl")
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write("{\n")
     parser = argparse.ArgumentParser()

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from harness import python
 
-from rankbench import files, store
-from rankbench.record import RecordError, RunRecord
-from rankbench.store import RunFolder, StoreError
+from rankbench import files
+from rankbench.records import run_folder
+from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.run_folder import RunFolder, StoreError
 
 
 def record(**changes) -> RunRecord:
@@ -68,7 +69,7 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch, broken):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, broken, fail)
+    monkeypatch.setattr(run_folder.os, broken, fail)
     with pytest.raises(OSError, match="No space left on device"):
         folder.write_record(record(status="error", reason="later"))
     monkeypatch.undo()

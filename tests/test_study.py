@@ -5,8 +5,9 @@ import json
 import pytest
 from records import record
 
-from rankbench import collect, study, sweep
-from rankbench.store import RunFolder
+from rankbench import study, sweep
+from rankbench.records import run_folder
+from rankbench.records.run_folder import RunFolder
 from rankbench.sweep import Job, Sweep, SweepError
 
 NAMES = ("whole", "bare", "gone", "torn", "binary", "foreign", "other", "steps", "rows")
@@ -65,7 +66,7 @@ def test_what_cannot_be_read_is_named(results):
 
 
 def test_collecting_counts_none_of_them_either(results):
-    found, problems = collect.records(results)
+    found, problems = run_folder.records(results)
     assert sorted(record.run_id for record in found) == ["bare", "rows", "steps", "trial", "whole"]
     assert len(problems) == 4
     assert {problem.partition(": ")[0].split("/")[-2] for problem in problems} == {"torn", "binary", "foreign", "other"}

@@ -7,8 +7,9 @@ import sys
 import pytest
 from records import record, runs
 
-from rankbench import collect, tables
+from rankbench import tables
 from rankbench.rates import SelectionError
+from rankbench.records import run_folder
 
 LORA = {0: 0.10, 1: 0.20, 2: 0.30, 3: 0.40, 4: 0.50}
 BETTER = {seed: value - 0.05 + 0.01 * (seed % 2) for seed, value in LORA.items()}  # -0.05 -0.04 -0.05 -0.04 -0.05
@@ -202,7 +203,7 @@ def test_the_command_line_prints_a_table_for_each_value(tmp_path, monkeypatch, c
         for method, values in (("lora", LORA), ("igu", BETTER))
         for run in runs(method, {seed: value + shift for seed, value in values.items()}, task={"map": name})
     ]
-    collect.save(found, tmp_path / "records.jsonl")
+    run_folder.save(found, tmp_path / "records.jsonl")
     command = ["tables", str(tmp_path / "records.jsonl"), "--metric", "test/kl"]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit, match="2"):
@@ -222,7 +223,7 @@ def test_a_selection_without_a_table_does_not_keep_the_others_from_theirs(tmp_pa
         *runs("lora", LORA, task={"map": "many"}),
         *runs("lora", LORA, "loss", task={"map": "none"}),
     ]
-    collect.save(found, tmp_path / "records.jsonl")
+    run_folder.save(found, tmp_path / "records.jsonl")
     command = ["tables", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--by", "task.map"]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit, match="2"):
@@ -238,7 +239,7 @@ def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, mo
     found = [*runs("lora", LORA), *runs("shuffled", BETTER, settings={"source": "fim"})]
     (other,) = runs("shuffled", {0: 0.1}, settings={"source": "eva"})
     other.config["train"] = {"learning_rate": 0.1}
-    collect.save([*found, other], tmp_path / "records.jsonl")
+    run_folder.save([*found, other], tmp_path / "records.jsonl")
     monkeypatch.setattr(
         sys, "argv", ["tables", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--rates", "0.01"]
     )

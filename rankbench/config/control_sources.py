@@ -14,7 +14,7 @@ from typing import Any
 
 from rankbench.config import registry, schema
 from rankbench.config.schema import Mistake
-from rankbench.store import places
+from rankbench.records.run_folder import places
 
 ARM = re.compile(r"\{(.+)\}")  # in place of a source run: that arm's run, in an experiment
 ANNOUNCED = ("at the start", "before training")  # methods whose ranks are there before the first step

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-from rankbench import files, store
+from rankbench import files
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Step
 from rankbench.methods.lora import Uniform
+from rankbench.records import run_folder
 
 
 @dataclass
@@ -126,7 +127,7 @@ def fill_the_disk(method: Faulty) -> None:
     write = files.write_atomically
 
     def refuse(file: Path, *rest: object) -> None:
-        if file.name == store.RECORD:
+        if file.name == run_folder.RECORD:
             raise OSError(errno.ENOSPC, "No space left on device", str(file))
         write(file, *rest)
 

@@ -6,15 +6,16 @@ A record is written whole or not at all; a folder is one process's at a time; a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from rankbench.files import write_atomically
-from rankbench.record import RecordError, RunRecord
+from rankbench.records.record import RecordError, RunRecord, portable
 
 RECORD = "record.json"
 LOCK = ".lock"
@@ -153,3 +154,39 @@ class RunFolder:
 def places(run: str, results_dir: Path) -> list[Path]:
     """Where a run that somebody names may lie: the path itself, or its run_id under results_dir."""
     return [Path(run).expanduser(), results_dir / "runs" / run]
+
+
+KEYS = ("model", "task", "method", "budget", "seed")
+
+
+def records(source: Path) -> tuple[list[RunRecord], list[str]]:
+    """Records of a results folder, or of a JSON-lines file made by `save`; and what is missing or not read, by name."""
+    found, problems = [], []
+    readers: list[Callable[[], RunRecord]]
+    if source.is_file():
+        lines = enumerate(source.read_text().splitlines(), 1)
+        readers = [partial(RunRecord.from_json, line, f"{source}:{number}") for number, line in lines]
+    else:
+        places = sorted((source / "runs").glob("[!.]*/"))
+        readers = [partial(_record_in, RunFolder(source, place.name)) for place in places]
+    for read in readers:
+        try:
+            found.append(read())
+        except RecordError as error:
+            problems.append(str(error))
+    return sorted(found, key=lambda record: [getattr(record, key) for key in KEYS]), problems
+
+
+def _record_in(folder: RunFolder) -> RunRecord:
+    record = folder.record()
+    if record is None:
+        raise RecordError(f"{folder.path}: no record: killed or still running")
+    return record
+
+
+def save(found: Iterable[RunRecord], file: Path) -> None:
+    """Records in compact form, one line each, without the folders of the machine they were made on."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as target:
+        for record in found:
+            target.write(json.dumps(portable(vars(record)), sort_keys=True) + "\n")

@@ -190,3 +190,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+PHASES = ("calibration", "training", "allocation", "evaluation")

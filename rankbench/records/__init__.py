@@ -1,0 +1,1 @@
+"""Runs on disk: records, run folders, frozen runs."""

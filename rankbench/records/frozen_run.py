@@ -1,0 +1,42 @@
+"""A frozen run: its complete configuration in a file of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankbench.files import write_atomically
+from rankbench.records.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run as a sweep froze it, in a file of its own.
+
+    Attributes:
+        run_id: of its record.
+        config: resolved.
+        title: for lists of runs.
+        redo: digest of the failed record it replaces; None where there is none, or it is to stand.
+    """
+
+    run_id: str
+    config: dict[str, Any]
+    title: str
+    redo: str | None = None
+
+    @property
+    def folder(self) -> RunFolder:
+        """Of the run."""
+        return RunFolder(Path(self.config["results_dir"]), self.run_id)
+
+    def write(self, file: Path) -> None:
+        """As `read` takes it."""
+        write_atomically(file, json.dumps(vars(self)).encode(), sync=False)
+
+    @classmethod
+    def read(cls, file: Path) -> Order:
+        """From its file."""
+        return cls(**json.loads(file.read_text()))
