@@ -94,7 +94,7 @@ def _run_one(composed: DictConfig) -> int:
     from rankbench.config.validation import build
 
     try:
-        from rankbench.run import execute
+        from rankbench.training.run import execute
 
         return execute(build(composed))
     except Exception as error:

@@ -22,12 +22,12 @@ from rankbench.config.registry import register
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.seeding import Streams
-from rankbench.engine import accelerator
 from rankbench.methods.base import Step
 from rankbench.models import loading
 from rankbench.records.run_folder import RunFolder
-from rankbench.run import Run
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
+from rankbench.training.engine import accelerator
+from rankbench.training.run import Run
 
 LONG = 1_000_000  # steps of a run of which a few are timed: its budget falls at each of them, and hardly at all
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 
 from rankbench import launcher
-from rankbench.console import announce
 from rankbench.launcher import Settings
+from rankbench.training.progress import announce
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

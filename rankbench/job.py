@@ -43,7 +43,7 @@ def perform(order: Order) -> int:
     """Do a frozen run, unless it is done; its exit code."""
     from omegaconf import OmegaConf
 
-    from rankbench.run import execute
+    from rankbench.training.run import execute
 
     config = OmegaConf.create(order.config)
     OmegaConf.set_readonly(config, True)

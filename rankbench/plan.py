@@ -167,7 +167,7 @@ def from_short_runs(
 
 
 def _measure(config: Mapping[str, Any]) -> float | None:
-    from rankbench.run import execute
+    from rankbench.training.run import execute
 
     steps = config["train"]["steps"]
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):

@@ -10,9 +10,9 @@ from importlib import import_module
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-import rankbench.run
+import rankbench.training.run
 from rankbench.config import registry
-from rankbench.provenance import code, libraries
+from rankbench.training.provenance import code, libraries
 
 # Modules that are imported when data are read, a table is shown or a model is made: the architectures in conf/model.
 LATER = (

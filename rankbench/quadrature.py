@@ -39,17 +39,17 @@ from rankbench.config.overrides import mistakes
 from rankbench.config.schema import ConfigError
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
-from rankbench.console import TrainingProgress
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.engine import Engine, accelerator
 from rankbench.integrand import ORDER, Integrand, float64, grids, measure
-from rankbench.provenance import provenance
 from rankbench.quadrature_errors import DELTA, Point, Study, fits
 from rankbench.records.record import portable, run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.run import USER_ERRORS, Run
 from rankbench.terminal import console
-from rankbench.trainer import Trainer
+from rankbench.training.engine import Engine, accelerator
+from rankbench.training.progress import TrainingProgress
+from rankbench.training.provenance import provenance
+from rankbench.training.run import USER_ERRORS, Run
+from rankbench.training.trainer import Trainer
 
 INTERVALS = 20  # M of the sampling study where the method has no quadrature_steps of its own; IGU-LoRA's value
 

@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
-from rankbench.engine import accelerator
 from rankbench.methods.base import Allocator, Probe
 from rankbench.models import loading
 from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.run import Run
-from rankbench.trainer import Trainer
+from rankbench.training.engine import accelerator
+from rankbench.training.run import Run
+from rankbench.training.trainer import Trainer
 
 STOP = 7  # the step after which a run is interrupted
 FILES = ("steps.jsonl", "ranks.jsonl", "items.jsonl", "adapter/adapter_model.safetensors")

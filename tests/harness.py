@@ -26,11 +26,11 @@ from rankbench.core.gated_lora import Scale
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate
 from rankbench.core.sites import Site
-from rankbench.engine import accelerator
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.run import Run, execute
+from rankbench.training.engine import accelerator
+from rankbench.training.run import Run, execute
 
 SMALL = ["model=tiny", "train.steps=12", "train.batch_size=4", "train.threads=1"]
 QUICK = [*SMALL, "task=planted", "task.train_size=64", "task.validation_size=8", "task.test_size=8", "task.length=8"]

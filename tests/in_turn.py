@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import configure
 
-from rankbench.run import execute
+from rankbench.training.run import execute
 
 if __name__ == "__main__":
     results, methods, *overrides = sys.argv[1:]

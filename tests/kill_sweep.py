@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 
 from rankbench.records import run_folder
 from rankbench.records.run_folder import RunFolder
-from rankbench.run import execute
+from rankbench.training.run import execute
 
 METHODS = ("lora", "random", "adalora", "svd_lora")
 KINDS = ("job", "launcher", "both")

@@ -15,7 +15,7 @@ from toys import CONF, Rig, ToyTask, rig
 from rankbench.core.seeding import Streams
 from rankbench.models import loading
 from rankbench.tasks.base import Batch, Example
-from rankbench.trainer import examples_of_step, rate
+from rankbench.training.trainer import examples_of_step, rate
 
 STEPS, RANK, LENGTH, CLIP = 60, 4, 12, 0.1
 

@@ -24,7 +24,7 @@ from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate, SiteAdapter, draw_factors
 from rankbench.core.sites import Site
 from rankbench.models import loading
-from rankbench.trainer import examples_of_step, rate
+from rankbench.training.trainer import examples_of_step, rate
 
 SVD = Gate(start=0.5)
 RANKS = [3, 4, 2]

@@ -6,18 +6,19 @@ import pytest
 from harness import configure, perform, prepared
 from rich.console import Console
 
-from rankbench import console, terminal
-from rankbench.console import SweepProgress, TrainingProgress, rank_map, summarize
+from rankbench import terminal
 from rankbench.launcher import Ended
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord
+from rankbench.training import progress
+from rankbench.training.progress import SweepProgress, TrainingProgress, rank_map, summarize
 
 RANKS = {f"model.layers.{layer}.{kind}": 10 * layer + site for layer in range(30) for site, kind in enumerate("qkvo")}
 
 
 def shown(monkeypatch, record: RunRecord, width: int = 100) -> str:
     out = Console(file=io.StringIO(), width=width, highlight=False)
-    monkeypatch.setattr(console, "console", lambda: out)
+    monkeypatch.setattr(progress, "console", lambda: out)
     summarize(record, "results/runs/0123456789ab")
     return out.file.getvalue()
 
@@ -131,7 +132,7 @@ def test_other_processes_are_silent(capsys):
 
 def test_on_a_terminal_progress_is_a_bar_with_loss_rate_and_time_left(monkeypatch):
     out = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    monkeypatch.setattr(console, "console", lambda: out)
+    monkeypatch.setattr(progress, "console", lambda: out)
     with TrainingProgress("igu", 40, 30, True) as progress:
         progress.show({"step": 31, "loss": 0.125, "ranks": 77}, 0.5)
         progress._progress.refresh()
@@ -193,8 +194,8 @@ def test_a_sweep_says_what_each_run_has(capsys, slots, threads, said):
 
 
 def test_who_asks_to_stop_is_told_what_happens(capsys):
-    console.stopping(1)
-    console.stopping(2)
+    progress.stopping(1)
+    progress.stopping(2)
     once, twice = capsys.readouterr().out.splitlines()
     assert once == "no more runs are started; those that run are finished, Ctrl-C again stops them"
     assert twice == "stopping; the same command goes on from here"

@@ -17,7 +17,7 @@ from rankbench.config import registry
 from rankbench.core.site_adapter import draw_factors
 from rankbench.methods import igu
 from rankbench.methods.importance import combine, quadrature
-from rankbench.trainer import examples_of_step, rate
+from rankbench.training.trainer import examples_of_step, rate
 
 WHOLE = {"batch_size": 64}  # every batch is the whole train split: the loss is a function of the weights alone
 

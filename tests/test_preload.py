@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from harness import freeze, python
 
-from rankbench import launcher, preload, provenance
+from rankbench import launcher, preload
 from rankbench.launcher import Settings
+from rankbench.training import provenance
 
 
 def test_it_can_be_imported():

@@ -13,8 +13,8 @@ from harness import ENVIRONMENT, QUICK, configure, folder_of, perform, rows
 
 from rankbench.records import run_folder
 from rankbench.records.run_folder import RunFolder
-from rankbench.run import execute
 from rankbench.tasks.planted import Planted
+from rankbench.training.run import execute
 
 NOISE = ("peak_memory_bytes",)
 FILES = (

@@ -8,12 +8,12 @@ import pytest
 import torch
 from harness import configure, folder_of, perform, prepared, python, rows
 
-from rankbench import run
 from rankbench.models import loading
 from rankbench.models.errors import ModelError
 from rankbench.records.run_folder import HELD_UP, RunFolder
-from rankbench.run import execute
 from rankbench.tasks.planted import Planted
+from rankbench.training import run
+from rankbench.training.run import execute
 
 
 def content(config) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from rankbench.config.registry import _classes
 from rankbench.core.seeding import NAMES, Streams
 from rankbench.methods.base import Allocator
 from rankbench.methods.lora import Uniform
-from rankbench.trainer import examples_of_step
+from rankbench.training.trainer import examples_of_step
 
 
 def test_every_stream_index_and_seed_is_a_generator_of_its_own():

@@ -6,7 +6,7 @@ from reference import sora as reference
 from toys import Rig, rig
 
 from rankbench.methods.sora import shrink
-from rankbench.trainer import rate
+from rankbench.training.trainer import rate
 
 
 def test_the_proximal_step_by_hand() -> None:

@@ -14,7 +14,7 @@ from rankbench.core.site_adapter import Gate
 from rankbench.methods.base import Allocator
 from rankbench.methods.lora import Uniform
 from rankbench.tasks.planted import Planted
-from rankbench.trainer import NotIdentityError, examples_of_step, rate
+from rankbench.training.trainer import NotIdentityError, examples_of_step, rate
 
 
 @pytest.fixture

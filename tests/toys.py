@@ -22,12 +22,12 @@ from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
 from rankbench.core.seeding import Streams
-from rankbench.engine import Engine, accelerator
-from rankbench.metering import Meter
 from rankbench.methods.base import Allocator, Setting, Step
 from rankbench.models.loading import find_sites
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
-from rankbench.trainer import Trainer
+from rankbench.training.cost_meter import Meter
+from rankbench.training.engine import Engine, accelerator
+from rankbench.training.trainer import Trainer
 
 CONF = Path(__file__).parent.parent / "conf"
 WIDTH, LAYERS, VOCABULARY, OUTPUTS, LENGTH = 8, 2, 16, 4, 3

@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from rankbench import launcher
-from rankbench.console import SweepProgress, stopping
+from rankbench.training.progress import SweepProgress, stopping
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=launcher.Schema, provider="rankbench")
 

@@ -14,24 +14,24 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rankbench.config import registry
-from rankbench.console import TrainingProgress, summarize
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
 from rankbench.core.peft_export import export
 from rankbench.core.seeding import Streams
-from rankbench.engine import Engine, accelerator
 from rankbench.files import disk_is_full
-from rankbench.metering import Meter
 from rankbench.methods.base import Allocator, Setting
 from rankbench.models import loading
-from rankbench.provenance import forget_peak_memory, peak_memory, provenance
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.tasks.base import Task
 from rankbench.terminal import console
 from rankbench.tracking import tracker
-from rankbench.trainer import NotFiniteError, Trainer
+from rankbench.training.cost_meter import Meter, forget_peak_memory, peak_memory
+from rankbench.training.engine import Engine, accelerator
+from rankbench.training.progress import TrainingProgress, summarize
+from rankbench.training.provenance import provenance
+from rankbench.training.trainer import NotFiniteError, Trainer
 
 USER_ERRORS = (ValueError, OSError)  # their message says it all; others come with a traceback
 NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU

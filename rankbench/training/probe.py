@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.engine import Engine
 from rankbench.tasks.base import Batch, Example
+from rankbench.training.engine import Engine
 
 Hook = Callable[..., Any]
 

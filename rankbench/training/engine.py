@@ -17,8 +17,8 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from rankbench.core.seeding import Streams
-from rankbench.metering import Meter
 from rankbench.tasks.base import Batch, Example, Task
+from rankbench.training.cost_meter import Meter
 
 
 def accelerator(precision: str) -> Accelerator:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from rankbench.records.record import PHASES
 
@@ -57,3 +62,28 @@ class Meter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what an interrupted run had spent."""
         self.spent = {phase: dict(state[phase]) for phase in PHASES}
+
+
+PEAK_SWITCH = Path("/proc/self/clear_refs")  # Linux: writing 5 sets the peak to what is resident now
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Start `peak_memory` anew, so that a run does not inherit the peak of another one in this process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif PEAK_SWITCH.exists():
+        PEAK_SWITCH.write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory since `forget_peak_memory`, bytes: allocated on the device, or resident of this process on a CPU.
+
+    Where the system is not Linux, of the process's whole life.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if PEAK_SWITCH.exists():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

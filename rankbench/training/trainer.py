@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.engine import Engine
 from rankbench.methods.base import Allocator, Step
-from rankbench.probe import Probe
 from rankbench.tasks.base import Example
+from rankbench.training.engine import Engine
+from rankbench.training.probe import Probe
 
 
 class NotFiniteError(RuntimeError):
