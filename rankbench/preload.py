@@ -10,8 +10,8 @@ from importlib import import_module
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-import rankbench.training.run
 from rankbench.config import registry
+from rankbench.training import run
 from rankbench.training.provenance import code, libraries
 
 # Modules that are imported when data are read, a table is shown or a model is made: the architectures in conf/model.
@@ -35,4 +35,4 @@ for module in LATER:
 get_checkpoint_conversion_mapping("llama")  # type: ignore[no-untyped-call]  # peft asks for it: a thousand patterns
 code()  # the commit that is imported here is the one the records name, whatever is checked out meanwhile
 libraries()  # and so are the versions
-assert rankbench.run  # imported for its own sake
+assert run  # imported for its own sake

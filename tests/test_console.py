@@ -10,7 +10,7 @@ from rankbench import terminal
 from rankbench.launcher import Ended
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord
-from rankbench.training import progress
+from rankbench.training import progress as run_progress
 from rankbench.training.progress import SweepProgress, TrainingProgress, rank_map, summarize
 
 RANKS = {f"model.layers.{layer}.{kind}": 10 * layer + site for layer in range(30) for site, kind in enumerate("qkvo")}
@@ -18,7 +18,7 @@ RANKS = {f"model.layers.{layer}.{kind}": 10 * layer + site for layer in range(30
 
 def shown(monkeypatch, record: RunRecord, width: int = 100) -> str:
     out = Console(file=io.StringIO(), width=width, highlight=False)
-    monkeypatch.setattr(progress, "console", lambda: out)
+    monkeypatch.setattr(run_progress, "console", lambda: out)
     summarize(record, "results/runs/0123456789ab")
     return out.file.getvalue()
 
@@ -132,7 +132,7 @@ def test_other_processes_are_silent(capsys):
 
 def test_on_a_terminal_progress_is_a_bar_with_loss_rate_and_time_left(monkeypatch):
     out = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    monkeypatch.setattr(progress, "console", lambda: out)
+    monkeypatch.setattr(run_progress, "console", lambda: out)
     with TrainingProgress("igu", 40, 30, True) as progress:
         progress.show({"step": 31, "loss": 0.125, "ranks": 77}, 0.5)
         progress._progress.refresh()

@@ -41,7 +41,7 @@ def provenance(device: torch.device, processes: int, model: dict[str, str], data
 @functools.cache
 def code() -> dict[str, Any]:
     """Commit and dirty flag of the checkout this package runs from, as first asked for; None if it is from a wheel."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
 
