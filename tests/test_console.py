@@ -194,8 +194,8 @@ def test_a_sweep_says_what_each_run_has(capsys, slots, threads, said):
 
 
 def test_who_asks_to_stop_is_told_what_happens(capsys):
-    progress.stopping(1)
-    progress.stopping(2)
+    run_progress.stopping(1)
+    run_progress.stopping(2)
     once, twice = capsys.readouterr().out.splitlines()
     assert once == "no more runs are started; those that run are finished, Ctrl-C again stops them"
     assert twice == "stopping; the same command goes on from here"
