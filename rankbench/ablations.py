@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rankbench import experiment
-from rankbench.experiment import Experiment
 from rankbench.labels import file_name, text_of
 from rankbench.panels import Panel
+from rankbench.sweeps import experiment
+from rankbench.sweeps.experiment import Experiment
 
 
 @dataclass(frozen=True)

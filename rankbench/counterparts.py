@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankbench import declarations, rates
-from rankbench.experiment import FULL, Published, Report
+from rankbench import rates
 from rankbench.published import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
 from rankbench.reproduction import Outcome
 from rankbench.study import Study
+from rankbench.sweeps import experiment_files
+from rankbench.sweeps.experiment import FULL, Published, Report
 
 Row = Mapping[Any, Any]  # of rankbench.published
 
@@ -75,7 +76,7 @@ def counterpart(found: Study, report: Report, table: Published, row: Row, rows: 
 @functools.cache
 def _tasks() -> dict[str, Path]:
     """Of this package and of installed ones."""
-    return declarations.names(group="task")
+    return experiment_files.names(group="task")
 
 
 def our_budgets(table: Published, row: Row) -> list[str]:

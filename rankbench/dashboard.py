@@ -16,13 +16,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from rankbench import study, sweep
+from rankbench import study
 from rankbench.config.yaml_files import defaults
 from rankbench.records import run_folder
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
 from rankbench.study import Curve
-from rankbench.sweep import SweepError
+from rankbench.sweeps import manifest
+from rankbench.sweeps.manifest import SweepError
 from rankbench.tracking import Wandb, leave, said, tell
 from rankbench.workspace import save, workspace
 
@@ -74,7 +75,7 @@ def asked(words: Sequence[str]) -> Asked:
     """
     named = [word for word in words if not word.startswith("results_dir=")]
     place = Path(named[0]).resolve() if len(named) == 1 and "=" not in named[0] else None
-    if place and place.exists() and not (place / sweep.FILE).is_file():
+    if place and place.exists() and not (place / manifest.FILE).is_file():
         records, problems = run_folder.records(place)
         found = Asked((place.parent if place.is_file() else place).name, records, {}, _tests(records), problems)
     else:

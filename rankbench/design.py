@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rankbench import experiment
-from rankbench.cells import spell
 from rankbench.evidence import Evidence
 from rankbench.records.record import RunRecord
 from rankbench.sheet import Cell, Sheet
+from rankbench.sweeps import experiment
+from rankbench.sweeps.composition import spell
 
 
 def arms_sheet(evidence: Evidence) -> Sheet | None:

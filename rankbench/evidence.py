@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rankbench import experiment
 from rankbench.ablations import Ablation, ablations, varied
 from rankbench.comparison import Comparison, compare
 from rankbench.drawing import Look, looks
-from rankbench.experiment import Report
 from rankbench.panels import Panel, panels, refuse_mixed, report_of
 from rankbench.study import Study
+from rankbench.sweeps import experiment
+from rankbench.sweeps.experiment import Report
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 
-from rankbench import guest, launcher, sweep
-from rankbench.cells import spell
+from rankbench import guest, launcher
 from rankbench.config.overrides import search
 from rankbench.config.schema import ConfigError, near
-from rankbench.course import Course
-from rankbench.layout import Layout, Words, lay_out, words
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RecordError
 from rankbench.records.run_folder import RunFolder
-from rankbench.sweep import Job, Sweep, SweepError
+from rankbench.sweeps import manifest
+from rankbench.sweeps.composition import describe, lay_out, results_dir_of, spell, words
+from rankbench.sweeps.manifest import Job, Sweep, SweepError
+from rankbench.sweeps.schedule import SweepSchedule
 from rankbench.terminal import console
 
 LAUNCHER, LOCAL = "hydra/launcher", "local"
@@ -56,36 +56,36 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
     layout = lay_out(typed, config_dir, config_name)
     results_dir = results_dir_of(layout)
     header = describe(typed, layout, arguments, results_dir)
-    place = sweep.folder(results_dir, header.sweep_id)
+    place = manifest.folder(results_dir, header.sweep_id)
     with _launching(typed.hydra, place, config_dir, config_name) as launch:
         try:
-            _follow(Course(layout, header, results_dir, typed.retry == "failed"), results_dir, launch)
+            _follow(SweepSchedule(layout, header, results_dir, typed.retry == "failed"), results_dir, launch)
         except Exception:  # of the launcher: a job of it was lost, or could not be started
             _conclude(header, results_dir)
             raise
     return _conclude(header, results_dir)
 
 
-def _follow(course: Course, results_dir: Path, launch: Launch) -> None:
+def _follow(course: SweepSchedule, results_dir: Path, launch: Launch) -> None:
     """Launch the runs as they can be frozen, batch by batch."""
     header = course.sweep
-    place = sweep.folder(results_dir, header.sweep_id)
+    place = manifest.folder(results_dir, header.sweep_id)
     earlier = _earlier(place)
     _save(header, earlier, results_dir)
     while batch := [course.order(made) for made in course.advance()]:
-        files = {order.run_id: sweep.order_file(place, order.run_id) for order in batch}
+        files = {order.run_id: manifest.order_file(place, order.run_id) for order in batch}
         for order in batch:
             order.write(files[order.run_id])
         _save(header, earlier, results_dir)
         if todo := [order for order in batch if not _stands(order)]:
             launch([files[order.run_id] for order in todo])
-    sweep.save(header, results_dir)
+    manifest.save(header, results_dir)
 
 
 def _earlier(place: Path) -> list[Job]:
     """The jobs of this sweep as it was started before."""
     try:
-        return sweep.read(place).jobs
+        return manifest.read(place).jobs
     except SweepError:
         return []
 
@@ -93,28 +93,9 @@ def _earlier(place: Path) -> list[Job]:
 def _save(header: Sweep, earlier: Sequence[Job], results_dir: Path) -> None:
     """With the jobs of earlier that are not known to be left out: they may be done."""
     known = {job.run_id for job in header.jobs}
-    sweep.save(replace(header, jobs=[*header.jobs, *(job for job in earlier if job.run_id not in known)]), results_dir)
-
-
-def describe(typed: Words, layout: Layout, arguments: Sequence[str], results_dir: Path) -> Sweep:
-    """The sweep of a layout, before its first run."""
-    name = typed.experiment or "sweep"
-    known = sweep.identity(name, (frozen.config for frozen in layout.cells), layout.tune)
-    others, _ = sweep.all_of(results_dir)
-    order = max((other.order for other in others), default=0) + 1
-    return Sweep(known, name, order, list(arguments), layout.experiment, layout.tune)
-
-
-def results_dir_of(layout: Layout) -> Path:
-    """Of all its runs.
-
-    Raises:
-        ConfigError: there are several.
-    """
-    found = {str(frozen.config["results_dir"]) for frozen in layout.cells}
-    if len(found) > 1:
-        raise ConfigError([f"results_dir: one for all runs of a sweep, not {', '.join(sorted(found))}"])
-    return Path(found.pop())
+    manifest.save(
+        replace(header, jobs=[*header.jobs, *(job for job in earlier if job.run_id not in known)]), results_dir
+    )
 
 
 def _stands(order: Order) -> bool:

@@ -24,10 +24,10 @@ from rankbench import launcher
 from rankbench.collect import markdown
 from rankbench.config.overrides import examiner
 from rankbench.config.schema import ConfigError
-from rankbench.declarations import usual_metric
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord, run_id
 from rankbench.stats import deviation, seeds_needed
+from rankbench.sweeps.experiment_files import usual_metric
 from rankbench.training.progress import SweepProgress, stopping
 
 PLACE = "noise"  # in results_dir

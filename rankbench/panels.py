@@ -14,15 +14,15 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench import declarations, experiment
 from rankbench.collect import frame
-from rankbench.experiment import Report
 from rankbench.labels import file_name, labels, order
 from rankbench.rates import SelectionError
 from rankbench.records.record import RunRecord
 from rankbench.selection import differences, differing_code, names_of, not_allowed, refuse_doubt
 from rankbench.study import Study
-from rankbench.sweep import Job
+from rankbench.sweeps import experiment, experiment_files
+from rankbench.sweeps.experiment import Report
+from rankbench.sweeps.manifest import Job
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
@@ -105,7 +105,7 @@ def report_of(study: Study) -> Report:
         return declared.report
     there = sorted(set(_arms(study.runs())), key=order)
     reference = "lora" if "lora" in there or not there else there[0]
-    return declarations.usual_report(reference)
+    return experiment_files.usual_report(reference)
 
 
 def panels(study: Study) -> list[Panel]:

@@ -26,15 +26,14 @@ from rankbench.config.schema import ConfigError
 from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
-from rankbench.course import Course
-from rankbench.layout import lay_out, words
 from rankbench.methods.base import Setting
 from rankbench.models.errors import ModelError
 from rankbench.models.loading import sites_of
-from rankbench.multirun import describe, results_dir_of
 from rankbench.records import run_folder
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RecordError, RunRecord
+from rankbench.sweeps.composition import describe, lay_out, results_dir_of, words
+from rankbench.sweeps.schedule import SweepSchedule
 from rankbench.terminal import console, duration
 
 MEASURED_STEPS = 3
@@ -229,7 +228,7 @@ def main() -> int:
         return 2
     results_dir = results_dir_of(layout)
     header = describe(read, layout, typed, results_dir)
-    course = Course(layout, header, results_dir, read.retry == "failed")
+    course = SweepSchedule(layout, header, results_dir, read.retry == "failed")
     while course.advance():
         pass  # what finished trials choose is laid out, too
     jobs = header.jobs

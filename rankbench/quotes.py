@@ -12,10 +12,10 @@ from rankbench import published
 from rankbench.comparison import Comparison
 from rankbench.counterparts import measures
 from rankbench.evidence import Evidence, link
-from rankbench.experiment import Published
 from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet
 from rankbench.stats import PairedDifference
+from rankbench.sweeps.experiment import Published
 from rankbench.verify import Finding, findings
 
 COLUMNS = (

@@ -26,7 +26,7 @@ from rankbench.rates import SelectionError
 from rankbench.selection import ALLOW_MIXED, names
 from rankbench.sheet import Sheet, numbers, section
 from rankbench.study import Study
-from rankbench.sweep import SweepError
+from rankbench.sweeps.manifest import SweepError
 from rankbench.trials import draw_learning_rates, rates_sheet
 from rankbench.workers import calling
 

@@ -18,7 +18,7 @@ from rankbench import study
 from rankbench.records.record import STOPPED, RunRecord
 from rankbench.records.run_folder import LOG, RunFolder
 from rankbench.study import Study
-from rankbench.sweep import Job, SweepError
+from rankbench.sweeps.manifest import Job, SweepError
 from rankbench.terminal import console
 
 STATES = ("done", "running", "failed", "interrupted", "missing")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankbench import sweep
 from rankbench.records import run_folder
 from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder
-from rankbench.sweep import Job, Sweep, SweepError
+from rankbench.sweeps import manifest
+from rankbench.sweeps.manifest import Job, Sweep, SweepError
 
 STEPS = "steps.jsonl"
 RECORDS, CURVES = "records.jsonl", "curves.jsonl"
@@ -62,10 +62,10 @@ def load(words: Sequence[str]) -> Study:
     results_dir = results_dir_of(words)
     name = given.get("experiment")
     rest = [word for word in words if word.split("=")[0] not in ("experiment", "results_dir")]
-    found = sweep.last(results_dir, name, rest)
+    found = manifest.last(results_dir, name, rest)
     if found is not None:
         return of(found, results_dir)
-    committed = results_dir / (name or "") / sweep.FILE
+    committed = results_dir / (name or "") / manifest.FILE
     if name and committed.is_file() and not rest:
         return at(committed.parent)
     what = " ".join(words) or "any sweep"
@@ -102,7 +102,7 @@ def at(place: Path) -> Study:
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     curves = {row["run_id"]: [tuple(point) for point in row["ranks"]] for row in rows}
     before = (place / PROBLEMS).read_text().splitlines() if (place / PROBLEMS).is_file() else []
-    return Study(sweep.read(place), {record.run_id: record for record in found}, curves, [*before, *problems])
+    return Study(manifest.read(place), {record.run_id: record for record in found}, curves, [*before, *problems])
 
 
 def save(study: Study, place: Path) -> None:
@@ -114,7 +114,7 @@ def save(study: Study, place: Path) -> None:
     run_folder.save((study.records[name] for name in sorted(study.records)), place / RECORDS)
     rows = ({"run_id": name, "ranks": study.curves[name]} for name in sorted(study.curves))
     (place / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (place / sweep.FILE).write_text(study.sweep.to_json())
+    (place / manifest.FILE).write_text(study.sweep.to_json())
     (place / PROBLEMS).unlink(missing_ok=True)
     if study.problems:
         (place / PROBLEMS).write_text("".join(" ".join(problem.split()) + "\n" for problem in study.problems))

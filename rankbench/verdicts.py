@@ -10,11 +10,11 @@ import pandas as pd
 
 from rankbench.comparison import ALPHA, Comparison, Kind, decimals
 from rankbench.evidence import Evidence, link
-from rankbench.experiment import UNIFORM
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet, without_first
 from rankbench.stats import PairedDifference, mean_interval, smallest_p
+from rankbench.sweeps.experiment import UNIFORM
 from rankbench.verdict import CONTROLS, NOT_RUN, Outcome, Verdict, works
 
 KINDS: dict[Kind, str] = {

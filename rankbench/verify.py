@@ -18,14 +18,14 @@ import pandas as pd
 from rankbench import published, study
 from rankbench.collect import markdown
 from rankbench.counterparts import Counterpart, Row, counterpart, our_budgets
-from rankbench.experiment import Published, Report
 from rankbench.panels import panels, refuse_mixed
 from rankbench.published import PublishedError
 from rankbench.rates import SelectionError
 from rankbench.reproduction import OUTCOMES, Outcome, reproduction
 from rankbench.selection import ALLOW_MIXED, names
 from rankbench.study import Study
-from rankbench.sweep import SweepError
+from rankbench.sweeps.experiment import Published, Report
+from rankbench.sweeps.manifest import SweepError
 
 
 @dataclass(frozen=True)

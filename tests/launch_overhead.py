@@ -56,9 +56,9 @@ def sweep_here(arguments: list[str]) -> int:
 def loop(part: int, parts: int, arguments: list[str]) -> None:
     """Every `parts`-th run, one after the other, in this process."""
     from rankbench import job
-    from rankbench.layout import lay_out, words
     from rankbench.records import frozen_run
     from rankbench.records.record import run_id
+    from rankbench.sweeps.composition import lay_out, words
 
     frozen = lay_out(words(arguments)).cells[part::parts]
     for cell in frozen:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rankbench import declarations, experiment
-from rankbench.cells import cells_of
 from rankbench.records.record import RunRecord
 from rankbench.study import Study
-from rankbench.sweep import Job, Sweep
+from rankbench.sweeps import experiment, experiment_files
+from rankbench.sweeps.composition import cells_of
+from rankbench.sweeps.manifest import Job, Sweep
 
 KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
 PROVENANCE = {
@@ -76,7 +76,7 @@ def declared(
         content["grid"] = {}
         content["report"]["maps"] = {}
         content["report"]["curves"] = {"smoothing beta1": "method.beta1"} if extra else {}
-    return declarations.read({**content, **changes}, "made up")
+    return experiment_files.read({**content, **changes}, "made up")
 
 
 def study(

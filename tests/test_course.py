@@ -11,12 +11,11 @@ import pytest
 from harness import SMALL_EXPERIMENT, write_experiment
 from records import record
 
-from rankbench.course import Course
-from rankbench.layout import Layout, lay_out, words
-from rankbench.multirun import describe
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import run_id
-from rankbench.sweep import Job
+from rankbench.sweeps.composition import Layout, describe, lay_out, words
+from rankbench.sweeps.manifest import Job
+from rankbench.sweeps.schedule import SweepSchedule
 
 BEST = {"lora": 1e-2, "random": 1e-3, "shuffled": 1e-3}  # an end of the grid each
 RANKS = {"lora": {"a": 2, "b": 2}, "random": {"a": 1, "b": 3}}
@@ -57,7 +56,7 @@ class Played:
         self, layout: Layout, results: Path, retry: bool = False, kill_after: int | None = None, **how
     ) -> None:
         self.sweep = describe(words([]), layout, ["typed"], results)
-        self.course = Course(layout, self.sweep, results, retry)
+        self.course = SweepSchedule(layout, self.sweep, results, retry)
         self.batches: list[list[Job]] = []
         self.orders: dict[str, Order] = {}
         while batch := self.course.advance():

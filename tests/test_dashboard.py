@@ -9,13 +9,13 @@ from mirrors import read
 from services import service
 from test_tracking import alone, the_file
 
-from rankbench import sweep
 from rankbench.config.yaml_files import defaults
 from rankbench.dashboard import Done, asked, main, mirror, show
 from rankbench.labels import COLOURS
 from rankbench.mirror import names
 from rankbench.records import run_folder
-from rankbench.sweep import Job, Sweep, SweepError
+from rankbench.sweeps import manifest
+from rankbench.sweeps.manifest import Job, Sweep, SweepError
 from rankbench.workspace import workspace
 
 OFFLINE = {**defaults("tracking", "wandb"), "mode": "offline"}
@@ -137,7 +137,7 @@ def test_the_command_mirrors_records_and_says_what_a_workspace_needs(records, tm
 
 def test_a_sweep_is_mirrored_whole_by_its_words(results, records, monkeypatch, capsys):
     jobs = [Job(None, record.run_id, False, ()) for record in records]
-    sweep.save(Sweep("mine-0", "mine", 1, ["method=adalora"], None, None, jobs), results)
+    manifest.save(Sweep("mine-0", "mine", 1, ["method=adalora"], None, None, jobs), results)
     code, out = call(monkeypatch, capsys, f"results_dir={results}", "method=adalora", "--project", "other")
     assert code == 0
     assert "mine: 0 runs online, 3 offline, 0 failed\n" in out

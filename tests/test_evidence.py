@@ -11,7 +11,7 @@ from rankbench import costs, curves, frontier, holes, maps, overview, quotes, tr
 from rankbench.ablations import ablations, varied
 from rankbench.design import arms_sheet, facts
 from rankbench.evidence import Evidence, gather, links
-from rankbench.experiment import only
+from rankbench.sweeps.experiment import with_arms
 
 
 @functools.cache
@@ -109,7 +109,7 @@ def test_where_too_few_pairs_can_show_nothing_it_is_said():
 
 def test_without_its_uniform_arm_nothing_is_said_to_work():
     """Another arm takes the place of the reference, not that of tuned uniform."""
-    made = only(declared(seeds=range(8)), ["adalora", "igu", "igu ranks shuffled", "random"])
+    made = with_arms(declared(seeds=range(8)), ["adalora", "igu", "igu ranks shuffled", "random"])
     said = verdicts.sentences(gather(study(made, lost=0.0, failed=0.0)))
     assert made.report.reference == "igu"
     assert said[0].startswith("igu: not resolved (not run: tuned uniform, better than its own shuffled ranks, ")

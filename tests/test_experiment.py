@@ -8,15 +8,27 @@ import itertools
 
 import pytest
 
-from rankbench import declarations, published
-from rankbench.cells import Cell, cells_of, spell
+from rankbench import published
 from rankbench.config.overrides import examiner
 from rankbench.config.registry import names as registered
 from rankbench.config.schema import ConfigError
-from rankbench.declarations import load, read, tune
-from rankbench.experiment import Experiment, Part, Published, Report, Tune, arms, at, only, plain, rates_of
+from rankbench.sweeps import experiment_files
+from rankbench.sweeps.composition import GridCell, cells_of, spell
+from rankbench.sweeps.experiment import (
+    Experiment,
+    Published,
+    Report,
+    ScaleChanges,
+    Tune,
+    arms,
+    at_scale,
+    plain,
+    rates_of,
+    with_arms,
+)
+from rankbench.sweeps.experiment_files import load, read, tune
 
-FILES = sorted(declarations.names())
+FILES = sorted(experiment_files.names())
 
 REPORT = {"reference": "lora"}
 SMALLEST = {
@@ -49,7 +61,7 @@ def test_arms_vary_fastest_and_axes_in_their_order():
 
 
 def test_a_cell_knows_where_it_stands():
-    assert cells_of(made(), {})[-1] == Cell(
+    assert cells_of(made(), {})[-1] == GridCell(
         "igu",
         {"task": "task=b", "seed": "seed=1"},
         {"task": "task=b", "seed": "seed=1", "method": "method=igu", "method.beta1": "method.beta1=0.9"},
@@ -166,7 +178,7 @@ SCALED = {
 
 
 def test_a_scale_takes_the_place_of_settings_and_conditions_as_a_whole_and_of_axes_one_by_one():
-    small = at(made(**SCALED), "tiny")
+    small = at_scale(made(**SCALED), "tiny")
     assert (small.settings, small.when) == ({"train.steps": 5}, {})
     assert small.axes == {"seed": [0, 1], "budget": ["r2"]}
     assert small.tune == made(**SCALED).tune
@@ -174,14 +186,14 @@ def test_a_scale_takes_the_place_of_settings_and_conditions_as_a_whole_and_of_ax
 
 def test_a_scale_keeps_what_it_leaves_out():
     whole = made(**{**SCALED, "scales": {"tiny": {}}})
-    small = at(whole, "tiny")
+    small = at_scale(whole, "tiny")
     assert (small.settings, small.when, small.axes) == (whole.settings, whole.when, whole.axes)
-    assert at(whole, "full") is whole
+    assert at_scale(whole, "full") is whole
 
 
 def test_a_scale_may_run_some_arms_and_tune_on_a_grid_of_its_own():
     part = {"arms": ["lora"], "tune": {"learning_rate": [1.0, 2.0], "widen": 0}}
-    small = at(made(tune={"learning_rate": [3.0]}, scales={"tiny": part}), "tiny")
+    small = at_scale(made(tune={"learning_rate": [3.0]}, scales={"tiny": part}), "tiny")
     assert list(arms(small)) == ["lora"]
     assert (small.tune.learning_rate, small.tune.widen, small.tune.seeds) == ([1.0, 2.0], 0, [100])
 
@@ -190,7 +202,7 @@ def test_an_unknown_scale_is_named():
     with pytest.raises(
         ConfigError, match=r"scale=tny: experiment=x has no such scale; did you mean tiny\? known are full"
     ):
-        at(made(**SCALED), "tny")
+        at_scale(made(**SCALED), "tny")
 
 
 RICH = {
@@ -207,7 +219,7 @@ RICH = {
 
 
 def test_some_arms_keep_what_the_report_says_of_them():
-    some = only(made(**RICH), ["igu", "random", "igu beta1=0.5"])
+    some = with_arms(made(**RICH), ["igu", "random", "igu beta1=0.5"])
     assert list(arms(some)) == ["igu", "random", "igu beta1=0.5"]
     assert rates_of(some) == {"igu beta1=0.5": "igu"}
     assert some.report.reference == "igu"  # its own is not there
@@ -218,13 +230,13 @@ def test_some_arms_keep_what_the_report_says_of_them():
 
 
 def test_an_arm_whose_rate_is_taken_has_to_stay_or_its_taker_tunes_itself():
-    assert rates_of(only(made(**RICH), ["lora", "mine"])) == {}
-    assert rates_of(only(made(**RICH), ["igu", "mine"])) == {"mine": "igu"}
+    assert rates_of(with_arms(made(**RICH), ["lora", "mine"])) == {}
+    assert rates_of(with_arms(made(**RICH), ["igu", "mine"])) == {"mine": "igu"}
 
 
 def test_an_arm_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match=r"arms: experiment=x has no arm 'ig'; did you mean igu"):
-        only(made(), ["lora", "ig"])
+        with_arms(made(), ["lora", "ig"])
 
 
 @pytest.mark.parametrize(
@@ -331,13 +343,13 @@ def test_a_scale_stands_over_what_all_small_scales_share(folder):
     shared = f"{{settings: {{a: 1, b: 2}}, axes: {{task: []}}, when: {when}, tune: {{learning_rate: [1.0]}}}}"
     place = folder("tiny", shared, "scale")
     own = "scales: {tiny: {settings: {b: 5}, when: {seed=0: {d: 6}}}}\ntune: {learning_rate: [2.0]}\n"
-    small = at(load("mine", folder("mine", TEXT + own)), "tiny")
+    small = at_scale(load("mine", folder("mine", TEXT + own)), "tiny")
     assert small.settings == {"a": 1, "b": 5}
     assert small.when == {"seed=0": {"d": 6}, "seed=1": {"c": 4}}
     assert small.axes == {"seed": [0]}
     assert small.tune.learning_rate == [1.0]
     untuned = load("mine", folder("mine", TEXT + "scales: {tiny: {}}\n"))
-    assert at(untuned, "tiny").tune is None
+    assert at_scale(untuned, "tiny").tune is None
     assert load("mine", place).scales.keys() == {"tiny"}
 
 
@@ -355,20 +367,20 @@ loaded = functools.cache(load)
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_says_what_it_is_and_survives_being_frozen(name):
-    first = declarations.names()[name].read_text().partition("\n")[0]
+    first = experiment_files.names()[name].read_text().partition("\n")[0]
     assert first.startswith("# ")
     assert first.endswith(".")
     found = loaded(name)
     assert found.question.endswith("?")
     assert found.source
     for scale in ("full", *found.scales):
-        assert read(plain(at(found, scale)), name) == at(found, scale)
+        assert read(plain(at_scale(found, scale)), name) == at_scale(found, scale)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_an_arm_whose_run_another_takes_its_ranks_from_is_there(name):
     for scale in ("full", *loaded(name).scales):
-        there = arms(at(loaded(name), scale))
+        there = arms(at_scale(loaded(name), scale))
         sources = [settings.get("method.source_run") for settings in there.values()]
         assert {source.strip("{}") for source in sources if source} <= there.keys()
 
@@ -378,7 +390,7 @@ def test_every_condition_holds_somewhere(name):
     """A condition on a value that no run has is a typing mistake."""
     found = loaded(name)
     for scale, typed in [("full", {}), *((scale, {}) for scale in found.scales)]:
-        part = at(found, scale)
+        part = at_scale(found, scale)
         words = {word for condition in part.when for word in condition.split() if not word.startswith("model=")}
         assert words <= {override for cell in cells_of(part, typed) for override in cell.settings.values()}
 
@@ -413,9 +425,9 @@ def covering(found, typed):
 def test_cells_are_valid_configurations_at_every_scale(name, examine):
     """Of the other miniatures the first cells: their arms are those of model=tiny."""
     found = loaded(name)
-    chosen = [*covering(found, {}), *covering(at(found, "small"), {"model": ["model=tiny"]})]
+    chosen = [*covering(found, {}), *covering(at_scale(found, "small"), {"model": ["model=tiny"]})]
     for typed in ({}, {"model": ["model=minilm-l6"]}):  # without a model: smollm2-135m
-        chosen += itertools.islice(covering(at(found, "small"), typed), 2)
+        chosen += itertools.islice(covering(at_scale(found, "small"), typed), 2)
     for cell in chosen:
         assert examine.job(cell.overrides)[1] == [], cell
 
@@ -435,5 +447,5 @@ def test_tasks_of_the_files_exist():
 
 def test_dataclasses_have_their_defaults_in_read_alone():
     """A field with a default of its own would be stated twice."""
-    for cls in (Experiment, Part, Report, Tune, Published):
+    for cls in (Experiment, ScaleChanges, Report, Tune, Published):
         assert all(field.default is dataclasses.MISSING for field in dataclasses.fields(cls))

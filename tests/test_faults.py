@@ -20,13 +20,14 @@ import pytest
 from harness import faulty_installed, freeze, rows
 from kill_sweep import besiege, children, holds
 
-from rankbench import launcher, sweep
+from rankbench import launcher
 from rankbench.launcher import Ended, LaunchError, Settings
 from rankbench.multirun import start
 from rankbench.records import run_folder
 from rankbench.records.frozen_run import Order
 from rankbench.records.run_folder import HELD_UP
 from rankbench.study import load
+from rankbench.sweeps import manifest
 
 SHORT = ["train.steps=3", "train.checkpoint_every=1"]
 SWEEP = ["model=tiny", "task=planted", *SHORT, "train.threads=1", "task.train_size=16", "task.test_size=8"]
@@ -220,8 +221,8 @@ def test_a_clock_that_runs_backwards(tmp_path, monkeypatch):
     begins = [row["pid"] for row in rows(notes) if row["event"] == "begin"]
     assert len(set(begins)) == 3
     for order in (1, 2, 3):
-        sweep.save(sweep.Sweep(f"x-{9 - order}", "x", order, [], None, None), tmp_path)
-    assert sweep.last(tmp_path, "x").order == 3
+        manifest.save(manifest.Sweep(f"x-{9 - order}", "x", order, [], None, None), tmp_path)
+    assert manifest.last(tmp_path, "x").order == 3
 
 
 # ------------------------------------------------------------------------------------------------- the fork server
@@ -285,7 +286,7 @@ def test_two_launchers_on_one_folder_do_every_run_once(installed, tmp_path):
     assert ({record.status for record in found}, len(found), problems) == ({"ok"}, 12, [])
     logs = [log.read_text() for log in tmp_path.glob("runs/*/log.txt")]
     assert sum(len(re.findall(r"^step 1/", text, re.M)) for text in logs) == 12
-    assert len(sweep.all_of(tmp_path)[0]) == 1
+    assert len(manifest.all_of(tmp_path)[0]) == 1
     assert len(re.findall("done already", out)) < 12  # each did some
 
 

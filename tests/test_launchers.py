@@ -12,12 +12,13 @@ from harness import QUICK, freeze, install_faulty, rows, write_experiment
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from records import record
 
-from rankbench import guest, launcher, multirun, sweep
+from rankbench import guest, launcher, multirun
 from rankbench.config.schema import ConfigError
 from rankbench.launcher import Settings
 from rankbench.multirun import EXTRAS
 from rankbench.records.frozen_run import Order
 from rankbench.records.run_folder import RunFolder
+from rankbench.sweeps import manifest
 
 EXPERIMENT = """
 question: Does it run?
@@ -69,9 +70,9 @@ class Swept:
     def folders(self) -> dict[tuple[str, int], RunFolder]:
         """Of the runs, by arm and seed."""
         results = self.place / "out"
-        ((found,), _) = sweep.all_of(results)
-        orders = sweep.folder(results, found.sweep_id)
-        seeds = {made: Order.read(sweep.order_file(orders, made.run_id)).config["seed"] for made in found.jobs}
+        ((found,), _) = manifest.all_of(results)
+        orders = manifest.folder(results, found.sweep_id)
+        seeds = {made: Order.read(manifest.order_file(orders, made.run_id)).config["seed"] for made in found.jobs}
         return {(made.arm, seed): RunFolder(results, made.run_id) for made, seed in seeds.items()}
 
 

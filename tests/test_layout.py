@@ -4,8 +4,8 @@ import pytest
 from harness import SMALL_EXPERIMENT, write_experiment
 
 from rankbench.config.schema import ConfigError
-from rankbench.experiment import Tune
-from rankbench.layout import Words, _mistuned, lay_out, words
+from rankbench.sweeps.composition import SweepArguments, _mistuned, lay_out, words
+from rankbench.sweeps.experiment import Tune
 
 RUN = ["model=tiny", "task=planted"]
 
@@ -18,10 +18,10 @@ def config_dir(tmp_path_factory):
 def test_words_are_sorted_by_who_reads_them():
     typed = ["experiment=x", "scale=small", "arms=[a,b c]", "retry=failed", "tune.widen=0", "seed=0,1", "model=tiny"]
     launch = ["hydra.launcher.slots=2", "hydra/launcher=local", "+hydra.launcher.foo=1"]
-    assert words([*typed, *launch]) == Words(
+    assert words([*typed, *launch]) == SweepArguments(
         "x", "small", ["a", "b c"], "failed", {"widen": 0}, ["seed=0,1", "model=tiny"], launch
     )
-    assert words(["seed=0"]) == Words(settings=["seed=0"])
+    assert words(["seed=0"]) == SweepArguments(settings=["seed=0"])
 
 
 @pytest.mark.parametrize("typed", ["arms=[a,b]", "arms=a,b"])

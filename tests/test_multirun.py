@@ -9,7 +9,6 @@ import pytest
 from harness import SMALL_EXPERIMENT, faulty_installed, write_experiment
 from omegaconf import OmegaConf
 
-from rankbench import sweep
 from rankbench.__main__ import main
 from rankbench.config.overrides import compose
 from rankbench.config.schema import ConfigError
@@ -17,6 +16,7 @@ from rankbench.config.validation import build
 from rankbench.multirun import start
 from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
+from rankbench.sweeps import manifest
 from rankbench.training.progress import SweepProgress
 
 SHORT = ["model=tiny", "task=planted", "train.steps=3", "train.threads=1", "task.train_size=16", "task.test_size=8"]
@@ -56,7 +56,7 @@ class Tuned:
 
             patch.setattr(SweepProgress, "show", editing)
             self.code = start(["hydra.launcher.slots=2", *self.words], config_dir)
-        self.sweep = sweep.last(results, "small")
+        self.sweep = manifest.last(results, "small")
 
     def edit(self, steps: int, concentration: float) -> None:
         text = SMALL_EXPERIMENT.replace("train.steps: 3", f"train.steps: {steps}")
@@ -133,13 +133,13 @@ def test_the_same_command_has_nothing_left_to_do(tuned, capsys):
     assert start(tuned.words, tuned.config_dir) == 0
     assert printed(capsys) == "9 runs: 9 ok"
     assert content(tuned.results) == before
-    again = sweep.last(tuned.results, "small")
+    again = manifest.last(tuned.results, "small")
     assert (again.sweep_id, again.order) == (tuned.sweep.sweep_id, tuned.sweep.order + 1)
     assert sorted(again.jobs, key=str) == sorted(tuned.sweep.jobs, key=str)
 
 
 def test_the_frozen_runs_lie_beside_the_sweep(tuned):
-    place = sweep.folder(tuned.results, tuned.sweep.sweep_id)
+    place = manifest.folder(tuned.results, tuned.sweep.sweep_id)
     names = {file.name for file in place.iterdir() if file.is_file()}
     assert names == {"sweep.json", *(f"{job.run_id}.json" for job in tuned.sweep.jobs)}
     for job in tuned.sweep.jobs:
@@ -209,7 +209,7 @@ def test_a_sweep_that_is_started_again_and_interrupted_forgets_no_run(tuned, mon
         with pytest.raises(KeyboardInterrupt):
             start([*tuned.words, "retry=failed"], tuned.config_dir)
     file.write_bytes(before)
-    assert sorted(sweep.last(tuned.results, "small").jobs, key=str) == sorted(tuned.sweep.jobs, key=str)
+    assert sorted(manifest.last(tuned.results, "small").jobs, key=str) == sorted(tuned.sweep.jobs, key=str)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rankbench.__main__ import help_text, main
 from rankbench.config import registry
 from rankbench.config.overrides import compose, mistakes
 from rankbench.config.registry import RegistryError, get
-from rankbench.layout import lay_out, words
+from rankbench.sweeps.composition import lay_out, words
 
 MODULE = """
 from rankbench.allocators.lora import Uniform

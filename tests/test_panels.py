@@ -9,7 +9,7 @@ from studies import PROVENANCE, declared, study
 from rankbench import panels
 from rankbench.rates import SelectionError
 from rankbench.study import Study
-from rankbench.sweep import Job, Sweep
+from rankbench.sweeps.manifest import Job, Sweep
 
 
 def typed(found, words: list[str], lost: int = 0) -> Study:

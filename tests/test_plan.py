@@ -9,10 +9,11 @@ import pytest
 from harness import write_experiment
 from test_course import Played, finish
 
-from rankbench import plan, status, sweep
-from rankbench.layout import lay_out, words
+from rankbench import plan, status
 from rankbench.records.frozen_run import Order
 from rankbench.records.run_folder import RunFolder
+from rankbench.sweeps import manifest
+from rankbench.sweeps.composition import lay_out, words
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_mistakes_are_told_and_nothing_is_planned(monkeypatch, capsys):
 @pytest.fixture
 def played(config_dir):
     found = Played(lay_out(words(["experiment=small", "arms=[lora]"]), config_dir), config_dir.parent / "results")
-    sweep.save(found.sweep, config_dir.parent / "results")
+    manifest.save(found.sweep, config_dir.parent / "results")
     return found
 
 
@@ -92,7 +93,7 @@ def test_a_status_counts_states_and_names_failures_with_their_log(played, capsys
 
 
 def test_a_sweep_without_a_job_is_not_done(played, config_dir, capsys):
-    file = sweep.folder(config_dir.parent / "results", played.sweep.sweep_id) / sweep.FILE
+    file = manifest.folder(config_dir.parent / "results", played.sweep.sweep_id) / manifest.FILE
     file.write_text(json.dumps({**json.loads(file.read_text()), "jobs": []}))
     assert status.main([]) == 1
     assert status.main(["experiment=other"]) == 2

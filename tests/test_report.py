@@ -15,10 +15,11 @@ from harness import python
 from records import runs
 from studies import declared, study
 
-from rankbench import report, sweep
+from rankbench import report
 from rankbench import study as studies
 from rankbench.study import Study
-from rankbench.sweep import Job, Sweep
+from rankbench.sweeps import manifest
+from rankbench.sweeps.manifest import Job, Sweep
 
 LATEX = shutil.which("pdflatex") or shutil.which("tectonic")
 SECONDS, BYTES = 15, 2**30  # on two cores
@@ -130,7 +131,7 @@ def test_the_latex_compiles(folder, tmp_path):
 
 def in_results(place: Path, made: Study) -> Study:
     """The same study as a results folder has it."""
-    sweep.save(made.sweep, place)
+    manifest.save(made.sweep, place)
     for name, record in made.records.items():
         folder = place / "runs" / name
         folder.mkdir(parents=True)

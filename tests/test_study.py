@@ -5,10 +5,11 @@ import json
 import pytest
 from records import record
 
-from rankbench import study, sweep
+from rankbench import study
 from rankbench.records import run_folder
 from rankbench.records.run_folder import RunFolder
-from rankbench.sweep import Job, Sweep, SweepError
+from rankbench.sweeps import manifest
+from rankbench.sweeps.manifest import Job, Sweep, SweepError
 
 NAMES = ("whole", "bare", "gone", "torn", "binary", "foreign", "other", "steps", "rows")
 
@@ -22,7 +23,7 @@ def results(tmp_path):
     """A results folder with a sweep of nine runs and a trial, in all states."""
     jobs = [job("trial", trial=True), *map(job, NAMES)]
     words = ["experiment=x", "seed=0", f"results_dir={tmp_path}"]
-    sweep.save(Sweep("x-1", "x", 1, words, None, None, jobs), tmp_path)
+    manifest.save(Sweep("x-1", "x", 1, words, None, None, jobs), tmp_path)
     for name in {"trial", *NAMES} - {"gone"}:
         folder = RunFolder(tmp_path, name)
         folder.path.mkdir(parents=True)

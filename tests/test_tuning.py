@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from records import sweep
 
-from rankbench import tuning
 from rankbench.collect import frame
 from rankbench.rates import SelectionError, best_rates
-from rankbench.tuning import Choice, choose, widened
+from rankbench.sweeps import tuning
+from rankbench.sweeps.tuning import Choice, choose, widened
 
 CURVE = {1e-4: [0.5, 0.7], 1e-3: [0.2, 0.4], 1e-2: [0.9, 0.1]}  # means 0.6, 0.3, 0.5; on test the opposite
 

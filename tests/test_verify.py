@@ -8,10 +8,10 @@ from records import record
 
 from rankbench import study, verify
 from rankbench.counterparts import measures
-from rankbench.declarations import read
 from rankbench.reproduction import OUTCOMES
 from rankbench.study import Study
-from rankbench.sweep import Job, Sweep, SweepError
+from rankbench.sweeps.experiment_files import read
+from rankbench.sweeps.manifest import Job, Sweep, SweepError
 
 QWEN = {"budget": {"reference_rank": 16}, "task": {"train_size": None, "test_size": None}}
 REASONING = {

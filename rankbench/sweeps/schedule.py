@@ -7,75 +7,23 @@ that arm's run. All follows from the layout and from records, so a sweep that wa
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rankbench import experiment as experiments
-from rankbench import tuning
-from rankbench.cells import Cell, spell
 from rankbench.config import control_sources
-from rankbench.experiment import Tune
-from rankbench.layout import Frozen, Layout
 from rankbench.rates import SelectionError
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.sweep import Job, Sweep
-from rankbench.tuning import Choice
+from rankbench.sweeps import tuning
+from rankbench.sweeps.composition import Frozen, GridCell, Layout, spell
+from rankbench.sweeps.experiment import Tune
+from rankbench.sweeps.manifest import Job, Sweep
+from rankbench.sweeps.tuning import Choice, Group, TuningFamily, _families, _groups
 
 RATE = "train.learning_rate"
-
-
-@dataclass(eq=False)
-class Group:
-    """Runs that share a learning rate: one arm at one point of the axes, all seeds.
-
-    Attributes:
-        arm: its label; None in a sweep without an experiment.
-        cells: its runs.
-        takes: the group whose chosen rate it takes; None: it has trials of its own.
-        source: the group whose ranks it takes; None: it needs none.
-        choice: of the learning rate; None until it is made.
-        given_up: why none can be made; None where it may be.
-    """
-
-    arm: str | None
-    cells: list[Frozen]
-    takes: Group | None = None
-    source: Group | None = None
-    choice: Choice | None = None
-    given_up: str | None = None
-
-    @property
-    def open(self) -> bool:
-        """Whether its rate is still looked for."""
-        return self.choice is None and self.given_up is None
-
-    @property
-    def title(self) -> str:
-        """For sentences."""
-        point = [override for key, override in self.cells[0].cell.point.items() if key != "seed"]
-        return ", ".join([*([self.arm] if self.arm else []), *point]) or "the run"
-
-
-@dataclass
-class Family:
-    """Groups that are tuned together: the same rates for all, so that all have the same number of trials.
-
-    Attributes:
-        groups: with trials of their own.
-        grid: as it is.
-        widened: how often it grew.
-        after: the family at the same point whose grid, as it ends, this one begins with; None once it has.
-    """
-
-    groups: list[Group]
-    grid: list[float]
-    widened: int = 0
-    after: Family | None = None
 
 
 class Waiting(Exception):
@@ -86,7 +34,7 @@ class Hopeless(Waiting):
     """Waiting does not help: the trials have finished, and choose nothing."""
 
 
-class Course:
+class SweepSchedule:
     """Freezes the runs of a sweep, batch by batch.
 
     Args:
@@ -114,7 +62,7 @@ class Course:
         self.sweep.waiting = [*filter(None, (group.given_up for group in self._groups)), *self.sweep.waiting]
         return batch
 
-    def left(self) -> list[tuple[Cell, dict[str, Any]]]:
+    def left(self) -> list[tuple[GridCell, dict[str, Any]]]:
         """The runs to be reported that could not be frozen yet, and their configurations without what they wait for."""
         return [
             (frozen.cell, frozen.config)
@@ -137,7 +85,7 @@ class Course:
             self.sweep.waiting.append(str(reason))
             return []
 
-    def _trials(self, family: Family) -> list[Job]:
+    def _trials(self, family: TuningFamily) -> list[Job]:
         """Of all groups on the grid as it is; where they are finished, the choices are made and the grid may grow.
 
         A group whose trials choose nothing holds up no other.
@@ -160,7 +108,7 @@ class Course:
                 group.given_up = reason
         return []
 
-    def _begin(self, family: Family, tune: Tune) -> None:
+    def _begin(self, family: TuningFamily, tune: Tune) -> None:
         """With the rates of the family before, all of them and no more: trials are to be as many."""
         if family.after is None:
             return
@@ -168,7 +116,7 @@ class Course:
             raise Waiting(f"{family.groups[0].title}: waits for the learning rates of the arms tuned before it")
         family.grid, family.widened, family.after = family.after.grid, tune.widen, None
 
-    def _on_grid(self, family: Family, tune: Tune) -> dict[Group, list[Job]]:
+    def _on_grid(self, family: TuningFamily, tune: Tune) -> dict[Group, list[Job]]:
         """Trials of the groups that are open; one that cannot have any, for want of another's ranks, is given up."""
         found = {}
         for group in family.groups:
@@ -279,48 +227,3 @@ class Course:
             return RunFolder(self._results_dir, name).record()
         except RecordError:
             return None  # whoever does the run says so
-
-
-def _groups(layout: Layout) -> list[Group]:
-    found: dict[tuple[Any, ...], Group] = {}
-    for frozen in layout.cells:
-        key = (frozen.cell.arm, *_point(frozen))
-        found.setdefault(key, Group(frozen.cell.arm, [])).cells.append(frozen)
-    rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
-    for (arm, *point), group in found.items():
-        waits = control_sources.source_arm(group.cells[0].config["method"])
-        group.source = found[(waits, *point)] if waits is not None else None
-        group.takes = found[(rates[arm], *point)] if arm in rates else None
-    return list(found.values())
-
-
-def _families(groups: list[Group], tune: Tune | None) -> list[Family]:
-    """Those with trials, at one point of the axes; those that need another's ranks are tuned after the others.
-
-    These begin with the rates that the others ended with: a control has no fewer trials than what it controls.
-    """
-    if tune is None:
-        return []
-    found: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
-    for group in groups:
-        if group.takes is None:
-            place = [override for override in _point(group.cells[0]) if not override.startswith("method")]
-            found[_depth(group), *place].append(group)
-    last: dict[tuple[Any, ...], Family] = {}
-    made = []
-    for (_, *place), members in sorted(found.items(), key=lambda item: item[0][0]):
-        made.append(Family(members, sorted(set(tune.learning_rate)), after=last.get(tuple(place))))
-        last[tuple(place)] = made[-1]
-    return made
-
-
-def _depth(group: Group) -> int:
-    """How many arms have to be run before it, each for the ranks of the next."""
-    chain = [group]
-    while chain[-1].source is not None and chain[-1].source not in chain:
-        chain.append(chain[-1].source)
-    return len(chain) - 1
-
-
-def _point(frozen: Frozen) -> tuple[str, ...]:
-    return tuple(override for key, override in frozen.cell.point.items() if key != "seed")

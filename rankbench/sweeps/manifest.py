@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankbench import declarations
-from rankbench.experiment import Experiment, Tune
 from rankbench.files import write_atomically
 from rankbench.records.record import run_id
+from rankbench.sweeps import experiment_files
+from rankbench.sweeps.experiment import Experiment, Tune
 
 SWEEPS = "sweeps"
 FILE = "sweep.json"
@@ -97,7 +97,7 @@ class Sweep:
             content: dict[str, Any] = json.loads(text)
             content["jobs"] = [Job(**{**job, "overrides": tuple(job["overrides"])}) for job in content["jobs"]]
             if content["experiment"] is not None:
-                content["experiment"] = declarations.read(content["experiment"], source)
+                content["experiment"] = experiment_files.read(content["experiment"], source)
             content["tune"] = Tune(**content["tune"]) if content["tune"] else None
             return cls(**content)
         except (ValueError, KeyError, TypeError) as error:

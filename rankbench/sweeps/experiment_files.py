@@ -14,7 +14,17 @@ from rankbench.config import schema
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
-from rankbench.experiment import DEFAULT, UNIFORM, Experiment, Part, Published, Report, Settings, Tune, arms
+from rankbench.sweeps.experiment import (
+    DEFAULT,
+    UNIFORM,
+    Experiment,
+    Published,
+    Report,
+    ScaleChanges,
+    Settings,
+    Tune,
+    arms,
+)
 from rankbench.verdict import CONTROLS
 
 # What a file may leave out.
@@ -128,7 +138,7 @@ def _tune(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _build(cls: type[Any], values: Mapping[str, Any]) -> Any:
     """Dataclasses from the plain values of `schema.conform`."""
-    nested: dict[str, Any] = {"tune": Tune, "report": Report, "scales": Part, "published": Published}
+    nested: dict[str, Any] = {"tune": Tune, "report": Report, "scales": ScaleChanges, "published": Published}
     made = {}
     for key, value in values.items():
         inner = nested.get(key)

@@ -96,7 +96,7 @@ class Report:
 
 
 @dataclass(kw_only=True)
-class Part:
+class ScaleChanges:
     """What a scale puts in place of the file's own; what it leaves out stays.
 
     Attributes:
@@ -143,7 +143,7 @@ class Experiment:
     axes: dict[str, list[Any]]
     settings: Settings
     when: dict[str, Settings]
-    scales: dict[str, Part]
+    scales: dict[str, ScaleChanges]
     shares: dict[str, str]
     tune: Tune | None
     report: Report
@@ -154,7 +154,7 @@ def plain(experiment: Experiment) -> dict[str, Any]:
     return dataclasses.asdict(experiment)
 
 
-def at(experiment: Experiment, scale: str) -> Experiment:
+def at_scale(experiment: Experiment, scale: str) -> Experiment:
     """The experiment on the grid of a scale.
 
     Raises:
@@ -167,7 +167,7 @@ def at(experiment: Experiment, scale: str) -> Experiment:
         raise ConfigError([f"scale={scale}: experiment={experiment.name} has no such scale; {known}"])
     part = experiment.scales[scale]
     return dataclasses.replace(
-        only(experiment, part.arms) if part.arms is not None else experiment,
+        with_arms(experiment, part.arms) if part.arms is not None else experiment,
         settings=experiment.settings if part.settings is None else part.settings,
         axes={key: values for key, values in (experiment.axes | part.axes).items() if values},
         when=experiment.when if part.when is None else part.when,
@@ -175,7 +175,7 @@ def at(experiment: Experiment, scale: str) -> Experiment:
     )
 
 
-def only(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
+def with_arms(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
     """The experiment with some of its arms.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,20 +13,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from rankbench import declarations
-from rankbench import experiment as experiments
-from rankbench.cells import Cell, cells_of
-from rankbench.config import control_sources
+from rankbench.config import control_sources, schema
 from rankbench.config.overrides import UNREADABLE, Examiner, examiner
 from rankbench.config.schema import ConfigError, near
-from rankbench.experiment import FULL, Experiment, Tune
+from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.rates import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, higher_is_better
+from rankbench.sweeps import experiment as experiments
+from rankbench.sweeps import experiment_files, manifest
+from rankbench.sweeps.experiment import FULL, Experiment, Settings, Tune, arms
+from rankbench.sweeps.manifest import Sweep
 
 RETRY = ("none", "failed")
 
 
 @dataclass(frozen=True)
-class Words:
+class SweepArguments:
     """The arguments of a sweep, sorted by who reads them.
 
     Attributes:
@@ -51,7 +53,7 @@ class Words:
 class Frozen:
     """A cell and its configuration, as plain values; nothing that is edited later changes it."""
 
-    cell: Cell
+    cell: GridCell
     config: dict[str, Any]
 
 
@@ -70,7 +72,7 @@ class Layout:
     cells: list[Frozen]
 
 
-def words(arguments: Sequence[str]) -> Words:
+def words(arguments: Sequence[str]) -> SweepArguments:
     """Sort the arguments of a sweep.
 
     Raises:
@@ -86,9 +88,9 @@ def words(arguments: Sequence[str]) -> Words:
         if key in ("experiment", "scale", "retry"):
             named[key] = value
         elif key == "arms":
-            arms = [str(label) for label in _listed(_value(argument))]
+            arms = [str(label) for label in _listed(_typed_value(argument))]
         elif key.startswith("tune."):
-            tune[key.removeprefix("tune.")] = _value(argument)
+            tune[key.removeprefix("tune.")] = _typed_value(argument)
         else:
             (hydra if key.startswith(("hydra.", "hydra/", "+hydra")) else settings).append(argument)
     retry = named.get("retry", "none")
@@ -97,10 +99,10 @@ def words(arguments: Sequence[str]) -> Words:
         problems.append("scale and arms belong to an experiment: add experiment=NAME")
     if problems:
         raise ConfigError(problems)
-    return Words(named.get("experiment"), named.get("scale", FULL), arms, retry, tune, settings, hydra)
+    return SweepArguments(named.get("experiment"), named.get("scale", FULL), arms, retry, tune, settings, hydra)
 
 
-def _value(argument: str) -> Any:
+def _typed_value(argument: str) -> Any:
     """What follows the "="; "a,b" is the list "[a,b]".
 
     Raises:
@@ -117,7 +119,7 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def lay_out(typed: Words, config_dir: Path | None = None, config_name: str = "config") -> Layout:
+def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: str = "config") -> Layout:
     """Every run of a sweep, composed and examined.
 
     Args:
@@ -130,9 +132,9 @@ def lay_out(typed: Words, config_dir: Path | None = None, config_name: str = "co
     """
     found = None
     if typed.experiment is not None:
-        found = experiments.at(declarations.load(typed.experiment, config_dir), typed.scale)
-        found = found if typed.arms is None else experiments.only(found, typed.arms)
-    tune = declarations.tune(typed.tune, found.tune if found else None)
+        found = experiments.at_scale(experiment_files.load(typed.experiment, config_dir), typed.scale)
+        found = found if typed.arms is None else experiments.with_arms(found, typed.arms)
+    tune = experiment_files.tune(typed.tune, found.tune if found else None)
     with examiner(config_dir, config_name) as examine:
         typed_values, problems = examine.values(typed.settings, sweep=True)
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
@@ -145,11 +147,11 @@ def lay_out(typed: Words, config_dir: Path | None = None, config_name: str = "co
     return Layout(found, tune, frozen)
 
 
-def _product(values: Mapping[str, Sequence[str]]) -> Iterator[Cell]:
+def _product(values: Mapping[str, Sequence[str]]) -> Iterator[GridCell]:
     """Every combination of what was typed."""
     for point in itertools.product(*values.values()):
         settings = dict(zip(values, point, strict=True))
-        yield Cell(None, {key: settings[key] for key in values if len(values[key]) > 1}, settings)
+        yield GridCell(None, {key: settings[key] for key in values if len(values[key]) > 1}, settings)
 
 
 def _contradictions(values: Mapping[str, Any], found: Experiment | None, tune: Tune | None) -> Iterator[str]:
@@ -190,7 +192,7 @@ def _without_trials(found: Experiment) -> Iterator[str]:
             )
 
 
-def _freeze(cells: Sequence[Cell], examine: Examiner, found: Experiment | None) -> tuple[list[Frozen], list[str]]:
+def _freeze(cells: Sequence[GridCell], examine: Examiner, found: Experiment | None) -> tuple[list[Frozen], list[str]]:
     """Every cell composed, and what is wrong with them."""
     frozen, problems = [], []
     labels = list(experiments.arms(found)) if found else []
@@ -204,3 +206,103 @@ def _freeze(cells: Sequence[Cell], examine: Examiner, found: Experiment | None) 
             frozen.append(Frozen(cell, plain))
         problems += [f"arm {cell.arm}: {problem}" if cell.arm else problem for problem in wrong]
     return frozen, problems
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One run as a user would type it.
+
+    Attributes:
+        arm: its label; None where nobody named one.
+        point: where it stands on the axes: key -> override.
+        settings: dotted key -> the override that sets it ("train.steps=60", "+method.settings.batches=4").
+    """
+
+    arm: str | None
+    point: dict[str, str]
+    settings: dict[str, str]
+
+    @property
+    def overrides(self) -> list[str]:
+        """As on the command line."""
+        return list(self.settings.values())
+
+
+def cells_of(experiment: Experiment, typed: Mapping[str, Sequence[str]]) -> list[GridCell]:
+    """Every run of an experiment, arms varying fastest.
+
+    Args:
+        typed: what the user added on the command line: key -> overrides; several take the place of an axis or make one
+            more. They win over the file.
+    """
+    fixed = {key: overrides[0] for key, overrides in typed.items() if len(overrides) == 1}
+    axes = {key: [spell(key, value) for value in values] for key, values in experiment.axes.items() if key not in fixed}
+    axes |= {key: list(overrides) for key, overrides in typed.items() if len(overrides) > 1}
+    found = []
+    for point in itertools.product(*axes.values()):
+        at_point = dict(zip(axes, point, strict=True))
+        for arm, settings in arms(experiment).items():
+            base = {**_spelled(experiment.settings), **at_point}
+            chosen = {**base, **_spelled(settings), **fixed}
+            fitting = _spelled(_conditional(experiment.when, chosen))
+            found.append(GridCell(arm, at_point, {**base, **fitting, **at_point, **_spelled(settings), **fixed}))
+    return found
+
+
+def spell(key: str, value: Any) -> str:
+    """A setting as one types it: method.beta1=0.85, task.terms=[2,3]."""
+    return f"{key}={_spelled_value(value)}"
+
+
+def _spelled(settings: Settings) -> dict[str, str]:
+    return {key.lstrip("+"): spell(key, value) for key, value in settings.items()}
+
+
+def _spelled_value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_spelled_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_spelled_value(held)}' for key, held in value.items())}}}"
+    text = value if isinstance(value, str) else schema.show(value)
+    plain_text = not isinstance(value, str) or (
+        text and all(letter.isalnum() or letter in "_-./${}" for letter in text)
+    )
+    return text if plain_text and not text.startswith("{") else "'" + text.replace("'", r"\'") + "'"
+
+
+def _conditional(when: Mapping[str, Settings], chosen: Mapping[str, str]) -> Settings:
+    """Settings of the conditions that hold, later ones over earlier ones; the defaults of conf/config.yaml count."""
+    found: Settings = {}
+    for condition, settings in when.items():
+        keys = [word.partition("=")[0] for word in condition.split()]
+        given = [chosen.get(key, spell(key, _defaults().get(key))) for key in keys]
+        found |= settings if given == condition.split() else {}
+    return found
+
+
+@functools.cache
+def _defaults() -> Settings:
+    """Group -> option of conf/config.yaml."""
+    root = content(CONF_DIR / "config.yaml")
+    return {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+
+
+def describe(typed: SweepArguments, layout: Layout, arguments: Sequence[str], results_dir: Path) -> Sweep:
+    """The sweep of a layout, before its first run."""
+    name = typed.experiment or "sweep"
+    known = manifest.identity(name, (frozen.config for frozen in layout.cells), layout.tune)
+    others, _ = manifest.all_of(results_dir)
+    order = max((other.order for other in others), default=0) + 1
+    return Sweep(known, name, order, list(arguments), layout.experiment, layout.tune)
+
+
+def results_dir_of(layout: Layout) -> Path:
+    """Of all its runs.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    found = {str(frozen.config["results_dir"]) for frozen in layout.cells}
+    if len(found) > 1:
+        raise ConfigError([f"results_dir: one for all runs of a sweep, not {', '.join(sorted(found))}"])
+    return Path(found.pop())

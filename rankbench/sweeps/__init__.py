@@ -1,0 +1,1 @@
+"""Which runs a sweep is made of, and in which order they can start."""

@@ -1,0 +1,183 @@
+"""Learning rates on equal terms: every arm tries the same rates on the same seeds, and validation alone chooses."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rankbench.collect import frame
+from rankbench.config import control_sources
+from rankbench.rates import best_rates, rate_curves
+from rankbench.records.record import RunRecord
+from rankbench.sweeps import experiment as experiments
+from rankbench.sweeps.composition import Frozen, Layout
+from rankbench.sweeps.experiment import Tune
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The learning rate of an arm, and what it was chosen from; it goes into the record of each run it is used in.
+
+    Attributes:
+        chosen: the rate with the best mean; where no rate has all its seeds, the one that lacks the fewest.
+        metric: of validation, that chose.
+        seeds: of the trials.
+        curve: [rate, mean of the metric (None: no run), trials missing] of each rate tried, ascending.
+        edge: whether the chosen rate is the lowest or the highest tried.
+        missing: trials of the chosen rate that failed; above 0 the choice is no choice.
+        trials: run_ids.
+    """
+
+    chosen: float
+    metric: str
+    seeds: list[int]
+    curve: list[list[float | None]]
+    edge: bool
+    missing: int
+    trials: list[str]
+
+
+def choose(trials: Sequence[RunRecord], metric: str, seeds: Sequence[int]) -> Choice:
+    """The best rate of one arm.
+
+    Args:
+        trials: finished runs at every rate and seed, whatever their status.
+        metric: of validation ("validation/loss").
+        seeds: of the trials.
+
+    Raises:
+        SelectionError: the metric is none of validation, none of a known direction, or no trial has it.
+    """
+    data = frame(trials, names=["tuned"] * len(trials))
+    (best,) = best_rates(data, metric, seeds).to_dict("records")
+    curve = rate_curves(data, metric, seeds).to_dict("records")
+    return Choice(
+        float(best["learning_rate"]),
+        metric,
+        [int(seed) for seed in seeds],
+        [[float(point["learning_rate"]), _mean(point), int(point["missing"])] for point in curve],
+        bool(best["edge"]),
+        int(best["missing"]),
+        [record.run_id for record in trials],
+    )
+
+
+def _mean(point: dict[Any, Any]) -> float | None:
+    return float(point["mean"]) if point["n"] else None
+
+
+def widened(grid: Sequence[float], choices: Sequence[Choice]) -> list[float] | None:
+    """The grid with a rate more at each end where a choice lies; None where none lies at an end.
+
+    The new rate keeps the ratio of its two neighbours, to three digits. A grid of one rate has no ends.
+
+    Args:
+        grid: rates, ascending.
+        choices: on this grid.
+    """
+    if len(grid) < 2:
+        return None
+    at_edge = {choice.chosen for choice in choices if choice.edge and not choice.missing}
+    below = [_rounded(grid[0] ** 2 / grid[1])] if grid[0] in at_edge else []
+    above = [_rounded(grid[-1] ** 2 / grid[-2])] if grid[-1] in at_edge else []
+    return [*below, *grid, *above] if below or above else None
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
+
+
+@dataclass(eq=False)
+class Group:
+    """Runs that share a learning rate: one arm at one point of the axes, all seeds.
+
+    Attributes:
+        arm: its label; None in a sweep without an experiment.
+        cells: its runs.
+        takes: the group whose chosen rate it takes; None: it has trials of its own.
+        source: the group whose ranks it takes; None: it needs none.
+        choice: of the learning rate; None until it is made.
+        given_up: why none can be made; None where it may be.
+    """
+
+    arm: str | None
+    cells: list[Frozen]
+    takes: Group | None = None
+    source: Group | None = None
+    choice: Choice | None = None
+    given_up: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether its rate is still looked for."""
+        return self.choice is None and self.given_up is None
+
+    @property
+    def title(self) -> str:
+        """For sentences."""
+        point = [override for key, override in self.cells[0].cell.point.items() if key != "seed"]
+        return ", ".join([*([self.arm] if self.arm else []), *point]) or "the run"
+
+
+@dataclass
+class TuningFamily:
+    """Groups that are tuned together: the same rates for all, so that all have the same number of trials.
+
+    Attributes:
+        groups: with trials of their own.
+        grid: as it is.
+        widened: how often it grew.
+        after: the family at the same point whose grid, as it ends, this one begins with; None once it has.
+    """
+
+    groups: list[Group]
+    grid: list[float]
+    widened: int = 0
+    after: TuningFamily | None = None
+
+
+def _groups(layout: Layout) -> list[Group]:
+    found: dict[tuple[Any, ...], Group] = {}
+    for frozen in layout.cells:
+        key = (frozen.cell.arm, *_point(frozen))
+        found.setdefault(key, Group(frozen.cell.arm, [])).cells.append(frozen)
+    rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
+    for (arm, *point), group in found.items():
+        waits = control_sources.source_arm(group.cells[0].config["method"])
+        group.source = found[(waits, *point)] if waits is not None else None
+        group.takes = found[(rates[arm], *point)] if arm in rates else None
+    return list(found.values())
+
+
+def _families(groups: list[Group], tune: Tune | None) -> list[TuningFamily]:
+    """Those with trials, at one point of the axes; those that need another's ranks are tuned after the others.
+
+    These begin with the rates that the others ended with: a control has no fewer trials than what it controls.
+    """
+    if tune is None:
+        return []
+    found: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
+    for group in groups:
+        if group.takes is None:
+            place = [override for override in _point(group.cells[0]) if not override.startswith("method")]
+            found[_depth(group), *place].append(group)
+    last: dict[tuple[Any, ...], TuningFamily] = {}
+    made = []
+    for (_, *place), members in sorted(found.items(), key=lambda item: item[0][0]):
+        made.append(TuningFamily(members, sorted(set(tune.learning_rate)), after=last.get(tuple(place))))
+        last[tuple(place)] = made[-1]
+    return made
+
+
+def _depth(group: Group) -> int:
+    """How many arms have to be run before it, each for the ranks of the next."""
+    chain = [group]
+    while chain[-1].source is not None and chain[-1].source not in chain:
+        chain.append(chain[-1].source)
+    return len(chain) - 1
+
+
+def _point(frozen: Frozen) -> tuple[str, ...]:
+    return tuple(override for key, override in frozen.cell.point.items() if key != "seed")
