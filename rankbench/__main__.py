@@ -43,7 +43,7 @@ def main() -> int:
 
 def _sweep(arguments: Namespace) -> int:
     from rankbench.config.schema import ConfigError
-    from rankbench.multirun import start
+    from rankbench.launching.driver import start
 
     try:
         return start(arguments.overrides, _extra(arguments), arguments.config_name or "config")

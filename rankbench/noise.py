@@ -20,15 +20,15 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from rankbench import launcher
 from rankbench.collect import markdown
 from rankbench.config.overrides import examiner
 from rankbench.config.schema import ConfigError
+from rankbench.launching import jobs, local_pool
+from rankbench.launching.progress import SweepProgress, stopping
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord, run_id
 from rankbench.stats import deviation, seeds_needed
 from rankbench.sweeps.experiment_files import usual_metric
-from rankbench.training.progress import SweepProgress, stopping
 
 PLACE = "noise"  # in results_dir
 POINTS = {"accuracy", "exact_match", "f1", "matthews", "pearson", "spearman"}  # told in points: per cent of 1
@@ -110,11 +110,11 @@ def perform(wanted: Sequence[Order], place: Path, slots: int | None) -> list[Run
     files = [place / f"{number}.json" for number in range(len(wanted))]
     for order, file in zip(wanted, files, strict=True):
         order.write(file)
-    settings = launcher.Settings(slots=slots, devices=launcher.devices())
+    settings = jobs.LaunchSettings(slots=slots, devices=jobs.devices())
     rooms = settings.rooms()
     progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
 
-    return [ended.record for ended in launcher.launch(files, settings, progress.show, stopping)]
+    return [ended.record for ended in local_pool.launch(files, settings, progress.show, stopping)]
 
 
 def value(record: RunRecord | None, metric: str) -> float | None:

@@ -38,31 +38,32 @@ ROWS: dict[str, tuple[list[str], int]] = {  # command after python, jobs at a ti
 
 def here(composed: Any) -> int:
     """A job as Hydra's own launchers do it: in the process that they have."""
-    from rankbench import job
+    from rankbench.launching import worker
     from rankbench.records import frozen_run
 
-    return job.perform(frozen_run.Order.read(Path(composed.frozen)))
+    return worker.perform(frozen_run.Order.read(Path(composed.frozen)))
 
 
 def sweep_here(arguments: list[str]) -> int:
     """`python -m rankbench` with jobs that stay in the launcher's process."""
-    from rankbench import __main__, guest
+    from rankbench import __main__
+    from rankbench.launching import hydra_task
 
-    guest.task = here
+    hydra_task.task = here
     sys.argv = ["rankbench", *arguments]
     return __main__.main()
 
 
 def loop(part: int, parts: int, arguments: list[str]) -> None:
     """Every `parts`-th run, one after the other, in this process."""
-    from rankbench import job
+    from rankbench.launching import worker
     from rankbench.records import frozen_run
     from rankbench.records.record import run_id
     from rankbench.sweeps.composition import lay_out, words
 
     frozen = lay_out(words(arguments)).cells[part::parts]
     for cell in frozen:
-        job.perform(frozen_run.Order(run_id(cell.config), cell.config, ""))
+        worker.perform(frozen_run.Order(run_id(cell.config), cell.config, ""))
 
 
 def measure(row: str, jobs: int) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from harness import configure, perform, prepared
 from rich.console import Console
 
 from rankbench import terminal
-from rankbench.launcher import Ended
+from rankbench.launching import progress
+from rankbench.launching.jobs import JobOutcome
+from rankbench.launching.progress import SweepProgress
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord
 from rankbench.training import progress as run_progress
-from rankbench.training.progress import SweepProgress, TrainingProgress, rank_map, summarize
+from rankbench.training.progress import TrainingProgress, rank_map, summarize
 
 RANKS = {f"model.layers.{layer}.{kind}": 10 * layer + site for layer in range(30) for site, kind in enumerate("qkvo")}
 
@@ -160,9 +162,9 @@ def test_a_run_shows_its_own_record(tmp_path, capsys):
 # ------------------------------------------------------------------------------------------------------------ a sweep
 
 
-def ended(seconds: float | None = 30.0, **changes) -> Ended:
+def ended(seconds: float | None = 30.0, **changes) -> JobOutcome:
     order = Order("0123456789ab", {"results_dir": "results"}, "method=igu seed=3")
-    return Ended(order, record(**changes) if changes.get("status", "ok") else None, seconds)
+    return JobOutcome(order, record(**changes) if changes.get("status", "ok") else None, seconds)
 
 
 def test_a_sweep_says_of_each_run_what_became_of_it_and_how_long_the_rest_may_take(capsys):
@@ -194,8 +196,8 @@ def test_a_sweep_says_what_each_run_has(capsys, slots, threads, said):
 
 
 def test_who_asks_to_stop_is_told_what_happens(capsys):
-    run_progress.stopping(1)
-    run_progress.stopping(2)
+    progress.stopping(1)
+    progress.stopping(2)
     once, twice = capsys.readouterr().out.splitlines()
     assert once == "no more runs are started; those that run are finished, Ctrl-C again stops them"
     assert twice == "stopping; the same command goes on from here"

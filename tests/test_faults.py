@@ -20,9 +20,10 @@ import pytest
 from harness import faulty_installed, freeze, rows
 from kill_sweep import besiege, children, holds
 
-from rankbench import launcher
-from rankbench.launcher import Ended, LaunchError, Settings
-from rankbench.multirun import start
+from rankbench.launching import local_pool
+from rankbench.launching.driver import start
+from rankbench.launching.jobs import JobOutcome, LaunchSettings
+from rankbench.launching.local_pool import LaunchError
 from rankbench.records import run_folder
 from rankbench.records.frozen_run import Order
 from rankbench.records.run_folder import HELD_UP
@@ -45,9 +46,9 @@ def results(files: list[Path]) -> dict[str, bytes]:
     return {name: file.read_bytes() for name, file in found.items() if file.exists()}
 
 
-def complete(files: list[Path], before: dict[str, bytes], settings: Settings | None = None) -> list[Ended]:
+def complete(files: list[Path], before: dict[str, bytes], settings: LaunchSettings | None = None) -> list[JobOutcome]:
     """Start again: all runs end, and what was ok is left as it was."""
-    ended = launcher.launch(files, settings or Settings(slots=2))
+    ended = local_pool.launch(files, settings or LaunchSettings(slots=2))
     assert [one.record.status for one in ended] == ["ok"] * len(files)
     after = results(files)
     good = {name: content for name, content in before.items() if b'"status": "ok"' in content}
@@ -60,7 +61,7 @@ def complete(files: list[Path], before: dict[str, bytes], settings: Settings | N
 
 def test_ctrl_c_twice_stops_what_runs_and_the_same_runs_go_on(tmp_path, monkeypatch):
     """Also where the kernel has killed something for memory meanwhile: that was not these."""
-    monkeypatch.setattr(launcher, "_oom_kills", itertools.count().__next__)
+    monkeypatch.setattr(local_pool, "_oom_kills", itertools.count().__next__)
     note = tmp_path / "notes"
     note.touch()
     files = [freeze(tmp_path, *SHORT, "seed=5", note=str(note))]
@@ -80,7 +81,7 @@ def test_ctrl_c_twice_stops_what_runs_and_the_same_runs_go_on(tmp_path, monkeypa
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        launcher.launch(files, Settings(slots=2), told=asked.append)
+        local_pool.launch(files, LaunchSettings(slots=2), told=asked.append)
     assert asked == [1, 2]
     before = results(files)
     statuses = {name: json.loads(content)["status"] for name, content in before.items()}
@@ -104,7 +105,7 @@ def test_a_request_to_end_stops_at_once(tmp_path):
 
     threading.Thread(target=request, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        launcher.launch([file, freeze(tmp_path, *SHORT)], Settings(), told=lambda asked: None)
+        local_pool.launch([file, freeze(tmp_path, *SHORT)], LaunchSettings(), told=lambda asked: None)
     assert Order.read(file).folder.record().status == "killed"
     assert len(results([file])) == 1
 
@@ -116,7 +117,7 @@ def test_a_disk_that_is_full_as_the_record_is_written(tmp_path):
     """The run is held up, not failed: it leaves no record and its checkpoint, and goes on from there."""
     settings = {"fault": "full once", "target": str(tmp_path / "mark")}
     files = [freeze(tmp_path, *SHORT, **settings), freeze(tmp_path, *SHORT)]
-    held, other = launcher.launch(files, Settings())
+    held, other = local_pool.launch(files, LaunchSettings())
     assert (held.record, held.code) == (None, HELD_UP)
     assert other.record.status == "ok"
     assert {file.name for file in held.order.folder.path.iterdir()} >= {"checkpoint.pt", "started.json"}
@@ -150,7 +151,7 @@ def test_a_disk_that_is_full_at_any_moment(tmp_path):
     with small_disk(tmp_path / "disk", 8 * 2**20) as disk:
         first = freeze(tmp_path, *SHORT, "seed=9", results=disk)
         empty = used(disk)
-        (done,) = launcher.launch([first], Settings())
+        (done,) = local_pool.launch([first], LaunchSettings())
         assert done.record.status == "ok"
         size = used(disk) - empty
         before = results([first])
@@ -161,7 +162,7 @@ def test_a_disk_that_is_full_at_any_moment(tmp_path):
             with contextlib.suppress(OSError), ballast.open("wb") as full:
                 full.write(bytes(8 * 2**20))
             os.truncate(ballast, (ballast.stat().st_size // 4096 * 4096) - int(size * share) // 4096 * 4096)
-            (held,) = launcher.launch([file], Settings())
+            (held,) = local_pool.launch([file], LaunchSettings())
             said.append((held.code, held.record and held.record.status))
             assert held.record is None or held.record.status in ("killed", "ok")
             ballast.unlink()
@@ -212,7 +213,7 @@ def test_a_clock_that_runs_backwards(tmp_path, monkeypatch):
     notes = tmp_path / "notes"
     settings = {"fault": "clock", "at": 1, "note": str(notes)}
     files = [freeze(tmp_path, *SHORT, f"seed={seed}", **settings) for seed in range(3)]
-    ended = launcher.launch(files, Settings(timeout=600))
+    ended = local_pool.launch(files, LaunchSettings(timeout=600))
     assert [one.record.status for one in ended] == ["ok"] * 3
     assert all(0 < one.seconds < 600 for one in ended)
     spent = [phase["seconds"] for one in ended for name, phase in one.record.cost.items() if name.endswith("ing")]
@@ -232,7 +233,7 @@ def test_a_clock_that_runs_backwards(tmp_path, monkeypatch):
 def test_jobs_that_are_lost_with_the_process_they_were_forked_from_go_on(tmp_path):
     settings = {"fault": "server", "target": str(tmp_path / "mark")}
     files = [freeze(tmp_path, *SHORT, **settings), freeze(tmp_path, *SHORT, "seed=1")]
-    lost, other = launcher.launch(files, Settings())
+    lost, other = local_pool.launch(files, LaunchSettings())
     assert lost.code == 255
     assert lost.record is None or lost.record.reason.startswith("lost with the process it was forked from")
     assert other.record.status == "ok"
@@ -248,10 +249,10 @@ def test_a_fork_server_that_cannot_live_is_given_up(tmp_path, monkeypatch):
 
     file = freeze(tmp_path, *SHORT)
     with monkeypatch.context() as patch:
-        patch.setattr(launcher, "start_server", starting)
+        patch.setattr(local_pool, "start_server", starting)
         patch.setattr(forkserver._forkserver, "ensure_running", lambda: None)
         with pytest.raises(LaunchError, match=r"has died 3 times: python -c 'import rankbench.preload' may say why"):
-            launcher.launch([file], Settings())
+            local_pool.launch([file], LaunchSettings())
     assert results([file]) == {}
     complete([file], {})
 

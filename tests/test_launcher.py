@@ -12,9 +12,8 @@ from types import SimpleNamespace
 import pytest
 from harness import faulty_installed, freeze, rows
 
-from rankbench import launcher
-from rankbench.job import Room
-from rankbench.launcher import Ended, Settings
+from rankbench.launching import jobs, local_pool
+from rankbench.launching.jobs import JobOutcome, LaunchSettings, SlotResources
 from rankbench.records.frozen_run import Order
 
 SHORT = ["train.steps=3", "train.checkpoint_every=1"]
@@ -24,17 +23,20 @@ FAULTS = ["raise", "exit", "vanish", "kill once", "crash", "too much"]
 @pytest.mark.parametrize(
     ("settings", "rooms"),
     [
-        (Settings(), [Room()]),
-        (Settings(slots=1), [Room()]),
-        (Settings(slots=3), [Room(None, 2)] * 3),
-        (Settings(slots=9), [Room(None, 1)] * 9),
-        (Settings(devices=("0", "3")), [Room("0", 4), Room("3", 4)]),
-        (Settings(slots=3, devices=("0", "3")), [Room("0", 2), Room("3", 2), Room("0", 2)]),
-        (Settings(memory=0.5), [Room(None, None, 2**29)]),
-        (Settings(threads=3), [Room(None, 4)] * 2),  # each fixes 3 of 8
-        (Settings(threads=16), [Room()]),
-        (Settings(slots=1, threads=1), [Room()]),
-        (Settings(devices=("0",), threads=1), [Room("0")]),
+        (LaunchSettings(), [SlotResources()]),
+        (LaunchSettings(slots=1), [SlotResources()]),
+        (LaunchSettings(slots=3), [SlotResources(None, 2)] * 3),
+        (LaunchSettings(slots=9), [SlotResources(None, 1)] * 9),
+        (LaunchSettings(devices=("0", "3")), [SlotResources("0", 4), SlotResources("3", 4)]),
+        (
+            LaunchSettings(slots=3, devices=("0", "3")),
+            [SlotResources("0", 2), SlotResources("3", 2), SlotResources("0", 2)],
+        ),
+        (LaunchSettings(memory=0.5), [SlotResources(None, None, 2**29)]),
+        (LaunchSettings(threads=3), [SlotResources(None, 4)] * 2),  # each fixes 3 of 8
+        (LaunchSettings(threads=16), [SlotResources()]),
+        (LaunchSettings(slots=1, threads=1), [SlotResources()]),
+        (LaunchSettings(devices=("0",), threads=1), [SlotResources("0")]),
     ],
 )
 def test_what_each_slot_has_to_give(monkeypatch, settings, rooms):
@@ -46,19 +48,19 @@ def test_the_threads_that_runs_fix_for_themselves(tmp_path):
     files = [tmp_path / f"{place}.json" for place in range(3)]
     for file, threads in zip(files, (1, 2, None), strict=True):
         Order(file.stem, {"train": {"threads": threads}}, "").write(file)
-    assert [launcher.fixed_threads(files[:count]) for count in range(4)] == [None, 1, 2, None]
+    assert [jobs.fixed_threads(files[:count]) for count in range(4)] == [None, 1, 2, None]
 
 
 @pytest.mark.parametrize(("key", "value"), [("slots", 0), ("slots", -1), ("timeout", 0), ("memory", -0.5)])
 def test_settings_that_nothing_can_run_under_are_named(key, value):
     with pytest.raises(ValueError, match=rf"hydra.launcher.{key}={value}: expected a number > 0, or null"):
-        Settings(**{key: value})
+        LaunchSettings(**{key: value})
 
 
 @pytest.mark.parametrize(("visible", "found"), [("0,3", ("0", "3")), ("", ()), ("GPU-1, GPU-2", ("GPU-1", "GPU-2"))])
 def test_the_devices_are_those_that_are_left_to_us(monkeypatch, visible, found):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert launcher.devices() == found
+    assert jobs.devices() == found
 
 
 # ------------------------------------------------------------------------------------------------- one launch for many
@@ -75,16 +77,16 @@ class Launched:
 
     def __init__(self, files: dict[str, Path]) -> None:
         self.files = files
-        self.reports: list[Ended] = []
+        self.reports: list[JobOutcome] = []
         self.seconds: list[float] = []  # from the start of a job to its first line in its folder
 
-    def launch(self, settings: Settings) -> "Launched":
+    def launch(self, settings: LaunchSettings) -> "Launched":
         self.reports.clear()
-        ended = launcher.launch(list(self.files.values()), settings, self._report)
+        ended = local_pool.launch(list(self.files.values()), settings, self._report)
         self.ended = dict(zip(self.files, ended, strict=True))
         return self
 
-    def _report(self, ended: Ended) -> None:
+    def _report(self, ended: JobOutcome) -> None:
         self.reports.append(ended)
         lock = ended.order.folder.path / ".lock"
         if ended.seconds is not None:
@@ -117,7 +119,7 @@ def many(place, notes):
     files["open"] = freeze(place, *SHORT, "train.threads=null", **settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
-        return Launched(files).launch(Settings(slots=2, devices=("5", "7"), memory=3))
+        return Launched(files).launch(LaunchSettings(slots=2, devices=("5", "7"), memory=3))
 
 
 def test_what_is_asked_for_comes_back_in_that_order(many):
@@ -203,7 +205,7 @@ def test_a_second_launch_leaves_what_is_done_resumes_what_was_killed_and_redoes_
     redone = Order.read(many.files["exit"])
     dataclasses.replace(redone, redo=many.ended["exit"].record.digest()).write(many.files["exit"])
     begun = len(rows(notes))
-    again = Launched(many.files).launch(Settings(slots=2))
+    again = Launched(many.files).launch(LaunchSettings(slots=2))
     assert {name for name, ended in again.ended.items() if ended.seconds is not None} == {"kill once", "exit"}
     for name in set(many.files) - {"kill once", "exit"}:
         assert (again.folder(name) / "record.json").read_bytes() == before[name]
@@ -242,9 +244,9 @@ def single(place):
         return time.monotonic() + (1000 if "hangs" in notes.read_text() else 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launcher, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
-        patch.setattr(launcher, "OOM_KILLS", vmstat)
-        return Launched(files).launch(Settings(slots=1, timeout=600))
+        patch.setattr(local_pool, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+        patch.setattr(local_pool, "OOM_KILLS", vmstat)
+        return Launched(files).launch(LaunchSettings(slots=1, timeout=600))
 
 
 def test_a_job_that_hangs_is_stopped_when_its_time_is_over(single):
@@ -294,7 +296,7 @@ def memory_group():
 
 def test_a_job_that_runs_out_of_memory_for_good_is_oom(memory_group, tmp_path):
     file = freeze(tmp_path, *SHORT, fault="outgrow", target=str(memory_group))
-    (ended,) = launcher.launch([file], Settings())
+    (ended,) = local_pool.launch([file], LaunchSettings())
     assert (ended.record.status, ended.code) == ("oom", -signal.SIGKILL)
 
 
@@ -304,7 +306,7 @@ def test_a_file_that_is_no_record_is_told_from_one_and_the_run_is_done(tmp_path)
     order.folder.path.mkdir(parents=True)
     torn = order.folder.path / "record.json"
     torn.write_bytes(b"\xff\x00{")
-    (ended,) = launcher.launch([file], Settings())
+    (ended,) = local_pool.launch([file], LaunchSettings())
     assert ended.record.status == "ok"
     assert (order.folder.path / "record.unreadable").read_bytes() == b"\xff\x00{"
     said = "".join((order.folder.path / "log.txt").read_text().split())  # the console wraps long paths

@@ -12,10 +12,10 @@ from harness import QUICK, freeze, install_faulty, rows, write_experiment
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from records import record
 
-from rankbench import guest, launcher, multirun
 from rankbench.config.schema import ConfigError
-from rankbench.launcher import Settings
-from rankbench.multirun import EXTRAS
+from rankbench.launching import driver, hydra_task, local_pool
+from rankbench.launching.driver import EXTRAS
+from rankbench.launching.jobs import LaunchSettings
 from rankbench.records.frozen_run import Order
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
@@ -155,7 +155,7 @@ def test_a_worker_that_is_killed_ends_a_sweep_of_joblib_which_goes_on_when_it_is
 
 
 def start(results: Path, *arguments: str) -> int:
-    return multirun.start(["method=lora", *QUICK, f"results_dir={results}", *arguments])
+    return driver.start(["method=lora", *QUICK, f"results_dir={results}", *arguments])
 
 
 @pytest.mark.parametrize(("name", "extra"), EXTRAS.items())
@@ -192,7 +192,7 @@ def test_a_guest_leaves_the_signals_to_its_host(tmp_path):
         order.folder.write_record(record("lora", 0, run_id=order.run_id, config=order.config))
     heard = []
     for told in (None, print):
-        launcher.launch([file], Settings(), lambda ended: heard.append(signal.getsignal(signal.SIGTERM)), told)
+        local_pool.launch([file], LaunchSettings(), lambda ended: heard.append(signal.getsignal(signal.SIGTERM)), told)
     assert heard[0] == signal.getsignal(signal.SIGTERM) != heard[1]
 
 
@@ -201,4 +201,4 @@ def test_a_guest_takes_the_devices_that_its_process_has_now(monkeypatch, visible
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert [room.device for room in guest._settings().rooms()] == [*devices] or [None]
+    assert [room.device for room in hydra_task._settings().rooms()] == [*devices] or [None]

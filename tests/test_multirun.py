@@ -13,11 +13,11 @@ from rankbench.__main__ import main
 from rankbench.config.overrides import compose
 from rankbench.config.schema import ConfigError
 from rankbench.config.validation import build
-from rankbench.multirun import start
+from rankbench.launching.driver import start
+from rankbench.launching.progress import SweepProgress
 from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
-from rankbench.training.progress import SweepProgress
 
 SHORT = ["model=tiny", "task=planted", "train.steps=3", "train.threads=1", "task.train_size=16", "task.test_size=8"]
 RANDOM = "name: random\nconcentration: {concentration}\nleast_rank: 0\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from harness import freeze, python
 
-from rankbench import launcher, preload
-from rankbench.launcher import Settings
+from rankbench.launching import local_pool, preload
+from rankbench.launching.jobs import LaunchSettings
 from rankbench.training import provenance
 
 
@@ -24,7 +24,7 @@ def test_it_can_be_imported():
 def test_it_runs_one_thread_and_outlives_its_jobs(tmp_path):
     files = [freeze(tmp_path, "train.steps=1", f"seed={seed}") for seed in (0, 1)]
     servers = set()
-    launcher.launch(files, Settings(), lambda ended: servers.add(forkserver._forkserver._forkserver_pid))
+    local_pool.launch(files, LaunchSettings(), lambda ended: servers.add(forkserver._forkserver._forkserver_pid))
     (server,) = servers
     lines = Path(f"/proc/{server}/status").read_text().splitlines()
     assert next(line.split()[1] for line in lines if line.startswith("Threads:")) == "1"

@@ -231,7 +231,7 @@ def _apply(composed: DictConfig, override: Override) -> list[str]:
 
 
 # Hydra 1.3 takes launchers from modules named hydra_plugins.* alone; it looks for them once, when it is first asked.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "_plugins"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "launching" / "search_path"))
 
 
 class Packages(SearchPathPlugin):

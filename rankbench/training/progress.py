@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rankbench.core.sites import parse_site
 from rankbench.records.record import RunRecord
-from rankbench.terminal import console, duration
-
-if TYPE_CHECKING:
-    from rankbench.launcher import Ended
+from rankbench.terminal import console
 
 
 class TrainingProgress:
@@ -136,55 +133,3 @@ def rank_map(ranks: dict[str, int], width: int) -> Table:
         shown = ["" if not group else f"{sum(group) / len(group):.0f}" for group in means]
         table.add_row(kind, *shown, f"{sum(row.values()) / len(row):.1f}")
     return table
-
-
-class SweepProgress:
-    """A line for each run of a batch as it ends, and how long the rest may take.
-
-    Args:
-        total: runs of the batch.
-        slots: runs at a time.
-        threads: CPU threads of each; None: what torch chooses.
-    """
-
-    def __init__(self, total: int, slots: int, threads: int | None) -> None:
-        self._total, self._slots, self._done = total, slots, 0
-        self._seconds: list[float] = []
-        share = "" if threads is None else f", {threads} CPU thread{'s' if threads > 1 else ''} each"
-        console().print(f"{total} runs, {slots} at a time{share}", style="dim")
-
-    def show(self, ended: Ended) -> None:
-        """A run has ended."""
-        self._done += 1
-        if ended.seconds is not None:
-            self._seconds.append(ended.seconds)
-        announce(ended, f"[{self._done:>{len(str(self._total))}}/{self._total}] ", self._left())
-
-    def _left(self) -> str:
-        """Of the rest, from the mean of those that were done here."""
-        rest = self._total - self._done
-        if not (rest and self._seconds):
-            return ""
-        return f"  (about {duration(sum(self._seconds) / len(self._seconds) * rest / self._slots)} left)"
-
-
-def announce(ended: Ended, before: str = "", after: str = "") -> None:
-    """A line on a run of a sweep that has ended; why, where it did not end well.
-
-    Args:
-        ended: the run.
-        before, after: more of that line.
-    """
-    out, record = console(), ended.record
-    status = "no record" if record is None else record.status
-    took = "done already" if ended.seconds is None else f"{ended.seconds:.1f} s"
-    out.print(f"{before}{status:<9} {ended.order.title}  {took}{after}", markup=False, soft_wrap=True)
-    if status != "ok":
-        reason = record.reason if record is not None else "it ended before it could write one"
-        out.print(f"    {reason}\n    log: {ended.log}", style="red", markup=False, soft_wrap=True)
-
-
-def stopping(asked: int) -> None:
-    """The user asked to stop, so many times."""
-    text = "no more runs are started; those that run are finished, Ctrl-C again stops them"
-    console().print(text if asked == 1 else "stopping; the same command goes on from here", style="yellow")

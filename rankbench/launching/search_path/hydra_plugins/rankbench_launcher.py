@@ -4,6 +4,8 @@ Hydra 1.3 takes plugins from modules of `hydra_plugins` alone; rankbench.searchp
 other launchers send Hydra's state to other processes nobody has, so that nothing in that state may be defined here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +16,17 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from rankbench import launcher
-from rankbench.training.progress import SweepProgress, stopping
+from rankbench.launching import jobs, local_pool
+from rankbench.launching.progress import SweepProgress, stopping
 
-ConfigStore.instance().store(group="hydra/launcher", name="local", node=launcher.Schema, provider="rankbench")
+ConfigStore.instance().store(group="hydra/launcher", name="local", node=jobs.LauncherConfig, provider="rankbench")
 
 
 class LocalLauncher(Launcher):
     """Each job in a process of its own on this machine."""
 
     def __init__(self, slots: int | None, timeout: float | None, memory: float | None) -> None:
-        self._settings = launcher.Settings(slots, launcher.devices(), timeout, memory)
+        self._settings = jobs.LaunchSettings(slots, jobs.devices(), timeout, memory)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Nothing: the jobs bring what they need."""
@@ -35,10 +37,10 @@ class LocalLauncher(Launcher):
         A job's exit code is a value, not an error: one that fails stops no other.
         """
         files = [Path(overrides[0].partition("=")[2].strip("'")) for overrides in job_overrides]
-        settings = replace(self._settings, threads=launcher.fixed_threads(files))
+        settings = replace(self._settings, threads=jobs.fixed_threads(files))
         rooms = settings.rooms()
         progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
-        ended = launcher.launch(files, settings, progress.show, stopping)
+        ended = local_pool.launch(files, settings, progress.show, stopping)
         return [
             JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=one.exit_code)
             for one, overrides in zip(ended, job_overrides, strict=True)

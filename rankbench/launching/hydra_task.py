@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
-from rankbench import launcher
-from rankbench.launcher import Settings
-from rankbench.training.progress import announce
+from rankbench.launching import local_pool
+from rankbench.launching.jobs import LaunchSettings
+from rankbench.launching.progress import announce
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,12 +29,12 @@ def task(composed: DictConfig) -> int:
     """
     multiprocessing.set_start_method("forkserver", force=True)  # joblib's own is no method that a child knows
     os.chdir(HydraConfig.get().runtime.cwd)  # paths are as they were typed
-    (ended,) = launcher.launch([Path(composed.frozen)], _settings())
+    (ended,) = local_pool.launch([Path(composed.frozen)], _settings())
     announce(ended)
     return ended.exit_code
 
 
-def _settings() -> Settings:
+def _settings() -> LaunchSettings:
     """One job, with the devices of this process as they are now: its fork server may be from before they changed."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return Settings(slots=1, devices=() if given is None else (given,))
+    return LaunchSettings(slots=1, devices=() if given is None else (given,))

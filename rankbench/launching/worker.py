@@ -13,30 +13,15 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from rankbench.files import disk_is_full
+from rankbench.launching.jobs import SlotResources
 from rankbench.records.frozen_run import Order
 from rankbench.records.run_folder import HELD_UP, LOG
 
 DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
-
-
-@dataclass(frozen=True)
-class Room:
-    """What a job may use.
-
-    Attributes:
-        device: for CUDA_VISIBLE_DEVICES; None leaves it.
-        threads: of the CPU, where the run's own setting leaves it open; None: what torch chooses.
-        memory: address space for data, bytes; None: no limit.
-    """
-
-    device: str | None = None
-    threads: int | None = None
-    memory: int | None = None
 
 
 def perform(order: Order) -> int:
@@ -50,7 +35,7 @@ def perform(order: Order) -> int:
     return execute(config, sweep=True, redo=order.redo)
 
 
-def run(order: Order, room: Room) -> None:
+def run(order: Order, room: SlotResources) -> None:
     """The whole life of a process that was forked for one job; ends it.
 
     Args:
@@ -75,7 +60,7 @@ def run(order: Order, room: Room) -> None:
         os._exit(code)  # not sys.exit: what cannot be flushed onto a full disk would change the code
 
 
-def _settle(room: Room) -> None:
+def _settle(room: SlotResources) -> None:
     if room.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = room.device
     if room.memory is not None:

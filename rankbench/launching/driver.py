@@ -15,9 +15,9 @@ from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 
-from rankbench import guest, launcher
 from rankbench.config.overrides import search
 from rankbench.config.schema import ConfigError, near
+from rankbench.launching import hydra_task, local_pool
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RecordError
 from rankbench.records.run_folder import RunFolder
@@ -52,7 +52,7 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
         raise ConfigError(["-m: starts processes of its own; under accelerate launch give one run at a time"])
     typed = words(arguments)
     if _chosen(typed.hydra) == LOCAL:
-        launcher.start_server()  # it imports while the runs are laid out
+        local_pool.start_server()  # it imports while the runs are laid out
     layout = lay_out(typed, config_dir, config_name)
     results_dir = results_dir_of(layout)
     header = describe(typed, layout, arguments, results_dir)
@@ -130,7 +130,7 @@ def _launching(asked: Sequence[str], place: Path, config_dir: Path | None, confi
             config = hydra.compose_config(config_name, overrides, RunMode.MULTIRUN)
             context = HydraContext(hydra.config_loader, Callbacks(config))
             plugin = Plugins.instance().instantiate_launcher(
-                hydra_context=context, task_function=guest.task, config=config
+                hydra_context=context, task_function=hydra_task.task, config=config
             )
         except HydraException as error:
             raise ConfigError([f"{' '.join(overrides[:-1])}: {error}"]) from error

@@ -1,0 +1,167 @@
+"""Slots, launch settings, and the outcome of a job."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankbench.records.frozen_run import Order
+from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.run_folder import LOG, STARTED, RunFolder, StoreError
+
+AGAIN = "goes on from its checkpoint when started again"
+LOST = 255  # exit code where the fork server died before its child
+OOM_KILLS = Path("/proc/vmstat")  # Linux: counts what the kernel killed for memory
+# Signals that a process draws on itself: it would do so again.
+CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS)
+
+
+@dataclass
+class LauncherConfig:
+    """hydra.launcher.*, for Hydra; what they mean says `Settings`."""
+
+    _target_: str = "hydra_plugins.rankbench_launcher.LocalLauncher"
+    slots: int | None = None
+    timeout: float | None = None
+    memory: float | None = None
+
+
+@dataclass(frozen=True)
+class LaunchSettings:
+    """How jobs are launched.
+
+    Attributes:
+        slots: jobs at a time; None: one for each device; without devices as many as the CPU has room for where every
+            run fixes its own threads, else one.
+        devices: for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none.
+        timeout: seconds a job may take; None: no limit.
+        memory: GiB of data a job may hold; None: no limit.
+        threads: the most CPU threads that a run fixes for itself (train.threads); None where one of them does not.
+    """
+
+    slots: int | None = None
+    devices: tuple[str, ...] = ()
+    timeout: float | None = None
+    memory: float | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("slots", "timeout", "memory"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise ValueError(f"hydra.launcher.{key}={value}: expected a number > 0, or null")
+
+    def rooms(self) -> list[SlotResources]:
+        """What each slot has to give."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        fitting = cores // self.threads if self.threads else 1
+        count = self.slots or len(self.devices) or max(1, fitting)
+        memory = None if self.memory is None else int(self.memory * 2**30)
+        threads = None if count == 1 else max(1, cores // count)
+        return [
+            SlotResources(self.devices[slot % len(self.devices)] if self.devices else None, threads, memory)
+            for slot in range(count)
+        ]
+
+
+def fixed_threads(files: Sequence[Path]) -> int | None:
+    """For `Settings.threads`: of frozen runs."""
+    found = [Order.read(file).config["train"]["threads"] for file in files]
+    return None if None in found else max(found, default=None)
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """What became of a job.
+
+    Attributes:
+        order: the run.
+        record: on disk; None where the job left none.
+        seconds: it took; None where it was not started here.
+        code: exit code of its process, -N for signal N; None where it was not started here.
+    """
+
+    order: Order
+    record: RunRecord | None
+    seconds: float | None = None
+    code: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 if its record says ok, else that of its process, or 1."""
+        return 0 if self.record is not None and self.record.status == "ok" else self.code or 1
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return self.order.folder.path / LOG
+
+
+def _record(folder: RunFolder) -> RunRecord | None:
+    """None also for what cannot be read: the job says so, and does the run."""
+    try:
+        return folder.record()
+    except RecordError:
+        return None
+
+
+def _leave_record(folder: RunFolder, order: Order, status: str, reason: str) -> RunRecord | None:
+    """A record of a run that could not write its own; None where another process is at it, or the disk is full."""
+    config = order.config
+    record = RunRecord(
+        run_id=order.run_id,
+        status=status,
+        reason=reason,
+        method=config["method"]["name"],
+        model=config["model"]["name"],
+        task=config["task"]["name"],
+        budget=config["budget"]["name"],
+        seed=config["seed"],
+        config=config,
+        provenance=folder.json(STARTED) or {},
+    )
+    try:
+        with folder.open():
+            found = _record(folder)
+            if found is None or not found.stands(order.redo):
+                folder.write_record(record)
+                return record
+            return found
+    except (StoreError, OSError):
+        return None
+
+
+def _oom_kills() -> int:
+    if not OOM_KILLS.exists():
+        return 0
+    counts = dict(line.split() for line in OOM_KILLS.read_text().splitlines())
+    return int(counts.get("oom_kill", 0))
+
+
+def devices() -> tuple[str, ...]:
+    """The CUDA devices there are, as CUDA_VISIBLE_DEVICES names them; without making a CUDA context."""
+    given: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+    import torch
+
+    return tuple(str(index) for index in range(torch.cuda.device_count()))
+
+
+@dataclass(frozen=True)
+class SlotResources:
+    """What a job may use.
+
+    Attributes:
+        device: for CUDA_VISIBLE_DEVICES; None leaves it.
+        threads: of the CPU, where the run's own setting leaves it open; None: what torch chooses.
+        memory: address space for data, bytes; None: no limit.
+    """
+
+    device: str | None = None
+    threads: int | None = None
+    memory: int | None = None
