@@ -24,7 +24,7 @@ from rankbench.records.run_folder import RunFolder
 from rankbench.study import Curve
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
-from rankbench.tracking import Wandb, leave, said, tell
+from rankbench.tracking.wandb_run import Wandb, leave, said, tell
 from rankbench.workspace import save, workspace
 
 FOLDER = "wandb"  # as W&B calls it, in the results folder

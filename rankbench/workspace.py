@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rankbench.files import write_atomically
 from rankbench.labels import colour
-from rankbench.mirror import names
 from rankbench.records.record import PHASES, RunRecord
+from rankbench.tracking.series import names
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace

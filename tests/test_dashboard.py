@@ -12,10 +12,10 @@ from test_tracking import alone, the_file
 from rankbench.config.yaml_files import defaults
 from rankbench.dashboard import Done, asked, main, mirror, show
 from rankbench.labels import COLOURS
-from rankbench.mirror import names
 from rankbench.records import run_folder
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
+from rankbench.tracking.series import names
 from rankbench.workspace import workspace
 
 OFFLINE = {**defaults("tracking", "wandb"), "mode": "offline"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rankbench.heatmap import CELL, MISSING, draw, shade
+from rankbench.tracking.rank_map_image import CELL, MISSING, draw, shade
 
 RANKS = {"layers.0.q": 0, "layers.0.k": 4, "layers.1.q": 8, "head": 3}
 

@@ -13,9 +13,9 @@ from PIL import Image
 from records import record
 from services import KEY, service
 
-from rankbench.heatmap import draw
-from rankbench.mirror import names, record_figures, step_figures
-from rankbench.tracking import Guarded, Silent, tracker
+from rankbench.tracking.rank_map_image import draw
+from rankbench.tracking.series import names, record_figures, step_figures
+from rankbench.tracking.wandb_run import Guarded, Silent, tracker
 
 AWAY = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}  # the discard port: nobody listens
 CONFIG = {**{section: {"name": section} for section in ("model", "task", "method", "budget")}, "seed": 3}

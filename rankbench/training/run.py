@@ -26,7 +26,7 @@ from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.tasks.base import Task
 from rankbench.terminal import console
-from rankbench.tracking import tracker
+from rankbench.tracking.wandb_run import tracker
 from rankbench.training.cost_meter import Meter, forget_peak_memory, peak_memory
 from rankbench.training.engine import Engine, accelerator
 from rankbench.training.progress import TrainingProgress, summarize

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from rankbench.heatmap import draw
-from rankbench.mirror import names, rank_rows, record_figures, step_figures
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
+from rankbench.tracking.rank_map_image import draw
+from rankbench.tracking.series import names, rank_rows, record_figures, step_figures
 
 # Silent: it neither prints nor asks for a key. No report of its errors: that one waits for a server that is away.
 QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}

@@ -1,0 +1,1 @@
+"""Weights & Biases: a copy of what the records hold, never a source of numbers."""
