@@ -18,10 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rankbench.core.sites import parse_site
-from rankbench.items import mcnemar, paired_bootstrap_items, wilson
 from rankbench.pairing import CompareError, Finished, Item, config_differences, listed, load, refuse_unlike, warnings
 from rankbench.records.record import RunRecord
-from rankbench.stats import Estimate
+from rankbench.statistics.estimates import Estimate
+from rankbench.statistics.items import mcnemar, paired_bootstrap_items, wilson
 from rankbench.terminal import console
 
 SPLITS = ("test", "validation", "before")

@@ -11,15 +11,8 @@ import pandas as pd
 
 from rankbench.labels import order
 from rankbench.rates import SelectionError, higher_is_better
-from rankbench.stats import (
-    PairedDifference,
-    equivalence,
-    holm,
-    mean_interval,
-    sign_flip_tests,
-    smallest_difference,
-    smallest_p,
-)
+from rankbench.statistics.estimates import PairedDifference, equivalence, mean_interval, smallest_difference
+from rankbench.statistics.permutation import holm, sign_flip_tests, smallest_p
 
 WHEN, UNITS = ("final", "peak"), ("params", "ranks")  # of budget.match and budget.unit
 OFF = 0.01  # of the target: as far as an equal budget may be missed

@@ -13,7 +13,7 @@ from typing import Any
 from rankbench import rates
 from rankbench.published import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
-from rankbench.reproduction import Outcome
+from rankbench.statistics.decision_rules import ReproductionOutcome
 from rankbench.study import Study
 from rankbench.sweeps import experiment_files
 from rankbench.sweeps.experiment import FULL, Published, Report
@@ -46,7 +46,7 @@ class Counterpart:
 
     values: dict[int, float]
     items: int | None = None
-    outcome: Outcome = "not run"
+    outcome: ReproductionOutcome = "not run"
     reason: str = ""
 
 

@@ -13,7 +13,7 @@ from rankbench.ablations import Ablation
 from rankbench.drawing import FAR, GREY, Drawing, arm_handles, draw_frame, facets, few, last_part, logarithmic
 from rankbench.evidence import Evidence
 from rankbench.panels import Panel
-from rankbench.stats import mean_interval
+from rankbench.statistics.estimates import mean_interval
 from rankbench.study import Curve
 
 TICKS = 6  # of x, where values are numbers

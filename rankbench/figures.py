@@ -27,7 +27,7 @@ from rankbench.labels import colour, file_name, labels, order
 from rankbench.rates import SelectionError
 from rankbench.records.record import RunRecord
 from rankbench.selection import Selection, add_arguments, selections
-from rankbench.stats import rank_correlation
+from rankbench.statistics.estimates import rank_correlation
 
 COLOUR_MAP = "viridis"  # lightness grows with the value: it can be read in grey
 MISSING = "#d9d9d9"

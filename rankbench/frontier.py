@@ -11,7 +11,7 @@ from rankbench.comparison import OFF, UNITS, WHEN
 from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, few, logarithmic
 from rankbench.evidence import Evidence
 from rankbench.panels import Panel, families
-from rankbench.stats import mean_interval
+from rankbench.statistics.estimates import mean_interval
 
 SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
 APART = 0.006  # of x, between arms

@@ -27,7 +27,7 @@ from rankbench.launching import jobs, local_pool
 from rankbench.launching.progress import SweepProgress, stopping
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord, run_id
-from rankbench.stats import deviation, seeds_needed
+from rankbench.statistics.estimates import deviation, seeds_needed
 from rankbench.sweeps.experiment_files import usual_metric
 
 PLACE = "noise"  # in results_dir

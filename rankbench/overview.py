@@ -7,14 +7,15 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
-from rankbench.aggregates import iqm, probability_of_improvement, stratified_bootstrap
 from rankbench.comparison import ALPHA, Comparison, decimals
 from rankbench.evidence import Evidence, link
 from rankbench.labels import file_name
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet
-from rankbench.stats import Array, Estimate, holm, sign_flip_test, smallest_p
+from rankbench.statistics.estimates import Array, Estimate
+from rankbench.statistics.over_tasks import iqm, probability_of_improvement, stratified_bootstrap
+from rankbench.statistics.permutation import holm, sign_flip_test, smallest_p
 
 SHARES = ("accuracy", "exact_match", "f1", "matthews", "pearson", "spearman")  # on one scale: averaged as they are
 

@@ -14,7 +14,7 @@ from rankbench.counterparts import measures
 from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet
-from rankbench.stats import PairedDifference
+from rankbench.statistics.estimates import PairedDifference
 from rankbench.sweeps.experiment import Published
 from rankbench.verify import Finding, findings
 

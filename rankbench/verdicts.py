@@ -13,9 +13,10 @@ from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
 from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet, without_first
-from rankbench.stats import PairedDifference, mean_interval, smallest_p
+from rankbench.statistics.decision_rules import CONTROLS, NOT_RUN, Outcome, Verdict, works
+from rankbench.statistics.estimates import PairedDifference, mean_interval
+from rankbench.statistics.permutation import smallest_p
 from rankbench.sweeps.experiment import UNIFORM
-from rankbench.verdict import CONTROLS, NOT_RUN, Outcome, Verdict, works
 
 KINDS: dict[Kind, str] = {
     "better": "better",

@@ -21,8 +21,8 @@ from rankbench.counterparts import Counterpart, Row, counterpart, our_budgets
 from rankbench.panels import panels, refuse_mixed
 from rankbench.published import PublishedError
 from rankbench.rates import SelectionError
-from rankbench.reproduction import OUTCOMES, Outcome, reproduction
 from rankbench.selection import ALLOW_MIXED, names
+from rankbench.statistics.decision_rules import OUTCOMES, ReproductionOutcome, reproduction
 from rankbench.study import Study
 from rankbench.sweeps.experiment import Published, Report
 from rankbench.sweeps.manifest import SweepError
@@ -39,7 +39,7 @@ class Finding:
     """
 
     row: Row
-    outcome: Outcome
+    outcome: ReproductionOutcome
     ours: str
     reason: str
 

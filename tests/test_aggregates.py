@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from rankbench.aggregates import iqm, probability_of_improvement, stratified_bootstrap
-from rankbench.stats import Estimate
+from rankbench.statistics.estimates import Estimate
+from rankbench.statistics.over_tasks import iqm, probability_of_improvement, stratified_bootstrap
 
 TASKS = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # levels of five tasks, symmetric: mean and IQM are 0
 

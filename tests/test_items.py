@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rankbench.items import McNemar, mcnemar, paired_bootstrap_items, wilson
-from rankbench.stats import Estimate
+from rankbench.statistics.estimates import Estimate
+from rankbench.statistics.items import McNemar, mcnemar, paired_bootstrap_items, wilson
 
 
 def test_mcnemar_by_hand():

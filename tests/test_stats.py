@@ -6,21 +6,19 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from rankbench.stats import (
+from rankbench.statistics.estimates import (
     Equivalence,
     Estimate,
     PairedDifference,
     RankCorrelation,
     deviation,
     equivalence,
-    holm,
     paired_difference,
     rank_correlation,
     seeds_needed,
-    sign_flip_test,
     smallest_difference,
-    smallest_p,
 )
+from rankbench.statistics.permutation import holm, sign_flip_test, smallest_p
 
 
 def test_a_paired_difference_by_hand():

@@ -7,8 +7,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from rankbench.stats import PairedDifference, paired_difference
-from rankbench.verdict import CONTROLS, works
+from rankbench.statistics.decision_rules import CONTROLS, works
+from rankbench.statistics.estimates import PairedDifference, paired_difference
 
 BETTER = PairedDifference(5, 0.02, 0.01, 0.03)
 WORSE = PairedDifference(5, -0.02, -0.03, -0.01)

@@ -8,7 +8,7 @@ from records import record
 
 from rankbench import study, verify
 from rankbench.counterparts import measures
-from rankbench.reproduction import OUTCOMES
+from rankbench.statistics.decision_rules import OUTCOMES
 from rankbench.study import Study
 from rankbench.sweeps.experiment_files import read
 from rankbench.sweeps.manifest import Job, Sweep, SweepError

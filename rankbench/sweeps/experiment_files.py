@@ -14,6 +14,7 @@ from rankbench.config import schema
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
+from rankbench.statistics.decision_rules import CONTROLS
 from rankbench.sweeps.experiment import (
     DEFAULT,
     UNIFORM,
@@ -25,7 +26,6 @@ from rankbench.sweeps.experiment import (
     Tune,
     arms,
 )
-from rankbench.verdict import CONTROLS
 
 # What a file may leave out.
 LEFT_OUT: dict[str, Any] = {

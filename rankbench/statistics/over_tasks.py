@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
-from rankbench.stats import Array, Estimate, inside
+from rankbench.statistics.estimates import Array, Estimate, inside
 
 DRAWS = 10000  # another seed of the draw moves an end by about 0.7 % of the width
 

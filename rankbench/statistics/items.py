@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 
-from rankbench.stats import Array, Estimate, finite, inside, pairs
+from rankbench.statistics.estimates import Array, Estimate, finite, inside, pairs
 
 DRAWS = 5000
 AT_ONCE = 2**22  # values of one batch of draws: 32 MiB

@@ -1,0 +1,1 @@
+"""Estimates, tests and decision rules: arrays in, numbers out."""
