@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rankbench.labels import file_name, text_of
+from rankbench.analysis.labels import file_name, text_of
 from rankbench.panels import Panel
 from rankbench.sweeps import experiment
 from rankbench.sweeps.experiment import Experiment

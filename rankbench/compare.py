@@ -17,8 +17,17 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rankbench.analysis.run_pair import (
+    CompareError,
+    Finished,
+    Item,
+    config_differences,
+    listed,
+    load,
+    refuse_unlike,
+    warnings,
+)
 from rankbench.core.sites import parse_site
-from rankbench.pairing import CompareError, Finished, Item, config_differences, listed, load, refuse_unlike, warnings
 from rankbench.records.record import RunRecord
 from rankbench.statistics.estimates import Estimate
 from rankbench.statistics.items import mcnemar, paired_bootstrap_items, wilson

@@ -9,11 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from rankbench.analysis.frame import OWN
 from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets, few
 from rankbench.evidence import Evidence, links
 from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet, without_first
-from rankbench.tables import OWN, Column, linked, numbers
+from rankbench.tables import Column, linked, numbers
 
 # In the order they are charged; greys, since colours are those of methods.
 PHASES = {"training": ("#d0d0d0", ""), "calibration": ("#8f8f8f", "////"), "allocation": ("#222222", "")}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankbench import rates
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.published import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
 from rankbench.statistics.decision_rules import ReproductionOutcome
@@ -101,7 +101,7 @@ def _unmeasured(parts: Mapping[str, Sequence[str]]) -> str:
     if any(word in metric for metric in metrics for word in HARDWARE):
         return "measured on other hardware"
     known = [name for metric in metrics for name in OURS.get(metric, (metric,))]
-    strange = [name for name in known if rates.higher_is_better(name.removesuffix("_mismatched")) is None]
+    strange = [name for name in known if higher_is_better(name.removesuffix("_mismatched")) is None]
     return f"no such metric here: {', '.join(strange)}" if strange else ""
 
 

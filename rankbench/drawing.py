@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from rankbench.analysis.labels import COLOURS, UNKNOWN
 from rankbench.figures import write
-from rankbench.labels import COLOURS, UNKNOWN
 from rankbench.panels import Panel, methods_of
 
 TEXT = 9  # points

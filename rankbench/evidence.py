@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rankbench.ablations import Ablation, ablations, varied
-from rankbench.comparison import Comparison, compare
+from rankbench.analysis.comparison import Comparison, compare
 from rankbench.drawing import Look, looks
 from rankbench.panels import Panel, panels, refuse_mixed, report_of
 from rankbench.study import Study

@@ -22,11 +22,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rankbench.analysis.frame import SelectionError
+from rankbench.analysis.labels import colour, file_name, labels, order
+from rankbench.analysis.selection import Selection, add_arguments, selections
 from rankbench.core.sites import parse_site
-from rankbench.labels import colour, file_name, labels, order
-from rankbench.rates import SelectionError
 from rankbench.records.record import RunRecord
-from rankbench.selection import Selection, add_arguments, selections
 from rankbench.statistics.estimates import rank_correlation
 
 COLOUR_MAP = "viridis"  # lightness grows with the value: it can be read in grey

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rankbench.comparison import OFF, UNITS, WHEN
+from rankbench.analysis.comparison import OFF, UNITS, WHEN
 from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, few, logarithmic
 from rankbench.evidence import Evidence
 from rankbench.panels import Panel, families

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from rankbench.analysis.selection import differing_code
 from rankbench.evidence import Evidence, link
 from rankbench.panels import MISSING, Run
-from rankbench.selection import differing_code
 from rankbench.sheet import Cell, Sheet, without_first
 
 ROWS = 12  # more are folded on the page

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
+from rankbench.analysis.labels import UNKNOWN
 from rankbench.drawing import Look, Picture
-from rankbench.labels import UNKNOWN
 from rankbench.sheet import Cell, Sheet, numeric
 
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from rankbench.collect import markdown
+from rankbench.analysis.frame import markdown
 from rankbench.config.overrides import examiner
 from rankbench.config.schema import ConfigError
 from rankbench.launching import jobs, local_pool

@@ -7,11 +7,11 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
-from rankbench.comparison import ALPHA, Comparison, decimals
+from rankbench.analysis.comparison import ALPHA, Comparison, decimals
+from rankbench.analysis.labels import file_name
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.evidence import Evidence, link
-from rankbench.labels import file_name
 from rankbench.panels import Panel
-from rankbench.rates import higher_is_better
 from rankbench.sheet import Cell, Sheet
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.over_tasks import iqm, probability_of_improvement, stratified_bootstrap

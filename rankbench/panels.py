@@ -14,11 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.collect import frame
-from rankbench.labels import file_name, labels, order
-from rankbench.rates import SelectionError
+from rankbench.analysis.frame import SelectionError, frame
+from rankbench.analysis.labels import file_name, labels, order
+from rankbench.analysis.selection import differences, differing_code, names_of, not_allowed, refuse_doubt
 from rankbench.records.record import RunRecord
-from rankbench.selection import differences, differing_code, names_of, not_allowed, refuse_doubt
 from rankbench.study import Study
 from rankbench.sweeps import experiment, experiment_files
 from rankbench.sweeps.experiment import Report

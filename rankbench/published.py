@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankbench.collect import markdown
+from rankbench.analysis.frame import markdown
 
 COLUMNS = (
     *("paper", "table", "model", "task", "metric", "method", "our_method", "rank_or_budget"),

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench import published
-from rankbench.comparison import Comparison
+from rankbench.analysis.comparison import Comparison
 from rankbench.counterparts import measures
 from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from rankbench import costs, holes, latex, maps, overview, page, quotes, study, tables, verdicts
 from rankbench.ablations import Ablation
+from rankbench.analysis.frame import SelectionError
+from rankbench.analysis.labels import file_name
+from rankbench.analysis.selection import ALLOW_MIXED, names
 from rankbench.curves import draw_ablation, draw_ablations, draw_rank_totals
 from rankbench.design import arms_sheet
 from rankbench.drawing import Picture, Sketch, finish
 from rankbench.evidence import Evidence, gather, links
 from rankbench.frontier import draw_frontier
-from rankbench.labels import file_name
 from rankbench.page import Part
 from rankbench.panels import Panel, families
-from rankbench.rates import SelectionError
-from rankbench.selection import ALLOW_MIXED, names
 from rankbench.sheet import Sheet, numbers, section
 from rankbench.study import Study
 from rankbench.sweeps.manifest import SweepError

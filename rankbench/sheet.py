@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from rankbench.collect import markdown as markdown_of
+from rankbench.analysis.frame import markdown as markdown_of
 
 
 @dataclass(frozen=True)

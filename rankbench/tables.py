@@ -12,16 +12,13 @@ from dataclasses import replace
 
 import pandas as pd
 
-from rankbench.collect import frame
-from rankbench.comparison import Comparison, compare, decimals
-from rankbench.rates import SelectionError
+from rankbench.analysis.comparison import Comparison, compare, decimals
+from rankbench.analysis.frame import OWN, SelectionError, frame
+from rankbench.analysis.selection import Selection, add_arguments, selections
 from rankbench.records.record import RunRecord
-from rankbench.selection import Selection, add_arguments, selections
 from rankbench.sheet import Cell, Sheet, markdown
 
 Column = Mapping[str, Cell]  # label -> cell; what is left out is empty
-
-OWN = [f"{phase}/{what}" for what in ("forward_passes", "backward_passes") for phase in ("calibration", "allocation")]
 
 LEGEND = (
     "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; not resolved: "

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.collect import frame
+from rankbench.analysis.frame import frame
+from rankbench.analysis.learning_rates import rate_curves
 from rankbench.drawing import Drawing, arm_handles, draw_frame, facets, few, logarithmic, logarithmic_up
 from rankbench.evidence import Evidence, link
 from rankbench.panels import Panel
-from rankbench.rates import rate_curves
 from rankbench.sheet import Cell, Sheet, without_first
 
 TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")

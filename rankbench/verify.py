@@ -16,12 +16,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rankbench import published, study
-from rankbench.collect import markdown
+from rankbench.analysis.frame import SelectionError, markdown
+from rankbench.analysis.selection import ALLOW_MIXED, names
 from rankbench.counterparts import Counterpart, Row, counterpart, our_budgets
 from rankbench.panels import panels, refuse_mixed
 from rankbench.published import PublishedError
-from rankbench.rates import SelectionError
-from rankbench.selection import ALLOW_MIXED, names
 from rankbench.statistics.decision_rules import OUTCOMES, ReproductionOutcome, reproduction
 from rankbench.study import Study
 from rankbench.sweeps.experiment import Published, Report

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankbench.analysis.labels import colour
 from rankbench.files import write_atomically
-from rankbench.labels import colour
 from rankbench.records.record import PHASES, RunRecord
 from rankbench.tracking.series import names
 

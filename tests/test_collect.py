@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from records import record, sweep
 
-from rankbench import collect
-from rankbench.rates import SelectionError, best_rates, higher_is_better, rate_curves
+from rankbench.analysis import frame
+from rankbench.analysis.frame import SelectionError, main, rate_report, table
+from rankbench.analysis.learning_rates import best_rates, rate_curves
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.records import run_folder
 
 
 def test_a_frame_has_a_row_per_run_and_null_for_what_was_not_measured():
     failed = record("igu", 0, status="nan", metrics=None, ledger=None, cost=None)
-    frame = collect.frame([record("lora", 0), failed])
+    frame = frame.frame([record("lora", 0), failed])
     assert frame["test/kl"].tolist()[0] == 0.25
     assert frame["test/kl"].isna().tolist() == [False, True]
     assert frame["final/params"].isna().tolist() == [False, True]
@@ -43,7 +45,7 @@ def test_a_foreign_file_is_named_and_not_counted(tmp_path, monkeypatch, capsys):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "record.json").write_text(text)
     monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path)])
-    collect.main()
+    main()
     printed = capsys.readouterr().out
     assert printed.count("not counted: ") == 2
     assert "torn/record.json: not JSON" in printed
@@ -64,7 +66,7 @@ def test_a_run_without_a_record_is_named(tmp_path):
 @pytest.mark.parametrize("status", ["error", "nan"])
 def test_a_run_that_failed_early_has_a_row_too(status):
     failed = record("igu", 0, status=status, metrics=None, ledger=None, cost=None)
-    lines = collect.table([record("lora", 0), failed], ["test/kl"]).splitlines()
+    lines = table([record("lora", 0), failed], ["test/kl"]).splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| lora | 0 | ok | 0.2500 | 64 | 64 | 64 | 2 |")
     assert lines[3] == f"| igu | 0 | {status} |" + "  |" * 8 + " igu0 |"
@@ -72,18 +74,18 @@ def test_a_run_that_failed_early_has_a_row_too(status):
 
 def test_a_group_of_early_failures_is_a_table():
     failed = [record("igu", seed, status="nan", metrics=None, ledger=None, cost=None) for seed in (0, 1)]
-    lines = collect.table(failed, []).splitlines()
+    lines = table(failed, []).splitlines()
     assert lines[2:] == [f"| igu | {seed} | nan |" + "  |" * 7 + f" igu{seed} |" for seed in (0, 1)]
 
 
 @pytest.mark.parametrize("column", ["before/kl", "test/kl"])
 def test_metrics_are_columns(column):
-    assert f"| {column} |" in collect.table([record("lora", 0)], [column])
+    assert f"| {column} |" in table([record("lora", 0)], [column])
 
 
 def test_a_frame_carries_the_learning_rate_and_settings_asked_for():
     runs = [record("lora", 0, config={"train": {"learning_rate": 0.01}, "task": {"map": "few"}}), record("lora", 1)]
-    data = collect.frame(runs, ["task.map"])
+    data = frame.frame(runs, ["task.map"])
     assert data["learning_rate"].tolist()[0] == 0.01
     assert data["learning_rate"].isna().tolist() == [False, True]
     assert data["task.map"].tolist()[0] == "few"
@@ -92,17 +94,17 @@ def test_a_frame_carries_the_learning_rate_and_settings_asked_for():
 
 def test_records_are_split_by_settings():
     runs = [record("lora", seed, config={"task": {"map": name}}) for name in ("many", "few") for seed in (0, 1)]
-    split = collect.split(runs, ["task.map"])
+    split = frame.split(runs, ["task.map"])
     assert [(title, len(rows)) for title, rows in split] == [
         ("tiny, planted, budget r1, task.map=few", 2),
         ("tiny, planted, budget r1, task.map=many", 2),
     ]
     with pytest.raises(SelectionError, match=r"no record has a setting 'map'; a key is written as on the command line"):
-        collect.split(runs, ["map"])
+        frame.split(runs, ["map"])
 
 
 def best(runs, metric: str = "validation/loss", **arguments) -> dict[str, Any]:
-    (chosen,) = best_rates(collect.frame(runs), metric, **arguments).to_dict("records")
+    (chosen,) = best_rates(frame.frame(runs), metric, **arguments).to_dict("records")
     return chosen
 
 
@@ -142,12 +144,12 @@ def test_a_label_that_cannot_choose_does_not_keep_the_others_from_it():
     failing = sweep({0.001: [0.1, 0.1], 0.01: [0.2, 0.2], 0.1: [0.3, 0.3]}, method="igu")
     for at in (0, 1, 2, 5):
         failing[at].status = "inert"
-    data = collect.frame([*sweep({0.001: [0.5, 0.5], 0.01: [0.4, 0.4]}), *failing])
+    data = frame.frame([*sweep({0.001: [0.5, 0.5], 0.01: [0.4, 0.4]}), *failing])
     chosen = best_rates(data, "validation/loss").set_index("label")
     assert chosen["learning_rate"].to_dict() == {"igu": 0.01, "lora": 0.01}
     assert chosen["missing"].to_dict() == {"igu": 1, "lora": 0}
     assert "| 0.001: no run (0, 2 missing); 0.01: 0.2000 (1, 1 missing); 0.1: 0.3000 (1, 1 missing) | none: " in (
-        collect.rate_report(data, "validation/loss")
+        rate_report(data, "validation/loss")
     )
 
 
@@ -156,7 +158,7 @@ def test_of_equal_means_the_lower_rate_is_chosen():
 
 
 def test_test_columns_cannot_change_the_choice():
-    data = collect.frame(sweep({0.001: [0.5, 0.7], 0.01: [0.4, 0.5], 0.1: [0.1, 0.9]}))
+    data = frame.frame(sweep({0.001: [0.5, 0.7], 0.01: [0.4, 0.5], 0.1: [0.1, 0.9]}))
     assert {"test/loss", "test/step"} <= set(data.columns)
     chosen = best_rates(data, "validation/loss")
     without = data.drop(columns=[column for column in data if column.startswith("test/")])
@@ -176,7 +178,7 @@ def test_a_rate_where_a_run_failed_is_not_chosen_but_is_part_of_the_grid():
     runs[-1] = record("lora", 1, status="nan", metrics=None, config=runs[-1].config)
     chosen = best(runs)
     assert (chosen["learning_rate"], chosen["edge"]) == (0.01, False)
-    curve = rate_curves(collect.frame(runs), "validation/loss")
+    curve = rate_curves(frame.frame(runs), "validation/loss")
     assert curve["missing"].tolist() == [0, 0, 1]
     assert curve["n"].tolist() == [2, 2, 1]
 
@@ -207,7 +209,7 @@ def test_each_label_has_its_own_rate():
         *sweep({0.001: [0.5], 0.01: [0.4]}, method="shuffled", settings={"source": "fim"}),
         *sweep({0.001: [0.3], 0.01: [0.4]}, method="shuffled", settings={"source": "eva"}),
     ]
-    chosen = best_rates(collect.frame(runs), "validation/loss").set_index("label")["learning_rate"].to_dict()
+    chosen = best_rates(frame.frame(runs), "validation/loss").set_index("label")["learning_rate"].to_dict()
     assert chosen == {"shuffled (source=fim)": 0.01, "shuffled (source=eva)": 0.001}
 
 
@@ -216,11 +218,11 @@ def test_the_command_line_prints_curves_and_choices(tmp_path, monkeypatch, capsy
     runs[5] = record("lora", 1, status="nan", metrics=None, config=runs[5].config)
     run_folder.save(runs, tmp_path / "records.jsonl")
     monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / "records.jsonl"), "--best", "validation/loss"])
-    collect.main()
+    main()
     printed = capsys.readouterr().out
     assert "| lora | 0.001: 0.6000 (2); 0.01: 0.4500 (2); 0.1: 0.1000 (1, 1 missing) | 0.01 | no |" in printed
     assert "| igu | 0.01: 0.2500 (1) | 0.01 | one rate only |" in printed
     monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "test/loss"])
     with pytest.raises(SystemExit, match="2"):
-        collect.main()
+        main()
     assert "rates are chosen on validation alone, and 'test/loss'" in capsys.readouterr().err

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from records import record
 
-from rankbench import compare, pairing
+from rankbench import compare
+from rankbench.analysis import run_pair
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
 
@@ -116,14 +117,14 @@ def test_a_missing_run_is_an_error_with_both_places(tmp_path, monkeypatch, capsy
 def test_a_broken_file_is_an_error_that_names_the_folder(tmp_path, name, text):
     folder = write(tmp_path, run("A"), rows("A"))
     (folder / name).write_text(text)
-    with pytest.raises(pairing.CompareError, match=f"A: {folder} cannot be read: "):
-        pairing.load("A", str(folder), tmp_path)
+    with pytest.raises(run_pair.CompareError, match=f"A: {folder} cannot be read: "):
+        run_pair.load("A", str(folder), tmp_path)
 
 
 def test_an_id_used_twice_makes_no_pairs(tmp_path):
     folder = write(tmp_path, run("A"), [*rows("A"), rows("A")[0]])
-    with pytest.raises(pairing.CompareError, match="names 9 items by 8 ids"):
-        pairing.load("A", str(folder), tmp_path)
+    with pytest.raises(run_pair.CompareError, match="names 9 items by 8 ids"):
+        run_pair.load("A", str(folder), tmp_path)
 
 
 def test_a_run_that_is_not_ok_is_compared_with_a_warning(printed):
@@ -148,11 +149,11 @@ def test_other_code_and_other_data_are_said(printed):
 
 def refusal(a: RunRecord, b: RunRecord, items_a: list[dict[str, Any]], items_b: list[dict[str, Any]]) -> str:
     sides = [
-        pairing.Finished(name, found, {item["id"]: item for item in items})
+        run_pair.Finished(name, found, {item["id"]: item for item in items})
         for name, found, items in (("A", a, items_a), ("B", b, items_b))
     ]
-    with pytest.raises(pairing.CompareError) as caught:
-        pairing.refuse_unlike(*sides)
+    with pytest.raises(run_pair.CompareError) as caught:
+        run_pair.refuse_unlike(*sides)
     return str(caught.value)
 
 
@@ -231,7 +232,7 @@ def test_a_given_map_is_shown_as_ranks_and_not_as_a_setting():
     config = {"method": {"name": "transplant", "ranks": {"layers.0.q": 4}}}
     given = replace(run("A"), config=config)
     other = replace(given, config={"method": {"name": "transplant", "ranks": {"layers.0.q": 5}}, "seed": 1})
-    assert pairing.config_differences(given, other) == [("seed", "", "1")]
+    assert run_pair.config_differences(given, other) == [("seed", "", "1")]
 
 
 def test_many_layers_are_shown_in_blocks(printed):
@@ -258,4 +259,4 @@ def test_a_torn_last_line_is_an_item_less(tmp_path):
     folder = write(tmp_path, run("A"), rows("A"))
     with (folder / "items.jsonl").open("a") as file:
         file.write(json.dumps(rows("A")[0])[:9])
-    assert len(pairing.load("A", str(folder), tmp_path).items) == 8
+    assert len(run_pair.load("A", str(folder), tmp_path).items) == 8

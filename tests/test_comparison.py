@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from records import record, runs
 
-from rankbench.collect import frame
-from rankbench.comparison import compare
+from rankbench.analysis.comparison import compare
+from rankbench.analysis.frame import frame
 
 SEEDS = range(10)
 LORA = {seed: 0.5 + 0.1 * seed for seed in SEEDS}

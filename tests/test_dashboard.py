@@ -9,9 +9,9 @@ from mirrors import read
 from services import service
 from test_tracking import alone, the_file
 
+from rankbench.analysis.labels import COLOURS
 from rankbench.config.yaml_files import defaults
 from rankbench.dashboard import Done, asked, main, mirror, show
-from rankbench.labels import COLOURS
 from rankbench.records import run_folder
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError

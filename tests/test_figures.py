@@ -13,9 +13,9 @@ from matplotlib.image import imread
 from records import record
 
 from rankbench import figures
-from rankbench.rates import SelectionError
+from rankbench.analysis.frame import SelectionError
+from rankbench.analysis.selection import Selection
 from rankbench.records import run_folder
-from rankbench.selection import Selection
 
 KINDS = ("self_attn.q_proj", "mlp.up_proj")
 

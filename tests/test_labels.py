@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from records import record
 
-from rankbench.labels import COLOURS, UNKNOWN, colour, labels, method_of, order
+from rankbench.analysis.labels import COLOURS, UNKNOWN, colour, labels, method_of, order
 
 
 def variant(method: str, **settings):

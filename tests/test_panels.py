@@ -7,7 +7,7 @@ from records import runs
 from studies import PROVENANCE, declared, study
 
 from rankbench import panels
-from rankbench.rates import SelectionError
+from rankbench.analysis.frame import SelectionError
 from rankbench.study import Study
 from rankbench.sweeps.manifest import Job, Sweep
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from rankbench import published
-from rankbench.labels import COLOURS
+from rankbench.analysis.labels import COLOURS
 from rankbench.published import AVERAGE, COLUMNS, CONFIDENCE, PublishedError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,9 +7,9 @@ import argparse
 import pytest
 from records import record, runs, sweep
 
-from rankbench.rates import SelectionError
+from rankbench.analysis.frame import SelectionError
+from rankbench.analysis.selection import add_arguments, differences, select, selections
 from rankbench.records import run_folder
-from rankbench.selection import add_arguments, differences, select, selections
 
 PROVENANCE = {
     "git_commit": "a" * 40,

@@ -8,7 +8,7 @@ import pytest
 from records import record, runs
 
 from rankbench import tables
-from rankbench.rates import SelectionError
+from rankbench.analysis.frame import SelectionError
 from rankbench.records import run_folder
 
 LORA = {0: 0.10, 1: 0.20, 2: 0.30, 3: 0.40, 4: 0.50}

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from records import sweep
 
-from rankbench.collect import frame
-from rankbench.rates import SelectionError, best_rates
+from rankbench.analysis.frame import SelectionError, frame
+from rankbench.analysis.learning_rates import best_rates
 from rankbench.sweeps import tuning
 from rankbench.sweeps.tuning import Choice, choose, widened
 

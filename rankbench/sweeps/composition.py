@@ -13,11 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from rankbench.analysis.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, higher_is_better
 from rankbench.config import control_sources, schema
 from rankbench.config.overrides import UNREADABLE, Examiner, examiner
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
-from rankbench.rates import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, higher_is_better
 from rankbench.sweeps import experiment as experiments
 from rankbench.sweeps import experiment_files, manifest
 from rankbench.sweeps.experiment import FULL, Experiment, Settings, Tune, arms

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rankbench.analysis.frame import SelectionError
 from rankbench.config import control_sources
-from rankbench.rates import SelectionError
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import RunFolder

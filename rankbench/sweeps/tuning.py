@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankbench.collect import frame
+from rankbench.analysis.frame import frame
+from rankbench.analysis.learning_rates import best_rates, rate_curves
 from rankbench.config import control_sources
-from rankbench.rates import best_rates, rate_curves
 from rankbench.records.record import RunRecord
 from rankbench.sweeps import experiment as experiments
 from rankbench.sweeps.composition import Frozen, Layout

@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.labels import flat, labels, order
-from rankbench.rates import GROUP, SelectionError, best_rates, rate_curves
+from rankbench.analysis.labels import flat, labels, order
+from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
+from rankbench.analysis.metrics import _listed
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import KEYS, records, save
 
@@ -161,3 +162,26 @@ def _runs(found: Sequence[RunRecord]) -> str:
 
 if __name__ == "__main__":
     main()
+
+
+class SelectionError(ValueError):
+    """Records that cannot be compared as asked; the message names them and says what to do."""
+
+
+def refuse_twice(runs: pd.DataFrame) -> None:
+    """Runs of one label and one learning rate have one record per seed: pairs are made by it.
+
+    Raises:
+        SelectionError: a seed with several, by their run ids.
+    """
+    twice = runs[runs["seed"].duplicated(keep=False)].sort_values("seed")
+    if len(twice):
+        seed = twice["seed"].iloc[0]
+        raise SelectionError(
+            f"{twice['label'].iloc[0]} has several records of seed {seed}: "
+            f"{_listed(twice['run_id'][twice['seed'] == seed])}; split them by the setting that differs with --by KEY, "
+            "or keep one"
+        )
+
+
+OWN = [f"{phase}/{what}" for what in ("forward_passes", "backward_passes") for phase in ("calibration", "allocation")]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.collect import frame, integers, split
-from rankbench.labels import flat, labels, order
-from rankbench.rates import SelectionError, best_rates, refuse_twice
+from rankbench.analysis.frame import SelectionError, frame, integers, refuse_twice, split
+from rankbench.analysis.labels import flat, labels, order
+from rankbench.analysis.learning_rates import best_rates
 from rankbench.records.record import CONTENT, NOT_IDENTITY, RunRecord
 from rankbench.records.run_folder import records
 

@@ -9,8 +9,9 @@ from typing import Literal
 
 import pandas as pd
 
-from rankbench.labels import order
-from rankbench.rates import SelectionError, higher_is_better
+from rankbench.analysis.frame import SelectionError
+from rankbench.analysis.labels import order
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.statistics.estimates import PairedDifference, equivalence, mean_interval, smallest_difference
 from rankbench.statistics.permutation import holm, sign_flip_tests, smallest_p
 

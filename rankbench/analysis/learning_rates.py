@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
 
+from rankbench.analysis.frame import SelectionError, refuse_twice
+from rankbench.analysis.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, _listed, higher_is_better
+
 GROUP = ("model", "task", "budget", "label")  # what one learning rate is chosen for
-LOWER_IS_BETTER = ("kl", "loss")
-HIGHER_IS_BETTER = (
-    "accuracy",
-    "exact_match",
-    "f1",
-    "map_correlation",
-    "map_overlap",
-    "matthews",
-    "pearson",
-    "spearman",
-)
-VALIDATION = "validation/"
-
-
-class SelectionError(ValueError):
-    """Records that cannot be compared as asked; the message names them and says what to do."""
-
-
-def higher_is_better(metric: str) -> bool | None:
-    """Whether more of a metric ("validation/accuracy", "kl") is better; None where it is not known."""
-    name = metric.split("/")[-1]
-    return name in HIGHER_IS_BETTER if name in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER) else None
 
 
 def rate_curves(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> pd.DataFrame:
@@ -123,23 +104,3 @@ def _best(curve: Sequence[dict[Any, Any]], higher: bool) -> dict[Any, Any]:
     sign = -1 if higher else 1
     best = min(whole, key=lambda point: (sign * point["mean"], point["learning_rate"]))
     return {**best, "edge": best["learning_rate"] in (rates[0], rates[-1]), "rates": len(rates)}
-
-
-def refuse_twice(runs: pd.DataFrame) -> None:
-    """Runs of one label and one learning rate have one record per seed: pairs are made by it.
-
-    Raises:
-        SelectionError: a seed with several, by their run ids.
-    """
-    twice = runs[runs["seed"].duplicated(keep=False)].sort_values("seed")
-    if len(twice):
-        seed = twice["seed"].iloc[0]
-        raise SelectionError(
-            f"{twice['label'].iloc[0]} has several records of seed {seed}: "
-            f"{_listed(twice['run_id'][twice['seed'] == seed])}; split them by the setting that differs with --by KEY, "
-            "or keep one"
-        )
-
-
-def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(map(str, values))

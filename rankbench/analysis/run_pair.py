@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankbench.labels import flat
+from rankbench.analysis.labels import flat
 from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder, places
 
