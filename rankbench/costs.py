@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 from rankbench.analysis.frame import OWN
 from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets, few
 from rankbench.evidence import Evidence, links
-from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet, without_first
+from rankbench.studies.panels import Panel
 from rankbench.tables import Column, linked, numbers
 
 # In the order they are charged; greys, since colours are those of methods.

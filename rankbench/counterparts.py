@@ -14,7 +14,7 @@ from rankbench.analysis.metrics import higher_is_better
 from rankbench.published import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
 from rankbench.statistics.decision_rules import ReproductionOutcome
-from rankbench.study import Study
+from rankbench.studies.study import Study
 from rankbench.sweeps import experiment_files
 from rankbench.sweeps.experiment import FULL, Published, Report
 

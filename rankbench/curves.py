@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rankbench.ablations import Ablation
 from rankbench.drawing import FAR, GREY, Drawing, arm_handles, draw_frame, facets, few, last_part, logarithmic
 from rankbench.evidence import Evidence
-from rankbench.panels import Panel
 from rankbench.statistics.estimates import mean_interval
-from rankbench.study import Curve
+from rankbench.studies.ablations import Ablation
+from rankbench.studies.panels import Panel
+from rankbench.studies.study import Curve
 
 TICKS = 6  # of x, where values are numbers
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from rankbench import study
 from rankbench.config.yaml_files import defaults
 from rankbench.records import run_folder
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
-from rankbench.study import Curve
+from rankbench.studies import study
+from rankbench.studies.study import Curve
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
 from rankbench.tracking.wandb_run import Wandb, leave, said, tell

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rankbench.analysis.labels import COLOURS, UNKNOWN
 from rankbench.figures import write
-from rankbench.panels import Panel, methods_of
+from rankbench.studies.panels import Panel, methods_of
 
 TEXT = 9  # points
 COLUMNS = 3  # panels in a row

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rankbench.ablations import Ablation, ablations, varied
 from rankbench.analysis.comparison import Comparison, compare
 from rankbench.drawing import Look, looks
-from rankbench.panels import Panel, panels, refuse_mixed, report_of
-from rankbench.study import Study
+from rankbench.studies.ablations import Ablation, ablations, varied
+from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
+from rankbench.studies.study import Study
 from rankbench.sweeps import experiment
 from rankbench.sweeps.experiment import Report
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from rankbench.analysis.comparison import OFF, UNITS, WHEN
 from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, few, logarithmic
 from rankbench.evidence import Evidence
-from rankbench.panels import Panel, families
 from rankbench.statistics.estimates import mean_interval
+from rankbench.studies.panels import Panel, families
 
 SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
 APART = 0.006  # of x, between arms

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from rankbench.analysis.selection import differing_code
 from rankbench.evidence import Evidence, link
-from rankbench.panels import MISSING, Run
 from rankbench.sheet import Cell, Sheet, without_first
+from rankbench.studies.panels import MISSING, StudyRun
 
 ROWS = 12  # more are folded on the page
 LETTERS = 160  # of a reason that are shown
@@ -41,7 +41,7 @@ def _of_other_code(evidence: Evidence) -> list[str]:
     return [f"Learning rates were chosen by trials of other code or versions: {'; '.join(differing)}."]
 
 
-def _counted(what: str, runs: list[Run]) -> str:
+def _counted(what: str, runs: list[StudyRun]) -> str:
     counts = Counter(run.status for run in runs)
     ok = counts.pop("ok", 0)
     rest = ", ".join(f"{count} {status}" for status, count in counts.most_common())
@@ -71,7 +71,7 @@ def holes_sheet(evidence: Evidence) -> Sheet | None:
 
 def failures_sheet(evidence: Evidence) -> Sheet | None:
     """Reasons of failure, the most frequent first, with the runs that failed so; None without a failure."""
-    alike: dict[tuple[str, str], list[tuple[str, Run]]] = defaultdict(list)
+    alike: dict[tuple[str, str], list[tuple[str, StudyRun]]] = defaultdict(list)
     for panel in evidence.panels:
         for run in [*panel.runs, *panel.trials]:
             if run.status not in ("ok", MISSING) and run.record is not None:

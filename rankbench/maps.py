@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rankbench.ablations import Ablation
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name
 from rankbench.curves import points_of
 from rankbench.drawing import TEXT, Drawing, draw_frame, facets, few, last_part
 from rankbench.evidence import Evidence
 from rankbench.figures import draw_maps, drawn, mean_ranks, rank_maps, shade
-from rankbench.panels import Panel
+from rankbench.studies.ablations import Ablation
+from rankbench.studies.panels import Panel
 
 WIDE = 5  # rank maps in a row
 

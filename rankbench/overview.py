@@ -11,11 +11,11 @@ from rankbench.analysis.comparison import ALPHA, Comparison, decimals
 from rankbench.analysis.labels import file_name
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.evidence import Evidence, link
-from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.over_tasks import iqm, probability_of_improvement, stratified_bootstrap
 from rankbench.statistics.permutation import holm, sign_flip_test, smallest_p
+from rankbench.studies.panels import Panel
 
 SHARES = ("accuracy", "exact_match", "f1", "matthews", "pearson", "spearman")  # on one scale: averaged as they are
 

@@ -12,8 +12,8 @@ from rankbench.design import facts
 from rankbench.drawing import Picture
 from rankbench.evidence import Evidence, link
 from rankbench.markup import element, figure, paragraphs, table
-from rankbench.panels import Panel, Run
 from rankbench.sheet import Sheet
+from rankbench.studies.panels import Panel, StudyRun
 
 STYLE = Path(__file__).with_name("page.css")
 RECORDS = "records"  # anchor of the section that every cell leads to
@@ -103,7 +103,7 @@ def _of_arm(panel: Panel, arm: str) -> str:
     return element("div", element("h4", escape(arm)), element("div", body, class_="scroll"), id=link(panel, arm))
 
 
-def _row(run: Run, metric: str) -> str:
+def _row(run: StudyRun, metric: str) -> str:
     split, _, name = metric.partition("/")
     measured = ((run.record.metrics or {}).get(split) or {}).get(name) if run.record else None
     reason = f": {run.record.reason}" if run.record and run.record.reason else ""
@@ -118,6 +118,6 @@ def _row(run: Run, metric: str) -> str:
     return element("tr", *cells)
 
 
-def command(run: Run) -> str:
+def command(run: StudyRun) -> str:
     """What one types to do a run again, alone."""
     return f"python -m rankbench {shlex.join(run.job.overrides)}"

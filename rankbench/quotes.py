@@ -12,9 +12,9 @@ from rankbench import published
 from rankbench.analysis.comparison import Comparison
 from rankbench.counterparts import measures
 from rankbench.evidence import Evidence, link
-from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet
 from rankbench.statistics.estimates import PairedDifference
+from rankbench.studies.panels import Panel
 from rankbench.sweeps.experiment import Published
 from rankbench.verify import Finding, findings
 

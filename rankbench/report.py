@@ -12,8 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rankbench import costs, holes, latex, maps, overview, page, quotes, study, tables, verdicts
-from rankbench.ablations import Ablation
+from rankbench import costs, holes, latex, maps, overview, page, quotes, tables, verdicts
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name
 from rankbench.analysis.selection import ALLOW_MIXED, names
@@ -23,9 +22,11 @@ from rankbench.drawing import Picture, Sketch, finish
 from rankbench.evidence import Evidence, gather, links
 from rankbench.frontier import draw_frontier
 from rankbench.page import Part
-from rankbench.panels import Panel, families
 from rankbench.sheet import Sheet, numbers, section
-from rankbench.study import Study
+from rankbench.studies import study
+from rankbench.studies.ablations import Ablation
+from rankbench.studies.panels import Panel, families
+from rankbench.studies.study import Study
 from rankbench.sweeps.manifest import SweepError
 from rankbench.trials import draw_learning_rates, rates_sheet
 from rankbench.workers import calling

@@ -14,10 +14,10 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from rankbench import study
 from rankbench.records.record import STOPPED, RunRecord
 from rankbench.records.run_folder import LOG, RunFolder
-from rankbench.study import Study
+from rankbench.studies import study
+from rankbench.studies.study import Study
 from rankbench.sweeps.manifest import Job, SweepError
 from rankbench.terminal import console
 

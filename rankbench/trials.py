@@ -11,8 +11,8 @@ from rankbench.analysis.frame import frame
 from rankbench.analysis.learning_rates import rate_curves
 from rankbench.drawing import Drawing, arm_handles, draw_frame, facets, few, logarithmic, logarithmic_up
 from rankbench.evidence import Evidence, link
-from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet, without_first
+from rankbench.studies.panels import Panel
 
 TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")
 

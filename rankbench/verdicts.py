@@ -11,11 +11,11 @@ import pandas as pd
 from rankbench.analysis.comparison import ALPHA, Comparison, Kind, decimals
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.evidence import Evidence, link
-from rankbench.panels import Panel
 from rankbench.sheet import Cell, Sheet, without_first
 from rankbench.statistics.decision_rules import CONTROLS, NOT_RUN, Outcome, Verdict, works
 from rankbench.statistics.estimates import PairedDifference, mean_interval
 from rankbench.statistics.permutation import smallest_p
+from rankbench.studies.panels import Panel
 from rankbench.sweeps.experiment import UNIFORM
 
 KINDS: dict[Kind, str] = {

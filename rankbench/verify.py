@@ -15,14 +15,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rankbench import published, study
+from rankbench import published
 from rankbench.analysis.frame import SelectionError, markdown
 from rankbench.analysis.selection import ALLOW_MIXED, names
 from rankbench.counterparts import Counterpart, Row, counterpart, our_budgets
-from rankbench.panels import panels, refuse_mixed
 from rankbench.published import PublishedError
 from rankbench.statistics.decision_rules import OUTCOMES, ReproductionOutcome, reproduction
-from rankbench.study import Study
+from rankbench.studies import study
+from rankbench.studies.panels import panels, refuse_mixed
+from rankbench.studies.study import Study
 from rankbench.sweeps.experiment import Published, Report
 from rankbench.sweeps.manifest import SweepError
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rankbench.records.record import RunRecord
-from rankbench.study import Study
+from rankbench.studies.study import Study
 from rankbench.sweeps import experiment, experiment_files
 from rankbench.sweeps.composition import cells_of
 from rankbench.sweeps.manifest import Job, Sweep

@@ -8,9 +8,9 @@ import pytest
 from studies import TUNING_SEED, declared, study
 
 from rankbench import costs, curves, frontier, holes, maps, overview, quotes, trials, verdicts
-from rankbench.ablations import ablations, varied
 from rankbench.design import arms_sheet, facts
 from rankbench.evidence import Evidence, gather, links
+from rankbench.studies.ablations import ablations, varied
 from rankbench.sweeps.experiment import with_arms
 
 

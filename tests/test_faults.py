@@ -27,7 +27,7 @@ from rankbench.launching.local_pool import LaunchError
 from rankbench.records import run_folder
 from rankbench.records.frozen_run import Order
 from rankbench.records.run_folder import HELD_UP
-from rankbench.study import load
+from rankbench.studies.study import load
 from rankbench.sweeps import manifest
 
 SHORT = ["train.steps=3", "train.checkpoint_every=1"]

@@ -6,9 +6,9 @@ import pytest
 from records import runs
 from studies import PROVENANCE, declared, study
 
-from rankbench import panels
 from rankbench.analysis.frame import SelectionError
-from rankbench.study import Study
+from rankbench.studies import panels
+from rankbench.studies.study import Study
 from rankbench.sweeps.manifest import Job, Sweep
 
 

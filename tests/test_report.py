@@ -16,8 +16,8 @@ from records import runs
 from studies import declared, study
 
 from rankbench import report
-from rankbench import study as studies
-from rankbench.study import Study
+from rankbench.studies import study as studies
+from rankbench.studies.study import Study
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep
 
@@ -61,7 +61,7 @@ def test_made_again_from_its_own_folder_it_is_the_same(folder, tmp_path):
 
 def test_what_could_not_be_read_is_still_said_when_it_is_made_again(folder):
     assert "results/runs/ffff/record.json: not JSON" in (folder / "problems.txt").read_text()
-    assert studies.at(folder).problems == ["results/runs/ffff/record.json: not JSON (Expecting value)"]
+    assert studies.study_in_folder(folder).problems == ["results/runs/ffff/record.json: not JSON (Expecting value)"]
 
 
 def test_the_forms_of_a_table_agree(folder):
@@ -106,7 +106,7 @@ def test_what_an_earlier_report_left_is_removed_and_nothing_else(folder, tmp_pat
     shutil.copytree(folder, copy)
     for name in ("tables/old.csv", "figures/old.pdf", "figures/notes.txt", "mine.csv"):
         (copy / name).write_text("x")
-    report.build(studies.at(copy), copy)
+    report.build(studies.study_in_folder(copy), copy)
     there = files(copy)
     assert not {"tables/old.csv", "figures/old.pdf"} & set(there)
     assert {"figures/notes.txt", "mine.csv"} <= set(there)
@@ -153,7 +153,7 @@ def test_the_command_takes_the_words_of_a_sweep(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == str(tmp_path / "made_up" / "index.html")
     assert printed[1].startswith("igu: ")
-    assert len(studies.at(tmp_path / "made_up").records) == len(made.records)
+    assert len(studies.study_in_folder(tmp_path / "made_up").records) == len(made.records)
 
 
 def test_a_torn_record_is_named_and_not_counted(tmp_path, monkeypatch):

@@ -5,9 +5,9 @@ import json
 import pytest
 from records import record
 
-from rankbench import study
 from rankbench.records import run_folder
 from rankbench.records.run_folder import RunFolder
+from rankbench.studies import study
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 

@@ -6,10 +6,11 @@ import pytest
 from harness import python
 from records import record
 
-from rankbench import study, verify
+from rankbench import verify
 from rankbench.counterparts import measures
 from rankbench.statistics.decision_rules import OUTCOMES
-from rankbench.study import Study
+from rankbench.studies import study
+from rankbench.studies.study import Study
 from rankbench.sweeps.experiment_files import read
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rankbench.analysis.labels import file_name, text_of
-from rankbench.panels import Panel
+from rankbench.studies.panels import Panel
 from rankbench.sweeps import experiment
 from rankbench.sweeps.experiment import Experiment
 

@@ -18,7 +18,7 @@ from rankbench.analysis.frame import SelectionError, frame
 from rankbench.analysis.labels import file_name, labels, order
 from rankbench.analysis.selection import differences, differing_code, names_of, not_allowed, refuse_doubt
 from rankbench.records.record import RunRecord
-from rankbench.study import Study
+from rankbench.studies.study import Study
 from rankbench.sweeps import experiment, experiment_files
 from rankbench.sweeps.experiment import Report
 from rankbench.sweeps.manifest import Job
@@ -30,7 +30,7 @@ ARM = ("method", "experiment", "scale", "arms", "seed")  # what is typed and is 
 
 
 @dataclass(frozen=True)
-class Run:
+class StudyRun:
     """A run that was asked for.
 
     Attributes:
@@ -74,8 +74,8 @@ class Panel:
     facts: dict[str, str]
     rest: tuple[str, ...]
     arms: list[str]
-    runs: list[Run]
-    trials: list[Run]
+    runs: list[StudyRun]
+    trials: list[StudyRun]
     metric: str
     margin: float
     data: pd.DataFrame
@@ -111,12 +111,12 @@ def panels(study: Study) -> list[Panel]:
     """All panels of a study, in the order in which its jobs name them."""
     jobs, trials = study.runs(), study.runs(trial=True)
     axes = _axes(study)
-    groups: dict[tuple[str, ...], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
+    groups: dict[tuple[str, ...], tuple[list[StudyRun], list[StudyRun]]] = defaultdict(lambda: ([], []))
     for place, found in enumerate((jobs, trials)):
         for (job, record), arm in zip(found, _arms(found), strict=True):
             words = _words(job)
             seed = record.seed if record else _integer(words.get("seed"))
-            groups[tuple(words.get(axis, "") for axis in axes)][place].append(Run(job, arm, seed, record))
+            groups[tuple(words.get(axis, "") for axis in axes)][place].append(StudyRun(job, arm, seed, record))
     rest = [axis for axis in axes if axis not in FACTS]
     taken: Counter[str] = Counter()
     return _shortened(
@@ -135,7 +135,9 @@ def _shortened(found: Sequence[Panel]) -> list[Panel]:
     return [replace(panel, short=title) for panel, title in zip(found, titles, strict=True)]
 
 
-def _panel(study: Study, rest: Mapping[str, str], runs: list[Run], trials: list[Run], taken: Counter[str]) -> Panel:
+def _panel(
+    study: Study, rest: Mapping[str, str], runs: list[StudyRun], trials: list[StudyRun], taken: Counter[str]
+) -> Panel:
     facts = {key: _fact(key, [*runs, *trials], study) for key in FACTS}
     points = tuple(f"{axis}={value}" for axis, value in rest.items())
     title = ", ".join([facts["model"], facts["task"], f"budget {facts['budget']}", *points])
@@ -197,7 +199,7 @@ def _integer(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() else None
 
 
-def _fact(key: str, runs: Iterable[Run], study: Study) -> str:
+def _fact(key: str, runs: Iterable[StudyRun], study: Study) -> str:
     """Of the panel's records, of its words, or of the study where all records agree."""
     runs = list(runs)
     mine = (str(getattr(run.record, key)) for run in runs if run.record is not None)
@@ -210,7 +212,7 @@ def _everywhere(key: str, study: Study) -> Iterator[str]:
     yield found.pop() if len(found) == 1 else "?"
 
 
-def _frame(runs: Sequence[Run]) -> pd.DataFrame:
+def _frame(runs: Sequence[StudyRun]) -> pd.DataFrame:
     """A row per run, those without a record too."""
     done = [run for run in runs if run.record is not None]
     data = frame([run.record for run in done if run.record], names=[run.arm for run in done])

@@ -57,24 +57,24 @@ def load(words: Sequence[str]) -> Study:
         SweepError: there is none.
     """
     if len(words) == 1 and "=" not in words[0]:
-        return at(Path(words[0]))
+        return study_in_folder(Path(words[0]))
     given = dict(word.split("=", 1) for word in words if "=" in word)
     results_dir = results_dir_of(words)
     name = given.get("experiment")
     rest = [word for word in words if word.split("=")[0] not in ("experiment", "results_dir")]
     found = manifest.last(results_dir, name, rest)
     if found is not None:
-        return of(found, results_dir)
+        return study_of_sweep(found, results_dir)
     committed = results_dir / (name or "") / manifest.FILE
     if name and committed.is_file() and not rest:
-        return at(committed.parent)
+        return study_in_folder(committed.parent)
     what = " ".join(words) or "any sweep"
     raise SweepError(
         f"{results_dir} holds no sweep of {what}; start it: python -m rankbench -m {' '.join(words)}".strip()
     )
 
 
-def of(found: Sweep, results_dir: Path) -> Study:
+def study_of_sweep(found: Sweep, results_dir: Path) -> Study:
     """A sweep with what lies in runs/ of it."""
     records, curves, problems = {}, {}, []
     for job in found.jobs:
@@ -91,7 +91,7 @@ def of(found: Sweep, results_dir: Path) -> Study:
     return Study(found, records, curves, problems)
 
 
-def at(place: Path) -> Study:
+def study_in_folder(place: Path) -> Study:
     """The study in the folder of a report.
 
     Raises:

@@ -1,0 +1,1 @@
+"""A sweep together with its records, as a report reads it."""
