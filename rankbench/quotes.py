@@ -8,15 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench import published
 from rankbench.analysis.comparison import Comparison
-from rankbench.counterparts import measures
 from rankbench.evidence import Evidence, link
+from rankbench.published.numbers import AVERAGE, PublishedError, load
+from rankbench.published.verification import Verification, findings, measures
 from rankbench.sheet import Cell, Sheet
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
 from rankbench.sweeps.experiment import Published
-from rankbench.verify import Finding, findings
 
 COLUMNS = (
     *("arm", "task", "metric", "paper", "paper - reference", "ours", "ours - reference", "n"),
@@ -24,7 +23,7 @@ COLUMNS = (
 )
 KEY = ("table", "model", "task", "metric", "method", "rank_or_budget")  # of a number within a file
 KINDS = {"reproduced": "better", "not reproduced": "worse", "not comparable": "unresolvable", "not run": "untested"}
-Judged = Mapping[tuple[Any, ...], Finding]
+Judged = Mapping[tuple[Any, ...], Verification]
 UNITS = {"percent": 100.0}  # ours are shares
 
 
@@ -34,7 +33,7 @@ def sheets(evidence: Evidence) -> list[Sheet]:
     try:
         judged = {_key(found.row): found for found in findings(evidence.study)} if wanted else {}
         return [_sheet(evidence, table, place, judged) for place, table in enumerate(wanted, 1)]
-    except published.PublishedError as error:
+    except PublishedError as error:
         return [Sheet("published", "Numbers that cannot be read", ["file"], [], [str(error)])]
 
 
@@ -43,8 +42,8 @@ def _key(number: Mapping[Any, Any]) -> tuple[Any, ...]:
 
 
 def _sheet(evidence: Evidence, wanted: Published, place: int, judged: Judged) -> Sheet:
-    numbers = published.load(wanted.file)
-    chosen = numbers[(numbers["table"] == wanted.table) & (numbers["metric"] != published.AVERAGE)]
+    numbers = load(wanted.file)
+    chosen = numbers[(numbers["table"] == wanted.table) & (numbers["metric"] != AVERAGE)]
     if wanted.model is not None:
         chosen = chosen[chosen["model"] == wanted.model]
     rows, unused = _rows(evidence, wanted, chosen, judged)
@@ -106,7 +105,7 @@ def _unit(unit: str) -> str:
     return "%" if unit == "percent" else unit
 
 
-def _verified(found: Finding | None) -> tuple[Cell, Cell]:
+def _verified(found: Verification | None) -> tuple[Cell, Cell]:
     """Outcome and reason."""
     return (Cell(), Cell()) if found is None else (Cell(found.outcome, kind=KINDS[found.outcome]), Cell(found.reason))
 

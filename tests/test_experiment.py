@@ -8,10 +8,10 @@ import itertools
 
 import pytest
 
-from rankbench import published
 from rankbench.config.overrides import examiner
 from rankbench.config.registry import names as registered
 from rankbench.config.schema import ConfigError
+from rankbench.published import numbers
 from rankbench.sweeps import experiment_files
 from rankbench.sweeps.composition import GridCell, cells_of, spell
 from rankbench.sweeps.experiment import (
@@ -398,7 +398,7 @@ def test_every_condition_holds_somewhere(name):
 @pytest.mark.parametrize("name", FILES)
 def test_published_tables_are_there_with_the_names_given(name):
     for table in loaded(name).report.published:
-        rows = published.load(table.file)
+        rows = numbers.load(table.file)
         rows = rows[(rows["table"] == table.table) & (rows["model"].isin([table.model]) | (table.model is None))]
         assert len(rows), table
         assert set(table.arms.values()) <= set(rows["method"])

@@ -9,9 +9,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rankbench import published
 from rankbench.analysis.labels import COLOURS
-from rankbench.published import AVERAGE, COLUMNS, CONFIDENCE, PublishedError
+from rankbench.published import numbers
+from rankbench.published.numbers import (
+    AVERAGE,
+    COLUMNS,
+    CONFIDENCE,
+    ROW,
+    SETS,
+    PublishedError,
+    averages,
+    load,
+    main,
+    table,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["adalora", "fim", "igu", "l1ra", "rerun", "sensitivity"]
@@ -34,7 +45,7 @@ ROW = {
 
 @pytest.fixture(scope="module")
 def numbers():
-    return published.load(source=ROOT / "results" / "published")
+    return load(source=ROOT / "results" / "published")
 
 
 def write(folder: Path, *rows: dict[str, str], name: str = "adalora") -> Path:
@@ -43,9 +54,9 @@ def write(folder: Path, *rows: dict[str, str], name: str = "adalora") -> Path:
 
 
 def test_all_files_load_by_default(numbers):
-    assert published.folder() == ROOT / "results" / "published"
-    assert sorted(file.stem for file in published.folder().glob("*.csv")) == NAMES
-    assert sum(len(published.load(name)) for name in NAMES) == len(numbers) > 900
+    assert numbers.folder() == ROOT / "results" / "published"
+    assert sorted(file.stem for file in numbers.folder().glob("*.csv")) == NAMES
+    assert sum(len(load(name)) for name in NAMES) == len(numbers) > 900
 
 
 def test_names_are_those_of_rankbench(numbers):
@@ -61,12 +72,12 @@ def test_names_are_those_of_rankbench(numbers):
 
 def test_every_confidence_is_used_and_second_hand_is_not_hidden(numbers):
     assert set(numbers["confidence"]) == set(CONFIDENCE)
-    assert set(published.load("igu")["confidence"]) == {"second hand"}
-    assert "read in full" not in set(published.load("fim")["confidence"]) | set(published.load("l1ra")["confidence"])
+    assert set(load("igu")["confidence"]) == {"second hand"}
+    assert "read in full" not in set(load("fim")["confidence"]) | set(load("l1ra")["confidence"])
 
 
 def test_printed_averages_are_those_of_their_rows_or_the_note_says_so(numbers):
-    found = published.averages(numbers)
+    found = averages(numbers)
     assert len(found) == 46
     said = found["note"].str.extract(r"not that of the row, which is ([\d.]+)")[0]
     assert found.loc[~found["agrees"], "method"].tolist() == ["full fine-tuning", "HAdapter", "AdaLoRA", "GoRA"]
@@ -76,18 +87,18 @@ def test_printed_averages_are_those_of_their_rows_or_the_note_says_so(numbers):
 
 def test_every_average_beside_its_tasks_is_checked(numbers):
     """A set whose tasks are not known would be passed over in silence; the one here has no rows of its tasks."""
-    rows = list(published.ROW)
+    rows = list(ROW)
     sets = numbers[numbers["metric"] == AVERAGE].groupby("task")["value"].size()
-    assert set(sets.index) - set(published.SETS) == {"glue-5"}
-    full = numbers[numbers["task"].isin(published.SETS) & (numbers["confidence"] != "read off a figure")]
+    assert set(sets.index) - set(SETS) == {"glue-5"}
+    full = numbers[numbers["task"].isin(SETS) & (numbers["confidence"] != "read off a figure")]
     alone = [row for row, members in numbers.groupby(rows) if set(members["metric"]) == {AVERAGE}]
     partial = {"AROMA"}  # two tasks of eight
     unchecked = [tuple(row) for row in full[rows].to_numpy() if tuple(row) not in alone and row[3] not in partial]
-    assert len(unchecked) == len(published.averages(numbers))
+    assert len(unchecked) == len(averages(numbers))
 
 
 def test_ranks_of_layers_sum_to_the_total():
-    data = published.load("sensitivity")
+    data = load("sensitivity")
     checked = 0
     for _, members in data[data["table"] == "Figure 3"].groupby(["model", "method"]):
         layers = members[members["metric"].str.startswith("rank, layer")]
@@ -101,7 +112,7 @@ def test_ranks_of_layers_sum_to_the_total():
 @pytest.mark.parametrize("model", ["Mistral-7B-v0.3", "Llama-3.1-8B"])
 def test_l1ra_rank_maps_give_the_sum_and_the_parameters_of_their_runs(model):
     """32 blocks; a rank of q, o costs 8192, of k, v 5120, of gate, up, down 18432, and one for its gate."""
-    data = published.load("l1ra")
+    data = load("l1ra")
     data = data[(data["model"] == model) & (data["our_method"] == "l1ra")].set_index("metric")["value"]
     cost = dict.fromkeys("qo", 8193) | dict.fromkeys("kv", 5121) | dict.fromkeys(("gate", "up", "down"), 18433)
     mean = {kind: data[f"mean rank, {kind}"] for kind in cost}
@@ -116,17 +127,17 @@ def test_l1ra_rank_maps_give_the_sum_and_the_parameters_of_their_runs(model):
 
 
 def test_costs_in_parts_sum_to_the_whole():
-    data = published.load("sensitivity")
+    data = load("sensitivity")
     whole = data[(data["table"] == "Table 9") & (data["our_method"] == "sensitivity")].set_index("metric")["value"]
     assert whole["allocation time"] + whole["training time"] == whole["total time"] == 7075
 
 
 def test_values_are_numbers_and_keep_their_digits(tmp_path):
-    data = published.load(source=write(tmp_path, ROW, {**ROW, "task": "glue-cola", "n_seeds": ""}))
+    data = load(source=write(tmp_path, ROW, {**ROW, "task": "glue-cola", "n_seeds": ""}))
     assert data["value"].tolist() == [87.3, 87.3]
     assert data["printed"].tolist() == ["87.30", "87.30"]
     assert data["n_seeds"].isna().tolist() == [False, True]
-    assert "| 87.30 | percent | 5 |" in published.table(data)
+    assert "| 87.30 | percent | 5 |" in table(data)
 
 
 def test_all_mistakes_are_named_at_once_with_their_place(tmp_path):
@@ -137,7 +148,7 @@ def test_all_mistakes_are_named_at_once_with_their_place(tmp_path):
         ROW,
     ]
     with pytest.raises(PublishedError) as error:
-        published.load("adalora", write(tmp_path, *rows))
+        load("adalora", write(tmp_path, *rows))
     file = re.escape(str(tmp_path / "adalora.csv"))
     for text in (
         f"{file}:3: task is empty",
@@ -152,26 +163,26 @@ def test_all_mistakes_are_named_at_once_with_their_place(tmp_path):
 def test_two_files_may_not_hold_one_number(tmp_path):
     write(tmp_path, ROW)
     write(tmp_path, ROW, name="rerun")
-    assert len(published.load("rerun", tmp_path)) == 1
+    assert len(load("rerun", tmp_path)) == 1
     with pytest.raises(PublishedError, match=r"rerun\.csv:2: the same number as .*adalora\.csv:2"):
-        published.load(source=tmp_path)
+        load(source=tmp_path)
 
 
 def test_other_columns_are_refused(tmp_path):
     write(tmp_path, {key: value for key, value in ROW.items() if key != "note"})
     with pytest.raises(PublishedError, match="they must be paper, table"):
-        published.load(source=tmp_path)
+        load(source=tmp_path)
 
 
 def test_a_file_or_folder_that_is_not_there_is_named_with_what_is(tmp_path, monkeypatch):
     with pytest.raises(PublishedError, match="has no numbers of adalroa; there are adalora"):
-        published.load("adalroa", write(tmp_path, ROW))
+        load("adalroa", write(tmp_path, ROW))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(published, "__file__", str(tmp_path / "site" / "rankbench" / "published.py"))
+    monkeypatch.setattr(numbers, "__file__", str(tmp_path / "site" / "rankbench" / "published.py"))
     with pytest.raises(PublishedError, match=r"neither .*results/published.* is a folder; name one with --folder"):
-        published.folder()
+        numbers.folder()
     (tmp_path / "results" / "published").mkdir(parents=True)
-    assert published.folder() == tmp_path / "results" / "published"
+    assert numbers.folder() == tmp_path / "results" / "published"
 
 
 def test_an_average_is_over_metrics_first_and_to_its_own_digits(tmp_path):
@@ -179,16 +190,16 @@ def test_an_average_is_over_metrics_first_and_to_its_own_digits(tmp_path):
     values = (("boolq", "accuracy", "80"), ("boolq", "f1", "82"), ("gsm8k", "accuracy", "30"))
     rows = [{**base, "task": task, "metric": metric, "value": value} for task, metric, value in values]
     rows.append({**base, "task": "boolq+gsm8k", "metric": AVERAGE, "value": "55.5"})
-    (row,) = published.averages(published.load(source=write(tmp_path, *rows))).to_dict("records")
+    (row,) = averages(load(source=write(tmp_path, *rows))).to_dict("records")
     assert (row["recomputed"], row["agrees"]) == (55.5, True)
     rows[-1]["value"] = "55.6"
-    assert published.averages(published.load(source=write(tmp_path, *rows)))["agrees"].tolist() == [False]
-    assert published.averages(published.load(source=write(tmp_path, *rows[2:]))).empty
+    assert averages(load(source=write(tmp_path, *rows)))["agrees"].tolist() == [False]
+    assert averages(load(source=write(tmp_path, *rows[2:]))).empty
 
 
 def run(monkeypatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["rankbench.published", *arguments])
-    published.main()
+    main()
 
 
 def test_the_command_prints_what_was_asked_for(monkeypatch, capsys):

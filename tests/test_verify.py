@@ -6,8 +6,8 @@ import pytest
 from harness import python
 from records import record
 
-from rankbench import verify
-from rankbench.counterparts import measures
+from rankbench.published import verification
+from rankbench.published.verification import measures
 from rankbench.statistics.decision_rules import OUTCOMES
 from rankbench.studies import study
 from rankbench.studies.study import Study
@@ -66,7 +66,7 @@ def spread(arm, task, mean, metric="accuracy", by=0.001, **facts):
 
 def said(found):
     """(method, task, metric) -> finding."""
-    return {(f.row["method"], f.row["task"], f.row["metric"]): f for f in verify.findings(found)}
+    return {(f.row["method"], f.row["task"], f.row["metric"]): f for f in verification.findings(found)}
 
 
 def test_a_number_is_compared_with_the_runs_of_its_arm():
@@ -135,7 +135,7 @@ def test_an_average_of_tasks_with_two_metrics_takes_the_mean_of_these_first():
     }
     facts = {"model": "deberta-v3-base", "budget": "r8", "params": 1_330_000}
     runs = [run("lora", task, seed, metrics, **facts) for task, metrics in row.items() for seed in (0, 1)]
-    findings = [f for f in verify.findings(studied(runs, [ADALORA])) if f.row["method"] == "LoRA"]
+    findings = [f for f in verification.findings(studied(runs, [ADALORA])) if f.row["method"] == "LoRA"]
     averages = {f.row["rank_or_budget"]: f for f in findings if f.row["metric"] == "average"}
     whole = averages["1.33M parameters, r=8"]
     assert (whole.outcome, whole.ours, whole.row["printed"]) == ("reproduced", "88.34 [88.34, 88.34], n = 2", "88.34")
@@ -240,7 +240,7 @@ def test_one_run_is_judged_by_its_items():
     ],
 )
 def test_costs_and_what_is_no_task_are_not_compared(table, reason):
-    found = verify.findings(studied(spread("lora", "boolq", 0.8), [table]))
+    found = verification.findings(studied(spread("lora", "boolq", 0.8), [table]))
     assert any(f.reason == reason for f in found)
 
 
@@ -249,9 +249,11 @@ def test_a_rank_that_is_stated_has_to_be_the_budgets():
     runs = [
         run("lora", task, 0, {"accuracy": 0.8, "matthews": 0.8, "pearson": 0.8}, model="roberta-base", budget="r8",
             config={**QWEN, "budget": {"reference_rank": 8}})
-        for task in verify.published.GLUE
+        for task in verification.published.GLUE
     ]  # fmt: skip
-    found = {f.row["rank_or_budget"]: f for f in verify.findings(studied(runs, [table])) if f.row["method"] == "LoRA"}
+    found = {
+        f.row["rank_or_budget"]: f for f in verification.findings(studied(runs, [table])) if f.row["method"] == "LoRA"
+    }
     assert found["r=8"].ours == "80.00, n = 1"
     assert (
         found["r=8"].reason
@@ -261,7 +263,7 @@ def test_a_rank_that_is_stated_has_to_be_the_budgets():
 
 
 def test_the_report_counts_and_shows_each_number():
-    shown = verify.report(verify.findings(studied(spread("lora", "boolq", 0.79))))
+    shown = verification.report(verification.findings(studied(spread("lora", "boolq", 0.79))))
     assert shown.startswith(
         "30 published numbers and differences: 1 reproduced, 0 not reproduced, 0 not comparable, 29 not run."
     )
@@ -275,18 +277,18 @@ def test_the_report_counts_and_shows_each_number():
 
 def test_the_command_reads_a_reports_folder(tmp_path, capsys):
     study.save(studied(spread("lora", "boolq", 0.79)), tmp_path)
-    assert verify.main([str(tmp_path)]) == 0
+    assert verification.main([str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("# x: published numbers\n\n30 published numbers")
     study.save(studied([], []), tmp_path / "none")
-    assert verify.main([str(tmp_path / "none")]) == 0
+    assert verification.main([str(tmp_path / "none")]) == 0
     assert "The experiment names no published numbers." in capsys.readouterr().out
 
 
 def test_what_is_not_there_is_said(tmp_path, capsys):
-    assert verify.main([f"results_dir={tmp_path}", "experiment=igu_glue"]) == 2
+    assert verification.main([f"results_dir={tmp_path}", "experiment=igu_glue"]) == 2
     assert "holds no sweep of" in capsys.readouterr().err
     with pytest.raises(SweepError, match=r"sweep s-1 has no experiment, so there is nothing published to hold it to"):
-        verify.findings(Study(Sweep("s-1", "sweep", 1, [], None, None), {}, {}, []))
+        verification.findings(Study(Sweep("s-1", "sweep", 1, [], None, None), {}, {}, []))
 
 
 def test_help_names_the_outcomes():
@@ -300,9 +302,9 @@ def test_runs_of_several_codes_are_refused_unless_allowed_by_name(tmp_path, caps
     first = next(iter(found.records.values()))
     first.provenance = {**first.provenance, "git_commit": "d" * 40}
     study.save(found, tmp_path)
-    assert verify.main([str(tmp_path)]) == 2
+    assert verification.main([str(tmp_path)]) == 2
     assert "--allow-mixed code" in capsys.readouterr().err
-    assert verify.main([str(tmp_path), "--allow-mixed", "code"]) == 0
+    assert verification.main([str(tmp_path), "--allow-mixed", "code"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The numbers of the papers, and which of them a study reproduces."""
