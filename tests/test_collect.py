@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from records import record, sweep
 
-from rankbench.analysis import frame
+from rankbench.analysis import frame as frames
 from rankbench.analysis.frame import SelectionError, main, rate_report, table
 from rankbench.analysis.learning_rates import best_rates, rate_curves
 from rankbench.analysis.metrics import higher_is_better
@@ -17,7 +17,7 @@ from rankbench.records import run_folder
 
 def test_a_frame_has_a_row_per_run_and_null_for_what_was_not_measured():
     failed = record("igu", 0, status="nan", metrics=None, ledger=None, cost=None)
-    frame = frame.frame([record("lora", 0), failed])
+    frame = frames.frame([record("lora", 0), failed])
     assert frame["test/kl"].tolist()[0] == 0.25
     assert frame["test/kl"].isna().tolist() == [False, True]
     assert frame["final/params"].isna().tolist() == [False, True]
@@ -85,7 +85,7 @@ def test_metrics_are_columns(column):
 
 def test_a_frame_carries_the_learning_rate_and_settings_asked_for():
     runs = [record("lora", 0, config={"train": {"learning_rate": 0.01}, "task": {"map": "few"}}), record("lora", 1)]
-    data = frame.frame(runs, ["task.map"])
+    data = frames.frame(runs, ["task.map"])
     assert data["learning_rate"].tolist()[0] == 0.01
     assert data["learning_rate"].isna().tolist() == [False, True]
     assert data["task.map"].tolist()[0] == "few"
@@ -94,17 +94,17 @@ def test_a_frame_carries_the_learning_rate_and_settings_asked_for():
 
 def test_records_are_split_by_settings():
     runs = [record("lora", seed, config={"task": {"map": name}}) for name in ("many", "few") for seed in (0, 1)]
-    split = frame.split(runs, ["task.map"])
+    split = frames.split(runs, ["task.map"])
     assert [(title, len(rows)) for title, rows in split] == [
         ("tiny, planted, budget r1, task.map=few", 2),
         ("tiny, planted, budget r1, task.map=many", 2),
     ]
     with pytest.raises(SelectionError, match=r"no record has a setting 'map'; a key is written as on the command line"):
-        frame.split(runs, ["map"])
+        frames.split(runs, ["map"])
 
 
 def best(runs, metric: str = "validation/loss", **arguments) -> dict[str, Any]:
-    (chosen,) = best_rates(frame.frame(runs), metric, **arguments).to_dict("records")
+    (chosen,) = best_rates(frames.frame(runs), metric, **arguments).to_dict("records")
     return chosen
 
 
@@ -144,7 +144,7 @@ def test_a_label_that_cannot_choose_does_not_keep_the_others_from_it():
     failing = sweep({0.001: [0.1, 0.1], 0.01: [0.2, 0.2], 0.1: [0.3, 0.3]}, method="igu")
     for at in (0, 1, 2, 5):
         failing[at].status = "inert"
-    data = frame.frame([*sweep({0.001: [0.5, 0.5], 0.01: [0.4, 0.4]}), *failing])
+    data = frames.frame([*sweep({0.001: [0.5, 0.5], 0.01: [0.4, 0.4]}), *failing])
     chosen = best_rates(data, "validation/loss").set_index("label")
     assert chosen["learning_rate"].to_dict() == {"igu": 0.01, "lora": 0.01}
     assert chosen["missing"].to_dict() == {"igu": 1, "lora": 0}
@@ -158,7 +158,7 @@ def test_of_equal_means_the_lower_rate_is_chosen():
 
 
 def test_test_columns_cannot_change_the_choice():
-    data = frame.frame(sweep({0.001: [0.5, 0.7], 0.01: [0.4, 0.5], 0.1: [0.1, 0.9]}))
+    data = frames.frame(sweep({0.001: [0.5, 0.7], 0.01: [0.4, 0.5], 0.1: [0.1, 0.9]}))
     assert {"test/loss", "test/step"} <= set(data.columns)
     chosen = best_rates(data, "validation/loss")
     without = data.drop(columns=[column for column in data if column.startswith("test/")])
@@ -178,7 +178,7 @@ def test_a_rate_where_a_run_failed_is_not_chosen_but_is_part_of_the_grid():
     runs[-1] = record("lora", 1, status="nan", metrics=None, config=runs[-1].config)
     chosen = best(runs)
     assert (chosen["learning_rate"], chosen["edge"]) == (0.01, False)
-    curve = rate_curves(frame.frame(runs), "validation/loss")
+    curve = rate_curves(frames.frame(runs), "validation/loss")
     assert curve["missing"].tolist() == [0, 0, 1]
     assert curve["n"].tolist() == [2, 2, 1]
 
@@ -209,7 +209,7 @@ def test_each_label_has_its_own_rate():
         *sweep({0.001: [0.5], 0.01: [0.4]}, method="shuffled", settings={"source": "fim"}),
         *sweep({0.001: [0.3], 0.01: [0.4]}, method="shuffled", settings={"source": "eva"}),
     ]
-    chosen = best_rates(frame.frame(runs), "validation/loss").set_index("label")["learning_rate"].to_dict()
+    chosen = best_rates(frames.frame(runs), "validation/loss").set_index("label")["learning_rate"].to_dict()
     assert chosen == {"shuffled (source=fim)": 0.01, "shuffled (source=eva)": 0.001}
 
 

@@ -10,19 +10,8 @@ import pandas as pd
 import pytest
 
 from rankbench.analysis.labels import COLOURS
-from rankbench.published import numbers
-from rankbench.published.numbers import (
-    AVERAGE,
-    COLUMNS,
-    CONFIDENCE,
-    ROW,
-    SETS,
-    PublishedError,
-    averages,
-    load,
-    main,
-    table,
-)
+from rankbench.published import numbers as published
+from rankbench.published.numbers import AVERAGE, COLUMNS, CONFIDENCE, SETS, PublishedError, averages, load, main, table
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["adalora", "fim", "igu", "l1ra", "rerun", "sensitivity"]
@@ -54,8 +43,8 @@ def write(folder: Path, *rows: dict[str, str], name: str = "adalora") -> Path:
 
 
 def test_all_files_load_by_default(numbers):
-    assert numbers.folder() == ROOT / "results" / "published"
-    assert sorted(file.stem for file in numbers.folder().glob("*.csv")) == NAMES
+    assert published.folder() == ROOT / "results" / "published"
+    assert sorted(file.stem for file in published.folder().glob("*.csv")) == NAMES
     assert sum(len(load(name)) for name in NAMES) == len(numbers) > 900
 
 
@@ -87,7 +76,7 @@ def test_printed_averages_are_those_of_their_rows_or_the_note_says_so(numbers):
 
 def test_every_average_beside_its_tasks_is_checked(numbers):
     """A set whose tasks are not known would be passed over in silence; the one here has no rows of its tasks."""
-    rows = list(ROW)
+    rows = list(published.ROW)
     sets = numbers[numbers["metric"] == AVERAGE].groupby("task")["value"].size()
     assert set(sets.index) - set(SETS) == {"glue-5"}
     full = numbers[numbers["task"].isin(SETS) & (numbers["confidence"] != "read off a figure")]
@@ -180,9 +169,9 @@ def test_a_file_or_folder_that_is_not_there_is_named_with_what_is(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(numbers, "__file__", str(tmp_path / "site" / "rankbench" / "published.py"))
     with pytest.raises(PublishedError, match=r"neither .*results/published.* is a folder; name one with --folder"):
-        numbers.folder()
+        published.folder()
     (tmp_path / "results" / "published").mkdir(parents=True)
-    assert numbers.folder() == tmp_path / "results" / "published"
+    assert published.folder() == tmp_path / "results" / "published"
 
 
 def test_an_average_is_over_metrics_first_and_to_its_own_digits(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankbench.analysis.frame import markdown
+from rankbench.reporting.table import markdown_of_frame
 
 COLUMNS = (
     *("paper", "table", "model", "task", "metric", "method", "our_method", "rank_or_budget"),
@@ -54,7 +54,7 @@ def folder() -> Path:
     Raises:
         PublishedError: neither is there.
     """
-    places = [Path(__file__).resolve().parent.parent / PLACE, Path.cwd() / PLACE]
+    places = [Path(__file__).resolve().parents[2] / PLACE, Path.cwd() / PLACE]
     found = next((place for place in places if place.is_dir()), None)
     if found is None:
         there = " nor ".join(map(str, dict.fromkeys(places)))
@@ -174,7 +174,7 @@ def table(data: pd.DataFrame) -> str:
 
 def _table(data: pd.DataFrame) -> str:
     texts = data.astype(object).where(data.notna(), "").astype(str)
-    return markdown(texts.apply(lambda column: column.str.replace("|", "\\|", regex=False)))
+    return markdown_of_frame(texts.apply(lambda column: column.str.replace("|", "\\|", regex=False)))
 
 
 def main() -> None:
