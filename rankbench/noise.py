@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from rankbench.analysis.frame import markdown
 from rankbench.config.overrides import examiner
 from rankbench.config.schema import ConfigError
 from rankbench.launching import jobs, local_pool
 from rankbench.launching.progress import SweepProgress, stopping
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord, run_id
+from rankbench.reporting.table import markdown_of_frame
 from rankbench.statistics.estimates import deviation, seeds_needed
 from rankbench.sweeps.experiment_files import usual_metric
 
@@ -135,7 +135,7 @@ def report(found: Runs, metric: str) -> str:
     found, unit = (found.scaled(100), " points") if in_points else (found, "")
     lines = [_between_reruns(found, unit), _between_seeds(found, unit)]
     if len(found.seeds) > 1 and (spread := deviation(list(found.seeds.values())).value) > 0:
-        lines += [markdown(_needs(found, spread, in_points)), LEGEND]
+        lines += [markdown_of_frame(_needs(found, spread, in_points)), LEGEND]
     return "\n\n".join(lines)
 
 

@@ -11,12 +11,11 @@ from test_tracking import alone, the_file
 
 from rankbench.analysis.labels import COLOURS
 from rankbench.config.yaml_files import defaults
-from rankbench.dashboard import Done, asked, main, mirror, show
 from rankbench.records import run_folder
+from rankbench.reporting.wandb_sweep import MirrorResult, asked, main, mirror, show, workspace
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 from rankbench.tracking.series import names
-from rankbench.workspace import workspace
 
 OFFLINE = {**defaults("tracking", "wandb"), "mode": "offline"}
 VOLATILE = (
@@ -202,7 +201,7 @@ def test_a_workspace_that_cannot_be_saved_is_said(results, records, monkeypatch)
         raise RuntimeError(f"no room for {made.name}\nand more")
 
     monkeypatch.setattr("rankbench.dashboard.save", refuse)
-    said = show(asked([str(results)]), Done(online=3, entity="me"), "rankbench", results)
+    said = show(asked([str(results)]), MirrorResult(online=3, entity="me"), "rankbench", results)
     assert said == f"no workspace: no room for {results.name}; repeat this, the runs stay as they are"
 
 

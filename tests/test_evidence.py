@@ -7,20 +7,30 @@ import functools
 import pytest
 from studies import TUNING_SEED, declared, study
 
-from rankbench import costs, curves, frontier, holes, maps, overview, quotes, trials, verdicts
-from rankbench.design import arms_sheet, facts
-from rankbench.evidence import Evidence, gather, links
+from rankbench.reporting.report_data import ReportData, gather, links
+from rankbench.reporting.sections import ablations as ablation_curves
+from rankbench.reporting.sections import (
+    costs,
+    frontier,
+    learning_rates,
+    missing_runs,
+    published,
+    ranks,
+    results,
+    verdict,
+)
+from rankbench.reporting.sections.setup import arms_sheet, facts
 from rankbench.studies.ablations import ablations, varied
 from rankbench.sweeps.experiment import with_arms
 
 
 @functools.cache
-def single() -> Evidence:
+def single() -> ReportData:
     return gather(study(declared(seeds=range(8)), lost=0.0, failed=0.0))
 
 
 @functools.cache
-def several() -> Evidence:
+def several() -> ReportData:
     made = declared(tasks=("glue-rte", "glue-cola"), budgets=("r4", "r8"), seeds=range(8))
     return gather(study(made, lost=0.05, failed=0.05))
 
@@ -63,7 +73,7 @@ def test_arms_that_all_name_the_setting_are_an_ablation_without_a_base():
 
 def test_values_are_those_the_arm_names_or_its_records_have():
     (panel,), (steps, *_) = single().panels, single().ablations
-    points = curves.ablation_points(panel, steps)
+    points = ablation_curves.ablation_points(panel, steps)
     assert points["method.quadrature_steps"].tolist() == ["10", "2", "5", "10", "20"]
     assert points["base"].tolist() == [True, False, False, False, False]
     igu = panel.measured("igu")
@@ -81,20 +91,20 @@ def test_the_arms_of_an_ablation_are_compared_with_their_base():
 
 
 def test_the_verdict_names_the_arms_with_controls_and_says_why():
-    said = verdicts.sentences(single())
+    said = verdict.sentences(single())
     assert said[0] == (
         "igu: works (better than tuned uniform, better than its own shuffled ranks, better than random ranks)."
     )
     assert said[1].startswith("fim: not resolved (")
     assert "not run: its own shuffled ranks" in said[1]
-    sheet = verdicts.verdict_sheet(single())
+    sheet = verdict.verdict_sheet(single())
     assert column(sheet, "verdict") == ["works", "not resolved"]
     assert column(sheet, "minus its own shuffled ranks")[1] == "not run"
     assert column(sheet, "n") == ["8", "8"]
 
 
 def test_what_is_resolved_is_counted_with_what_could_have_been_seen():
-    said = verdicts.sentences(single())
+    said = verdict.sentences(single())
     (comparison,) = single().comparisons.values()
     kinds = [finding.kind for finding in comparison.findings.values()]
     assert said[2].startswith("5 comparisons with lora at an equal budget (test/accuracy): ")
@@ -103,14 +113,14 @@ def test_what_is_resolved_is_counted_with_what_could_have_been_seen():
 
 
 def test_where_too_few_pairs_can_show_nothing_it_is_said():
-    said = verdicts.sentences(gather(study(declared(seeds=range(3)), lost=0.0, failed=0.0)))
+    said = verdict.sentences(gather(study(declared(seeds=range(3)), lost=0.0, failed=0.0)))
     assert "The test can find no difference of any size with 3 pairs, before its correction even." in said
 
 
 def test_without_its_uniform_arm_nothing_is_said_to_work():
     """Another arm takes the place of the reference, not that of tuned uniform."""
     made = with_arms(declared(seeds=range(8)), ["adalora", "igu", "igu ranks shuffled", "random"])
-    said = verdicts.sentences(gather(study(made, lost=0.0, failed=0.0)))
+    said = verdict.sentences(gather(study(made, lost=0.0, failed=0.0)))
     assert made.report.reference == "igu"
     assert said[0].startswith("igu: not resolved (not run: tuned uniform, better than its own shuffled ranks, ")
 
@@ -122,7 +132,7 @@ def test_a_control_that_was_run_in_vain_says_why():
             record.status, record.metrics = "nan", None
         if record.method == "random" and record.ledger:
             record.ledger = {**record.ledger, "final": {"ranks": 1, "params": 1}}
-    said = verdicts.sentences(gather(found))
+    said = verdict.sentences(gather(found))
     reasons = "better than tuned uniform, none ok: its own shuffled ranks, not at an equal budget: random ranks"
     assert f"igu: not resolved ({reasons})." in said
 
@@ -132,60 +142,63 @@ def test_trials_of_other_code_are_said():
     for record in found.records.values():
         if record.config.get("trial") or record.seed == TUNING_SEED:
             record.provenance = {**record.provenance, "git_commit": "e" * 40}
-    said = holes.sentences(gather(found))
+    said = missing_runs.sentences(gather(found))
     assert "Learning rates were chosen by trials of other code or versions: code: ccccccc, eeeeeee." in said
 
 
 def test_over_several_panels_places_are_counted():
-    said = verdicts.sentences(several())
+    said = verdict.sentences(several())
     assert "igu: works on 4 of 4." in said
-    assert column(verdicts.findings_sheet(several()), "arm") == several().arms[1:]
-    assert verdicts.findings_sheet(single()) is None
+    assert column(verdict.findings_sheet(several()), "arm") == several().arms[1:]
+    assert verdict.findings_sheet(single()) is None
 
 
 def test_a_study_that_has_not_begun_says_that_nothing_can_be_compared():
     empty = gather(study(declared(seeds=range(2)), lost=1.0))
-    assert verdicts.sentences(empty) == [
+    assert verdict.sentences(empty) == [
         "Nothing can be compared yet: no arm shares a seed with the reference at an equal budget."
     ]
-    assert "0 of 46 runs are ok; 46 missing." in holes.sentences(empty)
-    assert "No run that is ok has test/accuracy on minilm-l6, glue-rte, budget r8: it has no table." in holes.sentences(
-        empty
+    assert "0 of 46 runs are ok; 46 missing." in missing_runs.sentences(empty)
+    assert (
+        "No run that is ok has test/accuracy on minilm-l6, glue-rte, budget r8: it has no table."
+        in missing_runs.sentences(empty)
     )
-    assert verdicts.verdict_sheet(empty) is None
+    assert verdict.verdict_sheet(empty) is None
     assert costs.sheet(empty) is None
-    assert costs.draw(empty) is frontier.draw_frontier(empty) is curves.draw_rank_totals(empty) is None
-    assert maps.draw_rank_maps("x", empty.panels, empty) is None
+    assert costs.draw(empty) is frontier.draw_frontier(empty) is ranks.draw_rank_totals(empty) is None
+    assert ranks.draw_rank_maps("x", empty.panels, empty) is None
 
 
 def test_holes_are_counted_and_named():
     found = several()
     runs = [run for panel in found.panels for run in panel.runs]
     lost = [run for run in runs if run.status != "ok"]
-    assert holes.sentences(found)[0].startswith(f"{len(runs) - len(lost)} of {len(runs)} runs are ok; ")
-    sheet = holes.holes_sheet(found)
+    assert missing_runs.sentences(found)[0].startswith(f"{len(runs) - len(lost)} of {len(runs)} runs are ok; ")
+    sheet = missing_runs.holes_sheet(found)
     assert sum(len(seeds.split(", ")) for seeds in column(sheet, "seeds")) == len(lost)
-    failed = holes.failures_sheet(found)
+    failed = missing_runs.failures_sheet(found)
     assert sum(map(int, column(failed, "runs"))) == sum(run.record is not None for run in lost)
     assert set(column(failed, "reason")) == {
         f"{status}: made up to fail at step 3" for status in ("nan", "oom", "inert")
     }
-    assert holes.holes_sheet(single()) is None
-    assert holes.failures_sheet(single()) is None
-    assert "Not read: results/runs/ffff/record.json: not JSON (Expecting value)" in holes.sentences(single())
+    assert missing_runs.holes_sheet(single()) is None
+    assert missing_runs.failures_sheet(single()) is None
+    assert "Not read: results/runs/ffff/record.json: not JSON (Expecting value)" in missing_runs.sentences(single())
 
 
 def test_a_panel_without_the_reference_is_said_and_compared_with_nothing():
     made = study(declared(seeds=range(2)), lost=0.0, failed=0.0)
     made.sweep.jobs = [job for job in made.sweep.jobs if job.arm != "lora"]
     found = gather(made)
-    assert "No lora on minilm-l6, glue-rte, budget r8: its arms are compared with nothing." in holes.sentences(found)
+    assert "No lora on minilm-l6, glue-rte, budget r8: its arms are compared with nothing." in missing_runs.sentences(
+        found
+    )
     (comparison,) = found.comparisons.values()
     assert comparison.reference is None
 
 
 def test_over_tasks_shares_are_averaged_as_they_are():
-    (first, _) = overview.task_sheets(several())
+    (first, _) = results.task_sheets(several())
     assert first.title == "Over 2 tasks: minilm-l6, budget r4"
     assert "Metrics are shares and averaged as they are." in first.notes[0]
     assert "not at an equal budget or without a common seed on every task: l1ra" in first.notes[1]
@@ -198,22 +211,22 @@ def test_over_tasks_shares_are_averaged_as_they_are():
 
 def test_over_tasks_a_loss_is_taken_in_per_cent_of_the_reference():
     made = declared(tasks=("glue-rte", "planted"), seeds=range(4))
-    assert overview.task_sheets(gather(study(made, lost=0.0, failed=0.0))) == []  # a share and a loss are not averaged
+    assert results.task_sheets(gather(study(made, lost=0.0, failed=0.0))) == []  # a share and a loss are not averaged
     made = declared(tasks=("planted", "glue-rte"), seeds=range(4))
     made.report.metrics["default"] = "test/kl"
     found = study(made, lost=0.0, failed=0.0)
     for record in found.records.values():
         if record.task == "glue-rte" and record.metrics and record.metrics.get("test"):
             record.metrics["test"] = {"kl": 1 - record.metrics["test"]["accuracy"]}
-    (sheet,) = overview.task_sheets(gather(found))
+    (sheet,) = results.task_sheets(gather(found))
     assert "test/kl: in per cent of the mean of lora on the task, losses negative." in sheet.notes[0]
     assert sheet.title.endswith("losses")
 
 
 def test_one_task_has_no_statistics_over_tasks():
-    assert overview.task_sheets(single()) == []
-    assert overview.means_sheet(single()) is None
-    assert len(overview.means_sheet(several()).columns) == 5
+    assert results.task_sheets(single()) == []
+    assert results.means_sheet(single()) is None
+    assert len(results.means_sheet(several()).columns) == 5
 
 
 def test_cost_charges_calibration_and_allocation():
@@ -243,7 +256,7 @@ def test_rank_totals_are_means_over_seeds_of_what_is_held():
     two = {
         run.job.run_id: [(1, 10), (5, 20), (9, 20)] if run.seed else [(1, 10), (3, 30), (9, 30)] for run in panel.runs
     }
-    found = curves.rank_totals(panel, two, ["igu"]).set_index("step")
+    found = ranks.rank_totals(panel, two, ["igu"]).set_index("step")
     assert found["mean"].to_dict() == pytest.approx({1: 10, 3: (30 + 7 * 10) / 8, 5: 21.25, 9: 21.25})
     assert (found["low"][3], found["high"][3], found["n"][3]) == (10, 30, 8)
 
@@ -251,11 +264,11 @@ def test_rank_totals_are_means_over_seeds_of_what_is_held():
 def test_learning_rates_are_those_of_the_choice_and_its_edge_is_said():
     (panel,) = single().panels
     assert single().choosing() == single().arms
-    found = trials.learning_rates(panel, single().choosing())
+    found = learning_rates.learning_rates(panel, single().choosing())
     igu = found[found["arm"] == "igu"]
     assert igu["rate"].tolist() == [0.0003, 0.001, 0.003, 0.01]
     assert igu["seeds"].unique().tolist() == [str(TUNING_SEED)]
-    sheet = trials.rates_sheet(single())
+    sheet = learning_rates.rates_sheet(single())
     rows = {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
     (chosen,) = igu["rate"][igu["chosen"]]
     assert rows["igu"]["chosen"].text == f"{chosen:g}"
@@ -267,14 +280,14 @@ def test_trials_without_a_choice_are_shown_as_they_are():
     (panel,) = found.panels
     for run in panel.runs:
         run.record.config["tuned"] = None
-    shown = trials.learning_rates(panel, found.choosing())
+    shown = learning_rates.learning_rates(panel, found.choosing())
     assert not shown["chosen"].any()
     assert len(shown) == 7 * 4
-    assert "not chosen yet" in column(trials.rates_sheet(found), "chosen")
+    assert "not chosen yet" in column(learning_rates.rates_sheet(found), "chosen")
 
 
 def test_the_papers_numbers_stand_beside_ours_with_what_verify_says():
-    (sheet,) = quotes.sheets(single())
+    (sheet,) = published.sheets(single())
     assert sheet.title == "arXiv 2303.10512, Table 1, beside ours"
     assert set(column(sheet, "arm")) == {"lora", "adalora"}
     assert set(column(sheet, "verified")) == {"not comparable"}
@@ -289,7 +302,7 @@ def test_the_papers_numbers_stand_beside_ours_with_what_verify_says():
 def test_a_paper_that_cannot_be_read_is_said():
     made = declared(seeds=range(2))
     made.report.published[0].file = "nobody"
-    (sheet,) = quotes.sheets(gather(study(made)))
+    (sheet,) = published.sheets(gather(study(made)))
     assert "has no numbers of nobody" in sheet.notes[0]
 
 
@@ -315,7 +328,7 @@ def test_intervals_beyond_zero_that_the_test_does_not_confirm_are_named():
         if finding.kind == "unresolvable" and comparison.difference("test/accuracy", arm).resolved
     ]
     assert beyond
-    said = [line for line in verdicts.sentences(few) if line.startswith("Intervals that leave out 0")]
+    said = [line for line in verdict.sentences(few) if line.startswith("Intervals that leave out 0")]
     assert said == [
         "Intervals that leave out 0 without the corrected test saying so, to be seen with more seeds: "
         f"{', '.join(beyond)}."
@@ -333,15 +346,15 @@ def test_arms_of_a_base_that_are_in_no_curve_are_its_variants():
     found = gather(study(made, lost=0.0, failed=0.0))
     ((_, comparison),) = found.varied[variants.name]
     assert (comparison.reference, comparison.rows) == ("igu", variants.arms)
-    assert any(line.startswith("Variants of igu, against igu: ") for line in verdicts.sentences(found))
+    assert any(line.startswith("Variants of igu, against igu: ") for line in verdict.sentences(found))
 
 
 def test_curves_of_a_single_panel_are_one_figure_on_one_scale():
-    drawn = curves.draw_ablations(single())
+    drawn = ablation_curves.draw_ablations(single())
     assert [axes.get_title(loc="left") for axes in drawn.figure.axes] == ["quadrature steps M", "smoothing beta1"]
     assert len({axes.get_ylim() for axes in drawn.figure.axes}) == 1
     assert drawn.numbers["setting"].unique().tolist() == ["method.quadrature_steps", "method.beta1"]
-    many = curves.draw_ablation(several().ablations[0], several())
+    many = ablation_curves.draw_ablation(several().ablations[0], several())
     assert len(many.figure.axes) == 4
 
 
@@ -349,19 +362,19 @@ def test_a_learning_rate_that_diverges_does_not_hide_the_others():
     found = gather(study(declared(seeds=range(2)), lost=0.0, failed=0.0))
     for run in found.panels[0].runs:
         run.record.config["tuned"]["curve"][3][1] = 50.0
-    (axes,) = trials.draw_learning_rates(found).figure.axes
+    (axes,) = learning_rates.draw_learning_rates(found).figure.axes
     assert axes.get_yscale() == "log"
-    (axes,) = trials.draw_learning_rates(single()).figure.axes
+    (axes,) = learning_rates.draw_learning_rates(single()).figure.axes
     assert axes.get_yscale() == "linear"
 
 
 def test_budgets_of_one_task_are_drawn_in_shares_of_their_mean_rank():
     rte = several().panels[:2]
-    data = maps.draw_rank_maps("rte", rte, several()).numbers
+    data = ranks.draw_rank_maps("rte", rte, several()).numbers
     assert data["budget"].unique().tolist() == ["r4", "r8"]
     means = data.groupby(["label", "budget"])["rank"].mean()
     assert means.tolist() == pytest.approx([1.0] * len(means))
-    alone = maps.draw_rank_maps("rte", rte[:1], several()).numbers
+    alone = ranks.draw_rank_maps("rte", rte[:1], several()).numbers
     assert alone[alone["label"] == "lora"]["rank"].unique().tolist() == [4.0]
 
 
@@ -375,7 +388,7 @@ def test_arms_keep_their_hue_and_differ_in_marker_or_dash():
 def test_of_many_panels_twelve_are_drawn_and_all_are_in_the_csv():
     budgets = [f"r{rank}" for rank in range(1, 16)]
     many = gather(study(declared(budgets=budgets, seeds=range(2)), layers=1, lost=0.0, failed=0.0))
-    for drawn in (costs.draw(many), curves.draw_rank_totals(many), trials.draw_learning_rates(many)):
+    for drawn in (costs.draw(many), ranks.draw_rank_totals(many), learning_rates.draw_learning_rates(many)):
         assert len(drawn.figure.axes) == 12
         assert drawn.numbers["panel"].nunique() == 15
         assert drawn.note.endswith(" 12 of 15 panels are drawn; the CSV has all.")

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from records import record
 
-from rankbench import figures
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.selection import Selection
 from rankbench.records import run_folder
+from rankbench.reporting import plotting, rank_map_figures
 
 KINDS = ("self_attn.q_proj", "mlp.up_proj")
 
@@ -39,12 +39,12 @@ def mapped(method: str, seed: int, ranks: list[int], **changes):
     ],
 )
 def test_a_name_is_layer_and_kind(name, place):
-    assert figures.parse_site(name) == place
+    assert rank_map_figures.parse_site(name) == place
 
 
 def test_ranks_are_averaged_over_seeds():
-    maps = figures.rank_maps([mapped("igu", 0, [1, 2, 3, 4]), mapped("igu", 1, [3, 2, 5, 0])])
-    means = figures.mean_ranks(maps).set_index(["kind", "layer"])
+    maps = rank_map_figures.rank_maps([mapped("igu", 0, [1, 2, 3, 4]), mapped("igu", 1, [3, 2, 5, 0])])
+    means = rank_map_figures.mean_ranks(maps).set_index(["kind", "layer"])
     assert means.loc[("self_attn.q_proj", 0), "rank"] == 2
     assert means.loc[("mlp.up_proj", 1), "rank"] == 2
     assert means["seeds"].tolist() == [2, 2, 2, 2]
@@ -54,9 +54,9 @@ def test_ranks_are_averaged_over_seeds():
 def test_only_runs_that_are_ok_have_a_map():
     failed = mapped("igu", 1, [9, 9, 9, 9])
     failed.status = "inert"
-    assert figures.rank_maps([mapped("igu", 0, [1, 2, 3, 4]), failed])["seed"].unique().tolist() == [0]
+    assert rank_map_figures.rank_maps([mapped("igu", 0, [1, 2, 3, 4]), failed])["seed"].unique().tolist() == [0]
     with pytest.raises(SelectionError, match="none of 1 runs is ok and has ranks: there is no map to draw"):
-        figures.rank_maps([failed])
+        rank_map_figures.rank_maps([failed])
 
 
 def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monkeypatch):
@@ -65,10 +65,10 @@ def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monke
         run.status = "inert"
     names = [run.method for run in found]
     said = ["lora: 5 of 5 runs drawn", "igu: 3 of 5 runs drawn, 2 inert", "shuffled: 0 of 5 runs drawn, 5 inert"]
-    assert figures.drawn(found, names) == said
+    assert rank_map_figures.drawn(found, names) == said
     shown = []
-    monkeypatch.setattr(figures, "write", lambda figure, numbers, place: shown.append(figure) or [place])
-    list(figures.draw(Selection("tiny, planted", found, names, []), tmp_path))
+    monkeypatch.setattr(rank_map_figures, "write", lambda figure, numbers, place: shown.append(figure) or [place])
+    list(rank_map_figures.draw(Selection("tiny, planted", found, names, []), tmp_path))
     for figure in shown:
         title = figure._suptitle
         assert " ".join(title.get_text().split()) == f"tiny, planted {said[1]}; {said[2]}"
@@ -78,7 +78,7 @@ def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monke
 
 
 def agreeing(*found) -> dict[tuple[str, str], tuple[float, int]]:
-    table = figures.agreement(figures.rank_maps(found))
+    table = rank_map_figures.agreement(rank_map_figures.rank_maps(found))
     return {(row["label"], row["other"]): (row["spearman"], row["pairs"]) for row in table.to_dict("records")}
 
 
@@ -117,13 +117,13 @@ def overlaps(texts) -> list[tuple[str, str]]:
 
 
 def test_texts_do_not_overlap_with_twelve_methods():
-    maps = figures.rank_maps(many(12, 30))
-    drawn = figures.draw_maps(figures.mean_ranks(maps), "title")
+    maps = rank_map_figures.rank_maps(many(12, 30))
+    drawn = rank_map_figures.draw_maps(rank_map_figures.mean_ranks(maps), "title")
     drawn.draw_without_rendering()
     (axes,) = drawn.axes
     assert {*maps["label"], "layer"} <= {text.get_text() for text in axes.texts}
     assert overlaps([*axes.texts, drawn._suptitle]) == []
-    matrix = figures.draw_agreement(figures.agreement(maps), "title")
+    matrix = rank_map_figures.draw_agreement(rank_map_figures.agreement(maps), "title")
     matrix.draw_without_rendering()
     axes = matrix.axes[0]
     assert len(axes.texts) == 144
@@ -131,8 +131,8 @@ def test_texts_do_not_overlap_with_twelve_methods():
 
 
 def test_panels_share_one_scale_from_zero():
-    maps = figures.rank_maps([mapped("lora", 0, [4, 4, 4, 4]), mapped("igu", 0, [0, 2, 3, 11])])
-    drawn = figures.draw_maps(figures.mean_ranks(maps), "title")
+    maps = rank_map_figures.rank_maps([mapped("lora", 0, [4, 4, 4, 4]), mapped("igu", 0, [0, 2, 3, 11])])
+    drawn = rank_map_figures.draw_maps(rank_map_figures.mean_ranks(maps), "title")
     (axes,) = drawn.axes
     assert {image.get_clim() for image in axes.images} == {(0, 11)}
     texts = [text.get_text() for text in axes.texts]
@@ -142,7 +142,7 @@ def test_panels_share_one_scale_from_zero():
 def test_a_place_without_a_site_is_grey_and_not_rank_zero():
     with_head = mapped("igu", 0, [1, 2, 3, 4])
     with_head.ranks["classifier"] = 5
-    drawn = figures.draw_maps(figures.mean_ranks(figures.rank_maps([with_head])), "title")
+    drawn = rank_map_figures.draw_maps(rank_map_figures.mean_ranks(rank_map_figures.rank_maps([with_head])), "title")
     assert np.ma.getmaskarray(drawn.axes[0].images[0].get_array()).sum() == 3 * 3 - 5
     assert {"0", "1", "none"} <= {text.get_text() for text in drawn.axes[0].texts}
 
@@ -154,7 +154,7 @@ def test_the_command_line_writes_figures_and_numbers(tmp_path, monkeypatch, caps
     run_folder.save(found, tmp_path / "records.jsonl")
     out = tmp_path / "deep" / "figures"
     monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(out)])
-    figures.main()
+    rank_map_figures.main()
     names = [f"{what}-tiny-planted-r1.{kind}" for what in ("ranks", "agreement") for kind in ("png", "pdf", "csv")]
     assert capsys.readouterr().out.splitlines() == [
         *(str(out / name) for name in names),
@@ -172,7 +172,7 @@ def test_the_command_line_writes_figures_and_numbers(tmp_path, monkeypatch, caps
 
 
 def test_the_same_content_gives_the_same_files(tmp_path):
-    first, second = (figures.write(Figure((1, 1)), pd.DataFrame({"a": [1]}), tmp_path / name) for name in ("a", "b"))
+    first, second = (plotting.write(Figure((1, 1)), pd.DataFrame({"a": [1]}), tmp_path / name) for name in ("a", "b"))
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
@@ -180,5 +180,5 @@ def test_nothing_to_draw_is_an_error_of_the_command_line(tmp_path, monkeypatch, 
     run_folder.save([record("lora", 0)], tmp_path / "records.jsonl")
     monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):
-        figures.main()
+        rank_map_figures.main()
     assert "none of 1 runs is ok and has ranks" in capsys.readouterr().err

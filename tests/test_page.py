@@ -12,7 +12,7 @@ from browser import BROWSER, measure, picture
 from matplotlib.image import imread
 from studies import declared, study
 
-from rankbench import report
+from rankbench.reporting import report
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 WIDTHS = (1280, 390)

@@ -15,7 +15,7 @@ from harness import python
 from records import runs
 from studies import declared, study
 
-from rankbench import report
+from rankbench.reporting import report
 from rankbench.studies import study as studies
 from rankbench.studies.study import Study
 from rankbench.sweeps import manifest

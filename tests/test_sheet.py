@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from rankbench.drawing import Look
-from rankbench.latex import document, escape, table
-from rankbench.markup import table as html
-from rankbench.sheet import Cell, Sheet, markdown, numbers, numeric, section, without_first
+from rankbench.reporting.page import table as html
+from rankbench.reporting.plotting import ArmStyle
+from rankbench.reporting.table import (
+    Cell,
+    Table,
+    latex_document,
+    latex_escape,
+    latex_table,
+    markdown,
+    numbers,
+    numeric,
+    section,
+    without_first,
+)
 
-SHEET = Sheet(
+SHEET = Table(
     "results",
     "tiny, 100 % of it",
     ["arm", "test/kl", "test/kl - lora", "finding"],
@@ -25,7 +35,7 @@ SHEET = Sheet(
     strip=2,
     margin=0.01,
 )
-LOOKS = {"lora": Look("#000000", "o", "-")}
+LOOKS = {"lora": ArmStyle("#000000", "o", "-")}
 
 
 def test_markdown_is_bold_where_a_cell_is_strong_and_escapes_pipes():
@@ -62,15 +72,15 @@ def test_the_first_column_goes_and_the_strip_moves_with_it():
 
 
 def test_latex_escapes_all_that_means_something_to_it():
-    assert escape(r"a_b & 50% of $x^2$ #1 {~} \n") == (
+    assert latex_escape(r"a_b & 50% of $x^2$ #1 {~} \n") == (
         r"a\_b \& 50\% of \$x\textasciicircum{}2\$ \#1 \{\textasciitilde{}\} \textbackslash{}n"
     )
-    assert escape("0.1 ± 0.2, β") == r"0.1 $\pm$ 0.2, [U+03B2]"
-    assert all(letter.isascii() for letter in escape("".join(map(chr, range(32, 0x3000)))))
+    assert latex_escape("0.1 ± 0.2, β") == r"0.1 $\pm$ 0.2, [U+03B2]"
+    assert all(letter.isascii() for letter in latex_escape("".join(map(chr, range(32, 0x3000)))))
 
 
 def test_latex_is_booktabs_with_as_many_cells_as_columns():
-    text = table(SHEET)
+    text = latex_table(SHEET)
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert [line.count(" & ") for line in rows] == [3, 3, 3, 3]
@@ -83,7 +93,7 @@ def test_latex_is_booktabs_with_as_many_cells_as_columns():
 
 
 def test_the_document_reads_every_table():
-    text = document(["results", "cost"])
+    text = latex_document(["results", "cost"])
     assert r"\input{tables/results}" in text
     assert r"\input{tables/cost}" in text
     assert text.rstrip().endswith(r"\end{document}")
@@ -101,7 +111,7 @@ def test_html_is_escaped_leads_to_records_and_draws_the_interval():
 
 
 def test_a_title_cannot_leave_its_place():
-    hostile = Sheet("x", "<script>alert(1)</script>", ['"><b>'], [[Cell("<i>", link='"onclick="')]])
+    hostile = Table("x", "<script>alert(1)</script>", ['"><b>'], [[Cell("<i>", link='"onclick="')]])
     text = html(hostile, {})
     assert "<script" not in text
     assert "<i>" not in text

@@ -18,6 +18,7 @@ from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
 from rankbench.analysis.metrics import _listed
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import KEYS, records, save
+from rankbench.reporting.table import markdown_of_frame
 
 
 def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -76,7 +77,9 @@ def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) ->
         edge = "no" if not chosen["edge"] else "yes: extend the grid" if len(points) > 1 else "one rate only"
         choice = ["none: seeds missing", ""] if chosen["missing"] else [f"{chosen['learning_rate']:g}", edge]
         rows.append([chosen["label"], "; ".join(points), *choice])
-    return markdown(pd.DataFrame(rows, columns=["method", f"rate: mean {metric} (n)", "chosen", "at the edge"]))
+    return markdown_of_frame(
+        pd.DataFrame(rows, columns=["method", f"rate: mean {metric} (n)", "chosen", "at the edge"])
+    )
 
 
 def _point(point: dict[Any, Any]) -> str:
@@ -88,14 +91,6 @@ def _point(point: dict[Any, Any]) -> str:
 def written(values: pd.Series, form: str) -> pd.Series:
     """Numbers as texts; what is missing stays missing."""
     return values.astype(float).map(form.format, na_action="ignore")
-
-
-def markdown(shown: pd.DataFrame) -> str:
-    """A frame of texts as a Markdown table; what is missing is empty."""
-    texts = shown.astype(object).where(shown.notna(), "").astype(str).values.tolist()
-    return "\n".join(
-        "| " + " | ".join(line) + " |" for line in [list(shown.columns), ["---"] * len(shown.columns), *texts]
-    )
 
 
 def table(found: Sequence[RunRecord], metrics: Sequence[str]) -> str:
@@ -119,7 +114,7 @@ def table(found: Sequence[RunRecord], metrics: Sequence[str]) -> str:
     data["peak_memory_mib"] = data["peak_memory_bytes"].astype(float) / 2**20
     data = data.reindex(columns=[*data, *({name for name, _ in columns.values()} - set(data))])  # all failed early
     texts = {title: written(data[name], form) for title, (name, form) in columns.items()}
-    return markdown(pd.DataFrame({**data[["method", "seed", "status"]], **texts, "run": data["run_id"]}))
+    return markdown_of_frame(pd.DataFrame({**data[["method", "seed", "status"]], **texts, "run": data["run_id"]}))
 
 
 def integers(text: str) -> list[int]:

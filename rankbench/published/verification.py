@@ -19,12 +19,13 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.frame import SelectionError, markdown
+from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.analysis.selection import ALLOW_MIXED, names
 from rankbench.published import numbers
 from rankbench.published.numbers import AVERAGE, ITEMS, SETS, PublishedError
 from rankbench.records.record import RunRecord
+from rankbench.reporting.table import markdown_of_frame
 from rankbench.statistics.decision_rules import OUTCOMES, ReproductionOutcome, reproduction
 from rankbench.studies import study
 from rankbench.studies.panels import panels, refuse_mixed
@@ -157,7 +158,7 @@ def report(found: Sequence[Verification]) -> str:
         for row in [finding.row]
     ]
     shown = pd.DataFrame(rows, columns=columns).apply(lambda column: column.str.replace("|", "\\|", regex=False))
-    return f"{len(found)} published numbers and differences: {said}.\n\n{markdown(shown)}"
+    return f"{len(found)} published numbers and differences: {said}.\n\n{markdown_of_frame(shown)}"
 
 
 def main(words: Sequence[str] | None = None) -> int:

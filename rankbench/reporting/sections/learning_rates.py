@@ -9,9 +9,9 @@ import pandas as pd
 
 from rankbench.analysis.frame import frame
 from rankbench.analysis.learning_rates import rate_curves
-from rankbench.drawing import Drawing, arm_handles, draw_frame, facets, few, logarithmic, logarithmic_up
-from rankbench.evidence import Evidence, link
-from rankbench.sheet import Cell, Sheet, without_first
+from rankbench.reporting.plotting import ReportFigure, arm_handles, draw_frame, facets, few, logarithmic, logarithmic_up
+from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.table import Cell, Table, without_first
 from rankbench.studies.panels import Panel
 
 TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")
@@ -56,14 +56,14 @@ def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
     ]
 
 
-def _tried(evidence: Evidence) -> list[tuple[Panel, pd.DataFrame]]:
+def _tried(evidence: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
     """`learning_rates` of the panels that have any."""
     own = evidence.choosing()
     found = [(panel, learning_rates(panel, own)) for panel in evidence.panels]
     return [(panel, data) for panel, data in found if len(data)]
 
 
-def draw_learning_rates(evidence: Evidence) -> Drawing | None:
+def draw_learning_rates(evidence: ReportData) -> ReportFigure | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
     found, style = _tried(evidence), evidence.looks
     if not found:
@@ -82,10 +82,10 @@ def draw_learning_rates(evidence: Evidence) -> Drawing | None:
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
     note = "Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing."
     note += left_out
-    return Drawing("learning-rates", "Learning rates tried on validation", figure, numbers, note)
+    return ReportFigure("learning-rates", "Learning rates tried on validation", figure, numbers, note)
 
 
-def rates_sheet(evidence: Evidence) -> Sheet | None:
+def rates_sheet(evidence: ReportData) -> Table | None:
     """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge."""
     found = _tried(evidence)
     if not found:
@@ -97,7 +97,7 @@ def rates_sheet(evidence: Evidence) -> Sheet | None:
     ]
     metrics = ", ".join(sorted({metric for _, data in found for metric in data["metric"]}))
     columns = ["where", "arm", "chosen", "at the edge", f"rate: {metrics}", "tuning seeds"]
-    sheet = Sheet("learning-rates", "Learning rates tried and chosen", columns, rows)
+    sheet = Table("learning-rates", "Learning rates tried and chosen", columns, rows)
     return sheet if len(evidence.panels) > 1 else without_first(sheet)
 
 

@@ -27,14 +27,10 @@ from rankbench.analysis.labels import colour, file_name, labels, order
 from rankbench.analysis.selection import Selection, add_arguments, selections
 from rankbench.core.sites import parse_site
 from rankbench.records.record import RunRecord
+from rankbench.reporting.plotting import COLOUR_MAP, MAP_TEXT, MISSING, shade, write
 from rankbench.statistics.estimates import rank_correlation
 
-COLOUR_MAP = "viridis"  # lightness grows with the value: it can be read in grey
-MISSING = "#d9d9d9"
 PANELS = 4  # in a row
-DPI = 200
-PIXELS = 4e6  # of a PNG, at most
-TEXT = 8  # points
 LETTERS = 14  # of a title, in an inch
 
 
@@ -151,14 +147,14 @@ def draw_maps(
     figure = Figure(size)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))  # inches, from the upper left
     axes.axis("off")
-    small: dict[str, Any] = {"fontsize": TEXT - 1, "color": "#444444"}
+    small: dict[str, Any] = {"fontsize": MAP_TEXT - 1, "color": "#444444"}
     every = max(1, math.ceil(len(layers) * 0.2 / width))
     most, found = float(means["rank"].max()), _matrices(means, kinds, layers)
     for place, name in enumerate(names):
         row, column = divmod(place, columns)
         left, top = margin + column * (width + 0.2), 0.3 + row * (height + 0.45)
         _tiles(axes, found[name], most, (left, top, width, height))
-        axes.text(left, top - 0.06, name, fontsize=TEXT, color=(colours or {}).get(name, colour(name)), va="bottom")
+        axes.text(left, top - 0.06, name, fontsize=MAP_TEXT, color=(colours or {}).get(name, colour(name)), va="bottom")
         for number, kind in enumerate(kinds if column == 0 else []):
             axes.text(left - 0.05, top + (number + 0.5) * cell[1], kind, ha="right", va="center", **small)
         below = place + columns >= len(names)  # nothing stands below it
@@ -210,8 +206,8 @@ def _scale(axes: Axes, shown: str, most: float, box: Box) -> None:
     for value in MaxNLocator(5).tick_values(0, most):
         if value <= most:
             y = top + height * (1 - value / most)
-            axes.text(left + width + 0.05, y, f"{value:g}", va="center", fontsize=TEXT - 1, color="#444444")
-    axes.text(left - 0.07, top + height / 2, shown, rotation=90, va="center", ha="right", fontsize=TEXT - 1)
+            axes.text(left + width + 0.05, y, f"{value:g}", va="center", fontsize=MAP_TEXT - 1, color="#444444")
+    axes.text(left - 0.07, top + height / 2, shown, rotation=90, va="center", ha="right", fontsize=MAP_TEXT - 1)
 
 
 def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
@@ -226,14 +222,14 @@ def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     for (row, column), value in np.ndenumerate(values.to_numpy(float)):
         text = "-" if math.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00")
         ink = "white" if value < -0.2 else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=TEXT - 1, color=ink)
+        axes.text(column, row, text, ha="center", va="center", fontsize=MAP_TEXT - 1, color=ink)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         tick.set_color(colour(tick.get_text()))
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label("Spearman; diagonal: between seeds", fontsize=TEXT)
-    bar.ax.tick_params(labelsize=TEXT - 1)
+    bar.set_label("Spearman; diagonal: between seeds", fontsize=MAP_TEXT)
+    bar.ax.tick_params(labelsize=MAP_TEXT - 1)
     _entitle(figure, title)
     return figure
 
@@ -244,30 +240,12 @@ def _entitle(figure: Figure, title: str) -> None:
         return
     width, height = figure.get_size_inches()
     lines = [part for line in title.splitlines() for part in textwrap.wrap(line, max(20, int(width * LETTERS)))]
-    figure.set_size_inches(width, height + (len(lines) - 1) * 1.3 * (TEXT + 1) / 72)
-    figure.suptitle("\n".join(lines), fontsize=TEXT + 1)
-
-
-def shade(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> Any:
-    """Draw a matrix as a heat map; what is NaN is grey."""
-    shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
-    axes.tick_params(labelsize=TEXT - 1, length=2)
-    return axes.imshow(np.ma.masked_invalid(values), cmap=shades, vmin=low, vmax=high, aspect="auto")
+    figure.set_size_inches(width, height + (len(lines) - 1) * 1.3 * (MAP_TEXT + 1) / 72)
+    figure.suptitle("\n".join(lines), fontsize=MAP_TEXT + 1)
 
 
 def _layer(layer: float) -> str:
     return "none" if math.isnan(layer) else str(int(layer))
-
-
-def write(figure: Figure, numbers: pd.DataFrame, place: Path) -> list[Path]:
-    """Write PNG, PDF and CSV beside each other; the same content gives the same files."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    png, pdf, csv = (place.with_name(f"{place.name}.{kind}") for kind in ("png", "pdf", "csv"))
-    dpi = min(DPI, math.sqrt(PIXELS / math.prod(figure.get_size_inches())))
-    figure.savefig(png, dpi=dpi, pil_kwargs={"compress_level": 3})  # half the time for a tenth more bytes
-    figure.savefig(pdf, metadata={"CreationDate": None})
-    numbers.to_csv(csv, index=False)
-    return [png, pdf, csv]
 
 
 def draw(selection: Selection, out: Path) -> Iterable[Path]:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from rankbench.analysis.comparison import ALPHA, Comparison, Kind, decimals
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.evidence import Evidence, link
-from rankbench.sheet import Cell, Sheet, without_first
+from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.table import Cell, Table, without_first
 from rankbench.statistics.decision_rules import CONTROLS, NOT_RUN, Outcome, Verdict, works
 from rankbench.statistics.estimates import PairedDifference, mean_interval
 from rankbench.statistics.permutation import smallest_p
@@ -29,7 +29,7 @@ KINDS: dict[Kind, str] = {
 OUTCOMES: dict[Outcome, str] = {"works": "better", "does not work": "worse", "not resolved": "unresolved"}
 
 
-def sentences(evidence: Evidence) -> list[str]:
+def sentences(evidence: ReportData) -> list[str]:
     """What is resolved, what is not, and what could have been seen."""
     return [
         *_verdict_sentences(evidence),
@@ -40,7 +40,7 @@ def sentences(evidence: Evidence) -> list[str]:
     ]
 
 
-def _findings_in_words(evidence: Evidence) -> Iterator[str]:
+def _findings_in_words(evidence: ReportData) -> Iterator[str]:
     found = [comparison.findings[arm] for _, comparison in evidence.compared() for arm in comparison.rows]
     counts = Counter(finding.kind for finding in found if finding.kind in KINDS)
     if not counts:
@@ -53,7 +53,7 @@ def _findings_in_words(evidence: Evidence) -> Iterator[str]:
     )
 
 
-def _beyond_zero(evidence: Evidence) -> Iterator[str]:
+def _beyond_zero(evidence: ReportData) -> Iterator[str]:
     """Arms whose interval, which is not corrected, leaves out 0, and whose test does not say so."""
     found: dict[str, int] = {}
     for _, comparison in evidence.compared():
@@ -66,7 +66,7 @@ def _beyond_zero(evidence: Evidence) -> Iterator[str]:
         yield f"Intervals that leave out 0 without the corrected test saying so, to be seen with more seeds: {named}."
 
 
-def _varied_settings(evidence: Evidence) -> Iterator[str]:
+def _varied_settings(evidence: ReportData) -> Iterator[str]:
     """For each setting that is varied alone, how its values compare with the default."""
     for ablation in evidence.ablations:
         held = [comparison for _, comparison in evidence.varied[ablation.name] if ablation.base]
@@ -79,7 +79,7 @@ def _counted(counts: Counter[Any]) -> str:
     return ", ".join(f"{counts[kind]} {word}" for kind, word in KINDS.items() if counts[kind])
 
 
-def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
+def _what_could_be_seen(evidence: ReportData) -> Iterator[str]:
     """Range of the detectable differences, and of the numbers of pairs, of each metric."""
     seen: dict[str, list[tuple[float, int]]] = {}
     for _, comparison in evidence.compared():
@@ -101,7 +101,7 @@ def _what_could_be_seen(evidence: Evidence) -> Iterator[str]:
             yield f"The test can find no difference of any size with {pairs[-1]} pairs, before its correction even."
 
 
-def _verdict_sentences(evidence: Evidence) -> Iterator[str]:
+def _verdict_sentences(evidence: ReportData) -> Iterator[str]:
     """For each arm with controls, where it works, and where not; in a single panel, why."""
     for arm in evidence.report.controls:
         judged = [(panel.short, _verdict(evidence, comparison, arm)) for panel, comparison in evidence.compared()]
@@ -123,7 +123,7 @@ def _verdict_sentences(evidence: Evidence) -> Iterator[str]:
 
 
 def _verdict(
-    evidence: Evidence, comparison: Comparison, arm: str
+    evidence: ReportData, comparison: Comparison, arm: str
 ) -> tuple[Verdict, dict[str, PairedDifference | None]] | None:
     """The verdict, and the differences to the controls; None where the arm is not in the panel or not on the budget."""
     if arm not in comparison.rows or arm in comparison.off.index:
@@ -136,7 +136,7 @@ def _verdict(
     return works(found, higher, {role: _absent(comparison, control) for role, control in names.items()}), found
 
 
-def _controls(evidence: Evidence, arm: str) -> dict[str, str | None]:
+def _controls(evidence: ReportData, arm: str) -> dict[str, str | None]:
     """Role -> the arm that has it, of those that are to be beaten."""
     names = {UNIFORM: evidence.report.reference, **evidence.report.controls[arm]}
     return {role: names.get(role) for role in evidence.report.beats}
@@ -158,7 +158,7 @@ def _minus(comparison: Comparison, arm: str, control: str | None, level: float) 
     return mean_interval(pairs, level) if len(pairs) else None
 
 
-def verdict_sheet(evidence: Evidence) -> Sheet | None:
+def verdict_sheet(evidence: ReportData) -> Table | None:
     """Each arm that has controls, in each panel: the outcome and the three differences; None without controls."""
     rows = []
     for panel, comparison in evidence.compared():
@@ -179,13 +179,13 @@ def verdict_sheet(evidence: Evidence) -> Sheet | None:
         *(f"minus {CONTROLS[role]}" for role in evidence.report.beats),
         "n",
     ]
-    sheet = Sheet("verdict", "Does it work?", columns, rows, [_rule(evidence), *_untuned(evidence)])
+    sheet = Table("verdict", "Does it work?", columns, rows, [_rule(evidence), *_untuned(evidence)])
     if not rows:
         return None
     return sheet if len(evidence.panels) > 1 else without_first(sheet)
 
 
-def _rule(evidence: Evidence) -> str:
+def _rule(evidence: ReportData) -> str:
     beaten = ", ".join(CONTROLS[role] for role in evidence.report.beats)
     return (
         f"An arm works if it beats all of these: {beaten}; each with a {evidence.report.level * 100:g} % interval that "
@@ -194,7 +194,7 @@ def _rule(evidence: Evidence) -> str:
     )
 
 
-def _untuned(evidence: Evidence) -> list[str]:
+def _untuned(evidence: ReportData) -> list[str]:
     return (
         []
         if evidence.study.sweep.tune
@@ -212,7 +212,7 @@ def _versus(found: PairedDifference | None, digits: int, why: str) -> Cell:
     return Cell(text, found.mean, found.low, found.high)
 
 
-def findings_sheet(evidence: Evidence) -> Sheet | None:
+def findings_sheet(evidence: ReportData) -> Table | None:
     """Arms down, panels across: what each comparison shows; None for a single panel, whose table says it."""
     compared = evidence.compared()
     if len(compared) < 2:
@@ -224,10 +224,10 @@ def findings_sheet(evidence: Evidence) -> Sheet | None:
     ]
     columns = ["arm", *(panel.short for panel, _ in compared)]
     title = f"Findings: each arm against {evidence.report.reference}"
-    return Sheet("findings", title, columns, rows, ["Mean paired difference and what the corrected test says of it."])
+    return Table("findings", title, columns, rows, ["Mean paired difference and what the corrected test says of it."])
 
 
-def _finding(evidence: Evidence, panel: Panel, comparison: Comparison, arm: str) -> Cell:
+def _finding(evidence: ReportData, panel: Panel, comparison: Comparison, arm: str) -> Cell:
     if arm not in comparison.rows:
         return Cell("not run")
     found, pairs = comparison.findings[arm], comparison.pairs(comparison.metrics[0], arm)

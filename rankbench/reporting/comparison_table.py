@@ -6,9 +6,7 @@ One row per label. Failed runs are counted, not averaged. Which records may stan
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pandas as pd
 
@@ -16,9 +14,7 @@ from rankbench.analysis.comparison import Comparison, compare, decimals
 from rankbench.analysis.frame import OWN, SelectionError, frame
 from rankbench.analysis.selection import Selection, add_arguments, selections
 from rankbench.records.record import RunRecord
-from rankbench.sheet import Cell, Sheet, markdown
-
-Column = Mapping[str, Cell]  # label -> cell; what is left out is empty
+from rankbench.reporting.table import Cell, Column, Table, linked, markdown, number, numbers_of_frame
 
 LEGEND = (
     "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; not resolved: "
@@ -55,7 +51,7 @@ def table(
     return "\n\n".join([markdown(made), *made.notes])
 
 
-def sheet(comparison: Comparison, name: str = "", title: str = "", links: Mapping[str, str] | None = None) -> Sheet:
+def sheet(comparison: Comparison, name: str = "", title: str = "", links: Mapping[str, str] | None = None) -> Table:
     """The table of a comparison: counts, metrics, differences, p, budget; with a margin findings, without it costs.
 
     Args:
@@ -67,7 +63,7 @@ def sheet(comparison: Comparison, name: str = "", title: str = "", links: Mappin
     rows = linked(columns, comparison.rows, links or {})
     notes = [_about_p(comparison.tests, comparison.metrics[0]), *_about_budget(comparison.off, comparison.reference)]
     strip = next((place for place, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
-    return Sheet(name, title, list(columns), rows, notes, strip, comparison.margin)
+    return Table(name, title, list(columns), rows, notes, strip, comparison.margin)
 
 
 def _with_costs(comparison: Comparison) -> dict[str, Column]:
@@ -76,9 +72,11 @@ def _with_costs(comparison: Comparison) -> dict[str, Column]:
     for metric in comparison.metrics:
         columns[metric] = _means(comparison, metric)
         columns[f"{metric} - {comparison.reference}"] = _differences(comparison, metric)
-    columns["p (Holm)"] = numbers(comparison.tests["corrected"], "{:.3g}")
-    columns[_share_title(comparison.data)] = numbers(comparison.shares * 100, "{:.4g} %")
-    return columns | {title: numbers(values, form) for title, (values, form) in _costs(comparison.data).items()}
+    columns["p (Holm)"] = numbers_of_frame(comparison.tests["corrected"], "{:.3g}")
+    columns[_share_title(comparison.data)] = numbers_of_frame(comparison.shares * 100, "{:.4g} %")
+    return columns | {
+        title: numbers_of_frame(values, form) for title, (values, form) in _costs(comparison.data).items()
+    }
 
 
 def _with_findings(comparison: Comparison) -> dict[str, Column]:
@@ -93,9 +91,9 @@ def _with_findings(comparison: Comparison) -> dict[str, Column]:
     if reference is not None:
         columns[f"{metric} - {reference}"] = _differences(comparison, metric)
         columns["finding"] = {label: _finding(comparison, label) for label in comparison.rows}
-        columns["p (Holm)"] = numbers(comparison.tests["corrected"], "{:.3g}")
+        columns["p (Holm)"] = numbers_of_frame(comparison.tests["corrected"], "{:.3g}")
         columns["detectable"] = _detectable(comparison)
-    columns[_share_title(comparison.data)] = numbers(comparison.shares * 100, "{:.4g} %")
+    columns[_share_title(comparison.data)] = numbers_of_frame(comparison.shares * 100, "{:.4g} %")
     return columns
 
 
@@ -103,23 +101,6 @@ def _lost(data: pd.DataFrame) -> Column:
     """What became of the runs that are not ok."""
     lost = data[data["status"] != "ok"]
     return {str(label): Cell(said(status)) for label, status in lost.groupby("label")["status"]}
-
-
-def linked(columns: Mapping[str, Column], rows: Sequence[str], links: Mapping[str, str]) -> list[list[Cell]]:
-    """Rows of a sheet from its columns; every cell of a label leads to that label's records."""
-    return [
-        [replace(column.get(label, Cell()), link=links.get(label, "")) for column in columns.values()] for label in rows
-    ]
-
-
-def number(value: float | None, form: str) -> Cell:
-    """A number as `form` writes it; an empty cell where nothing was measured."""
-    return Cell() if value is None or math.isnan(value) else Cell(form.format(value), float(value))
-
-
-def numbers(values: pd.Series, form: str) -> Column:
-    """A column of numbers."""
-    return {str(label): number(value, form) for label, value in values.astype(float).items()}
 
 
 def _counts(data: pd.DataFrame) -> dict[str, Column]:

@@ -3,73 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rankbench.drawing import FAR, GREY, Drawing, arm_handles, draw_frame, facets, few, last_part, logarithmic
-from rankbench.evidence import Evidence
+from rankbench.reporting.plotting import (
+    FAR,
+    GREY,
+    TEXT,
+    ReportFigure,
+    draw_frame,
+    facets,
+    few,
+    last_part,
+    logarithmic,
+    shade,
+)
+from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.ablations import Ablation
 from rankbench.studies.panels import Panel
-from rankbench.studies.study import Curve
 
 TICKS = 6  # of x, where values are numbers
-
-
-def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) -> pd.DataFrame:
-    """arm, step, mean, low, high (over seeds) and n of the rank total, of runs that are ok."""
-    rows = []
-    for arm in arms:
-        runs = [
-            curves[run.job.run_id]
-            for run in panel.runs
-            if run.arm == arm and run.status == "ok" and curves.get(run.job.run_id)
-        ]
-        if runs:
-            steps = sorted({step for run in runs for step, _ in run})
-            held = pd.DataFrame([dict(run) for run in runs], columns=steps).ffill(axis=1).bfill(axis=1)
-            rows += [
-                (arm, step, float(held[step].mean()), int(held[step].min()), int(held[step].max()), len(runs))
-                for step in steps
-            ]
-    return pd.DataFrame(rows, columns=["arm", "step", "mean", "low", "high", "n"])
-
-
-def draw_rank_totals(evidence: Evidence) -> Drawing | None:
-    """Steps of the mean over seeds, with the range of the seeds behind it; None where no run logged any."""
-    curves, style = evidence.study.curves, evidence.looks
-    found = [(panel, rank_totals(panel, curves, evidence.arms)) for panel in evidence.panels]
-    found = [(panel, data) for panel, data in found if len(data)]
-    if not found:
-        return None
-    arms = list(dict.fromkeys(arm for _, data in found for arm in data["arm"]))
-    shown, left_out = few(found)
-    figure, places = facets([panel.short for panel, _ in shown], arm_handles(arms, style))
-    for axes, (_, data) in zip(places, shown, strict=True):
-        for arm, line in data.groupby("arm", sort=False):
-            look, every = style[str(arm)], max(1, len(line) // 6)
-            if (line["low"] < line["high"]).any():
-                ends = (line["low"], line["high"])
-                axes.fill_between(line["step"], *ends, step="post", color=look.colour, alpha=0.07, lw=0)
-            axes.plot(
-                line["step"],
-                line["mean"],
-                drawstyle="steps-post",
-                color=look.colour,
-                ls=look.dash,
-                lw=1.2,
-                marker=look.marker,
-                ms=3,
-                markevery=every,
-            )
-        axes.set_ylim(0, data["high"].max() * 1.08)
-        draw_frame(axes, "step", "rank total")
-    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
-    note = f"Mean over seeds; band: their range.{left_out}"
-    return Drawing("rank-totals", "Rank total over the steps", figure, numbers, note)
 
 
 def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
@@ -85,19 +43,19 @@ def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})  # NaN without an interval
 
 
-def points_of(ablation: Ablation, evidence: Evidence) -> list[tuple[Panel, pd.DataFrame]]:
+def points_of(ablation: Ablation, evidence: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
     """`ablation_points` of the panels that have any."""
     found = [(panel, ablation_points(panel, ablation)) for panel in evidence.panels]
     return [(panel, data) for panel, data in found if len(data)]
 
 
-def draw_ablation(ablation: Ablation, evidence: Evidence) -> Drawing | None:
+def draw_ablation(ablation: Ablation, evidence: ReportData) -> ReportFigure | None:
     """The metric over one setting: an axes for each panel. None where no run that is ok has it."""
     found = [(panel.short, ablation, panel, data) for panel, data in points_of(ablation, evidence)]
     return _draw_curves(found, evidence, ablation.name, ablation.title)
 
 
-def draw_ablations(evidence: Evidence) -> Drawing | None:
+def draw_ablations(evidence: ReportData) -> ReportFigure | None:
     """Several settings in a single panel: an axes for each setting, on one scale."""
     curves = [ablation for ablation in evidence.ablations if len(ablation.keys) == 1]
     found = [(each.title, each, panel, data) for each in curves for panel, data in points_of(each, evidence)]
@@ -105,8 +63,8 @@ def draw_ablations(evidence: Evidence) -> Drawing | None:
 
 
 def _draw_curves(
-    found: Sequence[tuple[str, Ablation, Panel, pd.DataFrame]], evidence: Evidence, name: str, title: str
-) -> Drawing | None:
+    found: Sequence[tuple[str, Ablation, Panel, pd.DataFrame]], evidence: ReportData, name: str, title: str
+) -> ReportFigure | None:
     """An axes each, 95 % intervals of the mean; the reference as a band. Axes of one metric have one scale."""
     if not found:
         return None
@@ -130,7 +88,7 @@ def _draw_curves(
         data.rename(columns={ablation.keys[0]: "value"}).assign(setting=ablation.keys[0], panel=panel.title)
         for _, ablation, panel, data in found
     ]
-    return Drawing(name, title, figure, pd.concat(numbers), note)
+    return ReportFigure(name, title, figure, pd.concat(numbers), note)
 
 
 def _draw_curve(axes: Axes, data: pd.DataFrame, key: str, colour: str) -> dict[float, str]:
@@ -174,3 +132,40 @@ def _band(axes: Axes, panel: Panel, reference: str) -> None:
     axes.axhline(found.mean, color=GREY, lw=1)
     if found.low is not None and found.high is not None:
         axes.axhspan(found.low, found.high, color=GREY, alpha=0.15, lw=0)
+
+
+def draw_grid(ablation: Ablation, evidence: ReportData) -> ReportFigure | None:
+    """The metric over two settings: a heat map for each panel, each with a scale of its own."""
+    (down, across), found = ablation.keys, points_of(ablation, evidence)
+    if not found:
+        return None
+    shown, left_out = few(found)
+    figure, places = facets([panel.short for panel, _ in shown], left=0.75)
+    for axes, (_, data) in zip(places, shown, strict=True):
+        table = data.drop_duplicates([down, across]).pivot(index=down, columns=across, values="mean")
+        table = table.reindex(index=_sorted(table.index), columns=_sorted(table.columns))
+        shade(axes, table.to_numpy(float), *_ends(table))
+        for (row, column), value in np.ndenumerate(table.to_numpy(float)):
+            if not math.isnan(value):
+                low, high = _ends(table)
+                ink = "white" if value < low + 0.6 * (high - low) else "black"
+                axes.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=TEXT - 1, color=ink)
+        x, y = ({float(place): str(value) for place, value in enumerate(held)} for held in (table.columns, table.index))
+        draw_frame(axes, last_part(across), last_part(down), x, y)
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
+    note = "Means over seeds; light is more; each panel has a scale of its own; grey: not run, or no run that is ok."
+    note += left_out
+    return ReportFigure(ablation.name, ablation.title, figure, numbers, note)
+
+
+def _ends(table: pd.DataFrame) -> tuple[float, float]:
+    values = table.to_numpy(float)
+    return float(np.nanmin(values)), float(np.nanmax(values))
+
+
+def _sorted(values: Sequence[str] | pd.Index) -> list[str]:
+    """By number where all are numbers."""
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return list(values)

@@ -6,15 +6,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from rankbench.analysis.selection import differing_code
-from rankbench.evidence import Evidence, link
-from rankbench.sheet import Cell, Sheet, without_first
+from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.table import Cell, Table, without_first
 from rankbench.studies.panels import MISSING, StudyRun
 
 ROWS = 12  # more are folded on the page
 LETTERS = 160  # of a reason that are shown
 
 
-def sentences(evidence: Evidence) -> list[str]:
+def sentences(evidence: ReportData) -> list[str]:
     """Counts of runs and trials, and all else that keeps a number from standing in a table."""
     runs = [run for panel in evidence.panels for run in panel.runs]
     trials = [run for panel in evidence.panels for run in panel.trials]
@@ -30,7 +30,7 @@ def sentences(evidence: Evidence) -> list[str]:
     return said + [f"Mixed, and allowed by name: {line}" for line in evidence.mixed]
 
 
-def _of_other_code(evidence: Evidence) -> list[str]:
+def _of_other_code(evidence: ReportData) -> list[str]:
     """Whether the trials that chose the learning rates had another code or other versions than the runs."""
     runs = [record for panel in evidence.panels for record in panel.records]
     trials = [run.record for panel in evidence.panels for run in panel.trials if run.record is not None]
@@ -48,7 +48,7 @@ def _counted(what: str, runs: list[StudyRun]) -> str:
     return f"{ok:,} of {len(runs):,} {what} are ok" + (f"; {rest}." if rest else ".")
 
 
-def holes_sheet(evidence: Evidence) -> Sheet | None:
+def holes_sheet(evidence: ReportData) -> Table | None:
     """A row for each arm of a panel that lacks runs that are ok; None where all are."""
     rows = []
     for panel in evidence.panels:
@@ -63,13 +63,13 @@ def holes_sheet(evidence: Evidence) -> Sheet | None:
                 rows.append([Cell(text, link=link(panel, arm)) for text in texts])
     columns = ["where", "arm", "ok/all", "lost", "seeds"]
     note = "They are counted, never averaged."
-    sheet = Sheet("holes", "Arms that lack runs", columns, rows, [note], folded=len(rows) > ROWS)
+    sheet = Table("holes", "Arms that lack runs", columns, rows, [note], folded=len(rows) > ROWS)
     if not rows:
         return None
     return sheet if len(evidence.panels) > 1 else without_first(sheet)
 
 
-def failures_sheet(evidence: Evidence) -> Sheet | None:
+def failures_sheet(evidence: ReportData) -> Table | None:
     """Reasons of failure, the most frequent first, with the runs that failed so; None without a failure."""
     alike: dict[tuple[str, str], list[tuple[str, StudyRun]]] = defaultdict(list)
     for panel in evidence.panels:
@@ -88,7 +88,7 @@ def failures_sheet(evidence: Evidence) -> Sheet | None:
         for (status, reason), found in sorted(alike.items(), key=lambda pair: -len(pair[1]))
     ]
     columns = ["status", "runs", "reason", "arms", "run ids"]
-    return Sheet("failures", "Why runs failed", columns, rows) if rows else None
+    return Table("failures", "Why runs failed", columns, rows) if rows else None
 
 
 def _listed(names: Iterator[str]) -> str:

@@ -12,24 +12,27 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rankbench import costs, holes, latex, maps, overview, page, quotes, tables, verdicts
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name
 from rankbench.analysis.selection import ALLOW_MIXED, names
-from rankbench.curves import draw_ablation, draw_ablations, draw_rank_totals
-from rankbench.design import arms_sheet
-from rankbench.drawing import Picture, Sketch, finish
-from rankbench.evidence import Evidence, gather, links
-from rankbench.frontier import draw_frontier
-from rankbench.page import Part
-from rankbench.sheet import Sheet, numbers, section
+from rankbench.reporting import comparison_table, page, table
+from rankbench.reporting.page import Section
+from rankbench.reporting.parallel import calling
+from rankbench.reporting.plotting import SavedFigure, Sketch, finish
+from rankbench.reporting.report_data import ReportData, gather, links
+from rankbench.reporting.sections import ablations, costs, missing_runs, published, verdict
+from rankbench.reporting.sections.ablations import draw_ablation, draw_ablations
+from rankbench.reporting.sections.frontier import draw_frontier
+from rankbench.reporting.sections.learning_rates import draw_learning_rates, rates_sheet
+from rankbench.reporting.sections.ranks import draw_rank_maps, draw_rank_totals
+from rankbench.reporting.sections.results import means_sheet, task_sheets
+from rankbench.reporting.sections.setup import arms_sheet
+from rankbench.reporting.table import Table, numbers, section
 from rankbench.studies import study
 from rankbench.studies.ablations import Ablation
 from rankbench.studies.panels import Panel, families
 from rankbench.studies.study import Study
 from rankbench.sweeps.manifest import SweepError
-from rankbench.trials import draw_learning_rates, rates_sheet
-from rankbench.workers import calling
 
 TITLES = {
     "verdict": "Verdict",
@@ -72,45 +75,46 @@ def build(found: Study, place: Path, allowed: Sequence[str] = ()) -> list[str]:
     return list(shown[0].sentences)
 
 
-def sketches(evidence: Evidence) -> list[Sketch]:
+def sketches(evidence: ReportData) -> list[Sketch]:
     """Every figure, not drawn yet."""
     return [
         partial(draw_frontier, evidence),
         partial(costs.draw, evidence),
         partial(draw_rank_totals, evidence),
-        *(partial(maps.draw_rank_maps, title, panels, evidence) for title, panels in _of_ranks(evidence).items()),
+        *(partial(draw_rank_maps, title, panels, evidence) for title, panels in _of_ranks(evidence).items()),
         partial(draw_learning_rates, evidence),
         *_of_ablations(evidence),
     ]
 
 
-def _of_ranks(evidence: Evidence) -> dict[str, list[Panel]]:
+def _of_ranks(evidence: ReportData) -> dict[str, list[Panel]]:
     """Title -> panels whose rank maps are one figure."""
     found = families(evidence.panels).items()
     return {title if len(panels) > 1 else panels[0].title: panels for title, panels in found}
 
 
-def _of_ablations(evidence: Evidence) -> Iterator[Sketch]:
+def _of_ablations(evidence: ReportData) -> Iterator[Sketch]:
     """Curves and heat maps; the curves of a single panel are one figure."""
     for ablation in evidence.ablations:
         if len(ablation.keys) == 2:
-            yield partial(maps.draw_grid, ablation, evidence)
+            yield partial(ablations.draw_grid, ablation, evidence)
         elif ablation.keys and len(evidence.panels) > 1:
             yield partial(draw_ablation, ablation, evidence)
     if len(evidence.panels) == 1:
         yield partial(draw_ablations, evidence)
 
 
-def sheets(evidence: Evidence) -> dict[str, list[Sheet]]:
+def sheets(evidence: ReportData) -> dict[str, list[Table]]:
     """Every table, by the part it stands in; those of an ablation by its name."""
     results = [
-        tables.sheet(found, f"results-{panel.name}", panel.title, links(panel)) for panel, found in evidence.compared()
+        comparison_table.sheet(found, f"results-{panel.name}", panel.title, links(panel))
+        for panel, found in evidence.compared()
     ]
-    made: dict[str, Sequence[Sheet | None]] = {
-        "verdict": [verdicts.verdict_sheet(evidence), verdicts.findings_sheet(evidence)],
-        "holes": [holes.holes_sheet(evidence), holes.failures_sheet(evidence)],
-        "results": [overview.means_sheet(evidence), *overview.task_sheets(evidence), *_folded(results)],
-        "published": quotes.sheets(evidence),
+    made: dict[str, Sequence[Table | None]] = {
+        "verdict": [verdict.verdict_sheet(evidence), verdict.findings_sheet(evidence)],
+        "holes": [missing_runs.holes_sheet(evidence), missing_runs.failures_sheet(evidence)],
+        "results": [means_sheet(evidence), *task_sheets(evidence), *_folded(results)],
+        "published": published.sheets(evidence),
         "cost": [costs.sheet(evidence)],
         "rates": [rates_sheet(evidence)],
         **{ablation.name: _against_base(evidence, ablation) for ablation in evidence.ablations},
@@ -119,22 +123,24 @@ def sheets(evidence: Evidence) -> dict[str, list[Sheet]]:
     return {part: [sheet for sheet in held if sheet is not None] for part, held in made.items()}
 
 
-def _folded(found: Sequence[Sheet]) -> list[Sheet]:
+def _folded(found: Sequence[Table]) -> list[Table]:
     """As they are where they are few, else closed on the page."""
     return [replace(sheet, folded=len(found) > OPEN) for sheet in found]
 
 
-def _against_base(evidence: Evidence, ablation: Ablation) -> list[Sheet]:
+def _against_base(evidence: ReportData, ablation: Ablation) -> list[Table]:
     """Tables of the arms that vary a setting, against the one that leaves it at its default."""
     return _folded(
         [
-            tables.sheet(found, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel))
+            comparison_table.sheet(
+                found, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel)
+            )
             for panel, found in evidence.varied[ablation.name]
         ]
     )
 
 
-def parts(evidence: Evidence, made: Mapping[str, list[Sheet]], pictures: Mapping[str, Picture]) -> list[Part]:
+def parts(evidence: ReportData, made: Mapping[str, list[Table]], pictures: Mapping[str, SavedFigure]) -> list[Section]:
     """What the page shows, in its order: what is resolved and what is missing first."""
     ranks = ["rank-totals", *(f"ranks-{file_name(title)}" for title in _of_ranks(evidence))]
     drawn = {"frontier": ["frontier"], "cost": ["cost"], "ranks": ranks, "rates": ["learning-rates"]}
@@ -142,32 +148,36 @@ def parts(evidence: Evidence, made: Mapping[str, list[Sheet]], pictures: Mapping
     blocks = {part: [*_there(pictures, drawn.get(part, [])), *made.get(part, [])] for part in TITLES}
     for ablation in evidence.ablations:
         blocks["ablations"] += [*_there(pictures, [ablation.name]), *made[ablation.name]]
-    said = {"verdict": verdicts.sentences(evidence), "holes": holes.sentences(evidence), "results": [tables.NOTE]}
-    found = [Part(part, title, said.get(part, []), blocks[part]) for part, title in TITLES.items()]
+    said = {
+        "verdict": verdict.sentences(evidence),
+        "holes": missing_runs.sentences(evidence),
+        "results": [comparison_table.NOTE],
+    }
+    found = [Section(part, title, said.get(part, []), blocks[part]) for part, title in TITLES.items()]
     return [part for part in found if part.blocks or part.anchor in ("verdict", "holes")]
 
 
-def _there(pictures: Mapping[str, Picture], wanted: Sequence[str]) -> list[Sheet | Picture]:
+def _there(pictures: Mapping[str, SavedFigure], wanted: Sequence[str]) -> list[Table | SavedFigure]:
     return [pictures[name] for name in wanted if name in pictures]
 
 
-def _write_tables(made: Mapping[str, list[Sheet]], folder: Path) -> Iterator[Path]:
+def _write_tables(made: Mapping[str, list[Table]], folder: Path) -> Iterator[Path]:
     """LaTeX and CSV of each table, and the LaTeX document of all; the files of tables/."""
     folder.mkdir(parents=True, exist_ok=True)
     every = [sheet for held in made.values() for sheet in held]
     for sheet in every:
         tex, csv = folder / f"{sheet.name}.tex", folder / f"{sheet.name}.csv"
-        tex.write_text(latex.table(sheet))
+        tex.write_text(table.latex_table(sheet))
         numbers(sheet).to_csv(csv, index=False)
         yield from (tex, csv)
-    (folder.parent / "tables.tex").write_text(latex.document(sheet.name for sheet in every))
+    (folder.parent / "tables.tex").write_text(table.latex_document(sheet.name for sheet in every))
 
 
-def _markdown(made: Sequence[Part]) -> str:
+def _markdown(made: Sequence[Section]) -> str:
     found = []
     for part in made:
         found += [f"# {part.title}", *(f"- {sentence}" for sentence in part.sentences)]
-        found += [section(block) for block in part.blocks if isinstance(block, Sheet)]
+        found += [section(block) for block in part.blocks if isinstance(block, Table)]
     return "\n\n".join(found) + "\n"
 
 

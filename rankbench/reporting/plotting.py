@@ -21,7 +21,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from rankbench.analysis.labels import COLOURS, UNKNOWN
-from rankbench.figures import write
 from rankbench.studies.panels import Panel, methods_of
 
 TEXT = 9  # points
@@ -40,7 +39,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ReportFigure:
     """A figure and what belongs to it.
 
     Attributes:
@@ -58,11 +57,11 @@ class Drawing:
     note: str
 
 
-Sketch = Callable[[], Drawing | None]  # draws when it is called; None: there is nothing to draw
+Sketch = Callable[[], ReportFigure | None]  # draws when it is called; None: there is nothing to draw
 
 
 @dataclass(frozen=True)
-class Picture:
+class SavedFigure:
     """A figure that is drawn and written.
 
     Attributes:
@@ -78,17 +77,17 @@ class Picture:
     files: list[Path]
 
 
-def finish(sketch: Sketch, folder: Path) -> Picture | None:
+def finish(sketch: Sketch, folder: Path) -> SavedFigure | None:
     """Draw, and write the files; None where there is nothing to draw."""
     drawn = sketch()
     if drawn is None:
         return None
     files = write(drawn.figure, drawn.numbers, folder / drawn.name)
-    return Picture(drawn.name, drawn.title, drawn.note, svg(drawn.figure, drawn.name), files)
+    return SavedFigure(drawn.name, drawn.title, drawn.note, svg(drawn.figure, drawn.name), files)
 
 
 @dataclass(frozen=True)
-class Look:
+class ArmStyle:
     """How an arm is drawn: the hue is its method's; marker and dash tell arms apart without it."""
 
     colour: str
@@ -96,7 +95,7 @@ class Look:
     dash: Any  # as matplotlib takes it
 
 
-def looks(panels: Sequence[Panel]) -> dict[str, Look]:
+def looks(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
     """Of each arm: the same in all figures of a report."""
     methods = methods_of(panels)
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.arms))
@@ -105,7 +104,7 @@ def looks(panels: Sequence[Panel]) -> dict[str, Look]:
         method = methods.get(arm, arm)
         before = sum(methods.get(other, other) == method for other in arms[:place])
         dash = DASHES[before % len(DASHES)]
-        found[arm] = Look(COLOURS.get(method, UNKNOWN), MARKERS[place % len(MARKERS)], dash)
+        found[arm] = ArmStyle(COLOURS.get(method, UNKNOWN), MARKERS[place % len(MARKERS)], dash)
     return found
 
 
@@ -152,7 +151,7 @@ def few(found: Sequence[T]) -> tuple[Sequence[T], str]:
     return found[:MOST], said
 
 
-def arm_handles(arms: Sequence[str], style: Mapping[str, Look]) -> list[Artist]:
+def arm_handles(arms: Sequence[str], style: Mapping[str, ArmStyle]) -> list[Artist]:
     """Of a legend of arms."""
     shown = [(arm, style[arm]) for arm in arms]
     return [
@@ -264,3 +263,28 @@ def svg(figure: Figure, prefix: str) -> str:
     text = text.replace("xlink:href", "href")
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     return re.sub(r'(<g|<image\b[^>]*) id="[^"]*"(?=[ />])', r"\g<1>", text)  # nothing refers to them; images repeat
+
+
+COLOUR_MAP = "viridis"  # lightness grows with the value: it can be read in grey
+MISSING = "#d9d9d9"
+DPI = 200
+PIXELS = 4e6  # of a PNG, at most
+MAP_TEXT = 8  # points
+
+
+def shade(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> Any:
+    """Draw a matrix as a heat map; what is NaN is grey."""
+    shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
+    axes.tick_params(labelsize=MAP_TEXT - 1, length=2)
+    return axes.imshow(np.ma.masked_invalid(values), cmap=shades, vmin=low, vmax=high, aspect="auto")
+
+
+def write(figure: Figure, numbers: pd.DataFrame, place: Path) -> list[Path]:
+    """Write PNG, PDF and CSV beside each other; the same content gives the same files."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    png, pdf, csv = (place.with_name(f"{place.name}.{kind}") for kind in ("png", "pdf", "csv"))
+    dpi = min(DPI, math.sqrt(PIXELS / math.prod(figure.get_size_inches())))
+    figure.savefig(png, dpi=dpi, pil_kwargs={"compress_level": 3})  # half the time for a tenth more bytes
+    figure.savefig(pdf, metadata={"CreationDate": None})
+    numbers.to_csv(csv, index=False)
+    return [png, pdf, csv]

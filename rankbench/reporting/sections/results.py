@@ -10,8 +10,8 @@ import pandas as pd
 from rankbench.analysis.comparison import ALPHA, Comparison, decimals
 from rankbench.analysis.labels import file_name
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.evidence import Evidence, link
-from rankbench.sheet import Cell, Sheet
+from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.over_tasks import iqm, probability_of_improvement, stratified_bootstrap
 from rankbench.statistics.permutation import holm, sign_flip_test, smallest_p
@@ -20,7 +20,7 @@ from rankbench.studies.panels import Panel
 SHARES = ("accuracy", "exact_match", "f1", "matthews", "pearson", "spearman")  # on one scale: averaged as they are
 
 
-def means_sheet(evidence: Evidence) -> Sheet | None:
+def means_sheet(evidence: ReportData) -> Table | None:
     """Arms down, panels across: mean and deviation; None for a single panel, whose table says it."""
     compared = evidence.compared()
     if len(compared) < 2:
@@ -38,7 +38,7 @@ def means_sheet(evidence: Evidence) -> Sheet | None:
     notes = [
         "Mean ± standard deviation over seeds; bold: better than the reference by the corrected test of its own table."
     ]
-    return Sheet("all", title, ["arm", *titles], rows, notes)
+    return Table("all", title, ["arm", *titles], rows, notes)
 
 
 def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
@@ -52,7 +52,7 @@ def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
     return Cell(f"{measured.mean():.{digits}f}{spread}", float(measured.mean()), strong=strong, link=link(panel, arm))
 
 
-def task_sheets(evidence: Evidence) -> list[Sheet]:
+def task_sheets(evidence: ReportData) -> list[Table]:
     """Statistics over tasks, one table for each model, budget and other axes with at least two tasks.
 
     Shares and losses apart: the per cents of a loss would drown the hundredths of a share.
@@ -69,7 +69,7 @@ def task_sheets(evidence: Evidence) -> list[Sheet]:
     return [_over_tasks(evidence, key, members) for key, members in several.items()]
 
 
-def _over_tasks(evidence: Evidence, key: tuple[str, ...], members: list[tuple[Panel, Comparison]]) -> Sheet:
+def _over_tasks(evidence: ReportData, key: tuple[str, ...], members: list[tuple[Panel, Comparison]]) -> Table:
     reference = evidence.report.reference
     scaled = [_scores(comparison) for _, comparison in members]
     equal = [arm for arm in evidence.arms if arm == reference or all(arm in found.tests.index for _, found in members)]
@@ -97,7 +97,7 @@ def _over_tasks(evidence: Evidence, key: tuple[str, ...], members: list[tuple[Pa
         ),
     ]
     columns = ["arm", "seeds", "IQM", f"IQM - {reference}", "finding", "p (Holm)", f"P(better than {reference})"]
-    return Sheet(
+    return Table(
         f"tasks-{file_name(', '.join(key))}",
         f"Over {len(names)} tasks: {', '.join(key)}",
         columns,

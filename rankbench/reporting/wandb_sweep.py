@@ -14,24 +14,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rankbench.analysis.labels import colour
 from rankbench.config.yaml_files import defaults
+from rankbench.files import write_atomically
 from rankbench.records import run_folder
-from rankbench.records.record import RunRecord
+from rankbench.records.record import PHASES, RunRecord
 from rankbench.records.run_folder import RunFolder
 from rankbench.studies import study
 from rankbench.studies.study import Curve
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
+from rankbench.tracking.series import names
 from rankbench.tracking.wandb_run import Wandb, leave, said, tell
-from rankbench.workspace import save, workspace
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Section, Workspace
 
 FOLDER = "wandb"  # as W&B calls it, in the results folder
 
 
 @dataclass(frozen=True)
-class Asked:
+class MirrorRequest:
     """What is to be mirrored.
 
     Attributes:
@@ -50,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Done:
+class MirrorResult:
     """What was mirrored.
 
     Attributes:
@@ -67,7 +72,7 @@ class Done:
     failed: tuple[str, ...] = ()
 
 
-def asked(words: Sequence[str]) -> Asked:
+def asked(words: Sequence[str]) -> MirrorRequest:
     """The sweep that words name as `study.load` takes them; or a results folder, or a JSON-lines file of records.
 
     Raises:
@@ -77,13 +82,13 @@ def asked(words: Sequence[str]) -> Asked:
     place = Path(named[0]).resolve() if len(named) == 1 and "=" not in named[0] else None
     if place and place.exists() and not (place / manifest.FILE).is_file():
         records, problems = run_folder.records(place)
-        found = Asked((place.parent if place.is_file() else place).name, records, {}, _tests(records), problems)
+        found = MirrorRequest((place.parent if place.is_file() else place).name, records, {}, _tests(records), problems)
     else:
         given = study.load(named if place else words)
         records = list(given.records.values())
         shown = given.sweep.experiment.report.metrics if given.sweep.experiment else {}
         metrics = list(dict.fromkeys(shown.values())) or _tests(records)
-        found = Asked(given.sweep.name, records, given.curves, metrics, given.problems)
+        found = MirrorRequest(given.sweep.name, records, given.curves, metrics, given.problems)
     if not found.records:
         raise SweepError(f"{found.title}: no record to mirror; {'; '.join(found.problems) or 'no run has ended'}")
     return found
@@ -100,7 +105,7 @@ def mirror(
     settings: Any,
     tags: tuple[str, ...] = (),
     curves: Mapping[str, Curve] | None = None,
-) -> Done:
+) -> MirrorResult:
     """Make a W&B run of each record; once the service is away, the others are made offline.
 
     Args:
@@ -110,7 +115,7 @@ def mirror(
         tags: of each run.
         curves: rank totals of runs without steps.
     """
-    done, settings = Done(), SimpleNamespace(**settings)
+    done, settings = MirrorResult(), SimpleNamespace(**settings)
     for record in found:
         steps = RunFolder(results_dir, record.run_id).lines("steps.jsonl")
         rows = steps or [{"step": step, "ranks": ranks} for step, ranks in (curves or {}).get(record.run_id, ())]
@@ -131,7 +136,7 @@ def mirror(
     return done
 
 
-def _count(done: Done, run: Wandb) -> Done:
+def _count(done: MirrorResult, run: Wandb) -> MirrorResult:
     if run.run.offline:
         return replace(done, offline=done.offline + 1)
     return replace(done, online=done.online + 1, entity=run.run.entity)
@@ -143,7 +148,7 @@ def _forget(results_dir: Path, run_id: str) -> None:
         shutil.rmtree(folder)
 
 
-def show(wanted: Asked, done: Done, project: str, results_dir: Path) -> str:
+def show(wanted: MirrorRequest, done: MirrorResult, project: str, results_dir: Path) -> str:
     """Save the workspace if that can be; the sentence on it."""
     if done.entity is None:
         return "no workspace: it needs a key (wandb login, or WANDB_API_KEY) and the service"
@@ -183,3 +188,61 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+# A group differs in the seed alone: nothing else is averaged.
+OVER_SEEDS = {"groupby": "Group", "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+WHEN = ("start", "peak", "final")
+
+
+def sections(metrics: Sequence[str]) -> list[Section]:
+    """Quality, ranks, budget, cost and training; bars and lines are means over seeds, their bands its extremes.
+
+    Args:
+        metrics: columns of the frame of runs, such as "test/accuracy".
+    """
+    from wandb_workspaces.reports import v2 as wr
+    from wandb_workspaces.workspaces import Section
+
+    def bars(title: str, *keys: str) -> Any:
+        return wr.BarPlot(title=title, metrics=list(keys), **OVER_SEEDS)
+
+    def lines(title: str, key: str) -> Any:
+        return wr.LinePlot(title=title, x="Step", y=[key], **OVER_SEEDS)
+
+    maps = wr.MediaBrowser(title="rank maps", media_keys=["ranks/map"], num_columns=3)
+    panels = {
+        "Quality": [bars(metric, f"eval/{metric}") for metric in metrics],
+        "Ranks": [lines("rank total", "ranks/total"), maps],
+        "Budget": [bars("target, and what was held", "budget/target", *(f"budget/{when}/params" for when in WHEN))],
+        "Cost": [
+            bars("seconds by phase", *(f"cost/{phase}/seconds" for phase in PHASES)),
+            bars("peak memory, bytes", "cost/peak_memory_bytes"),
+        ],
+        "Training": [lines("loss", "train/loss"), lines("learning rate", "train/learning_rate")],
+    }
+    return [Section(name=name, panels=held, is_open=True) for name, held in panels.items()]
+
+
+def workspace(title: str, found: Sequence[RunRecord], metrics: Sequence[str], entity: str, project: str) -> Workspace:
+    """The workspace of the runs with the tag `title`, not saved; methods have the colours they have everywhere."""
+    from wandb_workspaces import workspaces as ws
+
+    colours = {names(record.run_id, record.config)["group"]: colour(record.method) for record in found}
+    runs = ws.RunsetSettings(
+        filters=ws.And(ws.Tags().isin([title])), groupby=[ws.Metric("Group")], group_colors=colours
+    )
+    return ws.Workspace(entity=entity, project=project, name=title, sections=sections(metrics), runset_settings=runs)
+
+
+def save(made: Workspace, folder: Path) -> str:
+    """Save a workspace, over the one that an earlier call saved; its address, which `folder` keeps by its name."""
+    from wandb_workspaces import workspaces as ws
+
+    file = folder / f"workspace-{made.name}.url"
+    if file.is_file():
+        known = ws.Workspace.from_url(file.read_text().strip())
+        known.sections, known.runset_settings = made.sections, made.runset_settings
+        made = known
+    url = str(made.save().url)
+    write_atomically(file, f"{url}\n".encode())
+    return url

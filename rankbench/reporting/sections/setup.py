@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rankbench.evidence import Evidence
 from rankbench.records.record import RunRecord
-from rankbench.sheet import Cell, Sheet
+from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.table import Cell, Table
 from rankbench.sweeps import experiment
 from rankbench.sweeps.composition import spell
 
 
-def arms_sheet(evidence: Evidence) -> Sheet | None:
+def arms_sheet(evidence: ReportData) -> Table | None:
     """Arms, their own settings, and whose learning rate they take; None without an experiment."""
     declared = evidence.study.sweep.experiment
     if declared is None:
@@ -34,7 +34,7 @@ def arms_sheet(evidence: Evidence) -> Sheet | None:
     when = [f"Where {condition}: {_listed(settings)}." for condition, settings in declared.when.items()]
     typed = [f"Typed: python -m rankbench -m {' '.join(evidence.study.sweep.words)}"]
     alike = ["An arm without runs of its own is, setting by setting, another one."] * (len(runs) < len(rows))
-    return Sheet(
+    return Table(
         "arms", "Arms", ["arm", "settings", "learning rate of", "runs"], rows, [*alike, *axes, *shared, *when, *typed]
     )
 
@@ -43,7 +43,7 @@ def _listed(settings: experiment.Settings) -> str:
     return ", ".join(spell(key, value) for key, value in settings.items())
 
 
-def facts(evidence: Evidence) -> list[tuple[str, str]]:
+def facts(evidence: ReportData) -> list[tuple[str, str]]:
     """What stands at the head of a report: names and values."""
     runs = [run for panel in evidence.panels for run in panel.runs]
     good = sum(run.status == "ok" for run in runs)

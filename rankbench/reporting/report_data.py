@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rankbench.analysis.comparison import Comparison, compare
-from rankbench.drawing import Look, looks
+from rankbench.reporting.plotting import ArmStyle, looks
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
 from rankbench.studies.study import Study
@@ -15,7 +15,7 @@ from rankbench.sweeps.experiment import Report
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReportData:
     """What is known of a study.
 
     Attributes:
@@ -36,7 +36,7 @@ class Evidence:
     arms: list[str]
     comparisons: dict[str, Comparison]
     varied: dict[str, list[tuple[Panel, Comparison]]]
-    looks: dict[str, Look]
+    looks: dict[str, ArmStyle]
     mixed: list[str]
 
     def compared(self) -> list[tuple[Panel, Comparison]]:
@@ -50,7 +50,7 @@ class Evidence:
         return [arm for arm in dict.fromkeys(arm for panel in self.panels for arm in panel.arms) if arm not in sharing]
 
 
-def gather(study: Study, allowed: Sequence[str] = ()) -> Evidence:
+def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     """Read a study.
 
     Args:
@@ -67,7 +67,7 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> Evidence:
     arms = [arm for arm in dict.fromkeys(arm for panel in found for arm in panel.arms) if arm not in apart]
     comparisons = {panel.name: compared for panel in found if (compared := compare_arms(panel, arms, report.reference))}
     against = {ablation.name: _against_base(ablation, found, report.reference) for ablation in made}
-    return Evidence(study, report, found, made, arms, comparisons, against, looks(found), mixed)
+    return ReportData(study, report, found, made, arms, comparisons, against, looks(found), mixed)
 
 
 def _against_base(ablation: Ablation, found: Sequence[Panel], reference: str) -> list[tuple[Panel, Comparison]]:

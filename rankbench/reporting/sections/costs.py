@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from rankbench.analysis.frame import OWN
-from rankbench.drawing import TEXT, Drawing, Look, draw_frame, facets, few
-from rankbench.evidence import Evidence, links
-from rankbench.sheet import Cell, Sheet, without_first
+from rankbench.reporting.plotting import TEXT, ArmStyle, ReportFigure, draw_frame, facets, few
+from rankbench.reporting.report_data import ReportData, links
+from rankbench.reporting.table import Cell, Column, Table, linked, numbers_of_frame, without_first
 from rankbench.studies.panels import Panel
-from rankbench.tables import Column, linked, numbers
 
 # In the order they are charged; greys, since colours are those of methods.
 PHASES = {"training": ("#d0d0d0", ""), "calibration": ("#8f8f8f", "////"), "allocation": ("#222222", "")}
@@ -23,7 +22,7 @@ ROWS = 12  # of the table; more are folded on the page
 HEIGHT = 0.2  # inches, of a bar
 
 
-def sheet(evidence: Evidence) -> Sheet | None:
+def sheet(evidence: ReportData) -> Table | None:
     """A row for each arm of each panel, means over its runs that are ok; None where there is none."""
     columns, rows = ["where"], []
     for panel in evidence.panels:
@@ -35,7 +34,7 @@ def sheet(evidence: Evidence) -> Sheet | None:
         "Means over runs that are ok. Total: training, calibration and allocation; own: calibration and the method's "
         "decisions, in seconds and in passes (forward + backward). Runs that shared a machine took longer than alone."
     )
-    sheet = Sheet("cost", "Seconds, passes, memory and parameters", columns, rows, [note], folded=len(rows) > ROWS)
+    sheet = Table("cost", "Seconds, passes, memory and parameters", columns, rows, [note], folded=len(rows) > ROWS)
     if not rows:
         return None
     return sheet if len(evidence.panels) > 1 else without_first(sheet)
@@ -47,15 +46,15 @@ def _columns(means: pd.DataFrame, reference: str) -> dict[str, Column]:
     base = total[reference] if reference in means.index else float("nan")
     return {
         "arm": {arm: Cell(arm) for arm in means.index},
-        **{f"{phase} s": numbers(means[f"{phase}/seconds"], "{:,.1f}") for phase in PHASES},
-        "total s": numbers(total, "{:,.1f}"),
-        f"/ {reference}": numbers(total / base, "{:.2f}"),
-        "own share": numbers(100 * own / total, "{:.1f} %"),
-        "own passes": numbers(means[OWN].sum(axis=1, skipna=False), "{:,.0f}"),
-        "peak MiB": numbers(means["peak_memory_bytes"] / 2**20, "{:,.0f}"),
-        "start params": numbers(means["start/params"], "{:,.0f}"),
-        "peak params": numbers(means["peak/params"], "{:,.0f}"),
-        "final params": numbers(means["final/params"], "{:,.0f}"),
+        **{f"{phase} s": numbers_of_frame(means[f"{phase}/seconds"], "{:,.1f}") for phase in PHASES},
+        "total s": numbers_of_frame(total, "{:,.1f}"),
+        f"/ {reference}": numbers_of_frame(total / base, "{:.2f}"),
+        "own share": numbers_of_frame(100 * own / total, "{:.1f} %"),
+        "own passes": numbers_of_frame(means[OWN].sum(axis=1, skipna=False), "{:,.0f}"),
+        "peak MiB": numbers_of_frame(means["peak_memory_bytes"] / 2**20, "{:,.0f}"),
+        "start params": numbers_of_frame(means["start/params"], "{:,.0f}"),
+        "peak params": numbers_of_frame(means["peak/params"], "{:,.0f}"),
+        "final params": numbers_of_frame(means["final/params"], "{:,.0f}"),
     }
 
 
@@ -66,7 +65,7 @@ def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
     return means.reindex([arm for arm in arms if arm in means.index])
 
 
-def draw(evidence: Evidence) -> Drawing | None:
+def draw(evidence: ReportData) -> ReportFigure | None:
     """A bar for each arm: training, calibration and the method's own decisions, in seconds; None where none ran."""
     panels, arms, style = evidence.panels, evidence.arms, evidence.looks
     found = [
@@ -89,10 +88,10 @@ def draw(evidence: Evidence) -> Drawing | None:
     note = (
         "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."
     )
-    return Drawing("cost", "Where the seconds went", figure, values, note + left_out)
+    return ReportFigure("cost", "Where the seconds went", figure, values, note + left_out)
 
 
-def _bars(axes: Axes, data: pd.DataFrame, style: Mapping[str, Look]) -> None:
+def _bars(axes: Axes, data: pd.DataFrame, style: Mapping[str, ArmStyle]) -> None:
     left = pd.Series(0.0, index=data.index)
     for phase, (shade, hatch) in PHASES.items():
         values = data[f"{phase}/seconds"].fillna(0.0)

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import OFF, UNITS, WHEN
-from rankbench.drawing import Drawing, Look, arm_handles, draw_frame, facets, few, logarithmic
-from rankbench.evidence import Evidence
+from rankbench.reporting.plotting import ArmStyle, ReportFigure, arm_handles, draw_frame, facets, few, logarithmic
+from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.panels import Panel, families
 
@@ -39,7 +39,7 @@ def _used(panel: Panel) -> pd.DataFrame:
     return pd.DataFrame({"final_params": data["final/params"], "peak_params": data["peak/params"], "share": shares})
 
 
-def draw_frontier(evidence: Evidence) -> Drawing | None:
+def draw_frontier(evidence: ReportData) -> ReportFigure | None:
     """Budgets of one model and task in one panel, the points of an arm joined; hollow: off the budget.
 
     None where every arm spent the same everywhere: there is no frontier.
@@ -67,10 +67,10 @@ def draw_frontier(evidence: Evidence) -> Drawing | None:
         "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "
         f"Arms that spent the same stand a little apart.{left_out}"
     )
-    return Drawing("frontier", "Quality over the budget spent", figure, numbers, note)
+    return ReportFigure("frontier", "Quality over the budget spent", figure, numbers, note)
 
 
-def _draw_arm(axes: Axes, line: pd.DataFrame, look: Look, apart: float) -> None:
+def _draw_arm(axes: Axes, line: pd.DataFrame, look: ArmStyle, apart: float) -> None:
     x, errors = line["final_params"] * apart, [line["mean"] - line["low"], line["high"] - line["mean"]]
     axes.errorbar(x, line["mean"], yerr=errors, color=look.colour, ls=look.dash, lw=1.1, elinewidth=0.7)
     for equal, points in line.groupby((line["share"] - 1).abs() <= OFF):

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from rankbench.analysis.comparison import Comparison
-from rankbench.evidence import Evidence, link
 from rankbench.published.numbers import AVERAGE, PublishedError, load
 from rankbench.published.verification import Verification, findings, measures
-from rankbench.sheet import Cell, Sheet
+from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
 from rankbench.sweeps.experiment import Published
@@ -27,21 +27,21 @@ Judged = Mapping[tuple[Any, ...], Verification]
 UNITS = {"percent": 100.0}  # ours are shares
 
 
-def sheets(evidence: Evidence) -> list[Sheet]:
+def sheets(evidence: ReportData) -> list[Table]:
     """A table for each of `report.published`."""
     wanted = evidence.report.published
     try:
         judged = {_key(found.row): found for found in findings(evidence.study)} if wanted else {}
         return [_sheet(evidence, table, place, judged) for place, table in enumerate(wanted, 1)]
     except PublishedError as error:
-        return [Sheet("published", "Numbers that cannot be read", ["file"], [], [str(error)])]
+        return [Table("published", "Numbers that cannot be read", ["file"], [], [str(error)])]
 
 
 def _key(number: Mapping[Any, Any]) -> tuple[Any, ...]:
     return tuple(number[key] for key in KEY)
 
 
-def _sheet(evidence: Evidence, wanted: Published, place: int, judged: Judged) -> Sheet:
+def _sheet(evidence: ReportData, wanted: Published, place: int, judged: Judged) -> Table:
     numbers = load(wanted.file)
     chosen = numbers[(numbers["table"] == wanted.table) & (numbers["metric"] != AVERAGE)]
     if wanted.model is not None:
@@ -56,11 +56,11 @@ def _sheet(evidence: Evidence, wanted: Published, place: int, judged: Judged) ->
         *([f"No run that is ok on {', '.join(unused)}."] if unused else []),
     ]
     paper = ", ".join(sorted(set(chosen["paper"]))) or wanted.file
-    return Sheet(f"published-{place}", f"arXiv {paper}, {wanted.table}, beside ours", COLUMNS, rows, notes)
+    return Table(f"published-{place}", f"arXiv {paper}, {wanted.table}, beside ours", COLUMNS, rows, notes)
 
 
 def _rows(
-    evidence: Evidence, wanted: Published, chosen: pd.DataFrame, judged: Judged
+    evidence: ReportData, wanted: Published, chosen: pd.DataFrame, judged: Judged
 ) -> tuple[list[list[Cell]], list[str]]:
     """Rows of the arms that stand in the paper and were run on its task, and the tasks that were not."""
     rows, there = [], {panel.facts["task"] for panel, _ in evidence.compared()}

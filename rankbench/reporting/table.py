@@ -1,0 +1,218 @@
+"""A table as data: cells with their text, the numbers behind it, and where the records of a cell are listed.
+
+Markdown, LaTeX, CSV and HTML are written from the same cells, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: as it is shown, everywhere the same.
+        value: the number it shows; None for words, and where nothing was measured.
+        low, high: ends of its interval.
+        strong: bold: the corrected test says so.
+        kind: of a finding ("better", "tie"), for its colour on the page.
+        link: name of the list of its records, on the page.
+    """
+
+    text: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    strong: bool = False
+    kind: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: of its files.
+        title: one line.
+        columns: their titles.
+        rows: as many cells each as there are columns; the first names the row.
+        notes: sentences under it.
+        strip: place of the column whose intervals are drawn as well, on the page; None: none is.
+        margin: half the width of the band around 0 of that drawing; None: no band.
+        folded: closed on the page until it is asked for, since others like it come before or after.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = field(default=())
+    strip: int | None = None
+    margin: float | None = None
+    folded: bool = False
+
+
+def numeric(sheet: Table, column: int) -> bool:
+    """Whether a column holds numbers, words among them or not."""
+    return any(row[column].value is not None for row in sheet.rows)
+
+
+def without_first(sheet: Table) -> Table:
+    """The sheet without its first column: the panel, where there is one alone."""
+    strip = None if sheet.strip is None else sheet.strip - 1
+    return replace(sheet, columns=list(sheet.columns)[1:], rows=[list(row)[1:] for row in sheet.rows], strip=strip)
+
+
+def markdown(sheet: Table) -> str:
+    """A Markdown table, bold where a cell is strong; without title and notes."""
+    texts = [[_marked(cell) for cell in row] for row in sheet.rows]
+    return markdown_of_frame(pd.DataFrame(texts, columns=list(sheet.columns)))
+
+
+def section(sheet: Table) -> str:
+    """Title, table and notes in Markdown."""
+    return "\n\n".join([f"## {sheet.title}", *([markdown(sheet)] if sheet.rows else []), *sheet.notes])
+
+
+def numbers(sheet: Table) -> pd.DataFrame:
+    """Of a CSV: a column's values where it has any, its texts where not; the ends of intervals in columns beside it."""
+    found: dict[str, list[str | float | None]] = {}
+    for place, title in enumerate(sheet.columns):
+        cells = [row[place] for row in sheet.rows]
+        valued = any(cell.value is not None for cell in cells)
+        found[title] = [cell.value if valued else cell.text for cell in cells]
+        if any(cell.low is not None for cell in cells):
+            found[f"{title}, low"] = [cell.low for cell in cells]
+            found[f"{title}, high"] = [cell.high for cell in cells]
+    return pd.DataFrame(found)
+
+
+def _marked(cell: Cell) -> str:
+    text = cell.text.replace("|", "\\|")
+    return f"**{text}**" if cell.strong and text else text
+
+
+ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "-": r"{-}",  # no ligature of two
+    "`": r"\textasciigrave{}",
+    "'": r"\textquotesingle{}",
+    "±": r"$\pm$",
+    "−": r"$-$",  # noqa: RUF001  the minus sign
+    "×": r"$\times$",  # noqa: RUF001
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "–": "--",  # noqa: RUF001
+}
+PREAMBLE = r"""\documentclass{article}
+\usepackage[T1]{fontenc}
+\usepackage{textcomp}
+\usepackage[a4paper, landscape, margin=15mm]{geometry}
+\usepackage{booktabs}
+\usepackage{graphicx}
+\begin{document}
+"""
+
+
+def latex_escape(text: str) -> str:
+    """Text that LaTeX prints as it stands; a letter that no plain installation has is given by its code point."""
+    return "".join(ESCAPES.get(letter, letter if letter.isascii() else f"[U+{ord(letter):04X}]") for letter in text)
+
+
+def latex_table(sheet: Table) -> str:
+    """A table environment, shrunk to the width of the line where it is wider; its label is the sheet's name."""
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"\centering\small",
+            rf"\caption{{{latex_escape(sheet.title)}}}",
+            rf"\label{{tab:{sheet.name}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            *_tabular(sheet),
+            "}",
+            *(rf"\par\smallskip\raggedright\footnotesize {latex_escape(note)}" for note in sheet.notes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def latex_document(names: Iterable[str]) -> str:
+    """What prints all tables: a document that reads each from tables/NAME.tex."""
+    return PREAMBLE + "".join(f"\\input{{tables/{name}}}\n\\clearpage\n" for name in names) + "\\end{document}\n"
+
+
+def _tabular(sheet: Table) -> list[str]:
+    alignment = "".join("r" if numeric(sheet, place) else "l" for place in range(len(sheet.columns)))
+    return [
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\toprule",
+        _latex_line([latex_escape(title) for title in sheet.columns]),
+        r"\midrule",
+        *(_latex_line([_latex_cell(cell) for cell in row]) for row in sheet.rows),
+        r"\bottomrule",
+        r"\end{tabular}%",
+    ]
+
+
+def _latex_line(texts: Sequence[str]) -> str:
+    return "{}" + " & ".join(texts) + r" \\"  # a line that begins with a bracket would be an argument of \\
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = _signed(latex_escape(cell.text)) if cell.value is not None else latex_escape(cell.text)
+    return rf"\textbf{{{text}}}" if cell.strong and text else text
+
+
+def _signed(text: str) -> str:
+    """Hyphens of numbers as minus signs."""
+    return text.replace(ESCAPES["-"], "$-$")
+
+
+Column = Mapping[str, Cell]  # label -> cell; what is left out is empty
+
+
+def linked(columns: Mapping[str, Column], rows: Sequence[str], links: Mapping[str, str]) -> list[list[Cell]]:
+    """Rows of a sheet from its columns; every cell of a label leads to that label's records."""
+    return [
+        [replace(column.get(label, Cell()), link=links.get(label, "")) for column in columns.values()] for label in rows
+    ]
+
+
+def number(value: float | None, form: str) -> Cell:
+    """A number as `form` writes it; an empty cell where nothing was measured."""
+    return Cell() if value is None or math.isnan(value) else Cell(form.format(value), float(value))
+
+
+def numbers_of_frame(values: pd.Series, form: str) -> Column:
+    """A column of numbers."""
+    return {str(label): number(value, form) for label, value in values.astype(float).items()}
+
+
+def markdown_of_frame(shown: pd.DataFrame) -> str:
+    """A frame of texts as a Markdown table; what is missing is empty."""
+    texts = shown.astype(object).where(shown.notna(), "").astype(str).values.tolist()
+    return "\n".join(
+        "| " + " | ".join(line) + " |" for line in [list(shown.columns), ["---"] * len(shown.columns), *texts]
+    )
