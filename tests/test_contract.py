@@ -9,10 +9,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from rankbench import doctor
 from rankbench.config import registry
-from rankbench.doctor import CHECKS, judge
-from rankbench.examination import Examination
+from rankbench.contract import checks
+from rankbench.contract.checks import CHECKS, judge
+from rankbench.contract.short_runs import ShortRuns
 from rankbench.methods.base import Allocator
 from rankbench.methods.lora import Config, Uniform
 
@@ -28,10 +28,10 @@ def case(name: str, check: str):
 
 
 @pytest.fixture(scope="module")
-def examined(tmp_path_factory) -> dict[str, Examination]:
+def examined(tmp_path_factory) -> dict[str, ShortRuns]:
     """One examination per method: its checks share their runs."""
     folder = tmp_path_factory.mktemp("examined")
-    return {name: Examination([f"method={name}"], folder / name) for name in METHODS}
+    return {name: ShortRuns([f"method={name}"], folder / name) for name in METHODS}
 
 
 @pytest.mark.slow
@@ -244,14 +244,14 @@ def patient(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("check", "cls", "seen"), BROKEN, ids=[f"{check}-{cls.__name__}" for check, cls, _ in BROKEN])
 def test_a_check_catches_what_it_is_for(patient, tmp_path, check, cls, seen):
     arguments, conf = patient(cls)
-    found = judge(check, Examination(arguments, tmp_path / "runs", conf))
+    found = judge(check, ShortRuns(arguments, tmp_path / "runs", conf))
     assert found.verdict == "fail"
     assert re.search(seen, found.seen), found.seen
 
 
 def test_a_configuration_that_is_wrong_is_the_only_check_that_fails(patient, tmp_path):
     arguments, conf = patient(Sound, "name: mine\nbeta: 3\n")
-    exam = Examination(arguments, tmp_path / "runs", conf)
+    exam = ShortRuns(arguments, tmp_path / "runs", conf)
     verdicts = {name: judge(name, exam) for name in CHECKS if name != "facts"}
     assert [name for name, found in verdicts.items() if found.verdict == "fail"] == ["configuration"]
     assert "method.beta" in verdicts["configuration"].seen
@@ -260,14 +260,14 @@ def test_a_configuration_that_is_wrong_is_the_only_check_that_fails(patient, tmp
 
 def test_a_method_that_ignores_the_seed_is_caught(patient, tmp_path):
     arguments, conf = patient(Sound)
-    exam = Examination(arguments, tmp_path / "runs", conf)
+    exam = ShortRuns(arguments, tmp_path / "runs", conf)
     exam.__dict__["other"] = exam.main
     assert judge("another seed", exam).verdict == "fail"
 
 
 def run(monkeypatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["doctor", *arguments])
-    return doctor.main()
+    return checks.main()
 
 
 @pytest.mark.slow

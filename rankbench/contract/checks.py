@@ -22,11 +22,11 @@ from rich.text import Text
 
 from rankbench.config.registry import RegistryError
 from rankbench.config.schema import ConfigError
+from rankbench.contract.observed_run import STOP, ObservedRun
+from rankbench.contract.short_runs import ShortRuns
 from rankbench.core.seeding import Streams
-from rankbench.examination import Examination
 from rankbench.methods.base import ACTS, BUDGET_KINDS, NEEDS
 from rankbench.terminal import console
-from rankbench.trial import STOP, Trial
 
 FACTS = ("source", "summary", "acts", "signal", "passes")
 ALIVE = ("ok", "inert")  # where the budget leaves nothing to decide
@@ -43,7 +43,7 @@ class Skip(Exception):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """Of one check.
 
     Attributes:
@@ -67,7 +67,7 @@ def expect(holds: bool, otherwise: str) -> None:
         raise Failure(otherwise)
 
 
-def ended(trial: Trial) -> Trial:
+def ended(trial: ObservedRun) -> ObservedRun:
     """A run that got to its end.
 
     Raises:
@@ -80,12 +80,12 @@ def ended(trial: Trial) -> Trial:
 # ------------------------------------------------------------------------------ each takes the runs, says what was seen
 
 
-def configuration(exam: Examination) -> str:
+def configuration(exam: ShortRuns) -> str:
     """YAML, schema and the class's own check agree."""
     return f"{exam.cls.__module__}.{exam.cls.__qualname__}, {len(exam.config.method)} settings"
 
 
-def facts(exam: Examination) -> str:
+def facts(exam: ShortRuns) -> str:
     """The class says what it is, so that tables can."""
     cls = exam.cls
     missing = [fact for fact in FACTS if not isinstance(said := getattr(cls, fact, None), str) or not said.strip()]
@@ -101,7 +101,7 @@ def facts(exam: Examination) -> str:
     return f"{cls.acts}, {cls.budget_kind}, {len(deviations)} deviations"
 
 
-def initial_ranks(exam: Examination) -> str:
+def initial_ranks(exam: ShortRuns) -> str:
     """A whole number for each site, between 0 and its full rank; for a static method within the budget."""
     trial = exam.main
     ranks = trial.initial
@@ -120,7 +120,7 @@ def initial_ranks(exam: Examination) -> str:
     return f"{min(ranks.values())} to {max(ranks.values())}, {spent / target:.2f} of the budget"
 
 
-def start(exam: Examination) -> str:
+def start(exam: ShortRuns) -> str:
     """The adapted model is the base model, exactly, or the method declares another start."""
     trial = exam.main
     reached = bool(trial.losses) or trial.identical or "says it starts at the base model" in str(trial.reason)
@@ -131,7 +131,7 @@ def start(exam: Examination) -> str:
     return "equals the base model, bit for bit"
 
 
-def calibration(exam: Examination) -> str:
+def calibration(exam: ShortRuns) -> str:
     """Mode, gradients, hooks and the global random states are as found after `calibrate`."""
     trial = exam.main
     expect(not trial.disturbed, f"changed: {', '.join(trial.disturbed)}")
@@ -140,7 +140,7 @@ def calibration(exam: Examination) -> str:
     return f"all as found; {spent['forward_passes']:.0f}+{spent['backward_passes']:.0f} passes"
 
 
-def training(exam: Examination) -> str:
+def training(exam: ShortRuns) -> str:
     """The run ends, its losses are finite."""
     losses = ended(exam.main).losses
     expect(len(losses) == exam.config.train.steps, f"{len(losses)} of {exam.config.train.steps} steps")
@@ -148,7 +148,7 @@ def training(exam: Examination) -> str:
     return f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}"
 
 
-def budget(exam: Examination) -> str:
+def budget(exam: ShortRuns) -> str:
     """The last adapter keeps the budget, as the method's kind of budget means it."""
     trial = ended(exam.main)
     kind = trial.allocator.budget_kind
@@ -160,7 +160,7 @@ def budget(exam: Examination) -> str:
     return f"{kind}: {share:.3f} of it" + (", not judged" if kind == "implicit" else "")
 
 
-def rank_changes(exam: Examination) -> str:
+def rank_changes(exam: ShortRuns) -> str:
     """At least one event changes a rank; none does if the method calls itself static."""
     trial = ended(exam.main)
     events = len(trial.adapters.history) if trial.adapters else 0
@@ -172,26 +172,26 @@ def rank_changes(exam: Examination) -> str:
     return f"{events} changes, at {len(steps)} of the steps 0 to {exam.config.train.steps}"
 
 
-def _same(one: Trial, two: Trial) -> None:
+def _same(one: ObservedRun, two: ObservedRun) -> None:
     left = {name: (value, two.left()[name]) for name, value in one.left().items()}
     different = [name for name, (a, b) in left.items() if a != b]
     expect(not different, f"different: {', '.join(different)}; {two.status}: {two.reason}")
 
 
-def same_seed(exam: Examination) -> str:
+def same_seed(exam: ShortRuns) -> str:
     """The same seed gives the same record, to the bit."""
     _same(ended(exam.main), exam.again)
     return "metrics, ranks, ledger, passes, steps and adapter equal, bit for bit"
 
 
-def another_seed(exam: Examination) -> str:
+def another_seed(exam: ShortRuns) -> str:
     """Another seed gives another record."""
     one, two = ended(exam.main), ended(exam.other)
     expect(one.losses != two.losses, f"seeds {exam.config.seed} and {exam.config.seed + 1} give the same losses")
     return f"last loss {one.losses[-1]:.4f} and {two.losses[-1]:.4f}"
 
 
-def resume(exam: Examination) -> str:
+def resume(exam: ShortRuns) -> str:
     """Interrupted between two checkpoints, or after its last step, a run ends as if it had not been."""
     main = ended(exam.main)
     if exam.config.train.steps < STOP:
@@ -205,7 +205,7 @@ def resume(exam: Examination) -> str:
     return f"from the checkpoints of steps {found[0]} and {found[1]}, bit for bit"
 
 
-def _survives(trial: Trial, statuses: Sequence[str] = ALIVE) -> str:
+def _survives(trial: ObservedRun, statuses: Sequence[str] = ALIVE) -> str:
     expect(trial.status in statuses, f"{trial.status}: {trial.reason}")
     assert trial.adapters is not None
     ranks, full = trial.adapters.ranks(), trial.budget.full_ranks
@@ -213,17 +213,17 @@ def _survives(trial: Trial, statuses: Sequence[str] = ALIVE) -> str:
     return f"{trial.status}; of {len(ranks)} sites {empty} end at rank 0, {whole} at full rank"
 
 
-def smallest_budget(exam: Examination) -> str:
+def smallest_budget(exam: ShortRuns) -> str:
     """One rank per site is enough to run."""
     return _survives(exam.smallest)
 
 
-def full_rank(exam: Examination) -> str:
+def full_rank(exam: ShortRuns) -> str:
     """The greatest uniform rank is not too much."""
     return _survives(exam.fullest)
 
 
-def export(exam: Examination) -> str:
+def export(exam: ShortRuns) -> str:
     """Plain PEFT reads the adapter and says what the trained model said."""
     trial = ended(exam.main)
     assert trial.adapters is not None
@@ -242,7 +242,7 @@ def export(exam: Examination) -> str:
     return f"logits differ by {difference:.1g}, where the adapter moves them by {effect:.1g}"
 
 
-def scale_rules(exam: Examination) -> str:
+def scale_rules(exam: ShortRuns) -> str:
     """Each scale rule runs (the main run has the first)."""
     for rule in ("live", "rslora"):
         trial = exam.scaled(rule)
@@ -251,7 +251,7 @@ def scale_rules(exam: Examination) -> str:
     return "fixed, live, rslora"
 
 
-def encoder(exam: Examination) -> str:
+def encoder(exam: ShortRuns) -> str:
     """An encoder with a trained head runs, too."""
     if exam.needs("truth"):
         raise Skip("needs the truth, which only a decoder's task knows")
@@ -260,7 +260,7 @@ def encoder(exam: Examination) -> str:
     return _survives(exam.encoder, ENDED)
 
 
-def bf16(exam: Examination) -> str:
+def bf16(exam: ShortRuns) -> str:
     """The base may compute in bfloat16."""
     trial = ended(exam.bf16)
     expect(all(map(math.isfinite, trial.losses)), f"losses {trial.losses}")
@@ -270,7 +270,7 @@ def bf16(exam: Examination) -> str:
     return f"{trial.status}; adapter in fp32"
 
 
-Check = Callable[[Examination], str]
+Check = Callable[[ShortRuns], str]
 CHECKS: dict[str, Check] = {
     check.__name__.replace("_", " "): check
     for check in (
@@ -295,22 +295,22 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def judge(name: str, exam: Examination) -> Verdict:
+def judge(name: str, exam: ShortRuns) -> CheckResult:
     """One check; whatever it raises is a verdict."""
     try:
-        return Verdict(name, "pass", CHECKS[name](exam))
+        return CheckResult(name, "pass", CHECKS[name](exam))
     except Skip as reason:
-        return Verdict(name, "skip", str(reason))
+        return CheckResult(name, "skip", str(reason))
     except Failure as seen:
-        return Verdict(name, "fail", str(seen))
+        return CheckResult(name, "fail", str(seen))
     except (ConfigError, RegistryError) as error:
         first = next(iter(CHECKS))
-        return Verdict(name, "fail" if name == first else "skip", str(error) if name == first else f"no {first}")
+        return CheckResult(name, "fail" if name == first else "skip", str(error) if name == first else f"no {first}")
     except Exception as error:
-        return Verdict(name, "fail", f"{type(error).__name__}: {error}")
+        return CheckResult(name, "fail", f"{type(error).__name__}: {error}")
 
 
-def report(title: str, verdicts: Sequence[Verdict]) -> None:
+def report(title: str, verdicts: Sequence[CheckResult]) -> None:
     """Print the verdicts."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2))
     for column in ("check", "verdict", "what was seen"):
@@ -328,7 +328,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="+", help="method=NAME, method.key=value, as for rankbench")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rankbench-doctor-") as folder:
-        exam = Examination(arguments.overrides, Path(folder), arguments.config_dir)
+        exam = ShortRuns(arguments.overrides, Path(folder), arguments.config_dir)
         verdicts = [judge(name, exam) for name in CHECKS]
     report(" ".join(arguments.overrides), verdicts)
     failed = sum(verdict.verdict == "fail" for verdict in verdicts)

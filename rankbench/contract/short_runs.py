@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from rankbench import miniature
 from rankbench.config import overrides, registry, validation, yaml_files
 from rankbench.config.schema import ConfigError
+from rankbench.contract.observed_run import ObservedRun
+from rankbench.core.seeding import Streams
 from rankbench.files import write_atomically
-from rankbench.trial import Trial
+from rankbench.models.errors import quiet
 
 TRAINING = ["train.batch_size=4", "train.evaluate_before=false", "train.checkpoint_every=5", "train.threads=1"]
 SPLITS = ["task.train_size=64", "task.validation_size=4", "task.test_size=4", "task.length=8"]
@@ -24,7 +27,7 @@ SHORT = {"train.steps": 6}  # enough for a warm-up, cuts and a last phase, where
 
 
 @dataclass
-class Examination:
+class ShortRuns:
     """One method, its configuration and its runs.
 
     Attributes:
@@ -69,32 +72,32 @@ class Examination:
         return self._build(DECODER, "decoder")
 
     @cached_property
-    def main(self) -> Trial:
+    def main(self) -> ObservedRun:
         """The whole run; what it leaves when it is stopped on the way lies in `stopped` and `ended`."""
-        return Trial(self.config, self.folder / "main", stop=self.folder / "stopped", end=self.folder / "ended")
+        return ObservedRun(self.config, self.folder / "main", stop=self.folder / "stopped", end=self.folder / "ended")
 
     @cached_property
-    def again(self) -> Trial:
+    def again(self) -> ObservedRun:
         """The same."""
-        return Trial(self.config, self.folder / "again")
+        return ObservedRun(self.config, self.folder / "again")
 
     @cached_property
-    def other(self) -> Trial:
+    def other(self) -> ObservedRun:
         """With another seed."""
         return self._variant("other", {"seed": self.config.seed + 1})
 
-    def resumed(self, moment: str) -> Trial:
+    def resumed(self, moment: str) -> ObservedRun:
         """From what is left of a run "stopped" on the way, or "ended" after its last step."""
         assert self.main is not None  # made first: it leaves what is gone on from
-        return Trial(self.config, self.folder / moment)
+        return ObservedRun(self.config, self.folder / moment)
 
     @cached_property
-    def smallest(self) -> Trial:
+    def smallest(self) -> ObservedRun:
         """With a budget of one rank per site."""
         return self._variant("smallest", {**SHORT, **self._uniform(1)})
 
     @cached_property
-    def fullest(self) -> Trial:
+    def fullest(self) -> ObservedRun:
         """With a budget of the greatest uniform rank there can be.
 
         On larger batches: who decomposes the inputs of a site needs more of them than it may get ranks.
@@ -102,26 +105,28 @@ class Examination:
         rank = min(self.main.budget.full_ranks.values())
         return self._variant("fullest", {**SHORT, "train.batch_size": 16, **self._uniform(rank)})
 
-    def scaled(self, rule: str) -> Trial:
+    def scaled(self, rule: str) -> ObservedRun:
         """Under another scale rule."""
         return self._variant(rule, {**SHORT, "adapter.scale_rule": rule})
 
     @cached_property
-    def bf16(self) -> Trial:
+    def bf16(self) -> ObservedRun:
         """With the base computed in bfloat16."""
         return self._variant("bf16", {**SHORT, "train.precision": "bf16"})
 
     @cached_property
-    def encoder(self) -> Trial:
+    def encoder(self) -> ObservedRun:
         """On an encoder with a trained head."""
-        written = miniature.write_encoder(self.folder / "encoder")
-        return Trial(self._build([*written, "budget=r2", "train.steps=6", *TRAINING], "encoder"), self.folder / "bert")
+        written = write_encoder(self.folder / "encoder")
+        return ObservedRun(
+            self._build([*written, "budget=r2", "train.steps=6", *TRAINING], "encoder"), self.folder / "bert"
+        )
 
-    def _variant(self, name: str, changes: Mapping[str, Any]) -> Trial:
+    def _variant(self, name: str, changes: Mapping[str, Any]) -> ObservedRun:
         changed = DictConfig(OmegaConf.to_container(self.config))
         for key, value in changes.items():
             OmegaConf.update(changed, key, value)
-        return Trial(validation.build(changed), self.folder / name)
+        return ObservedRun(validation.build(changed), self.folder / name)
 
     def _uniform(self, rank: int) -> dict[str, Any]:
         """Another budget; a method that takes a rank map as it is gets one that spends it."""
@@ -162,8 +167,62 @@ class Examination:
         composed = overrides.compose(
             ["method=random", *self._left(defaults), *others, f"results_dir={folder}"], self.config_dir
         )
-        return [f"method.source_run={Trial(validation.build(composed), folder).folder.path}"]
+        return [f"method.source_run={ObservedRun(validation.build(composed), folder).folder.path}"]
 
     def _starts_from_a_run(self) -> bool:
         """Whether its YAML names no other method as its source."""
         return self.needs("source") and yaml_files.defaults("method", self.chosen["method"]).get("source") is None
+
+
+SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+WORDS = ["good", "bad", "the", "film", "was", "long", "and", "very", "not", "again"]
+SENTENCES = {"train": 16, "validation": 8}
+
+
+def write_encoder(folder: Path) -> list[str]:
+    """Write model, tokenizer and data into `folder`; the overrides of a run that reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = BertConfig(
+        vocab_size=len(SPECIAL) + len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        initializer_range=0.3,  # random weights of the usual size give flat outputs
+    )
+    with Streams(0).ambient("init", "base"):
+        model: Any = BertForSequenceClassification(config)
+    with quiet():
+        model.base_model.save_pretrained(folder)
+        _tokenizer().save_pretrained(folder)
+    for split, count in SENTENCES.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows(split, count)))
+    return [
+        "model=minilm-l6",  # its targets and head are any BERT's
+        f"model.path={folder}",
+        "task=glue-sst2",
+        f"task.data_dir={folder}",
+        "task.validation_size=4",
+    ]
+
+
+def _tokenizer() -> Any:
+    """One token per word, in [CLS] ... [SEP]."""
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL.values(), *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    wrap: Any = PreTrainedTokenizerFast
+    return wrap(tokenizer_object=backend, **SPECIAL)
+
+
+def _rows(split: str, count: int) -> list[dict[str, Any]]:
+    """Sentences of 3 to 8 words; the label says which of the first two words is in it."""
+    rng = Streams(0).numpy("task", "miniature", split)
+    rows = []
+    for label in rng.integers(2, size=count).tolist():
+        words = [WORDS[1 - label], *rng.choice(WORDS[2:], int(rng.integers(2, 8))).tolist()]
+        rows.append({"sentence": " ".join(words), "label": label})
+    return rows

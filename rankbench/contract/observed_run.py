@@ -29,7 +29,7 @@ STOP = 7  # the step after which a run is interrupted
 FILES = ("steps.jsonl", "ranks.jsonl", "items.jsonl", "adapter/adapter_model.safetensors")
 
 
-class Trial(Run):
+class ObservedRun(Run):
     """A run that notes what the contract asks about.
 
     Args:

@@ -1,0 +1,1 @@
+"""The contract of a method, checked on short runs."""
