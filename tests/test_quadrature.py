@@ -9,9 +9,9 @@ import pytest
 import torch
 from toys import Rig, rig
 
-from rankbench.integrand import Integrand, float64, grids, measure, simpson
-from rankbench.quadrature import configured, main, parse, relative_update
-from rankbench.quadrature_errors import ABOVE, Point, Study, fits
+from rankbench.cli.quadrature import configured, main, parse, relative_update
+from rankbench.quadrature.errors import ABOVE, ErrorStudy, Point, fits
+from rankbench.quadrature.integrand import Integrand, float64, grids, measure, simpson
 
 M, REFERENCE, NODES = 20, 64, [1, 2, 4, 8, 16]
 TINY = ["model=tiny", "task=planted", "task.train_size=16", "task.validation_size=8", "task.test_size=8"]
@@ -40,12 +40,12 @@ def run() -> Rig:
 
 
 @pytest.fixture(scope="module")
-def study(run: Rig) -> Study:
-    return Study(integrand(run), M, REFERENCE)
+def study(run: Rig) -> ErrorStudy:
+    return ErrorStudy(integrand(run), M, REFERENCE)
 
 
 @pytest.fixture(scope="module")
-def points(study: Study) -> list[Point]:
+def points(study: ErrorStudy) -> list[Point]:
     return list(study.samples([1, 4, 16, 64], 400, np.random.default_rng(0)))
 
 

@@ -40,8 +40,8 @@ from rankbench.config.schema import ConfigError
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.integrand import ORDER, Integrand, float64, grids, measure
-from rankbench.quadrature_errors import DELTA, Point, Study, fits
+from rankbench.quadrature.errors import DELTA, ErrorStudy, Point, fits
+from rankbench.quadrature.integrand import ORDER, Integrand, float64, grids, measure
 from rankbench.records.record import portable, run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.terminal import console
@@ -118,7 +118,7 @@ def integrand_of(trainer: Trainer, options: argparse.Namespace, intervals: int) 
 
 def write(folder: Path, points: Sequence[Point], facts: dict[str, Any]) -> None:
     """quadrature.csv (a row per point), quadrature.json (what was run) and the figure as PNG and PDF."""
-    from rankbench.quadrature_figure import draw  # matplotlib takes a moment to import
+    from rankbench.quadrature.figure import draw  # matplotlib takes a moment to import
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "quadrature.csv").open("w", newline="") as file:
@@ -158,7 +158,7 @@ def perform(options: argparse.Namespace, config: DictConfig) -> None:
     relative = relative_update(trainer.adapters)
     console().print(f"||dW|| / ||W0|| = {relative:.3g} after {options.train_steps} steps")
     f = integrand_of(trainer, options, intervals)
-    study = Study(f, intervals, options.reference)
+    study = ErrorStudy(f, intervals, options.reference)
     rng = trainer.engine.streams.numpy("allocator", "quadrature")
     points = [*study.trapezoids(options.nodes), *study.samples(options.samples, options.repeats, rng)]
     completeness = study.completeness()

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from rankbench.integrand import Array, Integrand, simpson
 from rankbench.methods.importance import quadrature
+from rankbench.quadrature.integrand import Array, Integrand, simpson
 
 DELTA = 0.05  # the bound holds with probability 1 - DELTA
 ABOVE = 3.0  # times the rounding floor: points that a slope is fitted to
@@ -60,7 +60,7 @@ class Fit:
     last: int | None
 
 
-class Study:
+class ErrorStudy:
     """Errors of estimates of the integral.
 
     Args:

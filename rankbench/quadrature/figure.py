@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 if TYPE_CHECKING:
-    from rankbench.quadrature_errors import Fit, Point
+    from rankbench.quadrature.errors import Fit, Point
 
 # estimator -> label, marker, line, grey
 LOOKS = {

@@ -1,0 +1,1 @@
+"""Errors of integrated gradients on the path of a real run."""
