@@ -50,7 +50,7 @@ check: $(READY)  ## what must hold before a commit: format, lint, types, tests
 	$(TEST)
 
 bench: $(READY)  ## the speed table, one JSON line per row
-	$(BIN)/python -m rankbench.bench $(ARGS)
+	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 clean:  ## remove .venv, caches and builds (results stay)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -46,12 +46,12 @@ def here(composed: Any) -> int:
 
 def sweep_here(arguments: list[str]) -> int:
     """`python -m rankbench` with jobs that stay in the launcher's process."""
-    from rankbench import __main__
+    from rankbench.cli import run
     from rankbench.launching import hydra_task
 
     hydra_task.task = here
     sys.argv = ["rankbench", *arguments]
-    return __main__.main()
+    return run.main()
 
 
 def loop(part: int, parts: int, arguments: list[str]) -> None:

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 from harness import python
-
 from rankbench.bench import QUICK, ROWS, Bench, PeakMemory, main, ratio
+
 from rankbench.models.errors import ModelError
 
 KEYS = {"row", "model", "ratio", "goal", "met", "pairs", "threads", "precision", "batch"}

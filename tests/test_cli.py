@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from omegaconf import DictConfig
 
-from rankbench.__main__ import main
+from rankbench.cli.run import main
 from rankbench.config.yaml_files import CONF_DIR
 
 BASE = ["model=tiny", "task=planted", "train=smoke"]

@@ -9,9 +9,10 @@ import pytest
 from records import record, sweep
 
 from rankbench.analysis import frame as frames
-from rankbench.analysis.frame import SelectionError, main, rate_report, table
+from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.learning_rates import best_rates, rate_curves
 from rankbench.analysis.metrics import higher_is_better
+from rankbench.cli.records import main, rate_report, runs_table
 from rankbench.records import run_folder
 
 
@@ -66,7 +67,7 @@ def test_a_run_without_a_record_is_named(tmp_path):
 @pytest.mark.parametrize("status", ["error", "nan"])
 def test_a_run_that_failed_early_has_a_row_too(status):
     failed = record("igu", 0, status=status, metrics=None, ledger=None, cost=None)
-    lines = table([record("lora", 0), failed], ["test/kl"]).splitlines()
+    lines = runs_table([record("lora", 0), failed], ["test/kl"]).splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| lora | 0 | ok | 0.2500 | 64 | 64 | 64 | 2 |")
     assert lines[3] == f"| igu | 0 | {status} |" + "  |" * 8 + " igu0 |"
@@ -74,13 +75,13 @@ def test_a_run_that_failed_early_has_a_row_too(status):
 
 def test_a_group_of_early_failures_is_a_table():
     failed = [record("igu", seed, status="nan", metrics=None, ledger=None, cost=None) for seed in (0, 1)]
-    lines = table(failed, []).splitlines()
+    lines = runs_table(failed, []).splitlines()
     assert lines[2:] == [f"| igu | {seed} | nan |" + "  |" * 7 + f" igu{seed} |" for seed in (0, 1)]
 
 
 @pytest.mark.parametrize("column", ["before/kl", "test/kl"])
 def test_metrics_are_columns(column):
-    assert f"| {column} |" in table([record("lora", 0)], [column])
+    assert f"| {column} |" in runs_table([record("lora", 0)], [column])
 
 
 def test_a_frame_carries_the_learning_rate_and_settings_asked_for():

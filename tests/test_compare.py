@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from records import record
 
-from rankbench import compare
 from rankbench.analysis import run_pair
+from rankbench.cli import compare_runs
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
 
@@ -57,7 +57,7 @@ def printed(tmp_path, monkeypatch, capsys):
             write(tmp_path, found, rows(name) if items == () else items)
         call_ = ["compare", a.run_id, b.run_id, "--results-dir", str(tmp_path), *arguments]
         monkeypatch.setattr(sys, "argv", call_)
-        code = compare.main()
+        code = compare_runs.main()
         out, err = capsys.readouterr()
         return code, out + err
 
@@ -99,14 +99,14 @@ def test_a_run_is_named_by_its_folder_too(tmp_path, monkeypatch, capsys):
     copy = tmp_path / "copy"
     folders[1].rename(copy)
     monkeypatch.setattr(sys, "argv", ["compare", str(folders[0]), str(copy)])
-    assert compare.main() == 0
+    assert compare_runs.main() == 0
     assert "b00000000000  igu on tiny" in capsys.readouterr().out
 
 
 def test_a_missing_run_is_an_error_with_both_places(tmp_path, monkeypatch, capsys):
     write(tmp_path, run("A"), rows("A"))
     monkeypatch.setattr(sys, "argv", ["compare", run("A").run_id, "nowhere", "--results-dir", str(tmp_path)])
-    assert compare.main() == 2
+    assert compare_runs.main() == 2
     err = capsys.readouterr().err
     assert f"B: no run 'nowhere': neither nowhere nor {tmp_path / 'runs' / 'nowhere'} has a record.json" in err
 
@@ -196,9 +196,9 @@ def test_items_without_a_verdict_have_a_loss_only(printed):
 
 def test_what_either_run_did_not_measure_is_left_out_of_both():
     a, b = rows("A", correct=[None, True, *[False] * 6]), rows("B", loss=[None, *LOSSES["B"][1:]])
-    cells = list(compare.item_rows(list(zip(a, b, strict=True)), ""))
+    cells = list(compare_runs.item_rows(list(zip(a, b, strict=True)), ""))
     assert [row[:2] for row in cells] == [("correct", "7"), ("loss", "7")]
-    assert compare.flips(list(zip(a, b, strict=True))).to_wrong == ["validation/1"]
+    assert compare_runs.flips(list(zip(a, b, strict=True))).to_wrong == ["validation/1"]
 
 
 def test_a_loss_is_the_mean_over_units_as_the_metric_is():
@@ -207,10 +207,10 @@ def test_a_loss_is_the_mean_over_units_as_the_metric_is():
         [{"correct": None, "loss": loss, "units": u} for loss, u in side]
         for side in (((0.0, 3), (1.0, 1)), ((2.0, 3), (1.0, 1)))
     )
-    ((what, n, *means, _),) = compare.item_rows(list(zip(a, b, strict=True)), "")
+    ((what, n, *means, _),) = compare_runs.item_rows(list(zip(a, b, strict=True)), "")
     assert (what, n, *means) == ("loss", "2", "0.25", "1.75", "+1.5 [+0, +2]")
     b[0]["units"] = 1
-    ((*_, difference, _),) = compare.item_rows(list(zip(a, b, strict=True)), "")
+    ((*_, difference, _),) = compare_runs.item_rows(list(zip(a, b, strict=True)), "")
     assert difference == "units differ: no pairs"
 
 

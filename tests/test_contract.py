@@ -9,8 +9,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from rankbench.cli.check import main
 from rankbench.config import registry
-from rankbench.contract import checks
 from rankbench.contract.checks import CHECKS, judge
 from rankbench.contract.short_runs import ShortRuns
 from rankbench.methods.base import Allocator
@@ -267,7 +267,7 @@ def test_a_method_that_ignores_the_seed_is_caught(patient, tmp_path):
 
 def run(monkeypatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["doctor", *arguments])
-    return checks.main()
+    return main()
 
 
 @pytest.mark.slow

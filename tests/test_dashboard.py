@@ -10,9 +10,10 @@ from services import service
 from test_tracking import alone, the_file
 
 from rankbench.analysis.labels import COLOURS
+from rankbench.cli.report import mirror_main
 from rankbench.config.yaml_files import defaults
 from rankbench.records import run_folder
-from rankbench.reporting.wandb_sweep import MirrorResult, asked, main, mirror, show, workspace
+from rankbench.reporting.wandb_sweep import MirrorResult, asked, mirror, show, workspace
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 from rankbench.tracking.series import names
@@ -115,7 +116,7 @@ def test_a_run_that_cannot_be_mirrored_is_told_and_the_others_are_made(records, 
 
 def call(monkeypatch, capsys, *words):
     monkeypatch.setattr(sys, "argv", ["dashboard", *map(str, words)])
-    code = main()
+    code = mirror_main()
     return code, capsys.readouterr().out
 
 
@@ -152,7 +153,7 @@ def test_where_there_is_nothing_to_mirror_it_says_so(tmp_path, monkeypatch, caps
         asked([str(tmp_path / "empty.jsonl")])
     monkeypatch.setattr(sys, "argv", ["dashboard", "experiment=igu_ablation", f"results_dir={tmp_path}"])
     with pytest.raises(SystemExit, match="2"):
-        main()
+        mirror_main()
     assert "rankbench.dashboard: " in capsys.readouterr().err
 
 

@@ -14,6 +14,7 @@ from records import record
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.selection import Selection
+from rankbench.cli import records
 from rankbench.records import run_folder
 from rankbench.reporting import plotting, rank_map_figures
 
@@ -68,7 +69,7 @@ def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monke
     assert rank_map_figures.drawn(found, names) == said
     shown = []
     monkeypatch.setattr(rank_map_figures, "write", lambda figure, numbers, place: shown.append(figure) or [place])
-    list(rank_map_figures.draw(Selection("tiny, planted", found, names, []), tmp_path))
+    list(records.draw(Selection("tiny, planted", found, names, []), tmp_path))
     for figure in shown:
         title = figure._suptitle
         assert " ".join(title.get_text().split()) == f"tiny, planted {said[1]}; {said[2]}"
@@ -154,7 +155,7 @@ def test_the_command_line_writes_figures_and_numbers(tmp_path, monkeypatch, caps
     run_folder.save(found, tmp_path / "records.jsonl")
     out = tmp_path / "deep" / "figures"
     monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(out)])
-    rank_map_figures.main()
+    records.figures_main()
     names = [f"{what}-tiny-planted-r1.{kind}" for what in ("ranks", "agreement") for kind in ("png", "pdf", "csv")]
     assert capsys.readouterr().out.splitlines() == [
         *(str(out / name) for name in names),
@@ -180,5 +181,5 @@ def test_nothing_to_draw_is_an_error_of_the_command_line(tmp_path, monkeypatch, 
     run_folder.save([record("lora", 0)], tmp_path / "records.jsonl")
     monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):
-        rank_map_figures.main()
+        records.figures_main()
     assert "none of 1 runs is ok and has ranks" in capsys.readouterr().err

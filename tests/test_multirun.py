@@ -9,7 +9,7 @@ import pytest
 from harness import SMALL_EXPERIMENT, faulty_installed, write_experiment
 from omegaconf import OmegaConf
 
-from rankbench.__main__ import main
+from rankbench.cli.run import main
 from rankbench.config.overrides import compose
 from rankbench.config.schema import ConfigError
 from rankbench.config.validation import build

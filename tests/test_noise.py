@@ -8,9 +8,9 @@ import pytest
 from harness import QUICK, python
 from records import record
 
-from rankbench import noise
+from rankbench.cli import noise
+from rankbench.cli.noise import Runs, frozen, orders, report, reruns, seeds_of, value
 from rankbench.config.schema import ConfigError
-from rankbench.noise import Runs, frozen, orders, report, reruns, seeds_of, value
 from rankbench.records.record import run_id
 
 # Accuracies 0.50, 0.51, 0.52: one point of deviation.

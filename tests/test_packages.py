@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from rankbench.__main__ import help_text, main
+from rankbench.cli.run import help_text, main
 from rankbench.config import registry
 from rankbench.config.overrides import compose, mistakes
 from rankbench.config.registry import RegistryError, get

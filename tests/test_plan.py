@@ -9,7 +9,7 @@ import pytest
 from harness import write_experiment
 from test_course import Played, finish
 
-from rankbench import plan, status
+from rankbench.cli import plan, status
 from rankbench.records.frozen_run import Order
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest

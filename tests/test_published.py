@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from rankbench.analysis.labels import COLOURS
+from rankbench.cli.verify import published_main, published_table
 from rankbench.published import numbers as published
-from rankbench.published.numbers import AVERAGE, COLUMNS, CONFIDENCE, SETS, PublishedError, averages, load, main, table
+from rankbench.published.numbers import AVERAGE, COLUMNS, CONFIDENCE, SETS, PublishedError, averages, load
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["adalora", "fim", "igu", "l1ra", "rerun", "sensitivity"]
@@ -126,7 +127,7 @@ def test_values_are_numbers_and_keep_their_digits(tmp_path):
     assert data["value"].tolist() == [87.3, 87.3]
     assert data["printed"].tolist() == ["87.30", "87.30"]
     assert data["n_seeds"].isna().tolist() == [False, True]
-    assert "| 87.30 | percent | 5 |" in table(data)
+    assert "| 87.30 | percent | 5 |" in published_table(data)
 
 
 def test_all_mistakes_are_named_at_once_with_their_place(tmp_path):
@@ -188,7 +189,7 @@ def test_an_average_is_over_metrics_first_and_to_its_own_digits(tmp_path):
 
 def run(monkeypatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["rankbench.published", *arguments])
-    main()
+    published_main()
 
 
 def test_the_command_prints_what_was_asked_for(monkeypatch, capsys):

@@ -15,6 +15,7 @@ from harness import python
 from records import runs
 from studies import declared, study
 
+from rankbench.cli import report as report_command
 from rankbench.reporting import report
 from rankbench.studies import study as studies
 from rankbench.studies.study import Study
@@ -144,7 +145,7 @@ def in_results(place: Path, made: Study) -> Study:
 
 def command(monkeypatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["report", *words])
-    report.main()
+    report_command.main()
 
 
 def test_the_command_takes_the_words_of_a_sweep(tmp_path, monkeypatch, capsys):
@@ -202,8 +203,8 @@ def test_a_sweep_without_an_experiment_has_a_report(tmp_path):
 REPORT = """
 import re, sys
 from pathlib import Path
-from rankbench import report
-report.main()
+from rankbench.cli import report as report_command
+report_command.main()
 print(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 

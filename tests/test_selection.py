@@ -8,7 +8,8 @@ import pytest
 from records import record, runs, sweep
 
 from rankbench.analysis.frame import SelectionError
-from rankbench.analysis.selection import add_arguments, differences, select, selections
+from rankbench.analysis.selection import differences, select
+from rankbench.cli.records import add_arguments, selections
 from rankbench.records import run_folder
 
 PROVENANCE = {

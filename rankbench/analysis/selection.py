@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.frame import SelectionError, frame, integers, refuse_twice, split
+from rankbench.analysis.frame import SelectionError, frame, refuse_twice
 from rankbench.analysis.labels import flat, labels, order
 from rankbench.analysis.learning_rates import best_rates
 from rankbench.records.record import CONTENT, NOT_IDENTITY, RunRecord
-from rankbench.records.run_folder import records
 
 BEST = "best:"
-ALLOW_MIXED = "what may differ all the same, by name, such as code,torch,train.steps"
 # What may differ within a comparison: what is compared, what pairs are made by, what is chosen, what is no setting.
 FREE = ("method", "seed", "train.learning_rate", "trial", *NOT_IDENTITY, *CONTENT)
 
@@ -38,35 +34,6 @@ class Selection:
     records: list[RunRecord]
     labels: list[str]
     notes: list[str]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `selections` reads."""
-    parser.add_argument("source", type=Path, help="results folder, or a JSON-lines file of records")
-    parser.add_argument("--by", action="append", default=[], metavar="KEY", help="one for each value, such as task.map")
-    parser.add_argument("--rates", metavar="RATE", help="learning rate: a number, or best:validation/loss")
-    parser.add_argument("--tuning-seeds", type=integers, default=[], help="choose on these, show the others: 100,101")
-    parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
-
-
-def names(text: str) -> list[str]:
-    """As a command line has them: "code,torch"."""
-    return [part.strip() for part in text.split(",")]
-
-
-def selections(arguments: argparse.Namespace) -> list[Selection]:
-    """One for each model, task, budget and value of the `--by` settings, in this order.
-
-    Raises:
-        SelectionError: nothing to read, or records that are no comparison.
-    """
-    found, problems = records(arguments.source)
-    if not found:
-        raise SelectionError(f"{arguments.source} holds no records; give a results folder or a file made with --save")
-    return [
-        select(title, group, arguments.rates, arguments.tuning_seeds, arguments.allow_mixed, problems)
-        for title, group in split(found, arguments.by)
-    ]
 
 
 def select(

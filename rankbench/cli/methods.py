@@ -106,7 +106,3 @@ def main() -> int:
     if arguments.deviations or arguments.names:
         out.print("\n" + deviations(entries), markup=False)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

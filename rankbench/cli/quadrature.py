@@ -244,7 +244,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rankbench: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,19 +6,13 @@ every registered method to the same checks.
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from peft import PeftModel
-from rich.table import Table
-from rich.text import Text
 
 from rankbench.config.registry import RegistryError
 from rankbench.config.schema import ConfigError
@@ -26,12 +20,10 @@ from rankbench.contract.observed_run import STOP, ObservedRun
 from rankbench.contract.short_runs import ShortRuns
 from rankbench.core.seeding import Streams
 from rankbench.methods.base import ACTS, BUDGET_KINDS, NEEDS
-from rankbench.terminal import console
 
 FACTS = ("source", "summary", "acts", "signal", "passes")
 ALIVE = ("ok", "inert")  # where the budget leaves nothing to decide
 ENDED = (*ALIVE, "over_budget")  # which is the affair of one check
-COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
 
 class Failure(Exception):
@@ -308,33 +300,3 @@ def judge(name: str, exam: ShortRuns) -> CheckResult:
         return CheckResult(name, "fail" if name == first else "skip", str(error) if name == first else f"no {first}")
     except Exception as error:
         return CheckResult(name, "fail", f"{type(error).__name__}: {error}")
-
-
-def report(title: str, verdicts: Sequence[CheckResult]) -> None:
-    """Print the verdicts."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2))
-    for column in ("check", "verdict", "what was seen"):
-        table.add_column(column, overflow="fold")
-    for verdict in verdicts:
-        colour = COLOURS[verdict.verdict]
-        table.add_row(verdict.check, f"[{colour}]{verdict.verdict}[/{colour}]", Text(verdict.seen))
-    console().print(table)
-
-
-def main() -> int:
-    """Examine the method that the command line names; 0 if no check fails."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.doctor", description="Checks a method's contract.")
-    parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
-    parser.add_argument("overrides", nargs="+", help="method=NAME, method.key=value, as for rankbench")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rankbench-doctor-") as folder:
-        exam = ShortRuns(arguments.overrides, Path(folder), arguments.config_dir)
-        verdicts = [judge(name, exam) for name in CHECKS]
-    report(" ".join(arguments.overrides), verdicts)
-    failed = sum(verdict.verdict == "fail" for verdict in verdicts)
-    print(f"{failed} of {len(verdicts)} checks failed" if failed else "every check holds")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

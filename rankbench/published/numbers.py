@@ -5,13 +5,10 @@ One CSV per paper in results/published, one row per number; its README.md says w
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-
-from rankbench.reporting.table import markdown_of_frame
 
 COLUMNS = (
     *("paper", "table", "model", "task", "metric", "method", "our_method", "rank_or_budget"),
@@ -165,33 +162,3 @@ def select(data: pd.DataFrame, task: str | None = None, method: str | None = Non
                 raise PublishedError(f"no number of {wanted!r}; {columns[0]} has {there or 'nothing'}")
             data = kept
     return data
-
-
-def table(data: pd.DataFrame) -> str:
-    """Markdown: every column, the value with the paper's own digits."""
-    return _table(data.assign(value=data["printed"], n_seeds=data["n_seeds"].astype("string"))[list(COLUMNS)])
-
-
-def _table(data: pd.DataFrame) -> str:
-    texts = data.astype(object).where(data.notna(), "").astype(str)
-    return markdown_of_frame(texts.apply(lambda column: column.str.replace("|", "\\|", regex=False)))
-
-
-def main() -> None:
-    """Print published numbers, or the averages the papers print beside those of their rows."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.published", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("name", nargs="?", help="of a file, such as adalora; all without")
-    parser.add_argument("--task", help="such as glue-rte")
-    parser.add_argument("--method", help="by our name or the paper's")
-    parser.add_argument("--averages", action="store_true", help="check the averages against their rows")
-    parser.add_argument("--folder", type=Path, help=f"of the files; by default {PLACE}")
-    arguments = parser.parse_args()
-    try:
-        data = select(load(arguments.name, arguments.folder), arguments.task, arguments.method)
-    except PublishedError as error:
-        parser.exit(2, f"{error}\n")
-    print(_table(averages(data).round({"recomputed": 3})) if arguments.averages else table(data))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,10 +7,8 @@ reproduced, not comparable or not run, and why. The rule is rankbench.reproducti
 
 from __future__ import annotations
 
-import argparse
 import functools
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +17,11 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.analysis.selection import ALLOW_MIXED, names
 from rankbench.published import numbers
-from rankbench.published.numbers import AVERAGE, ITEMS, SETS, PublishedError
+from rankbench.published.numbers import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
-from rankbench.reporting.table import markdown_of_frame
-from rankbench.statistics.decision_rules import OUTCOMES, ReproductionOutcome, reproduction
-from rankbench.studies import study
-from rankbench.studies.panels import panels, refuse_mixed
+from rankbench.statistics.decision_rules import ReproductionOutcome, reproduction
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment_files
 from rankbench.sweeps.experiment import FULL, Published, Report
@@ -143,46 +136,6 @@ def _doubts(row: Row) -> Iterator[str]:
     if row["note"]:
         yield row["note"]
 
-
-def report(found: Sequence[Verification]) -> str:
-    """Markdown: how many of each outcome, then a row per number."""
-    counts = Counter(finding.outcome for finding in found)
-    said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES)
-    columns = ["table", "model", "task", "metric", "method", "budget", "published", "ours", "outcome", "why"]
-    rows = [
-        [
-            *(row["table"], row["model"], row["task"], row["metric"], row["method"], row["rank_or_budget"]),
-            *(row["printed"], finding.ours, finding.outcome, finding.reason),
-        ]
-        for finding in found
-        for row in [finding.row]
-    ]
-    shown = pd.DataFrame(rows, columns=columns).apply(lambda column: column.str.replace("|", "\\|", regex=False))
-    return f"{len(found)} published numbers and differences: {said}.\n\n{markdown_of_frame(shown)}"
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Print what the study of the words reproduces."""
-    parser = argparse.ArgumentParser(
-        "python -m rankbench.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("words", nargs="*", metavar="WORD", help="of the sweep, or the folder of a report")
-    parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
-    arguments = parser.parse_args(words)
-    try:
-        found = study.load(arguments.words)
-        refuse_mixed(found, panels(found), arguments.allow_mixed)
-        known = findings(found)
-    except (SweepError, PublishedError, SelectionError) as error:
-        print(f"rankbench.verify: {error}", file=sys.stderr)
-        return 2
-    print(f"# {found.sweep.name}: published numbers\n")
-    print(report(known) if known else "The experiment names no published numbers.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
 
 Row = Mapping[Any, Any]  # of rankbench.published
 

@@ -5,23 +5,13 @@ One row per label. Failed runs are counted, not averaged. Which records may stan
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
-from rankbench.analysis.comparison import Comparison, compare, decimals
-from rankbench.analysis.frame import OWN, SelectionError, frame
-from rankbench.analysis.selection import Selection, add_arguments, selections
-from rankbench.records.record import RunRecord
-from rankbench.reporting.table import Cell, Column, Table, linked, markdown, number, numbers_of_frame
-
-LEGEND = (
-    "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; not resolved: "
-    "the interval contains 0; detectable: the difference whose interval would leave out 0 with 80 % probability. "
-    "Intervals and detectable differences are not corrected for the number of methods; p is, within this table. own: "
-    "calibration and the method's decisions, apart from training."
-)
+from rankbench.analysis.comparison import Comparison, decimals
+from rankbench.analysis.frame import OWN
+from rankbench.reporting.table import Cell, Column, Table, linked, number, numbers_of_frame
 
 # Of a report, whose tables have findings.
 NOTE = (
@@ -31,24 +21,6 @@ NOTE = (
     "lies within the margin, the grey band. What could not have passed the corrected test with so few pairs is not "
     "resolvable, whatever the means."
 )
-
-
-def table(
-    found: Sequence[RunRecord], metrics: Sequence[str], reference: str = "lora", names: Sequence[str] | None = None
-) -> str:
-    """Markdown: a row per label, the reference first, then by the mean of the first metric, the best first.
-
-    Args:
-        found: records of one comparison, at most one per label and seed.
-        metrics: columns of `frame`; differences to the reference are given for each, p for the first.
-        reference: label the others are compared with.
-        names: labels of `found`, where they were given within more records.
-
-    Raises:
-        SelectionError: a metric or a reference that is not there.
-    """
-    made = sheet(compare(frame(found, names=names), metrics, reference))
-    return "\n\n".join([markdown(made), *made.notes])
 
 
 def sheet(comparison: Comparison, name: str = "", title: str = "", links: Mapping[str, str] | None = None) -> Table:
@@ -216,35 +188,3 @@ def _about_budget(off: pd.Series, reference: str | None) -> list[str]:
         for name, share in off.items()
     ]
     return notes + [f"No method is tested: the reference {reference} is off the target."] * (reference in off)
-
-
-def main() -> None:
-    """Print a table for each selection."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.tables", description=(__doc__ or "").splitlines()[0])
-    add_arguments(parser)
-    parser.add_argument("--metric", action="append", required=True, help="such as test/kl; the first one sorts")
-    parser.add_argument("--reference", default="lora", help="label the others are compared with")
-    arguments = parser.parse_args()
-    try:
-        found = selections(arguments)
-    except SelectionError as error:
-        parser.exit(2, f"{error}\n")
-    broken = [selection.title for selection in found if not _print(selection, arguments.metric, arguments.reference)]
-    print(f"\n{LEGEND}")
-    if broken:
-        parser.exit(2, f"no table of {'; '.join(broken)}\n")
-
-
-def _print(selection: Selection, metrics: Sequence[str], reference: str) -> bool:
-    """Whether there is a table of it; else why not is printed in its place."""
-    try:
-        shown, whole = table(selection.records, metrics, reference, selection.labels), True
-    except SelectionError as error:
-        shown, whole = str(error), False
-    notes = "".join(f"\n\n{note}" for note in selection.notes)
-    print(f"\n{selection.title}: {len(selection.records)} runs\n\n{shown}{notes}")
-    return whole
-
-
-if __name__ == "__main__":
-    main()

@@ -6,13 +6,11 @@ rankbench.selection.
 
 from __future__ import annotations
 
-import argparse
 import math
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -23,11 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rankbench.analysis.frame import SelectionError
-from rankbench.analysis.labels import colour, file_name, labels, order
-from rankbench.analysis.selection import Selection, add_arguments, selections
+from rankbench.analysis.labels import colour, labels, order
 from rankbench.core.sites import parse_site
 from rankbench.records.record import RunRecord
-from rankbench.reporting.plotting import COLOUR_MAP, MAP_TEXT, MISSING, shade, write
+from rankbench.reporting.plotting import COLOUR_MAP, MAP_TEXT, MISSING, shade
 from rankbench.statistics.estimates import rank_correlation
 
 PANELS = 4  # in a row
@@ -246,34 +243,3 @@ def _entitle(figure: Figure, title: str) -> None:
 
 def _layer(layer: float) -> str:
     return "none" if math.isnan(layer) else str(int(layer))
-
-
-def draw(selection: Selection, out: Path) -> Iterable[Path]:
-    """Both figures of one selection, in files named by its title; the figures say which runs they leave out."""
-    maps = rank_maps(selection.records, selection.labels)
-    name = file_name(selection.title)
-    means, agreeing = mean_ranks(maps), agreement(maps)
-    partly = [note for note in drawn(selection.records, selection.labels) if "," in note]
-    title = "\n".join([selection.title, "; ".join(partly)])
-    yield from write(draw_maps(means, title), means, out / f"ranks-{name}")
-    yield from write(draw_agreement(agreeing, title), agreeing, out / f"agreement-{name}")
-
-
-def main() -> None:
-    """Draw each selection; print what was written, and what is to be said of it."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.figures", description=(__doc__ or "").splitlines()[0])
-    add_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    arguments = parser.parse_args()
-    try:
-        for selection in selections(arguments):
-            for file in draw(selection, arguments.out):
-                print(file)
-            for note in [*drawn(selection.records, selection.labels), *selection.notes]:
-                print(note)
-    except SelectionError as error:
-        parser.exit(2, f"{error}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -5,16 +5,12 @@ results/X/ gets the tables (Markdown, LaTeX, CSV), the figures (PDF, PNG, CSV), 
 
 from __future__ import annotations
 
-import argparse
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name
-from rankbench.analysis.selection import ALLOW_MIXED, names
 from rankbench.reporting import comparison_table, page, table
 from rankbench.reporting.page import Section
 from rankbench.reporting.parallel import calling
@@ -32,7 +28,6 @@ from rankbench.studies import study
 from rankbench.studies.ablations import Ablation
 from rankbench.studies.panels import Panel, families
 from rankbench.studies.study import Study
-from rankbench.sweeps.manifest import SweepError
 
 TITLES = {
     "verdict": "Verdict",
@@ -187,38 +182,3 @@ def _sweep_out(place: Path, written: Sequence[Path]) -> None:
         for file in (place / folder).iterdir():
             if file.suffix in WRITTEN and file not in written:
                 file.unlink()
-
-
-def main() -> None:
-    """Write the report; print where it is and what it says first."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.report", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="WORD",
-        help="experiment=X, results_dir=DIR, more words of its sweep; or the folder of a report",
-    )
-    parser.add_argument("--out", type=Path, help="folder to write to; by default results_dir/X, or the folder given")
-    parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
-    arguments = parser.parse_args()
-    gc.disable()  # nothing that is read is let go before the end; looking for it would take a third of the time
-    try:
-        found = study.load(arguments.words)
-        place = arguments.out or _folder(arguments.words, found)
-        said = build(found, place, arguments.allow_mixed)
-    except (SweepError, SelectionError) as error:
-        parser.exit(2, f"{error}\n")
-    print(f"{place}/index.html")
-    for sentence in said:
-        print(sentence)
-
-
-def _folder(words: Sequence[str], found: Study) -> Path:
-    if len(words) == 1 and "=" not in words[0]:
-        return Path(words[0])
-    name = found.sweep.name if found.sweep.experiment is not None else found.sweep.sweep_id
-    return study.results_dir_of(words) / name
-
-
-if __name__ == "__main__":
-    main()

@@ -6,10 +6,8 @@ harmless. Online, with the extra rankbench[dashboard], a workspace shows them in
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from rankbench.analysis.labels import colour
-from rankbench.config.yaml_files import defaults
 from rankbench.files import write_atomically
 from rankbench.records import run_folder
 from rankbench.records.record import PHASES, RunRecord
@@ -160,34 +157,6 @@ def show(wanted: MirrorRequest, done: MirrorResult, project: str, results_dir: P
     except Exception as error:  # whatever the service says: the runs are there, and this can be repeated
         return f"no workspace: {said(error)}; repeat this, the runs stay as they are"
 
-
-def main() -> int:
-    """Mirror, and say what came of it; 2 if there is nothing to mirror, 1 if a run could not be."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.dashboard", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("words", nargs="*", help="experiment=X results_dir=DIR; a report's folder; a file of records")
-    parser.add_argument("--project", help="of Weights & Biases; default as conf/tracking/wandb.yaml has it")
-    parser.add_argument("--mode", choices=("auto", "online", "offline"), help="as tracking.mode; default auto")
-    arguments = parser.parse_args()
-    given = {key: value for key in ("project", "mode") if (value := getattr(arguments, key))}
-    settings = {**defaults("tracking", "wandb"), **given}
-    results_dir = study.results_dir_of(arguments.words)
-    try:
-        wanted = asked(arguments.words)
-    except SweepError as error:
-        parser.exit(2, f"rankbench.dashboard: {error}\n")
-    done = mirror(wanted.records, results_dir, settings, (wanted.title,), wanted.curves)
-    for problem in wanted.problems:
-        print(f"not mirrored: {problem}")
-    stepless = f"; {done.stepless} of them without steps" if done.stepless else ""
-    print(f"{wanted.title}: {done.online} runs online, {done.offline} offline, {len(done.failed)} failed{stepless}")
-    if done.offline:
-        print(f"to upload them: wandb sync {results_dir / FOLDER}/offline-run-*")
-    print(show(wanted, done, settings["project"], results_dir))
-    return 1 if done.failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
 
 # A group differs in the seed alone: nothing else is averaged.
 OVER_SEEDS = {"groupby": "Group", "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}

@@ -1,4 +1,4 @@
-"""The sides that `python -m rankbench.bench` compares: our training step, and the same step with bare PEFT."""
+"""The sides that `python benchmarks/speed.py` compares: our training step, and the same step with bare PEFT."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LONG = 1_000_000  # steps of a run of which a few are timed: its budget falls at
 
 
 @dataclass(frozen=True)
-class Shape:
+class StepShape:
     """What one step works on.
 
     Attributes:
@@ -107,7 +107,7 @@ class Ours:
         steps: of the run.
     """
 
-    def __init__(self, shape: Shape, method: str, *overrides: str, steps: int = LONG) -> None:
+    def __init__(self, shape: StepShape, method: str, *overrides: str, steps: int = LONG) -> None:
         config = _config(shape, f"method={method}", f"train.steps={steps}", *overrides)
         self.trainer, _ = Run(config, {}, RunFolder(Path(), "bench"), _processes())._prepare()
         self.calibrate()
@@ -153,7 +153,7 @@ class Bare:
         first: number of the first step, for AdaLoRA's schedule.
     """
 
-    def __init__(self, shape: Shape, kind: type[LoraConfig], first: int = 1, **settings: Any) -> None:
+    def __init__(self, shape: StepShape, kind: type[LoraConfig], first: int = 1, **settings: Any) -> None:
         config = _config(shape)
         loaded = loading.load(config.model, 2, "classification", Streams(0))
         peft_config = kind(
@@ -225,7 +225,7 @@ def _processes() -> Accelerator:
     return accelerator("fp32")
 
 
-def _config(shape: Shape, *overrides: str) -> DictConfig:
+def _config(shape: StepShape, *overrides: str) -> DictConfig:
     register("task", "bench-tokens")(Tokens)  # here: importing this module adds nothing to the choices of a run
     settings = [f"model={shape.model}", f"train.batch_size={shape.batch_size}", "train.checkpoint_every=0"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):

@@ -207,7 +207,3 @@ def main() -> int:
         return 2
     show(a, b, arguments.split, console())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

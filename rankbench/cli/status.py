@@ -105,7 +105,3 @@ def main(words: Sequence[str] | None = None) -> int:
     for sentence in [*found.problems, *(f"not run: {waiting}" for waiting in found.sweep.waiting)]:
         out.print(sentence, style="yellow", markup=False, soft_wrap=True)
     return 0 if known and all(state.state == "done" for state in known) and not found.sweep.waiting else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -241,7 +241,3 @@ def main() -> int:
     if left := course.left():
         out.print(f"{len(left)} of them wait for a learning rate, or for the ranks of another run", style="dim")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,7 +240,3 @@ def _measured(values: Mapping[int, float | None]) -> dict[int, float]:
 def _title(config: Mapping[str, Any]) -> str:
     names = [config[section]["name"] for section in ("method", "model", "task")]
     return f"{', '.join(names)}, budget {config['budget']['name']}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Speed and memory of the harness against bare PEFT and of methods against uniform ranks: one JSON line per row.
 
-python -m rankbench.bench [row ...] [--threads N] [--pairs N] [--quick]
+python benchmarks/speed.py [row ...] [--threads N] [--pairs N] [--quick]
 
 Both sides run in one process and take turns, A B A B ...; a row's ratio is the median of the ratios pair by pair
 (igu_memory looks once; whole runs and EVA, which need a fresh model each, take fewer pairs). Seconds are medians of one
@@ -21,15 +21,15 @@ from typing import Any
 
 import torch
 from peft import AdaLoraConfig, LoraConfig
+from sides import LONG, Bare, Ours, StepShape, fill_gradients
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rankbench.arms import LONG, Bare, Ours, Shape, fill_gradients
 from rankbench.methods.eva import per_token
 from rankbench.models.errors import ModelError
 
-ENCODER, DECODER = Shape("minilm-l6", 32, 64), Shape("smollm2-135m", 4, 128)
-QUICK = Shape("tiny", 4, 32)
+ENCODER, DECODER = StepShape("minilm-l6", 32, 64), StepShape("smollm2-135m", 4, 128)
+QUICK = StepShape("tiny", 4, 32)
 RANK = 8  # the budget
 WARM_UP = 3  # turns of each side before the first pair
 RUN_STEPS = 20  # of the row that times whole runs
@@ -51,7 +51,7 @@ class Bench:
         self.pairs, self.quick = pairs, quick
         self.warm_up, self.run_steps = (1, MEMORY_STEPS) if quick else (WARM_UP, RUN_STEPS)
 
-    def shape(self, shape: Shape) -> Shape:
+    def shape(self, shape: StepShape) -> StepShape:
         """The row's, or the tiny one."""
         return QUICK if self.quick else shape
 
@@ -60,7 +60,7 @@ class Bench:
         for shape in [QUICK] if self.quick else [ENCODER, DECODER]:
             yield from self.attempt(shape, self._uniform_step)
 
-    def _uniform_step(self, shape: Shape) -> Line:
+    def _uniform_step(self, shape: StepShape) -> Line:
         ours, bare = Ours(shape, "lora", f"budget=r{RANK}"), Bare(shape, LoraConfig, r=RANK)
         return ratio(self.turns(a=ours.step, b=bare.step), goal=1.03, rank=RANK)
 
@@ -68,7 +68,7 @@ class Bench:
         """AdaLoRA's own work per step over that of PEFT's AdaLoRA: penalty with backward pass, hooks, masks."""
         yield from self.attempt(self.shape(DECODER), self._adalora_work)
 
-    def _adalora_work(self, shape: Shape) -> Line:
+    def _adalora_work(self, shape: StepShape) -> Line:
         ours = Ours(shape, "adalora", f"budget=r{RANK}")
         peft = peft_adalora(shape, ours).without_model()
         fill_gradients(ours.trainer.adapters.parameters())
@@ -80,7 +80,7 @@ class Bench:
         """A step of AdaLoRA over a uniform step at the same rank; beside it the same ratio of PEFT's two."""
         yield from self.attempt(self.shape(ENCODER), self._adalora_step)
 
-    def _adalora_step(self, shape: Shape) -> Line:
+    def _adalora_step(self, shape: StepShape) -> Line:
         ours = Ours(shape, "adalora", f"budget=r{RANK}")
         rank = present_rank(ours)
         uniform, peft = uniform_at(shape, rank), peft_adalora(shape, ours)
@@ -93,7 +93,7 @@ class Bench:
         """A step of IGU as released, in its first stage, over a uniform step at the same rank."""
         yield from self.attempt(self.shape(ENCODER), self._igu_code_step)
 
-    def _igu_code_step(self, shape: Shape) -> Line:
+    def _igu_code_step(self, shape: StepShape) -> Line:
         ours = Ours(shape, "igu_code", f"budget=r{RANK}")
         rank = present_rank(ours)
         return ratio(self.turns(a=ours.step, b=uniform_at(shape, rank).step), goal=1.05, rank=rank)
@@ -102,7 +102,7 @@ class Bench:
         """Peak memory of a run of IGU beyond that of uniform ranks at its start rank, in adapters' sizes."""
         yield from self.attempt(self.shape(ENCODER), self._igu_memory)
 
-    def _igu_memory(self, shape: Shape) -> Line:
+    def _igu_memory(self, shape: StepShape) -> Line:
         with PeakMemory() as igu:
             ours = Ours(shape, "igu", f"budget=r{RANK}", steps=MEMORY_STEPS)
             rank, size = present_rank(ours), 4 * ours.trainer.adapters.param_count()
@@ -119,7 +119,7 @@ class Bench:
         """A whole training run of IGU at its defaults over one of uniform ranks at the same budget."""
         yield from self.attempt(self.shape(ENCODER), self._igu_run)
 
-    def _igu_run(self, shape: Shape) -> Line:
+    def _igu_run(self, shape: StepShape) -> Line:
         turns: Turns = {"a": [], "b": []}
         for _ in range(max(1, self.pairs // 5)):
             for side, method in (("a", "igu"), ("b", "lora")):
@@ -131,7 +131,7 @@ class Bench:
         """FIM-LoRA's calibration over the same number of bare forward and backward passes with adapters."""
         yield from self.attempt(self.shape(ENCODER), self._fim_calibration)
 
-    def _fim_calibration(self, shape: Shape) -> Line:
+    def _fim_calibration(self, shape: StepShape) -> Line:
         ours, bare = Ours(shape, "fim", f"budget=r{RANK}"), Bare(shape, LoraConfig, r=RANK)
         passes = ours.trainer.allocator.config.batches
         return ratio(self.turns(a=ours.calibrate, b=lambda: bare.forward_backward(passes)), goal=1.1, passes=passes)
@@ -140,7 +140,7 @@ class Bench:
         """Sensitivity-LoRA's calibration over the same number of bare forward passes of the base model."""
         yield from self.attempt(self.shape(ENCODER), self._sensitivity_calibration)
 
-    def _sensitivity_calibration(self, shape: Shape) -> Line:
+    def _sensitivity_calibration(self, shape: StepShape) -> Line:
         ours, bare = Ours(shape, "sensitivity", f"budget=r{RANK}"), Bare(shape, LoraConfig, r=RANK)
         bare.model.eval()
         passes = ours.trainer.allocator.config.batches
@@ -150,7 +150,7 @@ class Bench:
         """A step of L1RA over a uniform step at the same rank."""
         yield from self.attempt(self.shape(ENCODER), self._l1ra_step)
 
-    def _l1ra_step(self, shape: Shape) -> Line:
+    def _l1ra_step(self, shape: StepShape) -> Line:
         ours = Ours(shape, "l1ra", f"budget=r{RANK}")
         return ratio(self.turns(a=ours.step, b=uniform_at(shape, RANK).step), goal=1.05, rank=present_rank(ours))
 
@@ -158,7 +158,7 @@ class Bench:
         """Our EVA calibration over PEFT's initialize_lora_eva_weights on the same mini-batches."""
         yield from self.attempt(self.shape(ENCODER), self._eva_calibration)
 
-    def _eva_calibration(self, shape: Shape) -> Line:
+    def _eva_calibration(self, shape: StepShape) -> Line:
         turns: Turns = {"a": [], "b": []}
         ours = Ours(shape, "eva", f"budget=r{RANK}")  # its first calibration is the warm-up
         probe = ours.trainer.probe("start")
@@ -182,7 +182,7 @@ class Bench:
                 turns[side].append(seconds(turn))
         return turns
 
-    def attempt(self, shape: Shape, row: Callable[[Shape], Line]) -> Iterator[Line]:
+    def attempt(self, shape: StepShape, row: Callable[[StepShape], Line]) -> Iterator[Line]:
         """The row's line, or why there is none."""
         start = {"row": row.__name__.removeprefix("_"), "model": shape.model}
         try:
@@ -194,12 +194,12 @@ class Bench:
         yield {**start, "batch": batch, **line, "threads": torch.get_num_threads(), "precision": "fp32"}
 
 
-def uniform_at(shape: Shape, rank: int, steps: int = LONG) -> Ours:
+def uniform_at(shape: StepShape, rank: int, steps: int = LONG) -> Ours:
     """Uniform ranks."""
     return Ours(shape, "lora", "budget=r8", f"budget.reference_rank={rank}", steps=steps)
 
 
-def peft_adalora(shape: Shape, ours: Ours) -> Bare:
+def peft_adalora(shape: StepShape, ours: Ours) -> Bare:
     """PEFT's AdaLoRA with our arm's ranks, schedule and penalty."""
     config, decay = ours.trainer.allocator.config, ours.decay
     return Bare(
@@ -297,7 +297,7 @@ ROWS = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the lines of the rows asked for."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.bench", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python benchmarks/speed.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="row", help=f"one of {', '.join(ROWS)}; all if none is given")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     parser.add_argument("--pairs", type=int, default=20, help="turns of each side (default 20)")
