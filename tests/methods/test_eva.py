@@ -1,0 +1,85 @@
+"""EVA: its ranks and vectors are those of PEFT's own initialisation on the same mini-batches."""
+
+import pytest
+import torch
+from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
+from support.harness import configure, prepared
+
+from rankbench.core.seeding import Streams
+from rankbench.methods.eva import per_token
+from rankbench.models import loading
+
+# peft 0.21 asks transformers 5.23 by an older name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+LONGER = ["task.length=16", "budget=r4"]
+
+
+def calibrated(tmp_path, *overrides):
+    run = prepared(configure(tmp_path, "method=eva", "method.batches=4", *LONGER, *overrides))
+    trainer, budget = run._prepare()
+    trainer.calibrate()
+    return run, trainer, budget
+
+
+def by_peft(run, trainer, rank, rho):
+    """PEFT's documented way, on a fresh copy of the model: its ranks and rows of A by plain module name."""
+    task, streams = run.task, Streams(run.config.seed)
+    loaded = loading.load(run.config.model, None, None, streams)
+    task.prepare(loaded.model, loaded.sites, streams)
+    targets = [site.name for site in loaded.sites]
+    config = LoraConfig(r=rank, target_modules=targets, init_lora_weights="eva", eva_config=EvaConfig(rho=rho))
+    model = get_peft_model(loaded.model, config, low_cpu_mem_usage=True)
+    probe = trainer.probe("start")
+    batches = [micro for batch in probe.batches(4) for micro in probe.inputs(batch)]
+    initialize_lora_eva_weights(model, batches, show_progress_bar=False)
+    modules = dict(model.named_modules())
+    rows = {}
+    for name in targets:
+        layer = modules[f"base_model.model.{name}"]
+        rows[name] = layer.lora_A["default"].weight.detach() if hasattr(layer, "lora_A") else torch.empty(0)
+    return rows
+
+
+def test_ranks_and_vectors_equal_peft_s(tmp_path):
+    run, trainer, budget = calibrated(tmp_path, "budget.unit=ranks")
+    rows = by_peft(run, trainer, 4, 2.0)
+    assert trainer.adapters.ranks() == {name: len(found) for name, found in rows.items()}
+    assert len(set(trainer.adapters.ranks().values())) > 1
+    assert budget.spent(trainer.adapters.ranks()) == budget.target
+    for name, found in rows.items():
+        if len(found):
+            assert torch.equal(trainer.adapters.factors(name)[0], found)
+            assert not trainer.adapters.factors(name)[1].any()
+
+
+def test_in_parameters_the_ranks_are_shares_of_the_budget(tmp_path):
+    run, trainer, budget = calibrated(tmp_path)
+    shares = {name: float(len(rows)) for name, rows in by_peft(run, trainer, 4, 2.0).items()}
+    assert trainer.adapters.ranks() == budget.allocate(shares)
+
+
+def test_init_alone_keeps_ranks_uniform_and_ranks_alone_keep_the_usual_factors(tmp_path):
+    _, both, _ = calibrated(tmp_path)
+    _, ranks, budget = calibrated(tmp_path, "method.use=ranks")
+    _, init, _ = calibrated(tmp_path, "method.use=init")
+    assert ranks.adapters.ranks() == both.adapters.ranks()
+    assert init.adapters.ranks() == budget.uniform()
+    assert init.allocator.static
+    plain = prepared(configure(tmp_path, *LONGER))._prepare()[0].adapters
+    for site in plain.sites:
+        A, fresh = (adapters.factors(site.name)[0] for adapters in (init.adapters, plain))
+        assert torch.allclose(A @ A.T, torch.eye(4), atol=1e-4)  # orthonormal vectors
+        usual = min(len(fresh), len(ranks.adapters.factors(site.name)[0]))
+        assert torch.equal(ranks.adapters.factors(site.name)[0][:usual], fresh[:usual])
+
+
+def test_labels_of_examples_are_not_taken_for_labels_of_tokens(tmp_path):
+    """A classification batch has one label per example, which PEFT would multiply with the attention mask."""
+    inputs = {"input_ids": torch.zeros(4, 8), "attention_mask": torch.ones(4, 8), "labels": torch.zeros(4)}
+    assert set(per_token(inputs)) == {"input_ids", "attention_mask"}
+    assert set(per_token({**inputs, "labels": torch.zeros(4, 8)})) == {*inputs}
+
+
+def test_vectors_that_do_not_converge_end_in_a_message(tmp_path):
+    with pytest.raises(ValueError, match=r"not converged after 3 passes: raise method.most_passes"):
+        calibrated(tmp_path, "method.most_passes=3", "method.tau=0.999999")

@@ -1,0 +1,395 @@
+"""The parts of a report on made-up studies: verdicts, holes, ablations, tasks, costs, published numbers."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from support.studies import TUNING_SEED, declared, study
+
+from rankbench.reporting.report_data import ReportData, gather, links
+from rankbench.reporting.sections import ablations as ablation_curves
+from rankbench.reporting.sections import (
+    costs,
+    frontier,
+    learning_rates,
+    missing_runs,
+    published,
+    ranks,
+    results,
+    verdict,
+)
+from rankbench.reporting.sections.setup import arms_sheet, facts
+from rankbench.studies.ablations import ablations, varied
+from rankbench.sweeps.experiment import with_arms
+
+
+@functools.cache
+def single() -> ReportData:
+    return gather(study(declared(seeds=range(8)), lost=0.0, failed=0.0))
+
+
+@functools.cache
+def several() -> ReportData:
+    made = declared(tasks=("glue-rte", "glue-cola"), budgets=("r4", "r8"), seeds=range(8))
+    return gather(study(made, lost=0.05, failed=0.05))
+
+
+def column(sheet, title: str) -> list[str]:
+    place = list(sheet.columns).index(title)
+    return [row[place].text for row in sheet.rows]
+
+
+def test_arms_that_are_there_for_a_curve_are_not_compared_with_the_reference():
+    assert single().arms == ["lora", "igu", "adalora", "fim", "l1ra", "igu ranks shuffled", "random"]
+    (comparison,) = single().comparisons.values()
+    assert set(comparison.rows) == set(single().arms)
+
+
+def test_arms_that_a_papers_table_names_are_compared_whatever_they_vary():
+    table = {"file": "igu", "table": "Table 4", "model": None, "arms": {"igu beta1=0.5": "IGU-LoRA"}}
+    made = declared(seeds=range(2))
+    made.report.published[0] = type(made.report.published[0])(**table, budgets={})
+    assert "igu beta1=0.5" in gather(study(made)).arms
+
+
+def test_an_ablation_is_the_base_and_the_arms_that_vary_one_setting_alone():
+    found = {ablation.title: ablation for ablation in ablations(declared())}
+    steps = found["quadrature steps M"]
+    assert (steps.base, steps.keys) == ("igu", ("method.quadrature_steps",))
+    assert steps.arms == ["igu", *(f"igu quadrature_steps={value}" for value in (2, 5, 10, 20))]
+    assert found["batches x power"].base == "fim"
+    assert len(found["batches x power"].arms) == 10
+    assert "igu" not in varied(list(found.values()))
+
+
+def test_arms_that_all_name_the_setting_are_an_ablation_without_a_base():
+    arms = {f"igu {beta}": {"method": "igu", "method.beta1": beta} for beta in (0.5, 0.9)}
+    made = declared(arms=None)
+    made.arms, made.vary, made.grid = arms, {}, {}
+    (found,) = [ablation for ablation in ablations(made) if ablation.keys == ("method.beta1",)]
+    assert (found.base, found.arms) == (None, ["igu 0.5", "igu 0.9"])
+
+
+def test_values_are_those_the_arm_names_or_its_records_have():
+    (panel,), (steps, *_) = single().panels, single().ablations
+    points = ablation_curves.ablation_points(panel, steps)
+    assert points["method.quadrature_steps"].tolist() == ["10", "2", "5", "10", "20"]
+    assert points["base"].tolist() == [True, False, False, False, False]
+    igu = panel.measured("igu")
+    assert points["mean"][0] == pytest.approx(igu.mean())
+    assert points["low"][0] < igu.mean() < points["high"][0]
+    assert points["n"].tolist() == [8] * 5
+
+
+def test_the_arms_of_an_ablation_are_compared_with_their_base():
+    (panel,), (steps, *_) = single().panels, single().ablations
+    ((where, found),) = single().varied[steps.name]
+    assert (where.name, found.reference) == (panel.name, "igu")
+    assert set(found.findings) == set(steps.arms)
+    assert len(found.tests) == 4
+
+
+def test_the_verdict_names_the_arms_with_controls_and_says_why():
+    said = verdict.sentences(single())
+    assert said[0] == (
+        "igu: works (better than tuned uniform, better than its own shuffled ranks, better than random ranks)."
+    )
+    assert said[1].startswith("fim: not resolved (")
+    assert "not run: its own shuffled ranks" in said[1]
+    sheet = verdict.verdict_sheet(single())
+    assert column(sheet, "verdict") == ["works", "not resolved"]
+    assert column(sheet, "minus its own shuffled ranks")[1] == "not run"
+    assert column(sheet, "n") == ["8", "8"]
+
+
+def test_what_is_resolved_is_counted_with_what_could_have_been_seen():
+    said = verdict.sentences(single())
+    (comparison,) = single().comparisons.values()
+    kinds = [finding.kind for finding in comparison.findings.values()]
+    assert said[2].startswith("5 comparisons with lora at an equal budget (test/accuracy): ")
+    assert f"{kinds.count('better')} better, {kinds.count('worse')} worse" in said[2]
+    assert "whose 95 % interval would leave out 0 with 80 % probability (n = 8 pairs)" in said[3]
+
+
+def test_where_too_few_pairs_can_show_nothing_it_is_said():
+    said = verdict.sentences(gather(study(declared(seeds=range(3)), lost=0.0, failed=0.0)))
+    assert "The test can find no difference of any size with 3 pairs, before its correction even." in said
+
+
+def test_without_its_uniform_arm_nothing_is_said_to_work():
+    """Another arm takes the place of the reference, not that of tuned uniform."""
+    made = with_arms(declared(seeds=range(8)), ["adalora", "igu", "igu ranks shuffled", "random"])
+    said = verdict.sentences(gather(study(made, lost=0.0, failed=0.0)))
+    assert made.report.reference == "igu"
+    assert said[0].startswith("igu: not resolved (not run: tuned uniform, better than its own shuffled ranks, ")
+
+
+def test_a_control_that_was_run_in_vain_says_why():
+    found = study(declared(seeds=range(8)), lost=0.0, failed=0.0)
+    for record in found.records.values():
+        if record.method == "shuffled":
+            record.status, record.metrics = "nan", None
+        if record.method == "random" and record.ledger:
+            record.ledger = {**record.ledger, "final": {"ranks": 1, "params": 1}}
+    said = verdict.sentences(gather(found))
+    reasons = "better than tuned uniform, none ok: its own shuffled ranks, not at an equal budget: random ranks"
+    assert f"igu: not resolved ({reasons})." in said
+
+
+def test_trials_of_other_code_are_said():
+    found = study(declared(seeds=range(2)), lost=0.0, failed=0.0)
+    for record in found.records.values():
+        if record.config.get("trial") or record.seed == TUNING_SEED:
+            record.provenance = {**record.provenance, "git_commit": "e" * 40}
+    said = missing_runs.sentences(gather(found))
+    assert "Learning rates were chosen by trials of other code or versions: code: ccccccc, eeeeeee." in said
+
+
+def test_over_several_panels_places_are_counted():
+    said = verdict.sentences(several())
+    assert "igu: works on 4 of 4." in said
+    assert column(verdict.findings_sheet(several()), "arm") == several().arms[1:]
+    assert verdict.findings_sheet(single()) is None
+
+
+def test_a_study_that_has_not_begun_says_that_nothing_can_be_compared():
+    empty = gather(study(declared(seeds=range(2)), lost=1.0))
+    assert verdict.sentences(empty) == [
+        "Nothing can be compared yet: no arm shares a seed with the reference at an equal budget."
+    ]
+    assert "0 of 46 runs are ok; 46 missing." in missing_runs.sentences(empty)
+    assert (
+        "No run that is ok has test/accuracy on minilm-l6, glue-rte, budget r8: it has no table."
+        in missing_runs.sentences(empty)
+    )
+    assert verdict.verdict_sheet(empty) is None
+    assert costs.sheet(empty) is None
+    assert costs.draw(empty) is frontier.draw_frontier(empty) is ranks.draw_rank_totals(empty) is None
+    assert ranks.draw_rank_maps("x", empty.panels, empty) is None
+
+
+def test_holes_are_counted_and_named():
+    found = several()
+    runs = [run for panel in found.panels for run in panel.runs]
+    lost = [run for run in runs if run.status != "ok"]
+    assert missing_runs.sentences(found)[0].startswith(f"{len(runs) - len(lost)} of {len(runs)} runs are ok; ")
+    sheet = missing_runs.holes_sheet(found)
+    assert sum(len(seeds.split(", ")) for seeds in column(sheet, "seeds")) == len(lost)
+    failed = missing_runs.failures_sheet(found)
+    assert sum(map(int, column(failed, "runs"))) == sum(run.record is not None for run in lost)
+    assert set(column(failed, "reason")) == {
+        f"{status}: made up to fail at step 3" for status in ("nan", "oom", "inert")
+    }
+    assert missing_runs.holes_sheet(single()) is None
+    assert missing_runs.failures_sheet(single()) is None
+    assert "Not read: results/runs/ffff/record.json: not JSON (Expecting value)" in missing_runs.sentences(single())
+
+
+def test_a_panel_without_the_reference_is_said_and_compared_with_nothing():
+    made = study(declared(seeds=range(2)), lost=0.0, failed=0.0)
+    made.sweep.jobs = [job for job in made.sweep.jobs if job.arm != "lora"]
+    found = gather(made)
+    assert "No lora on minilm-l6, glue-rte, budget r8: its arms are compared with nothing." in missing_runs.sentences(
+        found
+    )
+    (comparison,) = found.comparisons.values()
+    assert comparison.reference is None
+
+
+def test_over_tasks_shares_are_averaged_as_they_are():
+    (first, _) = results.task_sheets(several())
+    assert first.title == "Over 2 tasks: minilm-l6, budget r4"
+    assert "Metrics are shares and averaged as they are." in first.notes[0]
+    assert "not at an equal budget or without a common seed on every task: l1ra" in first.notes[1]
+    assert column(first, "arm") == ["lora", "igu", "adalora", "fim", "igu ranks shuffled", "random"]
+    row = dict(zip(first.columns, first.rows[1], strict=True))
+    assert row["IQM - lora"].low < row["IQM - lora"].value < row["IQM - lora"].high
+    assert 0.5 < row["P(better than lora)"].value <= 1
+    assert row["P(better than lora)"].low <= row["P(better than lora)"].value
+
+
+def test_over_tasks_a_loss_is_taken_in_per_cent_of_the_reference():
+    made = declared(tasks=("glue-rte", "planted"), seeds=range(4))
+    assert results.task_sheets(gather(study(made, lost=0.0, failed=0.0))) == []  # a share and a loss are not averaged
+    made = declared(tasks=("planted", "glue-rte"), seeds=range(4))
+    made.report.metrics["default"] = "test/kl"
+    found = study(made, lost=0.0, failed=0.0)
+    for record in found.records.values():
+        if record.task == "glue-rte" and record.metrics and record.metrics.get("test"):
+            record.metrics["test"] = {"kl": 1 - record.metrics["test"]["accuracy"]}
+    (sheet,) = results.task_sheets(gather(found))
+    assert "test/kl: in per cent of the mean of lora on the task, losses negative." in sheet.notes[0]
+    assert sheet.title.endswith("losses")
+
+
+def test_one_task_has_no_statistics_over_tasks():
+    assert results.task_sheets(single()) == []
+    assert results.means_sheet(single()) is None
+    assert len(results.means_sheet(several()).columns) == 5
+
+
+def test_cost_charges_calibration_and_allocation():
+    sheet = costs.sheet(single())
+    rows = {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+    igu = rows["igu"]
+    assert igu["total s"].value == pytest.approx(
+        igu["training s"].value + igu["calibration s"].value + igu["allocation s"].value
+    )
+    assert igu["own passes"].text == "80"
+    assert igu["/ lora"].value == pytest.approx(igu["total s"].value / rows["lora"]["total s"].value)
+    assert rows["lora"]["own share"].text == "0.0 %"
+    assert igu["peak params"].value > igu["final params"].value
+
+
+def test_what_is_off_the_budget_stands_on_the_frontier():
+    (panel,) = single().panels
+    used = frontier.spent(panel, single().arms).set_index("arm")
+    assert used["share"]["l1ra"] == pytest.approx(1.4, abs=0.01)
+    assert used["share"]["lora"] == pytest.approx(1.0, abs=0.01)
+    drawn = frontier.draw_frontier(single())
+    assert drawn.numbers["arm"].tolist() == single().arms
+
+
+def test_rank_totals_are_means_over_seeds_of_what_is_held():
+    (panel,) = single().panels
+    two = {
+        run.job.run_id: [(1, 10), (5, 20), (9, 20)] if run.seed else [(1, 10), (3, 30), (9, 30)] for run in panel.runs
+    }
+    found = ranks.rank_totals(panel, two, ["igu"]).set_index("step")
+    assert found["mean"].to_dict() == pytest.approx({1: 10, 3: (30 + 7 * 10) / 8, 5: 21.25, 9: 21.25})
+    assert (found["low"][3], found["high"][3], found["n"][3]) == (10, 30, 8)
+
+
+def test_learning_rates_are_those_of_the_choice_and_its_edge_is_said():
+    (panel,) = single().panels
+    assert single().choosing() == single().arms
+    found = learning_rates.learning_rates(panel, single().choosing())
+    igu = found[found["arm"] == "igu"]
+    assert igu["rate"].tolist() == [0.0003, 0.001, 0.003, 0.01]
+    assert igu["seeds"].unique().tolist() == [str(TUNING_SEED)]
+    sheet = learning_rates.rates_sheet(single())
+    rows = {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+    (chosen,) = igu["rate"][igu["chosen"]]
+    assert rows["igu"]["chosen"].text == f"{chosen:g}"
+    assert rows["igu"]["at the edge"].text.startswith("yes" if chosen in (0.0003, 0.01) else "no")
+
+
+def test_trials_without_a_choice_are_shown_as_they_are():
+    found = gather(study(declared(seeds=range(2)), lost=0.0, failed=0.0))
+    (panel,) = found.panels
+    for run in panel.runs:
+        run.record.config["tuned"] = None
+    shown = learning_rates.learning_rates(panel, found.choosing())
+    assert not shown["chosen"].any()
+    assert len(shown) == 7 * 4
+    assert "not chosen yet" in column(learning_rates.rates_sheet(found), "chosen")
+
+
+def test_the_papers_numbers_stand_beside_ours_with_what_verify_says():
+    (sheet,) = published.sheets(single())
+    assert sheet.title == "arXiv 2303.10512, Table 1, beside ours"
+    assert set(column(sheet, "arm")) == {"lora", "adalora"}
+    assert set(column(sheet, "verified")) == {"not comparable"}
+    assert all(text.startswith("another model: minilm-l6 on glue-rte") for text in column(sheet, "why"))
+    ours = next(row for row in sheet.rows if row[0].text == "adalora")
+    (panel,) = single().panels
+    assert ours[5].value == pytest.approx(100 * panel.measured("adalora").mean())
+    assert sheet.notes[0].startswith("120 numbers in that table: ")
+    assert sheet.notes[2].startswith("No run that is ok on glue-cola, ")
+
+
+def test_a_paper_that_cannot_be_read_is_said():
+    made = declared(seeds=range(2))
+    made.report.published[0].file = "nobody"
+    (sheet,) = published.sheets(gather(study(made)))
+    assert "has no numbers of nobody" in sheet.notes[0]
+
+
+def test_the_design_lists_arms_axes_and_what_was_typed():
+    sheet = arms_sheet(single())
+    assert column(sheet, "settings")[:2] == ["method=lora", "method=igu"]
+    assert sheet.notes[0] == "Axes: model=[minilm-l6], task=[glue-rte], budget=[r8], seed=[0,1,2,3,4,5,6,7]."
+    head = dict(facts(single()))
+    assert (head["runs ok"], head["seeds"], head["code"]) == ("184 of 184", "8 (0 to 7)", "c" * 10)
+
+
+def test_every_arm_of_a_panel_has_a_place_of_its_own():
+    for panel in several().panels:
+        assert len(set(links(panel).values())) == len(panel.arms)
+
+
+def test_intervals_beyond_zero_that_the_test_does_not_confirm_are_named():
+    few = gather(study(declared(seeds=range(5)), lost=0.0, failed=0.0))
+    (comparison,) = few.comparisons.values()
+    beyond = [
+        arm
+        for arm, finding in comparison.findings.items()
+        if finding.kind == "unresolvable" and comparison.difference("test/accuracy", arm).resolved
+    ]
+    assert beyond
+    said = [line for line in verdict.sentences(few) if line.startswith("Intervals that leave out 0")]
+    assert said == [
+        "Intervals that leave out 0 without the corrected test saying so, to be seen with more seeds: "
+        f"{', '.join(beyond)}."
+    ]
+
+
+def test_arms_of_a_base_that_are_in_no_curve_are_its_variants():
+    made = declared(seeds=range(4))
+    made.vary["igu"]["method.score"] = ["product"]
+    made.grid["igu"] = {"method.score": ["product"], "method.estimator": ["instantaneous"]}
+    (variants,) = [ablation for ablation in ablations(made) if not ablation.keys]
+    assert variants.title == "Variants of igu"
+    assert variants.arms == ["igu", "igu score=product", "igu score=product estimator=instantaneous"]
+    assert not {"igu score=product"} & varied(ablations(made))
+    found = gather(study(made, lost=0.0, failed=0.0))
+    ((_, comparison),) = found.varied[variants.name]
+    assert (comparison.reference, comparison.rows) == ("igu", variants.arms)
+    assert any(line.startswith("Variants of igu, against igu: ") for line in verdict.sentences(found))
+
+
+def test_curves_of_a_single_panel_are_one_figure_on_one_scale():
+    drawn = ablation_curves.draw_ablations(single())
+    assert [axes.get_title(loc="left") for axes in drawn.figure.axes] == ["quadrature steps M", "smoothing beta1"]
+    assert len({axes.get_ylim() for axes in drawn.figure.axes}) == 1
+    assert drawn.numbers["setting"].unique().tolist() == ["method.quadrature_steps", "method.beta1"]
+    many = ablation_curves.draw_ablation(several().ablations[0], several())
+    assert len(many.figure.axes) == 4
+
+
+def test_a_learning_rate_that_diverges_does_not_hide_the_others():
+    found = gather(study(declared(seeds=range(2)), lost=0.0, failed=0.0))
+    for run in found.panels[0].runs:
+        run.record.config["tuned"]["curve"][3][1] = 50.0
+    (axes,) = learning_rates.draw_learning_rates(found).figure.axes
+    assert axes.get_yscale() == "log"
+    (axes,) = learning_rates.draw_learning_rates(single()).figure.axes
+    assert axes.get_yscale() == "linear"
+
+
+def test_budgets_of_one_task_are_drawn_in_shares_of_their_mean_rank():
+    rte = several().panels[:2]
+    data = ranks.draw_rank_maps("rte", rte, several()).numbers
+    assert data["budget"].unique().tolist() == ["r4", "r8"]
+    means = data.groupby(["label", "budget"])["rank"].mean()
+    assert means.tolist() == pytest.approx([1.0] * len(means))
+    alone = ranks.draw_rank_maps("rte", rte[:1], several()).numbers
+    assert alone[alone["label"] == "lora"]["rank"].unique().tolist() == [4.0]
+
+
+def test_arms_keep_their_hue_and_differ_in_marker_or_dash():
+    looks = single().looks
+    assert looks["igu"].colour == looks["igu beta1=0.5"].colour != looks["lora"].colour
+    assert len({(look.colour, look.marker, look.dash) for look in looks.values()}) == len(looks)
+    assert len({looks[arm].marker for arm in single().arms}) == len(single().arms)
+
+
+def test_of_many_panels_twelve_are_drawn_and_all_are_in_the_csv():
+    budgets = [f"r{rank}" for rank in range(1, 16)]
+    many = gather(study(declared(budgets=budgets, seeds=range(2)), layers=1, lost=0.0, failed=0.0))
+    for drawn in (costs.draw(many), ranks.draw_rank_totals(many), learning_rates.draw_learning_rates(many)):
+        assert len(drawn.figure.axes) == 12
+        assert drawn.numbers["panel"].nunique() == 15
+        assert drawn.note.endswith(" 12 of 15 panels are drawn; the CSV has all.")
+    assert "are drawn" not in costs.draw(single()).note

@@ -1,0 +1,15 @@
+"""Runs one after the other in one process: what `accelerate launch` starts for tests/training/test_distributed.py.
+
+python tests/support/in_turn.py RESULTS METHOD,METHOD,... [OVERRIDE ...]
+"""
+
+import sys
+from pathlib import Path
+
+from harness import configure
+
+from rankbench.training.run import execute
+
+if __name__ == "__main__":
+    results, methods, *overrides = sys.argv[1:]
+    sys.exit(max(execute(configure(Path(results), f"method={name}", *overrides)) for name in methods.split(",")))

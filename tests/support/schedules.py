@@ -1,0 +1,76 @@
+"""A sweep played on made-up records: nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from support.records import record
+
+from rankbench.records.frozen_run import Order
+from rankbench.sweeps.composition import Layout, describe, words
+from rankbench.sweeps.manifest import Job
+from rankbench.sweeps.schedule import SweepSchedule
+
+BEST = {"lora": 1e-2, "random": 1e-3, "shuffled": 1e-3}  # an end of the grid each
+RANKS = {"lora": {"a": 2, "b": 2}, "random": {"a": 1, "b": 3}}
+
+
+def loss(order: Order) -> float:
+    """On validation; best at BEST."""
+    config = order.config
+    return abs(config["train"]["learning_rate"] - BEST.get(config["method"]["name"], 1e-2))
+
+
+def finish(order: Order, status: str = "ok", loss: Callable[[Order], float] = loss) -> None:
+    """Leave the record that the run might have left; on the test split all is the other way round."""
+    value = loss(order)
+    metrics = {
+        "before": None,
+        "validation": {"step": 3, "loss": value},
+        "test": None if order.config["trial"] else {"step": 3, "loss": -value},
+    }
+    name = order.config["method"]["name"]
+    made = record(
+        name,
+        order.config["seed"],
+        run_id=order.run_id,
+        status=status,
+        config=order.config,
+        metrics=metrics if status == "ok" else None,
+        ranks={site: rank + order.config["seed"] for site, rank in RANKS.get(name, {"a": 9}).items()},
+    )
+    order.folder.path.mkdir(parents=True, exist_ok=True)
+    order.folder.write_record(made)
+
+
+class Played:
+    """A sweep on made-up records: batches of jobs, as they were handed out, and the order of each."""
+
+    def __init__(
+        self, layout: Layout, results: Path, retry: bool = False, kill_after: int | None = None, **how
+    ) -> None:
+        self.sweep = describe(words([]), layout, ["typed"], results)
+        self.course = SweepSchedule(layout, self.sweep, results, retry)
+        self.batches: list[list[Job]] = []
+        self.orders: dict[str, Order] = {}
+        while batch := self.course.advance():
+            self.batches.append(batch)
+            for job in batch:
+                order = self.orders[job.run_id] = self.course.order(job)
+                there = order.folder.record()
+                if there is not None and there.stands(order.redo):
+                    continue
+                if kill_after == 0:
+                    return
+                kill_after = None if kill_after is None else kill_after - 1
+                finish(order, **how)
+
+    def jobs(self, arm: str | None, trial: bool = False) -> list[Job]:
+        return [job for batch in self.batches for job in batch if (job.arm, job.trial) == (arm, trial)]
+
+    def rates(self, arm: str | None, trial: bool = False) -> list[float]:
+        return [self.config(job)["train"]["learning_rate"] for job in self.jobs(arm, trial)]
+
+    def config(self, job: Job) -> dict:
+        return self.orders[job.run_id].config

@@ -1,0 +1,193 @@
+"""Killed at any moment and started again, a run ends as if nothing had happened."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.harness import ENVIRONMENT, QUICK, configure, folder_of, perform, rows
+
+from rankbench.records import run_folder
+from rankbench.records.run_folder import RunFolder
+from rankbench.tasks.planted import Planted
+from rankbench.training.run import execute
+
+NOISE = ("peak_memory_bytes",)
+FILES = (
+    "steps.jsonl",
+    "items.jsonl",
+    "ranks.jsonl",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+)
+
+
+def outcome(config, record) -> dict:
+    """All that a run leaves, without seconds, memory, paths and the state of the checkout."""
+    cost = {phase: {**spent, "seconds": None} for phase, spent in record["cost"].items() if phase not in NOISE}
+    settings = {
+        **record["config"],
+        "results_dir": None,
+        "train": {**record["config"]["train"], "checkpoint_every": None},
+    }
+    provenance = {**record["provenance"], "git_commit": None, "git_dirty": None}
+    files = {name: (folder_of(config).path / name).read_bytes() for name in FILES}
+    return {**record, "cost": cost, "config": settings, "provenance": provenance, **files}
+
+
+def differences(one: dict, other: dict) -> list[str]:
+    assert set(one) == set(other)
+    return [key for key in one if one[key] != other[key]]
+
+
+class Stopped(BaseException):
+    """The end of a process, as far as the code that it stops can tell."""
+
+
+def stop_after_step(monkeypatch, step: int) -> None:
+    append = RunFolder.append
+
+    def stopping(self, name, row):
+        append(self, name, row)
+        if row.get("step") == step:
+            raise Stopped
+
+    monkeypatch.setattr(RunFolder, "append", stopping)
+
+
+def run_until_stopped(config) -> None:
+    with pytest.raises(Stopped):
+        execute(config)
+
+
+METHODS = {
+    "lora": ["adapter.dropout=0.3", "train.weight_decay=0.1", "train.micro_batch_size=2"],
+    "adalora": [],
+    "adalora-loose": ["method=adalora", "method.compact=false", "method.every=3"],
+    "igu": [],
+    "igu-hard": ["method=igu", "method.prune=hard", "method.sample_count=2"],
+    "igu-shared": ["method=igu", "method.estimator=instantaneous", "method.sample_count=3", "method.ema_every=3"],
+    "igu-scratch": ["method=igu", "method.stage2=scratch", "method.stage1_share=0.5", "adapter.scale_rule=live"],
+    "igu_code": ["method.every=2"],
+    "random": [],
+}
+
+
+def arguments(name: str) -> list[str]:
+    return [f"method={name.split('-')[0]}", *METHODS[name]]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_stopped_after_any_step_goes_on_bit_for_bit(tmp_path, monkeypatch, name):
+    whole = configure(tmp_path / "whole", *arguments(name), "train.checkpoint_every=0")
+    expected = outcome(whole, perform(whole))
+    assert expected["status"] == "ok"
+    parts = configure(tmp_path / "parts", *arguments(name), "train.checkpoint_every=4")
+    assert folder_of(parts).run_id == folder_of(whole).run_id
+    for step in (2, 7, 8, 12):
+        with monkeypatch.context() as patch:
+            stop_after_step(patch, step)
+            run_until_stopped(parts)
+        assert folder_of(parts).record() is None
+    assert differences(expected, outcome(parts, perform(parts))) == []
+    assert not folder_of(parts).checkpoint_file().exists()
+
+
+def test_a_run_stopped_in_its_last_evaluation_does_not_train_again(tmp_path, monkeypatch):
+    whole = configure(tmp_path / "whole", "method=igu")
+    expected = outcome(whole, perform(whole))
+    parts = configure(tmp_path / "parts", "method=igu", "train.checkpoint_every=5")
+    evaluate = Planted.evaluate
+    calls = []
+
+    def stopping(self, *rest):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Stopped
+        return evaluate(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Planted, "evaluate", stopping)
+        run_until_stopped(parts)
+    with monkeypatch.context() as patch:
+        patch.setattr(Planted, "loss", None)  # a training step would fail
+        assert differences(expected, outcome(parts, perform(parts))) == []
+
+
+def test_a_run_stopped_while_it_writes_a_checkpoint_goes_on_from_the_one_before(tmp_path, monkeypatch):
+    whole = configure(tmp_path / "whole", "method=adalora")
+    expected = outcome(whole, perform(whole))
+    parts = configure(tmp_path / "parts", "method=adalora", "train.checkpoint_every=4")
+    replaced = []
+
+    def stopping(source, target):
+        if Path(target).name == "checkpoint.pt":
+            replaced.append(target)
+            if len(replaced) == 3:  # the first is that of step 0
+                raise Stopped
+        shutil.move(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder.os, "replace", stopping)
+        run_until_stopped(parts)
+    assert [row["step"] for row in rows(folder_of(parts).path / "steps.jsonl")] == list(range(1, 9))
+    assert differences(expected, outcome(parts, perform(parts))) == []
+
+
+def test_a_resumed_run_says_so_and_forgets_the_steps_after_its_checkpoint(tmp_path, monkeypatch, capsys):
+    config = configure(tmp_path, "train.checkpoint_every=4")
+    with monkeypatch.context() as patch:
+        stop_after_step(patch, 7)
+        run_until_stopped(config)
+    capsys.readouterr()
+    trained = []
+    loss = Planted.loss
+    monkeypatch.setattr(Planted, "loss", lambda self, *rest: trained.append(1) or loss(self, *rest))
+    perform(config)
+    assert len(trained) == 12 - 4
+    assert f"resuming {folder_of(config).run_id} after step 4" in capsys.readouterr().out
+    assert [row["step"] for row in rows(folder_of(config).path / "steps.jsonl")] == list(range(1, 13))
+
+
+STEPS = 40
+
+
+def kill_at(command: list[str], steps: Path, lines: int, delay: float) -> None:
+    """Start a run and kill it, without warning, `delay` seconds after steps.jsonl has this many lines."""
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (steps.exists() and steps.read_bytes().count(b"\n") >= lines):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(delay)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "seed"), [("igu", 0)])
+def test_a_run_killed_at_three_random_moments_ends_with_the_record_of_the_whole_run(tmp_path, name, seed):
+    whole = configure(tmp_path / "whole", *arguments(name), f"train.steps={STEPS}")
+    expected = outcome(whole, perform(whole))
+    parts = configure(tmp_path / "parts", *arguments(name), f"train.steps={STEPS}", "train.checkpoint_every=5")
+    command = [sys.executable, "-m", "rankbench", *QUICK, *arguments(name), f"train.steps={STEPS}"]
+    command += ["train.checkpoint_every=5", f"results_dir={tmp_path / 'parts'}"]
+    rng = np.random.default_rng(seed)
+    path = folder_of(parts).path
+    reached = []
+    for lines in sorted(rng.choice(np.arange(2, STEPS - 5), 3, replace=False).tolist()):
+        kill_at(command, path / "steps.jsonl", lines, float(rng.uniform(0, 0.05)))
+        reached.append(len(folder_of(parts).lines("steps.jsonl")))
+        assert not (path / "record.json").exists()
+    assert reached == sorted(set(reached))
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resuming" in done.stdout
+    assert differences(expected, outcome(parts, perform(parts))) == []
