@@ -2,7 +2,7 @@
 
 import sys
 
-from rankbench.cli.run import main
+from rankbench.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -57,8 +57,8 @@ def start(results: Path, *words: str) -> None:
         sys.exit(f"{' '.join(command)}: exit code {done.returncode}; see {results / 'commands.log'}")
 
 
-def do_runs(results: Path, rte: Path | None) -> None:
-    """Do the whole set; finished runs are not done again."""
+def do_runs(results: Path, rte: Path | None, tiny: bool) -> None:
+    """Do the whole set, or what runs on the tiny model alone; finished runs are not done again."""
     results.mkdir(parents=True, exist_ok=True)
     two = "hydra.launcher.slots=2"
     start(results, "-m", f"method={','.join(METHODS)}", *TINY, "seed=0,1", two)
@@ -68,6 +68,8 @@ def do_runs(results: Path, rte: Path | None) -> None:
     start(results, "-m", "method=transplant", f"method.source_run={source}", *TINY, "seed=0,1", two)
     for method in ("lora", "igu"):
         start(results, f"method={method}", *TINY, "seed=2")
+    if tiny:
+        return
     if rte is not None:
         start(results, "-m", "method=lora,adalora,igu,fim,l1ra,sensitivity", *RTE, f"task.data_dir={rte}", two)
     start(results, "-m", "method=lora,igu,fim", *ARITHMETIC, two)
@@ -102,10 +104,13 @@ def reduced_records(results: Path) -> dict[str, dict[str, Any]]:
     return reduced
 
 
-def compare(before: dict[str, Any], after: dict[str, Any]) -> int:
-    """Print every difference, then the counts; the exit code is 1 if there is a difference."""
+def compare(before: dict[str, Any], after: dict[str, Any], subset: bool) -> int:
+    """Print every difference, then the counts; the exit code is 1 if there is a difference.
+
+    With `subset`, runs that were done before the change alone do not count.
+    """
     differences = 0
-    for run_id in sorted({*before, *after}):
+    for run_id in sorted(after if subset else {*before, *after}):
         older, newer = before.get(run_id), after.get(run_id)
         if older is None or newer is None:
             arm = (older or newer)["arm"]
@@ -128,13 +133,15 @@ def main() -> int:
     runs = commands.add_parser("runs")
     runs.add_argument("results", type=Path)
     runs.add_argument("--rte", type=Path, help="folder with train.jsonl and validation.jsonl of RTE; left out without")
+    runs.add_argument("--tiny", action="store_true", help="only the runs on the tiny model: half a minute")
     comparison = commands.add_parser("compare")
     comparison.add_argument("before", type=Path)
     comparison.add_argument("after", type=Path)
+    comparison.add_argument("--subset", action="store_true", help="runs that only `before` has do not count")
     given = parser.parse_args()
     if given.command == "compare":
-        return compare(json.loads(given.before.read_text()), json.loads(given.after.read_text()))
-    do_runs(given.results.absolute(), given.rte and given.rte.absolute())
+        return compare(json.loads(given.before.read_text()), json.loads(given.after.read_text()), given.subset)
+    do_runs(given.results.absolute(), given.rte and given.rte.absolute(), given.tiny)
     print(json.dumps(reduced_records(given.results.absolute()), indent=1, sort_keys=True))
     return 0
 

@@ -92,9 +92,9 @@ def test_nothing_imports_what_stands_above_it(chain):
 def test_the_chains_are_there_and_hang_together():
     """What the other tests of this file look at exists: an empty chain would pass them all."""
     assert all(modules(step) for step in TRAINING)
-    assert modules(READING[0]) == ["rankbench.record", "rankbench.sites", "rankbench.store"]
+    assert modules(READING[0]) == ["rankbench.records.record", "rankbench.core.sites", "rankbench.records.run_folder"]
     assert all(modules(step) for step in READING[:-1])
-    run = reached("rankbench.run", lazy=False)
+    run = reached("rankbench.training.run", lazy=False)
     for step in TRAINING[1:-1]:
         assert run & set(modules(step))
 
@@ -105,7 +105,7 @@ def test_there_are_no_cycles():
 
 @pytest.mark.parametrize("package", ["pandas", "matplotlib"])
 def test_what_trains_imports_no_tables(package):
-    for module in reached("rankbench.run", lazy=True):
+    for module in reached("rankbench.training.run", lazy=True):
         assert not {name for name in imports(module, True) if name.split(".")[0] == package}, module
 
 
@@ -114,18 +114,18 @@ def test_one_module_knows_wandb_and_one_its_workspaces():
     for module in FILES:
         for package in {name.split(".")[0] for name in imports(module, True)} & set(users):
             users[package].append(module)
-    assert users == {"wandb": ["rankbench.tracking"], "wandb_workspaces": ["rankbench.workspace"]}
+    assert users == {"wandb": ["rankbench.tracking"], "wandb_workspaces": ["rankbench.reporting.wandb_sweep"]}
 
 
 def test_in_a_run_only_the_adapter_and_eva_know_peft_and_only_the_layer_its_variant_slot():
-    run = reached("rankbench.run", lazy=True)
+    run = reached("rankbench.training.run", lazy=True)
     users = {module for module in run if any(name.split(".")[0] == "peft" for name in imports(module, True))}
-    assert users == {"rankbench.adapter", "rankbench.layer", "rankbench.export"}
-    methods = [module for module in FILES if module.startswith("rankbench.allocators.")]
-    assert [m for m in methods if any(n.split(".")[0] == "peft" for n in imports(m, True))] == [
-        "rankbench.allocators.eva"
-    ]
-    assert {module for module in FILES if "lora_variant" in FILES[module].read_text()} == {"rankbench.layer"}
+    assert users == {"rankbench.core.adapter_set", "rankbench.core.site_adapter", "rankbench.core.peft_export"}
+    methods = [module for module in FILES if module.startswith("rankbench.methods.")]
+    assert [m for m in methods if any(n.split(".")[0] == "peft" for n in imports(m, True))] == ["rankbench.methods.eva"]
+    assert {module for module in FILES if "lora_variant" in FILES[module].read_text()} == {
+        "rankbench.core.site_adapter"
+    }
 
 
 def test_allocators_see_adapter_and_budget_and_nothing_else_of_a_run():

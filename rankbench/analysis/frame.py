@@ -1,6 +1,6 @@
 """Records -> one tidy frame; the table of single runs; the learning rates that validation chooses.
 
-`python -m rankbench.collect RESULTS_DIR [--save FILE] [--best validation/loss] [--by task.map]`
+`rankbench records RESULTS_DIR [--save FILE] [--best validation/loss] [--by task.map]`
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def report(title: str, verdicts: Sequence[CheckResult]) -> None:
 
 def main() -> int:
     """Examine the method that the command line names; 0 if no check fails."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.doctor", description="Checks a method's contract.")
+    parser = argparse.ArgumentParser(prog="rankbench check", description="Checks a method's contract.")
     parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
     parser.add_argument("overrides", nargs="+", help="method=NAME, method.key=value, as for rankbench")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Two runs beside each other: `python -m rankbench.compare RUN_A RUN_B [--results-dir results] [--split test]`.
+"""Two runs beside each other: `rankbench compare RUN_A RUN_B [--results-dir results] [--split test]`.
 
 What differs in their settings, metrics, items and ranks. Differences are B - A.
 """
@@ -37,7 +37,7 @@ SPLITS = ("test", "validation", "before")
 WITH_ITEMS = "test"  # the split whose items a run keeps
 NOTE = (
     "Intervals (95 %) are over the items of these two runs: they do not say what other seeds would give. To compare "
-    "methods, take several seeds and rankbench.tables."
+    "methods, take several seeds and rankbench.reporting.comparison_table."
 )
 
 
@@ -194,7 +194,7 @@ def _show_ranks(a: RunRecord, b: RunRecord, out: Console) -> None:
 
 def main() -> int:
     """Print the comparison of two runs; 2 if they cannot be compared."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.compare", description="Two runs beside each other.")
+    parser = argparse.ArgumentParser(prog="rankbench compare", description="Two runs beside each other.")
     parser.add_argument("runs", nargs=2, metavar="RUN", help="folder of a run, or its run_id")
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="where run_ids are looked up")
     parser.add_argument("--split", choices=SPLITS, default=WITH_ITEMS, help="whose metrics; runs keep items of test")
@@ -203,7 +203,7 @@ def main() -> int:
         a, b = (load(name, run, arguments.results_dir) for name, run in zip("AB", arguments.runs, strict=True))
         refuse_unlike(a, b)
     except CompareError as error:
-        print(f"rankbench.compare: {error}", file=sys.stderr)
+        print(f"rankbench.cli.compare_runs: {error}", file=sys.stderr)
         return 2
     show(a, b, arguments.split, console())
     return 0

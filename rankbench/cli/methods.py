@@ -1,4 +1,4 @@
-"""The method table: `python -m rankbench.methods [NAME ...]`. It is made of the classes' own facts."""
+"""The method table: `rankbench methods [NAME ...]`. It is made of the classes' own facts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rankbench.config.registry import RegistryError
 from rankbench.terminal import console
 
 WIDTH = 120  # where there is no terminal
-UNKNOWN = "?"  # a fact that the class does not give; rankbench.doctor says so
+UNKNOWN = "?"  # a fact that the class does not give; rankbench.contract.checks says so
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def deviations(entries: Sequence[Entry]) -> str:
 
 def main() -> int:
     """Print the table of the methods asked for, or of all; 2 if there is no such method."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.methods", description="The methods and their facts.")
+    parser = argparse.ArgumentParser(prog="rankbench methods", description="The methods and their facts.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these, with their deviations")
     parser.add_argument("--deviations", action="store_true", help="what each does differently from its source")
     parser.add_argument("--markdown", action="store_true", help="the table in Markdown")

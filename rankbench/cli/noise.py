@@ -1,6 +1,6 @@
 """How noisy is a run, and how many seeds does a difference need?
 
-`python -m rankbench.noise method=igu model=tiny task=planted [--seeds 0-9] [--reruns 3] [--against method=lora]`: one
+`rankbench noise method=igu model=tiny task=planted [--seeds 0-9] [--reruns 3] [--against method=lora]`: one
 configuration at several seeds, and its first seed again, each time in a folder of its own. The same seed differs where
 threads or devices do; train.threads fixes the former. What is done already is not done again: noise/ in the results
 folder holds the reruns. Markdown; exit code 0 if every run ended with status ok.
@@ -193,7 +193,7 @@ def seeds_of(text: str) -> list[int]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what is missing and print the report."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.noise", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="rankbench noise", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("overrides", nargs="*", help="of the run, as for python -m rankbench")
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-9"), help="such as 0-9 or 0,1,2")
     parser.add_argument("--reruns", type=int, default=3, help="of the first seed, beside its run")
@@ -205,7 +205,7 @@ def main(words: Sequence[str] | None = None) -> int:
         config = frozen(arguments.overrides)
         other = frozen([*arguments.overrides, *arguments.against]) if arguments.against else None
     except ConfigError as error:
-        parser.exit(2, f"rankbench.noise: {error}\n")
+        parser.exit(2, f"rankbench.cli.noise: {error}\n")
     return _study(config, other, arguments)
 
 

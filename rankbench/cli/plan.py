@@ -1,4 +1,4 @@
-"""What a sweep would do, before anything is spent: `python -m rankbench.plan experiment=X [...] [--measure]`.
+"""What a sweep would do, before anything is spent: `rankbench plan experiment=X [...] [--measure]`.
 
 The words are those of `python -m rankbench -m`. A row for each arm and point of the axes: runs, how many are done, the
 budget and the adapter that a run starts with, in parameters, and the time the others may take one after the other: from
@@ -213,7 +213,7 @@ def _time(row: Row) -> str:
 def main() -> int:
     """Print the plan; nothing is written."""
     parser = argparse.ArgumentParser(
-        "python -m rankbench.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "rankbench plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="as after python -m rankbench -m")
     parser.add_argument("--measure", action="store_true", help="time a short run of each model and task first")
@@ -224,7 +224,7 @@ def main() -> int:
         read = words(typed)
         layout = lay_out(read, arguments.config_dir)
     except ConfigError as error:
-        print(f"rankbench.plan: {error}", file=sys.stderr)
+        print(f"rankbench.cli.plan: {error}", file=sys.stderr)
         return 2
     results_dir = results_dir_of(layout)
     header = describe(read, layout, typed, results_dir)

@@ -1,6 +1,6 @@
 """How far the method's integrated gradients are from the integral, on a real model and one batch of its data.
 
-python -m rankbench.quadrature [group=choice ...] [key=value ...] [--out DIR] [--double] [--train-steps K] ...
+rankbench quadrature [group=choice ...] [key=value ...] [--out DIR] [--double] [--train-steps K] ...
 
 The run that the overrides describe trains K steps, so that there is an update dW to walk along. Then everything is
 measured at that adapter on one fixed batch, mini-batch noise apart:
@@ -11,7 +11,7 @@ measured at that adapter on one fixed batch, mini-batch noise apart:
   is left of it where a score is a ratio, which no factor changes.
 - completeness: attributions of each role (A, B, gate) sum to L(W0 + dW) - L(W0).
 
-Errors and the theorem's bound are defined in rankbench.quadrature_errors, the integrand in rankbench.integrand.
+Errors and the theorem's bound are defined in rankbench.quadrature.errors, the integrand in rankbench.quadrature.integrand.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def _counts(text: str) -> list[int]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line: flags of its own, and the overrides of `python -m rankbench`."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.quadrature", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="rankbench quadrature", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as of python -m rankbench; method is igu")
     parser.add_argument("--out", type=Path, default=Path("results/quadrature"), help="folder (%(default)s)")
     parser.add_argument("--nodes", type=_counts, default="1,2,4,8,16,32", help="M of the trapezoid (%(default)s)")

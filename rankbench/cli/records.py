@@ -78,7 +78,7 @@ def integers(text: str) -> list[int]:
 
 def main() -> None:
     """Print a table per model, task and budget, of runs or of learning rates; name what could not be read."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.collect", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="rankbench records", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", type=Path, help="results folder, or a JSON-lines file of records")
     parser.add_argument("--save", type=Path, help="write the records in compact form")
     parser.add_argument("--by", action="append", default=[], metavar="KEY", help="a table for each value: task.map")
@@ -171,7 +171,7 @@ def comparison_table(
 
 def tables_main() -> None:
     """Print a table for each selection."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.tables", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="rankbench records table", description=(__doc__ or "").splitlines()[0])
     add_arguments(parser)
     parser.add_argument("--metric", action="append", required=True, help="such as test/kl; the first one sorts")
     parser.add_argument("--reference", default="lora", help="label the others are compared with")
@@ -210,7 +210,7 @@ def draw(selection: Selection, out: Path) -> Iterable[Path]:
 
 def figures_main() -> None:
     """Draw each selection; print what was written, and what is to be said of it."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.figures", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="rankbench records maps", description=(__doc__ or "").splitlines()[0])
     add_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()

@@ -19,7 +19,7 @@ from rankbench.sweeps.manifest import SweepError
 
 def main() -> None:
     """Write the report; print where it is and what it says first."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.report", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="rankbench report", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "words",
         nargs="*",
@@ -50,7 +50,7 @@ def _folder(words: Sequence[str], found: Study) -> Path:
 
 def mirror_main() -> int:
     """Mirror, and say what came of it; 2 if there is nothing to mirror, 1 if a run could not be."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.dashboard", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="rankbench report --wandb", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("words", nargs="*", help="experiment=X results_dir=DIR; a report's folder; a file of records")
     parser.add_argument("--project", help="of Weights & Biases; default as conf/tracking/wandb.yaml has it")
     parser.add_argument("--mode", choices=("auto", "online", "offline"), help="as tracking.mode; default auto")
@@ -61,7 +61,7 @@ def mirror_main() -> int:
     try:
         wanted = asked(arguments.words)
     except SweepError as error:
-        parser.exit(2, f"rankbench.dashboard: {error}\n")
+        parser.exit(2, f"rankbench.reporting.wandb_sweep: {error}\n")
     done = mirror(wanted.records, results_dir, settings, (wanted.title,), wanted.curves)
     for problem in wanted.problems:
         print(f"not mirrored: {problem}")

@@ -1,4 +1,4 @@
-"""What became of the runs of a sweep: `python -m rankbench.status [experiment=X] [results_dir=DIR]`.
+"""What became of the runs of a sweep: `rankbench status [experiment=X] [results_dir=DIR]`.
 
 Without an experiment: of the sweep that was started last. Exit code 0 if every run is done.
 """
@@ -90,7 +90,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         found = study.load(given)
     except SweepError as error:
-        print(f"rankbench.status: {error}", file=sys.stderr)
+        print(f"rankbench.cli.status: {error}", file=sys.stderr)
         return 2
     known = states(found, study.results_dir_of(given))
     out = console()

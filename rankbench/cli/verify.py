@@ -33,7 +33,7 @@ def _published_table(data: pd.DataFrame) -> str:
 
 def published_main() -> None:
     """Print published numbers, or the averages the papers print beside those of their rows."""
-    parser = argparse.ArgumentParser(prog="python -m rankbench.published", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="rankbench verify --published", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", nargs="?", help="of a file, such as adalora; all without")
     parser.add_argument("--task", help="such as glue-rte")
     parser.add_argument("--method", help="by our name or the paper's")
@@ -67,7 +67,7 @@ def report(found: Sequence[Verification]) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     """Print what the study of the words reproduces."""
     parser = argparse.ArgumentParser(
-        "python -m rankbench.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "rankbench verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="of the sweep, or the folder of a report")
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
@@ -77,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
         refuse_mixed(found, panels(found), arguments.allow_mixed)
         known = findings(found)
     except (SweepError, PublishedError, SelectionError) as error:
-        print(f"rankbench.verify: {error}", file=sys.stderr)
+        print(f"rankbench.published.verification: {error}", file=sys.stderr)
         return 2
     print(f"# {found.sweep.name}: published numbers\n")
     print(report(known) if known else "The experiment names no published numbers.")

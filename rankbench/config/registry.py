@@ -64,7 +64,7 @@ class UnknownName(RegistryError):
 def register(kind: Kind, name: str) -> Callable[[Class], Class]:
     """Class decorator that makes a class known under `name`; stack it to give one class several names.
 
-    The class carries its settings as a dataclass `Config` (see rankbench.schema) and conf/<kind>/<name>.yaml has their
+    The class carries its settings as a dataclass `Config` (see rankbench.config.schema) and conf/<kind>/<name>.yaml has their
     defaults. A class of this package lives in a module of rankbench.methods or rankbench.tasks.
 
     Raises:

@@ -97,7 +97,7 @@ class TrackingConfig:
 
 
 # Keys beside the sections. trial: a tuning trial, scored on validation alone. tuned: the choice of the learning rate
-# (rankbench.tuning), in the record before the test split is scored.
+# (rankbench.sweeps.tuning), in the record before the test split is scored.
 ROOT: dict[str, Any] = {"seed": int, "trial": bool, "tuned": dict[str, Any] | None, "results_dir": str}
 
 SECTIONS: dict[str, type[Any]] = {

@@ -1,4 +1,4 @@
-"""The contract of a method, checked: `python -m rankbench.doctor method=NAME [method.key=value ...]`.
+"""The contract of a method, checked: `rankbench check method=NAME [method.key=value ...]`.
 
 Some twelve runs of a few steps on a tiny model, in seconds; then a verdict per check. tests/test_contract.py holds
 every registered method to the same checks.

@@ -1,4 +1,4 @@
-"""A run that notes what the contract of a method asks about (see rankbench.examination, rankbench.doctor)."""
+"""A run that notes what the contract of a method asks about (see rankbench.contract.short_runs, rankbench.contract.checks)."""
 
 from __future__ import annotations
 

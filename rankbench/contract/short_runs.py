@@ -1,4 +1,4 @@
-"""The short runs that the checks of rankbench.doctor share: a method on a tiny model, made when first asked for."""
+"""The short runs that the checks of rankbench.contract.checks share: a method on a tiny model, made when first asked for."""
 
 from __future__ import annotations
 

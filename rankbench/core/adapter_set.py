@@ -1,6 +1,6 @@
 """The adapter every method shares, and the only writer of ranks.
 
-PEFT does target matching, classification heads, quantised bases and merging; rankbench.layer has the computation at one
+PEFT does target matching, classification heads, quantised bases and merging; rankbench.core.site_adapter has the computation at one
 site; this module holds all sites together: what methods may look at, how ranks change, who is told about it.
 """
 

@@ -165,7 +165,7 @@ def _conclude(header: Sweep, results_dir: Path) -> int:
     for sentence in header.waiting:
         out.print(f"not run: {sentence}", style="red", markup=False)
     if len(header.jobs) > statuses["ok"]:
-        out.print("python -m rankbench.status says which and why; retry=failed does failed runs again", markup=False)
+        out.print("rankbench status says which and why; retry=failed does failed runs again", markup=False)
     return 0 if len(header.jobs) == statuses["ok"] and not header.waiting else 1
 
 

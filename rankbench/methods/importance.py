@@ -1,7 +1,7 @@
 """Importance formulas: pure functions of tensors, and the moving statistics built on them.
 
 w is a parameter, g its loss gradient, both of any shape; a component (triplet) is one row of A, one column of B and
-one gate entry. Stacked shapes are those of rankbench.adapter.Stack.
+one gate entry. Stacked shapes are those of rankbench.core.adapter_set.Stack.
 """
 
 from __future__ import annotations

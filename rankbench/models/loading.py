@@ -1,7 +1,7 @@
 """Model and tokenizer from a hub name, a folder, a GGUF file or an installed package, and the matrices to adapt.
 
 `load` gives the base model as a run needs it: decoders for language modelling, encoders with a fresh classification
-head. Freezing it is PEFT's work, adapting it rankbench.adapter's.
+head. Freezing it is PEFT's work, adapting it rankbench.core.adapter_set's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers of the papers: `python -m rankbench.published [NAME] [--task glue-rte] [--method adalora] [--averages]`.
+"""Numbers of the papers: `rankbench verify --published [NAME] [--task glue-rte] [--method adalora] [--averages]`.
 
 One CSV per paper in results/published, one row per number; its README.md says what the columns mean.
 """

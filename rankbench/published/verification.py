@@ -1,8 +1,8 @@
-"""Which published numbers does a study reproduce? `python -m rankbench.verify [experiment=X] [scale=small ...]`.
+"""Which published numbers does a study reproduce? `rankbench verify [experiment=X] [scale=small ...]`.
 
 A report's folder may stand in place of the words. Of every number of the tables that the experiment names, and of every
 difference to the table's reference (uniform LoRA, or the arm named first) where both were run: reproduced, not
-reproduced, not comparable or not run, and why. The rule is rankbench.reproduction's. Markdown; exit code 0.
+reproduced, not comparable or not run, and why. The rule is rankbench.statistics.decision_rules's. Markdown; exit code 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The figure of `python -m rankbench.quadrature`; readable without colour. The bounds are those of Theorem 1."""
+"""The figure of `rankbench quadrature`; readable without colour. The bounds are those of Theorem 1."""
 
 from __future__ import annotations
 

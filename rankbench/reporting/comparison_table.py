@@ -1,6 +1,6 @@
-"""Methods beside a reference, paired by seed: `python -m rankbench.tables SOURCE --metric test/kl [--by task.map]`.
+"""Methods beside a reference, paired by seed: `rankbench records table SOURCE --metric test/kl [--by task.map]`.
 
-One row per label. Failed runs are counted, not averaged. Which records may stand together: rankbench.selection.
+One row per label. Failed runs are counted, not averaged. Which records may stand together: rankbench.analysis.selection.
 """
 
 from __future__ import annotations

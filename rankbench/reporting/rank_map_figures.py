@@ -1,7 +1,7 @@
-"""Rank maps of methods, and how far they agree: `python -m rankbench.figures SOURCE --out DIR [--by task.map]`.
+"""Rank maps of methods, and how far they agree: `rankbench records maps SOURCE --out DIR [--by task.map]`.
 
 Each figure is written as PNG and PDF, with the numbers behind it as CSV. Which records may stand together:
-rankbench.selection.
+rankbench.analysis.selection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The report of an experiment: `python -m rankbench.report experiment=X`, or the folder of one.
+"""The report of an experiment: `rankbench report experiment=X`, or the folder of one.
 
 results/X/ gets the tables (Markdown, LaTeX, CSV), the figures (PDF, PNG, CSV), the records, and index.html, the page.
 """

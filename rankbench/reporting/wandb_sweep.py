@@ -1,4 +1,4 @@
-"""A finished sweep on Weights & Biases: `python -m rankbench.dashboard experiment=X [results_dir=DIR]`.
+"""A finished sweep on Weights & Biases: `rankbench report --wandb experiment=X [results_dir=DIR]`.
 
 Each record with its steps becomes a W&B run of the same id, as `tracking=wandb` would have made it: repeating it is
 harmless. Online, with the extra rankbench[dashboard], a workspace shows them in the panels of a report.

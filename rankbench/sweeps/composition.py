@@ -35,7 +35,7 @@ class SweepArguments:
         scale: of the experiment.
         arms: those to run; None: all.
         retry: "failed" does failed runs again; "none" leaves them.
-        tune: key of rankbench.experiment.Tune -> value.
+        tune: key of rankbench.sweeps.experiment.Tune -> value.
         settings: overrides of the runs, several values with commas.
         hydra: overrides of Hydra's own keys (hydra.launcher.slots=2).
     """

@@ -1,7 +1,7 @@
 """What an experiment runs and what it reports, and what becomes of it on another scale or with fewer arms.
 
-Its file is conf/experiment/NAME.yaml (rankbench.declarations); `experiment=NAME scale=small model=tiny` lays out the
-same file on a smaller grid (rankbench.cells).
+Its file is conf/experiment/NAME.yaml (rankbench.sweeps.experiment_files); `experiment=NAME scale=small model=tiny` lays out the
+same file on a smaller grid (rankbench.sweeps.composition).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rankbench.config.schema import ConfigError, near, number
 Settings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself
 DEFAULT = "default"  # of report.metrics: tasks that are not named
-UNIFORM = "uniform"  # of rankbench.verdict.CONTROLS: the reference, unless `only` left it out
+UNIFORM = "uniform"  # of rankbench.statistics.decision_rules.CONTROLS: the reference, unless `only` left it out
 
 
 @dataclass(kw_only=True)
@@ -65,7 +65,7 @@ class Report:
     Attributes:
         reference: the arm that others are compared with.
         metrics: task -> column of the frame of runs ("test/accuracy"); DEFAULT for tasks that are not named.
-        beats: the controls that an arm has to beat for the verdict that it works, of rankbench.verdict.CONTROLS.
+        beats: the controls that an arm has to beat for the verdict that it works, of rankbench.statistics.decision_rules.CONTROLS.
         level: of the intervals that have to leave out 0 for it.
         margin: a difference below it does not matter, in the metric's unit (0.005: half a point).
         margins: task -> margin, where the metric has another unit.

@@ -109,7 +109,7 @@ class Task(ABC):
         return None
 
     def truth(self, sites: Sequence[Any], streams: Streams) -> dict[str, int] | None:
-        """What `true_ranks` will be on these sites (rankbench.adapter.Site), before model and data are there."""
+        """What `true_ranks` will be on these sites (rankbench.core.adapter_set.Site), before model and data are there."""
         return None
 
     @abstractmethod

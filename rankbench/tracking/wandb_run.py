@@ -138,7 +138,7 @@ class Guarded:
             act()
         except Exception as error:  # whatever it is: a mirror is not worth a run
             self._mirror = Silent()
-            tell(f"{said(error)}. The run goes on without its mirror; python -m rankbench.dashboard makes it later")
+            tell(f"{said(error)}. The run goes on without its mirror; rankbench report --wandb makes it later")
 
 
 def _open(mode: str, timeout: float, facts: dict[str, Any]) -> Any:

@@ -49,7 +49,7 @@ def test_markdown_is_a_table(monkeypatch, capsys):
 
 
 def test_the_readme_has_the_table_of_this_version():
-    """`python -m rankbench.methods --markdown`, without what is installed beside rankbench."""
+    """`rankbench methods --markdown`, without what is installed beside rankbench."""
     entries = [methods.entry(name) for name in registry.names("method")]
     own = [entry for entry in entries if not entry.package]
     assert methods.markdown(own) in (Path(__file__).parents[2] / "README.md").read_text()

@@ -104,7 +104,7 @@ def test_mistakes_are_said_before_anything_runs(capsys):
 
 def test_a_whole_study_reruns_bit_for_bit_and_is_not_done_twice(tmp_path, capsys):
     words = ["method=lora", *QUICK, f"results_dir={tmp_path}", "--seeds", "0-1", "--reruns", "1", "--slots", "2"]
-    done = python("-m", "rankbench.noise", *words, "--against", "method=random")
+    done = python("-m", "rankbench", "noise", *words, "--against", "method=random")
     assert done.returncode == 0, done.stderr
     runs = {file.parent.name for file in (tmp_path / "runs").glob("*/record.json")}
     assert len(runs) == 4  # two seeds of two methods

@@ -32,9 +32,9 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[DictConfig]:
             raise RuntimeError("the disk is full")
         return 3 if config.seed == 2 else 0
 
-    fake = ModuleType("rankbench.run")
+    fake = ModuleType("rankbench.training.run")
     fake.execute = execute  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "rankbench.run", fake)
+    monkeypatch.setitem(sys.modules, "rankbench.training.run", fake)
     monkeypatch.chdir(tmp_path)
     return configs
 
@@ -107,7 +107,7 @@ def test_an_interrupt_ends_with_130(
     def interrupt(config: DictConfig) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["rankbench.run"], "execute", interrupt)
+    monkeypatch.setattr(sys.modules["rankbench.training.run"], "execute", interrupt)
     assert run(monkeypatch, "method=lora", *BASE) == 130
     assert "interrupted" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from rankbench.config.registry import RegistryError, get
 from rankbench.sweeps.composition import lay_out, words
 
 MODULE = """
-from rankbench.allocators.lora import Uniform
+from rankbench.methods.lora import Uniform
 
 class Config(Uniform.Config):
     pass
@@ -66,9 +66,9 @@ def test_its_yaml_is_found_without_importing_it(install):
 def test_runs_find_it(install, monkeypatch, tmp_path):
     install("my-method")
     ran = []
-    fake = ModuleType("rankbench.run")
+    fake = ModuleType("rankbench.training.run")
     fake.execute = lambda config: ran.append((config.method.name, config.seed)) or 0
-    monkeypatch.setitem(sys.modules, "rankbench.run", fake)
+    monkeypatch.setitem(sys.modules, "rankbench.training.run", fake)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["rankbench", "method=mine", *RUN, "seed=1", "results_dir=out"])
     assert main() == 0
@@ -119,7 +119,7 @@ def test_two_packages_cannot_share_a_name(install):
 def test_a_package_cannot_take_a_name_of_ours(install):
     install("my-method", method="lora")
     registry._classes["method"].pop("lora", None)
-    sys.modules.pop("rankbench.allocators.lora", None)
+    sys.modules.pop("rankbench.methods.lora", None)
     with pytest.raises(RegistryError, match="method 'lora' comes from rankbench and from my-method"):
         get("method", "lora")
 

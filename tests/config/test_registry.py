@@ -25,9 +25,7 @@ def test_two_classes_cannot_share_a_name() -> None:
     class Another:
         Config = object
 
-    with pytest.raises(
-        ValueError, match=r"method 'lora' is registered twice: rankbench.allocators.lora.* and .*Another"
-    ):
+    with pytest.raises(ValueError, match=r"method 'lora' is registered twice: rankbench.methods.lora.* and .*Another"):
         register("method", "lora")(Another)
 
 

@@ -157,7 +157,7 @@ def test_without_gates_the_variant_computes_what_the_stock_layer_computes():
 
 
 PARAMETERS = ["module", "active_adapter", "x", "result", "kwargs"]
-MOVED = "peft moved what rankbench/layer.py stands on: mend layer.py, then peft's bound in pyproject.toml"
+MOVED = "peft moved what rankbench/core/site_adapter.py stands on: mend layer.py, then peft's bound in pyproject.toml"
 
 
 def test_the_variant_slot_is_where_layer_py_expects_it():

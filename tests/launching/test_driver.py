@@ -160,7 +160,7 @@ def test_a_failed_run_is_told_left_alone_and_done_again_on_request(installed, tm
     assert "ZeroDivisionError: as told" in said
     assert f"log: {tmp_path}/runs/" in said
     assert "2 runs: 1 error, 1 ok" in said
-    assert "python -m rankbench.status says which and why; retry=failed does failed runs again" in said
+    assert "rankbench status says which and why; retry=failed does failed runs again" in said
     before = content(tmp_path)
     assert start(words) == 1
     assert printed(capsys).startswith("2 runs: 1 error, 1 ok")
@@ -205,7 +205,7 @@ def test_a_sweep_that_is_started_again_and_interrupted_forgets_no_run(tuned, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("rankbench.launcher.launch", stop)
+        patch.setattr("rankbench.launching.local_pool.launch", stop)
         with pytest.raises(KeyboardInterrupt):
             start([*tuned.words, "retry=failed"], tuned.config_dir)
     file.write_bytes(before)

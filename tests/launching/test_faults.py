@@ -251,7 +251,9 @@ def test_a_fork_server_that_cannot_live_is_given_up(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(local_pool, "start_server", starting)
         patch.setattr(forkserver._forkserver, "ensure_running", lambda: None)
-        with pytest.raises(LaunchError, match=r"has died 3 times: python -c 'import rankbench.preload' may say why"):
+        with pytest.raises(
+            LaunchError, match=r"has died 3 times: python -c 'import rankbench.launching.preload' may say why"
+        ):
             local_pool.launch([file], LaunchSettings())
     assert results([file]) == {}
     complete([file], {})
@@ -294,7 +296,7 @@ def test_two_launchers_on_one_folder_do_every_run_once(installed, tmp_path):
 LAUNCH = """
 import sys
 from pathlib import Path
-from rankbench.launcher import Settings, launch
+from rankbench.launching.local_pool import Settings, launch
 try:
     launch([Path(name) for name in sys.argv[1:]], Settings(slots=2), told=lambda asked: None)
 except KeyboardInterrupt:

@@ -293,7 +293,7 @@ def test_what_is_not_there_is_said(tmp_path, capsys):
 
 
 def test_help_names_the_outcomes():
-    done = python("-m", "rankbench.verify", "--help")
+    done = python("-m", "rankbench", "verify", "--help")
     assert done.returncode == 0
     assert all(outcome in " ".join(done.stdout.split()) for outcome in OUTCOMES)
 

@@ -111,7 +111,7 @@ def test_a_write_that_is_killed_leaves_the_old_file(tmp_path, moment):
 HOLDER = """
 import sys
 from pathlib import Path
-from rankbench.store import RunFolder, StoreError
+from rankbench.records.run_folder import RunFolder, StoreError
 folder = RunFolder(Path(sys.argv[1]), "0123456789ab")
 try:
     with folder.open():

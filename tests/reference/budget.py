@@ -1,4 +1,4 @@
-"""rankbench.budget again: one rank at a time, in exact fractions, looking at every site each time."""
+"""rankbench.core.budget again: one rank at a time, in exact fractions, looking at every site each time."""
 
 from collections.abc import Sequence
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""rankbench.allocators.scores again: NumPy, float64, one element or one matrix at a time."""
+"""rankbench.methods.importance again: NumPy, float64, one element or one matrix at a time."""
 
 from collections.abc import Sequence
 

@@ -53,7 +53,7 @@ def test_made_again_from_its_own_folder_it_is_the_same(folder, tmp_path):
     before = files(folder)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    done = python("-m", "rankbench.report", str(copy))
+    done = python("-m", "rankbench", "report", str(copy))
     assert done.returncode == 0, done.stderr
     after = files(copy)
     assert sorted(after) == sorted(before)

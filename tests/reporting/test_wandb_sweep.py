@@ -153,7 +153,7 @@ def test_where_there_is_nothing_to_mirror_it_says_so(tmp_path, monkeypatch, caps
     monkeypatch.setattr(sys, "argv", ["dashboard", "experiment=igu_ablation", f"results_dir={tmp_path}"])
     with pytest.raises(SystemExit, match="2"):
         mirror_main()
-    assert "rankbench.dashboard: " in capsys.readouterr().err
+    assert "rankbench.reporting.wandb_sweep: " in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ the workspace
@@ -200,7 +200,7 @@ def test_a_workspace_that_cannot_be_saved_is_said(results, records, monkeypatch)
     def refuse(made, folder):
         raise RuntimeError(f"no room for {made.name}\nand more")
 
-    monkeypatch.setattr("rankbench.dashboard.save", refuse)
+    monkeypatch.setattr("rankbench.reporting.wandb_sweep.save", refuse)
     said = show(asked([str(results)]), MirrorResult(online=3, entity="me"), "rankbench", results)
     assert said == f"no workspace: no room for {results.name}; repeat this, the runs stay as they are"
 
@@ -208,7 +208,7 @@ def test_a_workspace_that_cannot_be_saved_is_said(results, records, monkeypatch)
 @pytest.mark.slow
 def test_online_the_runs_are_sent_and_the_workspace_is_saved_over_the_last_one(records, tmp_path):
     run_folder.save([record for record in records if record.status == "ok"], tmp_path / "my_study" / "records.jsonl")
-    command = ["-W", "ignore", "-m", "rankbench.dashboard", str(tmp_path / "my_study" / "records.jsonl")]
+    command = ["-W", "ignore", "-m", "rankbench", "report", "--wandb", str(tmp_path / "my_study" / "records.jsonl")]
     with service() as found:
         for _ in range(2):
             done = python(*command, f"results_dir={tmp_path}", environment=alone(tmp_path, **found.environment))

@@ -68,7 +68,7 @@ def test_pairs_take_away_what_items_have_in_common():
 def test_batches_do_not_show(monkeypatch):
     a, b = np.random.default_rng(1).normal(size=(2, 30))
     whole = paired_bootstrap_items(a, b, draws=200)
-    monkeypatch.setattr("rankbench.items.AT_ONCE", 100)
+    monkeypatch.setattr("rankbench.statistics.items.AT_ONCE", 100)
     assert paired_bootstrap_items(a, b, draws=200).value == whole.value
     assert paired_bootstrap_items(a, b, draws=200) == paired_bootstrap_items(a, b, draws=200)
     assert paired_bootstrap_items(a, b, draws=200, seed=1) != paired_bootstrap_items(a, b, draws=200)

@@ -24,7 +24,7 @@ MIRROR = """
 import json, sys
 from pathlib import Path
 from types import SimpleNamespace
-from rankbench.record import RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.tracking import tracker
 
 given = json.loads(sys.argv[1])
@@ -241,7 +241,7 @@ def test_a_service_that_goes_away_meanwhile_is_told_once(tmp_path):
     with service(stays=False) as found:
         said, seconds = mirrored(tmp_path, **found.environment)
     assert len(said) == 1
-    assert said[0].endswith("The run goes on without its mirror; python -m rankbench.dashboard makes it later")
+    assert said[0].endswith("The run goes on without its mirror; rankbench report --wandb makes it later")
     assert seconds < 90
     assert read(the_file(tmp_path, "run")).summary["eval/test/kl"] == 0.25  # what it did not get lies here
 
