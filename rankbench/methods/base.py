@@ -152,7 +152,7 @@ class Allocator(ABC):
         """Before the optimizer exists: read activations and gradients, set ranks, factors, gate start."""
 
     def before_forward(self, adapters: AdapterSet, step: Step, micro: int) -> None:
-        """Before each micro-batch: `path`, `truncate`."""
+        """Before each micro-batch: `path`."""
 
     def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
         """Scalar added to the loss's gradient once per step; logged apart, never part of a reported loss."""

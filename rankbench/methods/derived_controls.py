@@ -271,7 +271,7 @@ class Scaled(Allocator):
             shares = dict(found.scores if by_score and found.scores else found.ranks)
             adapters.restart(self.initial_ranks(), "scaled", draw="start")
         mean = float(np.mean(list(shares.values())))
-        adapters.weigh({name: share / mean for name, share in shares.items()})
+        adapters.set_scale_factors({name: share / mean for name, share in shares.items()})
 
 
 @register("method", "transplant")

@@ -78,7 +78,7 @@ class EVA(Allocator):
                 A, B = (factor.detach().clone() for factor in adapters.factors(name))
                 found = min(len(A), len(rows))
                 A[:found] = rows[:found]
-                adapters.set_factors(name, A, B, absorb=False)
+                adapters.set_factors(name, A, B)
 
     def vectors(self, adapters: AdapterSet, probe: Probe) -> dict[str, Tensor]:
         """PEFT's vectors, best first: site name -> (rank, d_in), rank >= 0.

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rankbench.config import registry
+from rankbench.core import peft_injection
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
@@ -215,7 +216,7 @@ class Run:
     ) -> AdapterSet:
         """The adapter, as method, budget and the `adapter` section want it."""
         config = self.config.adapter
-        return AdapterSet.attach(
+        return peft_injection.attach(
             loaded.model,
             loaded.sites,
             allocator.initial_ranks(),

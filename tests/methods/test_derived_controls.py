@@ -252,7 +252,7 @@ def test_a_map_that_names_no_site_of_this_model_or_a_failed_run_is_refused(tmp_p
 def test_weights_of_zero_switch_a_site_off(tmp_path):
     trainer, _ = calibrated(tmp_path, "method=scaled")
     with trainer.adapters.deciding("test", "calibrate", 0):
-        trainer.adapters.weigh({"model.layers.0.self_attn.q_proj": 0.0})
+        trainer.adapters.set_scale_factors({"model.layers.0.self_attn.q_proj": 0.0})
     A, B = trainer.adapters.factors("model.layers.0.self_attn.q_proj")
     B.data.fill_(1.0)
     assert not trainer.adapters.delta("model.layers.0.self_attn.q_proj").any()

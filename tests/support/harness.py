@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rankbench.config import registry
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
+from rankbench.core import peft_injection
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import Scale
@@ -115,7 +116,7 @@ def attach(
 ) -> AdapterSet:
     """An adapter on `Linears`."""
     sites = sites_of(shapes)
-    return AdapterSet.attach(
+    return peft_injection.attach(
         Linears(shapes, dtype),
         sites,
         {site.name: rank for site, rank in zip(sites, ranks, strict=True)},

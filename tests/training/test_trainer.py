@@ -220,7 +220,7 @@ def test_no_penalty_is_null(tmp_path):
     assert row["penalty"] is None
 
 
-def test_a_path_and_a_truncation_last_one_micro_batch(tmp_path, method):
+def test_a_path_lasts_one_micro_batch(tmp_path, method):
     seen = []
 
     class Scaled(Uniform):
@@ -228,19 +228,18 @@ def test_a_path_and_a_truncation_last_one_micro_batch(tmp_path, method):
 
         def before_forward(self, adapters, step, micro):
             if step.index == 2 and micro == 0:
-                adapters.path(0.5)
-                adapters.truncate(0)
+                adapters.path(0.0)
 
         def on_step_end(self, adapters, step):
             slots = [adapter.slot for adapter in adapters._adapters.values()]
-            assert all((slot.value, slot.jacobian, slot.truncate) == (1.0, 1.0, None) for slot in slots)
+            assert all((slot.value, slot.jacobian) == (1.0, 1.0) for slot in slots)
             seen.append(float(adapters.factors(adapters.sites[0].name)[1].grad.norm()))
 
     config = configure(
         tmp_path, "train.steps=3", "train.micro_batch_size=4", "train.max_grad_norm=1e9", method=method(Scaled)
     )
     assert perform(config)["status"] == "ok"
-    assert seen[1] == 0  # truncated to nothing
+    assert seen[1] == 0  # at the start of the path
     assert seen[0] > 0
     assert seen[2] > 0
 
