@@ -10,9 +10,9 @@ from support.harness import configure, perform
 from support.toys import method_config, rig, toy_model
 
 from rankbench.config import registry
-from rankbench.core.peft_injection import attach
 from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Ledger
+from rankbench.core.peft_injection import attach
 from rankbench.methods.fim import released_ranks
 
 CASES = [(8, 1, 16), (8, 8, 16), (4, 8, 8), (2, 8, 4), (16, 8, 32), (16, 4, 32), (4, 1, 8), (8, 4, 16)]
