@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from rankbench.core.budget import Ledger
@@ -89,6 +88,8 @@ class AdapterSet:
             head: modules trained in full, by name.
             task_type: PEFT's, written into the exported config.
         """
+        from peft import LoraConfig, get_peft_model  # takes seconds to import
+
         for site in sites:
             if not 0 <= ranks[site.name] <= min(site.d_out, site.d_in):
                 raise ValueError(f"rank {ranks[site.name]} of {site.name} is not in [0, {min(site.d_out, site.d_in)}]")

@@ -8,7 +8,7 @@
     s                 `Scale.at`, the only place where alpha meets a rank
     v                 path coefficient, 1 except while an allocator scores along a path
 
-PEFT's variant slot (peft 0.21) is used here and nowhere else. A site without gate and path runs PEFT's stock forward
+A site without gate and path runs PEFT's stock forward
 pass, so the uniform arm is PEFT LoRA bit for bit.
 """
 
@@ -21,12 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peft.utils.integrations import dequantize_module_weight
-from peft.utils.other import transpose
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from rankbench.core.gated_lora import NAME, Scale, _Slot, _SlotVariant
+from rankbench.core.gated_lora import NAME, Scale, _Slot
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 
@@ -82,7 +79,9 @@ class SiteAdapter:
             self.roles.append((self.gate, 0))
         self.slot = layer.rankbench_slot = _Slot(0.0, self.gate)
         if variant:
-            layer.lora_variant[NAME] = _SlotVariant()
+            from rankbench.core.peft_variant import SlotVariant  # PEFT takes seconds to import
+
+            layer.lora_variant[NAME] = SlotVariant()
         self._held: list[Tensor] = []
         self.factor = 1.0
         self.draw(rank, "start")
@@ -134,6 +133,9 @@ class SiteAdapter:
 
     def weight(self) -> Tensor:
         """W0 in fp32: (d_out, d_in)."""
+        from peft.utils.integrations import dequantize_module_weight
+        from peft.utils.other import transpose
+
         base = self.layer.get_base_layer()
         weight: Tensor = dequantize_module_weight(base)
         return transpose(weight.detach(), self.layer.fan_in_fan_out).float()
@@ -199,6 +201,8 @@ class SiteAdapter:
             root = values.sqrt()
             self.A[live], self.B[:, live] = Q * root[:, None], P * root
             return
+        from scipy.optimize import linear_sum_assignment  # takes a moment to import
+
         cosine = F.normalize(B, dim=0).T @ P
         overlap = cosine.abs() * (F.normalize(A, dim=1) @ Q.T).abs()
         places = torch.as_tensor(linear_sum_assignment(-overlap.cpu().numpy())[1], device=A.device)

@@ -17,8 +17,9 @@ from transformers import BertConfig, BertModel
 
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
-from rankbench.core.gated_lora import NAME, Scale, _SlotVariant
+from rankbench.core.gated_lora import NAME, Scale
 from rankbench.core.peft_export import to_plain_lora
+from rankbench.core.peft_variant import SlotVariant
 from rankbench.core.rank_log import RankChangeError
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate, SiteAdapter, draw_factors
@@ -162,7 +163,7 @@ MOVED = "peft moved what rankbench/core/site_adapter.py stands on: mend layer.py
 
 def test_the_variant_slot_is_where_layer_py_expects_it():
     assert list(inspect.signature(LoraVariant.forward).parameters) == PARAMETERS, MOVED
-    assert issubclass(_SlotVariant, LoraVariant), MOVED
+    assert issubclass(SlotVariant, LoraVariant), MOVED
     layer = attach([2, 2, 2]).model.get_submodule("base_model.model.layers.0")
     assert isinstance(layer, LoraLayer), MOVED
     assert layer.lora_variant == {}, MOVED
@@ -173,13 +174,13 @@ def test_the_variant_slot_is_where_layer_py_expects_it():
 
 def test_peft_calls_the_variant_with_the_keywords_that_layer_py_reads(monkeypatch):
     calls = []
-    forward = _SlotVariant.forward
+    forward = SlotVariant.forward
 
     def spy(*positional, **named):
         calls.append((positional, named))
         return forward(*positional, **named)
 
-    monkeypatch.setattr(_SlotVariant, "forward", staticmethod(spy))
+    monkeypatch.setattr(SlotVariant, "forward", staticmethod(spy))
     adapters = attach([2, 2, 2], gate=SVD)
     scramble(adapters)
     x = torch.randn(3, 4)
