@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from peft import EvaConfig, LoraConfig
-from peft.tuners.lora.eva import get_eva_state_dict
 from torch import Tensor
 
 from rankbench.config.registry import register
@@ -86,6 +84,9 @@ class EVA(Allocator):
         Raises:
             ValueError: they have not converged after `most_passes` passes.
         """
+        from peft import EvaConfig, LoraConfig  # takes seconds to import
+        from peft.tuners.lora.eva import get_eva_state_dict
+
         config, rank = self.config, self.setting.budget.reference_rank
         widest = min(site.d_in for site in self.setting.sites) / rank
         settings = EvaConfig(
