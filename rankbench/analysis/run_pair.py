@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankbench import RankbenchError
 from rankbench.analysis.labels import flat
 from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder, places
@@ -18,7 +19,7 @@ MAP = "method.ranks."  # a map given as a setting is shown among the ranks
 Item = dict[str, Any]
 
 
-class CompareError(ValueError):
+class CompareError(RankbenchError, ValueError):
     """Runs that cannot be compared; the message says why, and what to give."""
 
 
@@ -44,7 +45,7 @@ def load(name: str, run: str, results_dir: Path) -> Finished:
         CompareError: there is none, or its files cannot be read.
     """
     tried = places(run, results_dir)
-    folder = next((RunFolder.at(place) for place in tried if (place / "record.json").is_file()), None)
+    folder = next((RunFolder.from_path(place) for place in tried if (place / "record.json").is_file()), None)
     if folder is None:
         raise CompareError(
             f"{name}: no run {run!r}: neither {tried[0]} nor {tried[1]} has a record.json; give a run's folder, or "

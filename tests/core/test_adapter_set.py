@@ -90,15 +90,16 @@ def equal(one, other) -> bool:
 def test_the_uniform_arm_is_bare_peft_lora_bit_for_bit(tmp_path, overrides):
     config = configure(tmp_path, "budget=r4", "train.max_grad_norm=0.05", *overrides)
     run = prepared(config)
-    trainer, _ = run._prepare()
+    run.assembly.complete()
+    trainer = run.assembly.trainer
     start = {site.name: trainer.adapters.factors(site.name)[0].detach().clone() for site in trainer.adapters.sites}
-    run._resume(trainer)
+    run.start()
     logged = []
     trainer.log = lambda row: logged.append(row["loss"])
     trainer.run()
 
     loaded = loading.load(config.model, None, None, Streams(0))
-    task = run.task
+    task = run.assembly.task
     task.prepare(loaded.model, loaded.sites, Streams(0))
     names = [site.name for site in loaded.sites]
     bare = get_peft_model(

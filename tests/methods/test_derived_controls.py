@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from support.harness import configure, folder_of, perform, prepared
+from support.harness import configure, folder_of, perform
 
 from rankbench.config.control_sources import rank_map
 from rankbench.config.schema import ConfigError
 from rankbench.core.peft_export import export
 from rankbench.methods.derived_controls import reverse
 from rankbench.records.record import run_id
+from rankbench.training.assembly import assemble
 
 EQUAL = ["budget=r8", "budget.unit=ranks"]  # every rank costs one: a permutation is one
 
 
 def calibrated(tmp_path, *overrides):
-    run = prepared(configure(tmp_path, *EQUAL, *overrides))
-    trainer, budget = run._prepare()
-    trainer.calibrate()
-    return trainer, budget
+    run = assemble(configure(tmp_path, *EQUAL, *overrides))
+    run.trainer.calibrate()
+    return run.trainer, run.budget
 
 
 def dealt(tmp_path, name, within, seed=0):
@@ -238,9 +238,9 @@ def test_the_settings_of_the_source_are_part_of_the_record(tmp_path):
 
 def test_a_map_that_names_no_site_of_this_model_or_a_failed_run_is_refused(tmp_path):
     (tmp_path / "map.json").write_text('{"layers.9.q_proj": 3}')
-    run = prepared(configure(tmp_path, "method=transplant", f"method.source_run={tmp_path / 'map.json'}"))
+    config = configure(tmp_path, "method=transplant", f"method.source_run={tmp_path / 'map.json'}")
     with pytest.raises(ValueError, match=r"no rank for model.layers.0.self_attn.q_proj \(14 sites\)"):
-        run._prepare()
+        assemble(config)
     (tmp_path / "record.json").write_text('{"schema_version": 1, "status": "nan", "ranks": {"a": 1}}')
     with pytest.raises(ValueError, match=r"record.json: the run ended with status nan; finish it first"):
         rank_map(str(tmp_path), tmp_path)

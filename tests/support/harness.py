@@ -55,10 +55,18 @@ def folder_of(config: DictConfig) -> RunFolder:
 
 
 def prepared(config: DictConfig) -> Run:
-    """A run whose pieces can be made one by one (`_prepare`, `_resume`, ...)."""
+    """A run that has its folder and no part yet (`run.assembly.complete()` makes them all)."""
     folder = folder_of(config)
     folder.path.mkdir(parents=True, exist_ok=True)
     return Run(config, OmegaConf.to_container(config, resolve=True), folder, accelerator(config.train.precision))
+
+
+def begun(config: DictConfig) -> Run:
+    """A run before its first step, calibrated and evaluated."""
+    run = prepared(config)
+    run.assembly.complete()
+    run.start()
+    return run
 
 
 def perform(config: DictConfig) -> dict[str, Any]:
