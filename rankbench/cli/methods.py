@@ -37,13 +37,18 @@ class Entry:
 
 
 COLUMNS = {
-    "acts": "acts",
+    "decides": "decides",
     "signal": "signal",
     "budget_kind": "budget",
     "passes": "passes of its own",
     "source": "source",
 }
-MARKDOWN = {"summary": "what it does", "acts": "ranks are decided", "passes": "passes of its own", "source": "source"}
+MARKDOWN = {
+    "summary": "what it does",
+    "decides": "ranks are decided",
+    "passes": "passes of its own",
+    "source": "source",
+}
 
 
 def entry(name: str) -> Entry:

@@ -30,13 +30,13 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 from rich.table import Table
 from torch import nn
 
 from rankbench.config.overrides import mistakes
 from rankbench.config.schema import ConfigError
+from rankbench.config.sections import Config
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.adapter_set import AdapterSet
@@ -62,9 +62,9 @@ class PathRun(Run):
         return super()._attach(loaded, allocator, budget, streams)
 
 
-def train(config: DictConfig, steps: int) -> tuple[PathRun, Trainer]:
+def train(config: Config, steps: int) -> tuple[PathRun, Trainer]:
     """The configured run after its first steps."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain = config.plain()
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     run = PathRun(
@@ -151,10 +151,10 @@ def show(points: Sequence[Point], completeness: Sequence[dict[str, Any]]) -> Non
         console().print(table, "")
 
 
-def perform(options: argparse.Namespace, config: DictConfig) -> None:
+def perform(options: argparse.Namespace, config: Config) -> None:
     """Train, measure, show and write."""
     run, trainer = train(config, options.train_steps)
-    intervals = config.method.get("quadrature_steps", INTERVALS)
+    intervals = getattr(config.method, "quadrature_steps", INTERVALS)
     relative = relative_update(trainer.adapters)
     console().print(f"||dW|| / ||W0|| = {relative:.3g} after {options.train_steps} steps")
     f = integrand_of(trainer, options, intervals)
@@ -183,7 +183,7 @@ def perform(options: argparse.Namespace, config: DictConfig) -> None:
     console().print(f"written: {options.out}/quadrature.csv, .json, .png, .pdf", markup=False, soft_wrap=True)
 
 
-def configured(options: argparse.Namespace) -> DictConfig:
+def configured(options: argparse.Namespace) -> Config:
     """The configuration of the run that is measured.
 
     Raises:
@@ -199,7 +199,7 @@ def configured(options: argparse.Namespace) -> DictConfig:
         raise ConfigError(problems)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = build(compose("config", options.overrides))
-    steps, intervals = config.train.steps, config.method.get("quadrature_steps", INTERVALS)
+    steps, intervals = config.train.steps, getattr(config.method, "quadrature_steps", INTERVALS)
     if options.train_steps > steps:
         problems.append(f"--train-steps {options.train_steps}: the run has train.steps={steps}")
     if intervals < 2:

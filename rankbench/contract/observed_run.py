@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 
+from rankbench.config.sections import Config
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
@@ -46,8 +46,8 @@ class ObservedRun(Run):
         outcome: status, reason.
     """
 
-    def __init__(self, settings: DictConfig, folder: Path, stop: Path | None = None, end: Path | None = None) -> None:
-        plain: Any = OmegaConf.to_container(settings, resolve=True)
+    def __init__(self, settings: Config, folder: Path, stop: Path | None = None, end: Path | None = None) -> None:
+        plain = settings.plain()
         super().__init__(settings, plain, RunFolder(folder, run_id(plain)), accelerator(settings.train.precision))
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self.initial: dict[str, Any] | None = None

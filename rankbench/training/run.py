@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from rankbench.config import registry
+from rankbench.config.sections import Config, TrackingConfig
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
@@ -34,10 +34,11 @@ from rankbench.training.provenance import provenance
 from rankbench.training.trainer import NotFiniteError, Trainer
 
 USER_ERRORS = (ValueError, OSError)  # their message says it all; others come with a traceback
+NO_TRACKING = TrackingConfig(name="none", project=None, mode=None, timeout=None)  # of every process but the first
 NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU
 
 
-def execute(config: DictConfig, sweep: bool = False, redo: str | None = None) -> int:
+def execute(config: Config, sweep: bool = False, redo: str | None = None) -> int:
     """Do one run and leave a record of it, whatever happens; its exit code.
 
     0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
@@ -49,7 +50,7 @@ def execute(config: DictConfig, sweep: bool = False, redo: str | None = None) ->
         sweep: as a job of a sweep: while another process is at the run, wait for it; leave a failed run as it is.
         redo: digest of a failed record; of a sweep's runs, the one with this record is done anew.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    plain = config.plain()
     folder = RunFolder(Path(config.results_dir), run_id(plain))
     processes = accelerator(config.train.precision)
     if not processes.is_main_process:
@@ -63,7 +64,7 @@ def execute(config: DictConfig, sweep: bool = False, redo: str | None = None) ->
 
 
 def _perform(
-    config: DictConfig, plain: dict[str, Any], folder: RunFolder, processes: Any, sweep: bool, redo: str | None
+    config: Config, plain: dict[str, Any], folder: RunFolder, processes: Any, sweep: bool, redo: str | None
 ) -> int:
     processes.wait_for_everyone()
     done = _readable_record(folder, processes.is_main_process)
@@ -76,7 +77,7 @@ def _perform(
     run = Run(config, plain, folder, processes)
     if main:
         folder.write(STARTED, json.dumps(run.origin()))
-    mirror = tracker(config.tracking if main else OmegaConf.create({"name": "none"}), folder.run_id, plain, folder.path)
+    mirror = tracker(config.tracking if main else NO_TRACKING, folder.run_id, plain, folder.path)
     status, reason = run.attempt(mirror.step)
     record = run.record(status, reason)
     if main:
@@ -100,7 +101,7 @@ def _readable_record(folder: RunFolder, main: bool) -> RunRecord | None:
 class Run:
     """The state of one run, filled in as it gets on; its record can be made at any moment."""
 
-    def __init__(self, config: DictConfig, plain: dict[str, Any], folder: RunFolder, processes: Any) -> None:
+    def __init__(self, config: Config, plain: dict[str, Any], folder: RunFolder, processes: Any) -> None:
         self.config, self.plain, self.folder, self.processes = config, plain, folder, processes
         self.meter = Meter()
         self.metrics: dict[str, Any] = {"before": None, "validation": None, "test": None}
