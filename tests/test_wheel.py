@@ -40,7 +40,7 @@ def test_the_wheel_carries_every_module_every_yaml_and_the_style_of_a_page(wheel
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "rankbench").rglob("*.py")}
     yamls = {f"rankbench/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert inside == modules | yamls | {"rankbench/page.css"}
+    assert inside == modules | yamls | {"rankbench/reporting/page.css"}
 
 
 def test_an_installed_wheel_runs_a_job_with_its_own_conf(wheel: Path, tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_an_installed_wheel_runs_a_job_with_its_own_conf(wheel: Path, tmp_path: 
     work.mkdir()
     options = ["--no-deps", "--no-index", "--quiet", "--target", str(site)]
     succeed(sys.executable, "-m", "pip", "install", *options, str(wheel), cwd=work)
-    where = "import rankbench.config as c; print(c.CONF_DIR)"
+    where = "import rankbench.config.yaml_files as c; print(c.CONF_DIR)"
     assert succeed(sys.executable, "-c", where, cwd=work, PYTHONPATH=str(site)).strip() == str(site / "rankbench/conf")
     job = ["method=lora", "model=tiny", "task=planted", "train=smoke", "train.threads=1", "results_dir=out"]
     succeed(sys.executable, "-m", "rankbench", *job, cwd=work, PYTHONPATH=str(site))

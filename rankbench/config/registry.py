@@ -67,8 +67,8 @@ class UnknownName(RegistryError):
 def register(kind: Kind, name: str) -> Callable[[Class], Class]:
     """Class decorator that makes a class known under `name`; stack it to give one class several names.
 
-    The class names the type of its settings (`Config`, see rankbench.config.schema.Settings) and conf/<kind>/<name>.yaml
-    has their defaults. A class of this package lives in a module of rankbench.methods or rankbench.tasks.
+    The class names the type of its settings (`Config`, a rankbench.config.schema.Settings), conf/<kind>/<name>.yaml has
+    their defaults. A class of this package lives in a module of rankbench.methods or rankbench.tasks.
 
     Raises:
         ValueError: the name is taken by another class, or the class has no settings of that type.
