@@ -17,12 +17,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
 from rankbench.config import registry
 from rankbench.config.schema import ConfigError
+from rankbench.config.sections import Config
 from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
@@ -97,7 +97,7 @@ def _record(order: Order) -> RunRecord | None:
 
 def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Target of the budget, and parameters of the adapter that the method starts with; None where not known here."""
-    frozen = OmegaConf.create(dict(config))
+    frozen = Config.from_plain(config)
     streams = Streams(config["seed"])
     try:
         sites = sites_of(frozen.model)
@@ -105,7 +105,7 @@ def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
         budget = Budget.of(frozen.budget, sites, truth)
     except (ModelError, BudgetError):
         return None, None
-    if frozen.method.get("source_run"):
+    if getattr(frozen.method, "source_run", None):
         return budget.target, budget.target
     setting = Setting(sites, budget, config["train"]["steps"], streams.numpy("allocator", "start"), truth)
     allocator = registry.get("method", config["method"]["name"])(frozen.method, setting)
@@ -167,7 +167,7 @@ def _measure(config: Mapping[str, Any]) -> float | None:
 
     steps = config["train"]["steps"]
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        short = OmegaConf.create(
+        short = Config.from_plain(
             {**config, "results_dir": folder, "train": {**config["train"], "steps": MEASURED_STEPS}}
         )
         execute(short)

@@ -11,7 +11,8 @@ measured at that adapter on one fixed batch, mini-batch noise apart:
   is left of it where a score is a ratio, which no factor changes.
 - completeness: attributions of each role (A, B, gate) sum to L(W0 + dW) - L(W0).
 
-Errors and the theorem's bound are defined in rankbench.quadrature.errors, the integrand in rankbench.quadrature.integrand.
+Errors and the theorem's bound are defined in rankbench.quadrature.errors, the integrand in
+rankbench.quadrature.integrand.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 from rich.table import Table
 from torch import nn
 
 from rankbench.config.overrides import mistakes
 from rankbench.config.schema import ConfigError
+from rankbench.config.sections import Config
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.adapter_set import AdapterSet
@@ -54,7 +55,7 @@ from rankbench.training.trainer import Trainer
 INTERVALS = 20  # M of the sampling study where the method has no quadrature_steps of its own; IGU-LoRA's value
 
 
-def train(config: DictConfig, steps: int) -> Assembly:
+def train(config: Config, steps: int) -> Assembly:
     """The configured run after its first steps; its layers follow the path, whether its method asks for that or not."""
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
@@ -140,11 +141,11 @@ def show(points: Sequence[Point], completeness: Sequence[dict[str, Any]]) -> Non
         console().print(table, "")
 
 
-def perform(options: argparse.Namespace, config: DictConfig) -> None:
+def perform(options: argparse.Namespace, config: Config) -> None:
     """Train, measure, show and write."""
     assembly = train(config, options.train_steps)
     trainer = assembly.trainer
-    intervals = config.method.get("quadrature_steps", INTERVALS)
+    intervals = getattr(config.method, "quadrature_steps", INTERVALS)
     relative = relative_update(trainer.adapters)
     console().print(f"||dW|| / ||W0|| = {relative:.3g} after {options.train_steps} steps")
     f = integrand_of(trainer, options, intervals)
@@ -167,13 +168,13 @@ def perform(options: argparse.Namespace, config: DictConfig) -> None:
         "fits": [asdict(fit) for fit in fits(points)],
         "completeness": completeness,
         "provenance": provenance(assembly),
-        **portable({"config": OmegaConf.to_container(config, resolve=True)}),
+        **portable({"config": config.plain()}),
     }
     write(options.out, points, facts)
     console().print(f"written: {options.out}/quadrature.csv, .json, .png, .pdf", markup=False, soft_wrap=True)
 
 
-def configured(options: argparse.Namespace) -> DictConfig:
+def configured(options: argparse.Namespace) -> Config:
     """The configuration of the run that is measured.
 
     Raises:
@@ -189,7 +190,7 @@ def configured(options: argparse.Namespace) -> DictConfig:
         raise ConfigError(problems)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = build(compose("config", options.overrides))
-    steps, intervals = config.train.steps, config.method.get("quadrature_steps", INTERVALS)
+    steps, intervals = config.train.steps, getattr(config.method, "quadrature_steps", INTERVALS)
     if options.train_steps > steps:
         problems.append(f"--train-steps {options.train_steps}: the run has train.steps={steps}")
     if intervals < 2:

@@ -18,10 +18,10 @@ from rankbench.config.registry import RegistryError
 from rankbench.config.schema import ConfigError
 from rankbench.contract.observed_run import STOP, ObservedRun
 from rankbench.contract.short_runs import ShortRuns
-from rankbench.methods.base import ACTS, BUDGET_KINDS, NEEDS
+from rankbench.methods.base import BUDGET_KINDS, INSTANTS, NEEDS
 from rankbench.training.assembly import Assembly
 
-FACTS = ("source", "summary", "acts", "signal", "passes")
+FACTS = ("source", "summary", "decides", "signal", "passes")
 ALIVE = ("ok", "inert")  # where the budget leaves nothing to decide
 ENDED = (*ALIVE, "over_budget")  # which is the affair of one check
 
@@ -74,7 +74,7 @@ def ended(run: ObservedRun) -> ObservedRun:
 
 def configuration(runs: ShortRuns) -> str:
     """YAML, schema and the class's own check agree."""
-    return f"{runs.cls.__module__}.{runs.cls.__qualname__}, {len(runs.config.method)} settings"
+    return f"{runs.cls.__module__}.{runs.cls.__qualname__}, {len(runs.config.method.plain())} settings"
 
 
 def facts(runs: ShortRuns) -> str:
@@ -82,7 +82,7 @@ def facts(runs: ShortRuns) -> str:
     cls = runs.cls
     missing = [fact for fact in FACTS if not isinstance(said := getattr(cls, fact, None), str) or not said.strip()]
     expect(not missing, f"{', '.join(missing)}: must be a sentence or a word")
-    expect(cls.acts in ACTS, f"acts={cls.acts!r}: expected one of {', '.join(ACTS)}")
+    expect(cls.decides in INSTANTS, f"decides={cls.decides!r}: expected one of {', '.join(INSTANTS)}")
     expect(cls.budget_kind in BUDGET_KINDS, f"budget_kind={cls.budget_kind!r}: expected {', '.join(BUDGET_KINDS)}")
     unknown = sorted(set(cls.needs) - NEEDS)
     expect(not unknown, f"needs {', '.join(unknown)}: known are {', '.join(sorted(NEEDS))}")
@@ -90,7 +90,7 @@ def facts(runs: ShortRuns) -> str:
     sentences = isinstance(deviations, tuple) and all(isinstance(s, str) and s.endswith(".") for s in deviations)
     expect(sentences, f"deviations={deviations!r}: expected a tuple of sentences, each with its full stop")
     expect(bool(deviations) or cls.source == "control", "deviations=(): only source='control' has none")
-    return f"{cls.acts}, {cls.budget_kind}, {len(deviations)} deviations"
+    return f"{cls.decides}, {cls.budget_kind}, {len(deviations)} deviations"
 
 
 def initial_ranks(runs: ShortRuns) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 
+from rankbench.config.sections import Config
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
@@ -87,14 +87,11 @@ class ObservedRun:
         status, reason: of the record.
     """
 
-    def __init__(
-        self, settings: DictConfig, results_dir: Path, stop: Path | None = None, end: Path | None = None
-    ) -> None:
-        plain: Any = OmegaConf.to_container(settings, resolve=True)
-        self.folder = RunFolder(results_dir, run_id(plain))
+    def __init__(self, settings: Config, results_dir: Path, stop: Path | None = None, end: Path | None = None) -> None:
+        self.folder = RunFolder(results_dir, run_id(settings.plain()))
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self.notes = Notes(lambda: self._copy(end))
-        run = Run(settings, plain, self.folder, accelerator(settings.train.precision), self.notes)
+        run = Run(settings, self.folder, accelerator(settings.train.precision), self.notes)
         self.assembly = run.assembly
         with contextlib.redirect_stdout(io.StringIO()):
             self.status, self.reason = run.attempt(lambda row: self._copy(stop) if row["step"] == STOP else None)

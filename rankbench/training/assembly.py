@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rankbench.config import registry
+from rankbench.config.sections import Config
 from rankbench.core import peft_injection
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget, Ledger
@@ -18,9 +19,6 @@ from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, accelerator
 from rankbench.training.observer import Observer
 from rankbench.training.trainer import Trainer
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 class Assembly:
@@ -53,7 +51,7 @@ class Assembly:
     engine: Engine
     trainer: Trainer
 
-    def __init__(self, config: DictConfig, processes: Any = None, observer: Observer | None = None) -> None:
+    def __init__(self, config: Config, processes: Any = None, observer: Observer | None = None) -> None:
         self.config = config
         self.processes = accelerator(config.train.precision) if processes is None else processes
         self.observer = Observer() if observer is None else observer
@@ -146,7 +144,7 @@ class Assembly:
         self.connect()
 
 
-def assemble(config: DictConfig, processes: Any = None, *, path: bool = False) -> Assembly:
+def assemble(config: Config, processes: Any = None, *, path: bool = False) -> Assembly:
     """The parts of a run that is to be driven step by step, ready for calibration.
 
     Args:

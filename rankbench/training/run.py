@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from rankbench import RankbenchError
+from rankbench.config.sections import Config, TrackingConfig
 from rankbench.core.peft_export import export
 from rankbench.files import disk_is_full
 from rankbench.records.record import RecordError, RunRecord, run_id
@@ -30,11 +30,12 @@ from rankbench.training.provenance import provenance
 from rankbench.training.trainer import NotFiniteError
 
 USER_ERRORS = (RankbenchError, OSError)  # their message says it all; others come with a traceback
+NO_TRACKING = TrackingConfig(name="none", project=None, mode=None, timeout=None)  # of every process but the first
 TRACEBACK = "error.txt"
 NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU
 
 
-def execute(config: DictConfig, sweep: bool = False, redo: str | None = None) -> int:
+def execute(config: Config, sweep: bool = False, redo: str | None = None) -> int:
     """Do one run and leave a record of it, whatever happens; its exit code.
 
     0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
@@ -46,22 +47,19 @@ def execute(config: DictConfig, sweep: bool = False, redo: str | None = None) ->
         sweep: as a job of a sweep: while another process is at the run, wait for it; leave a failed run as it is.
         redo: digest of a failed record; of a sweep's runs, the one with this record is done anew.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    folder = RunFolder(Path(config.results_dir), run_id(plain))
+    folder = RunFolder(Path(config.results_dir), run_id(config.plain()))
     processes = accelerator(config.train.precision)
     if not processes.is_main_process:
-        return _perform(config, plain, folder, processes, sweep, redo)
+        return _perform(config, folder, processes, sweep, redo)
     try:
         with folder.open(wait=sweep):
-            return _perform(config, plain, folder, processes, sweep, redo)
+            return _perform(config, folder, processes, sweep, redo)
     except StoreError as error:
         console().print(str(error), style="red", markup=False)
         return HELD_UP
 
 
-def _perform(
-    config: DictConfig, plain: dict[str, Any], folder: RunFolder, processes: Any, sweep: bool, redo: str | None
-) -> int:
+def _perform(config: Config, folder: RunFolder, processes: Any, sweep: bool, redo: str | None) -> int:
     processes.wait_for_everyone()
     main = processes.is_main_process
     earlier = folder.readable_record()
@@ -72,10 +70,10 @@ def _perform(
         if main:
             summarize(earlier, str(folder.path), DONE_ALREADY)
         return 0 if earlier.status == "ok" else 1
-    run = Run(config, plain, folder, processes)
+    run = Run(config, folder, processes)
     if main:
         folder.write(STARTED, json.dumps(run.origin()))
-    mirror = tracker(config.tracking if main else OmegaConf.create({"name": "none"}), folder.run_id, plain, folder.path)
+    mirror = tracker(config.tracking if main else NO_TRACKING, folder.run_id, run.plain, folder.path)
     status, reason = run.attempt(mirror.step)
     record = run.record(status, reason)
     if main:
@@ -99,25 +97,19 @@ class Run:
 
     Args:
         config: checked and resolved.
-        plain: the same as plain nested dictionaries.
         folder: takes what the run leaves; it exists.
         processes: the Accelerator of the run.
         observer: is told of the instants of the run.
 
     Attributes:
+        plain: the config as nested dictionaries.
         assembly: model, task, budget, method, adapter and trainer, as far as they are made.
         metrics: of the record so far: {before, validation, test}.
     """
 
-    def __init__(
-        self,
-        config: DictConfig,
-        plain: dict[str, Any],
-        folder: RunFolder,
-        processes: Any,
-        observer: Observer | None = None,
-    ) -> None:
-        self.config, self.plain, self.folder, self.processes = config, plain, folder, processes
+    def __init__(self, config: Config, folder: RunFolder, processes: Any, observer: Observer | None = None) -> None:
+        self.plain = config.plain()
+        self.config, self.folder, self.processes = config, folder, processes
         self.observer = Observer() if observer is None else observer
         self.assembly = Assembly(config, processes, self.observer)
         self.metrics: dict[str, Any] = {"before": None, "validation": None, "test": None}

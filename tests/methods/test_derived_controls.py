@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from support.harness import configure, folder_of, perform
 
 from rankbench.config.control_sources import rank_map
@@ -155,7 +154,7 @@ def test_the_identity_is_the_map_not_the_place_it_came_from(tmp_path):
     for text in ('{"self_attn.q_proj": 3}', '{"self_attn.q_proj": 4}', '{"self_attn.q_proj": 3}'):
         file.write_text(text)
         config = configure(tmp_path, "method=transplant", f"method.source_run={file}")
-        ids.append(run_id(OmegaConf.to_container(config, resolve=True)))
+        ids.append(run_id(config.plain()))
         file = tmp_path / f"other{len(ids)}.json"
     assert ids[0] == ids[2] != ids[1]
 

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from support.harness import configure, prepared, sites_of
 
 from rankbench.config.validation import build
-from rankbench.config.yaml_files import CONF_DIR
+from rankbench.config.yaml_files import CONF_DIR, defaults
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.tasks.base import DataError
-from rankbench.tasks.planted import Planted, true_map
+from rankbench.tasks.planted import Planted, PlantedConfig, true_map
 from rankbench.training.assembly import assemble
 
 SITES = [Site(f"layers.{layer}.{kind}", layer, kind, 16, 12) for layer in range(4) for kind in ("q", "k", "up")]
 
 
 def settings(**changes):
-    return OmegaConf.create({"map": "few", "sites": 3, "rank": 8, **changes})
+    values = {**defaults("task", "planted"), "map": "few", "sites": 3, "rank": 8, **changes}
+    return PlantedConfig(**{key: value for key, value in values.items() if key != "defaults"})  # of Hydra
 
 
 def drawn(seed=0, **changes):
