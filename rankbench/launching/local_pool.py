@@ -39,7 +39,7 @@ from rankbench.records.run_folder import HELD_UP, RunFolder
 
 POLL = 0.5  # seconds between looks at runs that another launcher is at, and at the clock
 STARTS = 3  # of the fork server, one after the other, before it is given up
-MAYBE_MEMORY = "by hand, or by the kernel where memory ran out: hydra.launcher.memory limits what a run may take"
+MEMORY_HINT = "if the kernel was out of memory: hydra.launcher.memory limits what a run may take"
 
 
 class LaunchError(RankbenchError, RuntimeError):
@@ -217,8 +217,8 @@ class _Pool:
         name = signal.Signals(-code).name
         if -code in CRASHES:
             return "error", f"crashed: {name}"
-        memory = f" ({MAYBE_MEMORY})" if -code == signal.SIGKILL and not running.stopped else ""
-        return "killed", f"killed by {name}{memory}; {AGAIN}"
+        hint = f" ({MEMORY_HINT})" if -code == signal.SIGKILL and not running.stopped else ""
+        return "killed", f"killed by {name}; {AGAIN}{hint}"
 
 
 def _kill(running: _Running) -> None:

@@ -101,6 +101,8 @@ def test_a_failed_run_is_a_row_and_is_done_again(tmp_path, monkeypatch):
         (MemoryError(), "oom", "out of memory"),
         (ModelError("model.path=x: no such folder"), "error", "model.path=x: no such folder"),
         (RuntimeError("shapes"), "error", "RuntimeError: shapes (traceback: "),
+        (ValueError("shapes"), "error", "ValueError: shapes (traceback: "),  # torch's or numpy's: no advice
+        (FileNotFoundError(2, "No such file", "x.json"), "error", "[Errno 2] No such file: 'x.json'"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9\nmore"), "oom", "DefaultCPUAllocator: can't all"),
         (SystemExit(0), "error", "it called sys.exit(0) (traceback: "),
         (SystemExit("bye"), "error", "it called sys.exit('bye') (traceback: "),
