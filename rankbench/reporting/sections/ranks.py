@@ -84,7 +84,7 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], evidence: ReportData) ->
         return None
     several, styles = len(panels) > 1, evidence.looks
     found = [rows.sort_values(["kind", "layer"]).assign(budget=panel.facts["budget"]) for panel, rows in means]
-    data = pd.concat([rows[rows["label"] == arm] for arm in evidence.arms for rows in found], ignore_index=True)
+    data = pd.concat([rows[rows["label"] == arm] for arm in evidence.arms for rows in found])
     if several:
         data["rank"] = data["rank"] / data.groupby(["label", "budget"], sort=False)["rank"].transform("mean")
     shown = data.assign(label=data["label"] + ", " + data["budget"]) if several else data
