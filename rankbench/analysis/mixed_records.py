@@ -28,9 +28,7 @@ def differences(records: Sequence[RunRecord], free: Collection[str] = ()) -> lis
     settings = [_versions(record) | dict(flat(_compared(record))) for record in one_each.values()]
     sources = [_sources(record) for record in records]
     values = {key: {each.get(key, "null") for each in settings} for key in {key for each in settings for key in each}}
-    values |= {
-        key: {each[key] for each in sources if key in each} for key in {key for each in sources for key in each}
-    }
+    values |= {key: {each[key] for each in sources if key in each} for key in {key for each in sources for key in each}}
     differing = {key: several for key, several in values.items() if len(several) > 1 and not _is_free(key, free)}
     return sorted([*_differing_code(records), *_lines(differing)], key=_name)
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rankbench.config import control_sources, registry, schema
 from rankbench.config.schema import ConfigError, Mistake
 from rankbench.config.sections import ROOT, SECTIONS
-from rankbench.config.yaml_files import defaults
+from rankbench.config.yaml_files import defaults, without_display
 
 
 def build(composed: DictConfig) -> DictConfig:
@@ -44,6 +44,8 @@ def examine(composed: DictConfig, skip: frozenset[str] = frozenset()) -> tuple[D
         data = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except OmegaConfBaseException as error:
         return composed, [f"{error.full_key}: {str(error).splitlines()[0]}"]
+    if isinstance(data.get("method"), dict):
+        data["method"] = without_display(data["method"])
     types, mistakes = _types(data, skip)
     if not skip.union(mistake.key.partition(".")[0] for mistake in mistakes).intersection({"method"}):
         data["method"], wrong = _complete(data)

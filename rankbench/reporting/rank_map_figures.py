@@ -135,8 +135,11 @@ def draw_maps(
         shown: what the numbers are.
     """
     names = list(means["label"].unique())
-    ranks = {str(label): rank_grid(mapped.to_dict()) for label, mapped in means.groupby("label", sort=False)["rank"]}
-    whole = rank_grid(dict.fromkeys(means.index))
+    ranks = {
+        str(label): rank_grid({str(site): rank for site, rank in mapped.items()})
+        for label, mapped in means.groupby("label", sort=False)["rank"]
+    }
+    whole = rank_grid({str(site): None for site in means.index})
     kinds, layers = sorted(whole.kinds), whole.layers  # records read from disk have lost the model's order
     columns = columns or min(PANELS, len(names))
     rows = math.ceil(len(names) / columns)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.frame import SelectionError, frame
+from rankbench.analysis.frame import frame
 from rankbench.analysis.labels import file_name, labels, order
 from rankbench.analysis.mixed_records import differences, differing_code, refuse
 from rankbench.analysis.selection import refuse_doubt

@@ -278,4 +278,6 @@ def test_the_code_behind_the_numbers_counts_where_both_runs_of_a_method_say_it(p
                for letter, code in zip("ab", codes, strict=True))  # fmt: skip
     a, b = (replace(run("A"), run_id=name, provenance=facts) for name, facts in zip("ab", commits, strict=True))
     _, text = printed(a, b)
-    assert [fact for fact in ("numbers_code", "git_commit") if f"{fact} differs" in text] == ([differ] if differ else [])
+    assert [fact for fact in ("numbers_code", "git_commit") if f"{fact} differs" in text] == (
+        [differ] if differ else []
+    )

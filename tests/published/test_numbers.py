@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rankbench.analysis.labels import COLOURS
 from rankbench.cli.verify import published_main, published_table
+from rankbench.config.registry import names
 from rankbench.published import numbers as published
 from rankbench.published.numbers import AVERAGE, COLUMNS, CONFIDENCE, SETS, PublishedError, averages, load
 
@@ -50,7 +50,7 @@ def test_all_files_load_by_default(numbers):
 
 
 def test_names_are_those_of_rankbench(numbers):
-    assert set(numbers["our_method"]) - {""} <= set(COLOURS)
+    assert set(numbers["our_method"]) - {""} <= set(names("method"))
     tasks = {file.stem for file in (ROOT / "conf" / "task").glob("*.yaml")}
     assert {task for task in numbers["task"] if task.startswith("glue-") and task != "glue-5"} <= tasks
     assert {"gsm8k", "boolq"} <= set(numbers["task"]) & tasks

@@ -51,8 +51,8 @@ def _sheet(evidence: ReportData, wanted: Published, place: int, judged: Judged) 
     notes = [
         f"{len(chosen)} numbers in that table: {', '.join(f'{count} {name}' for name, count in outcomes.items())}.",
         "What a paper prints, with its digits, and our mean in its unit. Verified: by the rule of "
-        "rankbench.published.verification, which asks for the paper's model, budget and data; where these differ, differences to the reference say more "
-        "than values.",
+        "rankbench.published.verification, which asks for the paper's model, budget and data; where these differ, "
+        "differences to the reference say more than values.",
         *([f"No run that is ok on {', '.join(unused)}."] if unused else []),
     ]
     paper = ", ".join(sorted(set(chosen["paper"]))) or wanted.file
