@@ -349,7 +349,7 @@ def test_ctrl_c_at_a_terminal_lets_runs_finish_and_starts_no_more(installed, tmp
 @pytest.mark.slow
 def test_a_sweep_survives_kills_of_a_job_of_its_launcher_and_of_both(tmp_path):
     """The small setting of kill_sweep.py; experiments/sweep_faults.md has the large one."""
-    figures = besiege(tmp_path / "results", jobs=12, kills=3, seed=1, slots=2)
+    figures = besiege(tmp_path / "results", jobs=8, kills=3, seed=1, slots=2)
     print(figures)
     assert holds(figures, kills=3)
     assert [figures[f"kills of {what}"] for what in ("a job", "the launcher", "both at once")] == [1, 1, 1]
