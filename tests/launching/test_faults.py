@@ -296,9 +296,10 @@ def test_two_launchers_on_one_folder_do_every_run_once(installed, tmp_path):
 LAUNCH = """
 import sys
 from pathlib import Path
-from rankbench.launching.local_pool import Settings, launch
+from rankbench.launching.jobs import LaunchSettings
+from rankbench.launching.local_pool import launch
 try:
-    launch([Path(name) for name in sys.argv[1:]], Settings(slots=2), told=lambda asked: None)
+    launch([Path(name) for name in sys.argv[1:]], LaunchSettings(slots=2), told=lambda asked: None)
 except KeyboardInterrupt:
     sys.exit(130)
 """

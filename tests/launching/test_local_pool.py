@@ -245,7 +245,7 @@ def single(place):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_pool, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
-        patch.setattr(local_pool, "OOM_KILLS", vmstat)
+        patch.setattr(jobs, "OOM_KILLS", vmstat)
         return Launched(files).launch(LaunchSettings(slots=1, timeout=600))
 
 

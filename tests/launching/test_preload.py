@@ -33,7 +33,9 @@ def test_it_runs_one_thread_and_outlives_its_jobs(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_it_goes_with_the_process_that_started_it_even_while_it_imports():
     """It holds that one's streams: whoever reads them would wait for imports that nobody needs."""
-    code = "from multiprocessing import forkserver as f; from rankbench import launcher; launcher.start_server()"
+    code = (
+        "from multiprocessing import forkserver as f; from rankbench.launching import local_pool as l; l.start_server()"
+    )
     done = python("-c", f"{code}; print(f._forkserver._forkserver_pid)")
     assert done.returncode == 0, done.stderr
     status = Path(f"/proc/{int(done.stdout)}/status")

@@ -168,7 +168,7 @@ def test_a_file_or_folder_that_is_not_there_is_named_with_what_is(tmp_path, monk
     with pytest.raises(PublishedError, match="has no numbers of adalroa; there are adalora"):
         load("adalroa", write(tmp_path, ROW))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(numbers, "__file__", str(tmp_path / "site" / "rankbench" / "published.py"))
+    monkeypatch.setattr(published, "__file__", str(tmp_path / "site" / "rankbench" / "published" / "numbers.py"))
     with pytest.raises(PublishedError, match=r"neither .*results/published.* is a folder; name one with --folder"):
         published.folder()
     (tmp_path / "results" / "published").mkdir(parents=True)

@@ -12,7 +12,6 @@ import pytest
 from support.harness import python
 
 from rankbench import files
-from rankbench.records import run_folder
 from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder, StoreError
 
@@ -69,7 +68,7 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch, broken):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder.os, broken, fail)
+    monkeypatch.setattr(files.os, broken, fail)
     with pytest.raises(OSError, match="No space left on device"):
         folder.write_record(record(status="error", reason="later"))
     monkeypatch.undo()
@@ -80,9 +79,9 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch, broken):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rankbench import store
+from rankbench import files
 if sys.argv[2] == "replace":
-    store.os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+    files.os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
 else:
     write = Path.open
     def half(path, mode="r"):
@@ -91,7 +90,7 @@ else:
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     Path.open = half
-store.write_atomically(Path(sys.argv[1]), b'{"new": 1}')
+files.write_atomically(Path(sys.argv[1]), b'{"new": 1}')
 """
 
 

@@ -25,7 +25,7 @@ import json, sys
 from pathlib import Path
 from types import SimpleNamespace
 from rankbench.records.record import RunRecord
-from rankbench.tracking import tracker
+from rankbench.tracking.wandb_run import tracker
 
 given = json.loads(sys.argv[1])
 record = RunRecord.from_json(json.dumps(given["record"]))

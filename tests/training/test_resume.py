@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.harness import ENVIRONMENT, QUICK, configure, folder_of, perform, rows
 
-from rankbench.records import run_folder
+from rankbench import files
 from rankbench.records.run_folder import RunFolder
 from rankbench.tasks.planted import Planted
 from rankbench.training.run import execute
@@ -132,7 +132,7 @@ def test_a_run_stopped_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
         shutil.move(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder.os, "replace", stopping)
+        patch.setattr(files.os, "replace", stopping)
         run_until_stopped(parts)
     assert [row["step"] for row in rows(folder_of(parts).path / "steps.jsonl")] == list(range(1, 9))
     assert differences(expected, outcome(parts, perform(parts))) == []

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from rankbench import files
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Step
 from rankbench.methods.lora import Uniform
@@ -124,14 +123,14 @@ def outgrow_a_control_group(method: Faulty) -> None:
 
 def fill_the_disk(method: Faulty) -> None:
     """As far as records are concerned."""
-    write = files.write_atomically
+    write = run_folder.write_atomically
 
     def refuse(file: Path, *rest: object) -> None:
         if file.name == run_folder.RECORD:
             raise OSError(errno.ENOSPC, "No space left on device", str(file))
         write(file, *rest)
 
-    files.write_atomically = refuse
+    run_folder.write_atomically = refuse
 
 
 def turn_back_the_clock(method: Faulty) -> None:
