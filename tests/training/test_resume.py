@@ -81,6 +81,7 @@ def arguments(name: str) -> list[str]:
     return [f"method={name.split('-')[0]}", *METHODS[name]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_stopped_after_any_step_goes_on_bit_for_bit(tmp_path, monkeypatch, name):
     whole = configure(tmp_path / "whole", *arguments(name), "train.checkpoint_every=0")
