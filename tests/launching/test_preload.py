@@ -13,6 +13,7 @@ from rankbench.launching.jobs import LaunchSettings
 from rankbench.training import code_identity, provenance
 
 
+@pytest.mark.slow
 def test_it_can_be_imported():
     """The fork server would not say so: it goes without what cannot be imported."""
     reload(preload)
@@ -21,6 +22,7 @@ def test_it_can_be_imported():
     assert code_identity.own_sources.cache_info().currsize == 1  # and so is the code
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_it_runs_one_thread_and_outlives_its_jobs(tmp_path):
     files = [freeze(tmp_path, "train.steps=1", f"seed={seed}") for seed in (0, 1)]
@@ -31,6 +33,7 @@ def test_it_runs_one_thread_and_outlives_its_jobs(tmp_path):
     assert next(line.split()[1] for line in lines if line.startswith("Threads:")) == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_it_goes_with_the_process_that_started_it_even_while_it_imports():
     """It holds that one's streams: whoever reads them would wait for imports that nobody needs."""

@@ -159,6 +159,7 @@ def section(schema_class: type, file: Path, changes: dict[str, Any]) -> Any:
     """A section of the configuration: its YAML, changed, and held against its schema."""
     data = OmegaConf.to_container(OmegaConf.load(file))
     data.pop("defaults", None)
+    data.pop("display", None)
     values, mistakes = schema.conform(schema_class, {**data, **changes})
     assert not mistakes, mistakes
     return values

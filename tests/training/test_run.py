@@ -21,6 +21,7 @@ def content(config) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
+@pytest.mark.slow
 def test_the_smoke_run_ends_within_twenty_seconds(tmp_path):
     start = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = python(
@@ -167,6 +168,7 @@ def test_a_results_dir_that_became_a_file(tmp_path, capsys):
     assert f"results_dir cannot be written: {folder_of(config).path}: Not a directory" in said
 
 
+@pytest.mark.slow
 def test_a_results_dir_that_is_a_file_is_refused_before_any_work(tmp_path):
     (tmp_path / "results").write_text("a file")
     done = python("-m", "rankbench", "method=lora", "model=tiny", "task=planted", f"results_dir={tmp_path}/results")
