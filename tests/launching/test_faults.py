@@ -85,10 +85,8 @@ def test_ctrl_c_twice_stops_what_runs_and_the_same_runs_go_on(tmp_path):
     before = results(files)
     statuses = {name: json.loads(content)["status"] for name, content in before.items()}
     assert [statuses[file.stem] for file in files] == ["ok", "killed", "killed"]
-    assert (
-        json.loads(before[files[1].stem])["reason"]
-        == "killed by SIGKILL; goes on from its checkpoint when started again"
-    )
+    reason = json.loads(before[files[1].stem])["reason"]
+    assert reason == "killed by SIGKILL; goes on from its checkpoint when started again"
     assert signal.getsignal(signal.SIGINT) is heard
     ended = complete(files, before)
     assert all("after step 1" in one.log.read_text() for one in ended[1:])
