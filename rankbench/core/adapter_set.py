@@ -132,11 +132,7 @@ class AdapterSet:
         return forward_switches.disabled(self._list)
 
     def path(self, a: float, kind: str = "delta", jacobian: str = "raw") -> None:
-        """Evaluate at a point of the straight path from no adapter (a = 0) to the adapter (a = 1), until `reset_path`.
-
-        Args:
-            a, kind, jacobian: see `forward_switches.set_path`.
-        """
+        """Evaluate at a point of the path from no adapter (0) to the adapter (1), until `reset_path`; see set_path."""
         forward_switches.set_path(self._list, a, kind, jacobian)
 
     def reset_path(self) -> None:
@@ -282,11 +278,7 @@ class AdapterSet:
                 adapter.refactor()
 
     def set_factors(self, site: str, A: Tensor, B: Tensor) -> None:
-        """Start a site from given factors of its present rank: A (r, d_in), B (d_out, r).
-
-        Raises:
-            ValueError: the factors do not fit.
-        """
+        """Start a site from given factors of its present rank: A (r, d_in), B (d_out, r), else ValueError."""
         self._adapters[site].set_factors(A, B)
 
     # -- optimizer --
