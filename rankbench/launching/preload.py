@@ -1,4 +1,4 @@
-"""What every job of a sweep imports: read once by the process that jobs are forked from.
+"""Imports of every job of a sweep, done once by the process that jobs are forked from.
 
 Nothing here computes: a process that has run threads must not be forked.
 """

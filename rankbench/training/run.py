@@ -33,7 +33,7 @@ TRACEBACK = "error.txt"
 
 
 def execute(config: Config, sweep: bool = False, redo: str | None = None) -> int:
-    """Do one run and leave a record of it, whatever happens; its exit code.
+    """Do one run and leave a record of it, whatever happens; returns an exit code.
 
     0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
 
@@ -41,7 +41,8 @@ def execute(config: Config, sweep: bool = False, redo: str | None = None) -> int
 
     Args:
         config: frozen.
-        sweep: as a job of a sweep: while another process is at the run, wait for it; leave a failed run as it is.
+        sweep: whether it is a job of a sweep: then it waits while another process works on the run, and leaves a failed
+            run as it is.
         redo: digest of a failed record; of a sweep's runs, the one with this record is done anew.
     """
     folder = RunFolder(Path(config.results_dir), run_id(config.plain()))
@@ -82,11 +83,11 @@ def _perform(config: Config, folder: RunFolder, processes: Any, sweep: bool, red
 
 
 def _set_aside_unreadable(folder: RunFolder) -> None:
-    """Keep a record.json that is no record of this run under another name, and say so: the run is done."""
+    """Keep a record.json that is no record of this run under another name, and say that the run starts anew."""
     try:
         folder.record()
     except RecordError as error:
-        console().print(f"{error}; kept as {folder.set_aside().name}, the run is done", style="red", markup=False)
+        console().print(f"{error}; kept as {folder.set_aside().name}, the run starts anew", style="red", markup=False)
 
 
 class Run:
@@ -96,12 +97,12 @@ class Run:
         config: checked and resolved.
         folder: takes what the run leaves; it exists.
         processes: the Accelerator of the run.
-        observer: is told of the instants of the run.
+        observer: sees the instants of the run.
 
     Attributes:
         plain: the config as nested dictionaries.
         assembly: model, task, budget, method, adapter and trainer, as far as they are made.
-        metrics: of the record so far: {before, validation, test}.
+        metrics: metrics of the record so far: {before, validation, test}.
     """
 
     def __init__(self, config: Config, folder: RunFolder, processes: Any, observer: Observer | None = None) -> None:
@@ -130,8 +131,8 @@ class Run:
                 raise
             if failure.traceback and self.processes.is_main_process:
                 self.folder.write(TRACEBACK, traceback.format_exc())
-            place = f" (traceback: {self.folder.path}/{TRACEBACK})" if failure.unforeseen else ""
-            return failure.status, failure.reason + place
+            where = f" (traceback: {self.folder.path}/{TRACEBACK})" if failure.unforeseen else ""
+            return failure.status, failure.reason + where
         if self.processes.is_main_process:
             self.folder.remove(TRACEBACK)  # of an earlier attempt
         return result

@@ -80,7 +80,7 @@ def test_ctrl_c_twice_stops_what_runs_and_the_same_runs_go_on(tmp_path):
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        local_pool.launch(files, LaunchSettings(slots=2), told=asked.append)
+        local_pool.launch(files, LaunchSettings(slots=2), stopping=asked.append)
     assert asked == [1, 2]
     before = results(files)
     statuses = {name: json.loads(content)["status"] for name, content in before.items()}
@@ -105,7 +105,7 @@ def test_a_request_to_end_stops_at_once(tmp_path):
 
     threading.Thread(target=request, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        local_pool.launch([file, freeze(tmp_path, *SHORT)], LaunchSettings(), told=lambda asked: None)
+        local_pool.launch([file, freeze(tmp_path, *SHORT)], LaunchSettings(), stopping=lambda asked: None)
     assert Order.read(file).folder.record().status == "killed"
     assert len(results([file])) == 1
 
@@ -296,7 +296,7 @@ from pathlib import Path
 from rankbench.launching.jobs import LaunchSettings
 from rankbench.launching.local_pool import launch
 try:
-    launch([Path(name) for name in sys.argv[1:]], LaunchSettings(slots=2), told=lambda asked: None)
+    launch([Path(name) for name in sys.argv[1:]], LaunchSettings(slots=2), stopping=lambda asked: None)
 except KeyboardInterrupt:
     sys.exit(130)
 """

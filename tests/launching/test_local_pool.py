@@ -328,4 +328,4 @@ def test_a_file_that_is_no_record_is_told_from_one_and_the_run_is_done(tmp_path)
     assert (order.folder.path / "record.unreadable").read_bytes() == b"\xff\x00{"
     said = "".join((order.folder.path / "log.txt").read_text().split())  # the console wraps long paths
     assert f"{torn}:notJSON" in said
-    assert "keptasrecord.unreadable,therunisdone" in said
+    assert "keptasrecord.unreadable,therunstartsanew" in said

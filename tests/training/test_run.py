@@ -266,7 +266,7 @@ def test_a_file_that_is_no_record_is_kept_under_another_name(tmp_path, capsys):
     (folder_of(config).path / "record.json").write_text("{")
     assert perform(config)["status"] == "ok"
     assert (folder_of(config).path / "record.unreadable").read_text() == "{"
-    assert "kept as record.unreadable, the run is done" in " ".join(capsys.readouterr().out.split())
+    assert "kept as record.unreadable, the run starts anew" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_does_not_inherit_the_peak_memory_of_the_one_before(tmp_path):
