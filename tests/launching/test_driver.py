@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 from support.harness import SMALL_EXPERIMENT, faulty_installed, write_experiment
 
 from rankbench.cli.run import main
@@ -128,7 +127,7 @@ def test_what_is_typed_for_one_run_alone_is_that_run(tuned):
     tuned.edit(3, 1.0)
     for job in (tuned.sweep.jobs[0], tuned.sweep.jobs[4], tuned.sweep.jobs[-1]):
         config = build(compose([*job.overrides, f"results_dir={tuned.results}"], tuned.config_dir))
-        assert run_id(OmegaConf.to_container(config)) == job.run_id
+        assert run_id(config.plain()) == job.run_id
 
 
 @pytest.mark.slow

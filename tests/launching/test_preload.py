@@ -10,7 +10,7 @@ from support.harness import freeze, python
 
 from rankbench.launching import local_pool, preload
 from rankbench.launching.jobs import LaunchSettings
-from rankbench.training import provenance
+from rankbench.training import code_identity, provenance
 
 
 @pytest.mark.slow
@@ -19,6 +19,7 @@ def test_it_can_be_imported():
     reload(preload)
     assert set(preload.LATER) <= set(sys.modules)
     assert provenance.code.cache_info().currsize == 1  # the commit at the start is that of every job
+    assert code_identity.own_sources.cache_info().currsize == 1  # and so is the code
 
 
 @pytest.mark.slow
@@ -37,9 +38,9 @@ def test_it_runs_one_thread_and_outlives_its_jobs(tmp_path):
 def test_it_goes_with_the_process_that_started_it_even_while_it_imports():
     """It holds that one's streams: whoever reads them would wait for imports that nobody needs."""
     code = (
-        "from multiprocessing import forkserver as f; from rankbench.launching import local_pool as l; l.start_server()"
+        "from multiprocessing import forkserver as f; from rankbench.launching.local_pool import start_server as start"
     )
-    done = python("-c", f"{code}; print(f._forkserver._forkserver_pid)")
+    done = python("-c", f"{code}; start(); print(f._forkserver._forkserver_pid)")
     assert done.returncode == 0, done.stderr
     status = Path(f"/proc/{int(done.stdout)}/status")
     assert not status.exists() or "State:\tZ" in status.read_text()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from support.harness import configure, folder_of, perform, prepared, python, rows
+from support.harness import begun, configure, folder_of, perform, python, rows
 
 from rankbench.models import loading
 from rankbench.models.errors import ModelError
@@ -144,9 +144,7 @@ def test_a_checkpoint_of_another_config_is_refused_and_kept(tmp_path, capsys, mo
         configure(tmp_path, "train.checkpoint_every=2"),
         configure(tmp_path, "train.checkpoint_every=2", "seed=1"),
     )
-    run = prepared(other)
-    trainer, _ = run._prepare()
-    run._resume(trainer)
+    begun(other)
     checkpoint = folder_of(other).checkpoint_file().read_bytes()
     folder_of(config).path.mkdir(parents=True)
     folder_of(config).checkpoint_file().write_bytes(checkpoint)

@@ -7,20 +7,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
 
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Step
 from rankbench.methods.lora import Uniform
 from rankbench.records import run_folder
 
 
-@dataclass
-class Config:
+class Config(Settings):
     """How it fails.
 
     Attributes:
@@ -31,7 +30,6 @@ class Config:
         target: a file or folder that the fault needs.
     """
 
-    name: str
     fault: str
     at: int
     note: str | None
