@@ -7,7 +7,6 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,10 +25,9 @@ from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.seeding import Streams
 from rankbench.methods.base import Step
 from rankbench.models import loading
-from rankbench.records.run_folder import RunFolder
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
+from rankbench.training.assembly import assemble
 from rankbench.training.engine import accelerator
-from rankbench.training.run import Run
 
 LONG = 1_000_000  # steps of a run of which a few are timed: its budget falls at each of them, and hardly at all
 
@@ -106,7 +104,7 @@ class Ours:
 
     def __init__(self, shape: StepShape, method: str, *overrides: str, steps: int = LONG) -> None:
         config = _config(shape, f"method={method}", f"train.steps={steps}", *overrides)
-        self.trainer, _ = Run(config, {}, RunFolder(Path(), "bench"), _processes())._prepare()
+        self.trainer = assemble(config, _processes()).trainer
         self.calibrate()
         self.trainer.build_optimizer()
         self.trainer.engine.model.train()

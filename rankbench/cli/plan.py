@@ -31,7 +31,7 @@ from rankbench.models.errors import ModelError
 from rankbench.models.loading import sites_of
 from rankbench.records import run_folder
 from rankbench.records.frozen_run import Order
-from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.sweeps.composition import describe, lay_out, results_dir_of, words
 from rankbench.sweeps.schedule import SweepSchedule
 from rankbench.terminal import console, duration
@@ -81,7 +81,7 @@ def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]]
         left = [
             order
             for order, record in zip(members, records, strict=True)
-            if record is None or not record.stands(order.redo)
+            if record is None or not record.is_final(order.redo)
         ]
         spent = [cost(order.config) for order in left]
         known = [seconds for seconds in spent if seconds is not None]
@@ -92,10 +92,7 @@ def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]]
 
 def _record(order: Order) -> RunRecord | None:
     """None also where the run has no name yet: its learning rate, or its ranks, are not known."""
-    try:
-        return order.folder.record() if order.run_id else None
-    except RecordError:
-        return None
+    return order.folder.readable_record() if order.run_id else None
 
 
 def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:

@@ -19,8 +19,10 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from rankbench import RankbenchError
 
-class ConfigError(ValueError):
+
+class ConfigError(RankbenchError, ValueError):
     """A configuration that cannot be run.
 
     Attributes:

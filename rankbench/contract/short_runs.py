@@ -1,4 +1,4 @@
-"""The short runs that the checks of rankbench.contract.checks share: a method on a tiny model, made when first asked for."""
+"""Short runs that the checks of rankbench.contract.checks share: a method on a tiny model, each made when needed."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class ShortRuns:
 
         On larger batches: who decomposes the inputs of a site needs more of them than it may get ranks.
         """
-        rank = min(self.main.budget.full_ranks.values())
+        rank = min(self.main.assembly.budget.full_ranks.values())
         return self._variant("fullest", {**SHORT, "train.batch_size": 16, **self._uniform(rank)})
 
     def scaled(self, rule: str) -> ObservedRun:

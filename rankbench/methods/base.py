@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 from typing_extensions import TypeVar
 
+from rankbench import RankbenchError
 from rankbench.config.schema import Settings, settings_of
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget
@@ -36,6 +37,10 @@ NEEDS = frozenset(
 )
 BUDGET_KINDS = ("exact", "at_most", "implicit")
 INSTANTS = ("at the start", "before training", "while training", "after training")
+
+
+class MethodError(RankbenchError, ValueError):
+    """A method that cannot work with this model, this data or these settings; the message has the way out."""
 
 
 class Probe(Protocol):
@@ -171,7 +176,7 @@ class Allocator(ABC, Generic[ConfigT]):
         """Before the optimizer exists: read activations and gradients, set ranks, factors, gate start."""
 
     def before_forward(self, adapters: AdapterSet, step: Step, micro: int) -> None:
-        """Before each micro-batch: `path`, `truncate`."""
+        """Before each micro-batch: `path`."""
 
     def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
         """Scalar added to the loss's gradient once per step; logged apart, never part of a reported loss."""

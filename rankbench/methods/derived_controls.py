@@ -15,7 +15,7 @@ from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, Probe, Setting
+from rankbench.methods.base import Allocator, MethodError, Probe, Setting
 
 
 class SourceConfig(Settings):
@@ -53,14 +53,14 @@ def source_ranks(config: SourceConfig, sites: Sequence[Site]) -> dict[str, int]:
     """The rank map of `source_run` on the sites of this model.
 
     Raises:
-        ValueError: there is no map, or it has no rank for a site.
+        MethodError: there is no map, or it has no rank for a site.
     """
     if config.ranks is None:
-        raise ValueError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
+        raise MethodError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
     ranks = {site.name: _rank(site.name, config.ranks, config) for site in sites}
     missing = [name for name, rank in ranks.items() if rank is None]
     if missing:
-        raise ValueError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
+        raise MethodError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
     return {name: rank for name, rank in ranks.items() if rank is not None}
 
 
@@ -268,7 +268,7 @@ class Scaled(Allocator[ScaledConfig]):
             shares = dict(decision.scores if by_score and decision.scores else decision.ranks)
             adapters.restart(self.initial_ranks(), "scaled", draw="start")
         mean = float(np.mean(list(shares.values())))
-        adapters.weigh({name: share / mean for name, share in shares.items()})
+        adapters.set_scale_factors({name: share / mean for name, share in shares.items()})
 
 
 @register("method", "transplant")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from peft import EvaConfig, LoraConfig
-from peft.tuners.lora.eva import get_eva_state_dict
 from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.methods.base import Allocator, Probe, Setting
+from rankbench.methods.base import Allocator, MethodError, Probe, Setting
 
 PREFIX = "base_model.model."
 
@@ -75,14 +73,17 @@ class EVA(Allocator[EVAConfig]):
                 A, B = (factor.detach().clone() for factor in adapters.factors(name))
                 count = min(len(A), len(rows))
                 A[:count] = rows[:count]
-                adapters.set_factors(name, A, B, absorb=False)
+                adapters.set_factors(name, A, B)
 
     def vectors(self, adapters: AdapterSet, probe: Probe) -> dict[str, Tensor]:
         """PEFT's vectors, best first: site name -> (rank, d_in), rank >= 0.
 
         Raises:
-            ValueError: they have not converged after `most_passes` passes.
+            MethodError: they have not converged after `most_passes` passes.
         """
+        from peft import EvaConfig, LoraConfig  # takes seconds to import
+        from peft.tuners.lora.eva import get_eva_state_dict
+
         config, rank = self.config, self.setting.budget.reference_rank
         widest = min(site.d_in for site in self.setting.sites) / rank
         settings = EvaConfig(
@@ -97,7 +98,7 @@ class EVA(Allocator[EVAConfig]):
             nonlocal passes
             passes += 1
             if passes > config.most_passes:
-                raise ValueError(
+                raise MethodError(
                     f"EVA's vectors have not converged after {config.most_passes} passes: raise method.most_passes or "
                     "train.batch_size (each pass needs more tokens than a site may get ranks), or lower method.tau"
                 )

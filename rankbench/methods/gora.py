@@ -78,7 +78,7 @@ class GoRA(Allocator[GoRAConfig]):
                 A, _ = adapters.factors(name)
                 if len(A):
                     B = compressed(G.to(A.device), A.detach()) * (-self.config.gamma / adapters.scale(name))
-                    adapters.set_factors(name, A.detach().clone(), B, absorb=False)
+                    adapters.set_factors(name, A.detach().clone(), B)
 
 
 def mean_gradients(probe: Probe, count: int) -> dict[str, Tensor]:

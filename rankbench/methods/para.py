@@ -118,4 +118,4 @@ def truncate(adapters: AdapterSet, site: str, rank: int) -> None:
     adapters.resize(site, list(range(rank)), reason="truncate")
     if rank and adapters.scale(site) != before:
         A, B = (factor.detach().clone() for factor in adapters.factors(site))
-        adapters.set_factors(site, A, B * (before / adapters.scale(site)), absorb=False)
+        adapters.set_factors(site, A, B * (before / adapters.scale(site)))

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from rankbench.analysis.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, higher_is_better
+from rankbench.analysis.metrics import METRICS, VALIDATION, higher_is_better
 from rankbench.config import control_sources, schema
 from rankbench.config.overrides import UNREADABLE, Examiner, examiner
 from rankbench.config.schema import ConfigError, near
@@ -198,7 +198,7 @@ def _mistuned(tune: Tune) -> Iterator[str]:
     wrong = [rate for rate in tune.learning_rate if rate <= 0]
     yield from (f"tune.learning_rate: {rate:g} is no learning rate; expected numbers > 0" for rate in wrong)
     if not tune.metric.startswith(VALIDATION) or higher_is_better(tune.metric) is None:
-        known = ", ".join(f"{VALIDATION}{metric}" for metric in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER))
+        known = ", ".join(f"{VALIDATION}{metric}" for metric in METRICS)
         yield f"tune.metric={tune.metric}: learning rates are chosen on validation alone, by one of {known}"
 
 

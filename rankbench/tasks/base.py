@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
+from rankbench import RankbenchError
 from rankbench.config.schema import Settings, settings_of
 from rankbench.core.seeding import Streams
 
@@ -19,7 +20,7 @@ IGNORE = -100  # label of a token that carries no loss
 Batch = dict[str, Tensor]
 
 
-class DataError(ValueError):
+class DataError(RankbenchError, ValueError):
     """Data that cannot be used; the message names the file, the line or column, and the way out."""
 
 
@@ -108,8 +109,8 @@ class Task(ABC, Generic[ConfigT]):
         Args:
             tokenizer: tokenizer of the model (a transformers PreTrainedTokenizerBase).
             architecture: "decoder" or "encoder".
-            streams: random streams of the run. Where the data is fixed, neither the splits nor the carving of validation
-                may depend on the run's seed (paired seeds train on the same data): use Streams(0) there.
+            streams: random streams of the run. Where the data is fixed, neither the splits nor the carving of
+                validation may depend on the run's seed (paired seeds train on the same data): use Streams(0) there.
 
         Raises:
             DataError: missing column, empty split, broken line (file and line number), no network and no local data,

@@ -308,9 +308,9 @@ def test_records_that_are_published_name_no_place_of_this_machine(tmp_path):
 def test_a_sweep_leaves_what_would_end_the_same_way(status):
     """An interrupted run goes on; a failed one is done again on request, but not what another attempt has left."""
     found = record(status=status, reason="why")
-    assert found.stands() == (status not in STOPPED)
-    assert found.stands("of another attempt") == (status not in STOPPED)
-    assert found.stands(found.digest()) == (status == "ok")
+    assert found.is_final() == (status not in STOPPED)
+    assert found.is_final("of another attempt") == (status not in STOPPED)
+    assert found.is_final(found.digest()) == (status == "ok")
     assert STOPPED == ("killed",)
 
 

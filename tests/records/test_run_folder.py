@@ -43,7 +43,9 @@ def test_the_record_of_another_run_is_none(folder, tmp_path):
     (folder.path / "record.json").write_text(replace(record(), run_id="ba9876543210").to_json())
     with pytest.raises(RecordError, match=rf"{folder.path}/record.json: the record of another run, ba9876543210"):
         folder.record()
-    assert RunFolder.at(folder.path).record().run_id == "ba9876543210"  # a folder may be named as one likes elsewhere
+    assert (
+        RunFolder.from_path(folder.path).record().run_id == "ba9876543210"
+    )  # a folder may be named as one likes elsewhere
 
 
 def test_bytes_that_are_no_text_are_no_record(folder):

@@ -21,6 +21,7 @@ from rankbench.config import registry
 from rankbench.config.sections import Config
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
+from rankbench.core import peft_injection
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import Scale
@@ -55,10 +56,18 @@ def folder_of(config: Config) -> RunFolder:
 
 
 def prepared(config: Config) -> Run:
-    """A run whose pieces can be made one by one (`_prepare`, `_resume`, ...)."""
+    """A run that has its folder and no part yet (`run.assembly.complete()` makes them all)."""
     folder = folder_of(config)
     folder.path.mkdir(parents=True, exist_ok=True)
-    return Run(config, config.plain(), folder, accelerator(config.train.precision))
+    return Run(config, folder, accelerator(config.train.precision))
+
+
+def begun(config: Config) -> Run:
+    """A run before its first step, calibrated and evaluated."""
+    run = prepared(config)
+    run.assembly.complete()
+    run.start()
+    return run
 
 
 def perform(config: Config) -> dict[str, Any]:
@@ -116,7 +125,7 @@ def attach(
 ) -> AdapterSet:
     """An adapter on `Linears`."""
     sites = sites_of(shapes)
-    return AdapterSet.attach(
+    return peft_injection.attach(
         Linears(shapes, dtype),
         sites,
         {site.name: rank for site, rank in zip(sites, ranks, strict=True)},
