@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from rankbench.analysis.labels import display
 from rankbench.studies.panels import Panel, methods_of
@@ -158,7 +157,6 @@ def facets(
         low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.4
         box = (column * (cell[0] + left) + left, low, *cell)
         axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
-        axes.axis("off")  # the axes of matplotlib are slow to draw: `draw_frame` draws lighter ones
         axes.set_title(title, y=1.0, fontsize=TEXT, loc="left", fontweight="bold", color=INK)  # y: not looked for
         found.append(axes)
     if handles:
@@ -200,42 +198,30 @@ Ticks = Mapping[float, str]
 
 
 def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Ticks | None = None) -> None:
-    """Ticks, their labels and a light grid, when all else is drawn.
+    """Ticks, labels, the left and lower edge and a light grid, when all else is drawn.
 
     Args:
-        axes: of `facets`.
+        axes: an axes of `facets`.
         across, up: labels of the two directions; "" for none.
-        x, y: place -> label of the ticks; None: as many as there is room for.
+        x, y: position -> label of the ticks; None: as many round numbers as there is room for.
     """
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    x, y = ticks(left, right, 5) if x is None else x, ticks(low, high, 5) if y is None else y
-    axes.set_xlim(left, right)
-    axes.set_ylim(low, high)
-    on_x, on_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
-    small: dict[str, Any] = {"fontsize": TEXT - 1, "color": "#444444"}
-    width, height = _inches(axes)
-    for place, label in x.items():
-        axes.text(place, -0.05 / height, label, transform=on_x, ha="center", va="top", **small)
-    for place, label in y.items():
-        axes.text(-0.02, place, label, transform=on_y, ha="right", va="center", **small)
-    lines = [[(0.0, place), (1.0, place)] for place in y]
-    axes.add_collection(
-        LineCollection(lines, colors="#e4e4e4", linewidths=0.6, transform=on_y, zorder=0), autolim=False
-    )
-    edges = [[(0, 1), (0, 0), (1, 0)]]
-    axes.add_collection(
-        LineCollection(edges, colors="#888888", linewidths=0.7, transform=axes.transAxes), autolim=False
-    )
-    room = max((len(label) for label in y.values()), default=0) * 0.06 + 0.12
-    axes.text(0.5, -0.22 / height, across, transform=axes.transAxes, ha="center", va="top", **small)
-    place = -room / width
-    axes.text(place, 0.5, up, transform=axes.transAxes, ha="right", va="center", rotation=90, **small)
-
-
-def _inches(axes: Axes) -> tuple[float, float]:
-    box, figure = axes.get_position(), axes.get_figure(root=True)
-    assert figure is not None  # `facets` made it
-    return float(box.width * figure.get_figwidth()), float(box.height * figure.get_figheight())
+    for axis, ticks in ((axes.xaxis, x), (axes.yaxis, y)):
+        axis.set_minor_locator(NullLocator())
+        if ticks is None:
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))  # 10: 0.1 + 0.2 is 0.3
+        else:
+            axis.set_ticks(list(ticks), labels=list(ticks.values()))
+    axes.set(xlim=(left, right), ylim=(low, high))  # ticks widen them
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color="#888888", linewidth=0.7)
+    axes.set_axisbelow(True)
+    if not axes.images:
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+    axes.tick_params(length=0, labelsize=TEXT - 1, labelcolor="#444444")
+    for label, write_label in ((across, axes.set_xlabel), (up, axes.set_ylabel)):
+        write_label(label, fontsize=TEXT - 1, color="#444444")
 
 
 def last_part(key: str) -> str:
@@ -243,18 +229,9 @@ def last_part(key: str) -> str:
     return key.rpartition(".")[2].replace("_", " ")
 
 
-def ticks(low: float, high: float, most: int) -> dict[float, str]:
-    """Round numbers between two ends, with the digits they need."""
-    step = float(np.diff(MaxNLocator(most).tick_values(low, high)).min())
-    digits = next(d for d in range(13) if abs(round(step, d) - step) < 1e-9 * step or d == 12)
-    places = [float(place) for place in MaxNLocator(most).tick_values(low, high) if low <= place <= high]
-    return {place: f"{place:,.{digits}f}" for place in places}
-
-
 def logarithmic(axes: Axes, values: Sequence[float]) -> dict[float, str]:
     """Make x logarithmic; ticks where there are values, at most six."""
     axes.set_xscale("log")
-    axes.axis("off")
     shown = sorted(set(values))
     shown = shown[:: math.ceil(len(shown) / 6)]
     return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in shown}
@@ -267,7 +244,6 @@ def logarithmic_up(axes: Axes) -> dict[float, str] | None:
     if not values.size or values.min() <= 0 or values.max() < FAR * values.min():
         return None
     axes.set_yscale("log")
-    axes.axis("off")
     low, high = axes.get_ylim()
     steps = [10.0**power * digit for power in range(-12, 12) for digit in (1, 2, 5)]
     return {step: f"{step:g}" for step in steps if low <= step <= high}
