@@ -140,10 +140,10 @@ def compare(
     off = shares[_off(spent).reindex(shares.index)]
     equal = [name for name in rows if name == reference or not {name, reference} & set(off.index)]
     tests = _tests(values[metrics[0]][equal], reference)
-    paired = {metric: _paired(held, reference) for metric, held in values.items()}
-    made = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin, paired)
-    made.findings.update((label, made.find(label)) for label in rows)
-    return made
+    paired = {metric: _paired(of_metric, reference) for metric, of_metric in values.items()}
+    comparison = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin, paired)
+    comparison.findings.update((label, comparison.find(label)) for label in rows)
+    return comparison
 
 
 def _side(mean: float, higher: bool | None) -> Literal["better", "worse", "differs"]:
@@ -160,14 +160,14 @@ def decimals(values: pd.DataFrame) -> int:
 
 
 def _refuse_unknown(data: pd.DataFrame, metrics: Sequence[str], reference: str | None) -> None:
-    there = sorted(str(column) for column in data if str(column).startswith(("test/", "validation/", "before/")))
+    measured = sorted(str(column) for column in data if str(column).startswith(("test/", "validation/", "before/")))
     for metric in metrics:
-        if metric not in there:
-            known = ", ".join(name for name in there if not name.endswith("/step"))
-            raise SelectionError(f"no run has the metric {metric!r}; there are {known or 'none'}")
+        if metric not in measured:
+            labels = ", ".join(name for name in measured if not name.endswith("/step"))
+            raise SelectionError(f"no run has the metric {metric!r}; there are {labels or 'none'}")
     if reference is not None and reference not in set(data["label"]):
-        known = ", ".join(sorted(set(data["label"]), key=order))
-        raise SelectionError(f"there is no run of the reference {reference!r}; name one of {known} with --reference")
+        labels = ", ".join(sorted(set(data["label"]), key=order))
+        raise SelectionError(f"there is no run of the reference {reference!r}; name one of {labels} with --reference")
 
 
 def _values(data: pd.DataFrame, metric: str, rows: list[str]) -> pd.DataFrame:
@@ -178,8 +178,8 @@ def _values(data: pd.DataFrame, metric: str, rows: list[str]) -> pd.DataFrame:
 def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str]:
     sign = {True: -1, False: 1, None: 0}[higher_is_better(metric)]
     means = _values(data, metric, data["label"].unique().tolist()).mean() * sign
-    place = {str(label): mean for label, mean in means.fillna(math.inf).items()}
-    return sorted(place, key=lambda label: (label != reference, place[label], order(label)))
+    rank_of = {str(label): mean for label, mean in means.fillna(math.inf).items()}
+    return sorted(rank_of, key=lambda label: (label != reference, rank_of[label], order(label)))
 
 
 def _spent(data: pd.DataFrame, reference: str | None) -> pd.DataFrame:
@@ -226,6 +226,6 @@ def _tests(values: pd.DataFrame, reference: str | None) -> pd.DataFrame:
     others = [label for label in values if label != reference and reference is not None]
     paired = values[others].sub(values[reference], axis=0).dropna(axis=1, how="all") if others else values[others]
     pairs = [paired[label].dropna() for label in paired]
-    tests = {"p": sign_flip_tests(pairs), "smallest": [smallest_p(len(held)) for held in pairs]}
-    found = pd.DataFrame(tests, index=list(paired), dtype=float)
-    return found.assign(corrected=holm(found["p"]))
+    tests = {"p": sign_flip_tests(pairs), "smallest": [smallest_p(len(each)) for each in pairs]}
+    frame = pd.DataFrame(tests, index=list(paired), dtype=float)
+    return frame.assign(corrected=holm(frame["p"]))

@@ -67,21 +67,21 @@ def method_of(label: str) -> str:
     return label.split(" (")[0]
 
 
-def labels(found: Sequence[RunRecord]) -> list[str]:
-    """A label per record: its method and, in brackets, those of the method's settings that differ within `found`.
+def labels(records: Sequence[RunRecord]) -> list[str]:
+    """A label per record: its method and, in brackets, those of the method's settings that differ within `records`.
 
     "shuffled (source=fim)". Settings of settings (source_settings.beta1) count only among records that agree in those
     above them, from which they follow. A setting that a record lacks is null.
     """
-    own = [dict(_own(record)) for record in found]
-    names: list[tuple[str, ...]] = [(record.method,) for record in found]
+    own = [dict(_own(record)) for record in records]
+    names: list[tuple[str, ...]] = [(record.method,) for record in records]
     for depth in sorted({key.count(".") for settings in own for key in settings}):
         groups = defaultdict(list)
         for settings, name in zip(own, names, strict=True):
             groups[name].append({key: value for key, value in settings.items() if key.count(".") == depth})
-        shown = {name: _differing(members) for name, members in groups.items()}
+        differing = {name: _differing(members) for name, members in groups.items()}
         names = [
-            (*name, *(f"{key}={settings.get(key, 'null')}" for key in shown[name]))
+            (*name, *(f"{key}={settings.get(key, 'null')}" for key in differing[name]))
             for settings, name in zip(own, names, strict=True)
         ]
     return [f"{method} ({', '.join(settings)})" if settings else method for method, *settings in names]

@@ -32,11 +32,11 @@ def rate_curves(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) ->
             several records of a seed and rate.
     """
     data = data[[column for column in data if not str(column).startswith("test/")]]
-    known = [str(column) for column in data if str(column).startswith(VALIDATION) and column != f"{VALIDATION}step"]
-    if metric not in known:
+    metrics = [str(column) for column in data if str(column).startswith(VALIDATION) and column != f"{VALIDATION}step"]
+    if metric not in metrics:
         raise SelectionError(
             f"rates are chosen on validation alone, and {metric!r} is not one of its metrics here: "
-            f"{', '.join(known) or 'there are none'}"
+            f"{', '.join(metrics) or 'there are none'}"
         )
     return pd.DataFrame(
         [

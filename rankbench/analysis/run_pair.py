@@ -44,7 +44,7 @@ def load(name: str, run: str, results_dir: Path) -> Finished:
         CompareError: there is none, or its files cannot be read.
     """
     tried = places(run, results_dir)
-    folder = next((RunFolder.at(place) for place in tried if (place / "record.json").is_file()), None)
+    folder = next((RunFolder.at(path) for path in tried if (path / "record.json").is_file()), None)
     if folder is None:
         raise CompareError(
             f"{name}: no run {run!r}: neither {tried[0]} nor {tried[1]} has a record.json; give a run's folder, or "
@@ -120,7 +120,7 @@ def _code_fact(a: RunRecord, b: RunRecord) -> str:
 def _said(value: Any) -> str:
     """Hashes are told apart by their first digits."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_said(held)}" for key, held in value.items())
+        return ", ".join(f"{key} {_said(part)}" for key, part in value.items())
     return str(value)[:12]
 
 

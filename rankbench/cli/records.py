@@ -16,10 +16,10 @@ from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
 from rankbench.analysis.selection import Selection, select
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import records, save
-from rankbench.reporting.comparison_table import sheet
+from rankbench.reporting.comparison_table import make_table
 from rankbench.reporting.plotting import write
 from rankbench.reporting.rank_map_figures import agreement, draw_agreement, draw_maps, drawn, mean_ranks, rank_maps
-from rankbench.reporting.table import markdown, markdown_of_frame
+from rankbench.reporting.table import markdown_of_frame, markdown_table
 
 
 def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> str:
@@ -165,8 +165,8 @@ def comparison_table(
     Raises:
         SelectionError: a metric or a reference that is not there.
     """
-    made = sheet(compare(frame(found, names=names), metrics, reference))
-    return "\n\n".join([markdown(made), *made.notes])
+    made = make_table(compare(frame(found, names=names), metrics, reference))
+    return "\n\n".join([markdown_table(made), *made.notes])
 
 
 def tables_main() -> None:

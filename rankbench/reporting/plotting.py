@@ -78,11 +78,11 @@ class SavedFigure:
 
 def finish(sketch: Sketch, folder: Path) -> SavedFigure | None:
     """Draw, and write the files; None where there is nothing to draw."""
-    drawn = sketch()
-    if drawn is None:
+    figure = sketch()
+    if figure is None:
         return None
-    files = write(drawn.figure, drawn.numbers, folder / drawn.name)
-    return SavedFigure(drawn.name, drawn.title, drawn.note, svg(drawn.figure, drawn.name), files)
+    files = write(figure.figure, figure.numbers, folder / figure.name)
+    return SavedFigure(figure.name, figure.title, figure.note, svg(figure.figure, figure.name), files)
 
 
 @dataclass(frozen=True)
@@ -151,32 +151,32 @@ def facets(
     below = 0.0 if beside or not handles else 0.1 + 0.2 * math.ceil(len(handles) / max(1, int(width / entry)))
     figure = Figure((width + (entry if beside and handles else 0.0), height + below))
     size = figure.get_size_inches()
-    found = []
-    for place, title in enumerate(titles):
-        row, column = divmod(place, columns)
+    axes_list = []
+    for index, title in enumerate(titles):
+        row, column = divmod(index, columns)
         low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.4
         box = (column * (cell[0] + left) + left, low, *cell)
         axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
         axes.set_title(title, y=1.0, fontsize=TEXT, loc="left", fontweight="bold", color=INK)  # y: not looked for
-        found.append(axes)
+        axes_list.append(axes)
     if handles:
         corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)
         _legend(figure, handles, corner, beside, 1 if beside else max(1, int(width / entry)))
-    return figure, found
+    return figure, axes_list
 
 
-def few(found: Sequence[T]) -> tuple[Sequence[T], str]:
+def few(panels: Sequence[T]) -> tuple[Sequence[T], str]:
     """Those of many panels that are drawn, and a sentence on the others."""
-    said = f" {MOST} of {len(found)} panels are drawn; the CSV has all." if len(found) > MOST else ""
-    return found[:MOST], said
+    sentence = f" {MOST} of {len(panels)} panels are drawn; the CSV has all." if len(panels) > MOST else ""
+    return panels[:MOST], sentence
 
 
 def arm_handles(arms: Sequence[str], style: Mapping[str, ArmStyle]) -> list[Artist]:
     """Of a legend of arms."""
-    shown = [(arm, style[arm]) for arm in arms]
+    styles = [(arm, style[arm]) for arm in arms]
     return [
         Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash, label=arm, ms=4, lw=1.2)
-        for arm, look in shown
+        for arm, look in styles
     ]
 
 
@@ -232,9 +232,9 @@ def last_part(key: str) -> str:
 def logarithmic(axes: Axes, values: Sequence[float]) -> dict[float, str]:
     """Make x logarithmic; ticks where there are values, at most six."""
     axes.set_xscale("log")
-    shown = sorted(set(values))
-    shown = shown[:: math.ceil(len(shown) / 6)]
-    return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in shown}
+    ticks = sorted(set(values))
+    ticks = ticks[:: math.ceil(len(ticks) / 6)]
+    return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in ticks}
 
 
 def logarithmic_up(axes: Axes) -> dict[float, str] | None:
@@ -277,10 +277,10 @@ def shade(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> 
     return axes.imshow(np.ma.masked_invalid(values), cmap=shades, vmin=low, vmax=high, aspect="auto")
 
 
-def write(figure: Figure, numbers: pd.DataFrame, place: Path) -> list[Path]:
+def write(figure: Figure, numbers: pd.DataFrame, stem: Path) -> list[Path]:
     """Write PNG, PDF and CSV beside each other; the same content gives the same files."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    png, pdf, csv = (place.with_name(f"{place.name}.{kind}") for kind in ("png", "pdf", "csv"))
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, pdf, csv = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf", "csv"))
     dpi = min(DPI, math.sqrt(PIXELS / math.prod(figure.get_size_inches())))
     figure.savefig(png, dpi=dpi, pil_kwargs={"compress_level": 3})  # half the time for a tenth more bytes
     figure.savefig(pdf, metadata={"CreationDate": None})

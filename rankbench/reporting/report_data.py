@@ -60,19 +60,23 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     Raises:
         SelectionError: records that may not stand in one table.
     """
-    report, found = report_of(study), panels(study)
-    mixed = refuse_mixed(study, found, allowed)
-    made = ablations(study.sweep.experiment)
-    apart = varied(made) - named(report)
-    arms = [arm for arm in dict.fromkeys(arm for panel in found for arm in panel.arms) if arm not in apart]
-    comparisons = {panel.name: compared for panel in found if (compared := compare_arms(panel, arms, report.reference))}
-    against = {ablation.name: _against_base(ablation, found, report.reference) for ablation in made}
-    return ReportData(study, report, found, made, arms, comparisons, against, arm_styles(found), mixed)
+    report, all_panels = report_of(study), panels(study)
+    mixed = refuse_mixed(study, all_panels, allowed)
+    all_ablations = ablations(study.sweep.experiment)
+    apart = varied(all_ablations) - named(report)
+    arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
+    comparisons = {
+        panel.name: compared for panel in all_panels if (compared := compare_arms(panel, arms, report.reference))
+    }
+    against = {ablation.name: _against_base(ablation, all_panels, report.reference) for ablation in all_ablations}
+    return ReportData(
+        study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed
+    )
 
 
-def _against_base(ablation: Ablation, found: Sequence[Panel], reference: str) -> list[tuple[Panel, Comparison]]:
+def _against_base(ablation: Ablation, all_panels: Sequence[Panel], reference: str) -> list[tuple[Panel, Comparison]]:
     """In the order of the arms; without a base, against the reference, where it is one of them."""
-    compared = [(panel, compare_arms(panel, ablation.arms, ablation.base or reference)) for panel in found]
+    compared = [(panel, compare_arms(panel, ablation.arms, ablation.base or reference)) for panel in all_panels]
     return [
         (panel, replace(comparison, rows=[arm for arm in ablation.arms if arm in comparison.rows]))
         for panel, comparison in compared
@@ -92,13 +96,13 @@ def compare_arms(panel: Panel, arms: Sequence[str], reference: str) -> Compariso
     done = data[data["status"] == "ok"]
     if panel.metric not in done or done[panel.metric].dropna().empty:
         return None
-    there = reference if reference in set(data["label"]) else None
-    return compare(data, [panel.metric], there, panel.margin)
+    present = reference if reference in set(data["label"]) else None
+    return compare(data, [panel.metric], present, panel.margin)
 
 
 def named(report: Report) -> set[str]:
     """Arms that a report compares whatever they vary: the reference, those with controls, those a paper's table has."""
-    controls = {arm for held in report.controls.values() for arm in held.values()}
+    controls = {arm for roles in report.controls.values() for arm in roles.values()}
     return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
 
 

@@ -78,7 +78,7 @@ def paired_bootstrap_items(
     value = float(_ratio(*parts))
     if first.size == 1:
         return Estimate(value, None, None)
-    found = scipy_stats.bootstrap(
+    interval = scipy_stats.bootstrap(
         parts,
         _ratio,
         n_resamples=draws,
@@ -89,7 +89,7 @@ def paired_bootstrap_items(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(value, float(found.low), float(found.high))
+    return Estimate(value, float(interval.low), float(interval.high))
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
@@ -101,8 +101,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
     inside(level, "level")
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n} is no share: 0 <= successes <= n and n >= 1 are needed")
-    found = scipy_stats.binomtest(successes, n).proportion_ci(level, "wilson")
-    return Estimate(successes / n, float(found.low), float(found.high))
+    interval = scipy_stats.binomtest(successes, n).proportion_ci(level, "wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high))
 
 
 def _ratio(values: Array, weights: Array, axis: int = -1) -> Any:

@@ -32,12 +32,12 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
 def sign_flip_tests(several: Sequence[ArrayLike], seed: int = 0) -> list[float]:
     """`sign_flip_test` of each; those of one length are counted at once."""
     lists = [finite(differences, "differences") for differences in several]
-    found: dict[int, float] = {}
+    p_values: dict[int, float] = {}
     for size in {values.size for values in lists}:
-        places = [place for place, values in enumerate(lists) if values.size == size]
-        stacked = np.stack([lists[place] for place in places], axis=1)
-        found |= dict(zip(places, _sign_flips(stacked, seed), strict=True))
-    return [found[place] for place in range(len(lists))]
+        indices = [index for index, values in enumerate(lists) if values.size == size]
+        stacked = np.stack([lists[index] for index in indices], axis=1)
+        p_values |= dict(zip(indices, _sign_flips(stacked, seed), strict=True))
+    return [p_values[index] for index in range(len(lists))]
 
 
 def _sign_flips(stacked: Array, seed: int) -> list[float]:
@@ -47,8 +47,8 @@ def _sign_flips(stacked: Array, seed: int) -> list[float]:
     signs = _signs(len(stacked), seed)
     far = np.abs(stacked.sum(axis=0)) * (1 - 1e-12)  # sums of other order may differ in the last digit
     counts = (np.abs(signs @ stacked) >= far).sum(axis=0)
-    drawn = 2 ** len(stacked) > SIGN_DRAWS
-    return [float((count + drawn) / (len(signs) + drawn)) for count in counts]
+    sampled = 2 ** len(stacked) > SIGN_DRAWS
+    return [float((count + sampled) / (len(signs) + sampled)) for count in counts]
 
 
 @functools.lru_cache(maxsize=16)  # arms of a report that lack some seeds; about 10 MB each
