@@ -15,9 +15,9 @@ from rankbench.analysis.metrics import higher_is_better
 from rankbench.statistics.estimates import PairedDifference, equivalence, mean_interval, smallest_difference
 from rankbench.statistics.permutation import holm, sign_flip_tests, smallest_p
 
-WHEN, UNITS = ("final", "peak"), ("params", "ranks")  # of budget.match and budget.unit
-OFF = 0.01  # of the target: as far as an equal budget may be missed
-ALPHA = 0.05  # of the corrected test, and of the test for a tie
+WHEN, UNITS = ("final", "peak"), ("params", "ranks")  # values of budget.match and of budget.unit
+OFF = 0.01  # share of the target by which an equal budget may be missed
+ALPHA = 0.05  # size of the corrected test, and of the test for a tie
 
 Kind = Literal["reference", "better", "worse", "differs", "tie", "unresolved", "unresolvable", "untested"]
 
@@ -30,7 +30,7 @@ class Finding:
         kind: better, worse, differs: the corrected test says so; tie: the means are shown to lie within the margin;
             unresolvable: not even equal signs of all pairs would pass the corrected test; untested: no pair, or not
             at an equal budget.
-        text: the same in words.
+        text: what is shown, in words.
     """
 
     kind: Kind
@@ -43,16 +43,16 @@ class Comparison:
 
     Attributes:
         data: a row per run.
-        metrics: the first one sorts and is tested.
-        reference: label that the others are compared with; None: with none.
-        rows: labels, the reference first, then by the mean of the first metric, the best first.
+        metrics: names of columns; the first one sorts the rows and is tested.
+        reference: label that the others are compared with; None: they are compared with nothing.
+        rows: labels: the reference, then the others from the best mean of the first metric to the worst.
         values: metric -> runs that are ok: seeds x labels, NaN where there is none.
         shares: label -> mean of what its runs used of the target; NaN without a run that is ok.
-        off: those of them that are not at an equal budget.
-        tests: of the labels that are tested: p (sign flips), smallest (p there could be), corrected (Holm).
+        off: the part of `shares` whose labels are not at an equal budget.
+        tests: a row per label that is tested: p (sign flips), smallest (the lowest possible p), corrected (Holm).
         margin: a difference below it does not matter; None: nothing is said of ties.
         paired: metric -> label -> label minus reference at the seeds both have; without the reference itself.
-        findings: label -> what is shown of it, on the first metric.
+        findings: label -> what the comparison on the first metric shows.
     """
 
     data: pd.DataFrame
@@ -86,7 +86,7 @@ class Comparison:
         return smallest_difference(pairs) if len(pairs) else None
 
     def find(self, label: str) -> Finding:
-        """What `findings` has of a label."""
+        """Judge a label: what `findings` has of it."""
         if label == self.reference:
             return Finding("reference", "reference")
         if label not in self.tests.index:
@@ -124,13 +124,13 @@ def compare(
     """Compare the labels of a frame.
 
     Args:
-        data: of `collect.frame`, of one comparison; at most one row per label and seed.
-        metrics: columns of `data`.
+        data: frame of runs of one comparison; at most one row per label and seed.
+        metrics: names of columns of `data`.
         reference: label the others are compared with; None: nothing is compared.
         margin: a difference below it does not matter.
 
     Raises:
-        SelectionError: a metric or a reference that is not there.
+        SelectionError: a metric or a reference that no run has.
     """
     _refuse_unknown(data, metrics, reference)
     rows = _ordered(data, metrics[0], reference)
@@ -183,7 +183,7 @@ def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str
 
 
 def _spent(data: pd.DataFrame, reference: str | None) -> pd.DataFrame:
-    """Of each run that is ok: what it used of the budget, final or peak as it was matched, and the target.
+    """What each run that is ok used of its budget (final or peak, as it was matched), and the target.
 
     The target is the reference's at the same seed, so that an arm with a budget of its own is off it; the run's own
     where the reference has no such run. grain: the price of the dearest rank; NaN in records that do not say.

@@ -22,9 +22,9 @@ def frame(
     """One row per run: keys, label, status, rate, metrics as "test/loss", ledger as "final/params", cost by phase.
 
     Args:
-        records: records; `label` tells those of one method apart by the settings in which they differ.
+        records: finished runs; `label` tells those of one method apart by the settings in which they differ.
         settings: dotted keys of the config to show as well, as text ("task.map").
-        names: labels that were given within more records than these.
+        names: labels, where they tell apart more records than these; None: `labels` of the records.
     """
     data = pd.DataFrame([_row(record) for record in records])
     data["label"] = labels(records) if names is None else names

@@ -14,7 +14,7 @@ from rankbench.config import yaml_files
 from rankbench.records.record import RunRecord
 
 UNKNOWN = "#757575"  # colour of a method that says none, dark enough to be read on white
-# A map given as a setting is what a method does, not a variant of it; of the run it came from, `origin` is told apart.
+# A rank map in the settings is what a method does, not a variant of it; `origin` tells its source runs apart.
 NO_VARIANT = ("name", "ranks", "source_run")
 
 
@@ -63,7 +63,7 @@ def colour(label: str) -> str:
 
 
 def method_of(label: str) -> str:
-    """Inverse of `labels`, without the settings."""
+    """The method of a label, which `labels` made."""
     return label.split(" (")[0]
 
 
@@ -88,7 +88,7 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
 
 
 def file_name(title: str) -> str:
-    """Of what a title names: lower case, hyphens for all else; "tiny-planted-r8" for "tiny, planted, budget r8"."""
+    """File stem for what a title names, in lower case with hyphens: "tiny, planted, budget r8" -> "tiny-planted-r8"."""
     return re.sub(r"[^a-z0-9.]+", "-", title.lower().replace("budget ", "")).strip("-")
 
 

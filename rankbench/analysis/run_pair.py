@@ -23,12 +23,12 @@ class CompareError(ValueError):
 
 
 @dataclass(frozen=True)
-class Finished:
+class PairedRun:
     """One of the two runs.
 
     Attributes:
         name: "A" or "B".
-        record: as it stands on disk.
+        record: its record, read from disk.
         items: id -> row of items.jsonl; empty where the run left none.
     """
 
@@ -37,7 +37,7 @@ class Finished:
     items: dict[Any, Item]
 
 
-def load(name: str, run: str, results_dir: Path) -> Finished:
+def load(name: str, run: str, results_dir: Path) -> PairedRun:
     """A run by its folder, or by its run_id under results_dir/runs.
 
     Raises:
@@ -61,10 +61,10 @@ def load(name: str, run: str, results_dir: Path) -> Finished:
             "the run again"
         )
     assert record is not None  # the file is there
-    return Finished(name, record, items)
+    return PairedRun(name, record, items)
 
 
-def refuse_unlike(a: Finished, b: Finished) -> None:
+def refuse_unlike(a: PairedRun, b: PairedRun) -> None:
     """Runs are compared on one task and, where both have items, on the same ones.
 
     Raises:
@@ -97,7 +97,7 @@ def listed(keys: Sequence[Any]) -> str:
     return ", ".join(map(str, keys[:NAMED])) + more
 
 
-def warnings(a: Finished, b: Finished) -> Iterator[str]:
+def warnings(a: PairedRun, b: PairedRun) -> Iterator[str]:
     """What a reader has to know before the numbers: runs that are not ok, other code, other data."""
     for run in (a, b):
         if run.record.status != "ok":

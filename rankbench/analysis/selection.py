@@ -1,4 +1,4 @@
-"""Which records stand in one table or figure: split by settings, one learning rate each, nothing mixed unsaid."""
+"""Which records stand in one table or figure: one learning rate per label, and no silent mixing of code or settings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Selection:
 
     Attributes:
         title: model, task, budget, and the settings it was split by.
-        records: those shown; at most one per label and seed.
-        labels: of `records`, given within all that were found: also those at other learning rates.
+        records: records that are shown; at most one per label and seed.
+        labels: a label per record; they tell apart all records, those at other learning rates included.
         notes: sentences that belong under it.
     """
 
@@ -45,7 +45,7 @@ def select(
     """The records of one comparison.
 
     Args:
-        records: of one model, task and budget.
+        records: records of one model, task and budget.
         rates: learning rate of all, or "best:" and the validation metric each label's is chosen on; None where each
             label has one.
         tuning_seeds: choose on these, and show the others.

@@ -65,7 +65,7 @@ def load(name: str | None = None, source: Path | None = None) -> pd.DataFrame:
     """Numbers of one file, or of all: COLUMNS as text, but `value` (float) and `n_seeds` (integer, <NA> if unknown).
 
     Args:
-        name: of a file, without .csv; None for all.
+        name: stem of a file; None for all.
         source: folder of the files; None for `folder()`.
 
     Returns:
@@ -128,7 +128,7 @@ def averages(data: pd.DataFrame) -> pd.DataFrame:
     and the plain mean where a task has one metric.
 
     Args:
-        data: of `load`.
+        data: numbers, as `load` returns them.
 
     Returns:
         ROW, printed, recomputed, agrees (to the rounding of the printed one), note; a row per average whose tasks all
@@ -145,12 +145,12 @@ def averages(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def half_digit(printed: str) -> float:
-    """As far as a number may lie from what is printed of it: half of the last digit ("87.30": 0.005)."""
+    """How far a number may lie from its printed value: half of the last digit ("87.30": 0.005)."""
     return 0.5 * 10.0 ** -len(printed.partition(".")[2])
 
 
 def select(data: pd.DataFrame, task: str | None = None, method: str | None = None) -> pd.DataFrame:
-    """Rows of a task, and of a method by our name or the paper's, whatever the case.
+    """Select the rows of a task, and of a method by our name or the paper's, in any case.
 
     Raises:
         PublishedError: none is left.

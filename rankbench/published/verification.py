@@ -1,8 +1,9 @@
 """Which published numbers does a study reproduce? `rankbench verify [experiment=X] [scale=small ...]`.
 
-A report's folder may stand in place of the words. Of every number of the tables that the experiment names, and of every
-difference to the table's reference (uniform LoRA, or the arm named first) where both were run: reproduced, not
-reproduced, not comparable or not run, and why. The rule is `reproduction` of rankbench.statistics.decision_rules.
+A report's folder may stand in place of the words. Each number of the tables that the experiment names, and each
+difference to the table's reference (uniform LoRA, or the arm named first) where both were run, is reproduced, not
+reproduced, not comparable or not run, with the reason. The rule is
+`reproduction` of rankbench.statistics.decision_rules.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Verification:
     """What a study says of one published number.
 
     Attributes:
-        row: of the number; of a difference, its method is "A - B" and its printed value the difference of both.
+        row: row of the number; for a difference, its method is "A - B" and its printed value the difference of both.
         ours: our mean and interval, in its unit; "" where there is none.
-        reason: for the outcome, and what weakens it.
+        reason: why, and what weakens it.
     """
 
     row: Row
@@ -45,7 +46,7 @@ class Verification:
 
 
 def findings(study: Study) -> list[Verification]:
-    """Of every number of the study's published tables, and of the differences in them.
+    """Verify every number of the study's published tables, and the differences in them.
 
     Raises:
         SweepError: a sweep without an experiment, which names no tables.
@@ -158,8 +159,8 @@ class Counterpart:
 
     Attributes:
         values: seed -> value, in shares; {} where there are none.
-        items: of the test split, where a single value is a share of them.
-        outcome, reason: where there are no values.
+        items: number of items of the test split, where a single value is a share of them.
+        outcome, reason: why there are no values.
     """
 
     values: dict[int, float]
@@ -193,7 +194,7 @@ def counterpart(study: Study, report: Report, table: Published, row: Row, rows: 
 
 @functools.cache
 def _tasks() -> dict[str, Path]:
-    """Of this package and of installed ones."""
+    """Task -> its YAML, in this package and in installed ones."""
     return experiment_files.names(group="task")
 
 

@@ -14,7 +14,7 @@ from rankbench.analysis.comparison import Comparison, decimals
 from rankbench.analysis.frame import OWN
 from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_cell, number_column
 
-# Of a report, whose tables have findings.
+# For a report, whose tables have findings.
 NOTE = (
     "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; detectable: "
     "the difference whose interval would leave out 0 with 80 % probability. Neither is corrected for the number of "
@@ -30,7 +30,7 @@ def make_table(
     """The table of a comparison: counts, metrics, differences, p, budget; with a margin findings, without it costs.
 
     Args:
-        comparison: of one model, task and budget.
+        comparison: comparison of one model, task and budget.
         name, title: file stem and title of the table.
         links: label -> list of its records, on the page.
     """
@@ -42,7 +42,7 @@ def make_table(
 
 
 def _with_costs(comparison: Comparison) -> dict[str, Column]:
-    """Of any records: one table that says all."""
+    """Columns for any records: one table that says all."""
     columns = {"method": {label: Cell(label) for label in comparison.rows}} | _counts(comparison.data)
     for metric in comparison.metrics:
         columns[metric] = _means(comparison, metric)
@@ -53,7 +53,7 @@ def _with_costs(comparison: Comparison) -> dict[str, Column]:
 
 
 def _with_findings(comparison: Comparison) -> dict[str, Column]:
-    """Of a report, which has tables of costs beside it."""
+    """Columns for a report, which has tables of costs beside it."""
     metric, reference = comparison.metrics[0], comparison.reference
     columns: dict[str, Column] = {"arm": {label: Cell(label) for label in comparison.rows}}
     counts = _counts(comparison.data)
@@ -73,7 +73,7 @@ def _with_findings(comparison: Comparison) -> dict[str, Column]:
 def _lost(data: pd.DataFrame) -> Column:
     """What became of the runs that are not ok."""
     lost = data[data["status"] != "ok"]
-    return {str(label): Cell(said(status)) for label, status in lost.groupby("label")["status"]}
+    return {str(label): Cell(count_statuses(status)) for label, status in lost.groupby("label")["status"]}
 
 
 def _counts(data: pd.DataFrame) -> dict[str, Column]:
@@ -84,11 +84,11 @@ def _counts(data: pd.DataFrame) -> dict[str, Column]:
     if (data["status"] == "ok").all():
         return columns
     columns["ok/all"] = {label: Cell(f"{ok[label]}/{len(status)}") for label, status in statuses.items()}
-    columns["status"] = {label: Cell(said(status)) for label, status in statuses.items()}
+    columns["status"] = {label: Cell(count_statuses(status)) for label, status in statuses.items()}
     return columns
 
 
-def said(statuses: pd.Series) -> str:
+def count_statuses(statuses: pd.Series) -> str:
     """How many of each: "3 ok, 1 nan"."""
     return ", ".join(f"{count} {name}" for name, count in statuses.value_counts().items())
 
@@ -143,7 +143,7 @@ def _difference(comparison: Comparison, metric: str, label: str, digits: int) ->
 
 
 def _detectable(comparison: Comparison) -> Column:
-    """Of the first metric: what the pairs of each label would have found."""
+    """The smallest difference in the first metric that the pairs of each label would have found."""
     metric = comparison.metrics[0]
     smallest = {label: comparison.detectable(metric, label) for label in comparison.rows}
     digits = decimals(comparison.values[metric])

@@ -42,11 +42,11 @@ class ReportFigure:
     """A figure and what belongs to it.
 
     Attributes:
-        name: of its files.
+        name: stem of its files' names.
         title: one line.
-        figure: drawn.
-        numbers: behind it.
-        note: how it is read.
+        figure: the drawn figure.
+        numbers: the numbers behind it, for its CSV.
+        note: sentences on how to read it.
     """
 
     name: str
@@ -64,9 +64,9 @@ class SavedFigure:
     """A figure that is drawn and written.
 
     Attributes:
-        name, title, note: of the drawing.
-        svg: an element of the page.
-        files: PNG, PDF and CSV.
+        name, title, note: as in ReportFigure.
+        svg: the figure as an element of the page.
+        files: its PNG, PDF and CSV.
     """
 
     name: str
@@ -92,7 +92,7 @@ class ArmStyle:
     Attributes:
         title: display name of its method; "" where there is none.
         colour: hexadecimal.
-        marker, dash: as matplotlib takes them.
+        marker, dash: line style, in matplotlib's notation.
     """
 
     title: str
@@ -139,8 +139,8 @@ def facets(
 
     Args:
         titles: one for each axes.
-        handles: of the legend.
-        cell: of the axes, inches.
+        handles: entries of the legend.
+        cell: width and height of an axes, inches.
         left: room for labels left of each axes, inches.
     """
     columns = 2 if len(titles) == 4 else min(COLUMNS, len(titles))
@@ -165,14 +165,14 @@ def facets(
     return figure, axes_list
 
 
-def few(panels: Sequence[T]) -> tuple[Sequence[T], str]:
+def at_most_twelve(panels: Sequence[T]) -> tuple[Sequence[T], str]:
     """Those of many panels that are drawn, and a sentence on the others."""
     sentence = f" {MOST} of {len(panels)} panels are drawn; the CSV has all." if len(panels) > MOST else ""
     return panels[:MOST], sentence
 
 
 def arm_handles(arms: Sequence[str], style: Mapping[str, ArmStyle]) -> list[Artist]:
-    """Of a legend of arms."""
+    """Legend entries of arms."""
     styles = [(arm, style[arm]) for arm in arms]
     return [
         Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash, label=arm, ms=4, lw=1.2)
@@ -225,7 +225,7 @@ def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Tick
 
 
 def last_part(key: str) -> str:
-    """Of a setting, in words: "quadrature steps" of method.quadrature_steps."""
+    """The last part of a setting's key, in words: "quadrature steps" of method.quadrature_steps."""
     return key.rpartition(".")[2].replace("_", " ")
 
 

@@ -35,8 +35,8 @@ def rank_maps(records: Sequence[RunRecord], names: Sequence[str] | None = None) 
     """Ranks of the runs that are ok: label, seed, site, layer (NaN without one), kind, rank; labels in their order.
 
     Args:
-        records: records.
-        names: their labels, where they were given within more records.
+        records: finished runs.
+        names: their labels, where they tell apart more records than these.
 
     Raises:
         SelectionError: no run that is ok has ranks.
@@ -60,7 +60,7 @@ def rank_maps(records: Sequence[RunRecord], names: Sequence[str] | None = None) 
     )
 
 
-def drawn(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
+def count_drawn(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
     """How many runs of each label have a map, and what became of the others: "igu: 3 of 5 runs drawn, 2 inert"."""
     statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for record, name in zip(records, names, strict=True):
@@ -103,10 +103,10 @@ def agreement(maps: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-Run = tuple[Any, Any]
+LabelAndSeed = tuple[Any, Any]
 
 
-def _pairs(runs: Sequence[Run], label: str, other: str) -> list[tuple[Run, Run]]:
+def _pairs(runs: Sequence[LabelAndSeed], label: str, other: str) -> list[tuple[LabelAndSeed, LabelAndSeed]]:
     if label == other:
         return list(combinations([run for run in runs if run[0] == label], 2))
     return [((label, seed), (other, seed)) for name, seed in runs if name == label and (other, seed) in runs]
@@ -128,11 +128,11 @@ def draw_maps(
     """A panel per label, kinds x layers, all on one colour scale.
 
     Args:
-        means: of `mean_ranks`.
-        title: of the figure; "" has none.
-        colours: of the labels, where they are not those of their methods' names.
+        means: mean ranks, as `mean_ranks` returns them.
+        title: title of the figure; "" for none.
+        colours: label -> colour; None takes those of the labels' methods.
         columns: panels in a row, where it is not what fits.
-        quantity: what the numbers are.
+        quantity: name of what the shades show.
     """
     names = list(means["label"].unique())
     ranks = {

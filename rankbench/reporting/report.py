@@ -24,10 +24,10 @@ from rankbench.reporting.sections.ranks import draw_rank_maps, draw_rank_totals
 from rankbench.reporting.sections.results import means_table, task_tables
 from rankbench.reporting.sections.setup import arms_table
 from rankbench.reporting.table import Table, csv_frame, latex_document, latex_table, markdown_section
-from rankbench.studies import study
 from rankbench.studies.ablations import Ablation
 from rankbench.studies.panels import Panel, families
 from rankbench.studies.study import Study
+from rankbench.studies.study import save as save_study
 
 TITLES = {
     "verdict": "Verdict",
@@ -45,22 +45,22 @@ OPEN = 3  # tables of a kind; more are closed on the page
 WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ and figures/
 
 
-def build(study_: Study, folder: Path, allowed: Sequence[str] = ()) -> list[str]:
-    """Write the whole report of a study; what it says first.
+def build(study: Study, folder: Path, allowed: Sequence[str] = ()) -> list[str]:
+    """Write the whole report of a study; return the sentences that it says first.
 
     Args:
-        study_: with its records.
+        study: the study with its records.
         folder: folder; what an earlier report left in its tables/ and figures/ and this one does not have is removed.
         allowed: names of what may differ within a table.
 
     Raises:
         SelectionError: records that may not stand in one table.
     """
-    report_data = gather(study_, allowed)
+    report_data = gather(study, allowed)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     with calling([partial(finish, sketch, folder / "figures") for sketch in sketches(report_data)]) as drawings:
         tables = all_tables(report_data)
-        study.save(study_, folder)
+        save_study(study, folder)
         files = [*_write_tables(tables, folder / "tables")]
         pictures = [picture for picture in drawings() if picture is not None]
     sections = parts(report_data, tables, {picture.name: picture for picture in pictures})
@@ -119,7 +119,7 @@ def all_tables(report_data: ReportData) -> dict[str, list[Table]]:
 
 
 def _folded(tables: Sequence[Table]) -> list[Table]:
-    """As they are where they are few, else closed on the page."""
+    """The tables, closed on the page where they are many."""
     return [replace(table, folded=len(tables) > OPEN) for table in tables]
 
 
@@ -142,9 +142,9 @@ def parts(
     ranks = ["rank-totals", *(f"ranks-{file_name(title)}" for title in _of_ranks(report_data))]
     figures = {"frontier": ["frontier"], "cost": ["cost"], "ranks": ranks, "rates": ["learning-rates"]}
     figures["ablations"] = ["curves"]
-    blocks = {part: [*_there(pictures, figures.get(part, [])), *tables.get(part, [])] for part in TITLES}
+    blocks = {part: [*_named(pictures, figures.get(part, [])), *tables.get(part, [])] for part in TITLES}
     for ablation in report_data.ablations:
-        blocks["ablations"] += [*_there(pictures, [ablation.name]), *tables[ablation.name]]
+        blocks["ablations"] += [*_named(pictures, [ablation.name]), *tables[ablation.name]]
     sentences = {
         "verdict": verdict.sentences(report_data),
         "holes": missing_runs.sentences(report_data),
@@ -154,7 +154,7 @@ def parts(
     return [part for part in sections if part.blocks or part.anchor in ("verdict", "holes")]
 
 
-def _there(pictures: Mapping[str, SavedFigure], wanted: Sequence[str]) -> list[Table | SavedFigure]:
+def _named(pictures: Mapping[str, SavedFigure], wanted: Sequence[str]) -> list[Table | SavedFigure]:
     return [pictures[name] for name in wanted if name in pictures]
 
 

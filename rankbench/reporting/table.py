@@ -17,11 +17,11 @@ class Cell:
     """One cell.
 
     Attributes:
-        text: as it is shown, everywhere the same.
+        text: its text, the same in every format.
         value: the number it shows; None for words, and where nothing was measured.
         low, high: ends of its interval.
         strong: bold: the corrected test says so.
-        kind: of a finding ("better", "tie"), for its colour on the page.
+        kind: kind of a finding ("better", "tie"), for its colour on the page.
         link: name of the list of its records, on the page.
     """
 
@@ -39,10 +39,10 @@ class Table:
     """One table.
 
     Attributes:
-        name: of its files.
+        name: stem of its files' names.
         title: one line.
-        columns: their titles.
-        rows: as many cells each as there are columns; the first names the row.
+        columns: titles of the columns.
+        rows: lists of cells, one per column; the first cell names the row.
         notes: sentences under it.
         strip: place of the column whose intervals are drawn as well, on the page; None: none is.
         margin: half the width of the band around 0 of that drawing; None: no band.
@@ -82,7 +82,7 @@ def markdown_section(table: Table) -> str:
 
 
 def csv_frame(table: Table) -> pd.DataFrame:
-    """Of a CSV: a column's values where it has any, its texts where not; the ends of intervals in columns beside it."""
+    """Contents of the CSV: a column's values where it has any, else its texts; ends of intervals beside it."""
     columns: dict[str, list[str | float | None]] = {}
     for index, title in enumerate(table.columns):
         cells = [row[index] for row in table.rows]
@@ -159,7 +159,7 @@ def latex_table(table: Table) -> str:
 
 
 def latex_document(names: Iterable[str]) -> str:
-    """What prints all tables: a document that reads each from tables/NAME.tex."""
+    """A document that prints all tables; it reads each from tables/NAME.tex."""
     return PREAMBLE + "".join(f"\\input{{tables/{name}}}\n\\clearpage\n" for name in names) + "\\end{document}\n"
 
 

@@ -24,7 +24,7 @@ from rankbench.studies.study import Curve
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
 from rankbench.tracking.series import names
-from rankbench.tracking.wandb_run import Wandb, leave, said, tell
+from rankbench.tracking.wandb_run import Wandb, first_line, leave, warn
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
@@ -37,11 +37,11 @@ class MirrorRequest:
     """What is to be mirrored.
 
     Attributes:
-        title: of the sweep; the tag of its runs and the name of its workspace.
-        records: in the order they are mirrored.
+        title: title of the sweep; the tag of its runs and the name of its workspace.
+        records: records, in the order in which they are mirrored.
         curves: run_id -> rank total over the steps, for runs whose own steps are not there.
         metrics: columns of the frame of runs ("test/accuracy") that the report shows.
-        problems: what could not be read.
+        problems: sentences on files that could not be read.
     """
 
     title: str
@@ -56,10 +56,10 @@ class MirrorResult:
     """What was mirrored.
 
     Attributes:
-        online, offline: runs.
-        stepless: runs of which only the record was there.
+        online, offline: numbers of runs.
+        stepless: number of runs that had only a record.
         entity: whose project it is; None offline.
-        failed: run_ids.
+        failed: run_ids of the runs that could not be mirrored.
     """
 
     online: int = 0
@@ -69,7 +69,7 @@ class MirrorResult:
     failed: tuple[str, ...] = ()
 
 
-def asked(words: Sequence[str]) -> MirrorRequest:
+def request_of(words: Sequence[str]) -> MirrorRequest:
     """The sweep that words name as `study.load` takes them; or a results folder, or a JSON-lines file of records.
 
     Raises:
@@ -106,11 +106,11 @@ def mirror(
     """Make a W&B run of each record; once the service is away, the others are made offline.
 
     Args:
-        records: records.
-        results_dir: where runs/<run_id>/steps.jsonl lie, if they do; wandb/ is made there.
+        records: finished runs.
+        results_dir: folder of runs/<run_id>/steps.jsonl, if they exist; wandb/ is made there.
         settings: the `tracking` section.
-        tags: of each run.
-        curves: rank totals of runs without steps.
+        tags: tags of each run.
+        curves: run_id -> rank totals, for runs without steps.
     """
     done, settings = MirrorResult(), SimpleNamespace(**settings)
     for record in records:
@@ -124,7 +124,7 @@ def mirror(
                 run.step(row)
             run.finish(record, more=True)
         except Exception as error:  # whatever it is: the others are still to be made
-            tell(f"{record.run_id}: {said(error)}. The others are mirrored offline")
+            warn(f"{record.run_id}: {first_line(error)}. The others are mirrored offline")
             done, settings.mode = replace(done, failed=(*done.failed, record.run_id)), "offline"
         else:
             done = _count(done, run)
@@ -155,7 +155,7 @@ def show(wanted: MirrorRequest, done: MirrorResult, project: str, results_dir: P
     try:
         return f"workspace: {save(built, results_dir / FOLDER)}"
     except Exception as error:  # whatever the service says: the runs are there, and this can be repeated
-        return f"no workspace: {said(error)}; repeat this, the runs stay as they are"
+        return f"no workspace: {first_line(error)}; repeat this, the runs stay as they are"
 
 
 # A group differs in the seed alone: nothing else is averaged.

@@ -25,8 +25,8 @@ class Verdict:
     """What the three comparisons say together, and each by itself.
 
     Attributes:
-        outcome: of the rule in `works`.
-        reasons: a sentence per control.
+        outcome: what the rule in `works` says.
+        reasons: one sentence per control.
     """
 
     outcome: Outcome
@@ -41,8 +41,8 @@ def works(
     """An allocator works on a task if it beats every control named, intervals beyond 0.
 
     It does not work where one of the intervals lies on the wrong side of 0. Everything else is not resolved: a tie is
-    shown by `stats.equivalence`, never by an interval that contains 0. All have to be beaten, so their number needs no
-    correction: the rule errs no more often than one comparison does.
+    shown by `estimates.equivalence`, never by an interval that contains 0. All have to be beaten, so their number needs
+    no correction: the rule errs no more often than one comparison does.
 
     Args:
         differences: key of CONTROLS -> allocator minus control, paired by seed, at rates chosen on validation; None
@@ -120,7 +120,7 @@ def reproduction(
 
     Args:
         values: (n,), one per seed: a metric, or the difference of two methods paired by seed.
-        published: in the same unit.
+        published: the published number, in the unit of `values`.
         margin: > 0, what does not matter.
         rounding: half of the last digit printed; of a difference, of both its numbers.
         published_runs: m; None where it is not known: 1, which is the kindest to the paper.

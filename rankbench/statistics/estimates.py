@@ -67,7 +67,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
 
     Args:
         a, b: (n,), pair by pair.
-        level: of the two-sided interval, in (0, 1).
+        level: coverage of the two-sided interval, in (0, 1).
 
     Raises:
         ValueError: no pair, unequal lengths, a value that is not finite, or a level outside (0, 1).
@@ -83,14 +83,14 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> PairedDifference:
-    """Mean of values, or of differences that are there already, as `paired_difference` has it.
+    """Mean and interval of values, or of differences made elsewhere, as `paired_difference` computes them.
 
     Args:
         values: (n,).
-        level: of the two-sided interval, in (0, 1).
+        level: coverage of the two-sided interval, in (0, 1).
 
     Raises:
-        ValueError: as there.
+        ValueError: as in `paired_difference`.
     """
     return paired_difference(values, np.zeros_like(np.asarray(values, dtype=float)), level)
 
@@ -129,9 +129,9 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
     normal approximation would promise too much (n = 5: 1.25 deviations where 1.68 are needed).
 
     Args:
-        differences: (n,), of the pairs at hand.
-        power: in (1 - level, 1).
-        level: of the interval that has to leave out 0, in (0, 1).
+        differences: (n,), one per pair at hand.
+        power: probability of finding it, in (1 - level, 1).
+        level: coverage of the interval that has to leave out 0, in (0, 1).
 
     Returns:
         In the unit of the differences; None for a single pair, and where all are equal.
@@ -156,10 +156,10 @@ def seeds_needed(effect: float, deviation: float, paired: bool = True, power: fl
 
     Args:
         effect: the true difference, > 0.
-        deviation: of the differences of pairs, or of either group; >= 0, in the unit of the effect.
+        deviation: standard deviation of the differences of pairs, or of either group; >= 0, in the unit of the effect.
         paired: pairs by seed.
-        power: in (1 - level, 1).
-        level: of the interval that has to leave out 0, in (0, 1).
+        power: probability of finding it, in (1 - level, 1).
+        level: coverage of the interval that has to leave out 0, in (0, 1).
 
     Raises:
         ValueError: an effect that is not > 0, a deviation below 0, or a power or level out of bounds.
@@ -193,7 +193,7 @@ def deviation(values: ArrayLike, level: float = 0.95) -> Estimate:
 
     Args:
         values: (n,), n >= 2.
-        level: of the interval, in (0, 1).
+        level: coverage of the interval, in (0, 1).
 
     Returns:
         0 without an interval where all are equal.

@@ -38,7 +38,7 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> McNemar:
         a, b: (n,), item by item, 1 where right and 0 where wrong.
 
     Raises:
-        ValueError: no pairs (as in `stats.paired_difference`), or a value other than 0 and 1.
+        ValueError: no pairs (as in `estimates.paired_difference`), or a value other than 0 and 1.
     """
     first, second = pairs(a, b)
     for values in (first, second):
@@ -59,15 +59,15 @@ def paired_bootstrap_items(
     Args:
         a, b: (n,), item by item.
         weights: (n,), >= 0, such as the units of each item's loss; None weighs them equally.
-        level: of the interval, in (0, 1).
-        draws: of the bootstrap.
-        seed: of its own generator.
+        level: coverage of the interval, in (0, 1).
+        draws: number of bootstrap samples.
+        seed: seed of the bootstrap's own generator.
 
     Returns:
         No interval for a single item.
 
     Raises:
-        ValueError: no pairs (as in `stats.paired_difference`), weights that are none, or a level outside (0, 1).
+        ValueError: no pairs (as in `estimates.paired_difference`), weights that are none, or a level outside (0, 1).
     """
     first, second = pairs(a, b)
     inside(level, "level")

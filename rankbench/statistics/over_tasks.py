@@ -39,14 +39,14 @@ def stratified_bootstrap(
 
     Of n seeds n - 1 are drawn, with replacement (McCarthy and Snowden 1985): the spread of a mean is then that of its
     unbiased variance. With n drawn, as in rliable, it is sqrt((n - 1) / n) of that, and at 5 seeds a 95 % interval
-    covers about 90 %. Tasks are not drawn: what the interval says is of these tasks.
+    covers about 90 %. Tasks are not drawn: the interval speaks of these tasks alone.
 
     Args:
         scores: (seeds, tasks, ...). For a paired difference of statistics, stack both sides on a last axis.
         statistic: (draws, seeds, tasks, ...) -> (draws,); it also gets the scores as they are, as one draw.
-        level: of the interval, in (0, 1).
-        draws: of the bootstrap.
-        seed: of its own generator.
+        level: coverage of the interval, in (0, 1).
+        draws: number of bootstrap samples.
+        seed: seed of the bootstrap's own generator.
 
     Returns:
         No interval for a single seed.
@@ -73,8 +73,8 @@ def probability_of_improvement(
     side wins, the interval has no width: there are too few seeds, it is not certain.
 
     Args:
-        a, b: (seeds, tasks), the same tasks, seeds as there are.
-        level, draws, seed: as in `stratified_bootstrap`.
+        a, b: (seeds, tasks); the same tasks, each side with its own number of seeds.
+        level, draws, seed: arguments of `stratified_bootstrap`.
 
     Returns:
         In [0, 1], 0.5 where neither is better; no interval where a side has a single seed.

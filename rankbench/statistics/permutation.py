@@ -17,11 +17,12 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
     """Two-sided p of the mean difference under random signs (Fisher 1935): share of patterns with a mean as far from 0.
 
     Up to 16 differences every pattern is counted and the smallest p is 2 / 2^n; beyond, SIGN_DRAWS patterns are drawn
-    and counted together with the one observed, so that p is never 0.
+    and counted together with the one observed, so that p is never 0. scipy.stats.permutation_test gives the same p
+    up to 16 differences, a list at a time, with 70 to 250 times the CPU; beyond, it draws other patterns.
 
     Args:
         differences: (n,), of the pairs; under the null hypothesis each is as likely to have the other sign.
-        seed: of the draw's own generator; without effect up to 16 differences.
+        seed: seed of the draw's own generator; without effect up to 16 differences.
 
     Raises:
         ValueError: no difference, or one that is not finite.
@@ -41,7 +42,7 @@ def sign_flip_tests(several: Sequence[ArrayLike], seed: int = 0) -> list[float]:
 
 
 def _sign_flips(stacked: Array, seed: int) -> list[float]:
-    """P of each column, (n, columns)."""
+    """The p of each column of differences, (n, columns)."""
     if len(stacked) == 1:
         return [1.0] * stacked.shape[1]  # two patterns, both as far from 0
     signs = _signs(len(stacked), seed)
@@ -51,7 +52,7 @@ def _sign_flips(stacked: Array, seed: int) -> list[float]:
     return [float((count + sampled) / (len(signs) + sampled)) for count in counts]
 
 
-@functools.lru_cache(maxsize=16)  # arms of a report that lack some seeds; about 10 MB each
+@functools.lru_cache(maxsize=16)  # sizes differ where arms lack some seeds; about 10 MB each
 def _signs(n: int, seed: int) -> Array:
     """Patterns of signs, (patterns, n): all there are, or SIGN_DRAWS drawn."""
     if 2**n <= SIGN_DRAWS:

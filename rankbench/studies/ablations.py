@@ -18,12 +18,12 @@ class Ablation:
     """Arms that agree in all settings but `keys`.
 
     Attributes:
-        name: of its files.
-        title: as the experiment has it.
-        keys: the settings that are varied: one of a curve, two of a heat map; () where nothing is drawn.
+        name: stem of its files' names.
+        title: title that the experiment gives it.
+        keys: settings that are varied: one for a curve, two for a heat map; () where nothing is drawn.
         base: the arm that leaves them at their defaults; None where each arm names them.
         arms: all of them, the base first.
-        known: arm -> key -> value it names.
+        known: arm -> key -> value that the arm names.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Ablation:
     known: dict[str, dict[str, Any]]
 
     def values(self, panel: Panel, arm: str) -> tuple[str, ...] | None:
-        """Of the keys, as text; what the arm does not name is read from its records. None: no run tells."""
+        """Values of the keys as text; those that the arm does not name are read from its records. None: no record."""
         texts = [self._value(panel, arm, key) for key in self.keys]
         return None if None in texts else tuple(str(value) for value in texts)
 
@@ -48,7 +48,10 @@ class Ablation:
 
 
 def ablations(declared: Experiment | None) -> list[Ablation]:
-    """Those of `report.curves` and `report.maps`; where no arm leaves a setting at its default, each group is one."""
+    """Ablations that `report.curves` and `report.maps` declare, and variants of arms.
+
+    Where no arm leaves a setting at its default, each group of arms that agree in the rest is an ablation.
+    """
     if declared is None:
         return []
     wanted: dict[str, tuple[str, ...]] = {title: (key,) for title, key in declared.report.curves.items()}
@@ -75,7 +78,7 @@ def _variants(declared: Experiment, in_figures: set[str]) -> Iterator[Ablation]:
 
 
 def varied(several: Sequence[Ablation]) -> set[str]:
-    """Arms that are there for a curve or a heat map alone: all but the bases."""
+    """Arms that exist for a curve or a heat map alone: all but the bases."""
     in_figures = [ablation for ablation in several if ablation.keys]
     return {arm for ablation in in_figures for arm in ablation.arms} - {
         ablation.base for ablation in several if ablation.base

@@ -1,4 +1,4 @@
-"""Where the runs of a study stand: a panel for each point of its axes, seeds aside; what a report compares within.
+"""Panels of a study: its runs at each point of the axes, seeds aside; a report compares runs of one panel alone.
 
 A run that is missing is a row like any other, without numbers.
 """
@@ -26,7 +26,7 @@ from rankbench.sweeps.manifest import Job
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
-COLUMNS = ("learning_rate", "match", "unit", "target")  # that are there though no run left a record
+COLUMNS = ("learning_rate", "match", "unit", "target")  # a frame has them though no run left a record
 ARM = ("method", "experiment", "scale", "arms", "seed")  # what is typed and is no axis of panels
 
 
@@ -35,7 +35,7 @@ class StudyRun:
     """A run that was asked for.
 
     Attributes:
-        arm: its label.
+        arm: label of its arm.
         seed: None where it is not known: no record, and not typed.
         record: None: missing, or still running.
     """
@@ -47,7 +47,7 @@ class StudyRun:
 
     @property
     def status(self) -> str:
-        """Of the record; MISSING without one."""
+        """Status of the record; MISSING without one."""
         return MISSING if self.record is None else self.record.status
 
 
@@ -56,17 +56,17 @@ class Panel:
     """The runs at one point of the axes.
 
     Attributes:
-        name: of files and anchors.
+        name: stem of file names and anchors.
         title: model, task, budget, and the other axes.
         short: the part of the title in which the panels of a study differ; all of it for a single one.
         facts: model, task, budget; "?" where no run and no word tells.
-        rest: the other axes ("task.map=few").
+        rest: values of the other axes ("task.map=few").
         arms: labels, in the order of the experiment.
-        runs: those that are reported.
-        trials: tuning runs.
-        metric: column of the frame that is shown of the task.
+        runs: runs that are reported.
+        trials: tuning trials.
+        metric: column of the frame that is shown for the task.
         margin: a difference below it does not matter.
-        data: a row per run, as `collect.frame` has it; missing ones have the status MISSING and no numbers.
+        data: frame with a row per run; missing ones have the status MISSING and no numbers.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Panel:
 
     @property
     def records(self) -> list[RunRecord]:
-        """Of the runs that left one."""
+        """Records of the runs that left one."""
         return [run.record for run in self.runs if run.record is not None]
 
     def measured(self, arm: str) -> pd.Series:
@@ -94,7 +94,7 @@ class Panel:
 
     @property
     def names(self) -> list[str]:
-        """Arms of `records`."""
+        """Arm of each of `records`."""
         return [run.arm for run in self.runs if run.record is not None]
 
 
@@ -128,12 +128,12 @@ def panels(study: Study) -> list[Panel]:
     )
 
 
-def _shortened(panels_: Sequence[Panel]) -> list[Panel]:
-    """With `short`."""
-    parts = [panel.title.split(", ") for panel in panels_]
-    common = set.intersection(*map(set, parts)) if len(panels_) > 1 else set()
+def _shortened(all_panels: Sequence[Panel]) -> list[Panel]:
+    """The panels with their `short` titles."""
+    parts = [panel.title.split(", ") for panel in all_panels]
+    common = set.intersection(*map(set, parts)) if len(all_panels) > 1 else set()
     titles = [", ".join(part for part in title if part not in common) for title in parts]
-    return [replace(panel, short=title) for panel, title in zip(panels_, titles, strict=True)]
+    return [replace(panel, short=title) for panel, title in zip(all_panels, titles, strict=True)]
 
 
 def _panel(
@@ -201,7 +201,7 @@ def _integer(text: str | None) -> int | None:
 
 
 def _fact(key: str, runs: Iterable[StudyRun], study: Study) -> str:
-    """Of the panel's records, of its words, or of the study where all records agree."""
+    """A fact of a panel: from its records, its words, or the whole study where all records agree."""
     runs = list(runs)
     mine = (str(getattr(run.record, key)) for run in runs if run.record is not None)
     typed = (words[key] for run in runs for words in [_words(run.job)] if key in words)
@@ -233,7 +233,7 @@ def families(members: Sequence[Panel]) -> dict[str, list[Panel]]:
 
 
 def refuse_mixed(study: Study, all_panels: Sequence[Panel], allowed: Sequence[str]) -> list[str]:
-    """What differs within a table and was allowed by name; what an arm declares may differ without.
+    """Refuse mixed records; what differs and was allowed by name is returned, what arms declare may differ anyway.
 
     Code and versions are to be one in all panels: some tables stand over several.
 

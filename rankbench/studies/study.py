@@ -26,12 +26,12 @@ Curve = list[tuple[int, int]]  # step and rank total, where it changes
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep and what is there of it.
+    """A sweep and what its runs left.
 
     Attributes:
-        sweep: what was asked for.
-        records: run_id -> record, of the runs that left one.
-        curves: run_id -> rank total over the steps; of the runs that logged steps.
+        sweep: the runs that were asked for.
+        records: run_id -> record, for the runs that left one.
+        curves: run_id -> rank total over the steps, for the runs that logged steps.
         problems: files that could not be read, by name.
     """
 
@@ -41,12 +41,12 @@ class Study:
     problems: list[str]
 
     def runs(self, trial: bool = False) -> list[tuple[Job, RunRecord | None]]:
-        """The jobs that are reported, or the trials, each with its record; None: missing, or still running."""
+        """The jobs that are reported, or the tuning trials, each with its record; None: missing, or still running."""
         return [(job, self.records.get(job.run_id)) for job in self.sweep.jobs if job.trial == trial]
 
 
 def results_dir_of(words: Sequence[str]) -> Path:
-    """Of the words of a command: results_dir=DIR, else "results"."""
+    """The results folder that the words of a command name (results_dir=DIR), else "results"."""
     return Path(next((word.partition("=")[2] for word in words if word.startswith("results_dir=")), "results"))
 
 
@@ -54,7 +54,7 @@ def load(words: Sequence[str]) -> Study:
     """The study that words name: ["experiment=X"], more of the words of its sweep, or the folder of a report alone.
 
     Raises:
-        SweepError: there is none.
+        SweepError: no such study.
     """
     if len(words) == 1 and "=" not in words[0]:
         return study_in_folder(Path(words[0]))
@@ -75,7 +75,7 @@ def load(words: Sequence[str]) -> Study:
 
 
 def study_of_sweep(sweep: Sweep, results_dir: Path) -> Study:
-    """A sweep with what lies in runs/ of it."""
+    """A sweep with what its runs left in the runs/ of a results folder."""
     records, curves, problems = {}, {}, []
     for job in sweep.jobs:
         folder = RunFolder(results_dir, job.run_id)
@@ -106,7 +106,7 @@ def study_in_folder(folder: Path) -> Study:
 
 
 def save(study: Study, folder: Path) -> None:
-    """Write what `at` reads: a study complete in itself, without the folders of the machine it was made on.
+    """Write what `study_in_folder` reads: a study complete in itself, without the folders of the machine it ran on.
 
     The same study gives the same files, whatever order its records came in.
     """

@@ -16,9 +16,9 @@ from rankbench.reporting.plotting import (
     GREY,
     TEXT,
     ReportFigure,
+    at_most_twelve,
     draw_frame,
     facets,
-    few,
     last_part,
     logarithmic,
     shade,
@@ -45,7 +45,7 @@ def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
 
 
 def points_of(ablation: Ablation, report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
-    """`ablation_points` of the panels that have any."""
+    """Panels with their `ablation_points`, where they have any."""
     points = [(panel, ablation_points(panel, ablation)) for panel in report_data.panels]
     return [(panel, data) for panel, data in points if len(data)]
 
@@ -69,7 +69,7 @@ def _draw_curves(
     """An axes each, 95 % intervals of the mean; the reference as a band. Axes of one metric have one scale."""
     if not curves:
         return None
-    first, left_out = few(curves)
+    first, left_out = at_most_twelve(curves)
     figure, all_axes = facets([short for short, *_ in first])
     reference, style = report_data.report.reference, report_data.styles
     all_ticks = []
@@ -140,7 +140,7 @@ def draw_grid(ablation: Ablation, report_data: ReportData) -> ReportFigure | Non
     (down, across), points = ablation.keys, points_of(ablation, report_data)
     if not points:
         return None
-    first, left_out = few(points)
+    first, left_out = at_most_twelve(points)
     figure, all_axes = facets([panel.short for panel, _ in first], left=0.75)
     for axes, (_, data) in zip(all_axes, first, strict=True):
         table = data.drop_duplicates([down, across]).pivot(index=down, columns=across, values="mean")
@@ -167,7 +167,7 @@ def _ends(table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _sorted(values: Sequence[str] | pd.Index) -> list[str]:
-    """By number where all are numbers."""
+    """The values, by size where all are numbers."""
     try:
         return sorted(values, key=float)
     except ValueError:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from rankbench.analysis.frame import OWN
-from rankbench.reporting.plotting import TEXT, ArmStyle, ReportFigure, draw_frame, facets, few
+from rankbench.reporting.plotting import TEXT, ArmStyle, ReportFigure, at_most_twelve, draw_frame, facets
 from rankbench.reporting.report_data import ReportData, links
 from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_column, without_first_column
 from rankbench.studies.panels import Panel
@@ -73,7 +73,7 @@ def draw_costs(report_data: ReportData) -> ReportFigure | None:
     ]
     if not per_panel:
         return None
-    first, left_out = few(per_panel)
+    first, left_out = at_most_twelve(per_panel)
     most = max(len(data) for _, data in first)
     letters = max(len(str(arm)) for _, data in first for arm in data.index)
     handles = [

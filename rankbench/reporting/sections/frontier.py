@@ -9,7 +9,15 @@ from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import OFF, UNITS, WHEN
 from rankbench.analysis.metrics import title_of
-from rankbench.reporting.plotting import ArmStyle, ReportFigure, arm_handles, draw_frame, facets, few, logarithmic
+from rankbench.reporting.plotting import (
+    ArmStyle,
+    ReportFigure,
+    arm_handles,
+    at_most_twelve,
+    draw_frame,
+    facets,
+    logarithmic,
+)
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.panels import Panel, families
@@ -32,7 +40,7 @@ def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
 
 
 def _used(panel: Panel) -> pd.DataFrame:
-    """Of each run: parameters, and the share of the target in the unit and at the moment in which it was matched."""
+    """Parameters of each run, and its share of the target in the unit and at the moment in which it was matched."""
     data = panel.data.reindex(columns=["match", "unit", "target", *SPENT])
     columns = (data["match"] + "/" + data["unit"]).fillna("")
     matched = [row.get(column) for row, column in zip(data[SPENT].to_dict("records"), columns, strict=True)]
@@ -53,7 +61,7 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
     if not data:
         return None
     present = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
-    first, left_out = few(list(data.items()))
+    first, left_out = at_most_twelve(list(data.items()))
     figure, all_axes = facets([title for title, _ in first], arm_handles(present, style))
     for axes, (title, rows) in zip(all_axes, first, strict=True):
         for index, arm in enumerate(present):

@@ -10,7 +10,15 @@ import pandas as pd
 from rankbench.analysis.frame import frame
 from rankbench.analysis.learning_rates import rate_curves
 from rankbench.analysis.metrics import title_of
-from rankbench.reporting.plotting import ReportFigure, arm_handles, draw_frame, facets, few, logarithmic, logarithmic_up
+from rankbench.reporting.plotting import (
+    ReportFigure,
+    arm_handles,
+    at_most_twelve,
+    draw_frame,
+    facets,
+    logarithmic,
+    logarithmic_up,
+)
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.studies.panels import Panel
@@ -22,7 +30,7 @@ def learning_rates(panel: Panel, own: Sequence[str]) -> pd.DataFrame:
     """What each arm tried, TUNED: from the choice in its records, or from the trials where no run was made yet.
 
     Args:
-        panel: of a study.
+        panel: a panel of a study.
         own: arms that choose for themselves.
     """
     chosen = {
@@ -43,7 +51,7 @@ def _choice(arm: str, tuned: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
-    """Of trials without a choice: means of the first validation metric there is, nothing chosen."""
+    """Rows of tuning trials without a choice yet: means of the first validation metric there is."""
     runs = [run for run in panel.trials if run.arm in arms and run.record is not None]
     if not runs:
         return []
@@ -59,7 +67,7 @@ def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
 
 
 def _tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
-    """`learning_rates` of the panels that have any."""
+    """Panels with their `learning_rates`, where they have any."""
     own = report_data.choosing()
     tried = [(panel, learning_rates(panel, own)) for panel in report_data.panels]
     return [(panel, data) for panel, data in tried if len(data)]
@@ -70,7 +78,7 @@ def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     tried, style = _tried(report_data), report_data.styles
     if not tried:
         return None
-    first, left_out = few(tried)
+    first, left_out = at_most_twelve(tried)
     arms = list(dict.fromkeys(arm for _, data in first for arm in data["arm"]))
     figure, all_axes = facets([panel.short for panel, _ in first], arm_handles(arms, style))
     for axes, (_, data) in zip(all_axes, first, strict=True):

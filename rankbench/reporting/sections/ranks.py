@@ -8,8 +8,8 @@ import pandas as pd
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name
-from rankbench.reporting.plotting import ReportFigure, arm_handles, draw_frame, facets, few
-from rankbench.reporting.rank_map_figures import draw_maps, drawn, mean_ranks, rank_maps
+from rankbench.reporting.plotting import ReportFigure, arm_handles, at_most_twelve, draw_frame, facets
+from rankbench.reporting.rank_map_figures import count_drawn, draw_maps, mean_ranks, rank_maps
 from rankbench.reporting.report_data import ReportData
 from rankbench.studies.panels import Panel
 from rankbench.studies.study import Curve
@@ -42,7 +42,7 @@ def draw_rank_totals(report_data: ReportData) -> ReportFigure | None:
     if not curves_of:
         return None
     arms = list(dict.fromkeys(arm for _, data in curves_of for arm in data["arm"]))
-    first, left_out = few(curves_of)
+    first, left_out = at_most_twelve(curves_of)
     figure, all_axes = facets([panel.short for panel, _ in first], arm_handles(arms, style))
     for axes, (_, data) in zip(all_axes, first, strict=True):
         for arm, line in data.groupby("arm", sort=False):
@@ -75,8 +75,8 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData)
     """Ranks of the arms, means over seeds; None where no run that is ok has any.
 
     Args:
-        title: what the panels share.
-        panels: of different budgets; several are drawn beside each other, in shares of their mean rank.
+        title: facts that the panels share.
+        panels: panels that differ in their budget alone; several are drawn side by side, as shares of their mean rank.
         report_data: has the arms and their colours.
     """
     means = [(panel, data) for panel in panels for data in [_means(panel, report_data.arms)] if data is not None]
@@ -106,4 +106,4 @@ def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame | None:
 def _partly(panels: Sequence[Panel], arms: Sequence[str]) -> list[str]:
     """Arms that are drawn without some of their runs."""
     pairs = [pair for panel in panels for pair in zip(panel.records, panel.names, strict=True) if pair[1] in arms]
-    return [line for line in drawn([record for record, _ in pairs], [name for _, name in pairs]) if "," in line]
+    return [line for line in count_drawn([record for record, _ in pairs], [name for _, name in pairs]) if "," in line]

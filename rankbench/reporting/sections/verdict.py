@@ -48,8 +48,8 @@ def _findings_in_words(report_data: ReportData) -> Iterator[str]:
         return
     metrics = ", ".join(sorted({comparison.metrics[0] for _, comparison in report_data.compared()}))
     yield (
-        f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {report_data.report.reference} at an equal budget "
-        f"({metrics}): {_counted(counts)}."
+        f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {report_data.report.reference} at an equal "
+        f"budget ({metrics}): {_counted(counts)}."
     )
 
 
@@ -190,8 +190,8 @@ def verdict_table(report_data: ReportData) -> Table | None:
 def _rule(report_data: ReportData) -> str:
     beaten = ", ".join(CONTROLS[role] for role in report_data.report.beats)
     return (
-        f"An arm works if it beats all of these: {beaten}; each with a {report_data.report.level * 100:g} % interval that "
-        "leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is "
+        f"An arm works if it beats all of these: {beaten}; each with a {report_data.report.level * 100:g} % interval "
+        "that leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is "
         "not resolved."
     )
 
