@@ -265,7 +265,7 @@ def test_a_method_that_ignores_the_seed_is_caught(patient, tmp_path):
 
 
 def run(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["doctor", *arguments])
+    monkeypatch.setattr(sys, "argv", ["rankbench check", *arguments])
     return main()
 
 
