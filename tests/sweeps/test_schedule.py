@@ -1,4 +1,4 @@
-"""The course of a sweep: trials, choices, the runs they choose for. It needs nothing but records: none is run here."""
+"""The schedule of a sweep: trials, choices, the runs they choose for. It needs nothing but records: none is run here."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_trials_come_first_then_the_runs_that_they_choose_for(played):
         {("random shuffled", False): 2, ("random reversed", False): 2},
     ]
     assert played.sweep.waiting == []
-    assert played.course.left() == []
+    assert played.schedule.left() == []
     assert played.sweep.jobs == [job for batch in played.batches for job in batch]
 
 
@@ -231,7 +231,7 @@ def test_an_arm_whose_trials_all_failed_is_said_to_wait_and_the_others_go_on(lay
     assert "random: waits for the learning rate of random" in played.sweep.waiting
     assert played.jobs("random") == []
     assert len(played.jobs("lora")) == 2
-    assert {cell.arm for cell in played.course.left()} == {"random"}
+    assert {cell.arm for cell in played.schedule.left()} == {"random"}
 
 
 def test_a_grid_without_a_rate_that_has_all_its_seeds_chooses_nothing(lay, results, monkeypatch):
@@ -287,5 +287,5 @@ def test_failed_runs_are_ordered_again_on_request_alone(lay, results, monkeypatc
 
 
 def test_a_choice_is_plain_data(played):
-    (group, *_) = played.course._groups
+    (group, *_) = played.schedule._groups
     assert played.config(played.jobs("lora")[0])["tuned"] == asdict(group.choice)
