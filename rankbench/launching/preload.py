@@ -27,6 +27,7 @@ LATER = (
     "transformers.models.roberta.modeling_roberta",
     "peft.tuners.lora.eva",
     "peft.tuners.lora.model",
+    "peft.utils.transformers_weight_conversion",
     "rankbench.core.peft_variant",
     "scipy.optimize",
     "scipy.stats",

@@ -1,4 +1,4 @@
-"""The schedule of a sweep: trials, choices, the runs they choose for. It needs nothing but records: none is run here."""
+"""The schedule of a sweep: trials, choices, the runs they choose for. It needs records alone: none is run here."""
 
 from __future__ import annotations
 
