@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from rankbench import RankbenchError
 from rankbench.analysis.labels import flat, labels
 from rankbench.analysis.metrics import _listed
 from rankbench.records.record import RunRecord
@@ -64,7 +65,7 @@ def split(found: Sequence[RunRecord], by: Sequence[str]) -> list[tuple[str, list
     return [(", ".join(group), members) for group, members in sorted(groups.items())]
 
 
-class SelectionError(ValueError):
+class SelectionError(RankbenchError, ValueError):
     """Records that cannot be compared as asked; the message names them and says what to do."""
 
 

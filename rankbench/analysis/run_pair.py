@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankbench import RankbenchError
 from rankbench.analysis.labels import flat
 from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder, places
@@ -18,7 +19,7 @@ MAP = "method.ranks."  # a map given as a setting is shown among the ranks
 Item = dict[str, Any]
 
 
-class CompareError(ValueError):
+class CompareError(RankbenchError, ValueError):
     """Runs that cannot be compared; the message says why, and what to give."""
 
 

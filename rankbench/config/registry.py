@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from rankbench import RankbenchError
 from rankbench.config.schema import near
 
 Kind = Literal["method", "task"]
@@ -53,7 +54,7 @@ BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
 _classes: dict[Kind, dict[str, type[Any]]] = {kind: {} for kind in get_args(Kind)}
 
 
-class RegistryError(ValueError):
+class RegistryError(RankbenchError, ValueError):
     """A name that leads to no class, or to more than one."""
 
 

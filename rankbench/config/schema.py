@@ -21,8 +21,10 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from rankbench import RankbenchError
 
-class ConfigError(ValueError):
+
+class ConfigError(RankbenchError, ValueError):
     """A configuration that cannot be run.
 
     Attributes:

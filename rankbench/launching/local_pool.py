@@ -22,6 +22,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
 
+from rankbench import RankbenchError
 from rankbench.launching import worker as jobs
 from rankbench.launching.jobs import (
     AGAIN,
@@ -42,7 +43,7 @@ POLL = 0.5  # seconds between looks at runs that another launcher is at, and at 
 STARTS = 3  # of the fork server, one after the other, before it is given up
 
 
-class LaunchError(RuntimeError):
+class LaunchError(RankbenchError, RuntimeError):
     """Jobs cannot be started here; the message says what to do."""
 
 

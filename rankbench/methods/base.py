@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
+from rankbench import RankbenchError
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget
 from rankbench.core.site_adapter import Gate
@@ -35,6 +36,10 @@ NEEDS = frozenset(
 )
 BUDGET_KINDS = ("exact", "at_most", "implicit")
 ACTS = ("at the start", "before training", "while training", "after training")
+
+
+class MethodError(RankbenchError, ValueError):
+    """A method that cannot work with this model, this data or these settings; the message has the way out."""
 
 
 class Probe(Protocol):

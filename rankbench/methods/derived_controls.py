@@ -16,7 +16,7 @@ from rankbench.config.registry import register
 from rankbench.config.schema import choice
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, Probe, Setting
+from rankbench.methods.base import Allocator, MethodError, Probe, Setting
 
 
 @dataclass(kw_only=True)
@@ -55,14 +55,14 @@ def source_ranks(config: Any, sites: Sequence[Site]) -> dict[str, int]:
     """The rank map of `source_run` on the sites of this model.
 
     Raises:
-        ValueError: no map, or a site that it says nothing of.
+        MethodError: no map, or a site that it says nothing of.
     """
     if config.ranks is None:
-        raise ValueError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
+        raise MethodError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
     ranks = {site.name: _rank(site.name, config) for site in sites}
     missing = [name for name, rank in ranks.items() if rank is None]
     if missing:
-        raise ValueError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
+        raise MethodError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
     return {name: rank for name, rank in ranks.items() if rank is not None}
 
 

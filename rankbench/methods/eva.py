@@ -10,7 +10,7 @@ from torch import Tensor
 from rankbench.config.registry import register
 from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.methods.base import Allocator, Probe, Setting
+from rankbench.methods.base import Allocator, MethodError, Probe, Setting
 
 PREFIX = "base_model.model."
 
@@ -82,7 +82,7 @@ class EVA(Allocator):
         """PEFT's vectors, best first: site name -> (rank, d_in), rank >= 0.
 
         Raises:
-            ValueError: they have not converged after `most_passes` passes.
+            MethodError: they have not converged after `most_passes` passes.
         """
         from peft import EvaConfig, LoraConfig  # takes seconds to import
         from peft.tuners.lora.eva import get_eva_state_dict
@@ -101,7 +101,7 @@ class EVA(Allocator):
             nonlocal passes
             passes += 1
             if passes > config.most_passes:
-                raise ValueError(
+                raise MethodError(
                     f"EVA's vectors have not converged after {config.most_passes} passes: raise method.most_passes or "
                     "train.batch_size (each pass needs more tokens than a site may get ranks), or lower method.tau"
                 )

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from rankbench import RankbenchError
 from rankbench.files import fingerprint
 
 SCHEMA_VERSION = 1
@@ -36,7 +37,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 PLACES = ("results_dir", "method.source_run", *CONTENT)
 
 
-class RecordError(ValueError):
+class RecordError(RankbenchError, ValueError):
     """A file that is not a record this version can read."""
 
 

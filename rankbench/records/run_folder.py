@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from rankbench import RankbenchError
 from rankbench.files import write_atomically
 from rankbench.records.record import RecordError, RunRecord, portable
 
@@ -24,7 +25,7 @@ LOG = "log.txt"  # what the run printed, in a sweep
 HELD_UP = 75  # exit code (EX_TEMPFAIL) of a run that could not use its folder: no record, and none of its own fault
 
 
-class StoreError(RuntimeError):
+class StoreError(RankbenchError, RuntimeError):
     """A results folder that cannot be used as asked; the message says what to do."""
 
 

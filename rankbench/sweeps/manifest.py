@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rankbench import RankbenchError
 from rankbench.files import write_atomically
 from rankbench.records.record import run_id
 from rankbench.sweeps import experiment_files
@@ -24,7 +25,7 @@ FILE = "sweep.json"
 TITLE = ("model", "task", "method", "budget", "seed", "train.learning_rate")  # what a run is told by
 
 
-class SweepError(ValueError):
+class SweepError(RankbenchError, ValueError):
     """A sweep that cannot be found or read; the message says what to do."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rankbench import RankbenchError
 from rankbench.core.seeding import Streams
 
 IGNORE = -100  # label of a token that carries no loss
@@ -17,7 +18,7 @@ IGNORE = -100  # label of a token that carries no loss
 Batch = dict[str, Tensor]
 
 
-class DataError(ValueError):
+class DataError(RankbenchError, ValueError):
     """Data that cannot be used; the message names the file, the line or column, and the way out."""
 
 

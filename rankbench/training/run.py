@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from rankbench import RankbenchError
 from rankbench.config import registry
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget, Ledger
@@ -29,11 +30,11 @@ from rankbench.terminal import console
 from rankbench.tracking.wandb_run import tracker
 from rankbench.training.cost_meter import Meter, forget_peak_memory, peak_memory
 from rankbench.training.engine import Engine, accelerator
-from rankbench.training.progress import TrainingProgress, summarize
+from rankbench.training.progress import DONE_ALREADY, TrainingProgress, summarize
 from rankbench.training.provenance import provenance
 from rankbench.training.trainer import NotFiniteError, Trainer
 
-USER_ERRORS = (ValueError, OSError)  # their message says it all; others come with a traceback
+USER_ERRORS = (RankbenchError, OSError)  # their message says it all; others come with a traceback
 NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU
 
 
@@ -71,7 +72,7 @@ def _perform(
     main = processes.is_main_process
     if done is not None and (done.stands(redo) if sweep else done.status == "ok"):
         if main:
-            summarize(done, str(folder.path), "(done already; delete its folder to run it again)")
+            summarize(done, str(folder.path), DONE_ALREADY)
         return 0 if done.status == "ok" else 1
     run = Run(config, plain, folder, processes)
     if main:
