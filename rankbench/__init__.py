@@ -26,11 +26,12 @@ class RankbenchError(Exception):
     """
 
 
-def run(overrides: Sequence[str]) -> RunRecord:
+def run(overrides: Sequence[str], config_dir: Path | None = None) -> RunRecord:
     """Do one run, or find it done: `run(["method=igu", "model=tiny", "task=planted"])`.
 
     Args:
         overrides: words of the command line; the record has the status, whatever it is.
+        config_dir: a folder with more configuration files (--config-dir).
 
     Raises:
         ConfigError: every mistake in the configuration; nothing was run.
@@ -40,7 +41,7 @@ def run(overrides: Sequence[str]) -> RunRecord:
     from rankbench.config.overrides import one_run
     from rankbench.records.run_folder import StoreError
 
-    config = one_run(overrides).config
+    config = one_run(overrides, config_dir).config
     perform(config)
     folder = folder_of(config)
     record = folder.record()

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
+from rankbench.cli.run import importing
 from rankbench.config import registry
 from rankbench.terminal import console
 
@@ -95,7 +96,8 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--deviations", action="store_true", help="how each differs from its source")
     parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
     arguments = parser.parse_args(words)
-    entries = [entry(name) for name in arguments.names or registry.names("method")]
+    with importing():
+        entries = [entry(name) for name in arguments.names or registry.names("method")]
     out = console()
     out.width = out.width if out.is_terminal else WIDTH
     if arguments.markdown:

@@ -114,7 +114,8 @@ class Examiner:
 
     def __init__(self, hydra: Hydra, config_name: str) -> None:
         self._loader = hydra.config_loader
-        self._choices = {key: _options(self._loader, key) for key in self._loader.list_groups("")}
+        self._groups = frozenset(self._loader.list_groups(""))
+        self._options = functools.cache(functools.partial(_options, self._loader))
         self._compose = functools.cache(functools.partial(_compose, hydra, config_name))
         parser = OverridesParser.create(self._loader)
         self._parsed = functools.cache(lambda override: parser.parse_overrides([override])[0])
@@ -131,8 +132,8 @@ class Examiner:
         overrides = {}
         for override in typed:
             values = _values(override)
-            if _chooses(override, self._choices):
-                problems += [_unknown_choice(value, self._choices) for value in values if not self._known(value)]
+            if self._chooses(override):
+                problems += [self._unknown(value) for value in values if not self._known(value)]
                 values = [value for value in values if self._known(value)]
                 self._skip |= set() if values else {override.key_or_group}
             overrides[override.key_or_group] = [value.input_line or "" for value in values]
@@ -141,19 +142,33 @@ class Examiner:
     def job(self, overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
         """The frozen configuration of one job, and everything wrong with it; complete only if nothing is."""
         job = [self._parsed(override) for override in overrides]
-        chosen = [override for override in job if _chooses(override, self._choices)]
-        unknown = [_unknown_choice(override, self._choices) for override in chosen if not self._known(override)]
+        chosen = [override for override in job if self._chooses(override)]
+        unknown = [self._unknown(override) for override in chosen if not self._known(override)]
         if unknown:
             return DictConfig({}), unknown
         composed = self._compose(tuple(override.input_line or "" for override in chosen))
         if composed.problems:
             return composed.config, composed.problems
         self.job_logging = composed.job_logging
-        rest = [override for override in job if not _chooses(override, self._choices)]
+        rest = [override for override in job if not self._chooses(override)]
         return _examine(copy.deepcopy(composed.config), rest, frozenset(self._skip))
 
+    def _chooses(self, override: Override) -> bool:
+        """Whether it picks an option of a group (and is not a key=value inside one)."""
+        return override.key_or_group in self._groups and not isinstance(override.value(), dict)
+
     def _known(self, override: Override) -> bool:
-        return _known(override, self._choices)
+        """Whether there is the option that it picks."""
+        value = override.value()
+        names = value if isinstance(value, list) else [value]
+        return override.is_delete() or all(name in self._options(override.key_or_group) for name in names)
+
+    def _unknown(self, override: Override) -> str:
+        """What to say of an option that there is not."""
+        group, name = override.key_or_group, schema.show(override.value())
+        if (kind := KINDS.get(group)) and (sentence := registry.missing_yaml(kind, name)):
+            return f"{group}={name}: {sentence}"
+        return f"{group}={name}: unknown {group}; {near(name, self._options(group))}"
 
 
 def compose(arguments: Sequence[str], config_dir: Path | None = None) -> DictConfig:
@@ -216,24 +231,6 @@ def _values(override: Override) -> list[Override]:
 
 def _options(loader: ConfigLoader, group: str) -> list[str]:
     return [option for option in loader.get_group_options(group) if not option.startswith("_")]
-
-
-def _chooses(override: Override, choices: dict[str, list[str]]) -> bool:
-    """Whether it picks an option of a group (and is not a key=value inside one)."""
-    return override.key_or_group in choices and not isinstance(override.value(), dict)
-
-
-def _known(override: Override, choices: dict[str, list[str]]) -> bool:
-    value = override.value()
-    names = value if isinstance(value, list) else [value]
-    return override.is_delete() or all(name in choices[override.key_or_group] for name in names)
-
-
-def _unknown_choice(override: Override, choices: dict[str, list[str]]) -> str:
-    group, name = override.key_or_group, schema.show(override.value())
-    if (kind := KINDS.get(group)) and (sentence := registry.missing_yaml(kind, name)):
-        return f"{group}={name}: {sentence}"
-    return f"{group}={name}: unknown {group}; {near(name, choices[group])}"
 
 
 class Composed(NamedTuple):

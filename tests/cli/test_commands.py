@@ -128,7 +128,7 @@ def test_records_are_read_from_a_folder_or_a_file_however_it_is_said(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = {split: {"step": 60, "kl": 0.25, "loss": 0.5} for split in ("validation", "test")}
-    finished = record("lora", 0, metrics=metrics)
+    finished = record("lora", 0, metrics=metrics, config={"train": {"learning_rate": 0.01}})
     folder = run_folder.RunFolder(tmp_path, finished.run_id)
     folder.path.mkdir(parents=True)
     folder.write_record(finished)

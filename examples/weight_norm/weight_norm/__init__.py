@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from rankbench.config.schema import number
-from rankbench.core.adapter_set import AdapterSet
-from rankbench.methods.base import Allocator, Probe
+from rankbench.plugin import AdapterSet, Allocator, Probe, number
 
 
 @dataclass
