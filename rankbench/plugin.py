@@ -1,12 +1,14 @@
 """One import for whoever writes a method or a task.
 
-    from rankbench.plugin import AdapterSet, Allocator, Probe, number
+    from rankbench.plugin import AdapterSet, Allocator, Field, Probe, Settings
 
-The contracts: rankbench.methods.base for methods, rankbench.tasks.base for tasks. examples/weight_norm is a whole package.
+The contracts stand in rankbench.methods.base and rankbench.tasks.base; examples/weight_norm is a whole package.
 """
 
+from pydantic import Field
+
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
 from rankbench.core.sites import Site
@@ -17,14 +19,14 @@ __all__ = [
     "AdapterSet",
     "Allocator",
     "DataError",
+    "Field",
     "Gate",
     "MethodError",
     "Probe",
     "Setting",
+    "Settings",
     "Site",
     "Step",
     "Task",
-    "choice",
-    "number",
     "register",
 ]

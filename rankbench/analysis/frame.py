@@ -13,7 +13,6 @@ import pandas as pd
 
 from rankbench import RankbenchError
 from rankbench.analysis.labels import flat, labels
-from rankbench.analysis.metrics import _listed
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import KEYS
 
@@ -78,10 +77,10 @@ def refuse_twice(runs: pd.DataFrame) -> None:
     twice = runs[runs["seed"].duplicated(keep=False)].sort_values("seed")
     if len(twice):
         seed = twice["seed"].iloc[0]
+        run_ids = ", ".join(twice["run_id"][twice["seed"] == seed])
         raise SelectionError(
-            f"{twice['label'].iloc[0]} has several records of seed {seed}: "
-            f"{_listed(twice['run_id'][twice['seed'] == seed])}; split them by the setting that differs with --by KEY, "
-            "or keep one"
+            f"{twice['label'].iloc[0]} has several records of seed {seed}: {run_ids}; "
+            "split them by the setting that differs with --by KEY, or keep one"
         )
 
 

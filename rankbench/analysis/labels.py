@@ -2,61 +2,64 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
+from rankbench.config import yaml_files
 from rankbench.records.record import RunRecord
 
-# In the order they are shown. Black: the reference; greys: controls without a score; one hue per family, all dark
-# enough to be read on white.
-COLOURS = {
-    "lora": "#000000",
-    "svd_lora": "#333333",
-    "random": "#555555",
-    "oracle": "#6b6b6b",
-    # pruned or grown while training: blues
-    "adalora": "#08519c",
-    "igu": "#2171b5",
-    "igu_code": "#3a86c8",
-    "l1ra": "#005f73",
-    "sora": "#0a7f8c",
-    "increlora": "#3b4cc0",
-    # scored before training: reds
-    "fim": "#a50f15",
-    "fim_code": "#cb181d",
-    "sensitivity": "#d94801",
-    "eva": "#a63603",
-    "gora": "#b5520b",
-    "stable_rank": "#8c2d04",
-    # known afterwards: greens
-    "para": "#00592a",
-    "para_retrain": "#238b45",
-    "transplant": "#4d7c0f",
-    # a method's own map, altered: purples
-    "shuffled": "#54278f",
-    "reversed": "#6a51a3",
-    "by_type": "#8568b5",
-    "by_depth": "#7a0177",
-    "linear_depth": "#ae017e",
-    "scaled": "#c51b8a",
-}
-UNKNOWN = "#757575"
+UNKNOWN = "#757575"  # colour of a method that says none, dark enough to be read on white
 # A map given as a setting is what a method does, not a variant of it; of the run it came from, `origin` is told apart.
 NO_VARIANT = ("name", "ranks", "source_run")
 
 
-def order(label: str) -> tuple[int, str]:
-    """Sort key: methods as COLOURS lists them, then those it does not know, by name."""
-    method = method_of(label)
-    place = list(COLOURS).index(method) if method in COLOURS else len(COLOURS)
-    return place, label
+@dataclass(frozen=True)
+class Display:
+    """How tables and figures show a method, as its YAML says under `display`; the defaults are those of an unknown one.
+
+    Attributes:
+        title: display name; "" where there is none but the method's own.
+        colour: hexadecimal. In the files here: black for the reference, greys for controls without a score, blues for
+            what is pruned or grown while training, reds for what is scored before, greens for what is known
+            afterwards, purples for a method's own map, altered; each can be read on white.
+        marker: a letter of matplotlib's; "" takes any that is free.
+        order: methods stand in tables in this order, those without one last, by name.
+    """
+
+    title: str = ""
+    colour: str = UNKNOWN
+    marker: str = ""
+    order: float = math.inf
+
+
+@functools.cache
+def displays() -> dict[str, Display]:
+    """Method -> how it is shown; of the methods here and in installed packages whose YAML says it."""
+    known = [field.name for field in fields(Display)]
+    return {
+        method: Display(**{key: value for key, value in shown.items() if key in known})
+        for method, shown in yaml_files.displays().items()
+    }
+
+
+def display(label: str) -> Display:
+    """How a label's method is shown."""
+    return displays().get(method_of(label), Display())
+
+
+def order(label: str) -> tuple[float, str]:
+    """Sort key: methods in the order that their YAML says, then those that say none, by name."""
+    return display(label).order, label
 
 
 def colour(label: str) -> str:
     """Hexadecimal colour of a label's method."""
-    return COLOURS.get(method_of(label), UNKNOWN)
+    return display(label).colour
 
 
 def method_of(label: str) -> str:

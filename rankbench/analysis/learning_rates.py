@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench.analysis.frame import SelectionError, refuse_twice
-from rankbench.analysis.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, _listed, higher_is_better
+from rankbench.analysis.metrics import VALIDATION, directions, higher_is_better
 
 GROUP = ("model", "task", "budget", "label")  # what one learning rate is chosen for
 
@@ -52,7 +52,7 @@ def _curve(label: str, runs: pd.DataFrame, metric: str, seeds: Collection[int]) 
     tuning = set(seeds) or set.intersection(*(set(at["seed"]) for at in rates.values()))
     if not tuning:
         raise SelectionError(
-            f"{label}: no seed was run at all of its learning rates {_listed(rates)}; run one, or name "
+            f"{label}: no seed was run at all of its learning rates {', '.join(map(str, rates))}; run one, or name "
             "the tuning seeds with --tuning-seeds"
         )
     rows = []
@@ -84,13 +84,13 @@ def best_rates(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> 
     curves = rate_curves(data, metric, seeds)
     higher = higher_is_better(metric)
     if higher is None:
-        known = f"higher is better of {_listed(HIGHER_IS_BETTER)}, lower of {_listed(LOWER_IS_BETTER)}"
-        raise SelectionError(f"rates cannot be chosen by {metric}: its direction is not known ({known})")
+        raise SelectionError(f"rates cannot be chosen by {metric}: its direction is not known ({directions()})")
     best = pd.DataFrame([_best(curve.to_dict("records"), higher) for _, curve in curves.groupby(list(GROUP))])
     if best["missing"].all():
         first = best.iloc[0]
+        tuning = ", ".join(map(str, first["seeds"]))
         raise SelectionError(
-            f"{first['label']}: no learning rate has {metric} at every tuning seed ({_listed(first['seeds'])}); "
+            f"{first['label']}: no learning rate has {metric} at every tuning seed ({tuning}); "
             "finish the runs, or name other seeds with --tuning-seeds"
         )
     return best

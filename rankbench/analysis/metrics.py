@@ -1,29 +1,89 @@
-"""Metrics: direction, unit and display name."""
+"""The table of metrics: what each is called, which direction is better, and in what unit it is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
-LOWER_IS_BETTER = ("kl", "loss")
-HIGHER_IS_BETTER = (
-    "accuracy",
-    "exact_match",
-    "f1",
-    "map_correlation",
-    "map_overlap",
-    "matthews",
-    "pearson",
-    "spearman",
-)
 VALIDATION = "validation/"
+# share: of the items of a split, in [0, 1]; score: a coefficient that is at most 1; nats: >= 0, without an upper end.
+Unit = Literal["share", "score", "nats"]
 
 
-def higher_is_better(metric: str) -> bool | None:
-    """Whether more of a metric ("validation/accuracy", "kl") is better; None where it is not known."""
-    name = metric.split("/")[-1]
-    return name in HIGHER_IS_BETTER if name in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER) else None
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table.
+
+    Attributes:
+        title: display name.
+        higher_is_better: direction.
+        unit: shares and scores stand on one scale, so they are averaged over tasks as they are.
+    """
+
+    title: str
+    higher_is_better: bool
+    unit: Unit
 
 
-def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(map(str, values))
+METRICS = {
+    "kl": Metric("KL divergence", higher_is_better=False, unit="nats"),
+    "loss": Metric("loss", higher_is_better=False, unit="nats"),
+    "accuracy": Metric("accuracy", higher_is_better=True, unit="share"),
+    "exact_match": Metric("exact match", higher_is_better=True, unit="share"),
+    "f1": Metric("F1", higher_is_better=True, unit="score"),
+    "map_correlation": Metric("correlation with the true ranks", higher_is_better=True, unit="score"),
+    "map_overlap": Metric("overlap with the true ranks", higher_is_better=True, unit="score"),
+    "matthews": Metric("Matthews correlation", higher_is_better=True, unit="score"),
+    "pearson": Metric("Pearson correlation", higher_is_better=True, unit="score"),
+    "spearman": Metric("Spearman correlation", higher_is_better=True, unit="score"),
+}
+PARTS = ("mismatched",)  # parts of a test split with metrics of their own: accuracy_mismatched
+
+
+def metric_of(name: str) -> Metric | None:
+    """The metric that a column or a record names ("validation/accuracy", "kl", "accuracy_mismatched").
+
+    None: the table does not have it, so nothing is known of its direction.
+    """
+    return METRICS.get(_plain(name))
+
+
+def higher_is_better(name: str) -> bool | None:
+    """Whether more of a metric is better; None where that is not known."""
+    metric = metric_of(name)
+    return None if metric is None else metric.higher_is_better
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric is a share of the main part's items, so that their number gives one run an interval."""
+    metric = METRICS.get(name.rpartition("/")[2])
+    return metric is not None and metric.unit == "share"
+
+
+def is_on_common_scale(name: str) -> bool:
+    """Whether a metric may be averaged with those of other tasks as it is: shares and scores."""
+    metric = metric_of(name)
+    return metric is not None and metric.unit != "nats"
+
+
+def directions() -> str:
+    """A clause for messages: "higher is better of accuracy, ..., lower of kl, loss"."""
+    higher = ", ".join(name for name, metric in METRICS.items() if metric.higher_is_better)
+    lower = ", ".join(name for name, metric in METRICS.items() if not metric.higher_is_better)
+    return f"higher is better of {higher}, lower of {lower}"
+
+
+def title_of(column: str) -> str:
+    """How a figure names a column: "test accuracy" for "test/accuracy", with the unit where it is not 1."""
+    split, _, name = column.rpartition("/")
+    metric, part = metric_of(name), name.removeprefix(_plain(name)).strip("_")
+    if metric is None:
+        return column
+    words = " ".join(filter(None, [split, metric.title, part]))
+    return f"{words}, nats" if metric.unit == "nats" else words
+
+
+def _plain(name: str) -> str:
+    """The name in the table: without the split and without a part of it."""
+    plain = name.rpartition("/")[2]
+    return next((plain.removesuffix(f"_{part}") for part in PARTS if plain.endswith(f"_{part}")), plain)

@@ -45,7 +45,7 @@ def load(name: str, run: str, results_dir: Path) -> Finished:
         CompareError: there is none, or its files cannot be read.
     """
     tried = places(run, results_dir)
-    folder = next((RunFolder.at(place) for place in tried if (place / "record.json").is_file()), None)
+    folder = next((RunFolder.from_path(place) for place in tried if (place / "record.json").is_file()), None)
     if folder is None:
         raise CompareError(
             f"{name}: no run {run!r}: neither {tried[0]} nor {tried[1]} has a record.json; give a run's folder, or "
@@ -103,13 +103,19 @@ def warnings(a: Finished, b: Finished) -> Iterator[str]:
     for run in (a, b):
         if run.record.status != "ok":
             yield f"{run.name} is {run.record.status} ({run.record.reason}): what it did measure is shown"
-    for fact in ("git_commit", "task"):
+    for fact in (_code_fact(a.record, b.record), "task"):
         values = [run.record.provenance.get(fact) for run in (a, b)]
         if values[0] != values[1]:
             yield f"provenance: {fact} differs: {_said(values[0])} and {_said(values[1])}"
     for run in (a, b):
         if run.record.provenance.get("git_dirty"):
             yield f"{run.name}: its code had changes that were not committed"
+
+
+def _code_fact(a: RunRecord, b: RunRecord) -> str:
+    """What tells whether two runs had one code: the code behind their numbers, if both are of one method and say it."""
+    alike = (a.method, a.task) == (b.method, b.task)
+    return "numbers_code" if alike and all("numbers_code" in each.provenance for each in (a, b)) else "git_commit"
 
 
 def _said(value: Any) -> str:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from rankbench.analysis.frame import SelectionError, frame, refuse_twice
-from rankbench.analysis.labels import flat, labels, order
+from rankbench.analysis.labels import labels, order
 from rankbench.analysis.learning_rates import best_rates
-from rankbench.records.record import CONTENT, NOT_IDENTITY, RunRecord
+from rankbench.analysis.mixed_records import differences, refuse
+from rankbench.records.record import RunRecord
 
 BEST = "best:"
-# What may differ within a comparison: what is compared, what pairs are made by, what is chosen, what is no setting.
-FREE = ("method", "seed", "train.learning_rate", "trial", *NOT_IDENTITY, *CONTENT)
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,7 @@ def select(
         SelectionError: code, versions or settings differ; several learning rates; two records of one label and seed.
     """
     mixed = differences(found)
-    refused = not_allowed(mixed, allow_mixed)
-    if refused:
-        raise SelectionError(
-            f"{title}: not one comparison, these differ: {'; '.join(refused)}. Split by a setting with --by KEY, give "
-            f"records of one code, or allow by name what may differ: --allow-mixed {names_of(refused)}"
-        )
+    refuse({title: mixed}, allow_mixed, "Split by a setting with --by KEY, give records of one code")
     given = labels(found)
     chosen, chosen_notes = _at_rates(found, given, rates, tuning_seeds)
     shown, shown_names = [found[index] for index in chosen], [given[index] for index in chosen]
@@ -78,69 +71,6 @@ def select(
     return Selection(title, shown, shown_names, said)
 
 
-def differences(found: Sequence[RunRecord], free: Collection[str] = ()) -> list[str]:
-    """What has to agree in a comparison and does not, with its values: "torch: 2.13, 2.14", "train.steps: 60, 100".
-
-    Args:
-        found: records.
-        free: settings in which they may differ, besides FREE.
-    """
-    alike = {json.dumps([_where_from(record), _compared(record)], sort_keys=True): record for record in found}
-    facts, read = [_facts(record) for record in alike.values()], [_read(record) for record in found]
-    values = {key: {fact.get(key, "null") for fact in facts} for key in {key for fact in facts for key in fact}}
-    values |= {key: {what[key] for what in read if key in what} for key in {key for what in read for key in what}}
-    differing = {key: held for key, held in values.items() if len(held) > 1 and not _is_free(key, free)}
-    return [f"{key}: {', '.join(sorted(held))}" for key, held in sorted(differing.items())]
-
-
-def differing_code(found: Sequence[RunRecord]) -> list[str]:
-    """Code and versions that are not one, as `differences` has them."""
-    facts = [_origin(record) for record in {json.dumps(_where_from(record)): record for record in found}.values()]
-    values = {
-        key: sorted({fact.get(key, "null") for fact in facts}) for key in dict.fromkeys(k for f in facts for k in f)
-    }
-    return [f"{key}: {', '.join(held)}" for key, held in sorted(values.items()) if len(held) > 1]
-
-
-def _where_from(record: RunRecord) -> list[Any]:
-    """Code and versions."""
-    return [record.provenance.get(key) for key in ("git_commit", "git_dirty", "packages")]
-
-
-def _compared(record: RunRecord) -> dict[str, Any]:
-    """The config without the sections that are free."""
-    return {key: value for key, value in record.config.items() if key not in FREE}
-
-
-def not_allowed(mixed: Sequence[str], allowed: Collection[str]) -> list[str]:
-    """Those of `differences` whose names are not allowed."""
-    return [line for line in mixed if names_of([line]) not in allowed]
-
-
-def names_of(mixed: Iterable[str]) -> str:
-    """Names of `differences`, as --allow-mixed takes them."""
-    return ",".join(dict.fromkeys(line.partition(": ")[0] for line in mixed))
-
-
-def _facts(record: RunRecord) -> dict[str, str]:
-    return _origin(record) | {key: value for key, value in flat(_compared(record)) if not _is_free(key)}
-
-
-def _origin(record: RunRecord) -> dict[str, str]:
-    """Code and versions, as they are shown."""
-    origin = record.provenance
-    commit, dirty = origin.get("git_commit"), origin.get("git_dirty")
-    facts = {"code": f"{(commit or 'null')[:7]}{' changed' if dirty else ''}"}
-    return facts | {name: str(version) for name, version in (origin.get("packages") or {}).items()}
-
-
-def _read(record: RunRecord) -> dict[str, str]:
-    """Hashes or revisions of weights, data and prompt; without those that a run failed too early to know."""
-    model, task = (record.provenance.get(key) or {} for key in ("model", "task"))
-    found = {"weights": model.get("model"), "data": task.get("data"), "prompt": task.get("prompt")}
-    return {key: str(value) for key, value in found.items() if value}
-
-
 def _unclean(found: Sequence[RunRecord]) -> list[str]:
     """A note on runs whose code cannot be had again: uncommitted changes, or neither a commit nor a version."""
     changed = sum(bool(record.provenance.get("git_dirty")) for record in found)
@@ -150,10 +80,6 @@ def _unclean(found: Sequence[RunRecord]) -> list[str]:
     )
     counts = {"of code with uncommitted changes": changed, "of unknown code, without commit or version": unknown}
     return [f"{count} of {len(found)} runs are {what}" for what, count in counts.items() if count]
-
-
-def _is_free(key: str, also: Collection[str] = ()) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in (*FREE, *also))
 
 
 def _at_rates(

@@ -26,7 +26,7 @@ from rankbench.analysis.run_pair import (
 from rankbench.cli.arguments import add_results, results_of
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
-from rankbench.core.sites import parse_site
+from rankbench.core.sites import rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.statistics.estimates import Estimate
 from rankbench.statistics.items import mcnemar, paired_bootstrap_items, wilson
@@ -92,10 +92,9 @@ def interval(found: Estimate, sign: str = "+") -> str:
 
 def grids(a: RunRecord, b: RunRecord, width: int) -> list[RenderableType]:
     """Rank maps, kinds x layers, A beside B where the width allows; * marks a cell in which they differ."""
-    maps = [{parse_site(name): rank for name, rank in (record.ranks or {}).items()} for record in (a, b)]
-    cells = dict.fromkeys([*maps[0], *maps[1]])
-    layers = sorted({layer for layer, _ in cells}, key=lambda layer: (layer is None, layer))
-    kinds = list(dict.fromkeys(kind for _, kind in cells))
+    maps = [rank_grid(record.ranks or {}).cells for record in (a, b)]
+    whole = rank_grid({**(a.ranks or {}), **(b.ranks or {})})
+    kinds, layers = whole.kinds, whole.layers
     digits = max(len(str(rank)) for ranks in maps for rank in [0, *ranks.values()])
     size = max(1, (width - max(map(len, [*kinds, "B, layer"]), default=0)) // (max(2, digits + 1) + 1))
     found: list[RenderableType] = []

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from rankbench.cli.arguments import add_results, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
@@ -39,8 +37,7 @@ def frozen(overrides: Sequence[str]) -> dict[str, Any]:
     """
     from rankbench.config.overrides import one_run
 
-    plain: Any = OmegaConf.to_container(one_run(overrides).config, resolve=True)
-    return plain  # type: ignore[no-any-return]
+    return one_run(overrides).config.plain()
 
 
 def orders(config: Mapping[str, Any], seeds: Sequence[int]) -> list[Order]:

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankbench.cli.arguments import ALLOW_MIXED, add_results, integers, names, results_of
+from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, integers, names, results_of
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
 from rankbench.records.run_folder import records, save
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
+    import pandas as pd
+
     from rankbench.analysis.selection import Selection
     from rankbench.records.record import RunRecord
 
@@ -178,6 +180,16 @@ def maps(words: Sequence[str]) -> int:
         for note in [*drawn(selection.records, selection.labels), *selection.notes]:
             print(note)
     return OK
+
+
+def load(results: str | Path = RESULTS) -> pd.DataFrame:
+    """The records of a results folder or of a file of records, one row per run: `rankbench.load("results")`.
+
+    Its columns are described in rankbench.analysis.frame.
+    """
+    from rankbench.analysis.frame import frame
+
+    return frame(records(Path(results))[0])
 
 
 ACTIONS = {"runs": runs, "rates": rates, "table": tables, "maps": maps}

@@ -9,17 +9,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rankbench.cli.exit_codes import OK
 from rankbench.config.schema import ConfigError
+from rankbench.records.record import run_id
+from rankbench.records.run_folder import RunFolder, StoreError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from rankbench.config.overrides import CheckedRun
+    from rankbench.config.sections import Config
     from rankbench.records.record import RunRecord
-    from rankbench.records.run_folder import RunFolder
 
 SWEEP_WORDS = ("experiment", "scale", "arms", "retry", "tune")
 HYDRA_WORDS = ("hydra.", "hydra/", "+hydra", "~hydra")
@@ -52,7 +54,32 @@ def main(words: Sequence[str]) -> int:
     return perform(checked.config)
 
 
-def perform(config: DictConfig) -> int:
+def run(overrides: Sequence[str], config_dir: Path | None = None) -> RunRecord:
+    """Do one run, or find it done: `rankbench.run(["method=igu", "model=tiny", "task=planted"])`.
+
+    Args:
+        overrides: words of the command line.
+        config_dir: a folder with more configuration files (--config-dir).
+
+    Returns:
+        Its record, whatever its status.
+
+    Raises:
+        ConfigError: every mistake in the configuration; nothing was run.
+        StoreError: the run's folder cannot be used, so that it left no record.
+    """
+    from rankbench.config.overrides import one_run
+
+    config = one_run(overrides, config_dir).config
+    perform(config)
+    folder = folder_of(config)
+    record = folder.record()
+    if record is None:
+        raise StoreError(f"{folder.path}: the run left no record; what it printed says why")
+    return record
+
+
+def perform(config: Config) -> int:
     """Do a run, or show it if it is done; its exit code.
 
     A finished run is looked for before anything heavy is imported.
@@ -73,27 +100,16 @@ def perform(config: DictConfig) -> int:
     return execute(config)
 
 
-def folder_of(config: DictConfig) -> RunFolder:
+def folder_of(config: Config) -> RunFolder:
     """The folder of the run that a configuration describes."""
-    from omegaconf import OmegaConf
-
-    from rankbench.records.record import run_id
-    from rankbench.records.run_folder import RunFolder
-
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return RunFolder(Path(config.results_dir), run_id(plain))
+    return RunFolder(Path(config.results_dir), run_id(config.plain()))
 
 
 def _finished(folder: RunFolder) -> RunRecord | None:
     """The record of a run with status ok; None where there is none, or several processes have to agree on it."""
-    from rankbench.records.record import RecordError
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
-    try:
-        record = folder.record()
-    except RecordError:
-        return None  # the run keeps the file under another name, and is done
+    record = folder.readable_record()
     return record if record is not None and record.status == "ok" else None
 
 

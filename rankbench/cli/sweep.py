@@ -25,3 +25,20 @@ def main(words: Sequence[str]) -> int:
     from rankbench.launching.driver import start
 
     return start(flags.overrides, config_dir_of(flags), flags.config_name or "config")
+
+
+def sweep(overrides: Sequence[str]) -> int:
+    """Do every run of a sweep that is not done: `rankbench.sweep(["method=lora,igu", "seed=0,1"])`.
+
+    Args:
+        overrides: words of the command line after -m.
+
+    Returns:
+        0 if every run ended with status ok, else 1.
+
+    Raises:
+        ConfigError: every mistake in the configuration; nothing was run.
+    """
+    from rankbench.launching.driver import start
+
+    return start(overrides)

@@ -32,6 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rankbench.config import registry, schema, validation, yaml_files
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
+from rankbench.config.sections import Config
 
 UNREADABLE = "cannot be read; write key=value, and quote a value with special characters"
 KINDS: dict[str, registry.Kind] = {kind: kind for kind in registry.ENTRY_POINTS}
@@ -41,11 +42,11 @@ class CheckedRun(NamedTuple):
     """One run, composed once and checked once.
 
     Attributes:
-        config: frozen configuration in its schemas' types.
+        config: its frozen configuration.
         job_logging: logging that conf/ declares for a run (Hydra's hydra.job_logging).
     """
 
-    config: DictConfig
+    config: Config
     job_logging: DictConfig
 
 
@@ -82,7 +83,7 @@ def mistakes(
         return _examined(examine, arguments, sweep)[1]
 
 
-def _examined(examine: Examiner, arguments: Sequence[str], sweep: bool) -> tuple[list[DictConfig], list[str]]:
+def _examined(examine: Examiner, arguments: Sequence[str], sweep: bool) -> tuple[list[Config], list[str]]:
     """The configuration of every job, and every mistake once."""
     typed, problems = examine.values(arguments, sweep)
     jobs = [examine.job(job) for job in itertools.product(*(values for values in typed.values() if values))]
@@ -139,16 +140,16 @@ class Examiner:
             overrides[override.key_or_group] = [value.input_line or "" for value in values]
         return overrides, problems
 
-    def job(self, overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    def job(self, overrides: Sequence[str]) -> tuple[Config, list[str]]:
         """The frozen configuration of one job, and everything wrong with it; complete only if nothing is."""
         job = [self._parsed(override) for override in overrides]
         chosen = [override for override in job if self._chooses(override)]
         unknown = [self._unknown(override) for override in chosen if not self._known(override)]
         if unknown:
-            return DictConfig({}), unknown
+            return Config.model_construct(), unknown
         composed = self._compose(tuple(override.input_line or "" for override in chosen))
         if composed.problems:
-            return composed.config, composed.problems
+            return Config.model_construct(), composed.problems
         self.job_logging = composed.job_logging
         rest = [override for override in job if not self._chooses(override)]
         return _examine(copy.deepcopy(composed.config), rest, frozenset(self._skip))
@@ -253,7 +254,7 @@ def _compose(hydra: Hydra, config_name: str, choices: tuple[str, ...]) -> Compos
     return Composed(composed, job_logging, [])
 
 
-def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> tuple[DictConfig, list[str]]:
+def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> tuple[Config, list[str]]:
     """A job with the other overrides applied as well, and what is wrong with it."""
     problems = []
     for override in rest:

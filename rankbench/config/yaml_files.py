@@ -12,6 +12,7 @@ from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError
 
 PACKAGED = Path(__file__).resolve().parents[1] / "conf"  # in a wheel; a checkout has conf/ beside the package
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CONF_DIR = PACKAGED if (PACKAGED / "config.yaml").is_file() else PACKAGED.parent.parent / "conf"
 
 
@@ -19,7 +20,22 @@ def defaults(group: str, name: str) -> dict[str, Any]:
     """What the YAML of an option says, here or in an installed package; {} if there is none."""
     files = [folder / group / f"{name}.yaml" for folder in (CONF_DIR, *conf_folders())]
     found = next((file for file in files if file.is_file()), None)
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(found))) if found else {}
+    return without_display(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(found)))) if found else {}
+
+
+DISPLAY = "display"  # key of a method's file: how reports show the method
+
+
+def without_display(section: dict[str, Any]) -> dict[str, Any]:
+    """A method's settings: what its file says but for DISPLAY, which is in no configuration, run_id or record."""
+    return {key: value for key, value in section.items() if key != DISPLAY}
+
+
+def displays() -> dict[str, dict[str, Any]]:
+    """Method -> what the files here and in installed packages say under DISPLAY; {} where one says nothing."""
+    files = {file.stem: file for folder in (CONF_DIR, *conf_folders()) for file in (folder / "method").glob("*.yaml")}
+    texts = {name: yaml.load(file.read_bytes(), Loader=LOADER) for name, file in files.items()}
+    return {name: shown for name, text in texts.items() for shown in [text.get(DISPLAY)] if isinstance(shown, dict)}
 
 
 def content(file: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,14 +43,10 @@ class _Slot:
     mask: Tensor | None = None
     value: float = 1.0  # path coefficient of the update
     jacobian: float = 1.0  # path coefficient of the factors' gradient
-    truncate: int | None = None
 
-    def coefficients(self, rank: int) -> Tensor | float:
-        """The product s * g * m, truncated: (r,), or a float where nothing differs between components."""
+    def coefficients(self) -> Tensor | float:
+        """The product s * g * m: (r,), or a float where nothing differs between components."""
         parts = [part for part in (self.gate, self.mask) if part is not None]
-        if self.truncate is not None:
-            device = self.gate.device if self.gate is not None else None
-            parts.append(torch.arange(rank, device=device) < self.truncate)
         result: Tensor | float = self.scale
         for part in parts:
             result = result * part

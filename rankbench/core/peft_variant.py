@@ -18,10 +18,10 @@ class SlotVariant(LoraVariant):
 
     @staticmethod
     def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
-        """The layer's result with the update of this site added: (..., d_out)."""
+        """Add the update to `result`, the output of the frozen layer."""
         slot: _Slot = module.rankbench_slot
         A, B = module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
-        coefficients = slot.coefficients(A.shape[0])
+        coefficients = slot.coefficients()
         x = module.lora_dropout[active_adapter](x)
         if slot.value == slot.jacobian:
             return result + update(x, A, B, coefficients, slot.value)

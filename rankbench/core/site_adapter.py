@@ -62,7 +62,7 @@ class SiteAdapter:
         size: components present, live or not: r.
         live: (r,) bool on the CPU, the components that the last decision kept.
         rank: their number.
-        factor: of this site alone, on top of the scale rule.
+        factor: extra scale factor of this site, on top of the scale rule.
     """
 
     def __init__(
@@ -112,8 +112,21 @@ class SiteAdapter:
         self.live, self.rank = live.clone(), sum(live.tolist())
         self._refresh()
 
+    @torch.no_grad()
+    def set_factors(self, A: Tensor, B: Tensor) -> None:
+        """Give the factors new values of the present rank: A (r, d_in), B (d_out, r).
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        if A.shape != self.A.shape or B.shape != self.B.shape:
+            shapes = f"{tuple(A.shape)}, {tuple(B.shape)}"
+            raise ValueError(f"{self.site.name}: factors {shapes} do not fit rank {self.size}")
+        self.A.copy_(A)
+        self.B.copy_(B)
+
     def keep(self, live: Tensor) -> None:
-        """Count components `live` (r,) as the live ones; the scale follows."""
+        """Mark which components are live, (r,) bool, and update the scale."""
         before, self.live, self.rank = self.rank, live, sum(live.tolist())
         if self.rank != before:
             self._refresh()
@@ -126,8 +139,8 @@ class SiteAdapter:
         self.layer.lora_alpha[NAME] = self.slot.scale * max(1, self.size)
         self.layer._disable_adapters = self.size == 0  # a site without components costs nothing
 
-    def weigh(self, factor: float) -> None:
-        """Multiply the scale by `factor`, in place of a former one."""
+    def set_scale_factor(self, factor: float) -> None:
+        """Set this site's extra scale factor, replacing any earlier one."""
         self.factor = factor
         self._refresh()
 

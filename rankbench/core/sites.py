@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,5 +33,31 @@ def parse_site(name: str) -> tuple[int | None, str]:
     "model.layers.0.self_attn.q_proj" is (0, "self_attn.q_proj"); a name without an integer is (None, name).
     """
     parts = name.split(".")
-    place = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    return (None, name) if place is None else (int(parts[place]), ".".join(parts[place + 1 :]))
+    index = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    return (None, name) if index is None else (int(parts[index]), ".".join(parts[index + 1 :]))
+
+
+@dataclass(frozen=True)
+class RankGrid(Generic[T]):
+    """Values of sites as kinds x layers: rows and columns of a rank map's picture.
+
+    Attributes:
+        kinds: rows, in the order of the map's sites.
+        layers: columns, rising; None, the column of sites outside the layers, comes last.
+        cells: (layer, kind), as `parse_site` returns them -> value; a kind that a layer lacks has no cell.
+    """
+
+    kinds: list[str]
+    layers: list[int | None]
+    cells: dict[tuple[int | None, str], T]
+
+
+def rank_grid(ranks: Mapping[str, T]) -> RankGrid[T]:
+    """Arrange the values of sites (a rank map, or anything else per site) as kinds x layers.
+
+    Args:
+        ranks: site -> value, sites by plain module name.
+    """
+    cells = {parse_site(name): value for name, value in ranks.items()}
+    layers = sorted({layer for layer, _ in cells}, key=lambda layer: (layer is None, layer))
+    return RankGrid(list(dict.fromkeys(kind for _, kind in cells)), layers, cells)

@@ -41,6 +41,7 @@ ITEMS = {
     "commonsense-openbookqa": 500,
 }
 PLACE = Path("results") / "published"
+PACKAGED = Path("rankbench") / "published" / "data"  # the same files in a wheel
 
 
 class PublishedError(RankbenchError, ValueError):
@@ -48,17 +49,18 @@ class PublishedError(RankbenchError, ValueError):
 
 
 def folder() -> Path:
-    """results/published of the checkout this package lies in, or of the current directory.
+    """Folder of the CSV files: that of the checkout which has this package, of the wheel, or of the current directory.
 
     Raises:
-        PublishedError: neither is there.
+        PublishedError: none of them is there.
     """
-    places = [Path(__file__).resolve().parents[2] / PLACE, Path.cwd() / PLACE]
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
-        there = " nor ".join(map(str, dict.fromkeys(places)))
-        raise PublishedError(f"no published numbers: neither {there} is a folder; name one with --folder")
-    return found
+    root = Path(__file__).resolve().parents[2]
+    folders = [root / PLACE, root / PACKAGED, Path.cwd() / PLACE]
+    existing = next((place for place in folders if any(place.glob("*.csv"))), None)
+    if existing is None:
+        tried = " nor ".join(map(str, dict.fromkeys(folders)))
+        raise PublishedError(f"no published numbers: neither {tried} has CSV files; name a folder with --folder")
+    return existing
 
 
 def load(name: str | None = None, source: Path | None = None) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 A report's folder may stand in place of the words. Of every number of the tables that the experiment names, and of every
 difference to the table's reference (uniform LoRA, or the arm named first) where both were run: reproduced, not
-reproduced, not comparable or not run, and why. The rule is rankbench.statistics.decision_rules's. Markdown; exit code 0.
+reproduced, not comparable or not run, and why. The rule is `reproduction` of rankbench.statistics.decision_rules.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.metrics import higher_is_better
+from rankbench.analysis.metrics import is_share, metric_of
 from rankbench.published import numbers
 from rankbench.published.numbers import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
@@ -141,7 +141,6 @@ Row = Mapping[Any, Any]  # of rankbench.published
 
 # A metric of the papers -> ours, where its name is another; several are averaged.
 OURS = {"correlation": ("pearson",), "accuracy, mean of m and mm": ("accuracy", "accuracy_mismatched")}
-SHARES = ("accuracy", "exact_match")  # of items
 HARDWARE = ("time", "memory", "speed")  # words in metrics that depend on the machine
 PARAMETERS = 0.1  # share by which a number of parameters may differ and be the same budget
 # Typed words that change no number, or that are looked at by themselves; and sections of such words.
@@ -220,7 +219,7 @@ def _unmeasured(parts: Mapping[str, Sequence[str]]) -> str:
     if any(word in metric for metric in metrics for word in HARDWARE):
         return "measured on other hardware"
     known = [name for metric in metrics for name in OURS.get(metric, (metric,))]
-    strange = [name for name in known if higher_is_better(name.removesuffix("_mismatched")) is None]
+    strange = [name for name in known if metric_of(name) is None]
     return f"no such metric here: {', '.join(strange)}" if strange else ""
 
 
@@ -257,8 +256,8 @@ def _means(parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]) -> 
     if not values:
         return Counterpart({}, reason="no seed has all of its metrics")
     (task, metrics), *others = parts.items()
-    is_share = not others and len(metrics) == 1 and metrics[0] in SHARES
-    return Counterpart(values, ITEMS.get(task) if is_share else None)
+    single_share = not others and len(metrics) == 1 and is_share(metrics[0])
+    return Counterpart(values, ITEMS.get(task) if single_share else None)
 
 
 def _score(record: RunRecord, metrics: Sequence[str]) -> float | None:

@@ -1,6 +1,7 @@
 """Methods beside a reference, paired by seed: `rankbench records table SOURCE --metric test/kl [--by task.map]`.
 
-One row per label. Failed runs are counted, not averaged. Which records may stand together: rankbench.analysis.selection.
+One row per label. Failed runs are counted, not averaged. rankbench.analysis.selection says which records may stand
+together.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def map_parts(evidence: ReportData, parts: Sequence[Section]) -> Iterator[str]:
     """Each section."""
     for part in parts:
         blocks = [
-            figure(block) if isinstance(block, SavedFigure) else table(block, evidence.looks) for block in part.blocks
+            figure(block) if isinstance(block, SavedFigure) else table(block, evidence.styles) for block in part.blocks
         ]
         yield element(
             "section", element("h2", escape(part.title)), paragraphs(part.sentences, "lead"), *blocks, id=part.anchor
@@ -159,17 +159,17 @@ def figure(picture: SavedFigure) -> str:
     )
 
 
-def table(sheet: Table, looks: Mapping[str, ArmStyle]) -> str:
+def table(sheet: Table, styles: Mapping[str, ArmStyle]) -> str:
     """A table with title and notes; the intervals of its strip column are drawn beside them."""
     right = [numeric(sheet, place) for place in range(len(sheet.columns))]
     heads = [
         element("th", escape(title), scope="col", class_="number" if right[place] else None)
         for place, title in enumerate(sheet.columns)
     ]
-    rows = [[_cell(cell, place, right[place], looks) for place, cell in enumerate(row)] for row in sheet.rows]
+    rows = [[_cell(cell, place, right[place], styles) for place, cell in enumerate(row)] for row in sheet.rows]
     if sheet.strip is not None and _ends(sheet):
         heads.insert(sheet.strip + 1, element("th", "", scope="col", aria_label="interval, drawn"))
-        for cells, drawn in zip(rows, _strips(sheet, looks), strict=True):
+        for cells, drawn in zip(rows, _strips(sheet, styles), strict=True):
             cells.insert(sheet.strip + 1, element("td", drawn, class_="strip"))
     body = "".join(element("tr", *cells) for cells in rows)
     grid = element("table", element("thead", element("tr", *heads)), element("tbody", body))
@@ -184,7 +184,7 @@ def table(sheet: Table, looks: Mapping[str, ArmStyle]) -> str:
     return element("figure", element("figcaption", escape(sheet.title), class_="title"), *whole, id=name)
 
 
-def _cell(cell: Cell, place: int, right: bool, looks: Mapping[str, ArmStyle]) -> str:
+def _cell(cell: Cell, place: int, right: bool, styles: Mapping[str, ArmStyle]) -> str:
     text = escape(MINUS.sub("\N{MINUS SIGN}", cell.text) if cell.value is not None else cell.text)
     if cell.strong and text:
         text = element("strong", text)
@@ -192,8 +192,17 @@ def _cell(cell: Cell, place: int, right: bool, looks: Mapping[str, ArmStyle]) ->
         text = element("span", text, class_=f"finding {cell.kind}")
     if cell.link and text:
         text = element("a", text, href=f"#{cell.link}")
-    if cell.text in looks:
-        text = element("span", "", class_="swatch", style=f"background:{looks[cell.text].colour}") + text
+    if cell.text in styles:
+        text = (
+            element(
+                "span",
+                "",
+                class_="swatch",
+                title=styles[cell.text].title,
+                style=f"background:{styles[cell.text].colour}",
+            )
+            + text
+        )
     kind = "number" if right else "words" if len(cell.text) > WORDS else None
     return element("td" if place else "th", text, class_=kind, scope=None if place else "row")
 
@@ -205,7 +214,7 @@ def _ends(sheet: Table) -> list[float]:
     return [*found, 0.0, *((sheet.margin, -sheet.margin) if sheet.margin else ())] if found else []
 
 
-def _strips(sheet: Table, looks: Mapping[str, ArmStyle]) -> list[str]:
+def _strips(sheet: Table, styles: Mapping[str, ArmStyle]) -> list[str]:
     """Each row's interval on one axis, with 0 and the margin."""
     ends = _ends(sheet)
     low, width = min(ends), (max(ends) - min(ends)) or 1.0
@@ -218,13 +227,13 @@ def _strips(sheet: Table, looks: Mapping[str, ArmStyle]) -> list[str]:
         wide = float(x(sheet.margin)) - float(x(-sheet.margin))
         ground = f'<rect x="{x(-sheet.margin)}" width="{wide:.1f}" height="{LINE}" class="margin"/>'
     ground += f'<line x1="{x(0)}" x2="{x(0)}" y2="{LINE}" class="zero"/>'
-    marks = [_marks(row[sheet.strip or 0], looks.get(row[0].text), x) for row in sheet.rows]
+    marks = [_marks(row[sheet.strip or 0], styles.get(row[0].text), x) for row in sheet.rows]
     return [f'<svg width="{STRIP}" height="{LINE}" aria-hidden="true">{ground}{drawn}</svg>' for drawn in marks]
 
 
-def _marks(cell: Cell, look: ArmStyle | None, x: Callable[[float], str]) -> str:
+def _marks(cell: Cell, style: ArmStyle | None, x: Callable[[float], str]) -> str:
     """An interval and its middle."""
-    colour, y = look.colour if look else UNKNOWN, LINE // 2
+    colour, y = style.colour if style else UNKNOWN, LINE // 2
     line = ""
     if cell.low is not None and cell.high is not None:
         ends = f'x1="{x(cell.low)}" x2="{x(cell.high)}" y1="{y}" y2="{y}"'

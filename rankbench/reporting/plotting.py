@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from rankbench.analysis.labels import COLOURS, UNKNOWN
+from rankbench.analysis.labels import display
 from rankbench.studies.panels import Panel, methods_of
 
 TEXT = 9  # points
@@ -28,7 +28,7 @@ COLUMNS = 3  # panels in a row
 MOST = 12  # panels of a figure: nobody compares more of them
 CELL = (2.85, 1.95)  # inches, of the axes of a panel
 GAP = (0.7, 0.68)  # inches, left of an axes and above it
-MARKERS = "osD^vP*X<>ph"
+MARKERS = "osD^vP*X<>phd"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
 GREY = "#8a8a8a"
@@ -88,24 +88,46 @@ def finish(sketch: Sketch, folder: Path) -> SavedFigure | None:
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """How an arm is drawn: the hue is its method's; marker and dash tell arms apart without it."""
+    """How an arm is drawn: in its method's colour; marker and dash tell arms apart without it.
 
+    Attributes:
+        title: display name of its method; "" where there is none.
+        colour: hexadecimal.
+        marker, dash: as matplotlib takes them.
+    """
+
+    title: str
     colour: str
     marker: str
-    dash: Any  # as matplotlib takes it
+    dash: Any
 
 
-def looks(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
-    """Of each arm: the same in all figures of a report."""
+def arm_styles(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
+    """Arm -> its style, the same in all figures of a report.
+
+    The first arm of a method has the marker that its YAML says, the others the next ones that are free.
+    """
     methods = methods_of(panels)
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.arms))
-    found = {}
-    for place, arm in enumerate(arms):
-        method = methods.get(arm, arm)
-        before = sum(methods.get(other, other) == method for other in arms[:place])
-        dash = DASHES[before % len(DASHES)]
-        found[arm] = ArmStyle(COLOURS.get(method, UNKNOWN), MARKERS[place % len(MARKERS)], dash)
-    return found
+    members: dict[str, list[str]] = {}
+    for arm in arms:
+        members.setdefault(methods.get(arm, arm), []).append(arm)
+    markers: dict[str, str] = {}
+    for method, arm in [*((method, same[0]) for method, same in members.items()), *(("", arm) for arm in arms)]:
+        if arm not in markers:
+            markers[arm] = _marker(display(method).marker, markers.values(), len(markers))
+    styles = {}
+    for method, same in members.items():
+        shown = display(method)
+        for index, arm in enumerate(same):
+            styles[arm] = ArmStyle(shown.title, shown.colour, markers[arm], DASHES[index % len(DASHES)])
+    return {arm: styles[arm] for arm in arms}
+
+
+def _marker(wanted: str, taken: Collection[str], count: int) -> str:
+    """The marker wanted, else the first that is free, else one of those that are drawn twice."""
+    free = [marker for marker in (wanted, *MARKERS) if marker and marker not in taken]
+    return free[0] if free else MARKERS[count % len(MARKERS)]
 
 
 def facets(

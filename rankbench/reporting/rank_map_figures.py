@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import colour, labels, order
-from rankbench.core.sites import parse_site
+from rankbench.core.sites import RankGrid, parse_site, rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.reporting.plotting import COLOUR_MAP, MAP_TEXT, MISSING, shade
 from rankbench.statistics.estimates import rank_correlation
@@ -75,9 +75,10 @@ def drawn(found: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
 
 
 def mean_ranks(maps: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds of each label and site: label, kind, layer, rank, seeds."""
+    """Mean over seeds of each label and site: label, kind, layer, rank, seeds; the site is the index."""
     groups = maps.groupby(["label", "kind", "layer"], sort=False, dropna=False)
-    return groups.agg(rank=("rank", "mean"), seeds=("seed", "nunique")).reset_index()
+    means = groups.agg(rank=("rank", "mean"), seeds=("seed", "nunique"), site=("site", "first"))
+    return means.reset_index().set_index("site")
 
 
 def agreement(maps: pd.DataFrame) -> pd.DataFrame:
@@ -133,8 +134,13 @@ def draw_maps(
         columns: panels in a row, where it is not what fits.
         shown: what the numbers are.
     """
-    names, kinds = list(means["label"].unique()), sorted(means["kind"].unique())
-    layers = sorted(means["layer"].unique(), key=lambda layer: (math.isnan(layer), layer))
+    names = list(means["label"].unique())
+    ranks = {
+        str(label): rank_grid({str(site): rank for site, rank in mapped.items()})
+        for label, mapped in means.groupby("label", sort=False)["rank"]
+    }
+    whole = rank_grid({str(site): None for site in means.index})
+    kinds, layers = sorted(whole.kinds), whole.layers  # records read from disk have lost the model's order
     columns = columns or min(PANELS, len(names))
     rows = math.ceil(len(names) / columns)
     margin = 0.065 * max(len(kind) for kind in kinds) + 0.1
@@ -146,11 +152,11 @@ def draw_maps(
     axes.axis("off")
     small: dict[str, Any] = {"fontsize": MAP_TEXT - 1, "color": "#444444"}
     every = max(1, math.ceil(len(layers) * 0.2 / width))
-    most, found = float(means["rank"].max()), _matrices(means, kinds, layers)
+    most = float(means["rank"].max())
     for place, name in enumerate(names):
         row, column = divmod(place, columns)
         left, top = margin + column * (width + 0.2), 0.3 + row * (height + 0.45)
-        _tiles(axes, found[name], most, (left, top, width, height))
+        _tiles(axes, _matrix(ranks[name], kinds, layers), most, (left, top, width, height))
         axes.text(left, top - 0.06, name, fontsize=MAP_TEXT, color=(colours or {}).get(name, colour(name)), va="bottom")
         for number, kind in enumerate(kinds if column == 0 else []):
             axes.text(left - 0.05, top + (number + 0.5) * cell[1], kind, ha="right", va="center", **small)
@@ -164,17 +170,9 @@ def draw_maps(
     return figure
 
 
-def _matrices(means: pd.DataFrame, kinds: list[str], layers: list[float]) -> dict[str, np.ndarray[Any, Any]]:
-    """Label -> rank, kinds x layers; NaN without a site."""
-    rows = means["kind"].map({kind: place for place, kind in enumerate(kinds)}).to_numpy(int)
-    places = {layer: place for place, layer in enumerate(layers) if not math.isnan(layer)}
-    columns = means["layer"].map(places).fillna(len(layers) - 1).to_numpy(int)  # without a layer: the last
-    found = {}
-    for label, group in means.groupby("label", sort=False).indices.items():
-        values = np.full((len(kinds), len(layers)), np.nan)
-        values[rows[group], columns[group]] = means["rank"].to_numpy(float)[group]
-        found[str(label)] = values
-    return found
+def _matrix(grid: RankGrid[float], kinds: list[str], layers: list[int | None]) -> np.ndarray[Any, Any]:
+    """Ranks (kinds, layers); NaN without a site."""
+    return np.array([[grid.cells.get((layer, kind), math.nan) for layer in layers] for kind in kinds])
 
 
 Box = tuple[float, float, float, float]  # left, top, width, height in inches
@@ -241,5 +239,5 @@ def _entitle(figure: Figure, title: str) -> None:
     figure.suptitle("\n".join(lines), fontsize=MAP_TEXT + 1)
 
 
-def _layer(layer: float) -> str:
-    return "none" if math.isnan(layer) else str(int(layer))
+def _layer(layer: int | None) -> str:
+    return "none" if layer is None else str(layer)

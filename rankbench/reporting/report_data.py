@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rankbench.analysis.comparison import Comparison, compare
-from rankbench.reporting.plotting import ArmStyle, looks
+from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
 from rankbench.studies.study import Study
@@ -25,7 +25,7 @@ class ReportData:
         arms: compared with the reference: all but those that are there for a curve or a heat map alone.
         comparisons: panel name -> comparison of the arms; none where nothing was measured.
         varied: name of an ablation -> panel and comparison of its arms with their base.
-        looks: arm -> how it is drawn.
+        styles: arm -> how it is drawn.
         mixed: what differs within tables and was allowed.
     """
 
@@ -36,7 +36,7 @@ class ReportData:
     arms: list[str]
     comparisons: dict[str, Comparison]
     varied: dict[str, list[tuple[Panel, Comparison]]]
-    looks: dict[str, ArmStyle]
+    styles: dict[str, ArmStyle]
     mixed: list[str]
 
     def compared(self) -> list[tuple[Panel, Comparison]]:
@@ -67,7 +67,7 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     arms = [arm for arm in dict.fromkeys(arm for panel in found for arm in panel.arms) if arm not in apart]
     comparisons = {panel.name: compared for panel in found if (compared := compare_arms(panel, arms, report.reference))}
     against = {ablation.name: _against_base(ablation, found, report.reference) for ablation in made}
-    return ReportData(study, report, found, made, arms, comparisons, against, looks(found), mixed)
+    return ReportData(study, report, found, made, arms, comparisons, against, arm_styles(found), mixed)
 
 
 def _against_base(ablation: Ablation, found: Sequence[Panel], reference: str) -> list[tuple[Panel, Comparison]]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.frame import SelectionError, frame
+from rankbench.analysis.frame import frame
 from rankbench.analysis.labels import file_name, labels, order
-from rankbench.analysis.selection import differences, differing_code, names_of, not_allowed, refuse_doubt
+from rankbench.analysis.mixed_records import differences, differing_code, refuse
+from rankbench.analysis.selection import refuse_doubt
 from rankbench.records.record import RunRecord
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment, experiment_files
@@ -248,18 +249,7 @@ def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -
         panel.title: [line for line in differences(panel.records, own) if line.partition(": ")[0] not in said]
         for panel in found
     }
-    wrong = [
-        f"{title}: {'; '.join(lines)}"
-        for title, said in mixed.items()
-        for lines in [not_allowed(said, allowed)]
-        if lines
-    ]
-    if wrong:
-        names = names_of(dict.fromkeys(line for said in mixed.values() for line in not_allowed(said, allowed)))
-        raise SelectionError(
-            f"not one comparison, these differ within a table: {' | '.join(wrong)}. Do the runs again with one code "
-            f"and one set of versions, or allow by name what may differ: --allow-mixed {names}"
-        )
+    refuse(mixed, allowed, "Do the runs again with one code and one set of versions")
     for panel in found:
         refuse_doubt(panel.title, panel.data)
     return sorted({line for said in mixed.values() for line in said})

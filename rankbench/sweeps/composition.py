@@ -11,16 +11,15 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
-from rankbench.analysis.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER, VALIDATION, higher_is_better
+from rankbench.analysis.metrics import METRICS, VALIDATION, higher_is_better
 from rankbench.config import control_sources, schema
 from rankbench.config.overrides import UNREADABLE, Examiner, examiner
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.sweeps import experiment as experiments
 from rankbench.sweeps import experiment_files, manifest
-from rankbench.sweeps.experiment import FULL, Experiment, Settings, Tune, arms
+from rankbench.sweeps.experiment import FULL, DottedSettings, Experiment, Tune, arms
 from rankbench.sweeps.manifest import Sweep
 
 RETRY = ("none", "failed")
@@ -176,7 +175,7 @@ def _mistuned(tune: Tune) -> Iterator[str]:
     wrong = [rate for rate in tune.learning_rate if rate <= 0]
     yield from (f"tune.learning_rate: {rate:g} is no learning rate; expected numbers > 0" for rate in wrong)
     if not tune.metric.startswith(VALIDATION) or higher_is_better(tune.metric) is None:
-        known = ", ".join(f"{VALIDATION}{metric}" for metric in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER))
+        known = ", ".join(f"{VALIDATION}{metric}" for metric in METRICS)
         yield f"tune.metric={tune.metric}: learning rates are chosen on validation alone, by one of {known}"
 
 
@@ -199,7 +198,7 @@ def _freeze(cells: Sequence[GridCell], examine: Examiner, found: Experiment | No
     for cell in cells:
         config, wrong = examine.job(cell.overrides)
         if not wrong:
-            plain: Any = OmegaConf.to_container(config, resolve=True)
+            plain = config.plain()
             arm = control_sources.source_arm(plain["method"])
             if arm is not None and arm not in labels:
                 wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, labels)}"]
@@ -254,7 +253,7 @@ def spell(key: str, value: Any) -> str:
     return f"{key}={_spelled_value(value)}"
 
 
-def _spelled(settings: Settings) -> dict[str, str]:
+def _spelled(settings: DottedSettings) -> dict[str, str]:
     return {key.lstrip("+"): spell(key, value) for key, value in settings.items()}
 
 
@@ -270,9 +269,9 @@ def _spelled_value(value: Any) -> str:
     return text if plain_text and not text.startswith("{") else "'" + text.replace("'", r"\'") + "'"
 
 
-def _conditional(when: Mapping[str, Settings], chosen: Mapping[str, str]) -> Settings:
+def _conditional(when: Mapping[str, DottedSettings], chosen: Mapping[str, str]) -> DottedSettings:
     """Settings of the conditions that hold, later ones over earlier ones; the defaults of conf/config.yaml count."""
-    found: Settings = {}
+    found: DottedSettings = {}
     for condition, settings in when.items():
         keys = [word.partition("=")[0] for word in condition.split()]
         given = [chosen.get(key, spell(key, _defaults().get(key))) for key in keys]
@@ -281,7 +280,7 @@ def _conditional(when: Mapping[str, Settings], chosen: Mapping[str, str]) -> Set
 
 
 @functools.cache
-def _defaults() -> Settings:
+def _defaults() -> DottedSettings:
     """Group -> option of conf/config.yaml."""
     root = content(CONF_DIR / "config.yaml")
     return {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}

@@ -12,10 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rankbench.analysis.frame import SelectionError
 from rankbench.config import control_sources
 from rankbench.records.frozen_run import Order
-from rankbench.records.record import RecordError, RunRecord, run_id
+from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import tuning
 from rankbench.sweeps.composition import Frozen, GridCell, Layout, spell
@@ -153,6 +152,8 @@ class SweepSchedule:
             raise Waiting(f"{group.title}: {len(found) - len(done)} of {len(found)} trials have not finished")
         if not any(record.status == "ok" for record in done):
             raise Hopeless(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
+        from rankbench.analysis.frame import SelectionError  # pandas takes a moment to import
+
         try:
             return tuning.choose(done, tune.metric, tune.seeds)
         except SelectionError as error:
@@ -223,7 +224,4 @@ class SweepSchedule:
             raise Waiting(f"{group.title}: {error}") from error
 
     def _record(self, name: str) -> RunRecord | None:
-        try:
-            return RunFolder(self._results_dir, name).record()
-        except RecordError:
-            return None  # whoever does the run says so
+        return RunFolder(self._results_dir, name).readable_record()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rankbench.core.sites import parse_site
+from rankbench.core.sites import rank_grid
 
 # Lightness grows with the rank: it can be read in grey. Five points of viridis (matplotlib, CC0).
 SHADES = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], float)
@@ -24,9 +24,8 @@ def draw(ranks: Mapping[str, int], title: str) -> Image.Image:
         ranks: site -> rank, sites by plain module name; at least one.
         title: the line above it.
     """
-    cells = {parse_site(site): rank for site, rank in ranks.items()}
-    kinds = sorted({kind for _, kind in cells})  # a record read from disk has lost the model's order
-    layers = sorted({layer for layer, _ in cells}, key=lambda layer: (layer is None, layer))
+    grid = rank_grid(ranks)
+    kinds, layers = sorted(grid.kinds), grid.layers  # a record read from disk has lost the model's order
     font = ImageFont.load_default(TEXT)
     left = int(max(font.getlength(kind) for kind in kinds)) + 2 * GAP
     top = 2 * (TEXT + 2 * GAP)
@@ -41,7 +40,7 @@ def draw(ranks: Mapping[str, int], title: str) -> Image.Image:
         corner = top + row * CELL[1]
         pen.text((left - GAP, corner + CELL[1] / 2), kind, "black", font, "rm")
         for column, layer in enumerate(layers):
-            _cell(pen, left + column * CELL[0], corner, cells.get((layer, kind)), max(ranks.values()), font)
+            _cell(pen, left + column * CELL[0], corner, grid.cells.get((layer, kind)), max(ranks.values()), font)
     return image
 
 

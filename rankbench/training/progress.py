@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rankbench.core.sites import parse_site
+from rankbench.core.sites import rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.terminal import console
 
@@ -109,29 +110,33 @@ def _cost(cost: dict[str, Any]) -> str:
     return "cost (forward+backward): " + ", ".join(phases) + memory
 
 
-def rank_map(ranks: dict[str, int], width: int) -> Table:
+def rank_map(ranks: Mapping[str, int], width: int) -> Table:
     """Ranks as kinds x layers; neighbouring layers are averaged where the terminal is too narrow.
+
+    Sites outside the layers have a column of their own, titled "-".
 
     Args:
         ranks: site -> rank, sites by plain module name.
         width: of the terminal, in characters.
     """
-    cells: dict[str, dict[int, int]] = {}
-    for name, rank in ranks.items():
-        layer, kind = parse_site(name)
-        cells.setdefault(kind, {})[layer or 0] = rank
-    layers = sorted({layer for row in cells.values() for layer in row})
+    grid = rank_grid(ranks)
+    layers = [layer for layer in grid.layers if layer is not None]
+    outside: list[list[int | None]] = [[None]] if None in grid.layers else []
     title = "rank by layer"
-    room = max(1, (width - max(map(len, [title, *cells])) - 10) // 4)
-    size = -(-len(layers) // room)
-    bins = [layers[start : start + size] for start in range(0, len(layers), size)]
+    columns = max(1, (width - max(map(len, [title, *grid.kinds])) - 10) // 4 - len(outside))
+    size = -(-len(layers) // columns) or 1
+    groups: list[Sequence[int | None]] = [
+        *(layers[start : start + size] for start in range(0, len(layers), size)),
+        *outside,
+    ]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(title)
-    for group in bins:
-        table.add_column(str(group[0]), justify="right")
+    for group in groups:
+        table.add_column("-" if group[0] is None else str(group[0]), justify="right")
     table.add_column("mean", justify="right", style="bold")
-    for kind, row in cells.items():
-        means = [[row[layer] for layer in group if layer in row] for group in bins]
-        shown = ["" if not group else f"{sum(group) / len(group):.0f}" for group in means]
-        table.add_row(kind, *shown, f"{sum(row.values()) / len(row):.1f}")
+    for kind in grid.kinds:
+        values = [[grid.cells[layer, kind] for layer in group if (layer, kind) in grid.cells] for group in groups]
+        row = [rank for group in values for rank in group]
+        shown = [f"{sum(group) / len(group):.0f}" if group else "" for group in values]
+        table.add_row(kind, *shown, f"{sum(row) / len(row):.1f}")
     return table

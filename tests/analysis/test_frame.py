@@ -10,7 +10,6 @@ from support.records import record, sweep
 from rankbench.analysis import frame as frames
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.learning_rates import best_rates, rate_curves
-from rankbench.analysis.metrics import higher_is_better
 from rankbench.cli import main
 from rankbench.records import run_folder
 from rankbench.reporting.record_tables import rate_report, runs_table
@@ -121,11 +120,7 @@ def test_a_best_rate_at_the_edge_of_its_grid_is_said_to_be(values, rate):
     assert (chosen["learning_rate"], chosen["edge"]) == (rate, True)
 
 
-def test_higher_is_better_but_for_losses():
-    assert [higher_is_better(name) for name in ("validation/loss", "kl", "validation/accuracy", "matthews")] == [
-        *(False, False),
-        *(True, True),
-    ]
+def test_the_best_is_the_highest_but_for_losses():
     assert best(sweep({0.001: [0.5], 0.01: [0.6]}, metric="accuracy"), "validation/accuracy")["learning_rate"] == 0.01
     assert best(sweep({0.001: [0.5], 0.01: [0.6]}, metric="kl"), "validation/kl")["learning_rate"] == 0.001
 
@@ -136,7 +131,6 @@ def test_a_metric_of_unknown_direction_chooses_nothing():
         match=r"by validation/regret: its direction is not known \(higher .* accuracy, .* lower of kl, l",
     ):
         best(sweep({0.001: [0.5]}, metric="regret"), "validation/regret")
-    assert higher_is_better("validation/regret") is None
 
 
 def test_a_label_that_cannot_choose_does_not_keep_the_others_from_it():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from support.records import record
 
-from rankbench.analysis.labels import COLOURS, UNKNOWN, colour, labels, method_of, order
+from rankbench.analysis.labels import UNKNOWN, Display, colour, display, displays, labels, method_of, order
+from rankbench.config import yaml_files
+from rankbench.config.registry import BUILT_IN
 
 
 def variant(method: str, **settings):
@@ -78,8 +80,37 @@ def test_known_methods_come_first_and_unknown_ones_by_name():
 
 
 def test_a_variant_has_the_colour_of_its_method_and_an_unknown_one_a_neutral():
-    assert colour("shuffled (source=fim)") == COLOURS["shuffled"]
+    assert colour("shuffled (source=fim)") == displays()["shuffled"].colour == "#54278f"
     assert colour("homemade") == UNKNOWN
+    assert display("homemade") == Display()
+
+
+def test_every_method_says_how_it_is_shown():
+    own = {method for methods in BUILT_IN["method"].values() for method in methods}
+    shown = {method: display(method) for method in own}
+    assert all(each.title and each.marker and each.order < float("inf") for each in shown.values())
+    assert len({each.order for each in shown.values()}) == len({each.title for each in shown.values()}) == len(own)
+
+
+def test_how_a_method_is_shown_is_none_of_its_settings():
+    assert all(yaml_files.DISPLAY not in yaml_files.defaults("method", method) for method in displays())
+
+
+def test_another_package_may_say_how_its_method_is_shown(tmp_path, monkeypatch):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("name: mine\ndisplay: {title: Mine, order: 15, new: 1}\nrate: 0.1\n")
+    (tmp_path / "method" / "plain.yaml").write_text("name: plain\n")
+    monkeypatch.setattr(yaml_files, "conf_folders", lambda: {tmp_path: "my-package"})
+    displays.cache_clear()
+    try:
+        assert display("mine (rate=0.2)") == Display("Mine", UNKNOWN, "", 15)
+        assert sorted(["plain", "svd_lora", "mine", "lora"], key=order) == ["lora", "mine", "svd_lora", "plain"]
+        assert yaml_files.defaults("method", "mine") == {"name": "mine", "rate": 0.1}
+    finally:
+        displays.cache_clear()
+
+
+COLOURS = [shown.colour for shown in displays().values() if shown.colour != UNKNOWN]
 
 
 def luminance(hexadecimal: str) -> float:
@@ -90,10 +121,10 @@ def luminance(hexadecimal: str) -> float:
 
 
 def test_no_two_methods_share_a_colour():
-    assert len({*COLOURS.values(), UNKNOWN}) == len(COLOURS) + 1
+    assert len({*COLOURS, UNKNOWN}) == len(COLOURS) + 1
 
 
-@pytest.mark.parametrize("shade", [*COLOURS.values(), UNKNOWN])
+@pytest.mark.parametrize("shade", [*COLOURS, UNKNOWN])
 def test_every_colour_can_be_read_on_white(shade):
     """Contrast of 3.5 or more; WCAG asks 3 of large text and graphics."""
     assert 1.05 / (luminance(shade) + 0.05) >= 3.5

@@ -8,9 +8,11 @@ import pytest
 from support.records import record, runs, sweep
 
 from rankbench.analysis.frame import SelectionError
-from rankbench.analysis.selection import differences, select
+from rankbench.analysis.mixed_records import differences, differing_code
+from rankbench.analysis.selection import select
 from rankbench.cli.records import add_arguments, selections
 from rankbench.records import run_folder
+from rankbench.records.record import RunRecord
 
 PROVENANCE = {
     "git_commit": "a" * 40,
@@ -39,15 +41,17 @@ def made_by(**changes) -> list:
 )
 def test_mixed_code_and_versions_are_refused_and_said_where_allowed(changes, said):
     name = said.split(":")[0]
-    refused = rf"^T: not one comparison, these differ: {said}\. .* by name what may differ: --allow-mixed {name}$"
-    with pytest.raises(SelectionError, match=refused):
+    refused = rf"^not one comparison, these differ within a table: T: {said}\. .* by name what may differ: "
+    with pytest.raises(SelectionError, match=rf"{refused}--allow-mixed {name}$"):
         select("T", made_by(**changes))
     assert select("T", made_by(**changes), allow_mixed=[name]).notes[0] == f"mixed: {said}"
 
 
 def test_what_was_not_allowed_by_its_name_is_still_refused():
     mixed = made_by(git_commit="b" * 40, packages={"torch": "2.14.0", "scipy": "1.17.1"})
-    with pytest.raises(SelectionError, match=r"these differ: torch: 2.13.0, 2.14.0\. .* --allow-mixed torch$"):
+    with pytest.raises(
+        SelectionError, match=r"these differ within a table: T: torch: 2.13.0, 2.14.0\. .* --allow-mixed torch$"
+    ):
         select("T", mixed, allow_mixed=["code"])
     assert select("T", mixed, allow_mixed=["code", "torch"]).notes[0] == (
         "mixed: code: aaaaaaa, bbbbbbb; torch: 2.13.0, 2.14.0"
@@ -59,6 +63,40 @@ def test_the_command_line_takes_names():
     add_arguments(parser)
     assert parser.parse_args(["results", "--allow-mixed", "code, torch"]).allow_mixed == ["code", "torch"]
     assert parser.parse_args(["results"]).allow_mixed == []
+
+
+def coded(method: str, seed: int, numbers_code: str, commit: str = "a") -> RunRecord:
+    return record(method, seed, provenance={**PROVENANCE, "git_commit": commit * 40, "numbers_code": numbers_code})
+
+
+def test_a_commit_that_changes_no_number_parts_no_table():
+    """Such as one to a page: lora and igu have a code each, whatever was committed between their seeds."""
+    records = [coded("lora", 0, "1" * 12), coded("lora", 1, "1" * 12, "b"), coded("igu", 0, "2" * 12, "c")]
+    assert differences(records) == differing_code(records) == []
+    assert select("T", records).records == records
+
+
+def test_a_change_to_a_method_parts_its_own_runs_alone():
+    records = [coded("lora", seed, "1" * 12, "ab"[seed]) for seed in (0, 1)]
+    records += [coded("igu", seed, "23"[seed] * 12, "ab"[seed]) for seed in (0, 1)]
+    assert differences(records) == ["code: igu on planted (222222222222, 333333333333)"]
+    assert differences(records[:2]) == []
+    with pytest.raises(SelectionError, match=r"T: code: igu on planted \(2+, 3+\)\. .* --allow-mixed code$"):
+        select("T", records)
+    assert select("T", records, allow_mixed=["code"]).notes[0].startswith("mixed: code: igu on planted")
+
+
+def test_records_with_and_without_the_code_of_their_numbers_are_of_different_code():
+    mixed = [coded("lora", 0, "1" * 12), *made_by()]
+    assert differences(mixed) == [
+        "code: 1 records with numbers_code, 2 made before there was one (aaaaaaa)",
+    ]
+
+
+def test_versions_are_compared_whatever_the_code():
+    other = coded("lora", 1, "1" * 12)
+    other.provenance["packages"] = {"torch": "2.14.0", "scipy": "1.17.1"}
+    assert differences([coded("lora", 0, "1" * 12), other]) == ["torch: 2.13.0, 2.14.0"]
 
 
 def test_settings_named_free_may_differ():
@@ -92,7 +130,9 @@ def test_code_that_cannot_be_had_again_is_a_note(changes, said):
 
 def test_settings_outside_the_method_have_to_agree():
     mixed = [*runs("lora", {0: 1.0}, task={"map": "few"}), *runs("igu", {0: 1.0}, task={"map": "many"})]
-    with pytest.raises(SelectionError, match=r"these differ: task.map: few, many\. Split by a setting with --by KEY"):
+    with pytest.raises(
+        SelectionError, match=r"these differ within a table: T: task.map: few, many\. Split by a setting with --by KEY"
+    ):
         select("T", mixed)
 
 

@@ -255,3 +255,24 @@ def test_a_torn_last_line_is_an_item_less(tmp_path):
     with (folder / "items.jsonl").open("a") as file:
         file.write(json.dumps(rows("A")[0])[:9])
     assert len(run_pair.load("A", str(folder), tmp_path).items) == 8
+
+
+def test_a_site_outside_the_layers_has_a_column_of_its_own(printed):
+    ranks = {"layers.0.q": 4, "layers.1.q": 6, "head": 3}
+    _, text = printed(run("A", ranks=ranks), run("B", ranks={**ranks, "head": 5}))
+    assert line(text, "A, layer")[:5] == ["A,", "layer", "0", "1", "-"]
+    assert line(text, "head") == ["head", "3*", "head", "5*"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "differ"),
+    [(("1" * 12, "1" * 12), None), (("1" * 12, "2" * 12), "numbers_code"), (("1" * 12, None), "git_commit")],
+)
+def test_the_code_behind_the_numbers_counts_where_both_runs_of_a_method_say_it(printed, codes, differ):
+    commits = ({"git_commit": letter * 40} | ({"numbers_code": code} if code else {})
+               for letter, code in zip("ab", codes, strict=True))  # fmt: skip
+    a, b = (replace(run("A"), run_id=name, provenance=facts) for name, facts in zip("ab", commits, strict=True))
+    _, text = printed(a, b)
+    assert [fact for fact in ("numbers_code", "git_commit") if f"{fact} differs" in text] == (
+        [differ] if differ else []
+    )

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rankbench.analysis.labels import COLOURS
 from rankbench.cli import main
 from rankbench.cli.verify import published_table
+from rankbench.config.registry import names
 from rankbench.published import numbers as published
 from rankbench.published.numbers import AVERAGE, COLUMNS, CONFIDENCE, SETS, PublishedError, averages, load
 
@@ -50,7 +50,7 @@ def test_all_files_load_by_default(numbers):
 
 
 def test_names_are_those_of_rankbench(numbers):
-    assert set(numbers["our_method"]) - {""} <= set(COLOURS)
+    assert set(numbers["our_method"]) - {""} <= set(names("method"))
     tasks = {file.stem for file in (ROOT / "conf" / "task").glob("*.yaml")}
     assert {task for task in numbers["task"] if task.startswith("glue-") and task != "glue-5"} <= tasks
     assert {"gsm8k", "boolq"} <= set(numbers["task"]) & tasks
@@ -167,12 +167,23 @@ def test_other_columns_are_refused(tmp_path):
 def test_a_file_or_folder_that_is_not_there_is_named_with_what_is(tmp_path, monkeypatch):
     with pytest.raises(PublishedError, match="has no numbers of adalroa; there are adalora"):
         load("adalroa", write(tmp_path, ROW))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(numbers, "__file__", str(tmp_path / "site" / "rankbench" / "published.py"))
-    with pytest.raises(PublishedError, match=r"neither .*results/published.* is a folder; name one with --folder"):
+
+
+def test_the_files_are_found_in_a_checkout_then_in_a_wheel_then_in_the_current_directory(tmp_path, monkeypatch):
+    site, here = tmp_path / "site", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("rankbench.published.numbers.__file__", str(site / "rankbench" / "published" / "numbers.py"))
+    with pytest.raises(PublishedError, match=r"neither .*results/published nor .*data nor .*; name a folder with --f"):
         published.folder()
-    (tmp_path / "results" / "published").mkdir(parents=True)
-    assert published.folder() == tmp_path / "results" / "published"
+    for place in (here / "results" / "published", site / "rankbench" / "published" / "data"):
+        place.mkdir(parents=True)
+        write(place, ROW)
+        assert published.folder() == place
+    (site / "results" / "published").mkdir(parents=True)  # an empty one holds nothing
+    assert published.folder() == site / "rankbench" / "published" / "data"
+    write(site / "results" / "published", ROW)
+    assert published.folder() == site / "results" / "published"
 
 
 def test_an_average_is_over_metrics_first_and_to_its_own_digits(tmp_path):

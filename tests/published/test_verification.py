@@ -7,6 +7,7 @@ from support.harness import python
 from support.records import record
 
 from rankbench.cli import main, verify
+from rankbench.published import numbers as published_numbers
 from rankbench.published import verification
 from rankbench.published.verification import measures
 from rankbench.statistics.decision_rules import OUTCOMES
@@ -250,7 +251,7 @@ def test_a_rank_that_is_stated_has_to_be_the_budgets():
     runs = [
         run("lora", task, 0, {"accuracy": 0.8, "matthews": 0.8, "pearson": 0.8}, model="roberta-base", budget="r8",
             config={**QWEN, "budget": {"reference_rank": 8}})
-        for task in verification.published.GLUE
+        for task in published_numbers.GLUE
     ]  # fmt: skip
     found = {
         f.row["rank_or_budget"]: f for f in verification.findings(studied(runs, [table])) if f.row["method"] == "LoRA"

@@ -146,6 +146,9 @@ def test_a_place_without_a_site_is_grey_and_not_rank_zero():
     drawn = rank_map_figures.draw_maps(rank_map_figures.mean_ranks(rank_map_figures.rank_maps([with_head])), "title")
     assert np.ma.getmaskarray(drawn.axes[0].images[0].get_array()).sum() == 3 * 3 - 5
     assert {"0", "1", "none"} <= {text.get_text() for text in drawn.axes[0].texts}
+    kinds = ["classifier", *sorted(KINDS)]
+    outside = np.ma.getdata(drawn.axes[0].images[0].get_array())[:, -1]
+    assert outside[kinds.index("classifier")] == 5 and np.isnan(outside[1:]).all()
 
 
 def test_the_command_line_writes_figures_and_numbers(tmp_path, capsys):

@@ -379,10 +379,10 @@ def test_budgets_of_one_task_are_drawn_in_shares_of_their_mean_rank():
 
 
 def test_arms_keep_their_hue_and_differ_in_marker_or_dash():
-    looks = single().looks
-    assert looks["igu"].colour == looks["igu beta1=0.5"].colour != looks["lora"].colour
-    assert len({(look.colour, look.marker, look.dash) for look in looks.values()}) == len(looks)
-    assert len({looks[arm].marker for arm in single().arms}) == len(single().arms)
+    styles = single().styles
+    assert styles["igu"].colour == styles["igu beta1=0.5"].colour != styles["lora"].colour
+    assert len({(style.colour, style.marker, style.dash) for style in styles.values()}) == len(styles)
+    assert len({styles[arm].marker for arm in single().arms}) == len(single().arms)
 
 
 def test_of_many_panels_twelve_are_drawn_and_all_are_in_the_csv():

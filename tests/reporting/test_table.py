@@ -35,7 +35,7 @@ SHEET = Table(
     strip=2,
     margin=0.01,
 )
-LOOKS = {"lora": ArmStyle("#000000", "o", "-")}
+STYLES = {"lora": ArmStyle("LoRA", "#000000", "o", "-")}
 
 
 def test_markdown_is_bold_where_a_cell_is_strong_and_escapes_pipes():
@@ -100,7 +100,7 @@ def test_the_document_reads_every_table():
 
 
 def test_html_is_escaped_leads_to_records_and_draws_the_interval():
-    text = html(SHEET, LOOKS)
+    text = html(SHEET, STYLES)
     assert '<a href="#runs-1">igu_code | x</a>' in text
     assert "A note &amp; more." in text
     assert '<span class="finding better"><strong>better</strong></span>' in text

@@ -7,7 +7,7 @@ from support.harness import configure, perform, python
 from support.mirrors import alone, read, the_file
 from support.services import service
 
-from rankbench.analysis.labels import COLOURS
+from rankbench.analysis.labels import displays
 from rankbench.cli import main
 from rankbench.config.yaml_files import defaults
 from rankbench.records import run_folder
@@ -189,7 +189,7 @@ def test_the_workspace_shows_the_runs_of_its_sweep_by_group_in_the_colours_of_th
     assert runs["filters"]["filters"][0]["value"] == ["mine"]
     assert runs["grouping"][0]["name"] == "group"
     groups = {names(record.run_id, record.config)["group"] for record in records}
-    assert made.runset_settings.group_colors == dict.fromkeys(groups, COLOURS["adalora"])
+    assert made.runset_settings.group_colors == dict.fromkeys(groups, displays()["adalora"].colour)
 
 
 def test_a_workspace_that_cannot_be_saved_is_said(results, records, monkeypatch):

@@ -113,7 +113,19 @@ def test_neighbouring_layers_are_averaged():
 
 def test_kinds_that_some_layers_lack_and_sites_outside_the_layers():
     lines = drawn({"layers.0.q": 1, "layers.1.q": 2, "layers.1.up": 7, "pooler": 4}, 80)
-    assert [line.split() for line in lines[1:]] == [["q", "1", "2", "1.5"], ["up", "7", "7.0"], ["pooler", "4", "4.0"]]
+    assert lines == [
+        "rank by layer 0 1 - mean",
+        "q             1 2    1.5",
+        "up              7    7.0",
+        "pooler            4  4.0",
+    ]
+    narrow = drawn({**{f"layers.{layer}.q": layer for layer in range(12)}, "pooler": 4}, 31)
+    assert [line.split() for line in narrow] == [
+        ["rank", "by", "layer", "0", "-", "mean"],
+        ["q", "6", "5.5"],
+        ["pooler", "4", "4.0"],
+    ]
+    assert drawn({"pooler": 4}, 80) == ["rank by layer - mean", "pooler        4  4.0"]
 
 
 def test_without_a_terminal_progress_is_a_line_every_tenth(capsys):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from rankbench.analysis.metrics import title_of
 from rankbench.reporting.plotting import (
     FAR,
     GREY,
@@ -70,7 +71,7 @@ def _draw_curves(
         return None
     shown, left_out = few(found)
     figure, places = facets([short for short, *_ in shown])
-    reference, style = evidence.report.reference, evidence.looks
+    reference, style = evidence.report.reference, evidence.styles
     drawn = []
     for axes, (_, ablation, panel, data) in zip(places, shown, strict=True):
         _band(axes, panel, reference)
@@ -78,7 +79,7 @@ def _draw_curves(
     for metric in {panel.metric for _, _, panel, _ in shown}:
         _share_scale([axes for axes, (_, _, panel, _) in zip(places, shown, strict=True) if panel.metric == metric])
     for axes, ticks, (_, ablation, panel, _) in zip(places, drawn, shown, strict=True):
-        draw_frame(axes, last_part(ablation.keys[0]), panel.metric, ticks)
+        draw_frame(axes, last_part(ablation.keys[0]), title_of(panel.metric), ticks)
     note = (
         "Means over seeds and their 95 % intervals; ring: the arm that is varied, as it is by default; grey: "
         f"{reference} and its interval. Seeds are shared, so differences are seen more finely than these intervals: "

@@ -67,7 +67,7 @@ def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
 
 def draw(evidence: ReportData) -> ReportFigure | None:
     """A bar for each arm: training, calibration and the method's own decisions, in seconds; None where none ran."""
-    panels, arms, style = evidence.panels, evidence.arms, evidence.looks
+    panels, arms, style = evidence.panels, evidence.arms, evidence.styles
     found = [
         (panel, means) for panel in panels for means in [_means(panel, arms)[SECONDS]] if means.notna().any(axis=None)
     ]

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import OFF, UNITS, WHEN
+from rankbench.analysis.metrics import title_of
 from rankbench.reporting.plotting import ArmStyle, ReportFigure, arm_handles, draw_frame, facets, few, logarithmic
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
@@ -44,7 +45,7 @@ def draw_frontier(evidence: ReportData) -> ReportFigure | None:
 
     None where every arm spent the same everywhere: there is no frontier.
     """
-    groups, arms, style = families(evidence.panels), evidence.arms, evidence.looks
+    groups, arms, style = families(evidence.panels), evidence.arms, evidence.styles
     data = {
         title: pd.concat([spent(panel, arms) for panel in group], ignore_index=True) for title, group in groups.items()
     }
@@ -61,7 +62,7 @@ def draw_frontier(evidence: ReportData) -> ReportFigure | None:
         wide = rows["final_params"].max() > 3 * rows["final_params"].min()
         on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
         ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
-        draw_frame(axes, "adapter parameters at the end", groups[title][0].metric, ticks)
+        draw_frame(axes, "adapter parameters at the end", title_of(groups[title][0].metric), ticks)
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = (
         "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rankbench.analysis.frame import frame
 from rankbench.analysis.learning_rates import rate_curves
+from rankbench.analysis.metrics import title_of
 from rankbench.reporting.plotting import ReportFigure, arm_handles, draw_frame, facets, few, logarithmic, logarithmic_up
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table, without_first
@@ -65,7 +66,7 @@ def _tried(evidence: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
 
 def draw_learning_rates(evidence: ReportData) -> ReportFigure | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
-    found, style = _tried(evidence), evidence.looks
+    found, style = _tried(evidence), evidence.styles
     if not found:
         return None
     shown, left_out = few(found)
@@ -78,7 +79,7 @@ def draw_learning_rates(evidence: ReportData) -> ReportFigure | None:
             best = whole[whole["chosen"]]
             axes.plot(best["rate"], best["mean"], "o", ms=9, mfc="none", mec=look.colour, mew=1.1, ls="none")
         x, y = logarithmic(axes, data["rate"].tolist()), logarithmic_up(axes)
-        draw_frame(axes, "learning rate", data["metric"].iloc[0], x, y)
+        draw_frame(axes, "learning rate", title_of(data["metric"].iloc[0]), x, y)
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
     note = "Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing."
     note += left_out

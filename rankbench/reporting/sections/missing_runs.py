@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from rankbench.analysis.selection import differing_code
+from rankbench.analysis.mixed_records import differing_code
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table, without_first
 from rankbench.studies.panels import MISSING, StudyRun

@@ -50,9 +50,9 @@ def _sheet(evidence: ReportData, wanted: Published, place: int, judged: Judged) 
     outcomes = Counter(judged[_key(row)].outcome for row in chosen.to_dict("records") if _key(row) in judged)
     notes = [
         f"{len(chosen)} numbers in that table: {', '.join(f'{count} {name}' for name, count in outcomes.items())}.",
-        "What a paper prints, with its digits, and our mean in its unit. Verified: by the rule of rankbench.published.verification, "
-        "which asks for the paper's model, budget and data; where these differ, differences to the reference say more "
-        "than values.",
+        "What a paper prints, with its digits, and our mean in its unit. Verified: by the rule of "
+        "rankbench.published.verification, which asks for the paper's model, budget and data; where these differ, "
+        "differences to the reference say more than values.",
         *([f"No run that is ok on {', '.join(unused)}."] if unused else []),
     ]
     paper = ", ".join(sorted(set(chosen["paper"]))) or wanted.file

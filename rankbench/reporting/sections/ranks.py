@@ -36,7 +36,7 @@ def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) 
 
 def draw_rank_totals(evidence: ReportData) -> ReportFigure | None:
     """Steps of the mean over seeds, with the range of the seeds behind it; None where no run logged any."""
-    curves, style = evidence.study.curves, evidence.looks
+    curves, style = evidence.study.curves, evidence.styles
     found = [(panel, rank_totals(panel, curves, evidence.arms)) for panel in evidence.panels]
     found = [(panel, data) for panel, data in found if len(data)]
     if not found:
@@ -82,9 +82,9 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], evidence: ReportData) ->
     means = [(panel, data) for panel in panels for data in [_means(panel, evidence.arms)] if data is not None]
     if not means:
         return None
-    several, styles = len(panels) > 1, evidence.looks
+    several, styles = len(panels) > 1, evidence.styles
     found = [rows.sort_values(["kind", "layer"]).assign(budget=panel.facts["budget"]) for panel, rows in means]
-    data = pd.concat([rows[rows["label"] == arm] for arm in evidence.arms for rows in found], ignore_index=True)
+    data = pd.concat([rows[rows["label"] == arm] for arm in evidence.arms for rows in found])
     if several:
         data["rank"] = data["rank"] / data.groupby(["label", "budget"], sort=False)["rank"].transform("mean")
     shown = data.assign(label=data["label"] + ", " + data["budget"]) if several else data

@@ -9,15 +9,13 @@ import pandas as pd
 
 from rankbench.analysis.comparison import ALPHA, Comparison, decimals
 from rankbench.analysis.labels import file_name
-from rankbench.analysis.metrics import higher_is_better
+from rankbench.analysis.metrics import higher_is_better, is_on_common_scale
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.over_tasks import iqm, probability_of_improvement, stratified_bootstrap
 from rankbench.statistics.permutation import holm, sign_flip_test, smallest_p
 from rankbench.studies.panels import Panel
-
-SHARES = ("accuracy", "exact_match", "f1", "matthews", "pearson", "spearman")  # on one scale: averaged as they are
 
 
 def means_sheet(evidence: ReportData) -> Table | None:
@@ -112,7 +110,7 @@ def _differences(tested: dict[str, Array]) -> list[Array]:
 
 
 def _is_share(comparison: Comparison) -> bool:
-    return comparison.metrics[0].split("/")[-1] in SHARES
+    return is_on_common_scale(comparison.metrics[0])
 
 
 def _scores(comparison: Comparison) -> pd.DataFrame:

@@ -1,0 +1,128 @@
+"""What has to agree among the records of a table: code, versions, data and settings; refused, or allowed by name."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rankbench.analysis.frame import SelectionError
+from rankbench.analysis.labels import flat
+from rankbench.records.record import CONTENT, NOT_IDENTITY, RunRecord
+
+# What may differ within a comparison: what is compared, what pairs are made by, what is chosen, what is no setting.
+FREE = ("method", "seed", "train.learning_rate", "trial", *NOT_IDENTITY, *CONTENT)
+
+
+def differences(records: Sequence[RunRecord], free: Collection[str] = ()) -> list[str]:
+    """What has to agree in a comparison and does not, with its values: "torch: 2.13, 2.14", "train.steps: 60, 100".
+
+    Args:
+        records: of one table.
+        free: settings in which they may differ, besides FREE.
+    """
+    one_each = {
+        json.dumps([record.provenance.get("packages"), _compared(record)], sort_keys=True): record for record in records
+    }
+    settings = [_versions(record) | dict(flat(_compared(record))) for record in one_each.values()]
+    sources = [_sources(record) for record in records]
+    values = {key: {each.get(key, "null") for each in settings} for key in {key for each in settings for key in each}}
+    values |= {key: {each[key] for each in sources if key in each} for key in {key for each in sources for key in each}}
+    differing = {key: several for key, several in values.items() if len(several) > 1 and not _is_free(key, free)}
+    return sorted([*_differing_code(records), *_lines(differing)], key=_name)
+
+
+def differing_code(records: Sequence[RunRecord]) -> list[str]:
+    """Code and versions that are not one, as `differences` has them."""
+    one_each = {json.dumps(record.provenance.get("packages")): record for record in records}
+    versions = [_versions(record) for record in one_each.values()]
+    values = {key: {each.get(key, "null") for each in versions} for key in {key for each in versions for key in each}}
+    return sorted([*_differing_code(records), *_lines(values)], key=_name)
+
+
+def refuse(mixed: Mapping[str, Sequence[str]], allowed: Collection[str], way_out: str) -> None:
+    """Refuse records that differ where that was not allowed, in all tables at once.
+
+    Args:
+        mixed: title of a table -> what `differences` finds in it.
+        allowed: names ("code", "torch", "train.steps") of what may differ.
+        way_out: what can be done about it, besides allowing it.
+
+    Raises:
+        SelectionError: with each table, what differs in it, and the names that would allow it.
+    """
+    refused = {title: [line for line in lines if _name(line) not in allowed] for title, lines in mixed.items()}
+    tables = [f"{title}: {'; '.join(lines)}" for title, lines in refused.items() if lines]
+    if tables:
+        names = ",".join(dict.fromkeys(_name(line) for lines in refused.values() for line in lines))
+        raise SelectionError(
+            f"not one comparison, these differ within a table: {' | '.join(tables)}. {way_out}, or allow by name what "
+            f"may differ: --allow-mixed {names}"
+        )
+
+
+def code_of(record: RunRecord) -> str:
+    """The commit of a record's code, and whether it was changed: "1a2b3c4 changed"."""
+    commit, changed = record.provenance.get("git_commit"), record.provenance.get("git_dirty")
+    return f"{(commit or 'null')[:7]}{' changed' if changed else ''}"
+
+
+def _differing_code(records: Sequence[RunRecord]) -> Iterator[str]:
+    """A line if the code is not one.
+
+    provenance.numbers_code is the hash of the code that can change a run's numbers: one for each method and task, so
+    that neither a change to a page nor one to another method parts a table. Records without it go by their commit.
+    """
+    hashed = [record for record in records if record.provenance.get("numbers_code")]
+    commits = sorted({code_of(record) for record in records if not record.provenance.get("numbers_code")})
+    if hashed and commits:  # nobody knows whether it is the same code
+        yield (
+            f"code: {len(hashed)} records with numbers_code, {len(records) - len(hashed)} made before there was one "
+            f"({', '.join(commits)})"
+        )
+    elif hashed:
+        codes: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for record in hashed:
+            codes[record.method, record.task].add(str(record.provenance["numbers_code"]))
+        parted = [
+            f"{method} on {task} ({', '.join(sorted(several))})"
+            for (method, task), several in sorted(codes.items())
+            if len(several) > 1
+        ]
+        if parted:
+            yield f"code: {', '.join(parted)}"
+    elif len(commits) > 1:
+        yield f"code: {', '.join(commits)}"
+
+
+def _lines(values: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """One for each key with several values."""
+    for key, several in values.items():
+        if len(set(several)) > 1:
+            yield f"{key}: {', '.join(sorted(several))}"
+
+
+def _name(line: str) -> str:
+    """What a line of `differences` is about, as --allow-mixed takes it."""
+    return line.partition(": ")[0]
+
+
+def _compared(record: RunRecord) -> dict[str, Any]:
+    """The config without the sections that are free."""
+    return {key: value for key, value in record.config.items() if key not in FREE}
+
+
+def _versions(record: RunRecord) -> dict[str, str]:
+    return {name: str(version) for name, version in (record.provenance.get("packages") or {}).items()}
+
+
+def _sources(record: RunRecord) -> dict[str, str]:
+    """Hashes or revisions of weights, data and prompt; without those that a run failed too early to know."""
+    model, task = (record.provenance.get(key) or {} for key in ("model", "task"))
+    sources = {"weights": model.get("model"), "data": task.get("data"), "prompt": task.get("prompt")}
+    return {key: str(value) for key, value in sources.items() if value}
+
+
+def _is_free(key: str, also: Collection[str]) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in (*FREE, *also))
