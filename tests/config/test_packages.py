@@ -132,6 +132,29 @@ def test_a_class_that_is_not_there_is_named_with_its_package(install):
     assert "my_method:Yours of package my-method cannot be loaded: module 'my_method' has no attribute 'Yours'" in found
 
 
+OLD_IMPORT = "from rankbench.config.schema import number\n"
+OLD_SETTINGS = """
+import dataclasses
+from rankbench.methods.lora import Uniform
+
+class Mine(Uniform):
+    Config = dataclasses.make_dataclass("Config", ["name"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (OLD_IMPORT, "cannot be loaded: number is gone: settings are pydantic models; write class Config(Settings)"),
+        (OLD_SETTINGS, "Mine has no Config that is a rankbench.plugin.Settings; write class Config(Settings)"),
+    ],
+)
+def test_settings_of_an_older_package_are_refused_with_what_to_write(install, module, message):
+    (install("my-method") / "__init__.py").write_text(module)
+    (found,) = mistakes(["method=mine", *RUN])
+    assert message in found
+
+
 def test_a_yaml_of_a_package_does_not_replace_one_of_ours(install):
     folder = install("my-method")
     (folder / "conf" / "method" / "random.yaml").write_text("name: random\nconcentration: 9.0\nleast_rank: 0\n")
