@@ -6,7 +6,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-TEST = $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
+TEST = $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast lint format type check bench clean
@@ -33,8 +33,9 @@ test: $(READY)  ## all tests, two files at a time (JOBS=1: one)
 test-fast: $(READY)  ## the tests that take seconds
 	$(TEST) -m 'not slow' $(ARGS)
 
-lint: $(READY)  ## what ruff finds
+lint: $(READY)  ## what ruff finds, and imports against the floors of the house
 	$(BIN)/ruff check
+	$(BIN)/lint-imports --no-cache
 
 format: $(READY)  ## format, and mend what ruff can mend
 	$(BIN)/ruff format
@@ -46,6 +47,7 @@ type: $(READY)  ## mypy --strict
 check: $(READY)  ## what must hold before a commit: format, lint, types, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(TEST)
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
+from rankbench.config.sections import Config
 from rankbench.records import run_folder
 from rankbench.records.run_folder import RunFolder
 from rankbench.training.run import execute
@@ -150,7 +150,7 @@ def like_undisturbed(results: Path, names: list[str]) -> int:
         record = RunFolder(results, name).record()
         assert record is not None
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            assert execute(OmegaConf.create({**record.config, "results_dir": folder})) == 0
+            assert execute(Config.from_plain({**record.config, "results_dir": folder})) == 0
             whole = RunFolder(Path(folder), name).record()
         same += all(getattr(record, key) == getattr(whole, key) for key in SAME)
     return same

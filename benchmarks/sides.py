@@ -7,27 +7,27 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, open_dict
+from omegaconf import open_dict
 from peft import AdaLoraConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from torch import Tensor, nn
 
 from rankbench.config.registry import register
+from rankbench.config.schema import Settings
+from rankbench.config.sections import Config
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.seeding import Streams
 from rankbench.methods.base import Step
 from rankbench.models import loading
-from rankbench.records.run_folder import RunFolder
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
+from rankbench.training.assembly import assemble
 from rankbench.training.engine import accelerator
-from rankbench.training.run import Run
 
 LONG = 1_000_000  # steps of a run of which a few are timed: its budget falls at each of them, and hardly at all
 
@@ -47,22 +47,17 @@ class StepShape:
     length: int
 
 
-@dataclass(kw_only=True)
-class TokensConfig:
+class TokensConfig(Settings):
     """Settings of the task below: number of examples and tokens per example."""
 
-    name: str
     size: int
     length: int
 
 
-class Tokens(Task):
+class Tokens(Task[TokensConfig]):
     """Random tokens: language modelling for decoders, two classes for encoders. For timing alone."""
 
-    primary = "loss"
-    higher_is_better = False
     source = "generated"
-    Config = TokensConfig
 
     def num_labels(self) -> int:
         """Two classes."""
@@ -109,7 +104,7 @@ class Ours:
 
     def __init__(self, shape: StepShape, method: str, *overrides: str, steps: int = LONG) -> None:
         config = _config(shape, f"method={method}", f"train.steps={steps}", *overrides)
-        self.trainer, _ = Run(config, {}, RunFolder(Path(), "bench"), _processes())._prepare()
+        self.trainer = assemble(config, _processes()).trainer
         self.calibrate()
         self.trainer.build_optimizer()
         self.trainer.engine.model.train()
@@ -166,6 +161,7 @@ class Bare:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of no concern to a timing
             self.model: Any = get_peft_model(loaded.model, peft_config).train()
+        assert isinstance(config.task, TokensConfig)
         task = Tokens(config.task)
         task.load(loaded.tokenizer, loaded.architecture, Streams(0))
         self._batch = task.collate(task.splits["train"])
@@ -225,7 +221,7 @@ def _processes() -> Accelerator:
     return accelerator("fp32")
 
 
-def _config(shape: StepShape, *overrides: str) -> DictConfig:
+def _config(shape: StepShape, *overrides: str) -> Config:
     register("task", "bench-tokens")(Tokens)  # here: importing this module adds nothing to the choices of a run
     settings = [f"model={shape.model}", f"train.batch_size={shape.batch_size}", "train.checkpoint_every=0"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):

@@ -1,147 +1,130 @@
-"""Imports point one way: what trains needs no pandas, what reads records needs no torch."""
+"""The plan of the house: who imports whom, how large rooms and files are, what is loaded when.
 
-import ast
+The floors are contracts of import-linter in pyproject.toml; `pytest -s tests/test_structure.py` prints the plan.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
 import sys
-from functools import cache
 from graphlib import TopologicalSorter
-from itertools import combinations
 from pathlib import Path
 
+import grimp
 import pytest
 from support.harness import python
 
 import rankbench
 
-ROOT = Path(rankbench.__file__).parent
-TRAINING = [("config", "seeding", "budget"), ("adapter",), ("allocators",), ("trainer",), ("run",)]
-READING = [
-    ("record", "store", "sites"),
-    ("labels", "rates", "mirror", "heatmap"),
-    ("collect", "tracking"),
-    ("selection", "stats", "published"),
-    ("aggregates", "items", "verdict", "pairing", "sheet", "latex", "comparison", "workers"),
-    ("tables", "figures", "compare", "reproduction", "counterparts", "verify", "workspace", "dashboard", "panels"),
-    ("drawing", "ablations"),
-    ("evidence", "markup"),
-    ("verdicts", "holes", "overview", "quotes", "costs", "frontier", "curves", "trials", "design"),
-    ("maps", "page"),
-    ("report",),
-]
-# config asks the classes of a section for its schema and its checks, inside functions: what it is made of stays light.
-LAZY_UPWARDS = {"config": {"rankbench.models", "rankbench.tasks.base"}}
+PACKAGE = Path(rankbench.__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
+LINES = 330  # per file
+MODULES = 16  # per folder
+MORE_MODULES = {"methods": 24, "tasks": 24}  # one file per thing
+TOP_MODULES = 3  # beside __init__ and __main__
+READING = ("analysis", "published", "records", "reporting", "statistics", "studies", "sweeps", "tracking")
+TENSORS = ("accelerate", "datasets", "peft", "torch", "transformers")
+ANSWERING = ("cli", "cli.run", "cli.methods")  # beside config and methods: --help, a mistyped command line, methods
+SLOW_TO_IMPORT = ("accelerate", "datasets", "matplotlib", "pandas", "peft", "transformers")
 
-Imports = dict[str, set[str]]
-
-
-def place(file: Path) -> str:
-    parts = ("rankbench", *file.relative_to(ROOT).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+IMPORT_ONE_BY_ONE = """
+import importlib, json, sys
+modules, watched = json.loads(sys.argv[1])
+loaded = {}
+for module in modules:
+    importlib.import_module(module)
+    loaded |= {name: module for name in watched if name in sys.modules and name not in loaded}
+print(json.dumps(loaded))
+"""
 
 
-FILES = {place(file): file for file in sorted(ROOT.rglob("*.py"))}
+def files_of(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.glob("*.py")) if file.name not in ("__init__.py", "__main__.py")]
 
 
-def names(node: ast.AST) -> set[str]:
-    if isinstance(node, ast.Import):
-        return {alias.name for alias in node.names}
-    if isinstance(node, ast.ImportFrom) and node.module:
-        inner = {f"{node.module}.{alias.name}" for alias in node.names}
-        return {node.module} | {name for name in inner if name in FILES}
-    return set()
+def lines_in(file: Path) -> int:
+    return len(file.read_text().splitlines())
 
 
-@cache
-def imports(module: str, lazy: bool) -> frozenset[str]:
-    """What a module of ours imports at its top; with `lazy` inside functions and for type checkers, too."""
-    tree = ast.parse(FILES[module].read_text())
-    nodes = ast.walk(tree) if lazy else iter(tree.body)
-    return frozenset(name for node in nodes for name in names(node))
+def modules_of(rooms: tuple[str, ...]) -> list[str]:
+    """Dotted names of all modules of these rooms."""
+    files = [file for room in rooms for file in sorted((PACKAGE / room).rglob("*.py"))]
+    parts = [file.relative_to(PACKAGE.parent).with_suffix("").parts for file in files]
+    return [".".join(part[:-1] if part[-1] == "__init__" else part) for part in parts]
 
 
-def ours(module: str, lazy: bool) -> set[str]:
-    return {name for name in imports(module, lazy) if name in FILES and name != "rankbench"} - (
-        LAZY_UPWARDS.get(module.removeprefix("rankbench."), set()) if lazy else set()
-    )
+@pytest.fixture(scope="module")
+def floors() -> dict[str, int]:
+    """Room -> its floor: 1 if it imports nothing of ours, else one above the highest room that it imports."""
+    graph = grimp.build_graph("rankbench", exclude_type_checking_imports=True, cache_dir=None)
+    rooms = {name: name.split(".")[1] for name in graph.modules if "." in name}
+    imported: dict[str, set[str]] = {room: set() for room in rooms.values()}
+    for name, room in rooms.items():
+        targets = {rooms[target] for target in graph.find_modules_directly_imported_by(name) if target in rooms}
+        imported[room] |= targets - {room}
+    floor: dict[str, int] = {}
+    for room in TopologicalSorter(imported).static_order():  # a circle is an error that names its rooms
+        floor[room] = 1 + max((floor[lower] for lower in imported[room]), default=0)
+    return floor
 
 
-def reached(module: str, lazy: bool) -> set[str]:
-    """All modules of ours behind a module, itself among them."""
-    found, open_ = set(), [module]
-    while open_:
-        name = open_.pop()
-        if name not in found:
-            found.add(name)
-            open_ += ours(name, lazy)
-    return found
+def test_the_plan_is_printed_and_has_no_circle(floors):
+    print(f"\n{'floor':>5}  {'room':<12} {'modules':>7} {'lines':>6}  longest file")
+    for room, floor in sorted(floors.items(), key=lambda item: (-item[1], item[0])):
+        folder = PACKAGE / room
+        files = [file for file in folder.rglob("*.py")] if folder.is_dir() else [PACKAGE / f"{room}.py"]
+        longest = max(files, key=lines_in)
+        modules = sum(file.name != "__init__.py" for file in files)
+        total = sum(map(lines_in, files))
+        print(f"{floor:>5}  {room:<12} {modules:>7} {total:>6}  {longest.relative_to(PACKAGE)} {lines_in(longest)}")
+    assert min(floors.values()) == 1
+    assert max(floors, key=floors.__getitem__) in ("__main__", "cli")
 
 
-def modules(names_: tuple[str, ...]) -> list[str]:
-    """The modules of a step of a chain; a package stands for all in it. Those that are not written yet are left out."""
-    wanted = [f"rankbench.{name}" for name in names_]
-    return [module for module in FILES if any(module == name or module.startswith(f"{name}.") for name in wanted)]
+def test_imports_keep_the_contracts():
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
 
 
-@pytest.mark.parametrize("chain", [TRAINING, READING], ids=["training", "reading"])
-def test_nothing_imports_what_stands_above_it(chain):
-    for lower, higher in combinations(chain, 2):
-        for module in modules(lower):
-            upwards = reached(module, lazy=True) & set(modules(higher))
-            assert not upwards, f"{module} reaches up to {sorted(upwards)}"
+def test_no_file_is_longer_than_a_reader_can_hold():
+    files = [file for folder in (PACKAGE, ROOT / "benchmarks") for file in folder.rglob("*.py")]
+    assert len(files) > 100
+    assert not {str(file.relative_to(ROOT)): lines_in(file) for file in files if lines_in(file) > LINES}
 
 
-def test_the_chains_are_there_and_hang_together():
-    """What the other tests of this file look at exists: an empty chain would pass them all."""
-    assert all(modules(step) for step in TRAINING)
-    assert modules(READING[0]) == ["rankbench.records.record", "rankbench.core.sites", "rankbench.records.run_folder"]
-    assert all(modules(step) for step in READING[:-1])
-    run = reached("rankbench.training.run", lazy=False)
-    for step in TRAINING[1:-1]:
-        assert run & set(modules(step))
-
-
-def test_there_are_no_cycles():
-    TopologicalSorter({module: ours(module, lazy=False) for module in FILES}).prepare()
-
-
-@pytest.mark.parametrize("package", ["pandas", "matplotlib"])
-def test_what_trains_imports_no_tables(package):
-    for module in reached("rankbench.training.run", lazy=True):
-        assert not {name for name in imports(module, True) if name.split(".")[0] == package}, module
-
-
-def test_one_module_knows_wandb_and_one_its_workspaces():
-    users = {package: [] for package in ("wandb", "wandb_workspaces")}
-    for module in FILES:
-        for package in {name.split(".")[0] for name in imports(module, True)} & set(users):
-            users[package].append(module)
-    assert users == {"wandb": ["rankbench.tracking"], "wandb_workspaces": ["rankbench.reporting.wandb_sweep"]}
-
-
-def test_in_a_run_only_the_adapter_and_eva_know_peft_and_only_the_layer_its_variant_slot():
-    run = reached("rankbench.training.run", lazy=True)
-    users = {module for module in run if any(name.split(".")[0] == "peft" for name in imports(module, True))}
-    assert users == {"rankbench.core.adapter_set", "rankbench.core.site_adapter", "rankbench.core.peft_export"}
-    methods = [module for module in FILES if module.startswith("rankbench.methods.")]
-    assert [m for m in methods if any(n.split(".")[0] == "peft" for n in imports(m, True))] == ["rankbench.methods.eva"]
-    assert {module for module in FILES if "lora_variant" in FILES[module].read_text()} == {
-        "rankbench.core.site_adapter"
+def test_no_folder_has_more_modules_than_a_reader_can_hold():
+    folders = [folder for folder in PACKAGE.rglob("*") if folder.is_dir() and files_of(folder)]
+    assert len(folders) > 15
+    assert not {
+        str(folder.relative_to(PACKAGE)): len(files_of(folder))
+        for folder in folders
+        if len(files_of(folder)) > MORE_MODULES.get(folder.name, MODULES)
     }
+    assert len(files_of(PACKAGE)) <= TOP_MODULES
 
 
-def test_allocators_see_adapter_and_budget_and_nothing_else_of_a_run():
-    allowed = {"adapter", "layer", "stacks", "budget", "allocators", "registry", "schema"}
-    for module in modules(("allocators",)):
-        assert {name.split(".")[1] for name in ours(module, lazy=True)} <= allowed, module
-
-
-@pytest.mark.parametrize("module", [name for step in READING for name in modules(step)])
-def test_what_reads_records_loads_no_torch(module):
-    done = python("-c", f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))")
+def loaded_by(modules: list[str], watched: tuple[str, ...]) -> dict[str, str]:
+    """Watched package -> the first of `modules` whose import loads it, in one fresh process."""
+    done = python("-c", IMPORT_ONE_BY_ONE, json.dumps([modules, watched]))
     assert done.returncode == 0, done.stderr
-    loaded = set(done.stdout.split())
-    assert "rankbench" in loaded
-    assert not loaded & {"torch", "transformers", "peft", "accelerate", "datasets"}
+    return json.loads(done.stdout)
+
+
+def test_what_reads_records_loads_no_torch():
+    modules = modules_of(READING)
+    assert len(modules) > 40
+    assert loaded_by([*modules, "rankbench.reporting.report"], (*TENSORS, "pandas")).keys() == {"pandas"}
+
+
+def test_what_answers_at_once_loads_nothing_slow():
+    modules = [*(f"rankbench.{name}" for name in ANSWERING), *modules_of(("config", "methods"))]
+    assert {"rankbench.config.validation", "rankbench.methods.igu"} <= set(modules)
+    assert not loaded_by(modules, SLOW_TO_IMPORT)
 
 
 def test_this_process_is_the_package_under_test():
-    assert Path(sys.modules["rankbench"].__file__) == ROOT / "__init__.py"
+    assert Path(sys.modules["rankbench"].__file__) == PACKAGE / "__init__.py"
+    assert PACKAGE.parent == ROOT

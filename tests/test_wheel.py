@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "rankbench", "conf")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "rankbench", "conf", "results/published")
 
 pytestmark = pytest.mark.slow
 
@@ -30,17 +30,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (source / name).parent.mkdir(exist_ok=True)
         copy(ROOT / name, source / name)
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(target)]
     succeed(sys.executable, "-m", "pip", "wheel", *options, ".", cwd=source)
     return next(target.glob("rankbench-*.whl"))
 
 
-def test_the_wheel_carries_every_module_every_yaml_and_the_style_of_a_page(wheel: Path) -> None:
+def test_the_wheel_carries_every_module_and_every_file_they_read(wheel: Path) -> None:
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "rankbench").rglob("*.py")}
     yamls = {f"rankbench/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
+    numbers = {f"rankbench/published/data/{file.name}" for file in (ROOT / "results" / "published").glob("*.csv")}
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert inside == modules | yamls | {"rankbench/page.css"}
+    assert numbers
+    assert inside == modules | yamls | numbers | {"rankbench/reporting/page.css"}
 
 
 def test_an_installed_wheel_runs_a_job_with_its_own_conf(wheel: Path, tmp_path: Path) -> None:
@@ -48,7 +51,7 @@ def test_an_installed_wheel_runs_a_job_with_its_own_conf(wheel: Path, tmp_path: 
     work.mkdir()
     options = ["--no-deps", "--no-index", "--quiet", "--target", str(site)]
     succeed(sys.executable, "-m", "pip", "install", *options, str(wheel), cwd=work)
-    where = "import rankbench.config as c; print(c.CONF_DIR)"
+    where = "from rankbench.config.yaml_files import CONF_DIR; print(CONF_DIR)"
     assert succeed(sys.executable, "-c", where, cwd=work, PYTHONPATH=str(site)).strip() == str(site / "rankbench/conf")
     job = ["method=lora", "model=tiny", "task=planted", "train=smoke", "train.threads=1", "results_dir=out"]
     succeed(sys.executable, "-m", "rankbench", *job, cwd=work, PYTHONPATH=str(site))

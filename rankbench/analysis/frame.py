@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from rankbench import RankbenchError
 from rankbench.analysis.labels import flat, labels
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import KEYS
@@ -65,7 +66,7 @@ def split(records: Sequence[RunRecord], by: Sequence[str]) -> list[tuple[str, li
     return [(", ".join(group), members) for group, members in sorted(groups.items())]
 
 
-class SelectionError(ValueError):
+class SelectionError(RankbenchError, ValueError):
     """Records that cannot be compared as asked; the message names them and says what to do."""
 
 

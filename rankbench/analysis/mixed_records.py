@@ -72,7 +72,9 @@ def _differing_code(records: Sequence[RunRecord]) -> Iterator[str]:
     """A line if the code is not one.
 
     provenance.numbers_code is the hash of the code that can change a run's numbers: one for each method and task, so
-    that neither a change to a page nor one to another method parts a table. Records without it go by their commit.
+    that neither a change to a page nor one to another method parts a table. provenance.shared_code is that of what all
+    methods go through on a task: one for each task, or methods would be compared across a change to the trainer.
+    Records without numbers_code go by their commit.
     """
     hashed = [record for record in records if record.provenance.get("numbers_code")]
     commits = sorted({code_of(record) for record in records if not record.provenance.get("numbers_code")})
@@ -82,13 +84,12 @@ def _differing_code(records: Sequence[RunRecord]) -> Iterator[str]:
             f"({', '.join(commits)})"
         )
     elif hashed:
-        codes: dict[tuple[str, str], set[str]] = defaultdict(set)
+        codes: dict[str, set[str]] = defaultdict(set)
         for record in hashed:
-            codes[record.method, record.task].add(str(record.provenance["numbers_code"]))
+            codes[f"{record.method} on {record.task}"].add(str(record.provenance["numbers_code"]))
+            codes[f"all methods on {record.task}"].add(str(record.provenance.get("shared_code")))
         parted = [
-            f"{method} on {task} ({', '.join(sorted(several))})"
-            for (method, task), several in sorted(codes.items())
-            if len(several) > 1
+            f"{what} ({', '.join(sorted(several))})" for what, several in sorted(codes.items()) if len(several) > 1
         ]
         if parted:
             yield f"code: {', '.join(parted)}"

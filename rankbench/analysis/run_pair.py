@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankbench import RankbenchError
 from rankbench.analysis.labels import flat
 from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder, places
@@ -18,7 +19,7 @@ MAP = "method.ranks."  # a map given as a setting is shown among the ranks
 Item = dict[str, Any]
 
 
-class CompareError(ValueError):
+class CompareError(RankbenchError, ValueError):
     """Runs that cannot be compared; the message says why, and what to give."""
 
 
@@ -44,7 +45,7 @@ def load(name: str, run: str, results_dir: Path) -> PairedRun:
         CompareError: there is none, or its files cannot be read.
     """
     tried = places(run, results_dir)
-    folder = next((RunFolder.at(path) for path in tried if (path / "record.json").is_file()), None)
+    folder = next((RunFolder.from_path(path) for path in tried if (path / "record.json").is_file()), None)
     if folder is None:
         raise CompareError(
             f"{name}: no run {run!r}: neither {tried[0]} nor {tried[1]} has a record.json; give a run's folder, or "
@@ -114,7 +115,7 @@ def warnings(a: PairedRun, b: PairedRun) -> Iterator[str]:
 def _code_fact(a: RunRecord, b: RunRecord) -> str:
     """What tells whether two runs had one code: the code behind their numbers, if both are of one method and say it."""
     alike = (a.method, a.task) == (b.method, b.task)
-    return "numbers_code" if alike and all("numbers_code" in each.provenance for each in (a, b)) else "git_commit"
+    return "numbers_code" if alike and all(each.provenance.get("numbers_code") for each in (a, b)) else "git_commit"
 
 
 def _said(value: Any) -> str:

@@ -37,13 +37,13 @@ class Entry:
 
 
 COLUMNS = {
-    "acts": "acts",
+    "decides": "decides",
     "signal": "signal",
     "budget_kind": "budget",
-    "passes": "passes of its own",
+    "passes": "extra passes",
     "source": "source",
 }
-MARKDOWN = {"summary": "what it does", "acts": "ranks are decided", "passes": "passes of its own", "source": "source"}
+MARKDOWN = {"summary": "what it does", "decides": "ranks are decided", "passes": "extra passes", "source": "source"}
 
 
 def entry(name: str) -> Entry:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
 from rankbench.config.overrides import examiner
 from rankbench.config.schema import ConfigError
@@ -75,8 +74,7 @@ def frozen(overrides: Sequence[str]) -> dict[str, Any]:
         config, problems = examine.job(list(typed.values()))
     if problems:
         raise ConfigError(problems)
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return plain  # type: ignore[no-any-return]
+    return config.plain()
 
 
 def orders(config: Mapping[str, Any], seeds: Sequence[int]) -> list[Order]:

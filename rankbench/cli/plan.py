@@ -17,12 +17,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.table import Table
 from rich.text import Text
 
 from rankbench.config import registry
 from rankbench.config.schema import ConfigError
+from rankbench.config.sections import Config
 from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Budget
 from rankbench.core.seeding import Streams
@@ -31,7 +31,7 @@ from rankbench.models.errors import ModelError
 from rankbench.models.loading import sites_of
 from rankbench.records import run_folder
 from rankbench.records.frozen_run import Order
-from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.sweeps.composition import describe, lay_out, results_dir_of, words
 from rankbench.sweeps.schedule import SweepSchedule
 from rankbench.terminal import console, duration
@@ -81,7 +81,7 @@ def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]]
         left = [
             order
             for order, record in zip(members, records, strict=True)
-            if record is None or not record.stands(order.redo)
+            if record is None or not record.is_final(order.redo)
         ]
         spent = [cost(order.config) for order in left]
         known = [seconds for seconds in spent if seconds is not None]
@@ -92,15 +92,12 @@ def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]]
 
 def _record(order: Order) -> RunRecord | None:
     """None also where the run has no name yet: its learning rate, or its ranks, are not known."""
-    try:
-        return order.folder.record() if order.run_id else None
-    except RecordError:
-        return None
+    return order.folder.readable_record() if order.run_id else None
 
 
 def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Target of the budget, and parameters of the adapter that the method starts with; None where not known here."""
-    frozen = OmegaConf.create(dict(config))
+    frozen = Config.from_plain(config)
     streams = Streams(config["seed"])
     try:
         sites = sites_of(frozen.model)
@@ -108,7 +105,7 @@ def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
         budget = Budget.of(frozen.budget, sites, truth)
     except (ModelError, BudgetError):
         return None, None
-    if frozen.method.get("source_run"):
+    if getattr(frozen.method, "source_run", None):
         return budget.target, budget.target
     setting = Setting(sites, budget, config["train"]["steps"], streams.numpy("allocator", "start"), truth)
     allocator = registry.get("method", config["method"]["name"])(frozen.method, setting)
@@ -170,7 +167,7 @@ def _measure(config: Mapping[str, Any]) -> float | None:
 
     steps = config["train"]["steps"]
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        short = OmegaConf.create(
+        short = Config.from_plain(
             {**config, "results_dir": folder, "train": {**config["train"], "steps": MEASURED_STEPS}}
         )
         execute(short)

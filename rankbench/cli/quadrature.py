@@ -11,7 +11,8 @@ measured at that adapter on one fixed batch, mini-batch noise apart:
   is left of it where a score is a ratio, which no factor changes.
 - completeness: attributions of each role (A, B, gate) sum to L(W0 + dW) - L(W0).
 
-Errors and the theorem's bound are defined in rankbench.quadrature.errors, the integrand in rankbench.quadrature.integrand.
+Errors and the theorem's bound are defined in rankbench.quadrature.errors, the integrand in
+rankbench.quadrature.integrand.
 """
 
 from __future__ import annotations
@@ -30,47 +31,36 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 from rich.table import Table
 from torch import nn
 
 from rankbench.config.overrides import mistakes
 from rankbench.config.schema import ConfigError
+from rankbench.config.sections import Config
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.quadrature.errors import DELTA, ErrorStudy, Point, fits
-from rankbench.quadrature.integrand import ORDER, Integrand, float64, grids, measure
-from rankbench.records.record import portable, run_id
-from rankbench.records.run_folder import RunFolder
+from rankbench.quadrature.integrand import ORDER, Integrand, NoPathError, float64, grids, measure
+from rankbench.records.record import portable
 from rankbench.terminal import console
-from rankbench.training.engine import Engine, accelerator
+from rankbench.training.assembly import Assembly, assemble
+from rankbench.training.engine import Engine
 from rankbench.training.progress import TrainingProgress
 from rankbench.training.provenance import provenance
-from rankbench.training.run import USER_ERRORS, Run
+from rankbench.training.run import USER_ERRORS
 from rankbench.training.trainer import Trainer
 
 INTERVALS = 20  # M of the sampling study where the method has no quadrature_steps of its own; IGU-LoRA's value
 
 
-class PathRun(Run):
-    """A run whose layers follow the path, whether its method asks for that or not."""
-
-    def _attach(self, loaded: Any, allocator: Any, budget: Any, streams: Any) -> AdapterSet:
-        allocator.needs = allocator.needs | {"path"}
-        return super()._attach(loaded, allocator, budget, streams)
-
-
-def train(config: DictConfig, steps: int) -> tuple[PathRun, Trainer]:
-    """The configured run after its first steps."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+def train(config: Config, steps: int) -> Assembly:
+    """The configured run after its first steps; its layers follow the path, whether its method asks for that or not."""
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    run = PathRun(
-        config, plain, RunFolder(Path(config.results_dir), run_id(plain)), accelerator(config.train.precision)
-    )
-    trainer, _ = run._prepare()
+    assembly = assemble(config, path=True)
+    trainer = assembly.trainer
     trainer.calibrate()
     trainer.build_optimizer()
     trainer.engine.model.train()
@@ -78,14 +68,14 @@ def train(config: DictConfig, steps: int) -> tuple[PathRun, Trainer]:
         for index in range(1, steps + 1):
             start = time.perf_counter()
             progress.show(trainer.step(index, config.train.steps), time.perf_counter() - start)
-    return run, trainer
+    return assembly
 
 
 def relative_update(adapters: AdapterSet) -> float:
     """||dW|| / ||W0|| over all sites, Frobenius.
 
     Raises:
-        ValueError: the update is zero, so there is no path.
+        NoPathError: the update is zero, so there is no path.
     """
     update = base = 0.0
     for site in adapters.sites:
@@ -93,7 +83,7 @@ def relative_update(adapters: AdapterSet) -> float:
         update += float(adapters.delta(site.name).double().square().sum())
         base += float(layer.get_base_layer().weight.detach().double().square().sum())
     if update == 0:
-        raise ValueError("the update is zero, so there is no path to measure on: raise --train-steps")
+        raise NoPathError("the update is zero, so there is no path to measure on: raise --train-steps")
     return math.sqrt(update / base)
 
 
@@ -151,10 +141,11 @@ def show(points: Sequence[Point], completeness: Sequence[dict[str, Any]]) -> Non
         console().print(table, "")
 
 
-def perform(options: argparse.Namespace, config: DictConfig) -> None:
+def perform(options: argparse.Namespace, config: Config) -> None:
     """Train, measure, show and write."""
-    run, trainer = train(config, options.train_steps)
-    intervals = config.method.get("quadrature_steps", INTERVALS)
+    assembly = train(config, options.train_steps)
+    trainer = assembly.trainer
+    intervals = getattr(config.method, "quadrature_steps", INTERVALS)
     relative = relative_update(trainer.adapters)
     console().print(f"||dW|| / ||W0|| = {relative:.3g} after {options.train_steps} steps")
     f = integrand_of(trainer, options, intervals)
@@ -176,14 +167,14 @@ def perform(options: argparse.Namespace, config: DictConfig) -> None:
         "constants": constants,
         "fits": [asdict(fit) for fit in fits(points)],
         "completeness": completeness,
-        "provenance": provenance(run.processes.device, run.processes.num_processes, *run.revisions),
-        **portable({"config": run.plain}),
+        "provenance": provenance(assembly),
+        **portable({"config": config.plain()}),
     }
     write(options.out, points, facts)
     console().print(f"written: {options.out}/quadrature.csv, .json, .png, .pdf", markup=False, soft_wrap=True)
 
 
-def configured(options: argparse.Namespace) -> DictConfig:
+def configured(options: argparse.Namespace) -> Config:
     """The configuration of the run that is measured.
 
     Raises:
@@ -199,7 +190,7 @@ def configured(options: argparse.Namespace) -> DictConfig:
         raise ConfigError(problems)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = build(compose("config", options.overrides))
-    steps, intervals = config.train.steps, config.method.get("quadrature_steps", INTERVALS)
+    steps, intervals = config.train.steps, getattr(config.method, "quadrature_steps", INTERVALS)
     if options.train_steps > steps:
         problems.append(f"--train-steps {options.train_steps}: the run has train.steps={steps}")
     if intervals < 2:

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from rankbench.config import registry, schema
@@ -56,14 +55,16 @@ def _with_settings(
         cls = registry.get("method", name)
     except registry.UnknownName as error:
         return dict(section), [Mistake("method.source", f"method.source={name}: {error}")]
-    if cls.acts not in ANNOUNCED or cls.needs & {"source", "truth"}:
-        why = "is a control itself" if cls.needs & {"source", "truth"} else f"decides {cls.acts}"
+    if cls.decides not in ANNOUNCED or cls.needs & {"source", "truth"}:
+        why = "is a control itself" if cls.needs & {"source", "truth"} else f"decides {cls.decides}"
         sentence = f"method.source={name}: {why}; give method.source_run=<a finished run of it>"
         return dict(section), [Mistake("method.source", sentence)]
-    given = {**defaults(name), **(section.get("settings") or {})}
-    settings, mistakes = schema.conform(cls.Config, given, "method.settings")
-    wrong = cls.check(SimpleNamespace(**settings)) if hasattr(cls, "check") and not mistakes else []
-    return {**section, "settings": settings}, mistakes + [Mistake("method.settings", problem) for problem in wrong]
+    values = {**defaults(name), **(section.get("settings") or {})}
+    settings, mistakes = schema.conform(cls.Config, values, "method.settings")
+    if settings is None:
+        return {**section, "settings": values}, mistakes
+    wrong = [Mistake("method.settings", problem) for problem in cls.check(settings)]
+    return {**section, "settings": settings.plain()}, wrong
 
 
 def rank_map(place: str, results_dir: Path) -> dict[str, Any]:

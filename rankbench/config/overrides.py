@@ -31,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rankbench.config import registry, schema, validation, yaml_files
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import near
+from rankbench.config.sections import Config
 
 UNREADABLE = "cannot be read; write key=value, and quote a value with special characters"
 KINDS: dict[str, registry.Kind] = {kind: kind for kind in registry.ENTRY_POINTS}
@@ -98,16 +99,16 @@ class Examiner:
             found[override.key_or_group] = [value.input_line or "" for value in values]
         return found, problems
 
-    def job(self, overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    def job(self, overrides: Sequence[str]) -> tuple[Config, list[str]]:
         """The frozen configuration of one job, and everything that is wrong with it; complete only if nothing is."""
         job = [self._parsed(override) for override in overrides]
         chosen = [override for override in job if _chooses(override, self._choices)]
         unknown = [_unknown_choice(override, self._choices) for override in chosen if not self._known(override)]
         if unknown:
-            return DictConfig({}), unknown
+            return Config.model_construct(), unknown
         composed, wrong = self._compose(tuple(override.input_line or "" for override in chosen))
         if wrong:
-            return composed, wrong
+            return Config.model_construct(), wrong
         rest = [override for override in job if not _chooses(override, self._choices)]
         return _examine(copy.deepcopy(composed), rest, frozenset(self._skip))
 
@@ -206,7 +207,7 @@ def _compose(hydra: Hydra, config_name: str, choices: tuple[str, ...]) -> tuple[
     return composed, []
 
 
-def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> tuple[DictConfig, list[str]]:
+def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> tuple[Config, list[str]]:
     """A job once the overrides that choose no option are applied, too, and what is wrong with it."""
     problems = []
     for override in rest:

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from rankbench.config.schema import near
+from rankbench import RankbenchError
+from rankbench.config.schema import Settings, near
 
 Kind = Literal["method", "task"]
 Class = TypeVar("Class", bound=type)
@@ -50,10 +51,13 @@ BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
     },
 }
 
+SETTINGS = f"{Settings.__module__}.{Settings.__name__} (a pydantic model)"
+EXAMPLE = "class Config(Settings): power: float = Field(gt=0), and class Mine(Allocator[Config])"
+
 _classes: dict[Kind, dict[str, type[Any]]] = {kind: {} for kind in get_args(Kind)}
 
 
-class RegistryError(ValueError):
+class RegistryError(RankbenchError, ValueError):
     """A name that leads to no class, or to more than one."""
 
 
@@ -64,19 +68,20 @@ class UnknownName(RegistryError):
 def register(kind: Kind, name: str) -> Callable[[Class], Class]:
     """Class decorator that makes a class known under `name`; stack it to give one class several names.
 
-    The class carries its settings as a dataclass `Config` (see rankbench.config.schema) and conf/<kind>/<name>.yaml has their
-    defaults. A class of this package lives in a module of rankbench.methods or rankbench.tasks.
+    The class names the type of its settings (`Config`, a rankbench.config.schema.Settings), conf/<kind>/<name>.yaml has
+    their defaults. A class of this package lives in a module of rankbench.methods or rankbench.tasks.
 
     Raises:
-        ValueError: the name is taken by another class, or the class has no `Config`.
+        ValueError: the name is taken by another class, or the class has no settings of that type.
     """
 
     def add(cls: Class) -> Class:
         taken = _classes[kind].get(name)
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"{kind} {name!r} is registered twice: {_place(taken)} and {_place(cls)}; rename one")
-        if not hasattr(cls, "Config"):
-            raise ValueError(f"{kind} {name!r}: {_place(cls)} has no dataclass Config (the schema of its settings)")
+        settings = getattr(cls, "Config", None)
+        if not (isinstance(settings, type) and issubclass(settings, Settings)):
+            raise ValueError(f"{kind} {name!r}: {_place(cls)} has no Config that is a {SETTINGS}; write {EXAMPLE}")
         _classes[kind][name] = cls
         return cls
 

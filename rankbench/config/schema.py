@@ -1,28 +1,28 @@
-"""What a setting may be: dataclass fields with choices and bounds, and the check of a section against them.
+"""What a setting may be: pydantic models with choices and bounds, and one sentence for everything that is wrong.
 
-A schema is a dataclass whose fields have a type and no default; defaults live in conf/. Use::
+Fields have a type and no default; defaults live in conf/, meanings in the docstring of the class. Use::
 
-    @dataclass
-    class Config:
-        name: str
-        score: str = choice("ratio", "product", "sensitivity")
-        beta1: float = number(low=0, below=1)
-        warmup: int | None
+    class Config(Settings):
+        score: Literal["ratio", "product", "sensitivity"]
+        beta1: float = Field(ge=0, lt=1)
+        warmup: int | None = Field(ge=0)
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import math
-import operator
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from rankbench import RankbenchError
 
 
-class ConfigError(ValueError):
+class ConfigError(RankbenchError, ValueError):
     """A configuration that cannot be run.
 
     Attributes:
@@ -38,15 +38,45 @@ class ConfigError(ValueError):
 
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
 
+
+class Section(BaseModel):
+    """A part of a configuration: frozen, strict (true is no integer, "1" no number), without unknown keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_marks(cls, data: Any) -> Any:
+        """A value that the user must give and has not given is missing."""
+        if not isinstance(data, Mapping):
+            return data
+        return {key: value for key, value in data.items() if not (isinstance(value, str) and value == MISSING)}
+
+    def plain(self) -> dict[str, Any]:
+        """The same as dictionaries, lists and scalars, in the order of the fields."""
+        return self.model_dump()
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values, which are not checked."""
+        return self.model_copy(update=changes)
+
+
+class Settings(Section):
+    """A section with a name; the settings of every method and task are a subclass, with a field for each.
+
+    Attributes:
+        name: what the command line calls it ("igu" in method=igu).
+    """
+
+    name: str
+
+
+SectionT = TypeVar("SectionT", bound=Section)
 Hint = Callable[[str], str]  # dotted path of an unknown key -> where such a key exists ("" if nowhere)
 
-LIMITS = {
-    "low": (">=", operator.ge),
-    "high": ("<=", operator.le),
-    "above": (">", operator.gt),
-    "below": ("<", operator.lt),
-}
-WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")  # pydantic's errors of a bound
+WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
 
 
 class Mistake(NamedTuple):
@@ -60,76 +90,67 @@ class Mistake(NamedTuple):
     key: str
     sentence: str
 
-
-def choice(*options: str) -> Any:
-    """Field whose value is one of `options` (or null, where its type says so)."""
-    return dataclasses.field(metadata={"choices": options})
-
-
-def number(
-    low: float | None = None, high: float | None = None, *, above: float | None = None, below: float | None = None
-) -> Any:
-    """Field with low <= value <= high and above < value < below; None leaves an end open."""
-    return dataclasses.field(metadata={"low": low, "high": high, "above": above, "below": below})
+    @property
+    def root(self) -> str:
+        """The section, or the key of the root, that it lies in."""
+        return self.key.partition(".")[0]
 
 
-def keys(schema: type[Any], path: str = "") -> list[str]:
+def settings_of(cls: type[Any]) -> type[Settings] | None:
+    """The settings that a class names as the parameter of its base: C of `class Mine(Allocator[C])`; None without."""
+    for base in cls.__dict__.get("__orig_bases__", ()):
+        for argument in typing.get_args(base):
+            if isinstance(argument, type) and issubclass(argument, Settings):
+                return argument
+    return None
+
+
+def keys(schema: type[Section], path: str = "") -> list[str]:
     """Dotted names of all settings of a schema, nested ones included."""
-    found = []
-    for field in dataclasses.fields(schema):
-        name = f"{path}.{field.name}" if path else field.name
-        inner = _nested(typing.get_type_hints(schema)[field.name])
-        found += keys(inner, name) if inner else [name]
-    return found
+    names = []
+    for name, field in schema.model_fields.items():
+        place = _join(path, name)
+        nested = _section(field.annotation)
+        names += keys(nested, place) if nested else [place]
+    return names
 
 
 def conform(
-    schema: type[Any], data: Mapping[str, Any], path: str = "", hint: Hint = lambda path: ""
-) -> tuple[dict[str, Any], list[Mistake]]:
-    """Bring plain data into a schema's types and order, and say everything that is wrong with it.
+    schema: type[SectionT], data: Mapping[str, Any], path: str = "", hint: Hint = lambda path: ""
+) -> tuple[SectionT | None, list[Mistake]]:
+    """Bring plain data into a schema, and say everything that is wrong with it.
 
     Args:
-        schema: dataclass; fields may nest dataclasses.
+        schema: what the data should be.
         data: resolved plain values (dict, list, scalars), as from OmegaConf.to_container.
         path: dotted place of the section in the configuration ("method"), "" at its root.
         hint: adds to the message of an unknown key.
 
     Returns:
-        The values (an int given for a float becomes a float) and the mistakes; complete only if there is none.
+        The section (an int given for a float becomes a float), None if there is a mistake; and the mistakes, in the
+        order of the fields, unknown keys of a section before the others.
     """
-    hints = typing.get_type_hints(schema)
-    names = [field.name for field in dataclasses.fields(schema)]
-    mistakes = []
-    for key, value in data.items():
-        if key not in names:
-            place = _join(path, key)
-            advice = f"{near(str(key), names)} {hint(place)}".rstrip()
-            mistakes.append(Mistake(place, f"{place}={show(value)}: unknown key; {advice}"))
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(schema):
-        place = _join(path, field.name)
-        value = data.get(field.name, MISSING)
-        if isinstance(value, str) and value == MISSING:
-            expected = "|".join(field.metadata.get("choices", ())) or describe(hints[field.name])
-            mistakes.append(Mistake(place, f"{place}: missing; give {place}=<{expected}>"))
-            continue
-        values[field.name], wrong = _convert(hints[field.name], value, place, hint)
-        mistakes += wrong or _outside(field.metadata, value, place)
-    return values, mistakes
+    try:
+        return schema.model_validate(data), []
+    except ValidationError as error:
+        told = sorted(_told(schema, data, details, path, hint) for details in error.errors(include_url=False))
+        return None, list(dict.fromkeys(mistake for _, mistake in told))
 
 
 def describe(annotation: Any) -> str:
     """A type in words: "an integer or null", "a list, each item a string"."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is type(None):
-        return "null"
+    if origin is Annotated:
+        return describe(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(argument) for argument in arguments)
+    if origin is Literal:
+        return describe(type(arguments[0]))
     if origin is list:
         return f"a list, each item {describe(arguments[0])}"
-    if origin is dict or dataclasses.is_dataclass(annotation):
+    if origin is dict or _section(annotation):
         return "a mapping of keys to values"
-    return WORDS[annotation]
+    return WORDS.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
 def show(value: Any) -> str:
@@ -139,71 +160,125 @@ def show(value: Any) -> str:
     return str(value) if value != "" else "''"
 
 
+def near(name: str, known: Iterable[str]) -> str:
+    """What to read after an unknown name: "did you mean a, b? known are a, b, c."."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    guess = f"did you mean {', '.join(close)}? " if close else ""
+    return f"{guess}known are {', '.join(names)}."
+
+
+def _told(
+    schema: type[Section], data: Any, error: ErrorDetails, path: str, hint: Hint
+) -> tuple[tuple[tuple[bool, int], ...], Mistake]:
+    """One of pydantic's errors in our words, behind its rank: where it stands among the mistakes of the whole."""
+    annotation: Any = schema
+    place, rank = path, []
+    for key in error["loc"]:
+        owner = _section(annotation)
+        unknown = owner is not None and key not in owner.model_fields
+        if unknown and error["type"] != "extra_forbidden":
+            break  # the name of a union's member: its mistake is the union's
+        inner = None if unknown else _inner(annotation, key)
+        if inner is None and not unknown:
+            break
+        rank.append((not unknown, _index(owner.model_fields if owner and not unknown else data, key)))
+        place = f"{place}[{key}]" if isinstance(data, list) else _join(place, key)
+        data = data.get(key, MISSING) if isinstance(data, Mapping) else data[key]
+        if unknown:
+            break
+        annotation = inner
+    return tuple(rank), Mistake(place, _sentence(annotation, data, error, place, hint))
+
+
+def _sentence(annotation: Any, value: Any, error: ErrorDetails, place: str, hint: Hint) -> str:
+    """What is wrong with the value at a place.
+
+    Args:
+        annotation: type of the place, or of the section around it where the key is unknown.
+        value: what stands there.
+        error: as pydantic gives it.
+        place: dotted.
+        hint: as in `conform`.
+    """
+    kind, given = error["type"], f"{place}={show(value)}"
+    if kind == "missing":
+        return f"{place}: missing; give {place}=<{'|'.join(_options(annotation)) or describe(annotation)}>"
+    if kind == "extra_forbidden":
+        names = getattr(_section(annotation), "model_fields", ())
+        advice = f"{near(str(error['loc'][-1]), names)} {hint(place)}".rstrip()
+        return f"{given}: unknown key; {advice}"
+    if error["loc"][-1:] == ("[key]",):
+        return f"{place}: the key is no string; put it into quotes"
+    if kind == "finite_number":
+        return f"{given}: expected a finite number"
+    if kind in BOUNDS:
+        limits = " and ".join(f"{sign} {limit:g}" for sign, limit in _limits(annotation))
+        return f"{given}: expected a number {limits}"
+    if kind == "literal_error" and isinstance(value, str):
+        return f"{given}: expected one of {', '.join(_options(annotation))}"
+    if kind == "literal_error" or kind.endswith("_type"):
+        return f"{given}: expected {describe(annotation)}"
+    return f"{given}: {error['msg'].removeprefix('Value error, ')}"  # a validator of somebody's own
+
+
 def _join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _nested(annotation: Any) -> type[Any] | None:
-    """The dataclass in an annotation (Shape, Shape | None), if there is one."""
-    options = (annotation, *typing.get_args(annotation))
-    return next((option for option in options if dataclasses.is_dataclass(option) and isinstance(option, type)), None)
+def _index(known: Any, key: Any) -> int:
+    """Where a key stands among the keys of its mapping; an item of a list by its number."""
+    return key if isinstance(key, int) else list(known).index(key) if key in known else len(known)
 
 
-def _convert(annotation: Any, value: Any, place: str, hint: Hint) -> tuple[Any, list[Mistake]]:
-    """The value as the annotated type, and what is wrong with it."""
+def _members(annotation: Any) -> Iterator[Any]:
+    """An annotation without marks, unions taken apart."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is Any:
-        return value, []
-    if origin in (typing.Union, types.UnionType):
-        return _convert_optional(annotation, value, place, hint)
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) and isinstance(value, Mapping):
-        return conform(annotation, value, place, hint)
-    if origin is list and isinstance(value, list):
-        items = [_convert(arguments[0], item, f"{place}[{index}]", hint) for index, item in enumerate(value)]
-        return [item for item, _ in items], [mistake for _, wrong in items for mistake in wrong]
-    if origin is dict and isinstance(value, Mapping):
-        pairs = {key: _convert(arguments[1], item, _join(place, key), hint) for key, item in value.items()}
-        return {key: item for key, (item, _) in pairs.items()}, [m for _, wrong in pairs.values() for m in wrong]
-    if annotation is float and type(value) is int:
-        value = float(value)
-    if type(value) is not annotation:  # exact: true is no integer
-        return value, [Mistake(place, f"{place}={show(value)}: expected {describe(annotation)}")]
-    if isinstance(value, float) and not math.isfinite(value):
-        return value, [Mistake(place, f"{place}={value}: expected a finite number")]
-    return value, []
+    if origin is Annotated:
+        yield from _members(arguments[0])
+    elif origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _members(argument)
+    else:
+        yield annotation
 
 
-def _convert_optional(annotation: Any, value: Any, place: str, hint: Hint) -> tuple[Any, list[Mistake]]:
-    """The value as the first member of a union that takes it; a container's own mistakes are named, not the union."""
-    members = [member for member in typing.get_args(annotation) if member is not type(None)]
-    if value is None and len(members) < len(typing.get_args(annotation)):
-        return None, []
-    tries = [_convert(member, value, place, hint) for member in members]
-    for converted, wrong in tries:
-        if not wrong:
-            return converted, []
-    if len(members) == 1 and isinstance(value, list | dict):
-        return tries[0]
-    return value, [Mistake(place, f"{place}={show(value)}: expected {describe(annotation)}")]
+def _section(annotation: Any) -> type[Section] | None:
+    """The section in an annotation (Shape, Shape | None), if there is one."""
+    classes = (member for member in _members(annotation) if isinstance(member, type))
+    return next((member for member in classes if issubclass(member, Section)), None)
 
 
-def _outside(metadata: Mapping[str, Any], value: Any, place: str) -> list[Mistake]:
-    """Choices and bounds of the field; null is the type's affair."""
-    if value is None:
-        return []
-    options = metadata.get("choices")
-    if options is not None and value not in options:
-        return [Mistake(place, f"{place}={show(value)}: expected one of {', '.join(options)}")]
-    bounds = {name: metadata[name] for name in LIMITS if metadata.get(name) is not None}
-    if all(LIMITS[name][1](value, bound) for name, bound in bounds.items()):
-        return []
-    limits = " and ".join(f"{LIMITS[name][0]} {bound:g}" for name, bound in bounds.items())
-    return [Mistake(place, f"{place}={show(value)}: expected a number {limits}")]
+def _inner(annotation: Any, key: Any) -> Any:
+    """The annotation of what stands under a key, or at an index; None where nothing does."""
+    for member in _members(annotation):
+        origin, arguments = typing.get_origin(member), typing.get_args(member)
+        if isinstance(member, type) and issubclass(member, Section):
+            field = member.model_fields[key]
+            return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        if origin is dict and key != "[key]":
+            return arguments[1]
+        if origin is list and isinstance(key, int):
+            return arguments[0]
+    return None
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """What to read after an unknown name: "did you mean a, b? known are a, b, c."."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    guess = f"did you mean {', '.join(close)}? " if close else ""
-    return f"{guess}known are {', '.join(known)}."
+def _options(annotation: Any) -> list[str]:
+    """The choices of a Literal."""
+    literals = (member for member in _members(annotation) if typing.get_origin(member) is Literal)
+    return [str(option) for literal in literals for option in typing.get_args(literal)]
+
+
+def _limits(annotation: Any) -> Iterator[tuple[str, float]]:
+    """The bounds of a number, each with its sign."""
+    marks = list(_marks(annotation))
+    for bound, sign in SIGNS.items():
+        yield from ((sign, getattr(mark, bound)) for mark in marks if hasattr(mark, bound))
+
+
+def _marks(annotation: Any) -> Iterator[Any]:
+    """What stands beside the types in an annotation, taken out of pydantic's Field."""
+    for argument in typing.get_args(annotation):
+        yield from _marks(argument)
+    for mark in getattr(annotation, "__metadata__", ()):
+        yield from getattr(mark, "metadata", None) or [mark]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
-from rankbench.config.schema import choice, number
+from pydantic import Field, create_model
+
+from rankbench.config import registry, schema
+from rankbench.config.schema import ConfigError, Mistake, Section, Settings
 
 
-@dataclass(kw_only=True)
-class BudgetConfig:
+class BudgetConfig(Settings):
     """How much adapter a run may have at its end.
 
     Attributes:
@@ -21,16 +24,14 @@ class BudgetConfig:
         source: uniform rank, or the sum of the true ranks of a task that knows them.
     """
 
-    name: str
     reference_rank: int | None
-    unit: str = choice("params", "ranks")
-    match: str = choice("final", "peak")
-    tolerance: float = number(low=0, below=1)
-    source: str = choice("uniform", "true_ranks")
+    unit: Literal["params", "ranks"]
+    match: Literal["final", "peak"]
+    tolerance: float = Field(ge=0, lt=1)
+    source: Literal["uniform", "true_ranks"]
 
 
-@dataclass(kw_only=True)
-class TrainConfig:
+class TrainConfig(Section):
     """How every method is trained.
 
     Attributes:
@@ -49,23 +50,22 @@ class TrainConfig:
         evaluate_before: score the untrained adapter on the validation split, too.
     """
 
-    steps: int = number(low=1)
-    batch_size: int = number(low=1)
-    micro_batch_size: int | None = number(low=1)
-    eval_batch_size: int = number(low=1)
-    learning_rate: float = number(above=0)
-    weight_decay: float = number(low=0)
-    schedule: str = choice("linear", "cosine", "constant")
-    warmup_share: float = number(low=0, high=1)
-    max_grad_norm: float | None = number(above=0)
-    precision: str = choice("fp32", "bf16")
-    checkpoint_every: int = number(low=0)
-    threads: int | None = number(low=1)
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    micro_batch_size: int | None = Field(ge=1)
+    eval_batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    schedule: Literal["linear", "cosine", "constant"]
+    warmup_share: float = Field(ge=0, le=1)
+    max_grad_norm: float | None = Field(gt=0)
+    precision: Literal["fp32", "bf16"]
+    checkpoint_every: int = Field(ge=0)
+    threads: int | None = Field(ge=1)
     evaluate_before: bool
 
 
-@dataclass(kw_only=True)
-class AdapterConfig:
+class AdapterConfig(Section):
     """The adapter that all methods share.
 
     Attributes:
@@ -74,13 +74,12 @@ class AdapterConfig:
         dropout: probability of dropping an input of the adapter while training.
     """
 
-    scale_rule: str = choice("fixed", "live", "rslora")
-    alpha: float = number(above=0)
-    dropout: float = number(low=0, below=1)
+    scale_rule: Literal["fixed", "live", "rslora"]
+    alpha: float = Field(gt=0)
+    dropout: float = Field(ge=0, lt=1)
 
 
-@dataclass(kw_only=True)
-class TrackingConfig:
+class TrackingConfig(Settings):
     """A mirror of the record; no number is read from it.
 
     Attributes:
@@ -90,39 +89,25 @@ class TrackingConfig:
         timeout: seconds that the service may take to open a run, and again to close it; null with none.
     """
 
-    name: str = choice("none", "wandb")
+    name: Literal["none", "wandb"]
     project: str | None
-    mode: str | None = choice("auto", "online", "offline")
-    timeout: float | None = number(above=0)
+    mode: Literal["auto", "online", "offline"] | None
+    timeout: float | None = Field(gt=0)
 
 
-# Keys beside the sections. trial: a tuning trial, scored on validation alone. tuned: the choice of the learning rate
-# (rankbench.sweeps.tuning), in the record before the test split is scored.
-ROOT: dict[str, Any] = {"seed": int, "trial": bool, "tuned": dict[str, Any] | None, "results_dir": str}
-
-SECTIONS: dict[str, type[Any]] = {
-    "budget": BudgetConfig,
-    "train": TrainConfig,
-    "adapter": AdapterConfig,
-    "tracking": TrackingConfig,
-}
-
-
-@dataclass
-class Shape:
+class Shape(Section):
     """Shape of a model made on the spot (Qwen2 architecture, random weights); the names are Qwen2Config's."""
 
-    hidden_size: int = number(low=1)
-    num_hidden_layers: int = number(low=1)
-    num_attention_heads: int = number(low=1)
-    num_key_value_heads: int = number(low=1)
-    intermediate_size: int = number(low=1)
-    max_position_embeddings: int = number(low=1)
-    vocab_size: int = number(low=259)  # the 256 bytes and three special tokens of the tokenizer that comes with it
+    hidden_size: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    num_key_value_heads: int = Field(ge=1)
+    intermediate_size: int = Field(ge=1)
+    max_position_embeddings: int = Field(ge=1)
+    vocab_size: int = Field(ge=259)  # the 256 bytes and three special tokens of the tokenizer that comes with it
 
 
-@dataclass
-class ModelConfig:
+class ModelConfig(Settings):
     """Where a model comes from and which of its modules are trained. The first source that is set wins.
 
     Attributes:
@@ -141,7 +126,6 @@ class ModelConfig:
         dtype: storage of the frozen base.
     """
 
-    name: str
     path: str | None
     gguf_file: str | None
     package: str | None
@@ -151,5 +135,92 @@ class ModelConfig:
     shape: Shape | None
     targets: list[str]
     head: list[str]
-    architecture: str = choice("decoder", "encoder")
-    dtype: str = choice("float32", "bfloat16")
+    architecture: Literal["decoder", "encoder"]
+    dtype: Literal["float32", "bfloat16"]
+
+
+class Config(Section):
+    """The checked configuration of one run.
+
+    Attributes:
+        method: settings of the method, in the type that its class names.
+        model: where the model comes from.
+        task: settings of the task, in the type that its class names.
+        budget: what the adapter may spend.
+        train: how the run is trained.
+        adapter: what the adapter is.
+        tracking: where the record is mirrored.
+        seed: seed of the run's random streams.
+        trial: whether the run is a tuning trial, scored on validation alone.
+        tuned: choice of the learning rate (rankbench.sweeps.tuning), in the record before the test split is scored.
+        results_dir: folder of all results.
+    """
+
+    method: Settings
+    model: ModelConfig
+    task: Settings
+    budget: BudgetConfig
+    train: TrainConfig
+    adapter: AdapterConfig
+    tracking: TrackingConfig
+    seed: int
+    trial: bool
+    tuned: dict[str, Any] | None
+    results_dir: str
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Config:
+        """Inverse of `plain`: the configuration of a frozen run or of a record.
+
+        Raises:
+            ConfigError: it does not fit the schemas of this version, with every mistake.
+        """
+        types, mistakes = section_types(data)
+        config, wrong = schema.conform(config_class(types), data)
+        if config is None or mistakes:
+            raise ConfigError([mistake.sentence for mistake in mistakes + wrong])
+        return config
+
+
+def section_types(data: Mapping[str, Any], skip: frozenset[str] = frozenset()) -> tuple[dict[str, Any], list[Mistake]]:
+    """The type of each key of a configuration, and the names of methods and tasks that nobody registered.
+
+    Args:
+        data: plain values.
+        skip: sections about whose keys nothing can be said; they, and those with an unknown name, may have any keys.
+    """
+    types: dict[str, Any] = {key: field.annotation for key, field in Config.model_fields.items()}
+    mistakes = []
+    for section in skip.intersection(types):
+        types[section] = dict[str, Any]
+    for section in registry.PACKAGES:
+        if section in skip:
+            continue
+        given = data.get(section)
+        name = schema.show(given.get("name")) if isinstance(given, Mapping) else "none given"
+        try:
+            types[section] = section_schema(section, name)
+        except registry.RegistryError as error:
+            types[section] = dict[str, Any]
+            mistakes.append(Mistake(f"{section}.name", f"{section}.name={name}: {error}"))
+    return types, mistakes
+
+
+def section_schema(section: registry.Kind, name: str) -> type[Settings]:
+    """The settings of a method or task.
+
+    Raises:
+        RegistryError: no such method or task, or one that cannot be loaded.
+    """
+    return cast(type[Settings], registry.get(section, name).Config)
+
+
+def config_class(types: Mapping[str, Any]) -> type[Config]:
+    """`Config` with these types for its keys."""
+    return _config_class(tuple(types.items()))
+
+
+@functools.cache
+def _config_class(types: tuple[tuple[str, Any], ...]) -> type[Config]:
+    fields: dict[str, Any] = {key: (annotation, ...) for key, annotation in types}
+    return create_model("Config", __base__=Config, **fields)

@@ -18,10 +18,10 @@ from rankbench.config.registry import RegistryError
 from rankbench.config.schema import ConfigError
 from rankbench.contract.observed_run import STOP, ObservedRun
 from rankbench.contract.short_runs import ShortRuns
-from rankbench.core.seeding import Streams
-from rankbench.methods.base import ACTS, BUDGET_KINDS, NEEDS
+from rankbench.methods.base import BUDGET_KINDS, INSTANTS, NEEDS
+from rankbench.training.assembly import Assembly
 
-FACTS = ("source", "summary", "acts", "signal", "passes")
+FACTS = ("source", "summary", "decides", "signal", "passes")
 ALIVE = ("ok", "inert")  # where the budget leaves nothing to decide
 ENDED = (*ALIVE, "over_budget")  # which is the affair of one check
 
@@ -59,30 +59,30 @@ def expect(holds: bool, otherwise: str) -> None:
         raise Failure(otherwise)
 
 
-def ended(trial: ObservedRun) -> ObservedRun:
+def ended(run: ObservedRun) -> ObservedRun:
     """A run that got to its end.
 
     Raises:
         Failure: it did not.
     """
-    expect(trial.status in ENDED, f"{trial.status}: {trial.reason}")
-    return trial
+    expect(run.status in ENDED, f"{run.status}: {run.reason}")
+    return run
 
 
 # ------------------------------------------------------------------------------ each takes the runs, says what was seen
 
 
-def configuration(exam: ShortRuns) -> str:
+def configuration(runs: ShortRuns) -> str:
     """YAML, schema and the class's own check agree."""
-    return f"{exam.cls.__module__}.{exam.cls.__qualname__}, {len(exam.config.method)} settings"
+    return f"{runs.cls.__module__}.{runs.cls.__qualname__}, {len(runs.config.method.plain())} settings"
 
 
-def facts(exam: ShortRuns) -> str:
+def facts(runs: ShortRuns) -> str:
     """The class says what it is, so that tables can."""
-    cls = exam.cls
+    cls = runs.cls
     missing = [fact for fact in FACTS if not isinstance(said := getattr(cls, fact, None), str) or not said.strip()]
     expect(not missing, f"{', '.join(missing)}: must be a sentence or a word")
-    expect(cls.acts in ACTS, f"acts={cls.acts!r}: expected one of {', '.join(ACTS)}")
+    expect(cls.decides in INSTANTS, f"decides={cls.decides!r}: expected one of {', '.join(INSTANTS)}")
     expect(cls.budget_kind in BUDGET_KINDS, f"budget_kind={cls.budget_kind!r}: expected {', '.join(BUDGET_KINDS)}")
     unknown = sorted(set(cls.needs) - NEEDS)
     expect(not unknown, f"needs {', '.join(unknown)}: known are {', '.join(sorted(NEEDS))}")
@@ -90,78 +90,78 @@ def facts(exam: ShortRuns) -> str:
     sentences = isinstance(deviations, tuple) and all(isinstance(s, str) and s.endswith(".") for s in deviations)
     expect(sentences, f"deviations={deviations!r}: expected a tuple of sentences, each with its full stop")
     expect(bool(deviations) or cls.source == "control", "deviations=(): only source='control' has none")
-    return f"{cls.acts}, {cls.budget_kind}, {len(deviations)} deviations"
+    return f"{cls.decides}, {cls.budget_kind}, {len(deviations)} deviations"
 
 
-def initial_ranks(exam: ShortRuns) -> str:
+def initial_ranks(runs: ShortRuns) -> str:
     """A whole number for each site, between 0 and its full rank; for a static method within the budget."""
-    trial = exam.main
-    ranks = trial.initial
-    expect(isinstance(ranks, dict), f"initial_ranks gave {ranks!r}; {trial.reason or 'expected site name -> rank'}")
+    run = runs.main
+    ranks = run.notes.initial
+    expect(isinstance(ranks, dict), f"initial_ranks gave {ranks!r}; {run.reason or 'expected site name -> rank'}")
     assert ranks is not None
-    names = {site.name for site in trial.sites}
+    names = {site.name for site in run.assembly.sites}
     expect(set(ranks) == names, f"sites missing or unknown: {', '.join(sorted(names ^ set(ranks)))}")
     for name, rank in ranks.items():
-        full = trial.budget.full_ranks[name]
+        full = run.assembly.budget.full_ranks[name]
         expect(type(rank) is int, f"{name}: {rank!r} is a {type(rank).__name__}, expected an int")
         expect(0 <= rank <= full, f"{name}: rank {rank} is not in [0, {full}]")
-    spent, target = trial.budget.spent(ranks), trial.budget.target
-    within = spent <= target * (1 + trial.budget.tolerance)
-    exact = trial.allocator.static and trial.allocator.budget_kind != "implicit"
+    spent, target = run.assembly.budget.spent(ranks), run.assembly.budget.target
+    within = spent <= target * (1 + run.assembly.budget.tolerance)
+    exact = run.assembly.allocator.static and run.assembly.allocator.budget_kind != "implicit"
     expect(within or not exact, f"static, and starts with {spent} of a budget of {target}")
     return f"{min(ranks.values())} to {max(ranks.values())}, {spent / target:.2f} of the budget"
 
 
-def start(exam: ShortRuns) -> str:
+def start(runs: ShortRuns) -> str:
     """The adapted model is the base model, exactly, or the method declares another start."""
-    trial = exam.main
-    reached = bool(trial.losses) or trial.identical or "says it starts at the base model" in str(trial.reason)
-    expect(reached, f"{trial.status} before the start: {trial.reason}")
-    if not trial.allocator.starts_at_identity:
+    run = runs.main
+    reached = bool(run.losses) or run.notes.identical or "says it starts at the base model" in str(run.reason)
+    expect(reached, f"{run.status} before the start: {run.reason}")
+    if not run.assembly.allocator.starts_at_identity:
         return "another start, declared"
-    expect(trial.identical, str(trial.reason))
+    expect(run.notes.identical, str(run.reason))
     return "equals the base model, bit for bit"
 
 
-def calibration(exam: ShortRuns) -> str:
+def calibration(runs: ShortRuns) -> str:
     """Mode, gradients, hooks and the global random states are as found after `calibrate`."""
-    trial = exam.main
-    expect(not trial.disturbed, f"changed: {', '.join(trial.disturbed)}")
-    spent = trial.meter.spent["calibration"]
-    expect(bool(trial.losses), f"{trial.status} before training: {trial.reason}")
+    run = runs.main
+    expect(not run.notes.disturbed, f"changed: {', '.join(run.notes.disturbed)}")
+    spent = run.assembly.meter.spent["calibration"]
+    expect(bool(run.losses), f"{run.status} before training: {run.reason}")
     return f"all as found; {spent['forward_passes']:.0f}+{spent['backward_passes']:.0f} passes"
 
 
-def training(exam: ShortRuns) -> str:
+def training(runs: ShortRuns) -> str:
     """The run ends, its losses are finite."""
-    losses = ended(exam.main).losses
-    expect(len(losses) == exam.config.train.steps, f"{len(losses)} of {exam.config.train.steps} steps")
+    losses = ended(runs.main).losses
+    expect(len(losses) == runs.config.train.steps, f"{len(losses)} of {runs.config.train.steps} steps")
     expect(all(map(math.isfinite, losses)), f"losses {losses}")
     return f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}"
 
 
-def budget(exam: ShortRuns) -> str:
+def budget(runs: ShortRuns) -> str:
     """The last adapter keeps the budget, as the method's kind of budget means it."""
-    trial = ended(exam.main)
-    kind = trial.allocator.budget_kind
-    broken = trial.ledger.verdict(trial.budget, kind)
+    run = ended(runs.main)
+    kind = run.assembly.allocator.budget_kind
+    broken = run.assembly.ledger.verdict(run.assembly.budget, kind)
     expect(broken is None, str(broken))
-    figure = trial.ledger.final if trial.budget.match == "final" else trial.ledger.peak
+    figure = run.assembly.ledger.final if run.assembly.budget.match == "final" else run.assembly.ledger.peak
     assert figure is not None
-    share = figure["params" if trial.budget.unit == "params" else "ranks"] / trial.budget.target
+    share = figure["params" if run.assembly.budget.unit == "params" else "ranks"] / run.assembly.budget.target
     return f"{kind}: {share:.3f} of it" + (", not judged" if kind == "implicit" else "")
 
 
-def rank_changes(exam: ShortRuns) -> str:
+def rank_changes(runs: ShortRuns) -> str:
     """At least one event changes a rank; none does if the method calls itself static."""
-    trial = ended(exam.main)
-    events = len(trial.adapters.history) if trial.adapters else 0
-    if trial.allocator.static:
-        expect(events == 0, f"static, and {events} events changed a rank")
+    run = ended(runs.main)
+    history = run.adapters.history
+    if run.assembly.allocator.static:
+        expect(not history, f"static, and {len(history)} events changed a rank")
         return "static"
-    expect(events > 0, "no event changed a rank: inert")
-    steps = {event["step"] for event in trial.adapters.history} if trial.adapters else set()
-    return f"{events} changes, at {len(steps)} of the steps 0 to {exam.config.train.steps}"
+    expect(bool(history), "no event changed a rank: inert")
+    steps = {event["step"] for event in history}
+    return f"{len(history)} changes, at {len(steps)} of the steps 0 to {runs.config.train.steps}"
 
 
 def _same(one: ObservedRun, two: ObservedRun) -> None:
@@ -170,61 +170,61 @@ def _same(one: ObservedRun, two: ObservedRun) -> None:
     expect(not different, f"different: {', '.join(different)}; {two.status}: {two.reason}")
 
 
-def same_seed(exam: ShortRuns) -> str:
+def same_seed(runs: ShortRuns) -> str:
     """The same seed gives the same record, to the bit."""
-    _same(ended(exam.main), exam.again)
+    _same(ended(runs.main), runs.again)
     return "metrics, ranks, ledger, passes, steps and adapter equal, bit for bit"
 
 
-def another_seed(exam: ShortRuns) -> str:
+def another_seed(runs: ShortRuns) -> str:
     """Another seed gives another record."""
-    one, two = ended(exam.main), ended(exam.other)
-    expect(one.losses != two.losses, f"seeds {exam.config.seed} and {exam.config.seed + 1} give the same losses")
+    one, two = ended(runs.main), ended(runs.other)
+    expect(one.losses != two.losses, f"seeds {runs.config.seed} and {runs.config.seed + 1} give the same losses")
     return f"last loss {one.losses[-1]:.4f} and {two.losses[-1]:.4f}"
 
 
-def resume(exam: ShortRuns) -> str:
+def resume(runs: ShortRuns) -> str:
     """Interrupted between two checkpoints, or after its last step, a run ends as if it had not been."""
-    main = ended(exam.main)
-    if exam.config.train.steps < STOP:
-        raise Skip(f"train.steps={exam.config.train.steps}: stops at step {STOP}")
+    main = ended(runs.main)
+    if runs.config.train.steps < STOP:
+        raise Skip(f"train.steps={runs.config.train.steps}: stops at step {STOP}")
     found = []
     for moment in ("stopped", "ended"):
-        trial = exam.resumed(moment)
-        expect(trial.resumed is not None, f"{trial.status}: {trial.reason}")
-        _same(main, trial)
-        found.append(trial.resumed)
+        run = runs.resumed(moment)
+        expect(run.notes.resumed_at is not None, f"{run.status}: {run.reason}")
+        _same(main, run)
+        found.append(run.notes.resumed_at)
     return f"from the checkpoints of steps {found[0]} and {found[1]}, bit for bit"
 
 
-def _survives(trial: ObservedRun, statuses: Sequence[str] = ALIVE) -> str:
-    expect(trial.status in statuses, f"{trial.status}: {trial.reason}")
-    assert trial.adapters is not None
-    ranks, full = trial.adapters.ranks(), trial.budget.full_ranks
+def _survives(run: ObservedRun, statuses: Sequence[str] = ALIVE) -> str:
+    expect(run.status in statuses, f"{run.status}: {run.reason}")
+    ranks, full = run.adapters.ranks(), run.assembly.budget.full_ranks
     empty, whole = sum(not rank for rank in ranks.values()), sum(ranks[name] == full[name] for name in ranks)
-    return f"{trial.status}; of {len(ranks)} sites {empty} end at rank 0, {whole} at full rank"
+    return f"{run.status}; of {len(ranks)} sites {empty} end at rank 0, {whole} at full rank"
 
 
-def smallest_budget(exam: ShortRuns) -> str:
+def smallest_budget(runs: ShortRuns) -> str:
     """One rank per site is enough to run."""
-    return _survives(exam.smallest)
+    return _survives(runs.smallest)
 
 
-def full_rank(exam: ShortRuns) -> str:
+def full_rank(runs: ShortRuns) -> str:
     """The greatest uniform rank is not too much."""
-    return _survives(exam.fullest)
+    return _survives(runs.fullest)
 
 
-def export(exam: ShortRuns) -> str:
+def export(runs: ShortRuns) -> str:
     """Plain PEFT reads the adapter and says what the trained model said."""
-    trial = ended(exam.main)
-    assert trial.adapters is not None
-    own = trial.logits(trial.adapters.model)
-    base = trial.base(Streams(exam.config.seed)).model
-    without = trial.logits(base)
+    run = ended(runs.main)
+    own = run.logits(run.adapters.model)
+    fresh = Assembly(runs.config, run.assembly.processes)
+    fresh.load()
+    base = fresh.loaded.model
+    without = run.logits(base)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft 0.21
-        loaded = trial.logits(PeftModel.from_pretrained(base, trial.folder.path / "adapter"))
+        loaded = run.logits(PeftModel.from_pretrained(base, run.folder.path / "adapter"))
     # gates folded into B: the same fp32 products in another order, some 1e-7 of the largest logit per layer
     tolerance = 1e-5 * max(1.0, float(own.abs().max()))
     difference = float((loaded - own).abs().max())
@@ -234,32 +234,31 @@ def export(exam: ShortRuns) -> str:
     return f"logits differ by {difference:.1g}, where the adapter moves them by {effect:.1g}"
 
 
-def scale_rules(exam: ShortRuns) -> str:
+def scale_rules(runs: ShortRuns) -> str:
     """Each scale rule runs (the main run has the first)."""
     for rule in ("live", "rslora"):
-        trial = exam.scaled(rule)
-        expect(trial.status in ENDED, f"{rule}: {trial.status}: {trial.reason}")
-        expect(all(map(math.isfinite, trial.losses)), f"{rule}: losses {trial.losses}")
+        run = runs.scaled(rule)
+        expect(run.status in ENDED, f"{rule}: {run.status}: {run.reason}")
+        expect(all(map(math.isfinite, run.losses)), f"{rule}: losses {run.losses}")
     return "fixed, live, rslora"
 
 
-def encoder(exam: ShortRuns) -> str:
+def encoder(runs: ShortRuns) -> str:
     """An encoder with a trained head runs, too."""
-    if exam.needs("truth"):
+    if runs.needs("truth"):
         raise Skip("needs the truth, which only a decoder's task knows")
-    if {"model", "task", "budget"} & set(exam.chosen):
+    if {"model", "task", "budget"} & set(runs.chosen):
         raise Skip("model, task or budget was chosen")
-    return _survives(exam.encoder, ENDED)
+    return _survives(runs.encoder, ENDED)
 
 
-def bf16(exam: ShortRuns) -> str:
+def bf16(runs: ShortRuns) -> str:
     """The base may compute in bfloat16."""
-    trial = ended(exam.bf16)
-    expect(all(map(math.isfinite, trial.losses)), f"losses {trial.losses}")
-    assert trial.adapters is not None
-    kinds = {parameter.dtype for parameter in trial.adapters.parameters()}
+    run = ended(runs.bf16)
+    expect(all(map(math.isfinite, run.losses)), f"losses {run.losses}")
+    kinds = {parameter.dtype for parameter in run.adapters.parameters()}
     expect(kinds == {torch.float32}, f"adapter parameters are {kinds}")
-    return f"{trial.status}; adapter in fp32"
+    return f"{run.status}; adapter in fp32"
 
 
 Check = Callable[[ShortRuns], str]
@@ -287,10 +286,10 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def judge(name: str, exam: ShortRuns) -> CheckResult:
+def judge(name: str, runs: ShortRuns) -> CheckResult:
     """One check; whatever it raises is a verdict."""
     try:
-        return CheckResult(name, "pass", CHECKS[name](exam))
+        return CheckResult(name, "pass", CHECKS[name](runs))
     except Skip as reason:
         return CheckResult(name, "skip", str(reason))
     except Failure as seen:

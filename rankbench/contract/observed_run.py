@@ -1,4 +1,4 @@
-"""A run that notes what the contract of a method asks about (see rankbench.contract.short_runs, rankbench.contract.checks)."""
+"""A short run that notes what the contract of a method asks about (see rankbench.contract.checks)."""
 
 from __future__ import annotations
 
@@ -7,128 +7,131 @@ import io
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 
+from rankbench.config.sections import Config
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.core.budget import Budget
-from rankbench.core.seeding import Streams
-from rankbench.methods.base import Allocator, Probe
-from rankbench.models import loading
 from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.training.engine import accelerator
+from rankbench.training.observer import Observer
 from rankbench.training.run import Run
-from rankbench.training.trainer import Trainer
 
 STOP = 7  # the step after which a run is interrupted
 FILES = ("steps.jsonl", "ranks.jsonl", "items.jsonl", "adapter/adapter_model.safetensors")
 
 
-class ObservedRun(Run):
-    """A run that notes what the contract asks about.
+class Notes(Observer):
+    """What an observer of a run saw.
+
+    Attributes:
+        initial: what `initial_ranks` returned; None where the run did not get there.
+        disturbed: what calibration did not leave as it was.
+        identical: whether the start was compared with the base model, and equal.
+        resumed_at: step of the checkpoint that the run went on from; None where it began anew.
 
     Args:
-        settings: of the run.
-        folder: takes its results.
+        when_trained: called after the last step, before anything is evaluated.
+    """
+
+    def __init__(self, when_trained: Callable[[], None]) -> None:
+        self.initial: dict[str, Any] | None = None
+        self.disturbed: list[str] = []
+        self.identical = False
+        self.resumed_at: int | None = None
+        self._when_trained = when_trained
+
+    def ranks_chosen(self, ranks: dict[str, int]) -> None:
+        """Keep them."""
+        self.initial = ranks
+
+    def calibrate(self, adapters: AdapterSet, calibration: Callable[[], None]) -> None:
+        """Compare the model's surroundings before and after."""
+        before = surroundings(adapters)
+        calibration()
+        after = surroundings(adapters)
+        self.disturbed = [what for what in before if before[what] != after[what]]
+
+    def start_is_identical(self) -> None:
+        """Keep that."""
+        self.identical = True
+
+    def resumed(self, done: int) -> None:
+        """Keep the step."""
+        self.resumed_at = done
+
+    def trained(self) -> None:
+        """Tell who asked."""
+        self._when_trained()
+
+
+class ObservedRun:
+    """A run, done at once, with what its observer noted.
+
+    Args:
+        settings: checked and resolved configuration.
+        results_dir: takes the run's folder.
         stop: folder that takes what a process killed after step STOP leaves; None keeps nothing.
         end: the same for a process killed after training.
 
     Attributes:
-        initial: what `initial_ranks` gave.
-        disturbed: what calibration did not leave as found.
-        identical: whether the start was held against the base model, and equal.
-        resumed: the step a checkpoint was taken up at.
-        outcome: status, reason.
+        notes: what was seen on the way.
+        assembly: model, task, budget, method, adapter and trainer, as far as the run made them.
+        folder: of the run.
+        record: the same as on disk.
+        status, reason: of the record.
     """
 
-    def __init__(self, settings: DictConfig, folder: Path, stop: Path | None = None, end: Path | None = None) -> None:
-        plain: Any = OmegaConf.to_container(settings, resolve=True)
-        super().__init__(settings, plain, RunFolder(folder, run_id(plain)), accelerator(settings.train.precision))
+    def __init__(self, settings: Config, results_dir: Path, stop: Path | None = None, end: Path | None = None) -> None:
+        self.folder = RunFolder(results_dir, run_id(settings.plain()))
         self.folder.path.mkdir(parents=True, exist_ok=True)
-        self.initial: dict[str, Any] | None = None
-        self.disturbed: list[str] = []
-        self.identical = False
-        self.resumed: int | None = None
-        self._stop, self._end = stop, end
+        self.notes = Notes(lambda: self._copy(end))
+        run = Run(settings, self.folder, accelerator(settings.train.precision), self.notes)
+        self.assembly = run.assembly
         with contextlib.redirect_stdout(io.StringIO()):
-            self.status, self.reason = self.attempt(self._log)
-        self.done: RunRecord = self.record(self.status, self.reason)
-        self.folder.write_record(self.done)
+            self.status, self.reason = run.attempt(lambda row: self._copy(stop) if row["step"] == STOP else None)
+        self.record: RunRecord = run.record(self.status, self.reason)
+        self.folder.write_record(self.record)
 
-    def _log(self, row: dict[str, Any]) -> None:
-        if row["step"] == STOP and self._stop is not None:
-            self._copy(self._stop)
+    def _copy(self, to: Path | None) -> None:
+        """Copy the folder as it is now into another results folder."""
+        if to is not None:
+            shutil.copytree(self.folder.path, to / "runs" / self.folder.run_id)
 
-    def _copy(self, to: Path) -> None:
-        shutil.copytree(self.folder.path, to / "runs" / self.folder.run_id)
-
-    def _attach(
-        self, loaded: loading.LoadedModel, allocator: Allocator, budget: Budget, streams: Streams
-    ) -> AdapterSet:
-        """Note what the method answers on the way."""
-        self.allocator, self.budget, self.sites = allocator, budget, loaded.sites
-        initial_ranks, calibrate = allocator.initial_ranks, allocator.calibrate
-
-        def answer() -> dict[str, int]:
-            self.initial = initial_ranks()
-            return self.initial
-
-        def watched(adapters: AdapterSet, probe: Probe) -> None:
-            before = surroundings(adapters)
-            calibrate(adapters, probe)
-            after = surroundings(adapters)
-            self.disturbed = [what for what in before if before[what] != after[what]]
-
-        allocator.initial_ranks, allocator.calibrate = answer, watched  # type: ignore[method-assign]
-        return super()._attach(loaded, allocator, budget, streams)
-
-    def _prepare(self) -> tuple[Trainer, Budget]:
-        trainer, budget = super()._prepare()
-        check = trainer.check_identity
-
-        def noted() -> None:
-            check()
-            self.identical = self.allocator.starts_at_identity
-
-        trainer.check_identity = noted  # type: ignore[method-assign]
-        return trainer, budget
-
-    def _load(self, trainer: Trainer, state: dict[str, Any]) -> int:
-        self.resumed = super()._load(trainer, state)
-        return self.resumed
-
-    def _conclude(self, trainer: Trainer, budget: Budget) -> tuple[str, str | None]:
-        if self._end is not None:
-            self._copy(self._end)
-        return super()._conclude(trainer, budget)
+    @property
+    def adapters(self) -> AdapterSet:
+        """The adapter of a run that got as far as having one."""
+        assert self.assembly.adapters is not None, "the run did not get to its adapter"
+        return self.assembly.adapters
 
     @torch.no_grad()
     def logits(self, model: torch.nn.Module) -> torch.Tensor:
-        """What a model says of the test split, in evaluation mode."""
-        batch = self.task.collate(self.task.splits["test"])
+        """Logits of a model for the test split, in evaluation mode."""
+        task = self.assembly.task
+        batch = task.collate(task.splits["test"])
         inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
         return model.eval()(**inputs).logits  # type: ignore[no-any-return]
 
     @property
     def losses(self) -> list[float]:
-        """Of the steps taken."""
+        """Losses of the steps taken."""
         return [row["loss"] for row in self.folder.lines("steps.jsonl")]
 
     def left(self) -> dict[str, Any]:
-        """All that two runs of one configuration must have in common, to the bit: no seconds, no memory, no paths."""
+        """All that two runs of one configuration must share, to the bit: no seconds, no memory, no paths."""
         keys = ("status", "reason", "metrics", "ranks", "ledger", "history_events")
         files = {name: self.folder.path / name for name in FILES}
         passes = {
             phase: {unit: count for unit, count in spent.items() if unit != "seconds"}
-            for phase, spent in self.meter.state_dict().items()
+            for phase, spent in self.assembly.meter.state_dict().items()
         }
         # metrics through JSON: nan equals nan there
-        record = {key: json.dumps(getattr(self.done, key), sort_keys=True) for key in keys}
+        record = {key: json.dumps(getattr(self.record, key), sort_keys=True) for key in keys}
         return {**record, "passes": passes, **{n: f.read_bytes() if f.exists() else None for n, f in files.items()}}
 
 
@@ -136,7 +139,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def surroundings(adapters: AdapterSet) -> dict[str, Any]:
-    """What a method must leave as it found it when it looks at the model."""
+    """State that a method must leave as it was when it looks at the model."""
     modules = dict(adapters.model.named_modules())
     return {
         "training mode": {name: module.training for name, module in modules.items()},

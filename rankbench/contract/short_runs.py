@@ -1,4 +1,4 @@
-"""The short runs that the checks of rankbench.contract.checks share: a method on a tiny model, made when first asked for."""
+"""Short runs that the checks of rankbench.contract.checks share: a method on a tiny model, each made when needed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from rankbench.config import overrides, registry, validation, yaml_files
 from rankbench.config.schema import ConfigError
+from rankbench.config.sections import Config
 from rankbench.contract.observed_run import ObservedRun
 from rankbench.core.seeding import Streams
 from rankbench.files import write_atomically
@@ -63,7 +64,7 @@ class ShortRuns:
             return False
 
     @cached_property
-    def config(self) -> DictConfig:
+    def config(self) -> Config:
         """Of the run that most checks look at.
 
         Raises:
@@ -102,7 +103,7 @@ class ShortRuns:
 
         On larger batches: who decomposes the inputs of a site needs more of them than it may get ranks.
         """
-        rank = min(self.main.budget.full_ranks.values())
+        rank = min(self.main.assembly.budget.full_ranks.values())
         return self._variant("fullest", {**SHORT, "train.batch_size": 16, **self._uniform(rank)})
 
     def scaled(self, rule: str) -> ObservedRun:
@@ -123,7 +124,7 @@ class ShortRuns:
         )
 
     def _variant(self, name: str, changes: Mapping[str, Any]) -> ObservedRun:
-        changed = DictConfig(OmegaConf.to_container(self.config))
+        changed = OmegaConf.create(self.config.plain())
         for key, value in changes.items():
             OmegaConf.update(changed, key, value)
         return ObservedRun(validation.build(changed), self.folder / name)
@@ -134,10 +135,10 @@ class ShortRuns:
         if not self._starts_from_a_run():
             return changes
         file = self.folder / f"rank{rank}.json"
-        write_atomically(file, json.dumps(dict.fromkeys(self.config.method.ranks, rank)).encode())
+        write_atomically(file, json.dumps(dict.fromkeys(self.config.method.plain()["ranks"], rank)).encode())
         return {**changes, "method.source_run": str(file)}
 
-    def _build(self, defaults: Sequence[str], name: str) -> DictConfig:
+    def _build(self, defaults: Sequence[str], name: str) -> Config:
         """The configuration of a run with these overrides, what the method needs, and the caller's."""
         arguments = [
             *self._left(defaults),

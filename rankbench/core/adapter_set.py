@@ -1,29 +1,25 @@
 """The adapter every method shares, and the only writer of ranks.
 
-PEFT does target matching, classification heads, quantised bases and merging; rankbench.core.site_adapter has the computation at one
-site; this module holds all sites together: what methods may look at, how ranks change, who is told about it.
+PEFT does target matching, classification heads, quantised bases and merging (rankbench.core.peft_injection);
+rankbench.core.site_adapter has the computation at one site. This module holds all sites together: what methods may look
+at, and how ranks change.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
+from rankbench.core import forward_switches, optimizer_groups, parameter_stacks
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import Scale
-from rankbench.core.parameter_stacks import STACK_SIZE, Stack, together
-from rankbench.core.rank_log import DECIDING_HOOKS, RankChangeError
-from rankbench.core.seeding import Streams
+from rankbench.core.parameter_stacks import Stack
+from rankbench.core.rank_log import RankLog
 from rankbench.core.site_adapter import Gate, SiteAdapter
-from rankbench.core.sites import Site
-
-__all__ = ["AdapterSet", "Gate", "RankChangeError", "Scale", "Site", "Stack"]
 
 
 class AdapterSet:
@@ -35,7 +31,7 @@ class AdapterSet:
         sites: adapted matrices.
         model: the PeftModel that carries the adapter.
         head: trained parameters outside the adapter (classification head).
-        history: every rank change: {step, site, before, after, reason}.
+        log: who may change ranks now, and every change so far.
     """
 
     def __init__(
@@ -44,75 +40,16 @@ class AdapterSet:
         self.model = model
         self.scale_rule = scale
         self.ledger = ledger
-        self.history: list[dict[str, Any]] = []
+        self.log = RankLog()
         self._adapters = dict(adapters)
-        self.sites = [adapter.site for adapter in self._adapters.values()]
+        self._list = list(self._adapters.values())
+        self.sites = [adapter.site for adapter in self._list]
         own = {id(parameter) for parameter in self.parameters()}
         self.head = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
         self._initial_head = [parameter.detach().clone() for parameter in self.head]
         self._gate_spec = gate
         self._optimizer: torch.optim.Optimizer | None = None
-        self._hook = ("?", "no hook", 0)
         self._observe()
-
-    @classmethod
-    def attach(
-        cls,
-        model: nn.Module,
-        sites: Sequence[Site],
-        ranks: Mapping[str, int],
-        *,
-        scale: Scale,
-        streams: Streams,
-        ledger: Ledger,
-        gate: Gate | None = None,
-        path: bool = False,
-        dropout: float = 0.0,
-        head: Sequence[str] = (),
-        task_type: str | None = None,
-    ) -> AdapterSet:
-        """Inject the adapter into `model` and draw its factors from stream "init", site by site.
-
-        Row k of a site's A is the same draw whatever the site's rank, so methods that start at different ranks share
-        the rows they have in common.
-
-        Args:
-            model: base model; it is changed in place.
-            sites: matrices to adapt.
-            ranks: site name -> rank >= 0, at most the site's full rank.
-            scale: rule of the factor s.
-            streams: of the run.
-            ledger: told of every change.
-            gate: what the method wants; None leaves gates out.
-            path: whether the method scores along a path (its layers then leave PEFT's stock forward pass).
-            dropout: of the adapter's input, in [0, 1).
-            head: modules trained in full, by name.
-            task_type: PEFT's, written into the exported config.
-        """
-        for site in sites:
-            if not 0 <= ranks[site.name] <= min(site.d_out, site.d_in):
-                raise ValueError(f"rank {ranks[site.name]} of {site.name} is not in [0, {min(site.d_out, site.d_in)}]")
-        config = LoraConfig(
-            r=1,
-            lora_alpha=1,
-            lora_dropout=dropout,
-            target_modules=[site.name for site in sites],
-            rank_pattern={site.name: max(1, ranks[site.name]) for site in sites},
-            modules_to_save=list(head) or None,
-            task_type=task_type,
-        )
-        with streams.ambient("init", "peft"), warnings.catch_warnings():
-            # peft 0.21 asks transformers 5.23 by an older name
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            peft_model = get_peft_model(model, config)
-        peft_model.train(model.training)  # its own modules are made in training mode
-        modules = dict(peft_model.named_modules())
-        variant = gate is not None or path
-        adapters = {}
-        for site in sites:
-            layer = modules[f"base_model.model.{site.name}"]
-            adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
-        return cls(peft_model, adapters, scale, gate, ledger)
 
     # -- what a method may look at --
 
@@ -127,37 +64,16 @@ class AdapterSet:
 
     def parameters(self) -> list[nn.Parameter]:
         """All A, then all B, then all gates, in site order."""
-        adapters = self._adapters.values()
-        gates = [adapter.gate for adapter in adapters if adapter.gate is not None]
-        return [*(adapter.A for adapter in adapters), *(adapter.B for adapter in adapters), *gates]
+        gates = [adapter.gate for adapter in self._list if adapter.gate is not None]
+        return [*(adapter.A for adapter in self._list), *(adapter.B for adapter in self._list), *gates]
 
     def alike(self) -> list[tuple[int, ...]]:
-        """Indices of the sites with components, grouped by shape, about STACK_SIZE elements at most: one per stack."""
-        shapes: dict[tuple[int, int, int], list[int]] = {}
-        for index, adapter in enumerate(self._adapters.values()):
-            if adapter.size:
-                shapes.setdefault((adapter.size, adapter.site.d_out, adapter.site.d_in), []).append(index)
-        groups = []
-        for (size, d_out, d_in), indices in shapes.items():
-            count = max(1, STACK_SIZE // (size * max(d_out, d_in)))
-            groups += [tuple(indices[start : start + count]) for start in range(0, len(indices), count)]
-        return groups
+        """Indices of the sites of each stack: sites of one shape that have components."""
+        return parameter_stacks.alike(self._list)
 
     def each(self, of: Callable[[nn.Parameter], Tensor | None] | None = None) -> Iterator[Tensor]:
-        """Parameters stacked by shape, one tensor at a time: A, B and gate of the first stack, then of the second, ...
-
-        Sites without components are left out.
-
-        Args:
-            of: makes from a parameter what is stacked instead (a copy); None, such as no gradient, counts as zero.
-        """
-        adapters = list(self._adapters.values())
-        for indices in self.alike():
-            for role in zip(*(adapters[index].roles for index in indices), strict=True):
-                if of is None:
-                    yield together([p for p, _ in role])
-                else:
-                    yield torch.stack([torch.zeros_like(p) if (value := of(p)) is None else value for p, _ in role])
+        """Parameters, or what `of` makes of each, stacked by shape, one at a time; see `parameter_stacks.each`."""
+        return parameter_stacks.each(self._list, of)
 
     def tensors(self, of: Callable[[nn.Parameter], Tensor | None]) -> list[Tensor]:
         """All of `each(of)`."""
@@ -165,15 +81,11 @@ class AdapterSet:
 
     def stacks(self) -> Iterator[Stack]:
         """`each()`, named."""
-        tensors = self.each()
-        for indices in self.alike():
-            yield Stack(indices, next(tensors), next(tensors), next(tensors) if self._gate_spec else None)
+        return parameter_stacks.stacks(self._list)
 
     def ranks(self) -> dict[str, int]:
         """Live rank per site: the last decision, not the count of non-zeros."""
         return {name: adapter.rank for name, adapter in self._adapters.items()}
-
-    rank_map = ranks
 
     def live(self, site: str) -> Tensor:
         """Which components of a site the last decision kept: (r,) bool, on the CPU."""
@@ -189,8 +101,8 @@ class AdapterSet:
 
     def cost(self, site: str) -> int:
         """Factor parameters of one rank at a site."""
-        found = self._adapters[site].site
-        return found.d_in + found.d_out
+        shape = self._adapters[site].site
+        return shape.d_in + shape.d_out
 
     def param_count(self) -> int:
         """Factor parameters present, gates not counted."""
@@ -209,87 +121,41 @@ class AdapterSet:
         """The frozen weight W0 of a site in fp32, dequantised where it must be: (d_out, d_in)."""
         return self._adapters[site].weight()
 
-    @contextmanager
-    def watching(self, site_hook: Callable[[str], Callable[..., Any]]) -> Iterator[None]:
-        """Run a forward hook on the frozen layer of every site inside the block.
-
-        Args:
-            site_hook: site name -> hook of torch's `register_forward_hook`.
-        """
-        handles = [
-            adapter.layer.get_base_layer().register_forward_hook(site_hook(name))
-            for name, adapter in self._adapters.items()
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
     # -- transient settings of the forward pass --
+
+    def watching(self, site_hook: Callable[[str], Callable[..., Any]]) -> AbstractContextManager[None]:
+        """Run `site_hook(site)`, a forward hook, on the frozen layer of every site inside the block."""
+        return forward_switches.watching(self._list, site_hook)
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Run the base model alone inside the block."""
+        return forward_switches.disabled(self._list)
 
     def path(self, a: float, kind: str = "delta", jacobian: str = "raw") -> None:
         """Evaluate at a point of the straight path from no adapter (a = 0) to the adapter (a = 1), until `reset_path`.
 
         Args:
-            a: in [0, 1].
-            kind: "delta" multiplies the update by a; "factor" multiplies each of B, g and A by a (the update by a^3).
-            jacobian: what the factors' gradient is multiplied by: "raw" the same as the update (autograd through the
-                coefficient), "exact" the derivative with respect to the point itself (1 for delta, a^2 for factor).
+            a, kind, jacobian: see `forward_switches.set_path`.
         """
-        value = a if kind == "delta" else a**3
-        factor = value if jacobian == "raw" else {"delta": 1.0, "factor": a * a}[kind]
-        for adapter in self._adapters.values():
-            adapter.slot.value, adapter.slot.jacobian = value, factor
-
-    def truncate(self, components: int | None) -> None:
-        """Use only the first components of each site in the coming forward passes; None uses all."""
-        for adapter in self._adapters.values():
-            adapter.slot.truncate = components
+        forward_switches.set_path(self._list, a, kind, jacobian)
 
     def reset_path(self) -> None:
-        """Back to the adapter as it is: path coefficient 1, no truncation."""
+        """Back to the adapter as it is: path coefficient 1."""
         self.path(1.0)
-        self.truncate(None)
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """The base model alone, inside the block."""
-        layers = [adapter.layer for adapter in self._adapters.values()]
-        before = [layer._disable_adapters for layer in layers]
-        for layer in layers:
-            layer._disable_adapters = True
-        try:
-            yield
-        finally:
-            for layer, disabled in zip(layers, before, strict=True):
-                layer._disable_adapters = disabled
 
     # -- rank changes --
 
-    @contextmanager
-    def deciding(self, method: str, hook: str, step: int) -> Iterator[None]:
-        """Name the hook that is running; ranks may change in DECIDING_HOOKS only."""
-        before, self._hook = self._hook, (method, hook, step)
-        try:
-            yield
-        finally:
-            self._hook = before
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Every rank change: {step, site, before, after, reason}."""
+        return self.log.history
 
-    def _step_of_change(self, site: str) -> int:
-        method, hook, step = self._hook
-        if hook not in DECIDING_HOOKS:
-            raise RankChangeError(
-                f"method {method} changed the rank of {site} in {hook}; "
-                "ranks change only in calibrate, on_step_end and finish"
-            )
-        return step
+    def deciding(self, method: str, hook: str, step: int) -> AbstractContextManager[None]:
+        """Name the hook that runs inside the block; ranks may change in some hooks only (see RankLog)."""
+        return self.log.deciding(method, hook, step)
 
     def _note(self, site: str, before: int, reason: str) -> None:
-        """Into the history, if the rank differs from what it was."""
-        after, step = self._adapters[site].rank, self._step_of_change(site)
-        if before != after:
-            self.history.append({"step": step, "site": site, "before": before, "after": after, "reason": reason})
+        self.log.note(site, before, self._adapters[site].rank, reason)
 
     def _observe(self) -> None:
         sizes = self.sizes()
@@ -305,7 +171,7 @@ class AdapterSet:
             reason: for the history.
         """
         for name in keep:
-            self._step_of_change(name)
+            self.log.step_of_change(name)
         gates: list[Tensor] = [gate for name in keep if (gate := self.gates(name)) is not None]
         assert len(gates) == len(keep), "zero() needs gates"
         masks = [kept.to(gate.device) for kept, gate in zip(keep.values(), gates, strict=True)]
@@ -325,14 +191,14 @@ class AdapterSet:
             reason: for the history.
         """
         before = self._adapters[site].rank
-        self._step_of_change(site)
+        self.log.step_of_change(site)
         self._adapters[site].mask(keep, self._state)
         self._note(site, before, reason)
         self._observe()
 
     def hold(self) -> None:
         """After an optimizer step: put masked components back where they were (decay and momentum moved them)."""
-        for adapter in self._adapters.values():
+        for adapter in self._list:
             if adapter.masked:
                 adapter.hold()
 
@@ -355,7 +221,7 @@ class AdapterSet:
         self._observe()
 
     def _resize(self, site: str, keep: Tensor, grow: int, moments: str, reason: str) -> None:
-        adapter, step = self._adapters[site], self._step_of_change(site)
+        adapter, step = self._adapters[site], self.log.step_of_change(site)
         before = adapter.rank
         kept = keep.nonzero().flatten() if keep.dtype == torch.bool else keep.long()
         adapter.resize(kept, grow, f"grow{step}", self._state, reset=moments == "reset")
@@ -379,7 +245,7 @@ class AdapterSet:
         """
         for name, adapter in self._adapters.items():
             before = adapter.rank
-            self._step_of_change(name)
+            self.log.step_of_change(name)
             for parameter, _ in adapter.roles:
                 parameter.grad = None
                 self._state(parameter).clear()
@@ -393,11 +259,8 @@ class AdapterSet:
                 self._state(parameter).clear()
 
     def begin(self) -> None:
-        """Training starts here: what calibration held on the way is neither start nor peak nor history of the run."""
-        first = {event["site"]: event["before"] for event in reversed(self.history)}
-        last = {event["site"]: event for event in self.history}
-        net = [{**event, "before": first[site]} for site, event in last.items()]
-        self.history = [event for event in net if event["before"] != event["after"]]
+        """Reset ledger and history after calibration, so that its temporary ranks do not count."""
+        self.log.begin()
         self.ledger.begin()
         self._observe()
 
@@ -406,57 +269,33 @@ class AdapterSet:
         for parameter in self.parameters():
             self._state(parameter).clear()
 
-    def weigh(self, factors: Mapping[str, float]) -> None:
-        """Multiply the scale of each site by a factor >= 0 of its own, on top of the scale rule."""
+    def set_scale_factors(self, factors: Mapping[str, float]) -> None:
+        """Set an extra factor >= 0 on the scale of each site, on top of the scale rule; earlier ones are replaced."""
         for name, factor in factors.items():
-            self._step_of_change(name)
-            self._adapters[name].weigh(factor)
+            self.log.step_of_change(name)
+            self._adapters[name].set_scale_factor(factor)
 
     def refactor(self) -> None:
         """At every site with components: the live update as its own singular value decomposition (see SiteAdapter)."""
-        for adapter in self._adapters.values():
+        for adapter in self._list:
             if adapter.rank:
                 adapter.refactor()
 
-    @torch.no_grad()
-    def set_factors(self, site: str, A: Tensor, B: Tensor, absorb: bool) -> None:
-        """Start a site from given factors of its present rank.
-
-        Args:
-            site: name.
-            A: (r, d_in).
-            B: (d_out, r).
-            absorb: subtract the update from W0, so that the output stays what it was (PiSSA-like starts).
+    def set_factors(self, site: str, A: Tensor, B: Tensor) -> None:
+        """Start a site from given factors of its present rank: A (r, d_in), B (d_out, r).
 
         Raises:
             ValueError: the factors do not fit.
         """
-        adapter = self._adapters[site]
-        if A.shape != adapter.A.shape or B.shape != adapter.B.shape:
-            raise ValueError(f"{site}: factors {tuple(A.shape)}, {tuple(B.shape)} do not fit rank {adapter.size}")
-        adapter.A.copy_(A)
-        adapter.B.copy_(B)
-        if absorb:
-            base = adapter.layer.get_base_layer().weight
-            base -= self.delta(site).to(base.dtype)
+        self._adapters[site].set_factors(A, B)
 
     # -- optimizer --
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimizer groups: factors, gates (their own rate and decay), head. Each trained parameter stands in one."""
-        gates = [adapter.gate for adapter in self._adapters.values() if adapter.gate is not None]
-        own = {id(gate) for gate in gates}
-        factors = [parameter for parameter in self.parameters() if id(parameter) not in own]
-        groups: list[dict[str, Any]] = [
-            {"name": "factors", "params": factors, "rate": 1.0, "weight_decay": weight_decay}
-        ]
-        if self._gate_spec is not None:
-            decay = weight_decay if self._gate_spec.weight_decay is None else self._gate_spec.weight_decay
-            rate = {"rate": self._gate_spec.learning_rate, "constant": self._gate_spec.constant_rate}
-            groups.append({"name": "gates", "params": gates, **rate, "weight_decay": decay})
-        if self.head:
-            groups.append({"name": "head", "params": self.head, "rate": 1.0, "weight_decay": weight_decay})
-        return groups
+        """Optimizer groups: factors, gates (with their own rate and decay), head."""
+        gates = [adapter.gate for adapter in self._list if adapter.gate is not None]
+        factors = self.parameters()[: 2 * len(self._list)]
+        return optimizer_groups.groups(factors, gates, self._gate_spec, self.head, weight_decay)
 
     def bind(self, optimizer: torch.optim.Optimizer) -> None:
         """Tell the adapter whose moments to slice.
@@ -464,11 +303,7 @@ class AdapterSet:
         Raises:
             RuntimeError: a trained parameter is in no group, or in two.
         """
-        seen = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-        trained = [id(parameter) for parameter in self.model.parameters() if parameter.requires_grad]
-        if sorted(seen) != sorted(trained):
-            missing, doubled = len(set(trained) - set(seen)), len(seen) - len(set(seen))
-            raise RuntimeError(f"optimizer groups: {missing} trained parameters in no group, {doubled} in two")
+        optimizer_groups.check_groups(optimizer, self.model.parameters())
         self._optimizer = optimizer
 
     def _state(self, parameter: nn.Parameter) -> dict[str, Any]:
@@ -480,12 +315,11 @@ class AdapterSet:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, tensors on CPU."""
-        adapters = self._adapters.values()
         return {
-            "tensors": [[p.detach().cpu().clone() for p, _ in adapter.roles] for adapter in adapters],
-            "live": [adapter.live.clone() for adapter in adapters],
-            "masked": [adapter.masked for adapter in adapters],
-            "factors": [adapter.factor for adapter in adapters],
+            "tensors": [[p.detach().cpu().clone() for p, _ in adapter.roles] for adapter in self._list],
+            "live": [adapter.live.clone() for adapter in self._list],
+            "masked": [adapter.masked for adapter in self._list],
+            "factors": [adapter.factor for adapter in self._list],
             "head": [parameter.detach().cpu().clone() for parameter in self.head],
             "history": list(self.history),
         }
@@ -494,9 +328,9 @@ class AdapterSet:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`, on an AdapterSet attached to the same sites. Bind the optimizer afterwards."""
         stored = zip(state["tensors"], state["live"], state["masked"], state["factors"], strict=True)
-        for adapter, (tensors, live, masked, factor) in zip(self._adapters.values(), stored, strict=True):
+        for adapter, (tensors, live, masked, factor) in zip(self._list, stored, strict=True):
             adapter.put(tensors, live, masked)
-            adapter.weigh(factor)
+            adapter.set_scale_factor(factor)
         for parameter, value in zip(self.head, state["head"], strict=True):
             parameter.copy_(value)
-        self.history = list(state["history"])
+        self.log.history = list(state["history"])

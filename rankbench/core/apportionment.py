@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rankbench import RankbenchError
 
-class BudgetError(ValueError):
+
+class BudgetError(RankbenchError, ValueError):
     """A budget that no allocation can meet."""
 
 

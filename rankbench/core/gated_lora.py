@@ -1,14 +1,11 @@
-"""The gated, masked, path-scaled computation of one site, through the variant slot of PEFT's LoRA layers."""
+"""The gated, masked, path-scaled computation of one site: its scale, its coefficients, its update."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 import torch.nn.functional as F
-from peft.tuners.lora.layer import LoraVariant
 from torch import Tensor, nn
 
 NAME = "default"  # the adapter's name inside PEFT
@@ -46,40 +43,17 @@ class _Slot:
     mask: Tensor | None = None
     value: float = 1.0  # path coefficient of the update
     jacobian: float = 1.0  # path coefficient of the factors' gradient
-    truncate: int | None = None
 
-    def coefficients(self, rank: int) -> Tensor | float:
-        """The product s * g * m, truncated: (r,), or a float where nothing differs between components."""
+    def coefficients(self) -> Tensor | float:
+        """The product s * g * m: (r,), or a float where nothing differs between components."""
         parts = [part for part in (self.gate, self.mask) if part is not None]
-        if self.truncate is not None:
-            device = self.gate.device if self.gate is not None else None
-            parts.append(torch.arange(rank, device=device) < self.truncate)
         result: Tensor | float = self.scale
         for part in parts:
             result = result * part
         return result
 
 
-class _SlotVariant(LoraVariant):
-    """The gated, masked and path-scaled forward pass, through PEFT's variant slot (peft 0.21)."""
-
-    @staticmethod
-    def forward(module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
-        slot: _Slot = module.rankbench_slot
-        A, B = module.lora_A[active_adapter].weight, module.lora_B[active_adapter].weight
-        coefficients = slot.coefficients(A.shape[0])
-        x = module.lora_dropout[active_adapter](x)
-        if slot.value == slot.jacobian:
-            return result + _update(x, A, B, coefficients, slot.value)
-        # Two copies of one value: gradients reach the factors with `jacobian` and the input with `value`, so that
-        # integrands are exact at every point of the path, its zero included.
-        detached = coefficients.detach() if isinstance(coefficients, Tensor) else coefficients
-        to_input = _update(x, A.detach(), B.detach(), detached, slot.value)
-        to_factors = _update(x.detach(), A, B, coefficients, slot.jacobian)
-        return result + to_input + (to_factors - to_factors.detach())
-
-
-def _update(x: Tensor, A: Tensor, B: Tensor, coefficients: Tensor | float, path: float) -> Tensor:
+def update(x: Tensor, A: Tensor, B: Tensor, coefficients: Tensor | float, path: float) -> Tensor:
     """The update path * B diag(coefficients) A x, with the factor on A: r * d_in products, not tokens * d_out."""
     if isinstance(coefficients, Tensor):
         coefficients = coefficients[:, None]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from rankbench.core.site_adapter import SiteAdapter
 
 STACK_SIZE = 2**18  # elements: 1 MB in fp32, so that what is computed on a stack stays in the cache
 
@@ -31,33 +32,42 @@ class Stack:
         return [self.A, self.B] if self.gate is None else [self.A, self.B, self.gate]
 
 
-def together(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """What torch.stack makes of parameters of one shape, without a copy: gradients reach them, not to be written to.
+def alike(adapters: Sequence[SiteAdapter]) -> list[tuple[int, ...]]:
+    """Indices of the sites with components, grouped by shape, about STACK_SIZE elements at most: one per stack."""
+    shapes: dict[tuple[int, int, int], list[int]] = {}
+    for index, adapter in enumerate(adapters):
+        if adapter.size:
+            shapes.setdefault((adapter.size, adapter.site.d_out, adapter.site.d_in), []).append(index)
+    groups = []
+    for (size, d_out, d_in), indices in shapes.items():
+        count = max(1, STACK_SIZE // (size * max(d_out, d_in)))
+        groups += [tuple(indices[start : start + count]) for start in range(0, len(indices), count)]
+    return groups
 
-    The first time, the parameters' data move to one place in memory, side by side.
+
+def each(
+    adapters: Sequence[SiteAdapter], of: Callable[[nn.Parameter], Tensor | None] | None = None
+) -> Iterator[Tensor]:
+    """Parameters stacked by shape, one tensor at a time: A, B and gate of the first stack, then of the second, ...
+
+    Sites without components are left out.
+
+    Args:
+        adapters: one per site.
+        of: makes from a parameter what is stacked instead (a copy); None, such as no gradient, counts as zero.
     """
-    first = parameters[0]
-    start, step = first.data_ptr(), first.nbytes
-    memory = first.untyped_storage()
-    packed = memory.data_ptr() == start and memory.nbytes() == len(parameters) * step  # else pointers prove nothing
-    if not packed or any(p.data_ptr() != start + step * index for index, p in enumerate(parameters)):
-        whole = torch.stack([parameter.detach() for parameter in parameters])
-        for parameter, row in zip(parameters, whole, strict=True):
-            parameter.data = row
-    whole = first.detach().as_strided((len(parameters), *first.shape), (first.numel(), *first.stride()))
-    if not torch.is_grad_enabled():
-        return whole
-    result: Tensor = _Together.apply(whole, *parameters)  # type: ignore[no-untyped-call]
-    return result
+    for indices in alike(adapters):
+        for role in zip(*(adapters[index].roles for index in indices), strict=True):
+            parameters = [parameter for parameter, _ in role]
+            values = [parameter if of is None else of(parameter) for parameter in parameters]
+            yield torch.stack(
+                [torch.zeros_like(p) if v is None else v for p, v in zip(parameters, values, strict=True)]
+            )
 
 
-class _Together(torch.autograd.Function):
-    """A tensor that holds parameters side by side, as a function of them."""
-
-    @staticmethod
-    def forward(ctx: Any, whole: Tensor, *parameters: Tensor) -> Tensor:
-        return whole
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *gradients[0].unbind())
+def stacks(adapters: Sequence[SiteAdapter]) -> Iterator[Stack]:
+    """`each(adapters)`, named."""
+    tensors = each(adapters)
+    for indices in alike(adapters):
+        A, B = next(tensors), next(tensors)
+        yield Stack(indices, A, B, None if adapters[indices[0]].gate is None else next(tensors))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from peft import LoraConfig, get_peft_model_state_dict
-from peft.utils.warning import PeftWarning
 from safetensors.torch import save_file
 from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.gated_lora import NAME
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
@@ -23,6 +25,9 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
     Raises:
         ValueError: no site has a rank left.
     """
+    from peft import LoraConfig, get_peft_model_state_dict  # takes seconds to import
+    from peft.utils.warning import PeftWarning
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*invalid shape", category=PeftWarning)  # rank 0: left out below
         whole = get_peft_model_state_dict(adapters.model)

@@ -8,7 +8,7 @@
     s                 `Scale.at`, the only place where alpha meets a rank
     v                 path coefficient, 1 except while an allocator scores along a path
 
-PEFT's variant slot (peft 0.21) is used here and nowhere else. A site without gate and path runs PEFT's stock forward
+A site without gate and path runs PEFT's stock forward
 pass, so the uniform arm is PEFT LoRA bit for bit.
 """
 
@@ -21,12 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from peft.utils.integrations import dequantize_module_weight
-from peft.utils.other import transpose
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from rankbench.core.gated_lora import NAME, Scale, _Slot, _SlotVariant
+from rankbench.core.gated_lora import NAME, Scale, _Slot
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 
@@ -65,7 +62,7 @@ class SiteAdapter:
         size: components present, live or not: r.
         live: (r,) bool on the CPU, the components that the last decision kept.
         rank: their number.
-        factor: of this site alone, on top of the scale rule.
+        factor: extra scale factor of this site, on top of the scale rule.
     """
 
     def __init__(
@@ -82,7 +79,9 @@ class SiteAdapter:
             self.roles.append((self.gate, 0))
         self.slot = layer.rankbench_slot = _Slot(0.0, self.gate)
         if variant:
-            layer.lora_variant[NAME] = _SlotVariant()
+            from rankbench.core.peft_variant import SlotVariant  # PEFT takes seconds to import
+
+            layer.lora_variant[NAME] = SlotVariant()
         self._held: list[Tensor] = []
         self.factor = 1.0
         self.draw(rank, "start")
@@ -113,8 +112,21 @@ class SiteAdapter:
         self.live, self.rank = live.clone(), sum(live.tolist())
         self._refresh()
 
+    @torch.no_grad()
+    def set_factors(self, A: Tensor, B: Tensor) -> None:
+        """Give the factors new values of the present rank: A (r, d_in), B (d_out, r).
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        if A.shape != self.A.shape or B.shape != self.B.shape:
+            shapes = f"{tuple(A.shape)}, {tuple(B.shape)}"
+            raise ValueError(f"{self.site.name}: factors {shapes} do not fit rank {self.size}")
+        self.A.copy_(A)
+        self.B.copy_(B)
+
     def keep(self, live: Tensor) -> None:
-        """Count components `live` (r,) as the live ones; the scale follows."""
+        """Mark which components are live, (r,) bool, and update the scale."""
         before, self.live, self.rank = self.rank, live, sum(live.tolist())
         if self.rank != before:
             self._refresh()
@@ -127,13 +139,16 @@ class SiteAdapter:
         self.layer.lora_alpha[NAME] = self.slot.scale * max(1, self.size)
         self.layer._disable_adapters = self.size == 0  # a site without components costs nothing
 
-    def weigh(self, factor: float) -> None:
-        """Multiply the scale by `factor`, in place of a former one."""
+    def set_scale_factor(self, factor: float) -> None:
+        """Set this site's extra scale factor, replacing any earlier one."""
         self.factor = factor
         self._refresh()
 
     def weight(self) -> Tensor:
         """W0 in fp32: (d_out, d_in)."""
+        from peft.utils.integrations import dequantize_module_weight
+        from peft.utils.other import transpose
+
         base = self.layer.get_base_layer()
         weight: Tensor = dequantize_module_weight(base)
         return transpose(weight.detach(), self.layer.fan_in_fan_out).float()
@@ -199,6 +214,8 @@ class SiteAdapter:
             root = values.sqrt()
             self.A[live], self.B[:, live] = Q * root[:, None], P * root
             return
+        from scipy.optimize import linear_sum_assignment  # takes a moment to import
+
         cosine = F.normalize(B, dim=0).T @ P
         overlap = cosine.abs() * (F.normalize(A, dim=1) @ Q.T).abs()
         places = torch.as_tensor(linear_sum_assignment(-overlap.cpu().numpy())[1], device=A.device)

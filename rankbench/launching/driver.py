@@ -100,11 +100,8 @@ def _save(header: Sweep, earlier: Sequence[Job], results_dir: Path) -> None:
 
 def _stands(order: Order) -> bool:
     """Whether the run is left as it is."""
-    try:
-        record = order.folder.record()
-    except RecordError:
-        return False
-    return record is not None and record.stands(order.redo)
+    record = order.folder.readable_record()
+    return record is not None and record.is_final(order.redo)
 
 
 def _chosen(words_of_hydra: Sequence[str]) -> str:

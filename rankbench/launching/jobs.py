@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rankbench.records.frozen_run import Order
-from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import LOG, STARTED, RunFolder, StoreError
 
 AGAIN = "goes on from its checkpoint when started again"
 LOST = 255  # exit code where the fork server died before its child
-OOM_KILLS = Path("/proc/vmstat")  # Linux: counts what the kernel killed for memory
 # Signals that a process draws on itself: it would do so again.
 CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS)
 
@@ -101,45 +100,22 @@ class JobOutcome:
         return self.order.folder.path / LOG
 
 
-def _record(folder: RunFolder) -> RunRecord | None:
-    """None also for what cannot be read: the job says so, and does the run."""
-    try:
-        return folder.record()
-    except RecordError:
-        return None
+def leave_record(folder: RunFolder, order: Order, status: str, reason: str) -> RunRecord | None:
+    """Write the record of a run that could not write its own; one that is final already stays.
 
-
-def _leave_record(folder: RunFolder, order: Order, status: str, reason: str) -> RunRecord | None:
-    """A record of a run that could not write its own; None where another process is at it, or the disk is full."""
-    config = order.config
-    record = RunRecord(
-        run_id=order.run_id,
-        status=status,
-        reason=reason,
-        method=config["method"]["name"],
-        model=config["model"]["name"],
-        task=config["task"]["name"],
-        budget=config["budget"]["name"],
-        seed=config["seed"],
-        config=config,
-        provenance=folder.json(STARTED) or {},
-    )
+    Returns:
+        The record on disk; None where another process is at the run, or the disk is full.
+    """
+    record = RunRecord.of(order.config, order.run_id, status, reason, folder.json(STARTED) or {})
     try:
         with folder.open():
-            found = _record(folder)
-            if found is None or not found.stands(order.redo):
-                folder.write_record(record)
-                return record
-            return found
+            earlier = folder.readable_record()
+            if earlier is not None and earlier.is_final(order.redo):
+                return earlier
+            folder.write_record(record)
+            return record
     except (StoreError, OSError):
         return None
-
-
-def _oom_kills() -> int:
-    if not OOM_KILLS.exists():
-        return 0
-    counts = dict(line.split() for line in OOM_KILLS.read_text().splitlines())
-    return int(counts.get("oom_kill", 0))
 
 
 def devices() -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
 
+from rankbench import RankbenchError
 from rankbench.launching import worker as jobs
 from rankbench.launching.jobs import (
     AGAIN,
@@ -30,9 +31,7 @@ from rankbench.launching.jobs import (
     JobOutcome,
     LaunchSettings,
     SlotResources,
-    _leave_record,
-    _oom_kills,
-    _record,
+    leave_record,
 )
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord
@@ -40,9 +39,10 @@ from rankbench.records.run_folder import HELD_UP, RunFolder
 
 POLL = 0.5  # seconds between looks at runs that another launcher is at, and at the clock
 STARTS = 3  # of the fork server, one after the other, before it is given up
+MAYBE_MEMORY = "by hand, or by the kernel where memory ran out: hydra.launcher.memory limits what a run may take"
 
 
-class LaunchError(RuntimeError):
+class LaunchError(RankbenchError, RuntimeError):
     """Jobs cannot be started here; the message says what to do."""
 
 
@@ -53,7 +53,6 @@ class _Running:
     room: SlotResources
     process: ForkServerProcess
     since: float
-    kills: int
     overdue: bool = False
     stopped: bool = False
 
@@ -156,8 +155,8 @@ class _Pool:
             file = self.queue.popleft()
             order = Order.read(file)
             folder = order.folder
-            record = _record(folder)
-            if record is not None and record.stands(order.redo):
+            record = folder.readable_record()
+            if record is not None and record.is_final(order.redo):
                 self._end(file, JobOutcome(order, record))
             elif folder.busy():
                 elsewhere.append(file)
@@ -169,7 +168,7 @@ class _Pool:
     def _start(self, order: Order, room: SlotResources) -> _Running:
         for _ in range(STARTS):
             process = self._context.Process(target=jobs.run, args=(order, room))
-            running = _Running(order, order.folder, room, process, time.monotonic(), _oom_kills())
+            running = _Running(order, order.folder, room, process, time.monotonic())
             start_server()
             try:
                 process.start()
@@ -201,24 +200,25 @@ class _Pool:
 
     def _what_is_left(self, running: _Running, code: int) -> RunRecord | None:
         """The job's record; where it ended before it could write one, we do."""
-        record = _record(running.folder)
-        if code == HELD_UP or (record is not None and record.stands(running.order.redo)):
+        record = running.folder.readable_record()
+        if code == HELD_UP or (record is not None and record.is_final(running.order.redo)):
             return record
         status, reason = self._why(running, code)
-        return _leave_record(running.folder, running.order, status, reason) or record
+        return leave_record(running.folder, running.order, status, reason) or record
 
     def _why(self, running: _Running, code: int) -> tuple[str, str]:
         """Status and reason of a job that left no record."""
         if running.overdue:
             return "timeout", f"took longer than the {self._settings.timeout:g} s it was given"
-        if code == -signal.SIGKILL and not running.stopped and _oom_kills() > running.kills:
-            return "oom", "killed by the kernel: the machine was out of memory"
         if code == LOST:
             return "killed", f"lost with the process it was forked from; {AGAIN}"
         if code >= 0:
             return "error", f"ended with exit code {code} and without a record"
         name = signal.Signals(-code).name
-        return ("error", f"crashed: {name}") if -code in CRASHES else ("killed", f"killed by {name}; {AGAIN}")
+        if -code in CRASHES:
+            return "error", f"crashed: {name}"
+        memory = f" ({MAYBE_MEMORY})" if -code == signal.SIGKILL and not running.stopped else ""
+        return "killed", f"killed by {name}{memory}; {AGAIN}"
 
 
 def _kill(running: _Running) -> None:

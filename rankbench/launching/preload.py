@@ -12,6 +12,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from rankbench.config import registry
 from rankbench.training import run
+from rankbench.training.code_identity import own_sources
 from rankbench.training.provenance import code, libraries
 
 # Modules that are imported when data are read, a table is shown or a model is made: the architectures in conf/model.
@@ -34,5 +35,6 @@ for module in LATER:
     import_module(module)
 get_checkpoint_conversion_mapping("llama")  # type: ignore[no-untyped-call]  # peft asks for it: a thousand patterns
 code()  # the commit that is imported here is the one the records name, whatever is checked out meanwhile
+own_sources()  # and so is the code, whatever is edited meanwhile
 libraries()  # and so are the versions
 assert run  # imported for its own sake

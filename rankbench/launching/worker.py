@@ -26,13 +26,10 @@ DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
 
 def perform(order: Order) -> int:
     """Do a frozen run, unless it is done; its exit code."""
-    from omegaconf import OmegaConf
-
+    from rankbench.config.sections import Config
     from rankbench.training.run import execute
 
-    config = OmegaConf.create(order.config)
-    OmegaConf.set_readonly(config, True)
-    return execute(config, sweep=True, redo=order.redo)
+    return execute(Config.from_plain(order.config), sweep=True, redo=order.redo)
 
 
 def run(order: Order, room: SlotResources) -> None:

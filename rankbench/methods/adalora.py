@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,8 +15,7 @@ from rankbench.methods.importance import MeanDeviation, combine, penalty, sensit
 from rankbench.methods.pruning import PruningConfig, decay, prune, start_ranks
 
 
-@dataclass(kw_only=True)
-class Config(PruningConfig):
+class AdaLoRAConfig(PruningConfig):
     """Settings of AdaLoRA.
 
     Attributes:
@@ -29,7 +27,7 @@ class Config(PruningConfig):
 
 
 @register("method", "adalora")
-class AdaLoRA(Allocator):
+class AdaLoRA(Allocator[AdaLoRAConfig]):
     """P diag(lambda) Q with soft orthogonality; every few steps the triplets with the lowest S_i are zeroed.
 
     S_i = s(lambda_i) + mean_j s(P_ji) + mean_j s(Q_ij),    s(w) = EMA(|w g|) * EMA(||w g| - EMA|)
@@ -45,11 +43,10 @@ class AdaLoRA(Allocator):
         "Ties are broken by site order, so the budget is met exactly; the sources remove all tied triplets.",
     )
     summary = "SVD form, pruned by sensitivity x uncertainty"
-    acts = "while training"
+    decides = "while training"
     signal = "|w g| x its deviation, smoothed"
-    Config = Config
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: AdaLoRAConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self.starts_at_identity = config.gate_start == 0
         self.static = config.start_ratio == 1  # nothing to prune: an SVD-form uniform arm

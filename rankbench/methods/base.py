@@ -9,11 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol
 
 import numpy as np
 from torch import Tensor
+from typing_extensions import TypeVar
 
+from rankbench import RankbenchError
+from rankbench.config.schema import Settings, settings_of
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget
 from rankbench.core.site_adapter import Gate
@@ -28,13 +31,16 @@ NEEDS = frozenset(
         "gates",
         "path",
         "resize",
-        "validation",
         "truth",  # the task's true ranks
         "source",  # another method, or a finished run
     }
 )
 BUDGET_KINDS = ("exact", "at_most", "implicit")
-ACTS = ("at the start", "before training", "while training", "after training")
+INSTANTS = ("at the start", "before training", "while training", "after training")
+
+
+class MethodError(RankbenchError, ValueError):
+    """A method that cannot work with this model, this data or these settings; the message has the way out."""
 
 
 class Probe(Protocol):
@@ -97,8 +103,13 @@ class Step:
     probe: Probe
 
 
-class Allocator(ABC):
+ConfigT = TypeVar("ConfigT", bound=Settings, default=Any)
+
+
+class Allocator(ABC, Generic[ConfigT]):
     """A rank allocation method. Subclasses are final; every hook but `initial_ranks` may be left out.
+
+    A subclass names the type of its settings: `class IGU(Allocator[IGUConfig])`.
 
     Class facts:
         needs: of NEEDS.
@@ -108,13 +119,17 @@ class Allocator(ABC):
         source: paper and repository@commit, or "paper only", or "control".
         deviations: sentences on where this differs from the source.
         summary: one line for lists of methods.
-        acts: when ranks are decided, of ACTS.
+        decides: when ranks are decided, of INSTANTS.
         signal: what the decision is read from, in the field's terms.
-        passes: passes of its own through the model, in terms of its settings; "none".
+        passes: extra passes through the model, in terms of the settings; "none".
         provoked_by: overrides under which a run of 20 steps changes a rank, for methods whose defaults need more; the
             contract is checked with them.
 
+        Config: type of its settings, taken from the parameter of the base; without one it has none but its name.
+
     Attributes:
+        config: settings of this run.
+        setting: what it was told before it started.
         scores: site name -> score >= 0 of the last decision, for methods that score sites; else None.
     """
 
@@ -125,13 +140,22 @@ class Allocator(ABC):
     source: ClassVar[str]
     deviations: ClassVar[tuple[str, ...]] = ()
     summary: ClassVar[str]
-    acts: ClassVar[str]
+    decides: ClassVar[str]
     signal: ClassVar[str]
     passes: ClassVar[str] = "none"
     provoked_by: ClassVar[tuple[str, ...]] = ()
-    Config: ClassVar[type]
+    Config: ClassVar[type[Settings]] = Settings
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.Config = settings_of(cls) or cls.Config
+
+    @staticmethod
+    def check(config: Any) -> list[str]:
+        """What is wrong with the settings beyond what their types say, one sentence per mistake."""
+        return []
+
+    def __init__(self, config: ConfigT, setting: Setting) -> None:
         self.config = config
         self.setting = setting
         self.scores: dict[str, float] | None = None
@@ -152,7 +176,7 @@ class Allocator(ABC):
         """Before the optimizer exists: read activations and gradients, set ranks, factors, gate start."""
 
     def before_forward(self, adapters: AdapterSet, step: Step, micro: int) -> None:
-        """Before each micro-batch: `path`, `truncate`."""
+        """Before each micro-batch: `path`."""
 
     def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
         """Scalar added to the loss's gradient once per step; logged apart, never part of a reported loss."""

@@ -6,21 +6,19 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from rankbench.config import registry
 from rankbench.config.registry import register
-from rankbench.config.schema import choice
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, Probe, Setting
+from rankbench.methods.base import Allocator, MethodError, Probe, Setting
 
 
-@dataclass(kw_only=True)
-class SourceConfig:
+class SourceConfig(Settings):
     """Where a control's ranks come from: exactly one of `source` and `source_run`.
 
     Attributes:
@@ -34,7 +32,6 @@ class SourceConfig:
         targets: filled in from source_run: PEFT's target_modules.
     """
 
-    name: str
     source: str | None
     settings: dict[str, Any]
     source_run: str | None
@@ -44,25 +41,25 @@ class SourceConfig:
     targets: list[str] | None
 
 
-def check_source(config: Any) -> list[str]:
+def check_source(config: SourceConfig) -> list[str]:
     """Exactly one origin."""
     if (config.source is None) == (config.source_run is None):
         return ["method.source, method.source_run: give one of them, the method or its finished run"]
     return []
 
 
-def source_ranks(config: Any, sites: Sequence[Site]) -> dict[str, int]:
+def source_ranks(config: SourceConfig, sites: Sequence[Site]) -> dict[str, int]:
     """The rank map of `source_run` on the sites of this model.
 
     Raises:
-        ValueError: no map, or a site that it says nothing of.
+        MethodError: no map, or a site that it says nothing of.
     """
     if config.ranks is None:
-        raise ValueError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
+        raise MethodError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
     ranks = {site.name: _rank(site.name, config) for site in sites}
     missing = [name for name, rank in ranks.items() if rank is None]
     if missing:
-        raise ValueError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
+        raise MethodError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
     return {name: rank for name, rank in ranks.items() if rank is not None}
 
 
@@ -103,9 +100,10 @@ class Source:
         setting: of the control; the source draws from the same stream, before the control.
     """
 
-    def __init__(self, config: Any, setting: Setting) -> None:
-        settings = SimpleNamespace(**config.settings)
-        self._allocator: Allocator = registry.get("method", config.source)(settings, setting)
+    def __init__(self, config: SourceConfig, setting: Setting) -> None:
+        assert config.source is not None, "validated before the run"
+        cls: type[Allocator] = registry.get("method", config.source)
+        self._allocator = cls(cls.Config(**config.settings), setting)
         self._initial: dict[str, int] = self._allocator.initial_ranks()
 
     def initial_ranks(self) -> dict[str, int]:
@@ -130,7 +128,6 @@ GROUPS: dict[str, Callable[[Site], Hashable]] = {
 AVERAGES = {"by_type": "type", "by_depth": "layer"}
 
 
-@dataclass(kw_only=True)
 class RearrangedConfig(SourceConfig):
     """Settings of the derived controls.
 
@@ -138,14 +135,14 @@ class RearrangedConfig(SourceConfig):
         within: ranks stay inside this group: all sites, those of one type, or those of one layer.
     """
 
-    within: str = choice(*GROUPS)
+    within: Literal["all", "type", "layer"]
 
 
 @register("method", "shuffled")
 @register("method", "reversed")
 @register("method", "by_type")
 @register("method", "by_depth")
-class Control(Allocator):
+class Control(Allocator[RearrangedConfig]):
     """A method's ranks, dealt otherwise.
 
     shuffled: permuted at random. reversed: the largest rank to the site with the lowest score. by_type, by_depth:
@@ -161,13 +158,12 @@ class Control(Allocator):
         "Initial factors of the source (eva, gora) are not kept: compare with the source at use=ranks.",
     )
     summary = "another method's ranks: shuffled, reversed, averaged by type or by depth (control)"
-    acts = "before training"
+    decides = "before training"
     signal = "another method's ranks"
     passes = "those of its source; none with source_run"
-    Config = RearrangedConfig
 
     @staticmethod
-    def check(config: Any) -> list[str]:
+    def check(config: RearrangedConfig) -> list[str]:
         """One origin; the averages have their group in their name."""
         wrong = check_source(config)
         group = AVERAGES.get(config.name, config.within)
@@ -175,7 +171,7 @@ class Control(Allocator):
             wrong.append(f"method.within={config.within}: {config.name} averages within {group}")
         return wrong
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: RearrangedConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self._source = None if config.source_run is not None else Source(config, setting)
         self.static = self._source is None
@@ -223,7 +219,6 @@ def reverse(ranks: Sequence[int], scores: Sequence[float]) -> list[int]:
     return dealt
 
 
-@dataclass(kw_only=True)
 class ScaledConfig(SourceConfig):
     """Settings of the scaling control.
 
@@ -231,11 +226,11 @@ class ScaledConfig(SourceConfig):
         by: what the scale follows: the source's "ranks", or its "scores" (ranks where it has none).
     """
 
-    by: str = choice("ranks", "scores")
+    by: Literal["ranks", "scores"]
 
 
 @register("method", "scaled")
-class Scaled(Allocator):
+class Scaled(Allocator[ScaledConfig]):
     """Ranks stay uniform; the scale of site i is multiplied by x_i / mean(x), x the ranks or scores of the source."""
 
     needs = frozenset({"source"})
@@ -246,13 +241,12 @@ class Scaled(Allocator):
         "Initial factors of the source (eva, gora) are not kept: compare with the source at use=ranks.",
     )
     summary = "uniform ranks, scaled by another method's scores (control)"
-    acts = "before training"
+    decides = "before training"
     signal = "another method's ranks or scores"
     passes = "those of its source; none with source_run"
-    Config = ScaledConfig
     check = staticmethod(check_source)
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: ScaledConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self._source = None if config.source_run is not None else Source(config, setting)
 
@@ -271,11 +265,11 @@ class Scaled(Allocator):
             shares = dict(found.scores if by_score and found.scores else found.ranks)
             adapters.restart(self.initial_ranks(), "scaled", draw="start")
         mean = float(np.mean(list(shares.values())))
-        adapters.weigh({name: share / mean for name, share in shares.items()})
+        adapters.set_scale_factors({name: share / mean for name, share in shares.items()})
 
 
 @register("method", "transplant")
-class Transplant(Allocator):
+class Transplant(Allocator[SourceConfig]):
     """Separates a rank map from what its method did to the weights on the way."""
 
     needs = frozenset({"source"})
@@ -283,12 +277,11 @@ class Transplant(Allocator):
     source = "control"
     deviations = ("The map is taken as it is: a run whose budget is another one ends over budget.",)
     summary = "final ranks of a finished run, trained as plain LoRA from scratch (control)"
-    acts = "at the start"
+    decides = "at the start"
     signal = "a given rank map"
-    Config = SourceConfig
 
     @staticmethod
-    def check(config: Any) -> list[str]:
+    def check(config: SourceConfig) -> list[str]:
         """A map must be given."""
         if config.source_run is None or config.source is not None:
             return [

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from peft import EvaConfig, LoraConfig
-from peft.tuners.lora.eva import get_eva_state_dict
+from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.methods.base import Allocator, Probe, Setting
+from rankbench.methods.base import Allocator, MethodError, Probe, Setting
 
 PREFIX = "base_model.model."
 
 
-@dataclass(kw_only=True)
-class Config:
+class EVAConfig(Settings):
     """Settings of EVA.
 
     Attributes:
@@ -31,18 +28,17 @@ class Config:
         most_passes: forward passes after which the search for vectors is given up.
     """
 
-    name: str
-    use: str = choice("both", "ranks", "init")
-    batches: int = number(low=1)
-    rho: float = number(low=1)
-    tau: float = number(above=0, below=1)
+    use: Literal["both", "ranks", "init"]
+    batches: int = Field(ge=1)
+    rho: float = Field(ge=1)
+    tau: float = Field(gt=0, lt=1)
     whiten: bool
     label_mask: bool
-    most_passes: int = number(low=2)
+    most_passes: int = Field(ge=2)
 
 
 @register("method", "eva")
-class EVA(Allocator):
+class EVA(Allocator[EVAConfig]):
     """The budget goes to the directions of the inputs that explain most of their variance, all sites together."""
 
     needs = frozenset({"probe_forward"})
@@ -54,12 +50,11 @@ class EVA(Allocator):
         "Scale: the run's scale rule; the fixed one is EVA's own (adjust_scaling_factors).",
     )
     summary = "ranks and initial A from the spectrum of the inputs"
-    acts = "before training"
+    decides = "before training"
     signal = "explained variance of the site's inputs"
     passes = "forward until the vectors converge, most_passes at the most"
-    Config = Config
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: EVAConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self.static = config.use == "init"
 
@@ -78,14 +73,17 @@ class EVA(Allocator):
                 A, B = (factor.detach().clone() for factor in adapters.factors(name))
                 found = min(len(A), len(rows))
                 A[:found] = rows[:found]
-                adapters.set_factors(name, A, B, absorb=False)
+                adapters.set_factors(name, A, B)
 
     def vectors(self, adapters: AdapterSet, probe: Probe) -> dict[str, Tensor]:
         """PEFT's vectors, best first: site name -> (rank, d_in), rank >= 0.
 
         Raises:
-            ValueError: they have not converged after `most_passes` passes.
+            MethodError: they have not converged after `most_passes` passes.
         """
+        from peft import EvaConfig, LoraConfig  # takes seconds to import
+        from peft.tuners.lora.eva import get_eva_state_dict
+
         config, rank = self.config, self.setting.budget.reference_rank
         widest = min(site.d_in for site in self.setting.sites) / rank
         settings = EvaConfig(
@@ -100,7 +98,7 @@ class EVA(Allocator):
             nonlocal passes
             passes += 1
             if passes > config.most_passes:
-                raise ValueError(
+                raise MethodError(
                     f"EVA's vectors have not converged after {config.most_passes} passes: raise method.most_passes or "
                     "train.batch_size (each pass needs more tokens than a site may get ranks), or lower method.tau"
                 )

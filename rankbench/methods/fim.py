@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Allocator, Probe
 from rankbench.methods.importance import SecondMoment
 
 
-@dataclass(kw_only=True)
-class Config:
+class FIMConfig(Settings):
     """Settings of FIM-LoRA.
 
     Attributes:
@@ -33,22 +32,21 @@ class Config:
             overspends where least_rank binds.
     """
 
-    name: str
-    batches: int = number(low=1)
-    score: str = choice("second_moment", "variance", "per_example")
-    tensor: str = choice("B", "weight")
-    aggregate: str = choice("mean", "sum", "max")
+    batches: int = Field(ge=1)
+    score: Literal["second_moment", "variance", "per_example"]
+    tensor: Literal["B", "weight"]
+    aggregate: Literal["mean", "sum", "max"]
     dropout: bool
-    floor: float = number(low=0)
+    floor: float = Field(ge=0)
     relative_floor: bool
-    least_rank: int = number(low=0)
-    cap: float = number(low=1)
-    allocation: str = choice("exact", "code")
+    least_rank: int = Field(ge=0)
+    cap: float = Field(ge=1)
+    allocation: Literal["exact", "code"]
 
 
 @register("method", "fim")
 @register("method", "fim_code")
-class FIM(Allocator):
+class FIM(Allocator[FIMConfig]):
     """One class, two presets: `fim` meets the budget, `fim_code` does what the released code does.
 
     s_i = mean over entries of (1/T) sum_t (dL_t / dB_i)^2        r_i proportional to s_i, within bounds
@@ -64,13 +62,12 @@ class FIM(Allocator):
         "Budget counts parameters unless budget.unit=ranks; the released code counts ranks.",
     )
     summary = "ranks from the squared gradient of B before training"
-    acts = "before training"
+    decides = "before training"
     signal = "mean squared gradient of B (empirical Fisher diagonal)"
     passes = "batches x (forward + backward)"
-    Config = Config
 
     @staticmethod
-    def check(config: Any) -> list[str]:
+    def check(config: FIMConfig) -> list[str]:
         """A variance needs two samples."""
         if config.score == "variance" and config.batches < 2:
             return ["method.batches=1: score=variance needs >= 2"]

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
 from rankbench.core.sites import Site
 from rankbench.methods.base import Allocator, Setting, Step
 from rankbench.methods.importance import penalty
-
-
-@dataclass
-class OracleConfig:
-    """The oracle has no settings."""
-
-    name: str
 
 
 @register("method", "oracle")
@@ -32,9 +25,8 @@ class Oracle(Allocator):
     static = True
     source = "control"
     summary = "the true ranks (planted task only)"
-    acts = "at the start"
+    decides = "at the start"
     signal = "the task's true ranks"
-    Config = OracleConfig
 
     def initial_ranks(self) -> dict[str, int]:
         """The true map."""
@@ -45,8 +37,7 @@ class Oracle(Allocator):
         return budget.allocate({name: float(rank) for name, rank in truth.items()})
 
 
-@dataclass
-class RandomConfig:
+class RandomConfig(Settings):
     """Settings of the random control.
 
     Attributes:
@@ -54,21 +45,19 @@ class RandomConfig:
         least_rank: every site keeps at least this rank.
     """
 
-    name: str
-    concentration: float = number(low=1e-3)
-    least_rank: int = number(low=0)
+    concentration: float = Field(ge=1e-3)
+    least_rank: int = Field(ge=0)
 
 
 @register("method", "random")
-class Random(Allocator):
+class Random(Allocator[RandomConfig]):
     """Shares of the sites are drawn from a Dirichlet distribution; the budget makes them integers."""
 
     static = True
     source = "control"
     summary = "random ranks at equal budget (control)"
-    acts = "at the start"
+    decides = "at the start"
     signal = "a random draw"
-    Config = RandomConfig
 
     def initial_ranks(self) -> dict[str, int]:
         """One draw from the allocator's stream."""
@@ -77,8 +66,7 @@ class Random(Allocator):
         return self.setting.budget.allocate(dict(zip(names, shares, strict=True)), least=self.config.least_rank)
 
 
-@dataclass
-class LinearDepthConfig:
+class LinearDepthConfig(Settings):
     """Settings of the depth control.
 
     Attributes:
@@ -88,23 +76,21 @@ class LinearDepthConfig:
         least_rank: every site keeps at least this rank.
     """
 
-    name: str
-    direction: str = choice("up", "down")
-    slope: float = number(low=1)
-    least_rank: int = number(low=0)
+    direction: Literal["up", "down"]
+    slope: float = Field(ge=1)
+    least_rank: int = Field(ge=0)
 
 
 @register("method", "linear_depth")
-class LinearDepth(Allocator):
+class LinearDepth(Allocator[LinearDepthConfig]):
     """Within a layer all sites have the same share; sites outside the stack have that of its middle."""
 
     static = True
     source = "control; rank rule of PRILoRA (Benedek and Wolf 2024, arXiv 2401.11316)"
     deviations = ("Ranks alone: PRILoRA also prunes A during training.",)
     summary = "ranks linear in depth (control)"
-    acts = "at the start"
+    decides = "at the start"
     signal = "index of the layer"
-    Config = LinearDepthConfig
 
     def initial_ranks(self) -> dict[str, int]:
         """The budget, dealt by depth."""
@@ -123,8 +109,7 @@ def depth_shares(sites: Sequence[Site], slope: float, up: bool) -> dict[str, flo
     return shares
 
 
-@dataclass(kw_only=True)
-class SvdLoraConfig:
+class SVDLoRAConfig(Settings):
     """Settings of SVD-LoRA.
 
     Attributes:
@@ -132,13 +117,12 @@ class SvdLoraConfig:
         gate_start: initial lambda; 0 starts at the base model.
     """
 
-    name: str
-    orthogonality: float = number(low=0)
+    orthogonality: float = Field(ge=0)
     gate_start: float
 
 
 @register("method", "svd_lora")
-class SVDLoRA(Allocator):
+class SVDLoRA(Allocator[SVDLoRAConfig]):
     """P diag(lambda) Q with soft orthogonality; nothing is ever pruned."""
 
     needs = frozenset({"gates"})
@@ -146,11 +130,10 @@ class SVDLoRA(Allocator):
     source = "control; form of Zhang et al. 2023 (arXiv 2303.10512)"
     deviations = ("Penalty: mean of un-squared norms over all factors, as in adalora.",)
     summary = "SVD form at uniform rank (control)"
-    acts = "at the start"
+    decides = "at the start"
     signal = "none"
-    Config = SvdLoraConfig
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: SVDLoRAConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self.starts_at_identity = config.gate_start == 0
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Allocator, Probe, Setting
 
 
-@dataclass(kw_only=True)
-class Config:
+class GoRAConfig(Settings):
     """Settings of GoRA.
 
     Attributes:
@@ -28,16 +27,15 @@ class Config:
         cap: r_max over the budget's reference rank.
     """
 
-    name: str
-    use: str = choice("both", "ranks", "init")
-    batches: int = number(low=1)
-    gamma: float = number(low=0)
-    least: float = number(low=0, high=1)
-    cap: float = number(low=1)
+    use: Literal["both", "ranks", "init"]
+    batches: int = Field(ge=1)
+    gamma: float = Field(ge=0)
+    least: float = Field(ge=0, le=1)
+    cap: float = Field(ge=1)
 
 
 @register("method", "gora")
-class GoRA(Allocator):
+class GoRA(Allocator[GoRAConfig]):
     """G is the mean gradient of the loss by the frozen weight W; the first update is a step down it, as A allows.
 
     r_i proportional to mean |W_i * G_i| / sqrt(d_in + d_out)        s B = -gamma G A^T (A A^T)^-1
@@ -53,12 +51,11 @@ class GoRA(Allocator):
         "r_min and r_max are multiples of the budget's rank: the source's 4 and 32 go with its 8.",
     )
     summary = "ranks and initial B from the gradient of the frozen weights"
-    acts = "before training"
+    decides = "before training"
     signal = "mean |W x gradient of W|"
     passes = "batches x (forward + backward)"
-    Config = Config
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: GoRAConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self.static = config.use == "init"
         self.starts_at_identity = config.use == "ranks" or config.gamma == 0
@@ -81,7 +78,7 @@ class GoRA(Allocator):
                 A, _ = adapters.factors(name)
                 if len(A):
                     B = compressed(G.to(A.device), A.detach()) * (-self.config.gamma / adapters.scale(name))
-                    adapters.set_factors(name, A.detach().clone(), B, absorb=False)
+                    adapters.set_factors(name, A.detach().clone(), B)
 
 
 def mean_gradients(probe: Probe, count: int) -> dict[str, Tensor]:

@@ -8,14 +8,13 @@ Of the path's two letters: `quadrature_steps` is M and `sample_count` is N here;
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
 from rankbench.methods.base import Allocator, Setting, Step
@@ -23,8 +22,7 @@ from rankbench.methods.importance import MeanDeviation, combine, penalty, quadra
 from rankbench.methods.pruning import PruningConfig, decay, prune, start_ranks
 
 
-@dataclass(kw_only=True)
-class Config(PruningConfig):
+class IGUConfig(PruningConfig):
     """Settings of IGU-LoRA.
 
     Attributes:
@@ -54,31 +52,31 @@ class Config(PruningConfig):
         stage1_share: share of the run's steps spent on the first stage, if stage2 is "scratch".
     """
 
-    parametrisation: str = choice("svd_form", "svd_refresh")
-    estimator: str = choice("stochastic", "trapezoid", "instantaneous")
-    quadrature_steps: int = number(low=1)
-    endpoints: str = choice("sampled", "none", "printed", "unbiased")
-    sample_count: int = number(low=1)
-    ema_every: int = number(low=1)
-    path: str = choice("delta", "factor")
-    jacobian: str = choice("exact", "raw")
+    parametrisation: Literal["svd_form", "svd_refresh"]
+    estimator: Literal["stochastic", "trapezoid", "instantaneous"]
+    quadrature_steps: int = Field(ge=1)
+    endpoints: Literal["sampled", "none", "printed", "unbiased"]
+    sample_count: int = Field(ge=1)
+    ema_every: int = Field(ge=1)
+    path: Literal["delta", "factor"]
+    jacobian: Literal["exact", "raw"]
     alpha_in_training: bool
-    score_gradient: str = choice("task", "total")
-    sign: str = choice("outside", "signed")
-    score: str = choice("ratio", "product", "sensitivity")
-    lambda_term: str = choice("snr", "magnitude")
-    epsilon: float = number(low=0)
+    score_gradient: Literal["task", "total"]
+    sign: Literal["outside", "signed"]
+    score: Literal["ratio", "product", "sensitivity"]
+    lambda_term: Literal["snr", "magnitude"]
+    epsilon: float = Field(ge=0)
     relative_epsilon: bool
-    penalty: str = choice("full", "offdiag", "none")
-    cost: str = choice("budget", "code")
-    prune: str = choice("soft", "hard")
-    stage2: str = choice("continue", "scratch")
-    stage1_share: float = number(low=0, high=1)
+    penalty: Literal["full", "offdiag", "none"]
+    cost: Literal["budget", "code"]
+    prune: Literal["soft", "hard"]
+    stage2: Literal["continue", "scratch"]
+    stage1_share: float = Field(ge=0, le=1)
 
 
 @register("method", "igu")
 @register("method", "igu_code")
-class IGU(Allocator):
+class IGU(Allocator[IGUConfig]):
     """One class, two presets: `igu` is the paper's method made sound, `igu_code` what the released code does."""
 
     needs = frozenset({"gates", "path", "resize", "probe_backward"})
@@ -91,13 +89,12 @@ class IGU(Allocator):
         "The last cut counts in the budget's unit even where cost=code, so the budget is met exactly.",
     )
     summary = "SVD form, pruned by integrated gradients over their noise"
-    acts = "while training"
+    decides = "while training"
     signal = "integrated gradients over their deviation, smoothed"
     passes = "sample_count x (forward + backward) every ema_every steps until the last cut; none with alpha_in_training"
-    Config = Config
 
     @staticmethod
-    def check(config: Any) -> list[str]:
+    def check(config: IGUConfig) -> list[str]:
         """Combinations of settings that contradict each other."""
         mistakes = []
         if config.estimator == "stochastic" and config.endpoints in ("printed", "unbiased"):
@@ -120,7 +117,7 @@ class IGU(Allocator):
             )
         return mistakes
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: IGUConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self.starts_at_identity = config.gate_start == 0
         self.static = config.start_ratio == 1
@@ -257,7 +254,7 @@ class IGU(Allocator):
         return {"score_updates": float(self.statistics.updates)}
 
 
-def _shares_training_pass(config: Any) -> bool:
+def _shares_training_pass(config: IGUConfig) -> bool:
     """Whether scores come from the training passes (no passes of its own)."""
     return bool(config.alpha_in_training or config.estimator == "instantaneous")
 

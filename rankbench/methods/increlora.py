@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
-from rankbench.config.schema import number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import distribute
 from rankbench.core.budget import Decay
@@ -18,8 +18,7 @@ from rankbench.methods.base import Allocator, Setting, Step
 from rankbench.methods.importance import MeanDeviation, combine, penalty, sensitivity, triplets
 
 
-@dataclass(kw_only=True)
-class Config:
+class IncreLoRAConfig(Settings):
     """Settings of IncreLoRA.
 
     Attributes:
@@ -34,20 +33,19 @@ class Config:
         gate_start: initial lambda; 0 starts at the base model.
     """
 
-    name: str
-    start_rank: int = number(low=1)
-    warmup_share: float = number(low=0, high=1)
-    final_share: float = number(low=0, high=1)
-    every: int = number(low=1)
-    top_h: int = number(low=1)
-    beta1: float = number(low=0, below=1)
-    beta2: float = number(low=0, below=1)
-    orthogonality: float = number(low=0)
+    start_rank: int = Field(ge=1)
+    warmup_share: float = Field(ge=0, le=1)
+    final_share: float = Field(ge=0, le=1)
+    every: int = Field(ge=1)
+    top_h: int = Field(ge=1)
+    beta1: float = Field(ge=0, lt=1)
+    beta2: float = Field(ge=0, lt=1)
+    orthogonality: float = Field(ge=0)
     gate_start: float
 
 
 @register("method", "increlora")
-class IncreLoRA(Allocator):
+class IncreLoRA(Allocator[IncreLoRAConfig]):
     """P diag(lambda) Q with soft orthogonality; every few steps the sites with the highest S get one more triplet.
 
     S = EMA(s) * EMA(|s - EMA(s)|),    s = mean over the site's triplets of |w g| (gate + mean of row + mean of column)
@@ -64,11 +62,10 @@ class IncreLoRA(Allocator):
         "Penalty: as in adalora. Scale: the run's scale rule; the source divides by the present rank.",
     )
     summary = "SVD form, grown at the sites of highest sensitivity"
-    acts = "while training"
+    decides = "while training"
     signal = "|w g| x its deviation, per site, smoothed"
-    Config = Config
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: IncreLoRAConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self.starts_at_identity = config.gate_start == 0
         budget = setting.budget

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import distribute
 from rankbench.core.site_adapter import Gate
-from rankbench.methods.base import Allocator, Step
+from rankbench.methods.base import Allocator, Setting, Step
 
 
-@dataclass(kw_only=True)
-class Config:
+class L1RAConfig(Settings):
     """Settings of L1RA.
 
     Attributes:
@@ -38,24 +37,23 @@ class Config:
         factors: initial A: "normal" N(0, 1 / r^2) (as released) or "lora" (uniform, as for plain LoRA).
     """
 
-    name: str
-    l1: float = number(low=0)
-    l1_form: str = choice("decoupled", "loss")
-    gate_rate: float = number(above=0)
-    checks: float = number(above=0, high=1)
-    last_check: float = number(above=0, high=1)
-    threshold: float = number(low=0, below=1)
+    l1: float = Field(ge=0)
+    l1_form: Literal["decoupled", "loss"]
+    gate_rate: float = Field(gt=0)
+    checks: float = Field(gt=0, le=1)
+    last_check: float = Field(gt=0, le=1)
+    threshold: float = Field(ge=0, lt=1)
     reassign: bool
-    receivers: str = choice("min_gate", "mean_gate", "random")
+    receivers: Literal["min_gate", "mean_gate", "random"]
     exclude_pruned: bool
     carry_over: bool
-    rank_cap: float | None = number(low=1)
-    moments: str = choice("reset", "keep")
-    factors: str = choice("normal", "lora")
+    rank_cap: float | None = Field(ge=1)
+    moments: Literal["reset", "keep"]
+    factors: Literal["normal", "lora"]
 
 
 @register("method", "l1ra")
-class L1RA(Allocator):
+class L1RA(Allocator[L1RAConfig]):
     """Gates c in [0, 1] start open, c <- clip(Adam(c) - eta_c lambda, 0, 1); what is 0 at a check is removed.
 
     The budget freed is dealt one rank at a time to the sites whose weakest gate is strongest; a new rank starts with
@@ -74,12 +72,11 @@ class L1RA(Allocator):
         "Weight decay of the factors is the run's (released runs: 0.1); of the gates 0.",
     )
     summary = "gates with an L1 penalty; closed components go, freed ranks are dealt anew"
-    acts = "while training"
+    decides = "while training"
     signal = "learned gates under an L1 penalty"
     provoked_by = ("method.gate_rate=0.2",)
-    Config = Config
 
-    def __init__(self, config: Any, setting: Any) -> None:
+    def __init__(self, config: L1RAConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self._spare = 0  # freed and not dealt yet, in the budget's unit
         self._resets = 0

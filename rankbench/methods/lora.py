@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rankbench.config.registry import register
 from rankbench.methods.base import Allocator
-
-
-@dataclass
-class Config:
-    """Uniform ranks have no settings."""
-
-    name: str
 
 
 @register("method", "lora")
@@ -23,9 +14,8 @@ class Uniform(Allocator):
     source = "Hu et al. 2022 (arXiv 2106.09685); peft 0.21"
     deviations = ("Where the budget is no multiple of one rank everywhere, earlier sites get one rank more.",)
     summary = "uniform rank (the reference)"
-    acts = "at the start"
+    decides = "at the start"
     signal = "none"
-    Config = Config
 
     def initial_ranks(self) -> dict[str, int]:
         """The budget, dealt evenly."""

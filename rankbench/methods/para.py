@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
 from rankbench.methods.base import Allocator, Setting, Step
 from rankbench.methods.pruning import final_total, start_ranks
 
 
-@dataclass(kw_only=True)
-class Config:
+class PARAConfig(Settings):
     """Settings of PARA.
 
     Attributes:
@@ -28,15 +27,14 @@ class Config:
         search_share: share of the run's steps spent on finding ranks; unused with then=deploy.
     """
 
-    name: str
-    start_ratio: float = number(low=1)
-    then: str = choice("deploy", "retrain")
-    search_share: float = number(above=0, below=1)
+    start_ratio: float = Field(ge=1)
+    then: Literal["deploy", "retrain"]
+    search_share: float = Field(gt=0, lt=1)
 
 
 @register("method", "para")
 @register("method", "para_retrain")
-class PARA(Allocator):
+class PARA(Allocator[PARAConfig]):
     """One class, two presets: `para` truncates the trained update, `para_retrain` trains again at the ranks it leaves.
 
     Kept are the largest singular values of s B A, all sites together, that the budget pays for.
@@ -50,11 +48,10 @@ class PARA(Allocator):
         "para_retrain is ours: it asks what ranks known in hindsight are worth; both stages share the run's steps.",
     )
     summary = "uniform LoRA, truncated by singular value after training (para_retrain: trained again at those ranks)"
-    acts = "after training"
+    decides = "after training"
     signal = "singular values of the trained update"
-    Config = Config
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: PARAConfig, setting: Setting) -> None:
         super().__init__(config, setting)
         self.static = config.start_ratio == 1
         self.total = final_total(config, setting)
@@ -122,4 +119,4 @@ def truncate(adapters: AdapterSet, site: str, rank: int) -> None:
     adapters.resize(site, list(range(rank)), reason="truncate")
     if rank and adapters.scale(site) != before:
         A, B = (factor.detach().clone() for factor in adapters.factors(site))
-        adapters.set_factors(site, A, B * (before / adapters.scale(site)), absorb=False)
+        adapters.set_factors(site, A, B * (before / adapters.scale(site)))

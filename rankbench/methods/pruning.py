@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
 from rankbench.core.budget import Decay
 from rankbench.methods.base import Setting
 
 
-@dataclass(kw_only=True)
-class PruningConfig:
+class PruningConfig(Settings):
     """Settings of every pruning method.
 
     Attributes:
@@ -33,15 +32,14 @@ class PruningConfig:
         gate_start: initial lambda; 0 starts at the base model.
     """
 
-    name: str
-    start_ratio: float = number(low=1)
-    warmup_share: float = number(low=0, high=1)
-    final_share: float = number(low=0, high=1)
-    every: int = number(low=1)
-    schedule: str = choice("cubic", "linear", "oneshot")
-    beta1: float = number(low=0, below=1)
-    beta2: float = number(low=0, below=1)
-    orthogonality: float = number(low=0)
+    start_ratio: float = Field(ge=1)
+    warmup_share: float = Field(ge=0, le=1)
+    final_share: float = Field(ge=0, le=1)
+    every: int = Field(ge=1)
+    schedule: Literal["cubic", "linear", "oneshot"]
+    beta1: float = Field(ge=0, lt=1)
+    beta2: float = Field(ge=0, lt=1)
+    orthogonality: float = Field(ge=0)
     gate_start: float
 
 

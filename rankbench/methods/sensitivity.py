@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from torch import Tensor, float64, split, stack, zeros
 
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Allocator, Probe
 
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(kw_only=True)
-class Config:
+class SensitivityConfig(Settings):
     """Settings of Sensitivity-LoRA.
 
     Attributes:
@@ -34,18 +33,17 @@ class Config:
         least_rank: every site keeps at least this rank.
     """
 
-    name: str
-    batches: int = number(low=1)
-    metrics: str = choice("both", "global", "local")
-    weights: str = choice("cv", "equal")
-    topk_share: float = number(above=0, high=1)
-    mass: float = number(above=0, high=1)
-    scope: str = choice("row", "full")
-    least_rank: int = number(low=0)
+    batches: int = Field(ge=1)
+    metrics: Literal["both", "global", "local"]
+    weights: Literal["cv", "equal"]
+    topk_share: float = Field(gt=0, le=1)
+    mass: float = Field(gt=0, le=1)
+    scope: Literal["row", "full"]
+    least_rank: int = Field(ge=0)
 
 
 @register("method", "sensitivity")
-class Sensitivity(Allocator):
+class Sensitivity(Allocator[SensitivityConfig]):
     """diag(H)_j = sum_t x_tj^2 at every site; ranks proportional to a mix of its trace, top-k mean and effective rank.
 
     Sites that read the same input (q, k, v; gate, up) score the same: neither labels, loss nor weights enter.
@@ -60,10 +58,9 @@ class Sensitivity(Allocator):
         "Calibrated on the training split; the paper takes PIQA or training data.",
     )
     summary = "ranks from the energy of the inputs, forward only"
-    acts = "before training"
+    decides = "before training"
     signal = "diagonal of the inputs' autocorrelation: trace, top-k mean, effective rank"
     passes = "batches x forward"
-    Config = Config
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform, until the calibration has been made."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
-from rankbench.config.schema import number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
 from rankbench.methods.base import Allocator, Step
 from rankbench.methods.pruning import start_ranks
 
 
-@dataclass(kw_only=True)
-class Config:
+class SoRAConfig(Settings):
     """Settings of SoRA.
 
     Attributes:
@@ -26,14 +24,13 @@ class Config:
         gate_rate: learning rate of the gates over the run's.
     """
 
-    name: str
-    start_ratio: float = number(low=1)
-    strength: float = number(low=0)
-    gate_rate: float = number(above=0)
+    start_ratio: float = Field(ge=1)
+    strength: float = Field(ge=0)
+    gate_rate: float = Field(gt=0)
 
 
 @register("method", "sora")
-class SoRA(Allocator):
+class SoRA(Allocator[SoRAConfig]):
     """B diag(g) A with g <- sign(g) max(|g| - lr * lambda, 0) after each step; a gate at zero may grow back."""
 
     needs = frozenset({"gates", "resize"})
@@ -47,9 +44,8 @@ class SoRA(Allocator):
         "One lambda per run; the sparsifying schedule of the source's second algorithm is left out.",
     )
     summary = "gates with an L1 proximal step; rank is an outcome"
-    acts = "while training"
+    decides = "while training"
     signal = "learned gate"
-    Config = Config
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform, above the target."""

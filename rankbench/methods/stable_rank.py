@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
-from rankbench.config.schema import number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Allocator, Probe
 
 
-@dataclass
-class Config:
+class StableRankConfig(Settings):
     """Settings of the stable-rank control.
 
     Attributes:
         least_rank: every site keeps at least this rank.
     """
 
-    name: str
-    least_rank: int = number(low=0)
+    least_rank: int = Field(ge=0)
 
 
 @register("method", "stable_rank")
-class StableRank(Allocator):
+class StableRank(Allocator[StableRankConfig]):
     """r_i proportional to ||W_i||_F^2 / ||W_i||_2^2 of the frozen weight."""
 
     needs = frozenset({"weights"})
@@ -35,9 +32,8 @@ class StableRank(Allocator):
         "The source takes the stable rank itself as the rank, so its budget is an outcome; here it is a share of one.",
     )
     summary = "ranks from the stable rank of the frozen weights"
-    acts = "before training"
+    decides = "before training"
     signal = "stable rank of the frozen weight"
-    Config = Config
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform, until the weights have been looked at."""

@@ -11,6 +11,8 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from rankbench import RankbenchError
+
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
@@ -32,7 +34,7 @@ def _readable(folder: Path) -> Iterator[None]:
         raise ModelError(f"{folder} cannot be read as a model: {error}; get a whole copy of it") from error
 
 
-class ModelError(ValueError):
+class ModelError(RankbenchError, ValueError):
     """A model that cannot be had or used; the message names it, the place, and the way out."""
 
 

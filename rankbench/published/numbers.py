@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from rankbench import RankbenchError
+
 COLUMNS = (
     *("paper", "table", "model", "task", "metric", "method", "our_method", "rank_or_budget"),
     *("value", "unit", "n_seeds", "confidence", "note"),
@@ -42,7 +44,7 @@ PLACE = Path("results") / "published"
 PACKAGED = Path("rankbench") / "published" / "data"  # the same files in a wheel
 
 
-class PublishedError(ValueError):
+class PublishedError(RankbenchError, ValueError):
     """Files that cannot be read as published numbers; the message names each mistake with its place."""
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from rankbench import RankbenchError
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Probe
 
@@ -29,6 +30,10 @@ Points = Sequence[tuple[float, float]]  # (a, weight), as scores.quadrature give
 
 ORDER = 6  # of the differences that show rounding: of a smooth integrand next to nothing is left at that order
 COLUMNS = 2**16  # elements looked at together: about 50 MB in float64 at 80 nodes
+
+
+class NoPathError(RankbenchError, ValueError):
+    """There is no update, so no path to measure on."""
 
 
 @dataclass(frozen=True)

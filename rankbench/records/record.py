@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from rankbench import RankbenchError
 from rankbench.files import fingerprint
 
 SCHEMA_VERSION = 1
-STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget", "skipped")
+STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget")
 
 # Of runs that were stopped from outside: they go on from their checkpoint when they are asked for again. All others but
 # "ok" would fail again, and are done again only on request.
@@ -36,7 +37,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 PLACES = ("results_dir", "method.source_run", *CONTENT)
 
 
-class RecordError(ValueError):
+class RecordError(RankbenchError, ValueError):
     """A file that is not a record this version can read."""
 
 
@@ -141,15 +142,40 @@ class RunRecord:
     cost: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
+    @classmethod
+    def of(
+        cls,
+        config: dict[str, Any],
+        run_id: str,
+        status: str,
+        reason: str | None,
+        provenance: dict[str, Any],
+        **results: Any,
+    ) -> RunRecord:
+        """The record of a run with this resolved config, which also says method, model, task, budget and seed.
+
+        Args:
+            config: plain nested dictionaries.
+            run_id: name of the run.
+            status: one of STATUSES.
+            reason: why it is not "ok".
+            provenance: {} where the run ended before it could say.
+            results: the other attributes, as far as the run got.
+        """
+        names = {group: config[group]["name"] for group in ("method", "model", "task", "budget")}
+        return cls(
+            run_id, status, reason, **names, seed=config["seed"], config=config, provenance=provenance, **results
+        )
+
     def to_json(self) -> str:
         """Readable JSON, keys in a fixed order; NaN and infinity become null."""
         return json.dumps(_finite(asdict(self)), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
-    def stands(self, redo: str | None = None) -> bool:
-        """Whether a sweep leaves this run as it is.
+    def is_final(self, redo: str | None = None) -> bool:
+        """Whether a sweep leaves this run as it is: it is done, or failed in a way that would come again.
 
         Args:
-            redo: digest of the failed record that is to be replaced; another attempt's stands.
+            redo: digest of the failed record that is to be replaced; the record of another attempt is final.
         """
         return self.status == "ok" or (self.status not in STOPPED and self.digest() != redo)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from rankbench import RankbenchError
 from rankbench.files import write_atomically
 from rankbench.records.record import RecordError, RunRecord, portable
 
@@ -24,7 +25,7 @@ LOG = "log.txt"  # what the run printed, in a sweep
 HELD_UP = 75  # exit code (EX_TEMPFAIL) of a run that could not use its folder: no record, and none of its own fault
 
 
-class StoreError(RuntimeError):
+class StoreError(RankbenchError, RuntimeError):
     """A results folder that cannot be used as asked; the message says what to do."""
 
 
@@ -39,13 +40,13 @@ class RunFolder:
     def __init__(self, results_dir: Path, run_id: str) -> None:
         self.run_id = run_id
         self.path = results_dir / "runs" / run_id
-        self._named = True  # after its run
+        self._named_after_run = True  # the folder's name is the run_id
 
     @classmethod
-    def at(cls, path: Path) -> RunFolder:
-        """Of a folder that lies anywhere, such as a copy of a run's."""
+    def from_path(cls, path: Path) -> RunFolder:
+        """A run folder that lies anywhere and has any name, such as a copy."""
         folder = cls(path.parent, path.name)
-        folder.path, folder._named = path, False
+        folder.path, folder._named_after_run = path, False
         return folder
 
     @contextmanager
@@ -93,10 +94,17 @@ class RunFolder:
         file = self.path / RECORD
         if not file.exists():
             return None
-        found = RunRecord.from_json(file.read_text(errors="replace"), str(file))
-        if self._named and found.run_id != self.run_id:
-            raise RecordError(f"{file}: the record of another run, {found.run_id}")
-        return found
+        record = RunRecord.from_json(file.read_text(errors="replace"), str(file))
+        if self._named_after_run and record.run_id != self.run_id:
+            raise RecordError(f"{file}: the record of another run, {record.run_id}")
+        return record
+
+    def readable_record(self) -> RunRecord | None:
+        """The record; None also for a file that is no record of this run: whoever does the run says so."""
+        try:
+            return self.record()
+        except RecordError:
+            return None
 
     def set_aside(self) -> Path:
         """Keep a record.json that cannot be read under another name, so that the run can be done."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
 from rankbench.analysis.metrics import METRICS, VALIDATION, higher_is_better
 from rankbench.config import control_sources, schema
@@ -20,7 +19,7 @@ from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.sweeps import experiment as experiments
 from rankbench.sweeps import experiment_files, manifest
-from rankbench.sweeps.experiment import FULL, Experiment, Settings, Tune, arms
+from rankbench.sweeps.experiment import FULL, DottedSettings, Experiment, Tune, arms
 from rankbench.sweeps.manifest import Sweep
 
 RETRY = ("none", "failed")
@@ -199,7 +198,7 @@ def _freeze(cells: Sequence[GridCell], examine: Examiner, found: Experiment | No
     for cell in cells:
         config, wrong = examine.job(cell.overrides)
         if not wrong:
-            plain: Any = OmegaConf.to_container(config, resolve=True)
+            plain = config.plain()
             arm = control_sources.source_arm(plain["method"])
             if arm is not None and arm not in labels:
                 wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, labels)}"]
@@ -254,7 +253,7 @@ def spell(key: str, value: Any) -> str:
     return f"{key}={_spelled_value(value)}"
 
 
-def _spelled(settings: Settings) -> dict[str, str]:
+def _spelled(settings: DottedSettings) -> dict[str, str]:
     return {key.lstrip("+"): spell(key, value) for key, value in settings.items()}
 
 
@@ -270,9 +269,9 @@ def _spelled_value(value: Any) -> str:
     return text if plain_text and not text.startswith("{") else "'" + text.replace("'", r"\'") + "'"
 
 
-def _conditional(when: Mapping[str, Settings], chosen: Mapping[str, str]) -> Settings:
+def _conditional(when: Mapping[str, DottedSettings], chosen: Mapping[str, str]) -> DottedSettings:
     """Settings of the conditions that hold, later ones over earlier ones; the defaults of conf/config.yaml count."""
-    found: Settings = {}
+    found: DottedSettings = {}
     for condition, settings in when.items():
         keys = [word.partition("=")[0] for word in condition.split()]
         given = [chosen.get(key, spell(key, _defaults().get(key))) for key in keys]
@@ -281,7 +280,7 @@ def _conditional(when: Mapping[str, Settings], chosen: Mapping[str, str]) -> Set
 
 
 @functools.cache
-def _defaults() -> Settings:
+def _defaults() -> DottedSettings:
     """Group -> option of conf/config.yaml."""
     root = content(CONF_DIR / "config.yaml")
     return {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}

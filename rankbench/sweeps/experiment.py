@@ -6,23 +6,22 @@ same file on a smaller grid (rankbench.sweeps.composition).
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rankbench.config import schema
-from rankbench.config.schema import ConfigError, near, number
+from pydantic import Field, field_validator
 
-Settings = dict[str, Any]  # dotted key, as on the command line -> value
+from rankbench.config import schema
+from rankbench.config.schema import ConfigError, Section, near
+
+DottedSettings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself
 DEFAULT = "default"  # of report.metrics: tasks that are not named
 UNIFORM = "uniform"  # of rankbench.statistics.decision_rules.CONTROLS: the reference, unless `only` left it out
 
 
-@dataclass(kw_only=True)
-class Tune:
+class Tune(Section):
     """How the learning rate of each arm is chosen: on validation, before the runs that are reported.
 
     Attributes:
@@ -34,13 +33,12 @@ class Tune:
     """
 
     learning_rate: list[float]
-    seeds: list[int]
-    metric: str
-    widen: int = number(low=0)
+    seeds: list[int] = Field(default=[100])
+    metric: str = "validation/loss"
+    widen: int = Field(default=2, ge=0)
 
 
-@dataclass(kw_only=True)
-class Published:
+class Published(Section):
     """The paper's numbers that stand beside ours.
 
     Attributes:
@@ -53,13 +51,12 @@ class Published:
 
     file: str
     table: str
-    model: str | None
+    model: str | None = None
     arms: dict[str, str]
-    budgets: dict[str, list[str]]
+    budgets: dict[str, list[str]] = Field(default={})
 
 
-@dataclass(kw_only=True)
-class Report:
+class Report(Section):
     """What the report shows.
 
     Attributes:
@@ -78,13 +75,13 @@ class Report:
     reference: str
     metrics: dict[str, str]
     beats: list[str]
-    level: float = number(above=0, below=1)
-    margin: float = number(above=0)
+    level: float = Field(gt=0, lt=1)
+    margin: float = Field(gt=0)
     margins: dict[str, float]
-    controls: dict[str, dict[str, str]]
-    curves: dict[str, str]
-    maps: dict[str, list[str]]
-    published: list[Published]
+    controls: dict[str, dict[str, str]] = Field(default={})
+    curves: dict[str, str] = Field(default={})
+    maps: dict[str, list[str]] = Field(default={})
+    published: list[Published] = Field(default=[])
 
     def metric_of(self, task: str) -> str:
         """Column of the frame of runs that is shown for a task."""
@@ -95,8 +92,7 @@ class Report:
         return self.margins.get(task, self.margin)
 
 
-@dataclass(kw_only=True)
-class ScaleChanges:
+class ScaleChanges(Section):
     """What a scale puts in place of the file's own; what it leaves out stays.
 
     Attributes:
@@ -106,15 +102,14 @@ class ScaleChanges:
         tune: in place of the file's; null: that one.
     """
 
-    arms: list[str] | None
-    settings: Settings | None
-    axes: dict[str, list[Any]]
-    when: dict[str, Settings] | None
-    tune: Tune | None
+    arms: list[str] | None = None
+    settings: DottedSettings | None = None
+    axes: dict[str, list[Any]] = Field(default={})
+    when: dict[str, DottedSettings] | None = None
+    tune: Tune | None = None
 
 
-@dataclass(kw_only=True)
-class Experiment:
+class Experiment(Section):
     """One file of conf/experiment.
 
     Attributes:
@@ -137,21 +132,22 @@ class Experiment:
     name: str
     question: str
     source: str
-    arms: dict[str, Settings]
-    vary: dict[str, dict[str, list[Any]]]
-    grid: dict[str, dict[str, list[Any]]]
+    arms: dict[str, DottedSettings]
+    vary: dict[str, dict[str, list[Any]]] = Field(default={})
+    grid: dict[str, dict[str, list[Any]]] = Field(default={})
     axes: dict[str, list[Any]]
-    settings: Settings
-    when: dict[str, Settings]
-    scales: dict[str, ScaleChanges]
-    shares: dict[str, str]
-    tune: Tune | None
+    settings: DottedSettings = Field(default={})
+    when: dict[str, DottedSettings] = Field(default={})
+    scales: dict[str, ScaleChanges] = Field(default={})
+    shares: dict[str, str] = Field(default={})
+    tune: Tune | None = None
     report: Report
 
-
-def plain(experiment: Experiment) -> dict[str, Any]:
-    """As `read` takes it."""
-    return dataclasses.asdict(experiment)
+    @field_validator("scales", mode="before")
+    @classmethod
+    def _empty_scales(cls, scales: Any) -> Any:
+        """A scale with nothing below it changes nothing."""
+        return {name: part or {} for name, part in scales.items()} if isinstance(scales, dict) else scales
 
 
 def at_scale(experiment: Experiment, scale: str) -> Experiment:
@@ -166,8 +162,8 @@ def at_scale(experiment: Experiment, scale: str) -> Experiment:
         known = near(scale, [FULL, *experiment.scales])
         raise ConfigError([f"scale={scale}: experiment={experiment.name} has no such scale; {known}"])
     part = experiment.scales[scale]
-    return dataclasses.replace(
-        with_arms(experiment, part.arms) if part.arms is not None else experiment,
+    chosen = with_arms(experiment, part.arms) if part.arms is not None else experiment
+    return chosen.replace(
         settings=experiment.settings if part.settings is None else part.settings,
         axes={key: values for key, values in (experiment.axes | part.axes).items() if values},
         when=experiment.when if part.when is None else part.when,
@@ -189,14 +185,14 @@ def with_arms(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
     kept = {arm: settings for arm, settings in there.items() if arm in chosen}
     shared = {arm: base for arm, base in rates_of(experiment).items() if {arm, base} <= set(chosen)}
     scales = {
-        name: dataclasses.replace(part, arms=[arm for arm in part.arms or there if arm in kept])
+        name: part.replace(arms=[arm for arm in part.arms or there if arm in kept])
         for name, part in experiment.scales.items()
     }
     report = _report_on(kept, experiment.report)
-    return dataclasses.replace(experiment, arms=kept, shares=shared, scales=scales, report=report, vary={}, grid={})
+    return experiment.replace(arms=kept, shares=shared, scales=scales, report=report, vary={}, grid={})
 
 
-def _report_on(kept: Mapping[str, Settings], report: Report) -> Report:
+def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
     """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
     uniform = {} if report.reference in kept else {UNIFORM: report.reference}
     controls = {
@@ -205,14 +201,13 @@ def _report_on(kept: Mapping[str, Settings], report: Report) -> Report:
         if arm in kept
     }
     published = [
-        dataclasses.replace(table, arms={arm: name for arm, name in table.arms.items() if arm in kept})
-        for table in report.published
+        table.replace(arms={arm: name for arm, name in table.arms.items() if arm in kept}) for table in report.published
     ]
     reference = report.reference if report.reference in kept else next(iter(kept))
-    return dataclasses.replace(report, reference=reference, controls=controls, published=published)
+    return report.replace(reference=reference, controls=controls, published=published)
 
 
-def arms(experiment: Experiment) -> dict[str, Settings]:
+def arms(experiment: Experiment) -> dict[str, DottedSettings]:
     """Every arm with its own settings: those named, then those that vary one, then those of the grids."""
     made = {name: {**experiment.arms[base], **changed} for name, base, changed in _made(experiment)}
     return {**experiment.arms, **made}
@@ -223,7 +218,7 @@ def rates_of(experiment: Experiment) -> dict[str, str]:
     return {**{name: base for name, base, _ in _made(experiment)}, **experiment.shares}
 
 
-def _made(experiment: Experiment) -> Iterator[tuple[str, str, Settings]]:
+def _made(experiment: Experiment) -> Iterator[tuple[str, str, DottedSettings]]:
     """Label, base and changed settings of the arms of vary and grid."""
     for base, settings in experiment.vary.items():
         for key, values in settings.items():
@@ -234,6 +229,6 @@ def _made(experiment: Experiment) -> Iterator[tuple[str, str, Settings]]:
             yield label(base, changed), base, changed
 
 
-def label(base: str, changed: Settings) -> str:
+def label(base: str, changed: DottedSettings) -> str:
     """Of an arm that differs from another in some settings: "igu quadrature_steps=5"."""
     return " ".join([base, *(f"{key.rpartition('.')[2]}={schema.show(value)}" for key, value in changed.items())])

@@ -15,27 +15,7 @@ from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.statistics.decision_rules import CONTROLS
-from rankbench.sweeps.experiment import (
-    DEFAULT,
-    UNIFORM,
-    Experiment,
-    Published,
-    Report,
-    ScaleChanges,
-    Settings,
-    Tune,
-    arms,
-)
-
-# What a file may leave out.
-LEFT_OUT: dict[str, Any] = {
-    **{key: {} for key in ("vary", "grid", "settings", "when", "scales", "shares")},
-    "tune": None,
-}
-LEFT_OUT_OF_PART: dict[str, Any] = {"arms": None, "settings": None, "axes": {}, "when": None, "tune": None}
-LEFT_OUT_OF_REPORT: dict[str, Any] = {**{key: {} for key in ("controls", "curves", "maps")}, "published": []}
-LEFT_OUT_OF_PUBLISHED: dict[str, Any] = {"model": None, "budgets": {}}
-LEFT_OUT_OF_TUNE: dict[str, Any] = {"seeds": [100], "metric": "validation/loss", "widen": 2}
+from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms
 
 
 def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
@@ -73,22 +53,13 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     Raises:
         ConfigError: every mistake.
     """
-    report = {**LEFT_OUT_OF_REPORT, **_over(data.get("report", {}), _usual_report(), ("metrics", "margins"))}
-    report["published"] = [{**LEFT_OUT_OF_PUBLISHED, **table} for table in report["published"]]
-    whole = {**LEFT_OUT, **data, "report": report}
-    whole["tune"] = _tune(whole["tune"])
-    whole["scales"] = {scale: {**LEFT_OUT_OF_PART, **(part or {})} for scale, part in whole["scales"].items()}
-    for part in whole["scales"].values():
-        part["tune"] = _tune(part["tune"])
-    values, mistakes = schema.conform(Experiment, whole)
-    problems = [f"{source}: {mistake.sentence}" for mistake in mistakes]
-    if problems:
-        raise ConfigError(problems)
-    found: Experiment = _build(Experiment, values)
-    problems = [f"{source}: {problem}" for problem in _unknown_names(found)]
-    if problems:
-        raise ConfigError(problems)
-    return found
+    report = _over(data.get("report", {}), _usual_report(), ("metrics", "margins"))
+    experiment, mistakes = schema.conform(Experiment, {**data, "report": report})
+    problems = [mistake.sentence for mistake in mistakes]
+    problems += _unknown_names(experiment) if experiment is not None else []
+    if experiment is None or problems:
+        raise ConfigError([f"{source}: {problem}" for problem in problems])
+    return experiment
 
 
 def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
@@ -99,10 +70,10 @@ def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
     """
     if not typed:
         return base
-    values, mistakes = schema.conform(Tune, {**LEFT_OUT_OF_TUNE, **(vars(base) if base else {}), **typed}, "tune")
+    tuning, mistakes = schema.conform(Tune, {**(base.plain() if base else {}), **typed}, "tune")
     if mistakes:
         raise ConfigError([mistake.sentence for mistake in mistakes])
-    return Tune(**values)
+    return tuning
 
 
 def usual_metric(task: str) -> str:
@@ -118,8 +89,7 @@ def usual_report(reference: str) -> Report:
     Args:
         reference: the arm that others are compared with.
     """
-    found: Report = _build(Report, {**LEFT_OUT_OF_REPORT, **_usual_report(), "reference": reference})
-    return found
+    return Report(**_usual_report(), reference=reference)
 
 
 def _usual_report() -> dict[str, Any]:
@@ -130,27 +100,6 @@ def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence
     """What one experiment says over what all share: entry by entry under the open keys, the rest as a whole."""
     entries = {key: {**shared.get(key, {}), **own.get(key, {})} for key in open_keys if key in own or key in shared}
     return {**shared, **own, **entries}
-
-
-def _tune(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if data is None else {**LEFT_OUT_OF_TUNE, **data}
-
-
-def _build(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """Dataclasses from the plain values of `schema.conform`."""
-    nested: dict[str, Any] = {"tune": Tune, "report": Report, "scales": ScaleChanges, "published": Published}
-    made = {}
-    for key, value in values.items():
-        inner = nested.get(key)
-        if inner is None or value is None:
-            made[key] = value
-        elif key == "scales":
-            made[key] = {name: _build(inner, part) for name, part in value.items()}
-        elif key == "published":
-            made[key] = [_build(inner, part) for part in value]
-        else:
-            made[key] = _build(inner, value)
-    return cls(**made)
 
 
 def _unknown_names(experiment: Experiment) -> Iterator[str]:
@@ -178,5 +127,5 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
         yield from (f"{place}: no arm {arm!r}; {near(arm, there)}" for arm in labels if arm not in there)
 
 
-def _conditions(experiment: Experiment) -> dict[str, Mapping[str, Settings]]:
+def _conditions(experiment: Experiment) -> dict[str, Mapping[str, DottedSettings]]:
     return {f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()}

@@ -6,7 +6,6 @@ it is the configuration of one run, which whoever does it reads. Nothing of conf
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rankbench import RankbenchError
 from rankbench.files import write_atomically
 from rankbench.records.record import run_id
 from rankbench.sweeps import experiment_files
@@ -24,7 +24,7 @@ FILE = "sweep.json"
 TITLE = ("model", "task", "method", "budget", "seed", "train.learning_rate")  # what a run is told by
 
 
-class SweepError(ValueError):
+class SweepError(RankbenchError, ValueError):
     """A sweep that cannot be found or read; the message says what to do."""
 
 
@@ -84,7 +84,13 @@ class Sweep:
 
     def to_json(self) -> str:
         """Readable JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        content = {
+            **vars(self),
+            "experiment": self.experiment and self.experiment.plain(),
+            "tune": self.tune and self.tune.plain(),
+            "jobs": [vars(job) for job in self.jobs],
+        }
+        return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str) -> Sweep:
@@ -106,7 +112,7 @@ class Sweep:
 
 def identity(name: str, configs: Iterable[dict[str, Any]], tune: Tune | None) -> str:
     """Of a sweep: its name, and 8 hexadecimal digits that tell its runs and their tuning from others."""
-    content = [[run_id(config) for config in configs], dataclasses.asdict(tune) if tune else None]
+    content = [[run_id(config) for config in configs], tune.plain() if tune else None]
     return f"{name}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]}"
 
 

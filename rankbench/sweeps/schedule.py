@@ -15,7 +15,7 @@ from typing import Any
 from rankbench.analysis.frame import SelectionError
 from rankbench.config import control_sources
 from rankbench.records.frozen_run import Order
-from rankbench.records.record import RecordError, RunRecord, run_id
+from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import tuning
 from rankbench.sweeps.composition import Frozen, GridCell, Layout, spell
@@ -223,7 +223,4 @@ class SweepSchedule:
             raise Waiting(f"{group.title}: {error}") from error
 
     def _record(self, name: str) -> RunRecord | None:
-        try:
-            return RunFolder(self._results_dir, name).record()
-        except RecordError:
-            return None  # whoever does the run says so
+        return RunFolder(self._results_dir, name).readable_record()

@@ -4,43 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from rankbench.config.registry import register
-from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
-from rankbench.tasks.worked_problems import Problem, Problems
+from rankbench.tasks.worked_problems import GeneratedConfig, Problem, Problems
 
 LOW, HIGH = 10, 99
 NUMBER = re.compile(r"\s*(-?\d+)(?!\.?\d)")
 
 
-@dataclass
-class Config:
+class ArithmeticConfig(GeneratedConfig):
     """Settings of the arithmetic task.
 
     Attributes:
         terms: how many numbers an expression may have; each count is equally likely.
-        data_seed: of the expressions, which do not depend on the run's seed.
-        train_size, validation_size, test_size: expressions; no expression is in two splits or twice in one.
-        max_length: tokens of prompt and answer.
-        generation_size: how many of a split are answered, the first ones; null: all.
-        max_new_tokens: of an answer.
     """
 
-    name: str
     terms: list[int]
-    data_seed: int
-    train_size: int = number(low=1)
-    validation_size: int = number(low=1)
-    test_size: int = number(low=1)
-    max_length: int = number(low=8)
-    generation_size: int | None = number(low=0)
-    max_new_tokens: int = number(low=1)
 
 
 def leading_number(text: str) -> str | None:
@@ -55,17 +38,16 @@ def has_line(text: str) -> bool:
 
 
 @register("task", "arithmetic")
-class Arithmetic(Problems):
+class Arithmetic(Problems[ArithmeticConfig]):
     """The answer is the whole number that the generated line begins with."""
 
     source = "generated"
-    Config = Config
     template = "Calculate: {question} ="  # SmolLM2 with a bare "{question} =" learns a third as much in 60 steps
     answer = staticmethod(leading_number)
     complete = staticmethod(has_line)
 
     @staticmethod
-    def check(config: Any) -> list[str]:
+    def check(config: ArithmeticConfig) -> list[str]:
         """What is wrong with the section beyond types."""
         if not config.terms or min(config.terms) < 2:
             return [f"task.terms={config.terms}: needs one count or more, each >= 2, e.g. [2, 3]"]
@@ -87,7 +69,7 @@ class Arithmetic(Problems):
         rng = Streams(self.config.data_seed).numpy("task", split)
         made: list[Problem] = []
         while len(made) < getattr(self.config, f"{split}_size"):
-            question, value = expression(int(rng.choice(list(self.config.terms))), rng)
+            question, value = expression(int(rng.choice(self.config.terms)), rng)
             if question not in seen:
                 seen.add(question)
                 made.append(Problem(f"{split}/{len(made)}", question, str(value), str(value)))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
+from rankbench import RankbenchError
+from rankbench.config.schema import Settings, settings_of
 from rankbench.core.seeding import Streams
 
 IGNORE = -100  # label of a token that carries no loss
@@ -17,7 +20,7 @@ IGNORE = -100  # label of a token that carries no loss
 Batch = dict[str, Tensor]
 
 
-class DataError(ValueError):
+class DataError(RankbenchError, ValueError):
     """Data that cannot be used; the message names the file, the line or column, and the way out."""
 
 
@@ -57,13 +60,18 @@ class Evaluation:
     items: list[dict[str, Any]]
 
 
-class Task(ABC):
+ConfigT = TypeVar("ConfigT", bound=Settings, default=Any)
+
+
+class Task(ABC, Generic[ConfigT]):
     """A task builds its splits once and scores models on them. It draws only from the streams it is given.
 
+    A subclass names the type of its settings: `class Planted(Task[PlantedConfig])`.
+
     Class facts:
-        primary: metric the summary names first ("accuracy", "exact_match", "kl", ...).
-        higher_is_better: direction of `primary`.
         source: where the data comes from (hub name, or "generated").
+        knows_true_ranks: whether it plants a rank at every site, so that `true_ranks` and `truth` are not None.
+        Config: type of its settings, taken from the parameter of the base; without one it has none but its name.
 
     Instance attributes after `load`:
         splits: {"train", "validation", "test"} -> list of Example.
@@ -71,15 +79,23 @@ class Task(ABC):
             "truncated": how many examples of each split had to be shortened, where texts are tokenised.
     """
 
-    primary: ClassVar[str]
-    higher_is_better: ClassVar[bool] = True
     source: ClassVar[str]
-    Config: ClassVar[type]
+    knows_true_ranks: ClassVar[bool] = False
+    Config: ClassVar[type[Settings]] = Settings
 
     splits: dict[str, list[Example]]
     revision: dict[str, str]
 
-    def __init__(self, config: Any) -> None:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.Config = settings_of(cls) or cls.Config
+
+    @staticmethod
+    def check(config: Any) -> list[str]:
+        """What is wrong with the settings beyond what their types say, one sentence per mistake."""
+        return []
+
+    def __init__(self, config: ConfigT) -> None:
         self.config = config
 
     @abstractmethod

@@ -6,45 +6,21 @@ Each set is trained and tested by itself; its files are `instruction` (question,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from rankbench.config.registry import register
-from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
 from rankbench.tasks.text import answer_scoring
+from rankbench.tasks.text.dataset_files import FolderConfig
 from rankbench.tasks.text_classification import Classification
 
 REPOSITORY = "github.com/AGI-Edgerunners/LLM-Adapters"
 
 
-@dataclass
-class Config:
-    """Settings of a commonsense task.
-
-    Attributes:
-        data_dir: folder with the set's train and test as files (train.json, test.json).
-        subset: folder of the set in the repository, under dataset/.
-        train_size: training examples; null takes all that validation leaves.
-        validation_size: examples carved out of train.
-        test_size: fixed subset of the test split; null takes all of it.
-        max_length: tokens per example; what is longer loses the beginning of its question.
-    """
-
-    name: str
-    data_dir: str | None
-    subset: str
-    train_size: int | None = number(low=1)
-    validation_size: int = number(low=1)
-    test_size: int | None = number(low=1)
-    max_length: int = number(low=8)
-
-
-class Commonsense(Classification):
+class Commonsense(Classification[FolderConfig]):
     """The option whose name is likeliest after "the correct answer is". A task states its options' names."""
 
-    Config = Config
     source = REPOSITORY
     texts = ("instruction",)
     label = "answer"
@@ -54,6 +30,7 @@ class Commonsense(Classification):
     measure = staticmethod(answer_scoring.accuracy)
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         cls.options = tuple(f" {name}" for name in cls.labels)
 
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:

@@ -29,7 +29,6 @@ class Sst2(Classification):
 class Cola(Classification):
     """Is the sentence grammatical English?"""
 
-    primary = "matthews"
     source = f"{HUB} cola"
     texts = ("sentence",)
     labels = ("unacceptable", "acceptable")
@@ -114,7 +113,6 @@ class Mnli(Classification):
 class Stsb(Classification):
     """How alike two sentences are, 0 to 5; squared error in training, encoders only."""
 
-    primary = "pearson"
     source = f"{HUB} stsb"
     texts = ("sentence1", "sentence2")
     labels = ()

@@ -5,52 +5,32 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from rankbench.config.registry import register
-from rankbench.config.schema import number
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
-from rankbench.tasks.text.dataset_files import Table, carve, choose, read
-from rankbench.tasks.worked_problems import Problem, Problems, final_number, has_final_line
+from rankbench.tasks.text.dataset_files import HubConfig, Table, carve, choose, read
+from rankbench.tasks.worked_problems import (
+    AnswerConfig,
+    GeneratedConfig,
+    Problem,
+    Problems,
+    final_number,
+    has_final_line,
+)
 
 
-@dataclass
-class Gsm8kConfig:
-    """Settings of GSM8K.
-
-    Attributes:
-        data_dir: folder with train.jsonl and test.jsonl (or .json, .parquet, .csv); null reads the hub.
-        hub, subset, revision: data set on the hub, its configuration, and its commit (null: the newest).
-        train_size: training problems; null takes all that validation leaves.
-        validation_size: problems carved out of the official train split.
-        test_size: fixed subset of the official test split; null takes all of it.
-        max_length: tokens of prompt and solution; a question too long loses its beginning.
-        generation_size: how many of a split are answered, the first ones; null: all.
-        max_new_tokens: of an answer.
-    """
-
-    name: str
-    data_dir: str | None
-    hub: str
-    subset: str
-    revision: str | None
-    train_size: int | None = number(low=1)
-    validation_size: int = number(low=1)
-    test_size: int | None = number(low=1)
-    max_length: int = number(low=8)
-    generation_size: int | None = number(low=0)
-    max_new_tokens: int = number(low=1)
+class Gsm8kConfig(HubConfig, AnswerConfig):
+    """Settings of GSM8K."""
 
 
 @register("task", "gsm8k")
-class Gsm8k(Problems):
+class Gsm8k(Problems[Gsm8kConfig]):
     """Exact match on the number after `####`; solutions as in the data, calculator notes (<<6*7=42>>) included."""
 
     source = "openai/gsm8k main"
-    Config = Gsm8kConfig
     template = "Question: {question}\nAnswer:"
     answer = staticmethod(final_number)
     complete = staticmethod(has_final_line)
@@ -79,35 +59,11 @@ def _gsm8k_problem(table: Table, row: int) -> Problem:
     return Problem(f"{table.split}/{row}", question, solution, gold)
 
 
-@dataclass
-class GsmSymbolicConfig:
-    """Settings of GSM-Symbolic.
-
-    Attributes:
-        data_seed: of the problems, which do not depend on the run's seed.
-        train_size, validation_size, test_size: problems; none is in two splits or twice in one, but all splits draw
-            from the same templates.
-        max_length: tokens of prompt and solution; a question too long loses its beginning.
-        generation_size: how many of a split are answered, the first ones; null: all.
-        max_new_tokens: of an answer.
-    """
-
-    name: str
-    data_seed: int
-    train_size: int = number(low=1)
-    validation_size: int = number(low=1)
-    test_size: int = number(low=1)
-    max_length: int = number(low=8)
-    generation_size: int | None = number(low=0)
-    max_new_tokens: int = number(low=1)
-
-
 @register("task", "gsm-symbolic")
-class GsmSymbolic(Problems):
-    """reasoning-gym's `gsm_symbolic` (85 of the 100 templates), with its worked solutions."""
+class GsmSymbolic(Problems[GeneratedConfig]):
+    """reasoning-gym's `gsm_symbolic` (85 of the 100 templates, in all splits), with its worked solutions."""
 
     source = "generated (reasoning-gym gsm_symbolic)"
-    Config = GsmSymbolicConfig
     template = "Question: {question}\nAnswer:"
     answer = staticmethod(final_number)
     complete = staticmethod(has_final_line)

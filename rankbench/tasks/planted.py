@@ -5,23 +5,21 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import spearmanr
+from pydantic import Field
 from torch import Tensor, nn
 
 from rankbench.config.registry import register
-from rankbench.config.schema import choice, number
+from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 
 
-@dataclass(kw_only=True)
-class Config:
+class PlantedConfig(Settings):
     """Settings of the planted task.
 
     Attributes:
@@ -37,28 +35,25 @@ class Config:
         map_seed: seed of map and updates; null takes the run's, so that seeds differ in their truth as well.
     """
 
-    name: str
-    map: str = choice("few", "depth", "type")
-    sites: int = number(low=1)
-    rank: int = number(low=1)
-    strength: float = number(low=0)
-    weight_scale: float = number(low=0)
-    label_noise: float = number(low=0, high=1)
-    train_size: int = number(low=1)
-    validation_size: int = number(low=1)
-    test_size: int = number(low=1)
-    length: int = number(low=1)
+    map: Literal["few", "depth", "type"]
+    sites: int = Field(ge=1)
+    rank: int = Field(ge=1)
+    strength: float = Field(ge=0)
+    weight_scale: float = Field(ge=0)
+    label_noise: float = Field(ge=0, le=1)
+    train_size: int = Field(ge=1)
+    validation_size: int = Field(ge=1)
+    test_size: int = Field(ge=1)
+    length: int = Field(ge=1)
     map_seed: int | None
 
 
 @register("task", "planted")
-class Planted(Task):
+class Planted(Task[PlantedConfig]):
     """Random tokens; the loss is KL(teacher || student) per position, so its floor is 0 whatever the noise."""
 
-    primary = "kl"
-    higher_is_better = False
     source = "generated"
-    Config = Config
+    knows_true_ranks = True
 
     def num_labels(self) -> int | None:
         """Language modelling."""
@@ -152,11 +147,13 @@ class Planted(Task):
         true, found = (np.array([source[name] for name in names]) for source in (self._truth, ranks))
         result = {"map_overlap": float(np.minimum(true, found).sum() / true.sum())}
         if true.std() and found.std():
+            from scipy.stats import spearmanr  # takes a moment to import
+
             result["map_correlation"] = float(spearmanr(true, found).statistic)
         return result
 
 
-def true_map(config: Config, sites: Sequence[Any], rng: np.random.Generator) -> dict[str, int]:
+def true_map(config: PlantedConfig, sites: Sequence[Any], rng: np.random.Generator) -> dict[str, int]:
     """True rank per site name.
 
     Raises:

@@ -4,45 +4,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
-from rankbench.config.schema import number
+from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.answer_scoring import Answer, Head, Item, Options, Scorer
-from rankbench.tasks.text.dataset_files import Table, carve, choose, read
+from rankbench.tasks.text.dataset_files import FolderConfig, HubConfig, Table, carve, choose, read
 from rankbench.tasks.text.tokens import prompt_hash
 
-
-@dataclass
-class Config:
-    """Settings of a classification task.
-
-    Attributes:
-        data_dir: folder with the official splits as files (train.jsonl, ...); null reads the hub.
-        hub, subset, revision: data set on the hub, its configuration, and its commit (null: the newest).
-        train_size: training examples; null takes all that validation leaves.
-        validation_size: examples carved out of the official train split.
-        test_size: fixed subset of the split that is the test; null takes all of it.
-        max_length: tokens per example; what is longer loses the beginning of its longest text (decoders), or the end
-            of its longer text (encoders).
-    """
-
-    name: str
-    data_dir: str | None
-    hub: str
-    subset: str
-    revision: str | None
-    train_size: int | None = number(low=1)
-    validation_size: int = number(low=1)
-    test_size: int | None = number(low=1)
-    max_length: int = number(low=8)
+ClassificationConfigT = TypeVar("ClassificationConfigT", bound=FolderConfig, default=Any)
 
 
-class Classification(Task):
+class Classification(Task[ClassificationConfigT]):
     """One text or two, one label. A task states the facts below; the wordings are EleutherAI's evaluation harness's.
 
     Class facts:
@@ -51,13 +28,12 @@ class Classification(Task):
         labels: name of each class, by number; () for regression.
         template: a decoder's prompt.
         options: a decoder's answer per class; () where it has none.
-        cut: text column that a prompt too long loses the beginning of.
+        cut: text column that a prompt too long loses the beginning of (encoders lose the end of the longer text).
         test: official split that is the test (the official dev split, where test labels are not public).
         extra_test: part -> official split scored beside it, where the data is there.
     """
 
-    Config: ClassVar[type] = Config
-    primary = "accuracy"
+    Config: ClassVar[type[Settings]] = HubConfig
     label: ClassVar[str] = "label"
     texts: ClassVar[tuple[str, ...]]
     labels: ClassVar[tuple[str, ...]]

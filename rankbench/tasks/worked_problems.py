@@ -10,8 +10,11 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
+from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text import decoder
@@ -53,17 +56,44 @@ def has_final_line(text: str) -> bool:
     return FINAL_LINE.search(text) is not None
 
 
-class Problems(Task):
-    """Loss on the solution's tokens, and exact match of the generated answer.
+class AnswerConfig(Settings):
+    """Settings of every task whose answers are generated.
 
-    The config has train_size, validation_size, test_size, max_length (tokens of prompt and solution), generation_size
-    (how many of a split are generated, the first ones; null: all) and max_new_tokens.
+    Attributes:
+        max_length: tokens of prompt and solution; a question too long loses its beginning.
+        generation_size: how many problems of a split are answered, the first ones; null: all.
+        max_new_tokens: largest length of an answer, in tokens.
+    """
+
+    max_length: int = Field(ge=8)
+    generation_size: int | None = Field(ge=0)
+    max_new_tokens: int = Field(ge=1)
+
+
+class GeneratedConfig(AnswerConfig):
+    """Settings of a task whose problems are made on the spot.
+
+    Attributes:
+        data_seed: seed of the problems, which do not depend on the run's seed.
+        train_size, validation_size, test_size: problems; none is in two splits or twice in one.
+    """
+
+    data_seed: int
+    train_size: int = Field(ge=1)
+    validation_size: int = Field(ge=1)
+    test_size: int = Field(ge=1)
+
+
+AnswerConfigT = TypeVar("AnswerConfigT", bound=AnswerConfig, default=Any)
+
+
+class Problems(Task[AnswerConfigT]):
+    """Loss on the solution's tokens, and exact match of the generated answer.
 
     Class facts:
         template: the prompt; {question} loses its beginning where it is too long.
     """
 
-    primary = "exact_match"
     template: ClassVar[str]
 
     @abstractmethod

@@ -189,5 +189,5 @@ def tracker(settings: Any, run_id: str, config: dict[str, Any], folder: Path) ->
     """
     if settings.name != "wandb":
         return NoMirror()
-    goes_on = RunFolder.at(folder).checkpoint_file().exists()
+    goes_on = RunFolder.from_path(folder).checkpoint_file().exists()
     return GuardedMirror(lambda: Wandb(settings, run_id, config, folder, goes_on=goes_on))

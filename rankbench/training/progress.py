@@ -13,6 +13,8 @@ from rankbench.core.sites import rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.terminal import console
 
+DONE_ALREADY = "(done already; delete its folder to run it again)"
+
 
 class TrainingProgress:
     """A bar with loss, rate and time left; a line every tenth of the run where there is no terminal.

@@ -7,32 +7,33 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rankbench.config import registry
+from rankbench.training.code_identity import numbers_code, shared_code
+
+if TYPE_CHECKING:
+    from rankbench.training.assembly import Assembly
 
 PACKAGES = ("rankbench", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "hydra-core")
 
 
-def provenance(device: torch.device, processes: int, model: dict[str, str], data: dict[str, str]) -> dict[str, Any]:
-    """As in the record.
-
-    Args:
-        device: of this process.
-        processes: of the run.
-        model: revision or hash of the weights.
-        data: revision or hash of the data, and of the prompt template.
-    """
+def provenance(assembly: Assembly) -> dict[str, Any]:
+    """Provenance as in the record; revisions of model and data are {} before they are loaded."""
+    config, device = assembly.config, assembly.processes.device
+    model, data = assembly.revisions
     return {
         **code(),
+        "numbers_code": numbers_code(config.method.name, config.task.name),
+        "shared_code": shared_code(config.task.name),
         "packages": dict(libraries()),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_processor()}",
         "threads": torch.get_num_threads(),
-        "processes": processes,
+        "processes": assembly.processes.num_processes,
         "model": model,
         "task": data,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Allocator, Step
 from rankbench.tasks.base import Example
 from rankbench.training.engine import Engine
+from rankbench.training.observer import Observer
 from rankbench.training.probe import Probe
 
 
@@ -67,14 +68,21 @@ def examples_of_step(count: int, batch_size: int, step: int, rng: Callable[[int]
     return [int(epochs[position // count][position % count]) for position in range(first, first + batch_size)]
 
 
+def _ignore(value: Any) -> None:
+    """Do nothing."""
+
+
 @dataclass
 class Trainer:
-    """One run's loop.
+    """The loop of one run.
 
     Attributes:
+        method: name of the method, for messages.
+        train: examples of the train split.
         settings: the `train` section of the config.
-        log: called with the record of each step.
+        log: called with the row of each step.
         checkpoint: called with the number of steps done, where a checkpoint is due.
+        observer: is told of calibration and of the comparison with the base model.
     """
 
     engine: Engine
@@ -83,8 +91,9 @@ class Trainer:
     method: str
     train: Sequence[Example]
     settings: Any
-    log: Callable[[dict[str, Any]], None]
-    checkpoint: Callable[[int], None]
+    log: Callable[[dict[str, Any]], None] = _ignore
+    checkpoint: Callable[[int], None] = _ignore
+    observer: Observer = field(default_factory=Observer)
 
     def __post_init__(self) -> None:
         self.optimizer: torch.optim.Optimizer = None  # type: ignore[assignment]  # set by build_optimizer
@@ -103,7 +112,8 @@ class Trainer:
     def calibrate(self) -> None:
         """Let the method look at the model before the first step; model state and gradients are left as found."""
         with self.engine.meter.phase("calibration"), self.adapters.deciding(self.method, "calibrate", 0):
-            self.allocator.calibrate(self.adapters, self.probe("start"))
+            probe = self.probe("start")
+            self.observer.calibrate(self.adapters, lambda: self.allocator.calibrate(self.adapters, probe))
         self.adapters.begin()
         self.check_identity()
 
@@ -128,6 +138,7 @@ class Trainer:
                 f"method {self.method} says it starts at the base model, but its output differs by {difference:.3g}; "
                 "start with B = 0 or a gate of 0, or declare starts_at_identity = False"
             )
+        self.observer.start_is_identical()
 
     def run(self, done: int = 0) -> None:
         """Train from step `done` + 1 to the end, then let the method finish.

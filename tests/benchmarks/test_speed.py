@@ -13,6 +13,7 @@ from rankbench.models.errors import ModelError
 KEYS = {"row", "model", "ratio", "goal", "met", "pairs", "threads", "precision", "batch"}
 
 
+@pytest.mark.slow
 def test_a_quick_run_prints_one_line_per_row():
     done = python("benchmarks/speed.py", "--quick", "--pairs", "2", "--threads", "1")
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_every_method_has_a_row_of_at_most_120_columns(monkeypatch, capsys):
     assert run(monkeypatch) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:2] == ["name", "acts"]
+    assert lines[0].split()[:2] == ["name", "decides"]
     assert {line.split()[0] for line in lines if line.strip()} >= set(registry.names("method"))
     assert max(map(len, lines)) <= 120
 

@@ -102,6 +102,7 @@ def test_mistakes_are_said_before_anything_runs(capsys):
     assert "train.step=3: unknown key; did you mean steps" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_whole_study_reruns_bit_for_bit_and_is_not_done_twice(tmp_path, capsys):
     words = ["method=lora", *QUICK, f"results_dir={tmp_path}", "--seeds", "0-1", "--reruns", "1", "--slots", "2"]
     done = python("-m", "rankbench", "noise", *words, "--against", "method=random")

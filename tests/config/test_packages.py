@@ -27,6 +27,7 @@ RUN = ["model=tiny", "task=planted", "train=smoke"]
 @pytest.fixture
 def install(monkeypatch, tmp_path):
     """Puts a package on the path as pip would: module, YAML, metadata. Returns its folder."""
+    registry.import_all("method")  # what is imported for the first time until the test ends would go with it
     monkeypatch.setitem(registry._classes, "method", dict(registry._classes["method"]))
 
     def add(name: str, method: str = "mine", value: str | None = None, yaml: bool = True) -> Path:

@@ -6,6 +6,7 @@ import pytest
 
 from rankbench.config import registry
 from rankbench.config.registry import UnknownName, get, names, register
+from rankbench.config.schema import Settings
 from rankbench.config.yaml_files import CONF_DIR
 
 
@@ -23,7 +24,7 @@ def test_two_classes_cannot_share_a_name() -> None:
     get("method", "lora")
 
     class Another:
-        Config = object
+        Config = Settings
 
     with pytest.raises(ValueError, match=r"method 'lora' is registered twice: rankbench.methods.lora.* and .*Another"):
         register("method", "lora")(Another)
@@ -33,14 +34,17 @@ def test_a_class_needs_a_schema() -> None:
     class Bare:
         pass
 
-    with pytest.raises(ValueError, match=r"method 'bare': .*Bare has no dataclass Config"):
+    with pytest.raises(
+        ValueError,
+        match=r"method 'bare': .*Bare has no Config that is a rankbench.config.schema.Settings \(a pydantic model\); write class ",
+    ):
         register("method", "bare")(Bare)
 
 
 class Outside:
     """A method of another distribution."""
 
-    Config = object
+    Config = Settings
 
 
 def test_an_entry_point_is_listed_and_loaded_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:

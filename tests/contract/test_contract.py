@@ -14,7 +14,7 @@ from rankbench.config import registry
 from rankbench.contract.checks import CHECKS, judge
 from rankbench.contract.short_runs import ShortRuns
 from rankbench.methods.base import Allocator
-from rankbench.methods.lora import Config, Uniform
+from rankbench.methods.lora import Uniform
 
 METHODS = registry.names("method")
 COUNTS_RANKS = "its allocator counts ranks, and the class declares an exact budget (deviations of fim)"
@@ -50,8 +50,7 @@ class Sound(Allocator):
     """Drops the last component of its first site in step 4, and keeps every rule."""
 
     budget_kind = "at_most"
-    source, summary, acts, signal = "control", "drops one component", "while training", "none"
-    Config = Config
+    source, summary, decides, signal = "control", "drops one component", "while training", "none"
 
     def initial_ranks(self):
         return self.setting.budget.uniform()
@@ -71,7 +70,7 @@ class Speechless(Sound):
 
 
 class Untimely(Sound):
-    acts = "now and then"
+    decides = "now and then"
 
 
 class Greedy(Sound):
@@ -201,7 +200,7 @@ class Exact(Uniform):
 
 BROKEN = [
     ("facts", Speechless, "source, signal: must be a sentence"),
-    ("facts", Untimely, "acts='now and then': expected one of at the start"),
+    ("facts", Untimely, "decides='now and then': expected one of at the start"),
     ("facts", Greedy, "needs luck: known are"),
     ("facts", Terse, "only source='control' has none"),
     ("initial ranks", Halves, "is a float, expected an int"),

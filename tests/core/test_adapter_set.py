@@ -15,10 +15,12 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from support.harness import SHAPES, Linears, attach, configure, prepared, scramble, sites_of
 from transformers import BertConfig, BertModel
 
+from rankbench.core import peft_injection
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
-from rankbench.core.gated_lora import NAME, Scale, _SlotVariant
+from rankbench.core.gated_lora import NAME, Scale
 from rankbench.core.peft_export import to_plain_lora
+from rankbench.core.peft_variant import SlotVariant
 from rankbench.core.rank_log import RankChangeError
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate, SiteAdapter, draw_factors
@@ -88,15 +90,16 @@ def equal(one, other) -> bool:
 def test_the_uniform_arm_is_bare_peft_lora_bit_for_bit(tmp_path, overrides):
     config = configure(tmp_path, "budget=r4", "train.max_grad_norm=0.05", *overrides)
     run = prepared(config)
-    trainer, _ = run._prepare()
+    run.assembly.complete()
+    trainer = run.assembly.trainer
     start = {site.name: trainer.adapters.factors(site.name)[0].detach().clone() for site in trainer.adapters.sites}
-    run._resume(trainer)
+    run.start()
     logged = []
     trainer.log = lambda row: logged.append(row["loss"])
     trainer.run()
 
     loaded = loading.load(config.model, None, None, Streams(0))
-    task = run.task
+    task = run.assembly.task
     task.prepare(loaded.model, loaded.sites, Streams(0))
     names = [site.name for site in loaded.sites]
     bare = get_peft_model(
@@ -162,7 +165,7 @@ MOVED = "peft moved what rankbench/core/site_adapter.py stands on: mend layer.py
 
 def test_the_variant_slot_is_where_layer_py_expects_it():
     assert list(inspect.signature(LoraVariant.forward).parameters) == PARAMETERS, MOVED
-    assert issubclass(_SlotVariant, LoraVariant), MOVED
+    assert issubclass(SlotVariant, LoraVariant), MOVED
     layer = attach([2, 2, 2]).model.get_submodule("base_model.model.layers.0")
     assert isinstance(layer, LoraLayer), MOVED
     assert layer.lora_variant == {}, MOVED
@@ -173,13 +176,13 @@ def test_the_variant_slot_is_where_layer_py_expects_it():
 
 def test_peft_calls_the_variant_with_the_keywords_that_layer_py_reads(monkeypatch):
     calls = []
-    forward = _SlotVariant.forward
+    forward = SlotVariant.forward
 
     def spy(*positional, **named):
         calls.append((positional, named))
         return forward(*positional, **named)
 
-    monkeypatch.setattr(_SlotVariant, "forward", staticmethod(spy))
+    monkeypatch.setattr(SlotVariant, "forward", staticmethod(spy))
     adapters = attach([2, 2, 2], gate=SVD)
     scramble(adapters)
     x = torch.randn(3, 4)
@@ -205,7 +208,7 @@ def test_peft_is_bound_to_the_minor_version_that_was_looked_at():
 # ----------------------------------------------------------------------------------------------- the computation
 
 
-def dense(adapters: AdapterSet, value: float = 1.0, components: int | None = None) -> list[torch.Tensor]:
+def dense(adapters: AdapterSet, value: float = 1.0) -> list[torch.Tensor]:
     """W0 + value * s B diag(g m) A of each site, one component at a time."""
     weights = []
     for site in adapters.sites:
@@ -213,7 +216,7 @@ def dense(adapters: AdapterSet, value: float = 1.0, components: int | None = Non
         weight = layer.base_layer.weight.detach().double().clone()
         A, B, gate = *adapters.factors(site.name), adapters.gates(site.name)
         mask = layer.rankbench_slot.mask
-        for i in range(A.shape[0] if components is None else min(components, A.shape[0])):
+        for i in range(A.shape[0]):
             g = 1.0 if gate is None else float(gate.detach()[i])
             m = 1.0 if mask is None else float(mask[i])
             weight += value * adapters.scale(site.name) * g * m * torch.outer(B.detach()[:, i], A.detach()[i]).double()
@@ -245,19 +248,6 @@ def test_the_forward_pass_is_the_formula(gate, masked):
     for site, weight in zip(adapters.sites, dense(adapters), strict=True):
         base = adapters.model.get_submodule(f"base_model.model.{site.name}").base_layer.weight
         assert close(adapters.delta(site.name), weight - base.double())
-
-
-@pytest.mark.parametrize("components", [0, 1, 3, 9])
-def test_truncation_keeps_the_first_components_until_it_is_reset(components):
-    adapters = attach(RANKS, gate=SVD)
-    scramble(adapters)
-    x = torch.randn(7, 4)
-    whole = adapters.model(x)
-    adapters.truncate(components)
-    assert close(adapters.model(x), chain(dense(adapters, components=components), x.double()))
-    assert adapters.ranks() == dict(zip(["layers.0", "layers.1", "layers.2"], RANKS, strict=True))
-    adapters.reset_path()
-    assert torch.equal(adapters.model(x), whole)
 
 
 @pytest.mark.parametrize("a", [0.0, 0.3, 1.0])
@@ -690,7 +680,7 @@ def test_an_encoder_trains_adapter_and_head_once_each_and_nothing_else(tmp_path,
     loaded = encoder(tmp_path)
     ranks = {site.name: 1 + index % 3 for index, site in enumerate(loaded.sites)}
     start = loaded.model.classifier.weight.detach().clone()
-    adapters = AdapterSet.attach(
+    adapters = peft_injection.attach(
         loaded.model,
         loaded.sites,
         ranks,
@@ -787,18 +777,13 @@ def test_there_is_nothing_to_export_without_a_rank():
         to_plain_lora(attach([0, 0, 0]))
 
 
-def test_set_factors_with_and_without_absorption():
+def test_set_factors_takes_values_of_the_present_rank_alone():
     adapters = attach(RANKS)
-    x = torch.randn(7, 4)
-    before = adapters.model(x)
     A, B = torch.randn(3, 4), torch.randn(6, 3)
-    adapters.set_factors("layers.0", A, B, absorb=True)
-    assert torch.allclose(adapters.model(x), before, atol=1e-4)
-    assert torch.equal(adapters.factors("layers.0")[1], B)
-    adapters.set_factors("layers.0", 2 * A, B, absorb=False)
-    assert not torch.allclose(adapters.model(x), before, atol=1e-1)
+    adapters.set_factors("layers.0", A, B)
+    assert [torch.equal(own, value) for own, value in zip(adapters.factors("layers.0"), (A, B), strict=True)] == [1, 1]
     with pytest.raises(ValueError, match=r"layers.0: factors \(2, 4\), \(6, 3\) do not fit rank 3"):
-        adapters.set_factors("layers.0", A[:2], B, absorb=False)
+        adapters.set_factors("layers.0", A[:2], B)
 
 
 def test_stacks_hold_sites_of_one_shape_in_site_order():
@@ -847,7 +832,7 @@ def test_a_site_adapter_changes_one_site_only():
 @pytest.mark.parametrize("training", [True, False])
 def test_every_module_has_the_mode_of_the_base_model(training):
     model = Linears(SHAPES).train(training)
-    adapters = AdapterSet.attach(
+    adapters = peft_injection.attach(
         model,
         sites_of(SHAPES),
         {site.name: 2 for site in sites_of(SHAPES)},

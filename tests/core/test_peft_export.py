@@ -96,13 +96,13 @@ def exported(bases, tmp_path_factory) -> dict[str, dict]:
         assert run.attempt(lambda row: None) == ("ok", None), name
         ids = torch.arange(4, 20).reshape(2, 8)
         with torch.no_grad():
-            logits = run.adapters.model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+            logits = run.assembly.adapters.model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         adapter, out = folder_of(config).path / "adapter", folder / f"{name}.pt"
         base = bases["encoder" if labels else "decoder"]
         jobs.append(
             {"base": str(base), "adapter": str(adapter), "labels": labels, "ids": ids.tolist(), "out": str(out)}
         )
-        found[name] = {"ranks": run.adapters.ranks(), "adapter": adapter, "own": logits, "out": out}
+        found[name] = {"ranks": run.assembly.adapters.ranks(), "adapter": adapter, "own": logits, "out": out}
     (folder / "jobs.json").write_text(json.dumps(jobs))
     done = python("-c", LOADER, str(folder / "jobs.json"))
     assert done.returncode == 0, done.stderr[-2000:]

@@ -9,6 +9,7 @@ from rankbench.config.registry import _classes
 from rankbench.core.seeding import NAMES, Streams
 from rankbench.methods.base import Allocator
 from rankbench.methods.lora import Uniform
+from rankbench.training.assembly import assemble
 from rankbench.training.trainer import examples_of_step
 
 
@@ -95,14 +96,15 @@ def train(tmp_path, monkeypatch, method: str, cls: type[Allocator]):
     monkeypatch.setitem(_classes["method"], method, cls)
     config = configure(tmp_path, "adapter.dropout=0.2", "train.steps=5", method={"name": method})
     run = prepared(config)
-    trainer, _ = run._prepare()
+    run.assembly.complete()
+    trainer = run.assembly.trainer
     seen = []
-    collate = run.task.collate
+    collate = run.assembly.task.collate
     monkeypatch.setattr(
-        run.task, "collate", lambda examples: seen.append([e.input_ids for e in examples]) or collate(examples)
+        run.assembly.task, "collate", lambda examples: seen.append([e.input_ids for e in examples]) or collate(examples)
     )
     losses = []
-    run._resume(trainer)
+    run.start()
     seen.clear()
     trainer.log = lambda row: losses.append(row["loss"])
     trainer.run()
@@ -125,15 +127,15 @@ def test_two_seeds_have_another_order_and_other_factors(tmp_path):
         return examples_of_step(64, 16, 1, lambda epoch: Streams(seed).numpy("data", epoch))
 
     assert order(0) != order(1)
-    first, second = (prepared(configure(tmp_path, f"seed={seed}"))._prepare()[0].adapters for seed in (0, 1))
+    first, second = (assemble(configure(tmp_path, f"seed={seed}")).adapters for seed in (0, 1))
     site = first.sites[0].name
     assert not torch.equal(first.factors(site)[0], second.factors(site)[0])
 
 
 def test_dropout_differs_from_step_to_step_and_repeats_from_run_to_run(tmp_path):
     def outputs():
-        run = prepared(configure(tmp_path, "adapter.dropout=0.5"))
-        trainer, _ = run._prepare()
+        run = assemble(configure(tmp_path, "adapter.dropout=0.5"))
+        trainer = run.trainer
         for site in trainer.adapters.sites:
             trainer.adapters.factors(site.name)[1].data.fill_(0.1)
         batch = run.task.collate(run.task.splits["train"][:2])

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 from support.harness import SMALL_EXPERIMENT, faulty_installed, write_experiment
 
 from rankbench.cli.run import main
@@ -73,6 +72,7 @@ def tuned(tmp_path_factory):
     return Tuned(tmp_path_factory.mktemp("conf"), tmp_path_factory.mktemp("results"))
 
 
+@pytest.mark.slow
 def test_every_run_is_done_and_stands_for_its_arm(tuned):
     assert tuned.code == 0
     assert [(job.arm, job.trial) for job in tuned.sweep.jobs] == [
@@ -87,6 +87,7 @@ def test_every_run_is_done_and_stands_for_its_arm(tuned):
     assert list(tuned.sweep.experiment.arms) == ["lora", "random", "random shuffled"]
 
 
+@pytest.mark.slow
 def test_an_edit_while_it_runs_changes_nothing(tuned):
     """Runs that were started after it, even those that were frozen after it, are as they were laid out."""
     records = [*tuned.records(trial=True), *tuned.records(trial=False)]
@@ -95,6 +96,7 @@ def test_an_edit_while_it_runs_changes_nothing(tuned):
     assert compose(["method=drawn"], tuned.config_dir).method.concentration == 9.0  # it was an edit
 
 
+@pytest.mark.slow
 def test_the_rate_was_chosen_before_anybody_scored_a_test_split(tuned):
     trials = {record.run_id: record for record in tuned.records(trial=True)}
     assert {record.metrics["test"] for record in trials.values()} == {None}
@@ -112,6 +114,7 @@ def test_the_rate_was_chosen_before_anybody_scored_a_test_split(tuned):
         assert record.metrics["test"]["loss"] > 0
 
 
+@pytest.mark.slow
 def test_a_control_has_the_ranks_of_its_source_in_another_order(tuned):
     _, source, control = tuned.records(trial=False)
     assert control.config["method"]["source_run"] == source.run_id
@@ -119,13 +122,15 @@ def test_a_control_has_the_ranks_of_its_source_in_another_order(tuned):
     assert control.ranks != source.ranks
 
 
+@pytest.mark.slow
 def test_what_is_typed_for_one_run_alone_is_that_run(tuned):
     tuned.edit(3, 1.0)
     for job in (tuned.sweep.jobs[0], tuned.sweep.jobs[4], tuned.sweep.jobs[-1]):
         config = build(compose([*job.overrides, f"results_dir={tuned.results}"], tuned.config_dir))
-        assert run_id(OmegaConf.to_container(config)) == job.run_id
+        assert run_id(config.plain()) == job.run_id
 
 
+@pytest.mark.slow
 def test_the_same_command_has_nothing_left_to_do(tuned, capsys):
     tuned.edit(3, 1.0)
     before = content(tuned.results)
@@ -138,6 +143,7 @@ def test_the_same_command_has_nothing_left_to_do(tuned, capsys):
     assert sorted(again.jobs, key=str) == sorted(tuned.sweep.jobs, key=str)
 
 
+@pytest.mark.slow
 def test_the_frozen_runs_lie_beside_the_sweep(tuned):
     place = manifest.folder(tuned.results, tuned.sweep.sweep_id)
     names = {file.name for file in place.iterdir() if file.is_file()}
@@ -150,6 +156,7 @@ def test_the_frozen_runs_lie_beside_the_sweep(tuned):
 # ----------------------------------------------------------------------------------------------------------- failures
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_left_alone_and_done_again_on_request(installed, tmp_path, capsys):
     words = [*SHORT, "method=faulty", "method.fault='raise once',none", f"method.target={tmp_path / 'mark'}"]
     words += ["hydra.launcher.slots=1", f"results_dir={tmp_path}"]
@@ -170,6 +177,7 @@ def test_a_failed_run_is_told_left_alone_and_done_again_on_request(installed, tm
     assert len([name for name, text in content(tmp_path).items() if before[name] != text]) == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(monkeypatch, tmp_path, capsys):
     words = [*SHORT, "hydra.launcher.slots=1", "method=lora", "seed=0,1,2", f"results_dir={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["rankbench", "-m", *words])
@@ -192,6 +200,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(monkeypatch, tmp_path
     assert first.items() <= content(tmp_path).items()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_started_again_and_interrupted_forgets_no_run(tuned, monkeypatch):
     """Its first batch are the trials: the runs that they choose for are there all the same."""
     tuned.edit(3, 1.0)

@@ -33,6 +33,8 @@ from rankbench.sweeps import manifest
 SHORT = ["train.steps=3", "train.checkpoint_every=1"]
 SWEEP = ["model=tiny", "task=planted", *SHORT, "train.threads=1", "task.train_size=16", "task.test_size=8"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory) -> Iterator[dict[str, str]]:
@@ -229,7 +231,6 @@ def test_a_clock_that_runs_backwards(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------- the fork server
 
 
-@pytest.mark.slow
 def test_jobs_that_are_lost_with_the_process_they_were_forked_from_go_on(tmp_path):
     settings = {"fault": "server", "target": str(tmp_path / "mark")}
     files = [freeze(tmp_path, *SHORT, **settings), freeze(tmp_path, *SHORT, "seed=1")]
@@ -240,7 +241,6 @@ def test_jobs_that_are_lost_with_the_process_they_were_forked_from_go_on(tmp_pat
     complete(files, results(files))
 
 
-@pytest.mark.slow
 def test_a_fork_server_that_cannot_live_is_given_up(tmp_path, monkeypatch):
     def starting() -> None:
         forkserver.ensure_running()
@@ -270,7 +270,6 @@ def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_two_launchers_on_one_folder_do_every_run_once(installed, tmp_path):
     note = tmp_path / "notes"
     note.touch()
@@ -296,15 +295,15 @@ def test_two_launchers_on_one_folder_do_every_run_once(installed, tmp_path):
 LAUNCH = """
 import sys
 from pathlib import Path
-from rankbench.launching.local_pool import Settings, launch
+from rankbench.launching.jobs import LaunchSettings
+from rankbench.launching.local_pool import launch
 try:
-    launch([Path(name) for name in sys.argv[1:]], Settings(slots=2), told=lambda asked: None)
+    launch([Path(name) for name in sys.argv[1:]], LaunchSettings(slots=2), told=lambda asked: None)
 except KeyboardInterrupt:
     sys.exit(130)
 """
 
 
-@pytest.mark.slow
 def test_jobs_go_with_a_launcher_that_is_killed(installed, tmp_path):
     """One that hangs would stay for ever."""
     note = tmp_path / "notes"
@@ -324,7 +323,6 @@ def test_jobs_go_with_a_launcher_that_is_killed(installed, tmp_path):
     complete(files, results(files))
 
 
-@pytest.mark.slow
 def test_ctrl_c_at_a_terminal_lets_runs_finish_and_starts_no_more(installed, tmp_path):
     """It reaches every process of the terminal, also while they import: the launcher alone minds it."""
     note = tmp_path / "notes"
@@ -346,10 +344,9 @@ def test_ctrl_c_at_a_terminal_lets_runs_finish_and_starts_no_more(installed, tmp
     complete(files, before)
 
 
-@pytest.mark.slow
 def test_a_sweep_survives_kills_of_a_job_of_its_launcher_and_of_both(tmp_path):
     """The small setting of kill_sweep.py; experiments/sweep_faults.md has the large one."""
-    figures = besiege(tmp_path / "results", jobs=12, kills=3, seed=1, slots=2)
+    figures = besiege(tmp_path / "results", jobs=8, kills=3, seed=1, slots=2)
     print(figures)
     assert holds(figures, kills=3)
     assert [figures[f"kills of {what}"] for what in ("a job", "the launcher", "both at once")] == [1, 1, 1]

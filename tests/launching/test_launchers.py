@@ -25,12 +25,10 @@ question: Does it run?
 source: none
 arms:
   killed: {method: faulty, method.fault: kill}
-  lora: {method: lora}
   igu: {method: igu}
 axes: {seed: [0, 1]}
-report: {reference: lora}
+report: {reference: igu}
 """
-ARMS = ("lora", "igu")
 PACKAGES = {
     "joblib": "hydra-joblib-launcher",
     "submitit_local": "hydra-submitit-launcher",
@@ -117,21 +115,20 @@ def other(request, tmp_path_factory, installed):
 @pytest.mark.slow
 def test_every_launcher_gives_the_same_records(local, other):
     expected, found = local[0].folders(), other[0].folders()
-    assert {arm for arm, _ in expected} == {"killed", *ARMS}
-    for arm in ARMS:
-        for seed in (0, 1):
-            wanted = numbers(expected[arm, seed])
-            assert wanted["status"] == "ok"
-            assert len(wanted["steps.jsonl"]) == 3
-            assert numbers(found[arm, seed]) == wanted, (arm, seed)
-    assert numbers(found["lora", 0]) != numbers(found["lora", 1])
+    assert {arm for arm, _ in expected} == {"killed", "igu"}
+    for seed in (0, 1):
+        wanted = numbers(expected["igu", seed])
+        assert wanted["status"] == "ok"
+        assert len(wanted["steps.jsonl"]) == 3
+        assert numbers(found["igu", seed]) == wanted, seed
+    assert numbers(found["igu", 0]) != numbers(found["igu", 1])
 
 
 @pytest.mark.slow
 def test_a_job_that_is_killed_takes_no_other_with_it_and_the_exit_code_says_so(local, other):
     for made, done in (local, other):
         assert done.returncode == 1, done.stderr
-        assert "6 runs: 4 ok, 2 killed" in done.stdout
+        assert "4 runs: 2 ok, 2 killed" in done.stdout
         for seed in (0, 1):
             record = made.folders()["killed", seed].record()
             assert record.reason == "killed by SIGKILL; goes on from its checkpoint when started again"
@@ -141,14 +138,14 @@ def test_a_job_that_is_killed_takes_no_other_with_it_and_the_exit_code_says_so(l
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_a_sweep_of_joblib_which_goes_on_when_it_is_started_again(tmp_path, installed):
     made = swept("joblib", tmp_path, installed)
-    words = ["method=faulty", "method.fault=worker once", f"method.target={tmp_path / 'mark'}", "seed=0,1,2"]
+    words = ["method=faulty", "method.fault=worker once", f"method.target={tmp_path / 'mark'}", "seed=0,1"]
     done = made.run(*words)
     assert done.returncode == 1
     assert "SIGKILL" in done.stderr
     assert "without record" in done.stdout
     again = made.run(*words)
     assert again.returncode == 0, again.stderr
-    assert "3 runs: 3 ok" in again.stdout
+    assert "2 runs: 2 ok" in again.stdout
 
 
 # ------------------------------------------------------------------------------------- what is told before any run

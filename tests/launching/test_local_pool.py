@@ -122,6 +122,7 @@ def many(place, notes):
         return Launched(files).launch(LaunchSettings(slots=2, devices=("5", "7"), memory=3))
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_comes_back_in_that_order(many):
     assert [ended.order.folder.path.name for ended in many.ended.values()] == [
         file.stem for file in many.files.values()
@@ -129,6 +130,7 @@ def test_what_is_asked_for_comes_back_in_that_order(many):
     assert sorted(ended.order.run_id for ended in many.reports) == sorted(file.stem for file in many.files.values())
 
 
+@pytest.mark.slow
 def test_the_others_are_untouched(many):
     for name in ("meet 1", "meet 2", "good", "open"):
         assert many.status(name) == "ok", many.ended[name].record.reason
@@ -136,6 +138,7 @@ def test_the_others_are_untouched(many):
         assert json.loads((many.folder(name) / "record.json").read_text())["metrics"]["test"]["loss"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "status", "code", "reason"),
     [
@@ -159,10 +162,12 @@ def test_a_job_that_fails_leaves_a_record_that_says_how(many, fault, status, cod
     assert (record.method, record.model, record.task, record.seed) == ("faulty", "tiny", "planted", 0)
 
 
+@pytest.mark.slow
 def test_memory_beyond_the_limit_is_refused(many):
     assert "can't allocate memory: you tried to allocate 4294967296 bytes" in many.ended["too much"].record.reason
 
 
+@pytest.mark.slow
 def test_the_log_has_what_a_job_said_before_it_was_killed(many):
     assert "step 2/3" not in (many.folder("kill once") / "log.txt").read_text()
     assert "step 1/3" in (many.folder("kill once") / "log.txt").read_text()
@@ -170,6 +175,7 @@ def test_the_log_has_what_a_job_said_before_it_was_killed(many):
     assert "faulty on tiny, planted" in (many.folder("good") / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_never_more_jobs_at_a_time_than_slots(many, notes):
     spans = {}
     for row in rows(notes):
@@ -180,6 +186,7 @@ def test_never_more_jobs_at_a_time_than_slots(many, notes):
     assert max(sum(begin <= start < end for begin, end in whole) for start, _ in whole) == 2
 
 
+@pytest.mark.slow
 def test_a_job_sees_the_device_of_its_slot_alone(many, notes):
     devices = [row["device"] for row in rows(notes) if row["event"] == "begin"]
     assert len(devices) == 10
@@ -188,11 +195,13 @@ def test_a_job_sees_the_device_of_its_slot_alone(many, notes):
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
+@pytest.mark.slow
 def test_a_job_takes_the_threads_of_its_slot_where_its_own_setting_leaves_them_open(many):
     assert many.ended["open"].record.provenance["threads"] == 3
     assert many.ended["good"].record.provenance["threads"] == 1
 
 
+@pytest.mark.slow
 def test_a_job_of_a_warm_launcher_starts_in_less_than_a_second(many):
     later = sorted(many.seconds[2:])
     print(f"to the first line of the run: {later[0]:.2f} s, median {statistics.median(later):.2f} s of {len(later)}")
@@ -200,6 +209,7 @@ def test_a_job_of_a_warm_launcher_starts_in_less_than_a_second(many):
     assert 0 < later[0] < 1  # the fastest: the machine may be busy with other things
 
 
+@pytest.mark.slow
 def test_a_second_launch_leaves_what_is_done_resumes_what_was_killed_and_redoes_what_it_is_told_to(many, notes):
     before = {name: (many.folder(name) / "record.json").read_bytes() for name in many.files}
     redone = Order.read(many.files["exit"])
@@ -216,6 +226,7 @@ def test_a_second_launch_leaves_what_is_done_resumes_what_was_killed_and_redoes_
     assert (again.folder("exit") / "record.json").read_bytes() != before["exit"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_if_nothing_had_happened(many):
     """After the test above: the same numbers as its twin that was left alone, to the bit."""
     resumed, whole = (many.ended[name].order.folder for name in ("kill once", "good"))
@@ -245,28 +256,32 @@ def single(place):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_pool, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
-        patch.setattr(local_pool, "OOM_KILLS", vmstat)
+        patch.setattr(jobs, "OOM_KILLS", vmstat)
         return Launched(files).launch(LaunchSettings(slots=1, timeout=600))
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_stopped_when_its_time_is_over(single):
     ended = single.ended["hang"]
     assert (ended.record.status, ended.code) == ("timeout", -signal.SIGKILL)
     assert ended.record.reason == "took longer than the 600 s it was given"
 
 
+@pytest.mark.slow
 def test_a_job_that_the_kernel_chose_when_memory_ran_out_is_oom(single):
     ended = single.ended["chosen"]
     assert (ended.record.status, ended.code) == ("oom", -signal.SIGKILL)
     assert ended.record.reason == "killed by the kernel: the machine was out of memory"
 
 
+@pytest.mark.slow
 def test_the_peak_memory_of_a_job_is_its_own(single):
     large, small = (single.ended[name].record.cost["peak_memory_bytes"] for name in ("large", "small"))
     assert 380 * 2**20 < large - small < 450 * 2**20
     assert small > 100 * 2**20  # and it is measured
 
 
+@pytest.mark.slow
 def test_a_single_slot_leaves_threads_and_devices_as_they_are(single, place):
     assert {row["device"] for row in rows(place / "single.jsonl")} == {None}
 
@@ -294,12 +309,14 @@ def memory_group():
     pytest.skip("needs the right to make a memory control group")
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_out_of_memory_for_good_is_oom(memory_group, tmp_path):
     file = freeze(tmp_path, *SHORT, fault="outgrow", target=str(memory_group))
     (ended,) = local_pool.launch([file], LaunchSettings())
     assert (ended.record.status, ended.code) == ("oom", -signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_record_is_told_from_one_and_the_run_is_done(tmp_path):
     file = freeze(tmp_path, *SHORT)
     order = Order.read(file)

@@ -10,16 +10,19 @@ from support.harness import freeze, python
 
 from rankbench.launching import local_pool, preload
 from rankbench.launching.jobs import LaunchSettings
-from rankbench.training import provenance
+from rankbench.training import code_identity, provenance
 
 
+@pytest.mark.slow
 def test_it_can_be_imported():
     """The fork server would not say so: it goes without what cannot be imported."""
     reload(preload)
     assert set(preload.LATER) <= set(sys.modules)
     assert provenance.code.cache_info().currsize == 1  # the commit at the start is that of every job
+    assert code_identity.own_sources.cache_info().currsize == 1  # and so is the code
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_it_runs_one_thread_and_outlives_its_jobs(tmp_path):
     files = [freeze(tmp_path, "train.steps=1", f"seed={seed}") for seed in (0, 1)]
@@ -30,11 +33,14 @@ def test_it_runs_one_thread_and_outlives_its_jobs(tmp_path):
     assert next(line.split()[1] for line in lines if line.startswith("Threads:")) == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_it_goes_with_the_process_that_started_it_even_while_it_imports():
     """It holds that one's streams: whoever reads them would wait for imports that nobody needs."""
-    code = "from multiprocessing import forkserver as f; from rankbench import launcher; launcher.start_server()"
-    done = python("-c", f"{code}; print(f._forkserver._forkserver_pid)")
+    code = (
+        "from multiprocessing import forkserver as f; from rankbench.launching.local_pool import start_server as start"
+    )
+    done = python("-c", f"{code}; start(); print(f._forkserver._forkserver_pid)")
     assert done.returncode == 0, done.stderr
     status = Path(f"/proc/{int(done.stdout)}/status")
     assert not status.exists() or "State:\tZ" in status.read_text()

@@ -5,23 +5,22 @@ import json
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
-from support.harness import configure, folder_of, perform, prepared
+from support.harness import configure, folder_of, perform
 
 from rankbench.config.control_sources import rank_map
 from rankbench.config.schema import ConfigError
 from rankbench.core.peft_export import export
 from rankbench.methods.derived_controls import reverse
 from rankbench.records.record import run_id
+from rankbench.training.assembly import assemble
 
 EQUAL = ["budget=r8", "budget.unit=ranks"]  # every rank costs one: a permutation is one
 
 
 def calibrated(tmp_path, *overrides):
-    run = prepared(configure(tmp_path, *EQUAL, *overrides))
-    trainer, budget = run._prepare()
-    trainer.calibrate()
-    return trainer, budget
+    run = assemble(configure(tmp_path, *EQUAL, *overrides))
+    run.trainer.calibrate()
+    return run.trainer, run.budget
 
 
 def dealt(tmp_path, name, within, seed=0):
@@ -155,7 +154,7 @@ def test_the_identity_is_the_map_not_the_place_it_came_from(tmp_path):
     for text in ('{"self_attn.q_proj": 3}', '{"self_attn.q_proj": 4}', '{"self_attn.q_proj": 3}'):
         file.write_text(text)
         config = configure(tmp_path, "method=transplant", f"method.source_run={file}")
-        ids.append(run_id(OmegaConf.to_container(config, resolve=True)))
+        ids.append(run_id(config.plain()))
         file = tmp_path / f"other{len(ids)}.json"
     assert ids[0] == ids[2] != ids[1]
 
@@ -238,9 +237,9 @@ def test_the_settings_of_the_source_are_part_of_the_record(tmp_path):
 
 def test_a_map_that_names_no_site_of_this_model_or_a_failed_run_is_refused(tmp_path):
     (tmp_path / "map.json").write_text('{"layers.9.q_proj": 3}')
-    run = prepared(configure(tmp_path, "method=transplant", f"method.source_run={tmp_path / 'map.json'}"))
+    config = configure(tmp_path, "method=transplant", f"method.source_run={tmp_path / 'map.json'}")
     with pytest.raises(ValueError, match=r"no rank for model.layers.0.self_attn.q_proj \(14 sites\)"):
-        run._prepare()
+        assemble(config)
     (tmp_path / "record.json").write_text('{"schema_version": 1, "status": "nan", "ranks": {"a": 1}}')
     with pytest.raises(ValueError, match=r"record.json: the run ended with status nan; finish it first"):
         rank_map(str(tmp_path), tmp_path)
@@ -252,7 +251,7 @@ def test_a_map_that_names_no_site_of_this_model_or_a_failed_run_is_refused(tmp_p
 def test_weights_of_zero_switch_a_site_off(tmp_path):
     trainer, _ = calibrated(tmp_path, "method=scaled")
     with trainer.adapters.deciding("test", "calibrate", 0):
-        trainer.adapters.weigh({"model.layers.0.self_attn.q_proj": 0.0})
+        trainer.adapters.set_scale_factors({"model.layers.0.self_attn.q_proj": 0.0})
     A, B = trainer.adapters.factors("model.layers.0.self_attn.q_proj")
     B.data.fill_(1.0)
     assert not trainer.adapters.delta("model.layers.0.self_attn.q_proj").any()

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
-from support.harness import configure, prepared
+from support.harness import configure
 
 from rankbench.core.seeding import Streams
 from rankbench.methods.eva import per_token
 from rankbench.models import loading
+from rankbench.training.assembly import assemble
 
 # peft 0.21 asks transformers 5.23 by an older name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
@@ -15,10 +16,9 @@ LONGER = ["task.length=16", "budget=r4"]
 
 
 def calibrated(tmp_path, *overrides):
-    run = prepared(configure(tmp_path, "method=eva", "method.batches=4", *LONGER, *overrides))
-    trainer, budget = run._prepare()
-    trainer.calibrate()
-    return run, trainer, budget
+    run = assemble(configure(tmp_path, "method=eva", "method.batches=4", *LONGER, *overrides))
+    run.trainer.calibrate()
+    return run, run.trainer, run.budget
 
 
 def by_peft(run, trainer, rank, rho):
@@ -65,7 +65,7 @@ def test_init_alone_keeps_ranks_uniform_and_ranks_alone_keep_the_usual_factors(t
     assert ranks.adapters.ranks() == both.adapters.ranks()
     assert init.adapters.ranks() == budget.uniform()
     assert init.allocator.static
-    plain = prepared(configure(tmp_path, *LONGER))._prepare()[0].adapters
+    plain = assemble(configure(tmp_path, *LONGER)).adapters
     for site in plain.sites:
         A, fresh = (adapters.factors(site.name)[0] for adapters in (init.adapters, plain))
         assert torch.allclose(A @ A.T, torch.eye(4), atol=1e-4)  # orthonormal vectors

@@ -10,9 +10,9 @@ from support.harness import configure, perform
 from support.toys import method_config, rig, toy_model
 
 from rankbench.config import registry
-from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import BudgetError
 from rankbench.core.budget import Ledger
+from rankbench.core.peft_injection import attach
 from rankbench.methods.fim import released_ranks
 
 CASES = [(8, 1, 16), (8, 8, 16), (4, 8, 8), (2, 8, 4), (16, 8, 32), (16, 4, 32), (4, 1, 8), (8, 4, 16)]
@@ -120,7 +120,7 @@ def test_training_starts_as_if_the_ranks_had_been_given():
     """Factors of an adapter injected at the ranks found; the ledger starts there, too."""
     run = calibrated()
     model = toy_model()
-    other = AdapterSet.attach(
+    other = attach(
         model,
         run.adapters.sites,
         run.adapters.ranks(),

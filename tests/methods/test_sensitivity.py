@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from reference import sensitivity as reference
-from support.harness import configure, prepared
+from support.harness import configure
 from support.toys import ToyTask, rig, toy_model
 
 from rankbench.methods.sensitivity import combine_metrics, diagonal_metrics
 from rankbench.models.loading import find_sites
 from rankbench.tasks.base import Example
+from rankbench.training.assembly import assemble
 
 
 def triples(seed, n=12):
@@ -97,8 +98,7 @@ def test_scores_and_ranks_of_a_calibration():
 
 def test_sites_that_read_the_same_input_tie(tmp_path):
     """q, k, v and gate, up of a decoder: equal scores, equal ranks up to the last unit of the budget."""
-    run = prepared(configure(tmp_path, "method=sensitivity", "budget=r8", "budget.unit=ranks"))
-    trainer, _ = run._prepare()
+    trainer = assemble(configure(tmp_path, "method=sensitivity", "budget=r8", "budget.unit=ranks")).trainer
     trainer.calibrate()
     scores, ranks = trainer.allocator.scores, trainer.adapters.ranks()
     for layer in range(2):

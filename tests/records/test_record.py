@@ -6,7 +6,6 @@ import math
 import re
 
 import pytest
-from omegaconf import OmegaConf
 from support.harness import configure, folder_of, perform
 
 from rankbench.records.record import (
@@ -185,7 +184,7 @@ def test_provenance_says_where_the_numbers_come_from(written):
 
 
 def plain(tmp_path, *overrides):
-    return OmegaConf.to_container(configure(tmp_path, *overrides), resolve=True)
+    return configure(tmp_path, *overrides).plain()
 
 
 def leaves(tree, path=()):
@@ -309,9 +308,9 @@ def test_records_that_are_published_name_no_place_of_this_machine(tmp_path):
 def test_a_sweep_leaves_what_would_end_the_same_way(status):
     """An interrupted run goes on; a failed one is done again on request, but not what another attempt has left."""
     found = record(status=status, reason="why")
-    assert found.stands() == (status not in STOPPED)
-    assert found.stands("of another attempt") == (status not in STOPPED)
-    assert found.stands(found.digest()) == (status == "ok")
+    assert found.is_final() == (status not in STOPPED)
+    assert found.is_final("of another attempt") == (status not in STOPPED)
+    assert found.is_final(found.digest()) == (status == "ok")
     assert STOPPED == ("killed",)
 
 
@@ -336,7 +335,7 @@ def test_a_trial_leaves_the_test_split_alone_and_is_another_run(tmp_path):
 
 
 def test_a_run_that_is_no_trial_has_the_name_it_had_before_there_were_trials(tmp_path):
-    config = OmegaConf.to_container(configure(tmp_path))
+    config = configure(tmp_path).plain()
     named = run_id(config)
     del config["trial"], config["tuned"]
     assert run_id(config) == named

@@ -12,7 +12,6 @@ import pytest
 from support.harness import python
 
 from rankbench import files
-from rankbench.records import run_folder
 from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder, StoreError
 
@@ -44,7 +43,9 @@ def test_the_record_of_another_run_is_none(folder, tmp_path):
     (folder.path / "record.json").write_text(replace(record(), run_id="ba9876543210").to_json())
     with pytest.raises(RecordError, match=rf"{folder.path}/record.json: the record of another run, ba9876543210"):
         folder.record()
-    assert RunFolder.at(folder.path).record().run_id == "ba9876543210"  # a folder may be named as one likes elsewhere
+    assert (
+        RunFolder.from_path(folder.path).record().run_id == "ba9876543210"
+    )  # a folder may be named as one likes elsewhere
 
 
 def test_bytes_that_are_no_text_are_no_record(folder):
@@ -69,7 +70,7 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch, broken):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder.os, broken, fail)
+    monkeypatch.setattr(files.os, broken, fail)
     with pytest.raises(OSError, match="No space left on device"):
         folder.write_record(record(status="error", reason="later"))
     monkeypatch.undo()
@@ -80,9 +81,9 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch, broken):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rankbench import store
+from rankbench import files
 if sys.argv[2] == "replace":
-    store.os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+    files.os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
 else:
     write = Path.open
     def half(path, mode="r"):
@@ -91,7 +92,7 @@ else:
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     Path.open = half
-store.write_atomically(Path(sys.argv[1]), b'{"new": 1}')
+files.write_atomically(Path(sys.argv[1]), b'{"new": 1}')
 """
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from rankbench.config import registry
+from rankbench.config.sections import Config
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
+from rankbench.core import peft_injection
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import Scale
@@ -37,7 +39,7 @@ QUICK = [*SMALL, "task=planted", "task.train_size=64", "task.validation_size=8",
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
-def configure(results: Path, *overrides: str, method: dict[str, Any] | None = None) -> DictConfig:
+def configure(results: Path, *overrides: str, method: dict[str, Any] | None = None) -> Config:
     """The configuration of a quick run, later overrides win; `method` is the section of a method without a YAML."""
     settings = SMALL if any(override.startswith("task=") for override in overrides) else QUICK
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -48,19 +50,27 @@ def configure(results: Path, *overrides: str, method: dict[str, Any] | None = No
     return build(composed)
 
 
-def folder_of(config: DictConfig) -> RunFolder:
+def folder_of(config: Config) -> RunFolder:
     """Where the run of a configuration is."""
-    return RunFolder(Path(config.results_dir), run_id(OmegaConf.to_container(config, resolve=True)))
+    return RunFolder(Path(config.results_dir), run_id(config.plain()))
 
 
-def prepared(config: DictConfig) -> Run:
-    """A run whose pieces can be made one by one (`_prepare`, `_resume`, ...)."""
+def prepared(config: Config) -> Run:
+    """A run that has its folder and no part yet (`run.assembly.complete()` makes them all)."""
     folder = folder_of(config)
     folder.path.mkdir(parents=True, exist_ok=True)
-    return Run(config, OmegaConf.to_container(config, resolve=True), folder, accelerator(config.train.precision))
+    return Run(config, folder, accelerator(config.train.precision))
 
 
-def perform(config: DictConfig) -> dict[str, Any]:
+def begun(config: Config) -> Run:
+    """A run before its first step, calibrated and evaluated."""
+    run = prepared(config)
+    run.assembly.complete()
+    run.start()
+    return run
+
+
+def perform(config: Config) -> dict[str, Any]:
     """Do a run in this process; its record as it stands on disk, its exit code as "code"."""
     code = execute(config)
     return {**json.loads((folder_of(config).path / "record.json").read_text()), "code": code}
@@ -115,7 +125,7 @@ def attach(
 ) -> AdapterSet:
     """An adapter on `Linears`."""
     sites = sites_of(shapes)
-    return AdapterSet.attach(
+    return peft_injection.attach(
         Linears(shapes, dtype),
         sites,
         {site.name: rank for site, rank in zip(sites, ranks, strict=True)},
@@ -163,7 +173,7 @@ def faulty_installed(site: Path) -> Iterator[dict[str, str]]:
 def freeze(place: Path, *overrides: str, results: Path | None = None, **method: Any) -> Path:
     """A quick run, frozen as a sweep does it; `method`: settings of the faulty method (it must be installed)."""
     section = {**FAULTY, **method} if method else None
-    config: Any = OmegaConf.to_container(configure(results or place, *overrides, method=section), resolve=True)
+    config = configure(results or place, *overrides, method=section).plain()
     order = Order(run_id(config), config, " ".join(overrides) or str(method))
     order.write(place / f"{order.run_id}.json")
     return place / f"{order.run_id}.json"

@@ -59,7 +59,7 @@ class Played:
             for job in batch:
                 order = self.orders[job.run_id] = self.course.order(job)
                 there = order.folder.record()
-                if there is not None and there.stands(order.redo):
+                if there is not None and there.is_final(order.redo):
                     continue
                 if kill_after == 0:
                     return

@@ -93,7 +93,8 @@ def adapted(model: Any) -> PeftModel:
 
 def settings(name: str, **overrides: Any) -> Any:
     """The section `task` as a run gets it."""
-    return OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), overrides)
+    data: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    return registry.get("task", name).Config(**{**data, **overrides})
 
 
 def task(name: str, **overrides: Any) -> Any:

@@ -21,6 +21,7 @@ from rankbench.config.sections import BudgetConfig, TrainConfig
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
+from rankbench.core.peft_injection import attach
 from rankbench.core.seeding import Streams
 from rankbench.methods.base import Allocator, Setting, Step
 from rankbench.models.loading import find_sites
@@ -67,10 +68,7 @@ def toy_model() -> Toy:
 class ToyTask(Task):
     """Fit a teacher. `loss_scale` multiplies the loss."""
 
-    primary = "loss"
-    higher_is_better = False
     source = "generated"
-    Config = object
 
     def __init__(self, model: nn.Module, sites: Sequence[Any], size: int = 64, loss_scale: float = 1.0) -> None:
         super().__init__(None)
@@ -164,14 +162,13 @@ def section(schema_class: type, file: Path, changes: dict[str, Any]) -> Any:
     data.pop("display", None)
     values, mistakes = schema.conform(schema_class, {**data, **changes})
     assert not mistakes, mistakes
-    return OmegaConf.create(values)
+    return values
 
 
 def method_config(name: str, **changes: Any) -> Any:
     cls = registry.get("method", name)
     config = section(cls.Config, CONF / "method" / f"{name}.yaml", changes)
-    if hasattr(cls, "check"):
-        assert cls.check(config) == []
+    assert cls.check(config) == []
     return config
 
 
@@ -204,7 +201,7 @@ def rig(
     setting = Setting(sites, budget, steps, streams.numpy("allocator", "start"))
     allocator = registry.get("method", method)(config, setting)
     ledger = Ledger(budget.unit, budget.target)
-    adapters = AdapterSet.attach(
+    adapters = attach(
         model,
         sites,
         allocator.initial_ranks(),

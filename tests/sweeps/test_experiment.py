@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 
@@ -15,14 +14,8 @@ from rankbench.published import numbers
 from rankbench.sweeps import experiment_files
 from rankbench.sweeps.composition import GridCell, cells_of, spell
 from rankbench.sweeps.experiment import (
-    Experiment,
-    Published,
-    Report,
-    ScaleChanges,
-    Tune,
     arms,
     at_scale,
-    plain,
     rates_of,
     with_arms,
 )
@@ -226,7 +219,7 @@ def test_some_arms_keep_what_the_report_says_of_them():
     assert some.report.controls == {"igu": {"random": "random", "uniform": "lora"}}  # which is not there to be beaten
     assert some.report.published[0].arms == {"igu": "IGU-LoRA"}
     assert some.scales["tiny"].arms == ["igu", "random"]
-    assert read(plain(some), "again") == some
+    assert read(some.plain(), "again") == some
 
 
 def test_an_arm_whose_rate_is_taken_has_to_stay_or_its_taker_tunes_itself():
@@ -374,7 +367,7 @@ def test_a_file_says_what_it_is_and_survives_being_frozen(name):
     assert found.question.endswith("?")
     assert found.source
     for scale in ("full", *found.scales):
-        assert read(plain(at_scale(found, scale)), name) == at_scale(found, scale)
+        assert read(at_scale(found, scale).plain(), name) == at_scale(found, scale)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -443,9 +436,3 @@ def test_every_file_but_a_few_has_controls_or_says_what_it_is_for():
 def test_tasks_of_the_files_exist():
     tasks = {task for name in FILES for task in loaded(name).axes.get("task", [])}
     assert tasks <= set(registered("task"))
-
-
-def test_dataclasses_have_their_defaults_in_read_alone():
-    """A field with a default of its own would be stated twice."""
-    for cls in (Experiment, ScaleChanges, Report, Tune, Published):
-        assert all(field.default is dataclasses.MISSING for field in dataclasses.fields(cls))

@@ -46,7 +46,7 @@ def test_the_name_of_a_sweep_tells_its_runs_and_their_tuning():
         manifest.identity("x", configs, None),
         manifest.identity("x", configs[:1], None),
         manifest.identity("x", configs, TUNE),
-        manifest.identity("x", configs, replace(TUNE, widen=2)),
+        manifest.identity("x", configs, TUNE.replace(widen=2)),
         manifest.identity("y", configs, None),
     }
     assert len(names) == 5

@@ -211,7 +211,7 @@ def failing(monkeypatch, fails: Callable[[Order], str | None]) -> None:
     def maybe(order: Order, **how) -> None:
         done(order, fails(order) or "ok")
 
-    monkeypatch.setattr("test_course.finish", maybe)
+    monkeypatch.setattr("support.schedules.finish", maybe)
 
 
 def test_a_rate_that_fails_is_part_of_the_grid_and_not_chosen(lay, results, monkeypatch):

@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from support.harness import configure, prepared, sites_of
 
 from rankbench.config.validation import build
-from rankbench.config.yaml_files import CONF_DIR
+from rankbench.config.yaml_files import CONF_DIR, defaults
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.tasks.base import DataError
-from rankbench.tasks.planted import Planted, true_map
+from rankbench.tasks.planted import Planted, PlantedConfig, true_map
+from rankbench.training.assembly import assemble
 
 SITES = [Site(f"layers.{layer}.{kind}", layer, kind, 16, 12) for layer in range(4) for kind in ("q", "k", "up")]
 
 
 def settings(**changes):
-    return OmegaConf.create({"map": "few", "sites": 3, "rank": 8, **changes})
+    values = {**defaults("task", "planted"), "map": "few", "sites": 3, "rank": 8, **changes}
+    return PlantedConfig(**{key: value for key, value in values.items() if key != "defaults"})  # of Hydra
 
 
 def drawn(seed=0, **changes):
@@ -66,9 +67,7 @@ def test_maps_that_cannot_be(changes, message):
 
 def planted(tmp_path, *overrides):
     """A prepared run and its planted task."""
-    run = prepared(configure(tmp_path, *overrides))
-    run._prepare()
-    return run
+    return assemble(configure(tmp_path, *overrides))
 
 
 def updates(run):
@@ -213,27 +212,31 @@ METHODS = ("oracle", "lora", "random")
 
 
 def remaining(tmp_path, seed: int) -> list[float]:
-    """Per method, test KL at the end over that of the untrained student: the task as shipped, with fewer steps."""
+    """Per method, test KL at the end over that of the untrained student: the task as shipped, shorter in all ways."""
     found = []
     for method in METHODS:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             overrides = [f"method={method}", "model=tiny", "task=planted", f"seed={seed}", f"results_dir={tmp_path}"]
-            config = build(compose("config", [*overrides, "train.steps=60", "train.threads=1"]))
+            config = build(compose("config", [*overrides, "task.length=16", "train.steps=60", "train.threads=1"]))
         run = prepared(config)
-        trainer, _ = run._prepare()
+        run.assembly.complete()
+        trainer = run.assembly.trainer
         if not found:
-            run._evaluate(trainer, "test", "before", 0)
+            run.evaluate("test", "before", 0)
             before = run.metrics["before"]["kl"]
         trainer.build_optimizer()
         trainer.run()
-        run._evaluate(trainer, "test", "test", 60)
+        run.evaluate("test", "test", 60)
         found.append(run.metrics["test"]["kl"] / before)
     return found
 
 
 @pytest.mark.slow
 def test_the_true_map_beats_uniform_ranks_and_those_beat_random_ones(tmp_path):
-    """10 seeds, each with its own truth. Measured: 0.16 (oracle), 0.41 (lora), 0.46 (random) of the KL remain."""
+    """10 seeds, each with its own truth. Measured over seeds 0 to 9 (and 10 to 19), share of the KL that remains:
+
+    0.19 (0.20) for oracle, 0.41 (0.44) for lora, 0.47 (0.50) for random; seeds won: 10 (10) and 9 (7).
+    """
     left = np.array([remaining(tmp_path, seed) for seed in range(10)])  # (seed, method)
     oracle, lora, random = left.mean(0)
     wins = (left[:, 0] < left[:, 1]).sum(), (left[:, 1] < left[:, 2]).sum()

@@ -25,7 +25,7 @@ import json, sys
 from pathlib import Path
 from types import SimpleNamespace
 from rankbench.records.record import RunRecord
-from rankbench.tracking import tracker
+from rankbench.tracking.wandb_run import tracker
 
 given = json.loads(sys.argv[1])
 record = RunRecord.from_json(json.dumps(given["record"]))
@@ -167,6 +167,7 @@ def test_what_was_not_measured_is_left_out():
     assert step_figures({"step": 4, "loss": 0.5, "penalty": None}) == {"train/loss": 0.5}
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_anew_takes_the_place_of_the_one_before_and_one_with_a_checkpoint_goes_on(run, tmp_path):
     assert not run.mirror.run.resume
     (tmp_path / "checkpoint.pt").touch()
@@ -182,6 +183,7 @@ def test_none_is_silent_and_imports_nothing(tmp_path, monkeypatch):
     assert isinstance(tracker(SimpleNamespace(name="none"), "x", {}, tmp_path), NoMirror)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["auto", "offline"])
 def test_without_a_key_it_is_offline_and_says_nothing(tmp_path, mode):
     said, _ = mirrored(tmp_path, mode)
@@ -189,6 +191,7 @@ def test_without_a_key_it_is_offline_and_says_nothing(tmp_path, mode):
     assert [row["train/loss"] for row in read(the_file(tmp_path)).history] == [1, 1 / 2, 1 / 3]
 
 
+@pytest.mark.slow
 def test_online_without_a_key_is_offline_and_said(tmp_path):
     (said,), _ = mirrored(tmp_path, "online")
     assert said == (
@@ -197,12 +200,14 @@ def test_online_without_a_key_is_offline_and_said(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_offline_does_not_ask_the_service_although_there_is_a_key(tmp_path):
     said, _ = mirrored(tmp_path, "offline", **AWAY)
     assert said == []
     assert the_file(tmp_path).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["environment", "netrc"])
 def test_a_service_that_is_away_is_told_once_and_the_run_is_mirrored_offline(tmp_path, place):
     environment = dict(AWAY)
@@ -217,12 +222,14 @@ def test_a_service_that_is_away_is_told_once_and_the_run_is_mirrored_offline(tmp
     assert read(the_file(tmp_path)).summary["eval/test/kl"] == 0.25
 
 
+@pytest.mark.slow
 def test_a_key_that_is_none_is_told_once(tmp_path):
     (said,), _ = mirrored(tmp_path, WANDB_API_KEY="short")
     assert "WANDB_API_KEY invalid" in said
     assert the_file(tmp_path).exists()
 
 
+@pytest.mark.slow
 def test_with_a_key_the_service_is_sent_the_steps_while_they_are_made(tmp_path):
     with service() as found:
         said, _ = mirrored(tmp_path, **found.environment)

@@ -1,17 +1,17 @@
 """Killed at any moment and started again, a run ends as if nothing had happened."""
 
+import multiprocessing
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.harness import ENVIRONMENT, QUICK, configure, folder_of, perform, rows
+from support.harness import configure, folder_of, perform, rows
 
-from rankbench.records import run_folder
+from rankbench import files
+from rankbench.launching.local_pool import start_server
 from rankbench.records.run_folder import RunFolder
 from rankbench.tasks.planted import Planted
 from rankbench.training.run import execute
@@ -81,6 +81,7 @@ def arguments(name: str) -> list[str]:
     return [f"method={name.split('-')[0]}", *METHODS[name]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_stopped_after_any_step_goes_on_bit_for_bit(tmp_path, monkeypatch, name):
     whole = configure(tmp_path / "whole", *arguments(name), "train.checkpoint_every=0")
@@ -132,7 +133,7 @@ def test_a_run_stopped_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
         shutil.move(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder.os, "replace", stopping)
+        patch.setattr(files.os, "replace", stopping)
         run_until_stopped(parts)
     assert [row["step"] for row in rows(folder_of(parts).path / "steps.jsonl")] == list(range(1, 9))
     assert differences(expected, outcome(parts, perform(parts))) == []
@@ -156,38 +157,38 @@ def test_a_resumed_run_says_so_and_forgets_the_steps_after_its_checkpoint(tmp_pa
 STEPS = 40
 
 
-def kill_at(command: list[str], steps: Path, lines: int, delay: float) -> None:
-    """Start a run and kill it, without warning, `delay` seconds after steps.jsonl has this many lines."""
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def kill_at(config, steps: Path, lines: int, delay: float) -> None:
+    """Start a run in a process of its own and kill it, without warning, `delay` seconds after its `lines`th step."""
+    start_server()
+    process = multiprocessing.get_context("forkserver").Process(target=perform, args=(config,))
+    process.start()
     try:
         deadline = time.monotonic() + 120
         while not (steps.exists() and steps.read_bytes().count(b"\n") >= lines):
-            assert process.poll() is None, "the run ended before it could be killed"
+            assert process.exitcode is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
         time.sleep(delay)
     finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+        process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "seed"), [("igu", 0)])
-def test_a_run_killed_at_three_random_moments_ends_with_the_record_of_the_whole_run(tmp_path, name, seed):
+def test_a_run_killed_at_three_random_moments_ends_with_the_record_of_the_whole_run(tmp_path, capsys, name, seed):
     whole = configure(tmp_path / "whole", *arguments(name), f"train.steps={STEPS}")
     expected = outcome(whole, perform(whole))
     parts = configure(tmp_path / "parts", *arguments(name), f"train.steps={STEPS}", "train.checkpoint_every=5")
-    command = [sys.executable, "-m", "rankbench", *QUICK, *arguments(name), f"train.steps={STEPS}"]
-    command += ["train.checkpoint_every=5", f"results_dir={tmp_path / 'parts'}"]
     rng = np.random.default_rng(seed)
     path = folder_of(parts).path
     reached = []
     for lines in sorted(rng.choice(np.arange(2, STEPS - 5), 3, replace=False).tolist()):
-        kill_at(command, path / "steps.jsonl", lines, float(rng.uniform(0, 0.05)))
+        kill_at(parts, path / "steps.jsonl", lines, float(rng.uniform(0, 0.05)))
         reached.append(len(folder_of(parts).lines("steps.jsonl")))
         assert not (path / "record.json").exists()
     assert reached == sorted(set(reached))
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "resuming" in done.stdout
+    capsys.readouterr()
     assert differences(expected, outcome(parts, perform(parts))) == []
+    assert "resuming" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from support.harness import configure, folder_of, perform, prepared, python, rows
+from support.harness import begun, configure, folder_of, perform, python, rows
 
 from rankbench.models import loading
 from rankbench.models.errors import ModelError
@@ -21,6 +21,7 @@ def content(config) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
+@pytest.mark.slow
 def test_the_smoke_run_ends_within_twenty_seconds(tmp_path):
     start = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = python(
@@ -143,9 +144,7 @@ def test_a_checkpoint_of_another_config_is_refused_and_kept(tmp_path, capsys, mo
         configure(tmp_path, "train.checkpoint_every=2"),
         configure(tmp_path, "train.checkpoint_every=2", "seed=1"),
     )
-    run = prepared(other)
-    trainer, _ = run._prepare()
-    run._resume(trainer)
+    begun(other)
     checkpoint = folder_of(other).checkpoint_file().read_bytes()
     folder_of(config).path.mkdir(parents=True)
     folder_of(config).checkpoint_file().write_bytes(checkpoint)
@@ -167,6 +166,7 @@ def test_a_results_dir_that_became_a_file(tmp_path, capsys):
     assert f"results_dir cannot be written: {folder_of(config).path}: Not a directory" in said
 
 
+@pytest.mark.slow
 def test_a_results_dir_that_is_a_file_is_refused_before_any_work(tmp_path):
     (tmp_path / "results").write_text("a file")
     done = python("-m", "rankbench", "method=lora", "model=tiny", "task=planted", f"results_dir={tmp_path}/results")

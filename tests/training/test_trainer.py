@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from support.harness import configure, folder_of, perform, prepared, rows
+from support.harness import begun, configure, folder_of, perform, rows
 
 from rankbench.config.registry import _classes
 from rankbench.core.seeding import Streams
@@ -14,6 +14,7 @@ from rankbench.core.site_adapter import Gate
 from rankbench.methods.base import Allocator
 from rankbench.methods.lora import Uniform
 from rankbench.tasks.planted import Planted
+from rankbench.training.assembly import assemble
 from rankbench.training.trainer import NotIdentityError, examples_of_step, rate
 
 
@@ -91,9 +92,7 @@ def test_every_example_comes_once_per_epoch(count, batch_size):
 
 
 def test_a_step_trains_on_its_examples(tmp_path, monkeypatch):
-    run = prepared(configure(tmp_path, "train.steps=16", "task.train_size=32", "train.evaluate_before=false"))
-    trainer, _ = run._prepare()
-    run._resume(trainer)
+    run = begun(configure(tmp_path, "train.steps=16", "task.train_size=32", "train.evaluate_before=false")).assembly
     counts = collections.Counter()
     loss = run.task.loss
     monkeypatch.setattr(
@@ -101,7 +100,7 @@ def test_a_step_trains_on_its_examples(tmp_path, monkeypatch):
         "loss",
         lambda model, batch: counts.update(map(tuple, batch["input_ids"].tolist())) or loss(model, batch),
     )
-    trainer.run()
+    run.trainer.run()
     assert counts == collections.Counter({example.input_ids: 2 for example in run.task.splits["train"]})
 
 
@@ -220,7 +219,7 @@ def test_no_penalty_is_null(tmp_path):
     assert row["penalty"] is None
 
 
-def test_a_path_and_a_truncation_last_one_micro_batch(tmp_path, method):
+def test_a_path_lasts_one_micro_batch(tmp_path, method):
     seen = []
 
     class Scaled(Uniform):
@@ -228,19 +227,18 @@ def test_a_path_and_a_truncation_last_one_micro_batch(tmp_path, method):
 
         def before_forward(self, adapters, step, micro):
             if step.index == 2 and micro == 0:
-                adapters.path(0.5)
-                adapters.truncate(0)
+                adapters.path(0.0)
 
         def on_step_end(self, adapters, step):
             slots = [adapter.slot for adapter in adapters._adapters.values()]
-            assert all((slot.value, slot.jacobian, slot.truncate) == (1.0, 1.0, None) for slot in slots)
+            assert all((slot.value, slot.jacobian) == (1.0, 1.0) for slot in slots)
             seen.append(float(adapters.factors(adapters.sites[0].name)[1].grad.norm()))
 
     config = configure(
         tmp_path, "train.steps=3", "train.micro_batch_size=4", "train.max_grad_norm=1e9", method=method(Scaled)
     )
     assert perform(config)["status"] == "ok"
-    assert seen[1] == 0  # truncated to nothing
+    assert seen[1] == 0  # at the start of the path
     assert seen[0] > 0
     assert seen[2] > 0
 
@@ -334,8 +332,8 @@ def test_probes_are_not_felt_by_the_training(tmp_path, method):
 
 
 def test_a_probe_loss_is_the_mean_over_units_and_a_gradient_that_of_it(tmp_path):
-    run = prepared(configure(tmp_path, "train.micro_batch_size=2"))
-    trainer, _ = run._prepare()
+    run = assemble(configure(tmp_path, "train.micro_batch_size=2"))
+    trainer = run.trainer
     probe = trainer.probe("start")
     (batch,) = probe.batches(1)
     assert len(batch) == len({example.input_ids for example in batch}) == 4
@@ -373,8 +371,7 @@ def test_a_method_that_does_not_start_at_the_base_model_must_say_so(tmp_path, me
 
 
 def test_the_identity_is_checked_exactly(tmp_path):
-    run = prepared(configure(tmp_path))
-    trainer, _ = run._prepare()
+    trainer = assemble(configure(tmp_path)).trainer
     trainer.check_identity()
     trainer.adapters.factors(trainer.adapters.sites[0].name)[1].data[0, 0] = 1e-3
     with pytest.raises(NotIdentityError):

@@ -1,34 +1,31 @@
 """Ranks proportional to the norm of the frozen weight: an example of a method in a package of its own."""
 
-from dataclasses import dataclass
+from pydantic import Field
 
-from rankbench.config.schema import number
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Allocator, Probe
 
 
-@dataclass
-class Config:
+class Config(Settings):
     """Settings of the method.
 
     Attributes:
-        power: of the norm; > 0, large is uneven.
+        power: exponent of the norm; the larger, the more uneven the ranks.
     """
 
-    name: str
-    power: float = number(above=0)
+    power: float = Field(gt=0)
 
 
-class WeightNorm(Allocator):
+class WeightNorm(Allocator[Config]):
     """s_i = |W_i|^power (Frobenius); the budget is dealt in proportion."""
 
     needs = frozenset({"weights"})
     source = "an example"
     deviations = ("A quantised weight is dequantised before its norm is taken.",)
     summary = "ranks from the norm of the frozen weight"
-    acts = "before training"
+    decides = "before training"
     signal = "norm of the frozen weight"
-    Config = Config
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform, until the weights have been looked at."""

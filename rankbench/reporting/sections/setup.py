@@ -39,7 +39,7 @@ def arms_table(report_data: ReportData) -> Table | None:
     )
 
 
-def _listed(settings: experiment.Settings) -> str:
+def _listed(settings: experiment.DottedSettings) -> str:
     return ", ".join(spell(key, value) for key, value in settings.items())
 
 

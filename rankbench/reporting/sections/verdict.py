@@ -191,8 +191,8 @@ def _rule(report_data: ReportData) -> str:
     beaten = ", ".join(CONTROLS[role] for role in report_data.report.beats)
     return (
         f"An arm works if it beats all of these: {beaten}; each with a {report_data.report.level * 100:g} % interval "
-        "that leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is "
-        "not resolved."
+        "that leaves out 0. It does not work if one of them beats it. Everything else, a control that was not "
+        "run too, is not resolved."
     )
 
 

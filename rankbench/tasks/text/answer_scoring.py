@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
 from rankbench.tasks.base import Batch, DataError, Example
@@ -223,6 +222,8 @@ def correlations(gold: Sequence[float], predicted: Sequence[float]) -> dict[str,
     """Pearson's and Spearman's correlation; left out where gold or prediction is constant."""
     if len(set(gold)) < 2 or len(set(predicted)) < 2:
         return {}
+    from scipy.stats import pearsonr, spearmanr  # takes a moment to import
+
     return {
         "pearson": float(pearsonr(gold, predicted).statistic),
         "spearman": float(spearmanr(gold, predicted).statistic),

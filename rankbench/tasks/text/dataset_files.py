@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.files import fingerprint
 from rankbench.tasks.base import DataError
@@ -20,6 +23,39 @@ from rankbench.tasks.base import DataError
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 Row = dict[str, Any]
+
+
+class FolderConfig(Settings):
+    """Settings of a task whose official splits are files in a folder.
+
+    Attributes:
+        data_dir: folder with the official splits as files (train.jsonl, or .json, .parquet, .csv); null where there is
+            another place.
+        subset: part of the data set: its configuration on the hub, or its folder in a repository.
+        train_size: training examples; null takes all that validation leaves.
+        validation_size: examples carved out of the official train split.
+        test_size: fixed subset of the split that is the test; null takes all of it.
+        max_length: tokens per example; what is longer is shortened.
+    """
+
+    data_dir: str | None
+    subset: str
+    train_size: int | None = Field(ge=1)
+    validation_size: int = Field(ge=1)
+    test_size: int | None = Field(ge=1)
+    max_length: int = Field(ge=8)
+
+
+class HubConfig(FolderConfig):
+    """Settings of a task that reads the hub where data_dir is null.
+
+    Attributes:
+        hub: data set on the Hugging Face hub.
+        revision: its commit; null is the newest.
+    """
+
+    hub: str
+    revision: str | None
 
 
 @dataclass(frozen=True)
@@ -38,12 +74,12 @@ class Table:
 
 
 def read(
-    config: Any, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str] = ()
+    config: FolderConfig, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str] = ()
 ) -> tuple[dict[str, Table], str]:
     """Tables of the official splits, and the revision of the data.
 
     Args:
-        config: section of the task: data_dir, or hub, subset and revision (a task without them reads folders alone).
+        config: settings of the task: where its data is.
         columns: names that every split must have.
         splits: official names that must be there.
         extra: official names that are read if they are there.
@@ -56,11 +92,13 @@ def read(
             or there is neither local data nor a network.
     """
     if config.data_dir is not None:
-        return _read_folder(config, columns, splits, extra)
+        return _read_folder(config, config.data_dir, columns, splits, extra)
+    if not isinstance(config, HubConfig):
+        raise DataError(f"task={config.name}: the hub has no such data set; give task.data_dir=DIR")
     return _read_hub(config, columns, splits, extra)
 
 
-def carve(table: Table, config: Any) -> tuple[list[int], list[int]]:
+def carve(table: Table, config: FolderConfig) -> tuple[list[int], list[int]]:
     """Row numbers of train and validation: a fixed permutation, its first validation_size rows are validation.
 
     The same for every seed, and nested: a smaller train_size takes a prefix of a larger one.
@@ -80,7 +118,7 @@ def carve(table: Table, config: Any) -> tuple[list[int], list[int]]:
     return order[config.validation_size :][:size], order[: config.validation_size]
 
 
-def choose(table: Table, config: Any) -> list[int]:
+def choose(table: Table, config: FolderConfig) -> list[int]:
     """Row numbers of the test split: the first test_size of a fixed permutation (None: all), so sizes are nested.
 
     Raises:
@@ -95,19 +133,18 @@ def choose(table: Table, config: Any) -> list[int]:
     return order[: config.test_size]
 
 
-def _permutation(table: Table, config: Any) -> list[int]:
+def _permutation(table: Table, config: FolderConfig) -> list[int]:
     order = Streams(0).numpy("data", config.name, table.split).permutation(len(table.rows))
     return [int(row) for row in order]
 
 
 def _read_folder(
-    config: Any, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
+    config: FolderConfig, data_dir: str, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
 ) -> tuple[dict[str, Table], str]:
-    folder = Path(config.data_dir).expanduser()
+    folder = Path(data_dir).expanduser()
     if not folder.is_dir():
-        hub = getattr(config, "hub", None)
-        other = f", or task.data_dir=null to read {hub} from the hub" if hub else ""
-        raise DataError(f"task.data_dir={config.data_dir} is not a folder; give one with {_expected(splits)}{other}")
+        other = f", or task.data_dir=null to read {config.hub} from the hub" if isinstance(config, HubConfig) else ""
+        raise DataError(f"task.data_dir={data_dir} is not a folder; give one with {_expected(splits)}{other}")
     tables, digest = {}, hashlib.sha256()
     for split in (*splits, *extra):
         file = _file_of(folder, split, required=split in splits)
@@ -200,7 +237,7 @@ def _table(rows: list[Row], columns: Sequence[str], place: str, split: str) -> T
 
 
 def _read_hub(
-    config: Any, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
+    config: HubConfig, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
 ) -> tuple[dict[str, Table], str]:
     name = f"{config.hub}/{config.subset}"
     with quiet():
@@ -218,7 +255,7 @@ def _read_hub(
 NETWORK_SECONDS = 5.0  # how long the hub may take to answer at all
 
 
-def prepare(config: Any) -> Any:
+def prepare(config: HubConfig) -> Any:
     """The data set, prepared: from the local cache if it has the revision asked for, else from the hub."""
     import datasets
 
@@ -235,7 +272,7 @@ def prepare(config: Any) -> Any:
     return builder
 
 
-def _from_cache(config: Any) -> Any | None:
+def _from_cache(config: HubConfig) -> Any | None:
     import datasets
 
     try:
@@ -246,7 +283,7 @@ def _from_cache(config: Any) -> Any | None:
     return builder if config.revision in (None, builder.hash) else None
 
 
-def _ways_out(config: Any, problem: str) -> str:
+def _ways_out(config: HubConfig, problem: str) -> str:
     return (
         f"task={config.name}: the data set {config.hub} (subset {config.subset}, revision {config.revision}) "
         f"{problem}; give a folder that has its files: task.data_dir=DIR, or run once with a network and without "

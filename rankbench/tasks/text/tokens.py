@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
-import transformers
 from torch import Tensor
 
 from rankbench.files import default_cache, write_atomically
@@ -140,6 +138,9 @@ def _encode(tokenizer: Any, columns: Sequence[Sequence[str]], settings: Mapping[
 
 def _name(tokenizer: Any, columns: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> str:
     """Hash of all that the ids depend on."""
+    import tokenizers
+    import transformers
+
     manner = {
         "class": f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}",
         "versions": [transformers.__version__, tokenizers.__version__],

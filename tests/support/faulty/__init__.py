@@ -7,21 +7,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
 
-from rankbench import files
+from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Step
 from rankbench.methods.lora import Uniform
 from rankbench.records import run_folder
 
 
-@dataclass
-class Config:
+class Config(Settings):
     """How it fails.
 
     Attributes:
@@ -32,7 +30,6 @@ class Config:
         target: a file or folder that the fault needs.
     """
 
-    name: str
     fault: str
     at: int
     note: str | None
@@ -124,14 +121,14 @@ def outgrow_a_control_group(method: Faulty) -> None:
 
 def fill_the_disk(method: Faulty) -> None:
     """As far as records are concerned."""
-    write = files.write_atomically
+    write = run_folder.write_atomically
 
     def refuse(file: Path, *rest: object) -> None:
         if file.name == run_folder.RECORD:
             raise OSError(errno.ENOSPC, "No space left on device", str(file))
         write(file, *rest)
 
-    files.write_atomically = refuse
+    run_folder.write_atomically = refuse
 
 
 def turn_back_the_clock(method: Faulty) -> None:

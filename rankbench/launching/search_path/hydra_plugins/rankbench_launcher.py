@@ -1,7 +1,8 @@
 """The launcher `local` of Hydra: rankbench.launching.local_pool under the name and the settings that Hydra knows it by.
 
-Hydra 1.3 takes plugins from modules of `hydra_plugins` alone; rankbench.config.overrides puts this folder on the path. Where
-other launchers send Hydra's state to other processes nobody has, so that nothing in that state may be defined here.
+Hydra 1.3 takes plugins from modules of `hydra_plugins` alone; rankbench.config.overrides puts this folder on the path.
+It is not on the path of the processes to which other launchers send Hydra's state, so nothing in that state may be
+defined here.
 """
 
 from __future__ import annotations

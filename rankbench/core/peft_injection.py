@@ -1,0 +1,77 @@
+"""Attach the adapter to a model: PEFT injects stock LoRA layers, each gets its `SiteAdapter`.
+
+Imported when a run has its model: PEFT takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.budget import Ledger
+from rankbench.core.gated_lora import Scale
+from rankbench.core.seeding import Streams
+from rankbench.core.site_adapter import Gate, SiteAdapter
+from rankbench.core.sites import Site
+
+
+def attach(
+    model: nn.Module,
+    sites: Sequence[Site],
+    ranks: Mapping[str, int],
+    *,
+    scale: Scale,
+    streams: Streams,
+    ledger: Ledger,
+    gate: Gate | None = None,
+    path: bool = False,
+    dropout: float = 0.0,
+    head: Sequence[str] = (),
+    task_type: str | None = None,
+) -> AdapterSet:
+    """Inject the adapter into `model` and draw its factors from stream "init", site by site.
+
+    Row k of a site's A is the same draw whatever the site's rank, so methods that start at different ranks share
+    the rows they have in common.
+
+    Args:
+        model: base model; it is changed in place.
+        sites: matrices to adapt.
+        ranks: site name -> rank >= 0, at most the site's full rank.
+        scale: rule of the factor s.
+        streams: of the run.
+        ledger: told of every change.
+        gate: what the method wants; None leaves gates out.
+        path: whether the method scores along a path (its layers then leave PEFT's stock forward pass).
+        dropout: of the adapter's input, in [0, 1).
+        head: modules trained in full, by name.
+        task_type: PEFT's, written into the exported config.
+    """
+    for site in sites:
+        if not 0 <= ranks[site.name] <= min(site.d_out, site.d_in):
+            raise ValueError(f"rank {ranks[site.name]} of {site.name} is not in [0, {min(site.d_out, site.d_in)}]")
+    config = LoraConfig(
+        r=1,
+        lora_alpha=1,
+        lora_dropout=dropout,
+        target_modules=[site.name for site in sites],
+        rank_pattern={site.name: max(1, ranks[site.name]) for site in sites},
+        modules_to_save=list(head) or None,
+        task_type=task_type,
+    )
+    with streams.ambient("init", "peft"), warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 by an older name
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        peft_model = get_peft_model(model, config)
+    peft_model.train(model.training)  # its own modules are made in training mode
+    modules = dict(peft_model.named_modules())
+    variant = gate is not None or path
+    adapters = {}
+    for site in sites:
+        layer = modules[f"base_model.model.{site.name}"]
+        adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
+    return AdapterSet(peft_model, adapters, scale, gate, ledger)

@@ -1,0 +1,157 @@
+"""Everything a run is made of, before its first pass: model, data, budget, method, adapter, trainer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from rankbench.config import registry
+from rankbench.config.sections import Config
+from rankbench.core import peft_injection
+from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.budget import Budget, Ledger
+from rankbench.core.gated_lora import Scale
+from rankbench.core.seeding import Streams
+from rankbench.core.sites import Site
+from rankbench.methods.base import Allocator, Setting
+from rankbench.models import loading
+from rankbench.tasks.base import Task
+from rankbench.training.cost_meter import Meter
+from rankbench.training.engine import Engine, accelerator
+from rankbench.training.observer import Observer
+from rankbench.training.trainer import Trainer
+
+
+class Assembly:
+    """The parts of one run, made in four stages: `load`, `allocate`, `attach`, `connect`.
+
+    A stage needs those before it; what a stage makes can be looked at as soon as it has made it.
+
+    Args:
+        config: of the run, checked and resolved.
+        processes: the Accelerator of the run; None makes one.
+        observer: is told which ranks the method chooses, and later of the trainer's instants.
+
+    Attributes:
+        config: as given.
+        streams: random streams of the run.
+        processes: the Accelerator.
+        meter: what the run spends.
+        task, loaded: the task with its data read; the base model as the task wants it. From `load`.
+        revisions: revisions or hashes of the model's weights and of the data; empty before `load`.
+        budget, allocator: what may be spent; the method. From `allocate`.
+        ledger, adapters: what is spent; the adapter on the model, None before. From `attach`.
+        engine, trainer: passes over processes; the loop. From `connect`.
+    """
+
+    task: Task
+    loaded: loading.LoadedModel
+    budget: Budget
+    allocator: Allocator
+    ledger: Ledger
+    engine: Engine
+    trainer: Trainer
+
+    def __init__(self, config: Config, processes: Any = None, observer: Observer | None = None) -> None:
+        self.config = config
+        self.processes = accelerator(config.train.precision) if processes is None else processes
+        self.observer = Observer() if observer is None else observer
+        self.streams = Streams(config.seed)
+        self.meter = Meter()
+        self.adapters: AdapterSet | None = None
+        self.revisions: tuple[dict[str, str], dict[str, str]] = ({}, {})
+
+    @property
+    def sites(self) -> list[Site]:
+        """Adapted matrices, in model order."""
+        return self.loaded.sites
+
+    def load(self) -> None:
+        """Read the task's data and load the base model as the task wants it."""
+        config = self.config
+        self.task = registry.get("task", config.task.name)(config.task)
+        labels = self.task.num_labels() if config.model.architecture == "encoder" else None
+        problem: Literal["classification", "regression"] | None
+        problem = None if labels is None else ("regression" if labels == 1 else "classification")
+        self.loaded = loading.load(config.model, labels, problem, self.streams)
+        self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
+        self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
+        self.revisions = (self.loaded.revision, self.task.revision)
+
+    def allocate(self) -> None:
+        """Work out the budget, and give it to the method."""
+        config = self.config
+        truth = self.task.true_ranks()
+        self.budget = Budget.of(config.budget, self.sites, truth)
+        rng = self.streams.numpy("allocator", "start")
+        setting = Setting(self.sites, self.budget, config.train.steps, rng, truth)
+        self.allocator = registry.get("method", config.method.name)(config.method, setting)
+
+    def attach(self, path: bool = False) -> None:
+        """Put the adapter on the model, as method, budget and the `adapter` section want it.
+
+        Args:
+            path: whether its layers follow the path even where the method does not ask for that.
+        """
+        settings, loaded, allocator = self.config.adapter, self.loaded, self.allocator
+        loaded.model.to(self.processes.device)
+        self.ledger = Ledger(self.budget.unit, self.budget.target, max(self.budget.costs.values()))
+        ranks = allocator.initial_ranks()
+        self.observer.ranks_chosen(ranks)
+        self.adapters = peft_injection.attach(
+            loaded.model,
+            loaded.sites,
+            ranks,
+            scale=Scale(settings.scale_rule, settings.alpha, self.budget.reference_rank),
+            streams=self.streams,
+            ledger=self.ledger,
+            gate=allocator.gate(),
+            path=path or "path" in allocator.needs,
+            dropout=settings.dropout,
+            head=loaded.head,
+            task_type="CAUSAL_LM" if loaded.architecture == "decoder" else "SEQ_CLS",
+        )
+        self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
+
+    def connect(self) -> None:
+        """Make the engine that does the passes, and the trainer."""
+        assert self.adapters is not None, "attach() comes first"
+        train = self.config.train
+        self.engine = Engine(
+            self.processes,
+            self.adapters.model,
+            self.task,
+            self.meter,
+            train.batch_size,
+            train.micro_batch_size,
+            self.streams,
+        )
+        self.engine.count_passes()
+        self.trainer = Trainer(
+            self.engine,
+            self.adapters,
+            self.allocator,
+            self.config.method.name,
+            self.task.splits["train"],
+            train,
+            observer=self.observer,
+        )
+
+    def complete(self, path: bool = False) -> None:
+        """All stages, one after the other."""
+        self.load()
+        self.allocate()
+        self.attach(path)
+        self.connect()
+
+
+def assemble(config: Config, processes: Any = None, *, path: bool = False) -> Assembly:
+    """The parts of a run that is to be driven step by step, ready for calibration.
+
+    Args:
+        config: of the run, checked and resolved.
+        processes: the Accelerator of the run; None makes one.
+        path: whether the layers follow the path even where the method does not ask for that.
+    """
+    assembly = Assembly(config, processes)
+    assembly.complete(path)
+    return assembly
