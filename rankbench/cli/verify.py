@@ -12,6 +12,7 @@ import pandas as pd
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.cli.records import ALLOW_MIXED, names
+from rankbench.published import verification
 from rankbench.published.numbers import COLUMNS, PLACE, PublishedError, averages, load, select
 from rankbench.published.verification import Verification, findings
 from rankbench.reporting.table import markdown_of_frame
@@ -67,7 +68,7 @@ def report(found: Sequence[Verification]) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     """Print what the study of the words reproduces."""
     parser = argparse.ArgumentParser(
-        "rankbench verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "rankbench verify", description=verification.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="of the sweep, or the folder of a report")
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
