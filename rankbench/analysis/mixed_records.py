@@ -1,4 +1,4 @@
-"""What has to agree among the records of a table: code, versions, data and settings; refused, or allowed by name."""
+"""What has to agree among the records of a table (code, versions, data, settings); the refusal of what does not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def differences(records: Sequence[RunRecord], free: Collection[str] = ()) -> lis
 
 
 def differing_code(records: Sequence[RunRecord]) -> list[str]:
-    """Code and versions that are not one, as `differences` has them."""
+    """Lines on code and library versions that differ, as `differences` returns them."""
     one_each = {json.dumps(record.provenance.get("packages")): record for record in records}
     versions = [_versions(record) for record in one_each.values()]
     values = {key: {each.get(key, "null") for each in versions} for key in {key for each in versions for key in each}}
@@ -69,7 +69,7 @@ def code_of(record: RunRecord) -> str:
 
 
 def _differing_code(records: Sequence[RunRecord]) -> Iterator[str]:
-    """A line if the code is not one.
+    """Yield a line if the records come from several versions of the code.
 
     provenance.numbers_code is the hash of the code that can change a run's numbers: one for each method and task, so
     that neither a change to a page nor one to another method parts a table. provenance.shared_code is that of what all
@@ -98,7 +98,7 @@ def _differing_code(records: Sequence[RunRecord]) -> Iterator[str]:
 
 
 def _lines(values: Mapping[str, Iterable[str]]) -> Iterator[str]:
-    """One for each key with several values."""
+    """A line for each key with several values."""
     for key, several in values.items():
         if len(set(several)) > 1:
             yield f"{key}: {', '.join(sorted(several))}"
