@@ -28,7 +28,7 @@ def _write(words: Sequence[str]) -> int:
     wandb = "mirror the runs to Weights & Biases instead; rankbench report --wandb --help says more"
     parser.add_argument("--wandb", action="store_true", help=wandb)
     arguments = parser.parse_intermixed_args(words)
-    gc.disable()  # nothing that is read is let go before the end; looking for it would take a third of the time
+    gc.disable()  # nothing that is read is freed before the end; looking for garbage takes a tenth of the time
     page, sentences = written(with_results(arguments.words, arguments), arguments.out, arguments.allow_mixed)
     print(page)
     for sentence in sentences:

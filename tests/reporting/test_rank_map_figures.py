@@ -148,7 +148,8 @@ def test_a_place_without_a_site_is_grey_and_not_rank_zero():
     assert {"0", "1", "none"} <= {text.get_text() for text in drawn.axes[0].texts}
     kinds = ["classifier", *sorted(KINDS)]
     outside = np.ma.getdata(drawn.axes[0].images[0].get_array())[:, -1]
-    assert outside[kinds.index("classifier")] == 5 and np.isnan(outside[1:]).all()
+    assert outside[kinds.index("classifier")] == 5
+    assert np.isnan(outside[1:]).all()
 
 
 def test_the_command_line_writes_figures_and_numbers(tmp_path, capsys):
