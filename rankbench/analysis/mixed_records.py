@@ -19,7 +19,7 @@ def differences(records: Sequence[RunRecord], free: Collection[str] = ()) -> lis
     """What has to agree in a comparison and does not, with its values: "torch: 2.13, 2.14", "train.steps: 60, 100".
 
     Args:
-        records: of one table.
+        records: records of one table.
         free: settings in which they may differ, besides FREE.
     """
     one_each = {
@@ -47,7 +47,7 @@ def refuse(mixed: Mapping[str, Sequence[str]], allowed: Collection[str], way_out
     Args:
         mixed: title of a table -> what `differences` finds in it.
         allowed: names ("code", "torch", "train.steps") of what may differ.
-        way_out: what can be done about it, besides allowing it.
+        way_out: sentence on what can be done about it, besides allowing it.
 
     Raises:
         SelectionError: with each table, what differs in it, and the names that would allow it.

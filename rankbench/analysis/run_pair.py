@@ -24,12 +24,12 @@ class CompareError(RankbenchError, ValueError):
 
 
 @dataclass(frozen=True)
-class Finished:
+class PairedRun:
     """One of the two runs.
 
     Attributes:
         name: "A" or "B".
-        record: as it stands on disk.
+        record: its record, read from disk.
         items: id -> row of items.jsonl; empty where the run left none.
     """
 
@@ -38,14 +38,14 @@ class Finished:
     items: dict[Any, Item]
 
 
-def load(name: str, run: str, results_dir: Path) -> Finished:
+def load(name: str, run: str, results_dir: Path) -> PairedRun:
     """A run by its folder, or by its run_id under results_dir/runs.
 
     Raises:
         CompareError: there is none, or its files cannot be read.
     """
     tried = places(run, results_dir)
-    folder = next((RunFolder.from_path(place) for place in tried if (place / "record.json").is_file()), None)
+    folder = next((RunFolder.from_path(path) for path in tried if (path / "record.json").is_file()), None)
     if folder is None:
         raise CompareError(
             f"{name}: no run {run!r}: neither {tried[0]} nor {tried[1]} has a record.json; give a run's folder, or "
@@ -62,10 +62,10 @@ def load(name: str, run: str, results_dir: Path) -> Finished:
             "the run again"
         )
     assert record is not None  # the file is there
-    return Finished(name, record, items)
+    return PairedRun(name, record, items)
 
 
-def refuse_unlike(a: Finished, b: Finished) -> None:
+def refuse_unlike(a: PairedRun, b: PairedRun) -> None:
     """Runs are compared on one task and, where both have items, on the same ones.
 
     Raises:
@@ -98,7 +98,7 @@ def listed(keys: Sequence[Any]) -> str:
     return ", ".join(map(str, keys[:NAMED])) + more
 
 
-def warnings(a: Finished, b: Finished) -> Iterator[str]:
+def warnings(a: PairedRun, b: PairedRun) -> Iterator[str]:
     """What a reader has to know before the numbers: runs that are not ok, other code, other data."""
     for run in (a, b):
         if run.record.status != "ok":
@@ -121,7 +121,7 @@ def _code_fact(a: RunRecord, b: RunRecord) -> str:
 def _said(value: Any) -> str:
     """Hashes are told apart by their first digits."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_said(held)}" for key, held in value.items())
+        return ", ".join(f"{key} {_said(part)}" for key, part in value.items())
     return str(value)[:12]
 
 

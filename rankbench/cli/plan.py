@@ -232,7 +232,7 @@ def main() -> int:
     known, _ = run_folder.records(results_dir)
     cost = from_records(known)
     orders = [(f"{job.arm or job.method}{' (trials)' if job.trial else ''}", course.order(job)) for job in jobs]
-    orders += [(str(cell.arm or config["method"]["name"]), Order("", config, "")) for cell, config in course.left()]
+    orders += [(str(cell.arm or cell.config["method"]["name"]), Order("", cell.config, "")) for cell in course.left()]
     out = console()
     out.print(table(list(rows(orders, from_short_runs(cost) if arguments.measure else cost))))
     if left := course.left():

@@ -47,9 +47,9 @@ from rankbench.records.record import portable
 from rankbench.terminal import console
 from rankbench.training.assembly import Assembly, assemble
 from rankbench.training.engine import Engine
+from rankbench.training.failures import USER_ERRORS
 from rankbench.training.progress import TrainingProgress
 from rankbench.training.provenance import provenance
-from rankbench.training.run import USER_ERRORS
 from rankbench.training.trainer import Trainer
 
 INTERVALS = 20  # M of the sampling study where the method has no quadrature_steps of its own; IGU-LoRA's value

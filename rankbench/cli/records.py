@@ -16,10 +16,17 @@ from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
 from rankbench.analysis.selection import Selection, select
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import records, save
-from rankbench.reporting.comparison_table import sheet
+from rankbench.reporting.comparison_table import make_table
 from rankbench.reporting.plotting import write
-from rankbench.reporting.rank_map_figures import agreement, draw_agreement, draw_maps, drawn, mean_ranks, rank_maps
-from rankbench.reporting.table import markdown, markdown_of_frame
+from rankbench.reporting.rank_map_figures import (
+    agreement,
+    count_drawn,
+    draw_agreement,
+    draw_maps,
+    mean_ranks,
+    rank_maps,
+)
+from rankbench.reporting.table import markdown_of_frame, markdown_table
 
 
 def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> str:
@@ -165,8 +172,8 @@ def comparison_table(
     Raises:
         SelectionError: a metric or a reference that is not there.
     """
-    made = sheet(compare(frame(found, names=names), metrics, reference))
-    return "\n\n".join([markdown(made), *made.notes])
+    made = make_table(compare(frame(found, names=names), metrics, reference))
+    return "\n\n".join([markdown_table(made), *made.notes])
 
 
 def tables_main() -> None:
@@ -202,7 +209,7 @@ def draw(selection: Selection, out: Path) -> Iterable[Path]:
     maps = rank_maps(selection.records, selection.labels)
     name = file_name(selection.title)
     means, agreeing = mean_ranks(maps), agreement(maps)
-    partly = [note for note in drawn(selection.records, selection.labels) if "," in note]
+    partly = [note for note in count_drawn(selection.records, selection.labels) if "," in note]
     title = "\n".join([selection.title, "; ".join(partly)])
     yield from write(draw_maps(means, title), means, out / f"ranks-{name}")
     yield from write(draw_agreement(agreeing, title), agreeing, out / f"agreement-{name}")
@@ -218,7 +225,7 @@ def figures_main() -> None:
         for selection in selections(arguments):
             for file in draw(selection, arguments.out):
                 print(file)
-            for note in [*drawn(selection.records, selection.labels), *selection.notes]:
+            for note in [*count_drawn(selection.records, selection.labels), *selection.notes]:
                 print(note)
     except SelectionError as error:
         parser.exit(2, f"{error}\n")

@@ -11,7 +11,7 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.cli.records import ALLOW_MIXED, names
 from rankbench.config.yaml_files import defaults
 from rankbench.reporting.report import build
-from rankbench.reporting.wandb_sweep import FOLDER, asked, mirror, show
+from rankbench.reporting.wandb_sweep import FOLDER, mirror, request_of, show
 from rankbench.studies import study
 from rankbench.studies.study import Study
 from rankbench.sweeps.manifest import SweepError
@@ -59,7 +59,7 @@ def mirror_main() -> int:
     settings = {**defaults("tracking", "wandb"), **given}
     results_dir = study.results_dir_of(arguments.words)
     try:
-        wanted = asked(arguments.words)
+        wanted = request_of(arguments.words)
     except SweepError as error:
         parser.exit(2, f"rankbench.reporting.wandb_sweep: {error}\n")
     done = mirror(wanted.records, results_dir, settings, (wanted.title,), wanted.curves)

@@ -38,5 +38,5 @@ def calling(calls: Sequence[Callable[[], Any]]) -> Iterator[Callable[[], list[An
         _calls = ()
 
 
-def _call(place: int) -> Any:
-    return _calls[place]()
+def _call(number: int) -> Any:
+    return _calls[number]()

@@ -25,8 +25,8 @@ class Verdict:
     """What the three comparisons say together, and each by itself.
 
     Attributes:
-        outcome: of the rule in `works`.
-        reasons: a sentence per control.
+        outcome: what the rule in `works` says.
+        reasons: one sentence per control.
     """
 
     outcome: Outcome
@@ -34,46 +34,48 @@ class Verdict:
 
 
 def works(
-    found: Mapping[str, PairedDifference | None],
+    differences: Mapping[str, PairedDifference | None],
     higher_is_better: bool = True,
     absent: Mapping[str, str] = MappingProxyType({}),
 ) -> Verdict:
     """An allocator works on a task if it beats every control named, intervals beyond 0.
 
     It does not work where one of the intervals lies on the wrong side of 0. Everything else is not resolved: a tie is
-    shown by `stats.equivalence`, never by an interval that contains 0. All have to be beaten, so their number needs no
-    correction: the rule errs no more often than one comparison does.
+    shown by `estimates.equivalence`, never by an interval that contains 0. All have to be beaten, so their number needs
+    no correction: the rule errs no more often than one comparison does.
 
     Args:
-        found: of CONTROLS -> allocator minus control, paired by seed, at rates chosen on validation; None where there
-            is no such pair.
-        higher_is_better: of the metric.
-        absent: of CONTROLS -> why there is none, where it is not that the control was not run.
+        differences: key of CONTROLS -> allocator minus control, paired by seed, at rates chosen on validation; None
+            where there is no such pair.
+        higher_is_better: direction of the metric.
+        absent: key of CONTROLS -> why there is no pair, where the reason is not that the control was not run.
     """
     sides = {
         role: f"{absent.get(role, NOT_RUN)}:" if difference is None else _side(difference, higher_is_better)
-        for role, difference in found.items()
+        for role, difference in differences.items()
     }
     outcome: Outcome = "not resolved"
     if "worse than" in sides.values():
         outcome = "does not work"
     elif set(sides.values()) == {"better than"}:
         outcome = "works"
-    return Verdict(outcome, tuple(_reason(CONTROLS[role], sides[role], held) for role, held in found.items()))
+    return Verdict(
+        outcome, tuple(_reason(CONTROLS[role], sides[role], difference) for role, difference in differences.items())
+    )
 
 
-def _side(found: PairedDifference, higher_is_better: bool) -> str:
-    if not found.resolved:
+def _side(difference: PairedDifference, higher_is_better: bool) -> str:
+    if not difference.resolved:
         return "not resolved from"
-    return "better than" if (found.mean > 0) == higher_is_better else "worse than"
+    return "better than" if (difference.mean > 0) == higher_is_better else "worse than"
 
 
-def _reason(name: str, side: str, found: PairedDifference | None) -> str:
-    if found is None:
+def _reason(name: str, side: str, difference: PairedDifference | None) -> str:
+    if difference is None:
         return f"{side} {name}"
-    if found.low is None:
-        return f"{side} {name}: {found.mean:+.4g} (1 pair: no interval)"
-    return f"{side} {name}: {found.mean:+.4g} [{found.low:+.4g}, {found.high:+.4g}], n = {found.n}"
+    if difference.low is None:
+        return f"{side} {name}: {difference.mean:+.4g} (1 pair: no interval)"
+    return f"{side} {name}: {difference.mean:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}], n = {difference.n}"
 
 
 ReproductionOutcome = Literal["reproduced", "not reproduced", "not comparable", "not run"]
@@ -118,7 +120,7 @@ def reproduction(
 
     Args:
         values: (n,), one per seed: a metric, or the difference of two methods paired by seed.
-        published: in the same unit.
+        published: the published number, in the unit of `values`.
         margin: > 0, what does not matter.
         rounding: half of the last digit printed; of a difference, of both its numbers.
         published_runs: m; None where it is not known: 1, which is the kindest to the paper.
@@ -127,10 +129,10 @@ def reproduction(
     Raises:
         ValueError: no value, one that is not finite, or a margin that is not > 0.
     """
-    found = finite(values, "values")
+    numbers = finite(values, "values")
     if not margin > 0:
         raise ValueError(f"margin {margin} is not > 0; it is the largest difference that does not matter")
-    ours = _interval(found, published_runs or 1, items)
+    ours = _interval(numbers, published_runs or 1, items)
     if ours.low is None or ours.high is None:
         return Reproduction("not comparable", ours, "one run, no interval: more seeds are needed")
     room = margin + rounding

@@ -61,6 +61,6 @@ def _cell(
 
 def shade(rank: int, highest: int) -> Colour:
     """Colour of a rank on a scale from 0 to the highest of its map."""
-    place = (len(SHADES) - 1) * rank / max(1, highest)
-    red, green, blue = (round(float(np.interp(place, range(len(SHADES)), SHADES[:, part]))) for part in range(3))
+    position = (len(SHADES) - 1) * rank / max(1, highest)
+    red, green, blue = (round(float(np.interp(position, range(len(SHADES)), SHADES[:, part]))) for part in range(3))
     return red, green, blue

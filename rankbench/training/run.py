@@ -12,10 +12,8 @@ from typing import Any
 
 import torch
 
-from rankbench import RankbenchError
 from rankbench.config.sections import Config, TrackingConfig
 from rankbench.core.peft_export import export
-from rankbench.files import disk_is_full
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.terminal import console
@@ -24,19 +22,18 @@ from rankbench.training import checkpoint
 from rankbench.training.assembly import Assembly
 from rankbench.training.cost_meter import forget_peak_memory, peak_memory
 from rankbench.training.engine import accelerator
+from rankbench.training.failures import failure_of
 from rankbench.training.observer import Observer
 from rankbench.training.progress import DONE_ALREADY, TrainingProgress, summarize
 from rankbench.training.provenance import provenance
 from rankbench.training.trainer import NotFiniteError
 
-USER_ERRORS = (RankbenchError, OSError)  # their message says it all; others come with a traceback
 NO_TRACKING = TrackingConfig(name="none", project=None, mode=None, timeout=None)  # of every process but the first
 TRACEBACK = "error.txt"
-NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU
 
 
 def execute(config: Config, sweep: bool = False, redo: str | None = None) -> int:
-    """Do one run and leave a record of it, whatever happens; its exit code.
+    """Do one run and leave a record of it, whatever happens; returns an exit code.
 
     0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
 
@@ -44,7 +41,8 @@ def execute(config: Config, sweep: bool = False, redo: str | None = None) -> int
 
     Args:
         config: frozen.
-        sweep: as a job of a sweep: while another process is at the run, wait for it; leave a failed run as it is.
+        sweep: whether it is a job of a sweep: then it waits while another process works on the run, and leaves a failed
+            run as it is.
         redo: digest of a failed record; of a sweep's runs, the one with this record is done anew.
     """
     folder = RunFolder(Path(config.results_dir), run_id(config.plain()))
@@ -85,11 +83,11 @@ def _perform(config: Config, folder: RunFolder, processes: Any, sweep: bool, red
 
 
 def _set_aside_unreadable(folder: RunFolder) -> None:
-    """Keep a record.json that is no record of this run under another name, and say so: the run is done."""
+    """Keep a record.json that is no record of this run under another name, and say that the run starts anew."""
     try:
         folder.record()
     except RecordError as error:
-        console().print(f"{error}; kept as {folder.set_aside().name}, the run is done", style="red", markup=False)
+        console().print(f"{error}; kept as {folder.set_aside().name}, the run starts anew", style="red", markup=False)
 
 
 class Run:
@@ -99,12 +97,12 @@ class Run:
         config: checked and resolved.
         folder: takes what the run leaves; it exists.
         processes: the Accelerator of the run.
-        observer: is told of the instants of the run.
+        observer: sees the instants of the run.
 
     Attributes:
         plain: the config as nested dictionaries.
         assembly: model, task, budget, method, adapter and trainer, as far as they are made.
-        metrics: of the record so far: {before, validation, test}.
+        metrics: metrics of the record so far: {before, validation, test}.
     """
 
     def __init__(self, config: Config, folder: RunFolder, processes: Any, observer: Observer | None = None) -> None:
@@ -127,32 +125,17 @@ class Run:
         """
         try:
             result = self._work(log)
-            if self.processes.is_main_process:
-                self.folder.remove(TRACEBACK)  # of an earlier attempt
-            return result
-        except StoreError:
-            raise
-        except NotFiniteError as error:
-            return "nan", str(error)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            return "oom", str(error) or "out of memory"
-        except SystemExit as error:
-            return "error", f"it called sys.exit({error.code!r}) {self._keep_traceback()}"
-        except Exception as error:
-            if disk_is_full(error):
+        except (Exception, SystemExit) as error:
+            failure = failure_of(error)
+            if failure is None:
                 raise
-            if NO_MEMORY in str(error):
-                return "oom", str(error).splitlines()[0]
-            place = self._keep_traceback()
-            if isinstance(error, USER_ERRORS):
-                return "error", f"{error}"
-            return "error", f"{type(error).__name__}: {error} {place}"
-
-    def _keep_traceback(self) -> str:
-        """Write the traceback of the error at hand; where it is, for the reason."""
+            if failure.traceback and self.processes.is_main_process:
+                self.folder.write(TRACEBACK, traceback.format_exc())
+            where = f" (traceback: {self.folder.path}/{TRACEBACK})" if failure.unforeseen else ""
+            return failure.status, failure.reason + where
         if self.processes.is_main_process:
-            self.folder.write(TRACEBACK, traceback.format_exc())
-        return f"(traceback: {self.folder.path}/{TRACEBACK})"
+            self.folder.remove(TRACEBACK)  # of an earlier attempt
+        return result
 
     def _work(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
         if self.config.train.threads is not None:

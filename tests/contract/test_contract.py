@@ -221,7 +221,7 @@ BROKEN = [
     ("full rank", Picky, "rank 32 is beneath me"),
     ("export", Vandal, "logits differ by"),
     ("export", Still, "the adapter changes no logit"),
-    ("scale rules", Fixed, "live: error: no live"),
+    ("scale rules", Fixed, "live: error: ValueError: no live"),
     ("encoder", Headless, "a head, too"),
     ("bf16", Exact, "eight bits"),
 ]

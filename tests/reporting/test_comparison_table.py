@@ -212,7 +212,7 @@ def test_the_command_line_prints_a_table_for_each_value(tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit, match="2"):
         records.tables_main()
-    assert "budget r1: not one comparison, these differ: task.map: few, many" in capsys.readouterr().err
+    assert "these differ within a table: tiny, planted, budget r1: task.map: few, many" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", [*command, "--by", "task.map"])
     records.tables_main()
     printed = capsys.readouterr().out

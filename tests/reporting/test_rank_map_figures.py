@@ -66,7 +66,7 @@ def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monke
         run.status = "inert"
     names = [run.method for run in found]
     said = ["lora: 5 of 5 runs drawn", "igu: 3 of 5 runs drawn, 2 inert", "shuffled: 0 of 5 runs drawn, 5 inert"]
-    assert rank_map_figures.drawn(found, names) == said
+    assert rank_map_figures.count_drawn(found, names) == said
     shown = []
     monkeypatch.setattr(records, "write", lambda figure, numbers, place: shown.append(figure) or [place])
     list(records.draw(Selection("tiny, planted", found, names, []), tmp_path))

@@ -12,7 +12,7 @@ from rankbench.analysis.labels import displays
 from rankbench.cli.report import mirror_main
 from rankbench.config.yaml_files import defaults
 from rankbench.records import run_folder
-from rankbench.reporting.wandb_sweep import MirrorResult, asked, mirror, show, workspace
+from rankbench.reporting.wandb_sweep import MirrorResult, mirror, request_of, show, workspace
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 from rankbench.tracking.series import names
@@ -150,7 +150,7 @@ def test_a_sweep_is_mirrored_whole_by_its_words(results, records, monkeypatch, c
 def test_where_there_is_nothing_to_mirror_it_says_so(tmp_path, monkeypatch, capsys):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(SweepError, match=r"no record to mirror; no run has ended"):
-        asked([str(tmp_path / "empty.jsonl")])
+        request_of([str(tmp_path / "empty.jsonl")])
     monkeypatch.setattr(sys, "argv", ["dashboard", "experiment=igu_ablation", f"results_dir={tmp_path}"])
     with pytest.raises(SystemExit, match="2"):
         mirror_main()
@@ -178,7 +178,7 @@ def test_every_panel_shows_what_the_mirror_has(results, records):
     ok = next(record for record in records if record.status == "ok")
     found = read(file_of(results, ok.run_id))
     there = {key.removesuffix("._type") for key in (*found.summary, *found.history[-1])}
-    wanted = asked([str(results)])
+    wanted = request_of([str(results)])
     panels = panels_of(workspace(wanted.title, records, wanted.metrics, "me", "rankbench"))
     assert list(panels) == ["Quality", "Ranks", "Budget", "Cost", "Training"]
     assert {panel["metrics"][0] for panel in panels["Quality"]} >= {"eval/test/kl", "eval/test/loss"}
@@ -202,7 +202,7 @@ def test_a_workspace_that_cannot_be_saved_is_said(results, records, monkeypatch)
         raise RuntimeError(f"no room for {made.name}\nand more")
 
     monkeypatch.setattr("rankbench.reporting.wandb_sweep.save", refuse)
-    said = show(asked([str(results)]), MirrorResult(online=3, entity="me"), "rankbench", results)
+    said = show(request_of([str(results)]), MirrorResult(online=3, entity="me"), "rankbench", results)
     assert said == f"no workspace: no room for {results.name}; repeat this, the runs stay as they are"
 
 
