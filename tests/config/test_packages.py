@@ -77,7 +77,7 @@ def test_runs_find_it(install, monkeypatch, tmp_path):
 
 
 def test_sweeps_find_it(install):
-    """Their jobs, too: tests/test_launcher.py runs a method of another package."""
+    """Their jobs, too: tests/launching/test_local_pool.py runs a method of another package."""
     install("my-method")
     cells = lay_out(words(["method=mine,lora", *RUN, "seed=0,1"])).cells
     assert [(frozen.config["method"]["name"], frozen.config["seed"]) for frozen in cells] == [
