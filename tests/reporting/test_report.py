@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +14,7 @@ from support.harness import python
 from support.records import runs
 from support.studies import declared, study
 
-from rankbench.cli import report as report_command
+from rankbench.cli import main
 from rankbench.reporting import report
 from rankbench.studies import study as studies
 from rankbench.studies.study import Study
@@ -143,47 +142,44 @@ def in_results(place: Path, made: Study) -> Study:
     return made
 
 
-def command(monkeypatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["report", *words])
-    report_command.main()
+def command(*words: str) -> int:
+    return main(["report", *words])
 
 
-def test_the_command_takes_the_words_of_a_sweep(tmp_path, monkeypatch, capsys):
+def test_the_command_takes_the_words_of_a_sweep(tmp_path, capsys):
     made = in_results(tmp_path, study(declared(seeds=range(2)), lost=0.1))
-    command(monkeypatch, "experiment=made_up", f"results_dir={tmp_path}")
+    command("experiment=made_up", f"results_dir={tmp_path}")
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == str(tmp_path / "made_up" / "index.html")
     assert printed[1].startswith("igu: ")
     assert len(studies.study_in_folder(tmp_path / "made_up").records) == len(made.records)
 
 
-def test_a_torn_record_is_named_and_not_counted(tmp_path, monkeypatch):
+def test_a_torn_record_is_named_and_not_counted(tmp_path):
     made = in_results(tmp_path, study(declared(seeds=range(2)), lost=0.0, failed=0.0))
     torn = made.sweep.jobs[-1].run_id
     (tmp_path / "runs" / torn / "record.json").write_text('{"run_id": ')
-    command(monkeypatch, "experiment=made_up", f"results_dir={tmp_path}", "--out", str(tmp_path / "out"))
+    command("experiment=made_up", f"results_dir={tmp_path}", "--out", str(tmp_path / "out"))
     text = (tmp_path / "out" / "tables.md").read_text()
     assert "45 of 46 runs are ok; 1 missing." in text
     assert f"Not read: {tmp_path}/runs/{torn}/record.json: not JSON" in text
 
 
-def test_what_is_not_there_is_said(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        command(monkeypatch, "experiment=none", f"results_dir={tmp_path}")
+def test_what_is_not_there_is_said(tmp_path, capsys):
+    assert command("experiment=none", "--results", str(tmp_path)) == 2
     assert "holds no sweep of experiment=none" in capsys.readouterr().err
 
 
-def test_mixed_records_write_nothing_and_name_the_way_out(tmp_path, monkeypatch, capsys):
+def test_mixed_records_write_nothing_and_name_the_way_out(tmp_path, capsys):
     made = study(declared(seeds=range(2)), lost=0.0, failed=0.0)
     first = made.sweep.jobs[-1].run_id
     made.records[first].provenance = {**made.records[first].provenance, "git_commit": "d" * 40}
     studies.save(made, tmp_path / "in")
     words = (str(tmp_path / "in"), "--out", str(tmp_path / "out"))
-    with pytest.raises(SystemExit, match="2"):
-        command(monkeypatch, *words)
+    assert command(*words) == 2
     assert "code: ccccccc, ddddddd" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    command(monkeypatch, *words, "--allow-mixed", "code")
+    command(*words, "--allow-mixed", "code")
     assert "Mixed, and allowed by name: code: ccccccc, ddddddd" in (tmp_path / "out" / "tables.md").read_text()
 
 
@@ -203,8 +199,8 @@ def test_a_sweep_without_an_experiment_has_a_report(tmp_path):
 REPORT = """
 import re, sys
 from pathlib import Path
-from rankbench.cli import report as report_command
-report_command.main()
+from rankbench.cli import main
+assert main(["report", *sys.argv[1:]]) == 0
 print(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 

@@ -1,10 +1,6 @@
 """Ranks proportional to the norm of the frozen weight: an example of a method in a package of its own."""
 
-from pydantic import Field
-
-from rankbench.config.schema import Settings
-from rankbench.core.adapter_set import AdapterSet
-from rankbench.methods.base import Allocator, Probe
+from rankbench.plugin import AdapterSet, Allocator, Field, Probe, Settings
 
 
 class Config(Settings):
