@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from rankbench.cli.run import help_text, main
+from rankbench.cli import main
+from rankbench.cli.help import text_on
 from rankbench.config import registry
 from rankbench.config.overrides import compose, mistakes
 from rankbench.config.registry import RegistryError, get
@@ -71,13 +72,12 @@ def test_runs_find_it(install, monkeypatch, tmp_path):
     fake.execute = lambda config: ran.append((config.method.name, config.seed)) or 0
     monkeypatch.setitem(sys.modules, "rankbench.training.run", fake)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rankbench", "method=mine", *RUN, "seed=1", "results_dir=out"])
-    assert main() == 0
+    assert main(["method=mine", *RUN, "seed=1", "results_dir=out"]) == 0
     assert ran == [("mine", 1)]
 
 
 def test_sweeps_find_it(install):
-    """Their jobs, too: tests/test_launcher.py runs a method of another package."""
+    """Their jobs, too: tests/launching/test_local_pool.py runs a method of another package."""
     install("my-method")
     cells = lay_out(words(["method=mine,lora", *RUN, "seed=0,1"])).cells
     assert [(frozen.config["method"]["name"], frozen.config["seed"]) for frozen in cells] == [
@@ -90,7 +90,8 @@ def test_sweeps_find_it(install):
 
 def test_help_lists_it_with_its_package(install):
     install("my-method")
-    assert "      mine             [my-method] Mine is best." in help_text()
+    assert "    mine          [my-method] Mine is best." in text_on("method")
+    assert " mine," in text_on("")
 
 
 def test_a_missing_yaml_is_named_with_its_place(install):
@@ -129,6 +130,29 @@ def test_a_class_that_is_not_there_is_named_with_its_package(install):
     install("my-method", value="my_method:Yours")
     (found,) = mistakes(["method=mine", *RUN])
     assert "my_method:Yours of package my-method cannot be loaded: module 'my_method' has no attribute 'Yours'" in found
+
+
+OLD_IMPORT = "from rankbench.config.schema import number\n"
+OLD_SETTINGS = """
+import dataclasses
+from rankbench.methods.lora import Uniform
+
+class Mine(Uniform):
+    Config = dataclasses.make_dataclass("Config", ["name"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (OLD_IMPORT, "cannot be loaded: number is gone: settings are pydantic models; write class Config(Settings)"),
+        (OLD_SETTINGS, "Mine has no Config that is a rankbench.plugin.Settings; write class Config(Settings)"),
+    ],
+)
+def test_settings_of_an_older_package_are_refused_with_what_to_write(install, module, message):
+    (install("my-method") / "__init__.py").write_text(module)
+    (found,) = mistakes(["method=mine", *RUN])
+    assert message in found
 
 
 def test_a_yaml_of_a_package_does_not_replace_one_of_ours(install):
