@@ -1,9 +1,9 @@
-"""A sweep of planted jobs that is killed at random moments, and started again until it is done.
+"""Kills a sweep of planted jobs at random moments and starts it again until it is done.
 
 python benchmarks/kill_sweep.py RESULTS [--jobs 200] [--kills 10] [--seed 0] [--slots 2]
 
-Kills are SIGKILLs of a job, of the launcher, and of both at once, in turn. Prints what was seen; exit code 0 if every
-run left one ok record that was written once, and runs that were taken up again ended as if nothing had happened.
+A kill is a SIGKILL of a job, of the launcher, or of both at once, in turn. Prints the figures; the exit code is 0 if
+every run left one ok record that was written once, and resumed runs ended as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ SHORT = [
     *("model=tiny", "task=planted", f"train.steps={STEPS}", "train.checkpoint_every=1", "train.batch_size=4"),
     *("train.threads=1", "task.train_size=64", "task.validation_size=8", "task.test_size=8", "task.length=8"),
 ]
-PATIENCE = 600.0  # seconds without a new record after which the sweep is taken to hang
-SAME = ("status", "reason", "metrics", "ranks", "ledger", "history_events")  # of a run that was taken up again
+PATIENCE = 600.0  # seconds without a new record; then the sweep counts as hanging
+SAME = ("status", "reason", "metrics", "ranks", "ledger", "history_events")  # must agree after a resumption
 
 
 def children(pid: int) -> list[int]:
-    """Processes whose parent is this one."""
-    found = []
+    """Process ids of the children of a process."""
+    pids = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             name, _, rest = entry.read_text().rpartition(")")
             if int(rest.split()[1]) == pid:
-                found.append(int(name.split()[0]))
-    return found
+                pids.append(int(name.split()[0]))
+    return pids
 
 
 class Siege:
-    """The sweep, its killer, and what was seen."""
+    """A sweep and its killer; keeps what it observes."""
 
     def __init__(self, results: Path, jobs: int, kills: int, seed: int, slots: int) -> None:
         seeds = ",".join(map(str, range(jobs // len(METHODS))))
@@ -63,14 +63,14 @@ class Siege:
         self.total = len(METHODS) * (jobs // len(METHODS))
         moments = np.sort(self._rng.choice(np.arange(1, self.total - 2), kills, replace=False))
         self._due = [(int(moment), KINDS[index % len(KINDS)]) for index, moment in enumerate(moments)]
-        self.written: dict[str, bytes] = {}  # ok records, as they were first seen
-        self._stamps: dict[str, tuple[int, int]] = {}  # of all records
+        self.written: dict[str, bytes] = {}  # run_id -> ok record, as first seen
+        self._stamps: dict[str, tuple[int, int]] = {}  # run_id -> inode and time of its record
         self.kills: Counter[str] = Counter()
         self.starts, self.changed = 0, 0
-        self.outlived = 0.0  # seconds, the longest that a job did its launcher
+        self.outlived = 0.0  # longest time that a job outlived its launcher, seconds
 
     def run(self) -> None:
-        """Until the sweep ends with exit code 0."""
+        """Start the sweep again and again until it ends with exit code 0."""
         while True:
             self.starts += 1
             with (self._results / "launcher.txt").open("a") as out:
@@ -86,7 +86,7 @@ class Siege:
             assert self.starts < 5 + 2 * sum(self.kills.values()), f"it never ends: {self._results}/launcher.txt"
 
     def _watch(self, launcher: subprocess.Popen[bytes]) -> int:
-        """Kill what is due, until the launcher has ended; its exit code."""
+        """Kill what is due until the launcher has ended; return its exit code."""
         last = time.monotonic()
         while (code := launcher.poll()) is None:
             last = time.monotonic() if self._look() else last
@@ -98,7 +98,7 @@ class Siege:
         return code
 
     def _look(self) -> bool:
-        """Take up the records that are new; whether there are some. One that was there must not have changed."""
+        """Note new records and count changed ones; return whether there are new ones."""
         new = False
         for file in self._results.glob("runs/*/record.json"):
             name, status = file.parent.name, file.stat()
@@ -112,7 +112,7 @@ class Siege:
         return new
 
     def _strike(self, launcher: subprocess.Popen[bytes]) -> None:
-        """The kill that is due, a random moment later, if there is a job to kill."""
+        """Do the kill that is due after a random delay, if a job is running."""
         jobs = [job for server in children(launcher.pid) for job in children(server)]
         kind = self._due[0][1]
         if not jobs:
@@ -124,7 +124,7 @@ class Siege:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
-                return  # it has ended meanwhile: another moment
+                return  # the job has ended meanwhile: try again later
         self._due.pop(0)
         self.kills[kind] += 1
         if kind != "job":
@@ -138,13 +138,13 @@ class Siege:
         self.outlived = max(self.outlived, time.monotonic() - start)
 
     def resumed(self) -> list[str]:
-        """Runs that went on from a checkpoint behind their first step."""
+        """Ids of the runs that were resumed from a checkpoint after their first step."""
         logs = {log.parent.name: log.read_text() for log in self._results.glob("runs/*/log.txt")}
         return sorted(name for name, text in logs.items() if re.search(r"^resuming .* after step [1-9]", text, re.M))
 
 
 def like_undisturbed(results: Path, names: list[str]) -> int:
-    """How many of these runs left what the same run leaves when nobody kills it."""
+    """Count the runs whose record equals that of the same run, done undisturbed."""
     same = 0
     for name in names:
         record = RunFolder(results, name).record()
@@ -157,13 +157,13 @@ def like_undisturbed(results: Path, names: list[str]) -> int:
 
 
 def besiege(results: Path, jobs: int, kills: int, seed: int, slots: int) -> dict[str, Any]:
-    """The figures of one sweep."""
+    """Run one sweep under kills and return its figures."""
     results.mkdir(parents=True, exist_ok=True)
     siege = Siege(results, jobs, kills, seed, slots)
     start = time.monotonic()
     siege.run()
     seconds = time.monotonic() - start
-    found, problems = run_folder.records(results)
+    records, problems = run_folder.records(results)
     resumed = siege.resumed()
     return {
         "jobs": siege.total,
@@ -174,16 +174,16 @@ def besiege(results: Path, jobs: int, kills: int, seed: int, slots: int) -> dict
         "seconds that a job outlived its launcher, at most": round(siege.outlived, 2),
         "runs resumed from a checkpoint": len(resumed),
         "of these, like an undisturbed run": like_undisturbed(results, resumed),
-        "ok records": sum(record.status == "ok" for record in found),
-        "distinct runs": len({(record.method, record.seed) for record in found if record.status == "ok"}),
-        "records of another status, or unreadable": sum(r.status != "ok" for r in found) + len(problems),
+        "ok records": sum(record.status == "ok" for record in records),
+        "distinct runs": len({(record.method, record.seed) for record in records if record.status == "ok"}),
+        "records of another status, or unreadable": sum(r.status != "ok" for r in records) + len(problems),
         "records changed after they were written": siege.changed,
         "wall seconds": round(seconds),
     }
 
 
 def holds(figures: dict[str, Any], kills: int) -> bool:
-    """Whether nothing was lost, done twice or torn."""
+    """Return whether no result was lost, repeated or torn."""
     jobs = figures["jobs"]
     return (
         figures["ok records"] == figures["distinct runs"] == jobs
@@ -199,11 +199,11 @@ def main() -> int:
     parser.add_argument("results", type=Path)
     for name, default in {"jobs": 200, "kills": 10, "seed": 0, "slots": 2}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
-    figures = besiege(given.results, given.jobs, given.kills, given.seed, given.slots)
+    options = parser.parse_args()
+    figures = besiege(options.results, options.jobs, options.kills, options.seed, options.slots)
     for key, value in figures.items():
         print(f"{key}: {value}")
-    return 0 if holds(figures, given.kills) else 1
+    return 0 if holds(figures, options.kills) else 1
 
 
 if __name__ == "__main__":

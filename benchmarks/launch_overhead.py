@@ -105,9 +105,9 @@ def main() -> None:
             lines.append(measure(row, options.jobs))
             print(json.dumps(lines[-1]), flush=True)
     for row in options.rows:
-        mine = [line for line in lines if line["row"] == row]
-        first, later = (statistics.median(line[key] for line in mine) for key in ("first", "later"))
-        print(f"{row:<18} {len(mine)} x {options.jobs} jobs: first {first:6.2f} s, later {later:5.3f} s per job")
+        measured = [line for line in lines if line["row"] == row]
+        first, later = (statistics.median(line[key] for line in measured) for key in ("first", "later"))
+        print(f"{row:<18} {len(measured)} x {options.jobs} jobs: first {first:6.2f} s, later {later:5.3f} s per job")
 
 
 if __name__ == "__main__":

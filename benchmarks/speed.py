@@ -32,19 +32,19 @@ ENCODER, DECODER = StepShape("minilm-l6", 32, 64), StepShape("smollm2-135m", 4, 
 QUICK = StepShape("tiny", 4, 32)
 RANK = 8  # the budget
 WARM_UP = 3  # turns of each side before the first pair
-RUN_STEPS = 20  # of the row that times whole runs
-MEMORY_STEPS = 8  # of the row that looks at memory: scores, cuts and the compaction are all in
+RUN_STEPS = 20  # length of the runs that are timed whole
+MEMORY_STEPS = 8  # length of the runs whose memory is measured: long enough for scores, cuts and the compaction
 
 Line = dict[str, Any]
 Turns = dict[str, list[float]]
 
 
 class Bench:
-    """The rows. Each yields its lines.
+    """One method per row of the table; each yields its lines.
 
     Args:
         pairs: turns of each side.
-        quick: on the tiny model, to see that it works.
+        quick: whether to use the tiny model, only to see that the rows work.
     """
 
     def __init__(self, pairs: int, quick: bool) -> None:
@@ -52,7 +52,7 @@ class Bench:
         self.warm_up, self.run_steps = (1, MEMORY_STEPS) if quick else (WARM_UP, RUN_STEPS)
 
     def shape(self, shape: StepShape) -> StepShape:
-        """The row's, or the tiny one."""
+        """Return the shape of the row, or the tiny one."""
         return QUICK if self.quick else shape
 
     def uniform_step(self) -> Iterator[Line]:
@@ -183,7 +183,7 @@ class Bench:
         return turns
 
     def attempt(self, shape: StepShape, row: Callable[[StepShape], Line]) -> Iterator[Line]:
-        """The row's line, or why there is none."""
+        """Yield the line of the row, or the reason why there is none."""
         start = {"row": row.__name__.removeprefix("_"), "model": shape.model}
         try:
             line = row(shape)
@@ -195,7 +195,7 @@ class Bench:
 
 
 def uniform_at(shape: StepShape, rank: int, steps: int = LONG) -> Ours:
-    """Uniform ranks."""
+    """An arm with uniform ranks."""
     return Ours(shape, "lora", "budget=r8", f"budget.reference_rank={rank}", steps=steps)
 
 
@@ -217,13 +217,13 @@ def peft_adalora(shape: StepShape, ours: Ours) -> Bare:
 
 
 def present_rank(arm: Ours) -> int:
-    """The one rank of all sites: components that are there, and live."""
+    """The number of live components that all sites share."""
     (rank,) = set(arm.trainer.adapters.ranks().values())
     return rank
 
 
 def seconds(action: Callable[[], None]) -> float:
-    """Wall time."""
+    """Wall time of one call."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start

@@ -6,6 +6,7 @@ The floors are contracts of import-linter in pyproject.toml; `pytest -s tests/te
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -106,6 +107,13 @@ def test_no_folder_has_more_modules_than_a_reader_can_hold():
     assert len(files_of(PACKAGE)) <= TOP_MODULES
 
 
+def test_the_variant_slot_of_peft_is_known_to_core_alone():
+    """Its interface is marked as changing."""
+    users = [file for file in PACKAGE.rglob("*.py") if re.search("lora_variant|LoraVariant", file.read_text())]
+    assert {file.parent for file in users} == {PACKAGE / "core"}
+    assert len(users) <= 2
+
+
 def loaded_by(modules: list[str], watched: tuple[str, ...]) -> dict[str, str]:
     """Watched package -> the first of `modules` whose import loads it, in one fresh process."""
     done = python("-c", IMPORT_ONE_BY_ONE, json.dumps([modules, watched]))
@@ -113,12 +121,14 @@ def loaded_by(modules: list[str], watched: tuple[str, ...]) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_what_reads_records_loads_no_torch():
     modules = modules_of(READING)
     assert len(modules) > 40
     assert loaded_by([*modules, "rankbench.reporting.report"], (*TENSORS, "pandas")).keys() == {"pandas"}
 
 
+@pytest.mark.slow
 def test_what_answers_at_once_loads_nothing_slow():
     modules = [*(f"rankbench.{name}" for name in ANSWERING), *modules_of(("config", "methods"))]
     assert {"rankbench.config.validation", "rankbench.methods.igu"} <= set(modules)

@@ -1,4 +1,4 @@
-"""Arms beside a reference, paired by seed: the numbers of a table, and what each comparison shows."""
+"""Comparisons of arms with a reference, paired by seed: the numbers of a table, and what each comparison shows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rankbench.analysis.metrics import higher_is_better
 from rankbench.statistics.estimates import PairedDifference, equivalence, mean_interval, smallest_difference
 from rankbench.statistics.permutation import holm, sign_flip_tests, smallest_p
 
-WHEN, UNITS = ("final", "peak"), ("params", "ranks")  # of budget.match and budget.unit
-OFF = 0.01  # of the target: as far as an equal budget may be missed
-ALPHA = 0.05  # of the corrected test, and of the test for a tie
+WHEN, UNITS = ("final", "peak"), ("params", "ranks")  # values of budget.match and of budget.unit
+OFF = 0.01  # share of the target by which an equal budget may be missed
+ALPHA = 0.05  # size of the corrected test, and of the test for a tie
 
 Kind = Literal["reference", "better", "worse", "differs", "tie", "unresolved", "unresolvable", "untested"]
 
@@ -30,7 +30,7 @@ class Finding:
         kind: better, worse, differs: the corrected test says so; tie: the means are shown to lie within the margin;
             unresolvable: not even equal signs of all pairs would pass the corrected test; untested: no pair, or not
             at an equal budget.
-        text: the same in words.
+        text: what is shown, in words.
     """
 
     kind: Kind
@@ -43,16 +43,16 @@ class Comparison:
 
     Attributes:
         data: a row per run.
-        metrics: the first one sorts and is tested.
-        reference: label that the others are compared with; None: with none.
-        rows: labels, the reference first, then by the mean of the first metric, the best first.
+        metrics: names of columns; the first one sorts the rows and is tested.
+        reference: label that the others are compared with; None: they are compared with nothing.
+        rows: labels: the reference, then the others from the best mean of the first metric to the worst.
         values: metric -> runs that are ok: seeds x labels, NaN where there is none.
         shares: label -> mean of what its runs used of the target; NaN without a run that is ok.
-        off: those of them that are not at an equal budget.
-        tests: of the labels that are tested: p (sign flips), smallest (p there could be), corrected (Holm).
+        off: the part of `shares` whose labels are not at an equal budget.
+        tests: a row per label that is tested: p (sign flips), smallest (the lowest possible p), corrected (Holm).
         margin: a difference below it does not matter; None: nothing is said of ties.
         paired: metric -> label -> label minus reference at the seeds both have; without the reference itself.
-        findings: label -> what is shown of it, on the first metric.
+        findings: label -> what the comparison on the first metric shows.
     """
 
     data: pd.DataFrame
@@ -86,7 +86,7 @@ class Comparison:
         return smallest_difference(pairs) if len(pairs) else None
 
     def find(self, label: str) -> Finding:
-        """What `findings` has of a label."""
+        """Judge a label: what `findings` has of it."""
         if label == self.reference:
             return Finding("reference", "reference")
         if label not in self.tests.index:
@@ -124,13 +124,13 @@ def compare(
     """Compare the labels of a frame.
 
     Args:
-        data: of `collect.frame`, of one comparison; at most one row per label and seed.
-        metrics: columns of `data`.
+        data: frame of runs of one comparison; at most one row per label and seed.
+        metrics: names of columns of `data`.
         reference: label the others are compared with; None: nothing is compared.
         margin: a difference below it does not matter.
 
     Raises:
-        SelectionError: a metric or a reference that is not there.
+        SelectionError: a metric or a reference that no run has.
     """
     _refuse_unknown(data, metrics, reference)
     rows = _ordered(data, metrics[0], reference)
@@ -140,10 +140,10 @@ def compare(
     off = shares[_off(spent).reindex(shares.index)]
     equal = [name for name in rows if name == reference or not {name, reference} & set(off.index)]
     tests = _tests(values[metrics[0]][equal], reference)
-    paired = {metric: _paired(held, reference) for metric, held in values.items()}
-    made = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin, paired)
-    made.findings.update((label, made.find(label)) for label in rows)
-    return made
+    paired = {metric: _paired(of_metric, reference) for metric, of_metric in values.items()}
+    comparison = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin, paired)
+    comparison.findings.update((label, comparison.find(label)) for label in rows)
+    return comparison
 
 
 def _side(mean: float, higher: bool | None) -> Literal["better", "worse", "differs"]:
@@ -160,14 +160,14 @@ def decimals(values: pd.DataFrame) -> int:
 
 
 def _refuse_unknown(data: pd.DataFrame, metrics: Sequence[str], reference: str | None) -> None:
-    there = sorted(str(column) for column in data if str(column).startswith(("test/", "validation/", "before/")))
+    measured = sorted(str(column) for column in data if str(column).startswith(("test/", "validation/", "before/")))
     for metric in metrics:
-        if metric not in there:
-            known = ", ".join(name for name in there if not name.endswith("/step"))
-            raise SelectionError(f"no run has the metric {metric!r}; there are {known or 'none'}")
+        if metric not in measured:
+            labels = ", ".join(name for name in measured if not name.endswith("/step"))
+            raise SelectionError(f"no run has the metric {metric!r}; there are {labels or 'none'}")
     if reference is not None and reference not in set(data["label"]):
-        known = ", ".join(sorted(set(data["label"]), key=order))
-        raise SelectionError(f"there is no run of the reference {reference!r}; name one of {known} with --reference")
+        labels = ", ".join(sorted(set(data["label"]), key=order))
+        raise SelectionError(f"there is no run of the reference {reference!r}; name one of {labels} with --reference")
 
 
 def _values(data: pd.DataFrame, metric: str, rows: list[str]) -> pd.DataFrame:
@@ -178,12 +178,12 @@ def _values(data: pd.DataFrame, metric: str, rows: list[str]) -> pd.DataFrame:
 def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str]:
     sign = {True: -1, False: 1, None: 0}[higher_is_better(metric)]
     means = _values(data, metric, data["label"].unique().tolist()).mean() * sign
-    place = {str(label): mean for label, mean in means.fillna(math.inf).items()}
-    return sorted(place, key=lambda label: (label != reference, place[label], order(label)))
+    rank_of = {str(label): mean for label, mean in means.fillna(math.inf).items()}
+    return sorted(rank_of, key=lambda label: (label != reference, rank_of[label], order(label)))
 
 
 def _spent(data: pd.DataFrame, reference: str | None) -> pd.DataFrame:
-    """Of each run that is ok: what it used of the budget, final or peak as it was matched, and the target.
+    """What each run that is ok used of its budget (final or peak, as it was matched), and the target.
 
     The target is the reference's at the same seed, so that an arm with a budget of its own is off it; the run's own
     where the reference has no such run. grain: the price of the dearest rank; NaN in records that do not say.
@@ -216,16 +216,16 @@ def _off(spent: pd.DataFrame) -> pd.Series:
 
 
 def _paired(values: pd.DataFrame, reference: str | None) -> dict[str, pd.Series]:
-    """Label -> minus the reference, at the seeds both have."""
+    """Label -> its values minus those of the reference, at the seeds both have."""
     others = [label for label in values if label != reference and reference is not None]
     return {str(label): (values[label] - values[reference]).dropna() for label in others}
 
 
 def _tests(values: pd.DataFrame, reference: str | None) -> pd.DataFrame:
-    """p, and the smallest there could be, of each label that shares a seed with the reference; corrected together."""
+    """The p and the lowest possible p of each label that shares a seed with the reference; corrected together."""
     others = [label for label in values if label != reference and reference is not None]
     paired = values[others].sub(values[reference], axis=0).dropna(axis=1, how="all") if others else values[others]
     pairs = [paired[label].dropna() for label in paired]
-    tests = {"p": sign_flip_tests(pairs), "smallest": [smallest_p(len(held)) for held in pairs]}
-    found = pd.DataFrame(tests, index=list(paired), dtype=float)
-    return found.assign(corrected=holm(found["p"]))
+    tests = {"p": sign_flip_tests(pairs), "smallest": [smallest_p(len(each)) for each in pairs]}
+    frame = pd.DataFrame(tests, index=list(paired), dtype=float)
+    return frame.assign(corrected=holm(frame["p"]))

@@ -1,7 +1,4 @@
-"""Records -> one tidy frame; the table of single runs; the learning rates that validation chooses.
-
-`rankbench records RESULTS_DIR [--save FILE] [--best validation/loss] [--by task.map]`
-"""
+"""Records as one tidy frame, a row per run; and the groups of records that make one table."""
 
 from __future__ import annotations
 
@@ -17,18 +14,20 @@ from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import KEYS
 
 
-def frame(found: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None) -> pd.DataFrame:
+def frame(
+    records: Sequence[RunRecord], settings: Iterable[str] = (), names: Sequence[str] | None = None
+) -> pd.DataFrame:
     """One row per run: keys, label, status, rate, metrics as "test/loss", ledger as "final/params", cost by phase.
 
     Args:
-        found: records; `label` tells those of one method apart by the settings in which they differ.
+        records: finished runs; `label` tells those of one method apart by the settings in which they differ.
         settings: dotted keys of the config to show as well, as text ("task.map").
-        names: labels that were given within more records than these.
+        names: labels, where they tell apart more records than these; None: `labels` of the records.
     """
-    data = pd.DataFrame([_row(record) for record in found])
-    data["label"] = labels(found) if names is None else names
+    data = pd.DataFrame([_row(record) for record in records])
+    data["label"] = labels(records) if names is None else names
     wanted = list(settings)
-    configs = [dict(flat(record.config)) for record in found] if wanted else []
+    configs = [dict(flat(record.config)) for record in records] if wanted else []
     for key in wanted:
         data[key] = [config.get(key) for config in configs]
     return data
@@ -47,18 +46,18 @@ def _row(record: RunRecord) -> dict[str, Any]:
     return row
 
 
-def split(found: Sequence[RunRecord], by: Sequence[str]) -> list[tuple[str, list[RunRecord]]]:
-    """Title and records of each model, task, budget and value of the settings `by`.
+def split(records: Sequence[RunRecord], by: Sequence[str]) -> list[tuple[str, list[RunRecord]]]:
+    """Group records by model, task, budget and the values of the settings `by`; title and records of each group.
 
     Raises:
         SelectionError: a key that no record has.
     """
     groups: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
-    configs = [dict(flat(record.config)) for record in found]
+    configs = [dict(flat(record.config)) for record in records]
     for key in by:
         if not any(key in config for config in configs):
             raise SelectionError(f"no record has a setting {key!r}; a key is written as on the command line: task.map")
-    for record, config in zip(found, configs, strict=True):
+    for record, config in zip(records, configs, strict=True):
         values = (f"{key}={config.get(key, 'null')}" for key in by)
         groups[record.model, record.task, f"budget {record.budget}", *values].append(record)
     return [(", ".join(group), members) for group, members in sorted(groups.items())]
@@ -69,7 +68,7 @@ class SelectionError(RankbenchError, ValueError):
 
 
 def refuse_twice(runs: pd.DataFrame) -> None:
-    """Runs of one label and one learning rate have one record per seed: pairs are made by it.
+    """Refuse several records of a seed among runs of one label and learning rate: pairs are made by seed.
 
     Raises:
         SelectionError: a seed with several, by their run ids.

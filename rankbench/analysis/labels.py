@@ -14,13 +14,13 @@ from rankbench.config import yaml_files
 from rankbench.records.record import RunRecord
 
 UNKNOWN = "#757575"  # colour of a method that says none, dark enough to be read on white
-# A map given as a setting is what a method does, not a variant of it; of the run it came from, `origin` is told apart.
+# A rank map in the settings is what a method does, not a variant of it; `origin` tells its source runs apart.
 NO_VARIANT = ("name", "ranks", "source_run")
 
 
 @dataclass(frozen=True)
 class Display:
-    """How tables and figures show a method, as its YAML says under `display`; the defaults are those of an unknown one.
+    """How tables and figures show a method: what its YAML says under `display`; the defaults serve unknown methods.
 
     Attributes:
         title: display name; "" where there is none but the method's own.
@@ -39,11 +39,11 @@ class Display:
 
 @functools.cache
 def displays() -> dict[str, Display]:
-    """Method -> how it is shown; of the methods here and in installed packages whose YAML says it."""
-    known = [field.name for field in fields(Display)]
+    """Method -> how it is shown, for methods here and in installed packages whose YAML says so."""
+    names = [field.name for field in fields(Display)]
     return {
-        method: Display(**{key: value for key, value in shown.items() if key in known})
-        for method, shown in yaml_files.displays().items()
+        method: Display(**{key: value for key, value in block.items() if key in names})
+        for method, block in yaml_files.displays().items()
     }
 
 
@@ -63,32 +63,32 @@ def colour(label: str) -> str:
 
 
 def method_of(label: str) -> str:
-    """Inverse of `labels`, without the settings."""
+    """The method of a label, which `labels` made."""
     return label.split(" (")[0]
 
 
-def labels(found: Sequence[RunRecord]) -> list[str]:
-    """A label per record: its method and, in brackets, those of the method's settings that differ within `found`.
+def labels(records: Sequence[RunRecord]) -> list[str]:
+    """A label per record: its method and, in brackets, those of the method's settings that differ within `records`.
 
     "shuffled (source=fim)". Settings of settings (source_settings.beta1) count only among records that agree in those
     above them, from which they follow. A setting that a record lacks is null.
     """
-    own = [dict(_own(record)) for record in found]
-    names: list[tuple[str, ...]] = [(record.method,) for record in found]
+    own = [dict(_own(record)) for record in records]
+    names: list[tuple[str, ...]] = [(record.method,) for record in records]
     for depth in sorted({key.count(".") for settings in own for key in settings}):
         groups = defaultdict(list)
         for settings, name in zip(own, names, strict=True):
             groups[name].append({key: value for key, value in settings.items() if key.count(".") == depth})
-        shown = {name: _differing(members) for name, members in groups.items()}
+        differing = {name: _differing(members) for name, members in groups.items()}
         names = [
-            (*name, *(f"{key}={settings.get(key, 'null')}" for key in shown[name]))
+            (*name, *(f"{key}={settings.get(key, 'null')}" for key in differing[name]))
             for settings, name in zip(own, names, strict=True)
         ]
     return [f"{method} ({', '.join(settings)})" if settings else method for method, *settings in names]
 
 
 def file_name(title: str) -> str:
-    """Of what a title names: lower case, hyphens for all else; "tiny-planted-r8" for "tiny, planted, budget r8"."""
+    """File stem for what a title names, in lower case with hyphens: "tiny, planted, budget r8" -> "tiny-planted-r8"."""
     return re.sub(r"[^a-z0-9.]+", "-", title.lower().replace("budget ", "")).strip("-")
 
 

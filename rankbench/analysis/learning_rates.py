@@ -19,7 +19,7 @@ def rate_curves(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) ->
     Test columns are taken away first: nothing here can see them.
 
     Args:
-        data: of `frame`.
+        data: frame of runs, as `frame` makes it.
         metric: "validation/...".
         seeds: tuning seeds; () takes those that were run at every rate of a group.
 
@@ -32,11 +32,11 @@ def rate_curves(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) ->
             several records of a seed and rate.
     """
     data = data[[column for column in data if not str(column).startswith("test/")]]
-    known = [str(column) for column in data if str(column).startswith(VALIDATION) and column != f"{VALIDATION}step"]
-    if metric not in known:
+    metrics = [str(column) for column in data if str(column).startswith(VALIDATION) and column != f"{VALIDATION}step"]
+    if metric not in metrics:
         raise SelectionError(
             f"rates are chosen on validation alone, and {metric!r} is not one of its metrics here: "
-            f"{', '.join(known) or 'there are none'}"
+            f"{', '.join(metrics) or 'there are none'}"
         )
     return pd.DataFrame(
         [
@@ -72,7 +72,7 @@ def best_rates(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> 
     rate is taken.
 
     Args:
-        data, metric, seeds: as in `rate_curves`.
+        data, metric, seeds: arguments of `rate_curves`.
 
     Returns:
         A row of `rate_curves` each; edge: whether no lower, or no higher, rate was tried; rates: how many were. A

@@ -1,4 +1,4 @@
-"""Two finished runs as a pair: what may be compared, what has to be said of it, what differs in their settings."""
+"""Two finished runs as a pair: whether they may be compared, warnings about it, and settings in which they differ."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class CompareError(RankbenchError, ValueError):
 
 
 @dataclass(frozen=True)
-class Finished:
+class PairedRun:
     """One of the two runs.
 
     Attributes:
         name: "A" or "B".
-        record: as it stands on disk.
+        record: its record, read from disk.
         items: id -> row of items.jsonl; empty where the run left none.
     """
 
@@ -38,14 +38,14 @@ class Finished:
     items: dict[Any, Item]
 
 
-def load(name: str, run: str, results_dir: Path) -> Finished:
-    """A run by its folder, or by its run_id under results_dir/runs.
+def load(name: str, run: str, results_dir: Path) -> PairedRun:
+    """Load a run by its folder, or by its run_id under results_dir/runs.
 
     Raises:
         CompareError: there is none, or its files cannot be read.
     """
     tried = places(run, results_dir)
-    folder = next((RunFolder.from_path(place) for place in tried if (place / "record.json").is_file()), None)
+    folder = next((RunFolder.from_path(path) for path in tried if (path / "record.json").is_file()), None)
     if folder is None:
         raise CompareError(
             f"{name}: no run {run!r}: neither {tried[0]} nor {tried[1]} has a record.json; give a run's folder, or "
@@ -62,11 +62,11 @@ def load(name: str, run: str, results_dir: Path) -> Finished:
             "the run again"
         )
     assert record is not None  # the file is there
-    return Finished(name, record, items)
+    return PairedRun(name, record, items)
 
 
-def refuse_unlike(a: Finished, b: Finished) -> None:
-    """Runs are compared on one task and, where both have items, on the same ones.
+def refuse_unlike(a: PairedRun, b: PairedRun) -> None:
+    """Refuse runs of two tasks and, where both have items, runs scored on different items.
 
     Raises:
         CompareError: other tasks, item ids, gold answers, or generated items whose sameness cannot be seen.
@@ -98,8 +98,8 @@ def listed(keys: Sequence[Any]) -> str:
     return ", ".join(map(str, keys[:NAMED])) + more
 
 
-def warnings(a: Finished, b: Finished) -> Iterator[str]:
-    """What a reader has to know before the numbers: runs that are not ok, other code, other data."""
+def warnings(a: PairedRun, b: PairedRun) -> Iterator[str]:
+    """Sentences to read before the numbers: runs that are not ok, different code, different data."""
     for run in (a, b):
         if run.record.status != "ok":
             yield f"{run.name} is {run.record.status} ({run.record.reason}): what it did measure is shown"
@@ -113,15 +113,15 @@ def warnings(a: Finished, b: Finished) -> Iterator[str]:
 
 
 def _code_fact(a: RunRecord, b: RunRecord) -> str:
-    """What tells whether two runs had one code: the code behind their numbers, if both are of one method and say it."""
+    """Key of the provenance that tells whether two runs had one code: numbers_code for runs of one method and task."""
     alike = (a.method, a.task) == (b.method, b.task)
-    return "numbers_code" if alike and all("numbers_code" in each.provenance for each in (a, b)) else "git_commit"
+    return "numbers_code" if alike and all(each.provenance.get("numbers_code") for each in (a, b)) else "git_commit"
 
 
 def _said(value: Any) -> str:
-    """Hashes are told apart by their first digits."""
+    """A fact as text; of a hash, the first digits."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_said(held)}" for key, held in value.items())
+        return ", ".join(f"{key} {_said(part)}" for key, part in value.items())
     return str(value)[:12]
 
 

@@ -1,4 +1,4 @@
-"""Which records stand in one table or figure: split by settings, one learning rate each, nothing mixed unsaid."""
+"""Which records stand in one table or figure: one learning rate per label, and no silent mixing of code or settings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Selection:
 
     Attributes:
         title: model, task, budget, and the settings it was split by.
-        records: those shown; at most one per label and seed.
-        labels: of `records`, given within all that were found: also those at other learning rates.
+        records: records that are shown; at most one per label and seed.
+        labels: a label per record; they tell apart all records, those at other learning rates included.
         notes: sentences that belong under it.
     """
 
@@ -36,16 +36,16 @@ class Selection:
 
 def select(
     title: str,
-    found: Sequence[RunRecord],
+    records: Sequence[RunRecord],
     rates: str | None = None,
     tuning_seeds: Sequence[int] = (),
     allow_mixed: Collection[str] = (),
     notes: Sequence[str] = (),
 ) -> Selection:
-    """The records of one comparison.
+    """Select the records of one comparison.
 
     Args:
-        found: of one model, task and budget.
+        records: records of one model, task and budget.
         rates: learning rate of all, or "best:" and the validation metric each label's is chosen on; None where each
             label has one.
         tuning_seeds: choose on these, and show the others.
@@ -54,62 +54,64 @@ def select(
     Raises:
         SelectionError: code, versions or settings differ; several learning rates; two records of one label and seed.
     """
-    mixed = differences(found)
+    mixed = differences(records)
     refuse({title: mixed}, allow_mixed, "Split by a setting with --by KEY, give records of one code")
-    given = labels(found)
-    chosen, chosen_notes = _at_rates(found, given, rates, tuning_seeds)
-    shown, shown_names = [found[index] for index in chosen], [given[index] for index in chosen]
-    refuse_doubt(title, frame(shown, names=shown_names))
-    lost = sorted(set(given) - set(shown_names), key=order)
-    said = [
+    names = labels(records)
+    chosen, chosen_notes = _at_rates(records, names, rates, tuning_seeds)
+    chosen_records, shown_names = [records[index] for index in chosen], [names[index] for index in chosen]
+    refuse_doubt(title, frame(chosen_records, names=shown_names))
+    lost = sorted(set(names) - set(shown_names), key=order)
+    sentences = [
         *(f"not counted: {note}" for note in notes),
         *([f"mixed: {'; '.join(mixed)}"] if mixed else []),
-        *_unclean(shown),
+        *_unclean(chosen_records),
         *chosen_notes,
         *([f"not run at the chosen rate: {', '.join(lost)}"] if lost else []),
     ]
-    return Selection(title, shown, shown_names, said)
+    return Selection(title, chosen_records, shown_names, sentences)
 
 
-def _unclean(found: Sequence[RunRecord]) -> list[str]:
+def _unclean(records: Sequence[RunRecord]) -> list[str]:
     """A note on runs whose code cannot be had again: uncommitted changes, or neither a commit nor a version."""
-    changed = sum(bool(record.provenance.get("git_dirty")) for record in found)
+    changed = sum(bool(record.provenance.get("git_dirty")) for record in records)
     unknown = sum(
         not record.provenance.get("git_commit") and not (record.provenance.get("packages") or {}).get("rankbench")
-        for record in found
+        for record in records
     )
     counts = {"of code with uncommitted changes": changed, "of unknown code, without commit or version": unknown}
-    return [f"{count} of {len(found)} runs are {what}" for what, count in counts.items() if count]
+    return [f"{count} of {len(records)} runs are {what}" for what, count in counts.items() if count]
 
 
 def _at_rates(
-    found: Sequence[RunRecord], names: Sequence[str], rates: str | None, tuning_seeds: Sequence[int]
+    records: Sequence[RunRecord], names: Sequence[str], rates: str | None, tuning_seeds: Sequence[int]
 ) -> tuple[list[int], list[str]]:
-    """Places of the records at the rates asked for, and what is to be said of the choice."""
+    """Indices of the records at the rates asked for, and notes on the choice."""
     if tuning_seeds and not (rates or "").startswith(BEST):
         raise SelectionError(f"--tuning-seeds choose nothing without --rates {BEST}METRIC; give both or neither")
     if rates is None:
-        return list(range(len(found))), _say_given(found, names)
+        return list(range(len(records))), _say_given(records, names)
     if not rates.startswith(BEST):
-        return _at_one_rate(found, rates), [f"learning rate {rates}"]
+        return _at_one_rate(records, rates), [f"learning rate {rates}"]
     metric = rates.removeprefix(BEST)
-    best = {row["label"]: row for row in best_rates(frame(found, names=names), metric, tuning_seeds).to_dict("records")}
-    at_best = [index for index, name in enumerate(names) if _rate(found[index]) == best[name]["learning_rate"]]
-    chosen = [index for index in at_best if found[index].seed not in tuning_seeds]
+    best = {
+        row["label"]: row for row in best_rates(frame(records, names=names), metric, tuning_seeds).to_dict("records")
+    }
+    at_best = [index for index, name in enumerate(names) if _rate(records[index]) == best[name]["learning_rate"]]
+    chosen = [index for index in at_best if records[index].seed not in tuning_seeds]
     if not chosen:
         raise SelectionError("every record is of a tuning seed; run the chosen rates at other seeds")
-    there = {names[index] for index in chosen}  # a label that failed while tuning is a row, not a hole
-    chosen += [index for index in at_best if best[names[index]]["missing"] and names[index] not in there]
-    return sorted(chosen), _say(best, metric, shown=not tuning_seeds)
+    labels_shown = {names[index] for index in chosen}  # a label that failed while tuning is a row, not a hole
+    chosen += [index for index in at_best if best[names[index]]["missing"] and names[index] not in labels_shown]
+    return sorted(chosen), _say(best, metric, tuning_seeds_shown=not tuning_seeds)
 
 
-def _at_one_rate(found: Sequence[RunRecord], rates: str) -> list[int]:
+def _at_one_rate(records: Sequence[RunRecord], rates: str) -> list[int]:
     try:
-        chosen = [index for index, record in enumerate(found) if _rate(record) == float(rates)]
+        chosen = [index for index, record in enumerate(records) if _rate(record) == float(rates)]
     except ValueError:
         raise SelectionError(f"--rates {rates} is neither a number nor {BEST}METRIC") from None
     if not chosen:
-        tried = sorted({_rate(record) for record in found})
+        tried = sorted({_rate(record) for record in records})
         raise SelectionError(f"--rates {rates}: no run has this learning rate; there are {', '.join(map(str, tried))}")
     return chosen
 
@@ -118,14 +120,14 @@ def _rate(record: RunRecord) -> Any:
     return record.config.get("train", {}).get("learning_rate")
 
 
-def _say_given(found: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
-    rates = {name: _rate(record) for record, name in zip(found, names, strict=True)}
-    given = [f"{name} {rates[name]:g}" for name in sorted(rates, key=order) if rates[name] is not None]
-    return [f"learning rates, not tuned here: {', '.join(given)}"] if given else []
+def _say_given(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
+    rates = {name: _rate(record) for record, name in zip(records, names, strict=True)}
+    rate_texts = [f"{name} {rates[name]:g}" for name in sorted(rates, key=order) if rates[name] is not None]
+    return [f"learning rates, not tuned here: {', '.join(rate_texts)}"] if rate_texts else []
 
 
-def _say(best: dict[Any, dict[Any, Any]], metric: str, shown: bool) -> list[str]:
-    """The rates chosen; on which seeds and of how many, by label where that differs; and who could not choose."""
+def _say(best: dict[Any, dict[Any, Any]], metric: str, tuning_seeds_shown: bool) -> list[str]:
+    """Notes on the rates chosen: on which seeds, of how many rates (by label where that differs), and failures."""
     rows = [best[name] for name in sorted(best, key=order)]
     chosen = [row for row in rows if not row["missing"]]
     same = len({(row["seeds"], row["rates"]) for row in chosen}) == 1
@@ -136,7 +138,7 @@ def _say(best: dict[Any, dict[Any, Any]], metric: str, shown: bool) -> list[str]
         for row in chosen
     ]
     seeds = f"of seeds {_seeds(chosen[0])}" if same else "of the seeds named"
-    also = "which are shown as well" if shown else "which are not shown"
+    also = "which are shown as well" if tuning_seeds_shown else "which are not shown"
     return [f"learning rates with the best {metric} {seeds}, {also}: {', '.join(rates)}"] + [
         f"{row['label']}: no learning rate has {metric} at every tuning seed ({_seeds(row)}); shown at "
         f"{row['learning_rate']:g}, {row['missing']} of {len(row['seeds'])} missing"
@@ -150,7 +152,7 @@ def _seeds(row: dict[Any, Any]) -> str:
 
 
 def refuse_doubt(title: str, data: pd.DataFrame) -> None:
-    """One learning rate per label, and one record per label and seed: else a mean would hide what it is of.
+    """Refuse several learning rates of a label, and several records of a label and seed.
 
     Raises:
         SelectionError: a label with more.

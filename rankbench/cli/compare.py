@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rankbench.analysis.run_pair import (
-    Finished,
     Item,
+    PairedRun,
     config_differences,
     listed,
     load,
@@ -125,7 +125,7 @@ def _table(*titles: str, gap: int = 2) -> Table:
     return table
 
 
-def show(a: Finished, b: Finished, split: str, out: Console) -> None:
+def show(a: PairedRun, b: PairedRun, split: str, out: Console) -> None:
     """Print the comparison."""
     for run in (a, b):
         record = run.record
@@ -162,7 +162,7 @@ def _minus(a: float | None, b: float | None) -> str:
     return "" if a is None or b is None else f"{b - a:+.4g}"
 
 
-def _show_items(a: Finished, b: Finished, out: Console) -> None:
+def _show_items(a: PairedRun, b: PairedRun, out: Console) -> None:
     lacking = [run.name for run in (a, b) if not run.items]
     if lacking:
         out.print(f"\nitems: none to pair, {' and '.join(lacking)} left no items.jsonl")

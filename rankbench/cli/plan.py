@@ -236,7 +236,7 @@ def main(words: Sequence[str]) -> int:
         (f"{job.arm or job.method}{' (trials)' if job.trial else ''}", schedule.order(job)) for job in header.jobs
     ]
     waiting = schedule.left()
-    orders += [(str(cell.arm or config["method"]["name"]), Order("", config, "")) for cell, config in waiting]
+    orders += [(str(cell.arm or cell.config["method"]["name"]), Order("", cell.config, "")) for cell in waiting]
     out = console()
     out.print(table(list(rows(orders, from_short_runs(cost) if arguments.measure else cost))))
     if waiting:

@@ -155,12 +155,19 @@ def draw(selection: Selection, out: Path) -> Iterable[Path]:
     """Draw both figures of a selection, in files named by its title; the figures say which runs they leave out."""
     from rankbench.analysis.labels import file_name
     from rankbench.reporting.plotting import write  # matplotlib takes a moment to import
-    from rankbench.reporting.rank_map_figures import agreement, draw_agreement, draw_maps, drawn, mean_ranks, rank_maps
+    from rankbench.reporting.rank_map_figures import (
+        agreement,
+        count_drawn,
+        draw_agreement,
+        draw_maps,
+        mean_ranks,
+        rank_maps,
+    )
 
     maps = rank_maps(selection.records, selection.labels)
     name = file_name(selection.title)
     means, agreeing = mean_ranks(maps), agreement(maps)
-    partly = [note for note in drawn(selection.records, selection.labels) if "," in note]
+    partly = [note for note in count_drawn(selection.records, selection.labels) if "," in note]
     title = "\n".join([selection.title, "; ".join(partly)])
     yield from write(draw_maps(means, title), means, out / f"ranks-{name}")
     yield from write(draw_agreement(agreeing, title), agreeing, out / f"agreement-{name}")
@@ -172,12 +179,12 @@ def maps(words: Sequence[str]) -> int:
     add_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_intermixed_args(words)
-    from rankbench.reporting.rank_map_figures import drawn  # matplotlib takes a moment to import
+    from rankbench.reporting.rank_map_figures import count_drawn  # matplotlib takes a moment to import
 
     for selection in selections(arguments):
         for file in draw(selection, arguments.out):
             print(file)
-        for note in [*drawn(selection.records, selection.labels), *selection.notes]:
+        for note in [*count_drawn(selection.records, selection.labels), *selection.notes]:
             print(note)
     return OK
 

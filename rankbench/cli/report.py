@@ -28,7 +28,7 @@ def _write(words: Sequence[str]) -> int:
     wandb = "mirror the runs to Weights & Biases instead; rankbench report --wandb --help says more"
     parser.add_argument("--wandb", action="store_true", help=wandb)
     arguments = parser.parse_intermixed_args(words)
-    gc.disable()  # nothing that is read is let go before the end; looking for it would take a third of the time
+    gc.disable()  # nothing that is read is freed before the end; looking for garbage takes a tenth of the time
     page, sentences = written(with_results(arguments.words, arguments), arguments.out, arguments.allow_mixed)
     print(page)
     for sentence in sentences:
@@ -83,14 +83,14 @@ def _mirror(words: Sequence[str]) -> int:
     """Mirror finished runs, and say what came of it; 1 if a run could not be mirrored."""
     arguments = _mirror_parser().parse_intermixed_args(words)
     from rankbench.config.yaml_files import defaults
-    from rankbench.reporting.wandb_sweep import FOLDER, asked, mirror, show
+    from rankbench.reporting.wandb_sweep import FOLDER, mirror, request_of, show
     from rankbench.studies import study
 
     typed = with_results(arguments.words, arguments)
     chosen = {key: value for key in ("project", "mode") if (value := getattr(arguments, key))}
     settings = {**defaults("tracking", "wandb"), **chosen}
     results_dir = arguments.results or study.results_dir_of(typed)
-    wanted = asked(typed)
+    wanted = request_of(typed)
     done = mirror(wanted.records, results_dir, settings, (wanted.title,), wanted.curves)
     for problem in wanted.problems:
         print(f"not mirrored: {problem}")

@@ -36,12 +36,12 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Of one check.
+    """Result of one check.
 
     Attributes:
-        check: its name.
+        check: name of the check.
         verdict: "pass", "fail" or "skip".
-        seen: what was.
+        seen: what the check saw.
     """
 
     check: str
@@ -78,9 +78,9 @@ def configuration(runs: ShortRuns) -> str:
 
 
 def facts(runs: ShortRuns) -> str:
-    """The class says what it is, so that tables can."""
+    """The class declares the facts that tables show."""
     cls = runs.cls
-    missing = [fact for fact in FACTS if not isinstance(said := getattr(cls, fact, None), str) or not said.strip()]
+    missing = [fact for fact in FACTS if not isinstance(text := getattr(cls, fact, None), str) or not text.strip()]
     expect(not missing, f"{', '.join(missing)}: must be a sentence or a word")
     expect(cls.decides in INSTANTS, f"decides={cls.decides!r}: expected one of {', '.join(INSTANTS)}")
     expect(cls.budget_kind in BUDGET_KINDS, f"budget_kind={cls.budget_kind!r}: expected {', '.join(BUDGET_KINDS)}")
@@ -153,7 +153,7 @@ def budget(runs: ShortRuns) -> str:
 
 
 def rank_changes(runs: ShortRuns) -> str:
-    """At least one event changes a rank; none does if the method calls itself static."""
+    """Some event changes a rank; none does if the method calls itself static."""
     run = ended(runs.main)
     history = run.adapters.history
     if run.assembly.allocator.static:
@@ -188,13 +188,13 @@ def resume(runs: ShortRuns) -> str:
     main = ended(runs.main)
     if runs.config.train.steps < STOP:
         raise Skip(f"train.steps={runs.config.train.steps}: stops at step {STOP}")
-    found = []
+    steps = []
     for moment in ("stopped", "ended"):
         run = runs.resumed(moment)
         expect(run.notes.resumed_at is not None, f"{run.status}: {run.reason}")
         _same(main, run)
-        found.append(run.notes.resumed_at)
-    return f"from the checkpoints of steps {found[0]} and {found[1]}, bit for bit"
+        steps.append(run.notes.resumed_at)
+    return f"from the checkpoints of steps {steps[0]} and {steps[1]}, bit for bit"
 
 
 def _survives(run: ObservedRun, statuses: Sequence[str] = ALIVE) -> str:

@@ -47,7 +47,7 @@ class Notes(Observer):
         self._when_trained = when_trained
 
     def ranks_chosen(self, ranks: dict[str, int]) -> None:
-        """Keep them."""
+        """Note the ranks."""
         self.initial = ranks
 
     def calibrate(self, adapters: AdapterSet, calibration: Callable[[], None]) -> None:
@@ -58,15 +58,15 @@ class Notes(Observer):
         self.disturbed = [what for what in before if before[what] != after[what]]
 
     def start_is_identical(self) -> None:
-        """Keep that."""
+        """Note the equality."""
         self.identical = True
 
     def resumed(self, done: int) -> None:
-        """Keep the step."""
+        """Note the step."""
         self.resumed_at = done
 
     def trained(self) -> None:
-        """Tell who asked."""
+        """Pass it on."""
         self._when_trained()
 
 
@@ -82,9 +82,9 @@ class ObservedRun:
     Attributes:
         notes: what was seen on the way.
         assembly: model, task, budget, method, adapter and trainer, as far as the run made them.
-        folder: of the run.
-        record: the same as on disk.
-        status, reason: of the record.
+        folder: the run's folder.
+        record: its record, the same as on disk.
+        status, reason: the record's.
     """
 
     def __init__(self, settings: Config, results_dir: Path, stop: Path | None = None, end: Path | None = None) -> None:

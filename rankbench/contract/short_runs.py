@@ -43,7 +43,7 @@ class ShortRuns:
 
     @cached_property
     def chosen(self) -> dict[str, str]:
-        """What the caller typed: key -> value."""
+        """Overrides that the caller typed: key -> value."""
         pairs = (argument.partition("=") for argument in self.arguments)
         return {key.lstrip("+~"): value for key, _, value in pairs}
 
@@ -65,10 +65,10 @@ class ShortRuns:
 
     @cached_property
     def config(self) -> Config:
-        """Of the run that most checks look at.
+        """Configuration of the run that most checks look at.
 
         Raises:
-            ConfigError: with every mistake.
+            ConfigError: the configuration has mistakes; it names them all.
         """
         return self._build(DECODER, "decoder")
 
@@ -79,45 +79,45 @@ class ShortRuns:
 
     @cached_property
     def again(self) -> ObservedRun:
-        """The same."""
+        """The main run once more."""
         return ObservedRun(self.config, self.folder / "again")
 
     @cached_property
     def other(self) -> ObservedRun:
-        """With another seed."""
+        """The same run with another seed."""
         return self._variant("other", {"seed": self.config.seed + 1})
 
     def resumed(self, moment: str) -> ObservedRun:
-        """From what is left of a run "stopped" on the way, or "ended" after its last step."""
+        """The main run, resumed where it was "stopped" on the way or had "ended" its last step."""
         assert self.main is not None  # made first: it leaves what is gone on from
         return ObservedRun(self.config, self.folder / moment)
 
     @cached_property
     def smallest(self) -> ObservedRun:
-        """With a budget of one rank per site."""
+        """A run with a budget of one rank per site."""
         return self._variant("smallest", {**SHORT, **self._uniform(1)})
 
     @cached_property
     def fullest(self) -> ObservedRun:
-        """With a budget of the greatest uniform rank there can be.
+        """A run with a budget of the greatest uniform rank there can be.
 
-        On larger batches: who decomposes the inputs of a site needs more of them than it may get ranks.
+        Its batches are larger: a method that decomposes the inputs of a site needs more inputs than ranks.
         """
         rank = min(self.main.assembly.budget.full_ranks.values())
         return self._variant("fullest", {**SHORT, "train.batch_size": 16, **self._uniform(rank)})
 
     def scaled(self, rule: str) -> ObservedRun:
-        """Under another scale rule."""
+        """A run under another scale rule."""
         return self._variant(rule, {**SHORT, "adapter.scale_rule": rule})
 
     @cached_property
     def bf16(self) -> ObservedRun:
-        """With the base computed in bfloat16."""
+        """A run whose base computes in bfloat16."""
         return self._variant("bf16", {**SHORT, "train.precision": "bf16"})
 
     @cached_property
     def encoder(self) -> ObservedRun:
-        """On an encoder with a trained head."""
+        """A run on an encoder with a trained head."""
         written = write_encoder(self.folder / "encoder")
         return ObservedRun(
             self._build([*written, "budget=r2", "train.steps=6", *TRAINING], "encoder"), self.folder / "bert"

@@ -54,7 +54,7 @@ class AdapterSet:
     # -- what a method may look at --
 
     def factors(self, site: str) -> tuple[nn.Parameter, nn.Parameter]:
-        """A (r, d_in) and B (d_out, r) of a site."""
+        """Factors A (r, d_in) and B (d_out, r) of a site."""
         adapter = self._adapters[site]
         return adapter.A, adapter.B
 
@@ -88,7 +88,7 @@ class AdapterSet:
         return {name: adapter.rank for name, adapter in self._adapters.items()}
 
     def live(self, site: str) -> Tensor:
-        """Which components of a site the last decision kept: (r,) bool, on the CPU."""
+        """Mask of the components of a site that the last decision kept: (r,) bool, on the CPU."""
         return self._adapters[site].live
 
     def sizes(self) -> dict[str, int]:
@@ -132,11 +132,7 @@ class AdapterSet:
         return forward_switches.disabled(self._list)
 
     def path(self, a: float, kind: str = "delta", jacobian: str = "raw") -> None:
-        """Evaluate at a point of the straight path from no adapter (a = 0) to the adapter (a = 1), until `reset_path`.
-
-        Args:
-            a, kind, jacobian: see `forward_switches.set_path`.
-        """
+        """Evaluate at a point of the path from no adapter (0) to the adapter (1), until `reset_path`; see set_path."""
         forward_switches.set_path(self._list, a, kind, jacobian)
 
     def reset_path(self) -> None:
@@ -168,7 +164,7 @@ class AdapterSet:
 
         Args:
             keep: site name -> (r,) bool, the components of this decision.
-            reason: for the history.
+            reason: why, as the history will say.
         """
         for name in keep:
             self.log.step_of_change(name)
@@ -188,7 +184,7 @@ class AdapterSet:
         Args:
             site: name.
             keep: (r,) bool.
-            reason: for the history.
+            reason: why, as the history will say.
         """
         before = self._adapters[site].rank
         self.log.step_of_change(site)
@@ -215,7 +211,7 @@ class AdapterSet:
             keep: indices of components, or (r,) bool.
             grow: number of fresh components.
             moments: "keep" or "reset" for the components kept.
-            reason: for the history.
+            reason: why, as the history will say.
         """
         self._resize(site, torch.as_tensor(keep), grow, moments, reason)
         self._observe()
@@ -239,7 +235,7 @@ class AdapterSet:
 
         Args:
             ranks: site name -> rank.
-            reason: for the history.
+            reason: why, as the history will say.
             draw: "restart": a new initialisation, for methods that train again from scratch. "start": the one that a
                 run injected at these ranks would have, for methods that find them before training.
         """
@@ -276,17 +272,13 @@ class AdapterSet:
             self._adapters[name].set_scale_factor(factor)
 
     def refactor(self) -> None:
-        """At every site with components: the live update as its own singular value decomposition (see SiteAdapter)."""
+        """Rewrite the live update of every site as its singular value decomposition (see SiteAdapter)."""
         for adapter in self._list:
             if adapter.rank:
                 adapter.refactor()
 
     def set_factors(self, site: str, A: Tensor, B: Tensor) -> None:
-        """Start a site from given factors of its present rank: A (r, d_in), B (d_out, r).
-
-        Raises:
-            ValueError: the factors do not fit.
-        """
+        """Start a site from given factors of its present rank: A (r, d_in), B (d_out, r), else ValueError."""
         self._adapters[site].set_factors(A, B)
 
     # -- optimizer --
@@ -314,7 +306,7 @@ class AdapterSet:
     # -- in and out --
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs, tensors on CPU."""
+        """State that a resumed run needs, tensors on the CPU."""
         return {
             "tensors": [[p.detach().cpu().clone() for p, _ in adapter.roles] for adapter in self._list],
             "live": [adapter.live.clone() for adapter in self._list],

@@ -98,24 +98,24 @@ def select(scores: npt.NDArray[np.float64], costs: npt.NDArray[np.float64], tota
 def distribute(
     room: Mapping[str, int], costs: Mapping[str, int], purse: int, enough: tuple[float, float] = (math.inf, math.inf)
 ) -> tuple[dict[str, int], int]:
-    """Deal a purse of budget in rounds, one rank at a time, while any next rank can be paid.
+    """Distribute a remaining budget round-robin, one rank per receiver and round, while any next rank can be paid.
 
     Args:
         room: ranks that each receiver can still take, first receiver first.
         costs: price of one rank, by name.
-        purse: what may be spent.
-        enough: (ranks, cost); the deal ends as soon as both have been given.
+        purse: the remaining budget.
+        enough: (ranks, cost); distribution ends as soon as both have been given.
 
     Returns:
-        Ranks given, receivers of none left out, and what is left of the purse.
+        Ranks per receiver, without receivers of none, and what is left of the purse.
     """
-    given, count, spent, before = dict.fromkeys(room, 0), 0, 0, -1
+    ranks, count, spent, before = dict.fromkeys(room, 0), 0, 0, -1
     while spent > before:
         before = spent
         for name in room:
             if count >= enough[0] and spent >= enough[1]:
                 break
-            if spent + costs[name] <= purse and given[name] < room[name]:
-                given[name] += 1
+            if spent + costs[name] <= purse and ranks[name] < room[name]:
+                ranks[name] += 1
                 count, spent = count + 1, spent + costs[name]
-    return {name: count for name, count in given.items() if count}, purse - spent
+    return {name: count for name, count in ranks.items() if count}, purse - spent

@@ -10,12 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from rankbench.core.apportionment import BudgetError, apportion
-
-Ints = npt.NDArray[np.int64]
 
 
 class Shaped(Protocol):
@@ -23,7 +18,7 @@ class Shaped(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the matrix."""
+        """Name of the matrix."""
 
     @property
     def d_out(self) -> int:
@@ -165,7 +160,7 @@ class Ledger:
     """The account of one run: ranks and factor parameters at the start, at the peak and at the end.
 
     Attributes:
-        grain: price of one rank where it is dearest: integers come no closer to the target; 0 where nobody said.
+        grain: cost of one rank at the most expensive site, the resolution of the budget; 0 if unknown.
         head_params: trained parameters outside the adapter (classification head), never part of the budget.
         gate_params: gate entries at the peak; folded into the factors on export, never part of the budget.
     """
@@ -180,7 +175,7 @@ class Ledger:
     final: dict[str, int] | None = None
 
     def begin(self) -> None:
-        """Training starts: forget what was observed before it."""
+        """Forget what was observed before training."""
         self.start = self.peak = self.final = None
         self.gate_params = 0
 
@@ -197,7 +192,7 @@ class Ledger:
         """Why the run did not keep its budget, or None if it did.
 
         Args:
-            budget: of the run.
+            budget: what the run could spend.
             kind: the method's budget kind: "exact" (at most `tolerance` above, at most that or one rank below),
                 "at_most" (only the upper bound) or "implicit" (never judged: the rank is an outcome).
         """
@@ -216,5 +211,5 @@ class Ledger:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As in the record."""
+        """Ledger as in the record."""
         return asdict(self)

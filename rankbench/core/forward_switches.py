@@ -46,7 +46,7 @@ def set_path(adapters: Sequence[SiteAdapter], a: float, kind: str, jacobian: str
 
     Args:
         adapters: one per site.
-        a: in [0, 1].
+        a: position on the path, in [0, 1].
         kind: "delta" multiplies the update by a; "factor" multiplies each of B, g and A by a (the update by a^3).
         jacobian: what the factors' gradient is multiplied by: "raw" the same as the update (autograd through the
             coefficient), "exact" the derivative with respect to the point itself (1 for delta, a^2 for factor).

@@ -22,10 +22,10 @@ def groups(
 
     Args:
         factors: all A, then all B.
-        gates: of the sites, [] for methods without gates.
+        gates: one per site, [] for methods without gates.
         gate: how the method wants its gates; None for methods without.
         head: trained parameters outside the adapter.
-        weight_decay: of the run.
+        weight_decay: the run's, for groups without their own.
 
     Returns:
         [{name, params, rate, weight_decay}]; `rate` is a factor on the run's learning rate, and a group with a

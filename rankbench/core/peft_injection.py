@@ -43,11 +43,11 @@ def attach(
         sites: matrices to adapt.
         ranks: site name -> rank >= 0, at most the site's full rank.
         scale: rule of the factor s.
-        streams: of the run.
-        ledger: told of every change.
-        gate: what the method wants; None leaves gates out.
+        streams: random streams of the run.
+        ledger: account of the run; it is updated at every change.
+        gate: how the method wants its gates; None leaves gates out.
         path: whether the method scores along a path (its layers then leave PEFT's stock forward pass).
-        dropout: of the adapter's input, in [0, 1).
+        dropout: share of the adapter's input that is dropped, in [0, 1).
         head: modules trained in full, by name.
         task_type: PEFT's, written into the exported config.
     """
@@ -67,7 +67,7 @@ def attach(
         # peft 0.21 asks transformers 5.23 by an older name
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         peft_model = get_peft_model(model, config)
-    peft_model.train(model.training)  # its own modules are made in training mode
+    peft_model.train(model.training)  # PEFT makes its modules in training mode
     modules = dict(peft_model.named_modules())
     variant = gate is not None or path
     adapters = {}

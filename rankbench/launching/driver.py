@@ -39,25 +39,25 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
     Args:
         arguments: words of the sweep and overrides of its runs, as typed.
         config_dir: a folder with more configuration files (--config-dir).
-        config_name: of the primary configuration file.
+        config_name: name of the primary configuration file.
 
     Returns:
         0 if every run of the sweep has status ok, else 1.
 
     Raises:
-        ConfigError: with every mistake; nothing was run.
+        ConfigError: the command line has mistakes, all named; nothing was run.
         KeyboardInterrupt: the user asked to stop.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(["-m: starts processes of its own; under accelerate launch give one run at a time"])
+        raise ConfigError(["-m: starts its own processes; under accelerate launch give one run at a time"])
     typed = words(arguments)
     if _chosen(typed.hydra) == LOCAL:
         local_pool.start_server()  # it imports while the runs are laid out
     layout = lay_out(typed, config_dir, config_name)
     results_dir = results_dir_of(layout)
     header = describe(typed, layout, arguments, results_dir)
-    place = manifest.folder(results_dir, header.sweep_id)
-    with _launching(typed.hydra, place, config_dir, config_name) as launch:
+    folder = manifest.folder(results_dir, header.sweep_id)
+    with _launching(typed.hydra, folder, config_dir, config_name) as launch:
         try:
             _follow(SweepSchedule(layout, header, results_dir, typed.retry == "failed"), results_dir, launch)
         except Exception:  # of the launcher: a job of it was lost, or could not be started
@@ -66,14 +66,14 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
     return _conclude(header, results_dir)
 
 
-def _follow(course: SweepSchedule, results_dir: Path, launch: Launch) -> None:
+def _follow(schedule: SweepSchedule, results_dir: Path, launch: Launch) -> None:
     """Launch the runs as they can be frozen, batch by batch."""
-    header = course.sweep
-    place = manifest.folder(results_dir, header.sweep_id)
-    earlier = _earlier(place)
+    header = schedule.sweep
+    folder = manifest.folder(results_dir, header.sweep_id)
+    earlier = _earlier(folder)
     _save(header, earlier, results_dir)
-    while batch := [course.order(made) for made in course.advance()]:
-        files = {order.run_id: manifest.order_file(place, order.run_id) for order in batch}
+    while batch := [schedule.order(job) for job in schedule.advance()]:
+        files = {order.run_id: manifest.order_file(folder, order.run_id) for order in batch}
         for order in batch:
             order.write(files[order.run_id])
         _save(header, earlier, results_dir)
@@ -82,19 +82,19 @@ def _follow(course: SweepSchedule, results_dir: Path, launch: Launch) -> None:
     manifest.save(header, results_dir)
 
 
-def _earlier(place: Path) -> list[Job]:
+def _earlier(folder: Path) -> list[Job]:
     """The jobs of this sweep as it was started before."""
     try:
-        return manifest.read(place).jobs
+        return manifest.read(folder).jobs
     except SweepError:
         return []
 
 
 def _save(header: Sweep, earlier: Sequence[Job], results_dir: Path) -> None:
-    """With the jobs of earlier that are not known to be left out: they may be done."""
-    known = {job.run_id for job in header.jobs}
+    """Save the manifest, with jobs of an earlier start that this one has not reached yet: they may be done."""
+    reached = {job.run_id for job in header.jobs}
     manifest.save(
-        replace(header, jobs=[*header.jobs, *(job for job in earlier if job.run_id not in known)]), results_dir
+        replace(header, jobs=[*header.jobs, *(job for job in earlier if job.run_id not in reached)]), results_dir
     )
 
 
@@ -111,15 +111,15 @@ def _chosen(words_of_hydra: Sequence[str]) -> str:
 
 
 @contextmanager
-def _launching(asked: Sequence[str], place: Path, config_dir: Path | None, config_name: str) -> Iterator[Launch]:
-    """Hydra's launcher, set up.
+def _launching(asked: Sequence[str], folder: Path, config_dir: Path | None, config_name: str) -> Iterator[Launch]:
+    """Set up Hydra's launcher.
 
     Raises:
         ConfigError: no such launcher, or settings that it does not have.
     """
     name = _chosen(asked)
     settings = [word for word in asked if not word.startswith(f"{LAUNCHER}=")]
-    overrides = [f"{LAUNCHER}={name}", *settings, spell("hydra.sweep.dir", str(place / "hydra"))]
+    overrides = [f"{LAUNCHER}={name}", *settings, spell("hydra.sweep.dir", str(folder / "hydra"))]
     with search(config_dir) as hydra:
         if problem := _missing(name, hydra.config_loader.get_group_options(LAUNCHER)):
             raise ConfigError([problem])
@@ -143,22 +143,22 @@ def _launching(asked: Sequence[str], place: Path, config_dir: Path | None, confi
         yield launch
 
 
-def _missing(name: str, known: Sequence[str]) -> str | None:
+def _missing(name: str, launchers: Sequence[str]) -> str | None:
     """What to do about a launcher that is not here; None where it is."""
-    if name in known:
+    if name in launchers:
         return None
     extra = EXTRAS.get(name)
     return f"{LAUNCHER}={name}: " + (
-        f"comes with an extra: pip install 'rankbench[{extra}]'" if extra else f"unknown; {near(name, known)}"
+        f"comes with an extra: pip install 'rankbench[{extra}]'" if extra else f"unknown; {near(name, launchers)}"
     )
 
 
 def _conclude(header: Sweep, results_dir: Path) -> int:
-    """Say what became of the runs."""
-    statuses = Counter(_status(made, results_dir) for made in header.jobs)
-    said = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    """Print how the runs ended; the exit code."""
+    statuses = Counter(_status(job, results_dir) for job in header.jobs)
+    counts = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
     out = console()
-    out.print(f"{len(header.jobs)} runs: {said or 'none'}")
+    out.print(f"{len(header.jobs)} runs: {counts or 'none'}")
     for sentence in header.waiting:
         out.print(f"not run: {sentence}", style="red", markup=False)
     if len(header.jobs) > statuses["ok"]:
@@ -166,9 +166,9 @@ def _conclude(header: Sweep, results_dir: Path) -> int:
     return 0 if len(header.jobs) == statuses["ok"] and not header.waiting else 1
 
 
-def _status(made: Job, results_dir: Path) -> str:
+def _status(job: Job, results_dir: Path) -> str:
     try:
-        record = RunFolder(results_dir, made.run_id).record()
+        record = RunFolder(results_dir, job.run_id).record()
     except RecordError:
         return "unreadable"
     return "without record" if record is None else record.status

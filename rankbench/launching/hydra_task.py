@@ -1,6 +1,6 @@
-"""A run of a sweep where a launcher of another package (joblib, submitit, ray) put it.
+"""Hydra task function: executes one frozen run under a third-party launcher (joblib, submitit, Ray).
 
-That launcher says where and when; there, ours does the run in a process of its own. So the process it hands out may be
+That launcher says where and when; there, ours does the run in a separate process. So the process it hands out may be
 used again: memory is the run's own, and a run that exits, crashes or is killed takes nothing with it.
 """
 
@@ -36,5 +36,5 @@ def task(composed: DictConfig) -> int:
 
 def _settings() -> LaunchSettings:
     """One job, with the devices of this process as they are now: its fork server may be from before they changed."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return LaunchSettings(slots=1, devices=() if given is None else (given,))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return LaunchSettings(slots=1, devices=() if visible is None else (visible,))

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord
@@ -21,7 +20,7 @@ CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.S
 
 @dataclass
 class LauncherConfig:
-    """hydra.launcher.*, for Hydra; what they mean says `Settings`."""
+    """Schema of hydra.launcher.*, for Hydra; `LaunchSettings` says what the fields mean."""
 
     _target_: str = "hydra_plugins.rankbench_launcher.LocalLauncher"
     slots: int | None = None
@@ -36,7 +35,7 @@ class LaunchSettings:
     Attributes:
         slots: jobs at a time; None: one for each device; without devices as many as the CPU has room for where every
             run fixes its own threads, else one.
-        devices: for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none.
+        devices: values for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none.
         timeout: seconds a job may take; None: no limit.
         memory: GiB of data a job may hold; None: no limit.
         threads: the most CPU threads that a run fixes for itself (train.threads); None where one of them does not.
@@ -55,7 +54,7 @@ class LaunchSettings:
                 raise ValueError(f"hydra.launcher.{key}={value}: expected a number > 0, or null")
 
     def rooms(self) -> list[SlotResources]:
-        """What each slot has to give."""
+        """Resources of each slot."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         fitting = cores // self.threads if self.threads else 1
         count = self.slots or len(self.devices) or max(1, fitting)
@@ -68,19 +67,19 @@ class LaunchSettings:
 
 
 def fixed_threads(files: Sequence[Path]) -> int | None:
-    """For `Settings.threads`: of frozen runs."""
-    found = [Order.read(file).config["train"]["threads"] for file in files]
-    return None if None in found else max(found, default=None)
+    """`LaunchSettings.threads` of frozen runs."""
+    counts = [Order.read(file).config["train"]["threads"] for file in files]
+    return None if None in counts else max(counts, default=None)
 
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What became of a job.
+    """Outcome of a job.
 
     Attributes:
         order: the run.
         record: on disk; None where the job left none.
-        seconds: it took; None where it was not started here.
+        seconds: duration; None where it was not started here.
         code: exit code of its process, -N for signal N; None where it was not started here.
     """
 
@@ -91,12 +90,12 @@ class JobOutcome:
 
     @property
     def exit_code(self) -> int:
-        """0 if its record says ok, else that of its process, or 1."""
+        """0 if its record says ok, else the exit code of its process, or 1."""
         return 0 if self.record is not None and self.record.status == "ok" else self.code or 1
 
     @property
     def log(self) -> Path:
-        """What it printed."""
+        """File with what it printed."""
         return self.order.folder.path / LOG
 
 
@@ -119,10 +118,10 @@ def leave_record(folder: RunFolder, order: Order, status: str, reason: str) -> R
 
 
 def devices() -> tuple[str, ...]:
-    """The CUDA devices there are, as CUDA_VISIBLE_DEVICES names them; without making a CUDA context."""
-    given: Any = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return tuple(part.strip() for part in given.split(",") if part.strip())
+    """CUDA devices of this machine, as CUDA_VISIBLE_DEVICES names them; makes no CUDA context."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(part.strip() for part in visible.split(",") if part.strip())
     import torch
 
     return tuple(str(index) for index in range(torch.cuda.device_count()))
@@ -130,11 +129,11 @@ def devices() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class SlotResources:
-    """What a job may use.
+    """Resources of one slot, which its job may use.
 
     Attributes:
-        device: for CUDA_VISIBLE_DEVICES; None leaves it.
-        threads: of the CPU, where the run's own setting leaves it open; None: what torch chooses.
+        device: value for CUDA_VISIBLE_DEVICES; None leaves it.
+        threads: CPU threads, where the run's own setting leaves it open; None: what torch chooses.
         memory: address space for data, bytes; None: no limit.
     """
 

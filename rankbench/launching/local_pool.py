@@ -1,4 +1,4 @@
-"""Runs on this machine, each in a process of its own: N slots, a device or a share of the CPU threads for each.
+"""Runs on this machine, each in a separate process: N slots, a device or a share of the CPU threads for each.
 
 Processes are forked from one that has imported everything and computed nothing (multiprocessing's fork server), so a
 job starts at once and its memory is its own. Whatever happens to a job, the others go on; what was stopped from outside
@@ -37,9 +37,9 @@ from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import HELD_UP, RunFolder
 
-POLL = 0.5  # seconds between looks at runs that another launcher is at, and at the clock
+POLL = 0.5  # seconds between looks at the clock, and at runs that another launcher is working on
 STARTS = 3  # of the fork server, one after the other, before it is given up
-MAYBE_MEMORY = "by hand, or by the kernel where memory ran out: hydra.launcher.memory limits what a run may take"
+MEMORY_HINT = "if the kernel was out of memory: hydra.launcher.memory limits what a run may take"
 
 
 class LaunchError(RankbenchError, RuntimeError):
@@ -62,35 +62,35 @@ class _Stop:
     """How often the user asked to stop: once, no more jobs are started; twice, those that run are stopped."""
 
     asked: int = 0
-    told: Callable[[int], None] = field(default=lambda asked: None)
+    announce: Callable[[int], None] = field(default=lambda asked: None)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.asked += 2 if number == signal.SIGTERM else 1
-        self.told(self.asked)
+        self.announce(self.asked)
 
 
 def launch(
     files: Sequence[Path],
     settings: LaunchSettings,
     report: Callable[[JobOutcome], None] = lambda ended: None,
-    told: Callable[[int], None] | None = None,
+    stopping: Callable[[int], None] | None = None,
 ) -> list[JobOutcome]:
-    """Do every frozen run that is not done, and say of each what became of it, in the order given.
+    """Do every frozen run that is not done; the outcome of each, in the order of `files`.
 
-    A run that another launcher is at is left to it: it is looked at again until it has ended.
+    A run that another launcher is working on is left to it, and looked at again until it has ended.
 
     Args:
-        files: of frozen runs.
+        files: files of frozen runs.
         settings: slots and limits.
         report: called as each job ends.
-        told: called with the number of times that the user asked to stop; None leaves the signals to the caller.
+        stopping: called with the number of times that the user asked to stop; None leaves signals to the caller.
 
     Raises:
         KeyboardInterrupt: the user asked to stop; the jobs that ran then have been waited for, or stopped.
         LaunchError: no job can be started.
     """
     pool = _Pool(files, settings, report)
-    with nullcontext(_Stop()) if told is None else _hearing(_Stop(told=told)) as stop:
+    with nullcontext(_Stop()) if stopping is None else _hearing(_Stop(announce=stopping)) as stop:
         try:
             while pool.busy():
                 if stop.asked:
@@ -108,7 +108,7 @@ def launch(
 
 @contextmanager
 def _hearing(stop: _Stop) -> Iterator[_Stop]:
-    """Ctrl-C and SIGTERM are counted until the block ends."""
+    """Count Ctrl-C and SIGTERM until the block ends."""
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
@@ -129,7 +129,7 @@ class _Pool:
         self.ended: dict[Path, JobOutcome] = {}
 
     def busy(self) -> bool:
-        """Whether there is something to wait for."""
+        """Whether a job runs or waits."""
         return bool(self.queue or self._running)
 
     def turn(self) -> None:
@@ -143,7 +143,7 @@ class _Pool:
             self._look(file, running)
 
     def stop(self) -> None:
-        """Kill what runs."""
+        """Kill all running jobs."""
         for running in self._running.values():
             running.stopped = True
             _kill(running)
@@ -217,12 +217,12 @@ class _Pool:
         name = signal.Signals(-code).name
         if -code in CRASHES:
             return "error", f"crashed: {name}"
-        memory = f" ({MAYBE_MEMORY})" if -code == signal.SIGKILL and not running.stopped else ""
-        return "killed", f"killed by {name}{memory}; {AGAIN}"
+        hint = f" ({MEMORY_HINT})" if -code == signal.SIGKILL and not running.stopped else ""
+        return "killed", f"killed by {name}; {AGAIN}{hint}"
 
 
 def _kill(running: _Running) -> None:
-    """With all that it started; a process that has not become a group of its own yet goes alone."""
+    """Kill a job with all that it started, or alone where it has not made its process group yet."""
     pid = running.process.pid
     if pid is None or running.process.exitcode is not None:
         return
@@ -233,9 +233,9 @@ def _kill(running: _Running) -> None:
 
 
 def start_server() -> None:
-    """Start the process that jobs are forked from, unless it runs; it imports what they need while we go on.
+    """Start the fork server if needed; it imports the heavy packages in the background.
 
-    It does not hear Ctrl-C, not even while it imports, and goes when we go: it holds our streams.
+    It ignores Ctrl-C, also while it imports, and ends with this process, since it holds its streams.
     """
     forkserver.set_forkserver_preload(["rankbench.launching.preload"])
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -248,6 +248,6 @@ def start_server() -> None:
 
 
 def _stop_server() -> None:
-    """At once: left alone it would import all before it sees that nobody needs it."""
+    """Stop the fork server at once: left alone it would finish its imports before it sees that nobody needs it."""
     with suppress(ProcessLookupError):
         os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What every job of a sweep imports: read once by the process that jobs are forked from.
+"""Imports of every job of a sweep, done once by the process that jobs are forked from.
 
 Nothing here computes: a process that has run threads must not be forked.
 """
@@ -15,7 +15,7 @@ from rankbench.training import run
 from rankbench.training.code_identity import own_sources
 from rankbench.training.provenance import code, libraries
 
-# Modules that are imported when data are read, a table is shown or a model is made: the architectures in conf/model.
+# Modules that a run imports on the way: for data, tables, adapters, metrics, and the architectures in conf/model.
 LATER = (
     "datasets",
     "rich._emoji_codes",
@@ -25,7 +25,11 @@ LATER = (
     "transformers.models.llama.modeling_llama",
     "transformers.models.qwen2.modeling_qwen2",
     "transformers.models.roberta.modeling_roberta",
+    "peft.tuners.lora.eva",
     "peft.tuners.lora.model",
+    "rankbench.core.peft_variant",
+    "scipy.optimize",
+    "scipy.stats",
 )
 
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # of Arrow, which datasets brings: no thread

@@ -26,14 +26,14 @@ class SweepProgress:
         console().print(f"{total} runs, {slots} at a time{share}", style="dim")
 
     def show(self, ended: JobOutcome) -> None:
-        """A run has ended."""
+        """Print the line of a run that has ended."""
         self._done += 1
         if ended.seconds is not None:
             self._seconds.append(ended.seconds)
         announce(ended, f"[{self._done:>{len(str(self._total))}}/{self._total}] ", self._left())
 
     def _left(self) -> str:
-        """Of the rest, from the mean of those that were done here."""
+        """Time that the rest may take, from the mean of the runs that were done here."""
         rest = self._total - self._done
         if not (rest and self._seconds):
             return ""
@@ -41,11 +41,11 @@ class SweepProgress:
 
 
 def announce(ended: JobOutcome, before: str = "", after: str = "") -> None:
-    """A line on a run of a sweep that has ended; why, where it did not end well.
+    """Print a line for a run that has ended, and the reason where it did not end well.
 
     Args:
         ended: the run.
-        before, after: more of that line.
+        before, after: text around the line.
     """
     out, record = console(), ended.record
     status = "no record" if record is None else record.status
@@ -57,6 +57,6 @@ def announce(ended: JobOutcome, before: str = "", after: str = "") -> None:
 
 
 def stopping(asked: int) -> None:
-    """The user asked to stop, so many times."""
+    """Tell the user what this Ctrl-C does (first: finish running jobs; second: kill them)."""
     text = "no more runs are started; those that run are finished, Ctrl-C again stops them"
     console().print(text if asked == 1 else "stopping; the same command goes on from here", style="yellow")

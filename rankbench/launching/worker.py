@@ -25,7 +25,7 @@ DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
 
 
 def perform(order: Order) -> int:
-    """Do a frozen run, unless it is done; its exit code."""
+    """Do a frozen run, unless it is done; returns its exit code."""
     from rankbench.config.sections import Config
     from rankbench.training.run import execute
 
@@ -33,11 +33,11 @@ def perform(order: Order) -> int:
 
 
 def run(order: Order, room: SlotResources) -> None:
-    """The whole life of a process that was forked for one job; ends it.
+    """Do one job in the process that was forked for it, and end that process.
 
     Args:
         order: the run; what the job prints goes into its log.
-        room: what it may use.
+        room: resources of its slot.
     """
     os.setsid()  # Ctrl-C is the launcher's to hear
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -69,9 +69,9 @@ def _settle(room: SlotResources) -> None:
 
 
 def _die_with_launcher() -> None:
-    """Where the launcher is killed its jobs go, too, with all they started: nobody waits for them.
+    """Let this job die with its launcher, with all that it started: nobody would wait for it.
 
-    So do they where the process dies that they were forked from. That one alone would not do: it lives as long as they.
+    It also dies with the fork server. To watch that alone would not do: it lives as long as its jobs.
     """
     launcher = multiprocessing.parent_process()
     assert launcher is not None

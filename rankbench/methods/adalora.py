@@ -54,7 +54,7 @@ class AdaLoRA(Allocator[AdaLoRAConfig]):
         self.statistics = MeanDeviation(config.beta1, config.beta2)
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, above the target."""
+        """Uniform ranks above the target."""
         return start_ranks(self.config, self.setting)
 
     def gate(self) -> Gate:

@@ -44,7 +44,7 @@ class MethodError(RankbenchError, ValueError):
 
 
 class Probe(Protocol):
-    """Passes of a method's own through the model, metered and without side effects (mode, gradients, random state)."""
+    """Extra passes through the model for a method, metered and without side effects (mode, gradients, random state)."""
 
     def batches(self, count: int) -> Sequence[Any]:
         """The next `count` mini-batches of the calibration stream (train split, the run's batch size)."""
@@ -89,11 +89,11 @@ class Step:
     """One optimizer step, as a method sees it.
 
     Attributes:
-        index: from 1.
-        total: steps of the run.
-        learning_rate: of this step.
+        index: number of the step, from 1.
+        total: number of steps of the run.
+        learning_rate: learning rate of this step.
         rng: the allocator's own stream, fresh for each step (a resumed run draws the same).
-        probe: for passes of the method's own.
+        probe: extra passes through the model.
     """
 
     index: int
@@ -112,15 +112,15 @@ class Allocator(ABC, Generic[ConfigT]):
     A subclass names the type of its settings: `class IGU(Allocator[IGUConfig])`.
 
     Class facts:
-        needs: of NEEDS.
-        budget_kind: of BUDGET_KINDS (see budget.Ledger.verdict).
+        needs: what the run has to provide, out of NEEDS.
+        budget_kind: how the final adapter relates to the budget, one of BUDGET_KINDS (see budget.Ledger.verdict).
         static: decides nothing after `initial_ranks`. A method that is not static and changes no rank is inert.
         starts_at_identity: the adapted model equals the base model before the first step.
         source: paper and repository@commit, or "paper only", or "control".
         deviations: sentences on where this differs from the source.
         summary: one line for lists of methods.
-        decides: when ranks are decided, of INSTANTS.
-        signal: what the decision is read from, in the field's terms.
+        decides: when ranks are decided, one of INSTANTS.
+        signal: quantity that the decision is read from, in the field's terms.
         passes: extra passes through the model, in terms of the settings; "none".
         provoked_by: overrides under which a run of 20 steps changes a rank, for methods whose defaults need more; the
             contract is checked with them.

@@ -1,4 +1,4 @@
-"""What controls share: ranks that come from another method's calibration or from a finished run."""
+"""Controls whose ranks come from another method's calibration or from a finished run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ class SourceConfig(Settings):
     """Where a control's ranks come from: exactly one of `source` and `source_run`.
 
     Attributes:
-        source: method that decides before training; its calibration is made, and charged, in this run.
-        settings: of that method where they differ from its YAML (+method.settings.batches=4); filled in from there.
+        source: method that decides before training; its calibration is done, and charged, in this run.
+        settings: settings of that method where they differ from its YAML (+method.settings.batches=4); the rest is
+            filled in from there.
         source_run: a finished run (folder, record.json, or run_id under results_dir), PEFT's adapter_config.json, or a
             JSON file with a rank_pattern.
         origin: filled in from source_run: the method of the run, "peft" or "pattern".
         ranks: filled in from source_run: site name, or PEFT's pattern -> rank.
-        rank: filled in from source_run: of sites that no pattern names, where PEFT's config says so.
+        rank: filled in from source_run: rank of the sites that no pattern names, where PEFT's config has one.
         targets: filled in from source_run: PEFT's target_modules.
     """
 
@@ -42,7 +43,7 @@ class SourceConfig(Settings):
 
 
 def check_source(config: SourceConfig) -> list[str]:
-    """Exactly one origin."""
+    """What is wrong unless exactly one origin is given."""
     if (config.source is None) == (config.source_run is None):
         return ["method.source, method.source_run: give one of them, the method or its finished run"]
     return []
@@ -52,36 +53,37 @@ def source_ranks(config: SourceConfig, sites: Sequence[Site]) -> dict[str, int]:
     """The rank map of `source_run` on the sites of this model.
 
     Raises:
-        MethodError: no map, or a site that it says nothing of.
+        MethodError: there is no map, or it has no rank for a site.
     """
     if config.ranks is None:
         raise MethodError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
-    ranks = {site.name: _rank(site.name, config) for site in sites}
+    ranks = {site.name: _rank(site.name, config.ranks, config) for site in sites}
     missing = [name for name, rank in ranks.items() if rank is None]
     if missing:
         raise MethodError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
     return {name: rank for name, rank in ranks.items() if rank is not None}
 
 
-def _rank(site: str, config: Any) -> int | None:
-    """Of one site: its own entry, the first pattern that matches, or what PEFT's config says of the rest."""
-    patterns = [site, *config.ranks] if site in config.ranks else list(config.ranks)
-    for pattern in patterns:
-        if pattern == site or _matches(pattern, site):
-            return int(config.ranks[pattern])
+def _rank(site: str, ranks: Mapping[str, int], config: SourceConfig) -> int | None:
+    """Rank of one site: its own entry, that of the first pattern that matches, or what PEFT's config says."""
+    if site in ranks:
+        return ranks[site]
+    for pattern, rank in ranks.items():
+        if _matches(pattern, site):
+            return rank
     if config.targets is None:
         return None
     targeted = "all-linear" in config.targets or any(_matches(target, site) for target in config.targets)
-    return int(config.rank) if targeted else 0
+    return config.rank if targeted else 0
 
 
 def _matches(pattern: str, site: str) -> bool:
-    """As PEFT matches: the whole name, or its end after a dot."""
+    """Whether a pattern is the whole name or its end after a dot, as PEFT matches."""
     return re.fullmatch(rf"(.*\.)?({pattern})", site) is not None
 
 
 @dataclass
-class Found:
+class SourceDecision:
     """What a source decided.
 
     Attributes:
@@ -94,10 +96,11 @@ class Found:
 
 
 class Source:
-    """The method of `source`, made and calibrated inside the control's run.
+    """The method of `source`, constructed and calibrated inside the control's run.
 
     Args:
-        setting: of the control; the source draws from the same stream, before the control.
+        config: settings of the control.
+        setting: what the control was told; the source draws from the same random stream, before the control.
     """
 
     def __init__(self, config: SourceConfig, setting: Setting) -> None:
@@ -107,15 +110,15 @@ class Source:
         self._initial: dict[str, int] = self._allocator.initial_ranks()
 
     def initial_ranks(self) -> dict[str, int]:
-        """Of the source."""
+        """Initial ranks of the source."""
         return self._initial
 
-    def calibrate(self, adapters: AdapterSet, probe: Probe) -> Found:
+    def calibrate(self, adapters: AdapterSet, probe: Probe) -> SourceDecision:
         """Let the source look and decide, from its own initial ranks."""
         if adapters.ranks() != self._initial:
             adapters.restart(self._initial, "source", draw="start")
         self._allocator.calibrate(adapters, probe)
-        return Found(adapters.ranks(), self._allocator.scores)
+        return SourceDecision(adapters.ranks(), self._allocator.scores)
 
 
 GROUPS: dict[str, Callable[[Site], Hashable]] = {
@@ -143,7 +146,7 @@ class RearrangedConfig(SourceConfig):
 @register("method", "by_type")
 @register("method", "by_depth")
 class Control(Allocator[RearrangedConfig]):
-    """A method's ranks, dealt otherwise.
+    """A method's ranks, distributed over the sites in another way.
 
     shuffled: permuted at random. reversed: the largest rank to the site with the lowest score. by_type, by_depth:
     averaged over the sites of one type, or of one layer. Proportional apportionment brings the result to the exact
@@ -153,7 +156,7 @@ class Control(Allocator[RearrangedConfig]):
     needs = frozenset({"source"})
     source = "control"
     deviations = (
-        "Where sites cost unequally, the ranks dealt otherwise are shares of the budget, not the ranks themselves.",
+        "Where sites cost unequally, the rearranged ranks are shares of the budget, not the ranks themselves.",
         "Means are rounded to the exact budget, ties to the earlier site.",
         "Initial factors of the source (eva, gora) are not kept: compare with the source at use=ranks.",
     )
@@ -164,12 +167,12 @@ class Control(Allocator[RearrangedConfig]):
 
     @staticmethod
     def check(config: RearrangedConfig) -> list[str]:
-        """One origin; the averages have their group in their name."""
-        wrong = check_source(config)
+        """What is wrong: not exactly one origin, or an average within another group than its name says."""
+        problems = check_source(config)
         group = AVERAGES.get(config.name, config.within)
         if config.within != group:
-            wrong.append(f"method.within={config.within}: {config.name} averages within {group}")
-        return wrong
+            problems.append(f"method.within={config.within}: {config.name} averages within {group}")
+        return problems
 
     def __init__(self, config: RearrangedConfig, setting: Setting) -> None:
         super().__init__(config, setting)
@@ -177,30 +180,30 @@ class Control(Allocator[RearrangedConfig]):
         self.static = self._source is None
 
     def initial_ranks(self) -> dict[str, int]:
-        """Of the source, until it has looked; from a run, the final ones."""
+        """Those of the source until it has calibrated; from a finished run, its final ranks rearranged."""
         if self._source is not None:
             return self._source.initial_ranks()
-        return self._derive(Found(source_ranks(self.config, self.setting.sites), None))
+        return self._rearranged(SourceDecision(source_ranks(self.config, self.setting.sites), None))
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
-        """Let the source decide, then deal its ranks otherwise."""
+        """Let the source decide, then rearrange its ranks."""
         if self._source is not None:
-            found = self._source.calibrate(adapters, probe)
-            self.scores = dict(found.scores) if found.scores else None
-            adapters.restart(self._derive(found), self.config.name, draw="start")
+            decision = self._source.calibrate(adapters, probe)
+            self.scores = dict(decision.scores) if decision.scores else None
+            adapters.restart(self._rearranged(decision), self.config.name, draw="start")
 
-    def _derive(self, found: Found) -> dict[str, int]:
+    def _rearranged(self, decision: SourceDecision) -> dict[str, int]:
         shares: dict[str, float] = {}
         for names in grouped(self.setting.sites, GROUPS[self.config.within]):
-            ranks = [found.ranks[name] for name in names]
+            ranks = [decision.ranks[name] for name in names]
             if self.config.name == "shuffled":
-                dealt = self.setting.rng.permutation(ranks).tolist()
+                rearranged = self.setting.rng.permutation(ranks).tolist()
             elif self.config.name == "reversed":
-                dealt = reverse(ranks, [(found.scores or found.ranks)[name] for name in names])
+                rearranged = reverse(ranks, [(decision.scores or decision.ranks)[name] for name in names])
             else:
-                dealt = [float(np.mean(ranks))] * len(names)
-            shares.update(zip(names, dealt, strict=True))
-        return self.setting.budget.allocate(shares, least=min(found.ranks.values()))
+                rearranged = [float(np.mean(ranks))] * len(names)
+            shares.update(zip(names, rearranged, strict=True))
+        return self.setting.budget.allocate(shares, least=min(decision.ranks.values()))
 
 
 def grouped(sites: Sequence[Site], group: Callable[[Site], Hashable]) -> list[list[str]]:
@@ -212,11 +215,11 @@ def grouped(sites: Sequence[Site], group: Callable[[Site], Hashable]) -> list[li
 
 
 def reverse(ranks: Sequence[int], scores: Sequence[float]) -> list[int]:
-    """The largest rank to the lowest score; of equal scores the earlier has the larger rank. Both (n,)."""
-    dealt = [0] * len(ranks)
+    """Ranks (n,) with the largest at the lowest score (n,); of equal scores the earlier one gets the larger rank."""
+    rearranged = [0] * len(ranks)
     for index, rank in zip(np.argsort(scores, kind="stable").tolist(), sorted(ranks, reverse=True), strict=True):
-        dealt[index] = rank
-    return dealt
+        rearranged[index] = rank
+    return rearranged
 
 
 class ScaledConfig(SourceConfig):
@@ -251,7 +254,7 @@ class Scaled(Allocator[ScaledConfig]):
         self._source = None if config.source_run is not None else Source(config, setting)
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform."""
+        """Uniform ranks."""
         return self.setting.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
@@ -259,10 +262,10 @@ class Scaled(Allocator[ScaledConfig]):
         if self._source is None:
             shares = {name: float(rank) for name, rank in source_ranks(self.config, self.setting.sites).items()}
         else:
-            found = self._source.calibrate(adapters, probe)
-            self.scores = dict(found.scores) if found.scores else None
-            by_score = self.config.by == "scores" and found.scores is not None
-            shares = dict(found.scores if by_score and found.scores else found.ranks)
+            decision = self._source.calibrate(adapters, probe)
+            self.scores = dict(decision.scores) if decision.scores else None
+            by_score = self.config.by == "scores" and decision.scores is not None
+            shares = dict(decision.scores if by_score and decision.scores else decision.ranks)
             adapters.restart(self.initial_ranks(), "scaled", draw="start")
         mean = float(np.mean(list(shares.values())))
         adapters.set_scale_factors({name: share / mean for name, share in shares.items()})
@@ -270,7 +273,7 @@ class Scaled(Allocator[ScaledConfig]):
 
 @register("method", "transplant")
 class Transplant(Allocator[SourceConfig]):
-    """Separates a rank map from what its method did to the weights on the way."""
+    """Trains plain LoRA at a given rank map: the map apart from what its method did to the weights on the way."""
 
     needs = frozenset({"source"})
     static = True
@@ -282,7 +285,7 @@ class Transplant(Allocator[SourceConfig]):
 
     @staticmethod
     def check(config: SourceConfig) -> list[str]:
-        """A map must be given."""
+        """What is wrong unless a rank map is given."""
         if config.source_run is None or config.source is not None:
             return [
                 "method.source_run: must be given (a finished run or PEFT's adapter_config.json), method.source not"

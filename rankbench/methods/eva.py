@@ -59,7 +59,7 @@ class EVA(Allocator[EVAConfig]):
         self.static = config.use == "init"
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, until the calibration has been made."""
+        """Uniform ranks until the calibration is done."""
         return self.setting.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
@@ -71,8 +71,8 @@ class EVA(Allocator[EVAConfig]):
         if self.config.use != "ranks":
             for name, rows in vectors.items():
                 A, B = (factor.detach().clone() for factor in adapters.factors(name))
-                found = min(len(A), len(rows))
-                A[:found] = rows[:found]
+                count = min(len(A), len(rows))
+                A[:count] = rows[:count]
                 adapters.set_factors(name, A, B)
 
     def vectors(self, adapters: AdapterSet, probe: Probe) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ class EVA(Allocator[EVAConfig]):
                 )
             model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
 
-        found: dict[str, Tensor] = get_eva_state_dict(
+        vectors: dict[str, Tensor] = get_eva_state_dict(
             adapters.model,
             [per_token(micro) for batch in probe.batches(config.batches) for micro in probe.inputs(batch)],
             LoraConfig(r=rank, init_lora_weights="eva", eva_config=settings),
@@ -112,9 +112,9 @@ class EVA(Allocator[EVAConfig]):
             gather_distributed_inputs=False,
             show_progress_bar=False,
         )
-        return {site.name: found[PREFIX + site.name] for site in self.setting.sites}
+        return {site.name: vectors[PREFIX + site.name] for site in self.setting.sites}
 
 
 def per_token(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What says something of each token: PEFT takes any labels for labels of tokens."""
+    """The inputs that have one value per token: PEFT takes any labels for labels of tokens."""
     return {key: value for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}

@@ -19,15 +19,15 @@ class FIMConfig(Settings):
     """Settings of FIM-LoRA.
 
     Attributes:
-        batches: T, calibration mini-batches.
+        batches: number T of calibration mini-batches.
         score: second moment of the mini-batch gradient (as released), its unbiased variance over the mini-batches, or
             the second moment of the gradients of single examples (the empirical Fisher diagonal).
         tensor: gradient of B, or of the frozen weight (the same without the random sketch A).
-        aggregate: of the entries of one site.
+        aggregate: how the entries of one site become its score.
         dropout: calibrate in training mode (as released).
         floor: least score; `relative_floor`: as a share of the largest score, else absolute (as released).
         least_rank: r_min.
-        cap: r_max over the budget's reference rank.
+        cap: r_max as a multiple of the budget's reference rank.
         allocation: "exact" keeps the budget and the bounds; "code" is the released allocator, which counts ranks and
             overspends where least_rank binds.
     """
@@ -68,17 +68,17 @@ class FIM(Allocator[FIMConfig]):
 
     @staticmethod
     def check(config: FIMConfig) -> list[str]:
-        """A variance needs two samples."""
+        """What is wrong: a variance of fewer than two samples."""
         if config.score == "variance" and config.batches < 2:
             return ["method.batches=1: score=variance needs >= 2"]
         return []
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, until the calibration has been made."""
+        """Uniform ranks until the calibration is done."""
         return self.setting.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
-        """Score the sites, then begin at the ranks found."""
+        """Score the sites, then begin at the ranks that the scores give."""
         self.scores = self.score(adapters, probe)
         budget, config = self.setting.budget, self.config
         cap = max(int(config.cap * budget.reference_rank), config.least_rank)
@@ -86,8 +86,8 @@ class FIM(Allocator[FIMConfig]):
             ranks = budget.allocate(self.scores, least=config.least_rank, most=cap)
         else:
             reference, cap = budget.reference_rank, int(config.cap * budget.reference_rank)
-            found = released_ranks(list(self.scores.values()), reference, config.least_rank, cap)
-            ranks = {n: min(r, budget.full_ranks[n]) for n, r in zip(self.scores, found, strict=True)}
+            released = released_ranks(list(self.scores.values()), reference, config.least_rank, cap)
+            ranks = {n: min(r, budget.full_ranks[n]) for n, r in zip(self.scores, released, strict=True)}
         adapters.restart(ranks, "fisher", draw="start")
 
     def score(self, adapters: AdapterSet, probe: Probe) -> dict[str, float]:
@@ -103,8 +103,8 @@ class FIM(Allocator[FIMConfig]):
 
     def _gradients(self, adapters: AdapterSet, probe: Probe, batch: Any) -> Sequence[Tensor]:
         if self.config.tensor == "weight":
-            found: Mapping[str, Tensor] = probe.weight_gradients(batch, self.config.dropout)
-            return [found[site.name] for site in adapters.sites]
+            gradients: Mapping[str, Tensor] = probe.weight_gradients(batch, self.config.dropout)
+            return [gradients[site.name] for site in adapters.sites]
         return probe.gradients(batch, [adapters.factors(site.name)[1] for site in adapters.sites], self.config.dropout)
 
 

@@ -1,4 +1,4 @@
-"""The true ranks of a planted task: the best any allocator can do there."""
+"""Controls that decide before they see data or weights: true ranks, random ranks, ranks by depth, SVD form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rankbench.methods.importance import penalty
 
 @register("method", "oracle")
 class Oracle(Allocator):
-    """Ranks are the ones the task planted, scaled to the budget if it differs from their sum."""
+    """The ranks that the task planted, the best any allocator can do; scaled to the budget if it is not their sum."""
 
     needs = frozenset({"truth"})
     static = True
@@ -29,7 +29,7 @@ class Oracle(Allocator):
     signal = "the task's true ranks"
 
     def initial_ranks(self) -> dict[str, int]:
-        """The true map."""
+        """The true rank map."""
         truth, budget = self.setting.true_ranks, self.setting.budget
         assert truth is not None, "validated before the run"
         if budget.spent(truth) == budget.target:
@@ -41,7 +41,7 @@ class RandomConfig(Settings):
     """Settings of the random control.
 
     Attributes:
-        concentration: of the symmetric Dirichlet the shares are drawn from; > 0, small is uneven.
+        concentration: parameter of the symmetric Dirichlet that the shares are drawn from; small values are uneven.
         least_rank: every site keeps at least this rank.
     """
 
@@ -60,7 +60,7 @@ class Random(Allocator[RandomConfig]):
     signal = "a random draw"
 
     def initial_ranks(self) -> dict[str, int]:
-        """One draw from the allocator's stream."""
+        """Ranks from one draw of the allocator's random stream."""
         names = [site.name for site in self.setting.sites]
         shares = self.setting.rng.dirichlet([self.config.concentration] * len(names))
         return self.setting.budget.allocate(dict(zip(names, shares, strict=True)), least=self.config.least_rank)
@@ -71,8 +71,7 @@ class LinearDepthConfig(Settings):
 
     Attributes:
         direction: the deepest layers get the largest ranks ("up") or the smallest ("down").
-        slope: rank of the layer with the largest over that of the layer with the smallest, before rounding; 1 is
-            uniform.
+        slope: largest rank of a layer over the smallest, before rounding; 1 is uniform.
         least_rank: every site keeps at least this rank.
     """
 
@@ -93,7 +92,7 @@ class LinearDepth(Allocator[LinearDepthConfig]):
     signal = "index of the layer"
 
     def initial_ranks(self) -> dict[str, int]:
-        """The budget, dealt by depth."""
+        """The budget, distributed by depth."""
         shares = depth_shares(self.setting.sites, self.config.slope, self.config.direction == "up")
         return self.setting.budget.allocate(shares, least=self.config.least_rank)
 
@@ -138,7 +137,7 @@ class SVDLoRA(Allocator[SVDLoRAConfig]):
         self.starts_at_identity = config.gate_start == 0
 
     def initial_ranks(self) -> dict[str, int]:
-        """The budget, dealt evenly."""
+        """The budget, distributed evenly."""
         return self.setting.budget.uniform()
 
     def gate(self) -> Gate:

@@ -21,10 +21,10 @@ class GoRAConfig(Settings):
 
     Attributes:
         use: the ranks, the initialisation of B, or both.
-        batches: n, calibration mini-batches whose weight gradients are averaged.
+        batches: number n of calibration mini-batches whose weight gradients are averaged.
         gamma: the first update is -gamma times the gradient's projection on the rows of A; unused with use=ranks.
-        least: r_min over the budget's reference rank, rounded down.
-        cap: r_max over the budget's reference rank.
+        least: r_min as a share of the budget's reference rank, rounded down.
+        cap: r_max as a multiple of the budget's reference rank.
     """
 
     use: Literal["both", "ranks", "init"]
@@ -61,11 +61,11 @@ class GoRA(Allocator[GoRAConfig]):
         self.starts_at_identity = config.use == "ranks" or config.gamma == 0
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, until the calibration has been made."""
+        """Uniform ranks until the calibration is done."""
         return self.setting.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
-        """Begin at the ranks found, a step along the gradient from the base model."""
+        """Begin at the ranks that the scores give, one step along the gradient from the base model."""
         gradients = mean_gradients(probe, self.config.batches)
         if self.config.use != "init":
             self.scores = {name: advantage(adapters.weight(name), G) for name, G in gradients.items()}
@@ -85,8 +85,8 @@ def mean_gradients(probe: Probe, count: int) -> dict[str, Tensor]:
     """Mean over `count` mini-batches of the gradient by each frozen weight: site name -> (d_out, d_in)."""
     total: Mapping[str, Tensor] = {}
     for batch in probe.batches(count):
-        found = probe.weight_gradients(batch)
-        total = {name: G + total[name] if total else G for name, G in found.items()}
+        gradients = probe.weight_gradients(batch)
+        total = {name: G + total[name] if total else G for name, G in gradients.items()}
     return {name: G / count for name, G in total.items()}
 
 

@@ -2,7 +2,7 @@
 
     s(w) = |w * integral_0^1 dL(W0 + a dW)/dw da|      score = EMA(s) / EMA(|s - EMA(s)|)
 
-Of the path's two letters: `quadrature_steps` is M and `sample_count` is N here; the paper swaps them.
+`quadrature_steps` is M and `sample_count` is N here; the paper swaps the two letters.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ class IGUConfig(PruningConfig):
     Attributes:
         parametrisation: "svd_form" trains P, lambda, Q (as released); "svd_refresh" also replaces them by the singular
             value decomposition of their product after every aggregated score (as printed), triplets matched by overlap.
-        estimator: of the integral: one random node ("stochastic"), all nodes ("trapezoid"), the end alone
+        estimator: estimator of the integral: one random node ("stochastic"), all nodes ("trapezoid"), the end alone
             ("instantaneous": AdaLoRA's signal).
-        quadrature_steps: M, intervals of the path (the paper's N).
-        endpoints: what the stochastic estimator does with the ends of the path (see scores.quadrature).
-        sample_count: N, mini-batches averaged into one aggregated score (the paper's M).
+        quadrature_steps: number M of intervals of the path (the paper's N).
+        endpoints: what the stochastic estimator does with the ends of the path (see importance.quadrature).
+        sample_count: number N of mini-batches averaged into one aggregated score (the paper's M).
         ema_every: steps between aggregated scores, the clock of the moving statistics.
         path: "delta" scales the update, "factor" each of its three factors; the same line, other node density.
         jacobian: "exact" derivative along the path, or "raw" autograd through the coefficient (as released).
         alpha_in_training: score from the training passes, which then run at the random point of the path themselves (as
-            released: no passes of its own, but the objective changes); else from passes of its own.
-        score_gradient: of the training passes: of the "task" loss, or "total": penalty included, clipped (as released).
+            released: no extra passes, but the objective changes); else from extra passes.
+        score_gradient: gradient that scores from training passes: of the "task" loss, or "total" with the penalty,
+            clipped (as released).
         sign: "outside" |w * sum of g|; "signed" |w| * sum of g (as printed), which can be negative.
         score: elementwise combination of the moving statistics.
         lambda_term: "snr" scores the gate like the factors (as released), "magnitude" is |lambda| (as printed).
@@ -48,7 +49,7 @@ class IGUConfig(PruningConfig):
         cost: what the cuts before the last one count in: the budget's unit, or the "code" cost model (1 per rank of an
             attention matrix, (m + 1) / 2 of a feed-forward matrix, m = feed-forward width / hidden width).
         prune: "soft" zeroes (may regrow until the last cut), "hard" masks for good.
-        stage2: after the first stage: "continue" with the pruned adapter, or from "scratch" at the ranks found.
+        stage2: "continue" with the pruned adapter after the first stage, or start from "scratch" at its ranks.
         stage1_share: share of the run's steps spent on the first stage, if stage2 is "scratch".
     """
 
@@ -95,7 +96,7 @@ class IGU(Allocator[IGUConfig]):
 
     @staticmethod
     def check(config: IGUConfig) -> list[str]:
-        """Combinations of settings that contradict each other."""
+        """What is wrong: combinations of settings that contradict each other."""
         mistakes = []
         if config.estimator == "stochastic" and config.endpoints in ("printed", "unbiased"):
             if config.quadrature_steps < 2:
@@ -128,7 +129,7 @@ class IGU(Allocator[IGUConfig]):
         self._sampled = 0
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, above the target."""
+        """Uniform ranks above the target."""
         return start_ranks(self.config, self.setting)
 
     def gate(self) -> Gate:
@@ -144,7 +145,7 @@ class IGU(Allocator[IGUConfig]):
         return (first, horizon - first)
 
     def before_forward(self, adapters: AdapterSet, step: Step, micro: int) -> None:
-        """With alpha in training: one point of the path per micro-batch, for all layers, in the first stage."""
+        """Set one point of the path per micro-batch, for all layers, in the first stage (alpha_in_training alone)."""
         if self.config.alpha_in_training and step.index <= self.stages()[0] and not self.static:
             config = self.config
             ((a, _),) = quadrature(config.estimator, config.endpoints, config.quadrature_steps, step.rng)
@@ -207,7 +208,7 @@ class IGU(Allocator[IGUConfig]):
         self._sampled += 1
 
     def _probe_gradients(self, adapters: AdapterSet, step: Step) -> list[Tensor]:
-        """Estimate of the integrated gradient from `sample_count` mini-batches of its own, stacked."""
+        """Estimate of the integrated gradient from `sample_count` extra mini-batches, stacked."""
         config, parameters = self.config, adapters.parameters()
         total: list[Tensor] = []
         for batch in step.probe.batches(config.sample_count):
@@ -220,8 +221,8 @@ class IGU(Allocator[IGUConfig]):
                 else:
                     total = gradients
         adapters.reset_path()
-        found = {id(parameter): gradient for parameter, gradient in zip(parameters, total, strict=True)}
-        return adapters.tensors(lambda p: found[id(p)])
+        gradient_of = {id(parameter): gradient for parameter, gradient in zip(parameters, total, strict=True)}
+        return adapters.tensors(lambda p: gradient_of[id(p)])
 
     def _cut(self, adapters: AdapterSet, final: bool, total: float) -> None:
         config, statistics = self.config, self.statistics
@@ -241,7 +242,7 @@ class IGU(Allocator[IGUConfig]):
             adapters.compact("compact")
 
     def state_dict(self) -> dict[str, Any]:
-        """Moving statistics and the score in the making."""
+        """Moving statistics, and the sums of the unfinished score."""
         return {**self.statistics.state_dict(), "gradient": self._gradient, "sampled": self._sampled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -255,8 +256,8 @@ class IGU(Allocator[IGUConfig]):
 
 
 def _shares_training_pass(config: IGUConfig) -> bool:
-    """Whether scores come from the training passes (no passes of its own)."""
-    return bool(config.alpha_in_training or config.estimator == "instantaneous")
+    """Whether scores come from the training passes, without extra ones."""
+    return config.alpha_in_training or config.estimator == "instantaneous"
 
 
 def code_costs(setting: Setting) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Importance formulas: pure functions of tensors, and the moving statistics built on them.
 
 w is a parameter, g its loss gradient, both of any shape; a component (triplet) is one row of A, one column of B and
-one gate entry. Stacked shapes are those of rankbench.core.adapter_set.Stack.
+one gate entry. Stacked shapes are those of rankbench.core.parameter_stacks.Stack.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class MeanDeviation:
         self.mean, self.deviation, self.updates = [], [], 0
 
     def state_dict(self) -> dict[str, object]:
-        """Plain values and tensors."""
+        """Mean, deviation and count, as plain values and tensors."""
         return {"mean": self.mean, "deviation": self.deviation, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
@@ -142,12 +142,12 @@ def quadrature(estimator: str, endpoints: str, steps: int, rng: np.random.Genera
     Args:
         estimator: "trapezoid" all steps + 1 nodes k / steps (IGU-LoRA, eq. 5); "stochastic" random nodes; or
             "instantaneous" the end of the path alone.
-        endpoints: of the stochastic estimator. "sampled" one node, drawn with the trapezoid's weights: unbiased for the
-            trapezoid with one pass. "none" one node of {1/steps, ..., 1}, as released. "printed" one inner node and
-            both ends with the weights of eq. 6, whose expectation is not the integral. "unbiased" the same with the
+        endpoints: nodes of the stochastic estimator. "sampled" one node, drawn with the trapezoid's weights: unbiased
+            for the trapezoid with one pass. "none" one node of {1/steps, ..., 1}, as released. "printed" one inner node
+            and both ends with the weights of eq. 6, whose expectation is not the integral. "unbiased" the same with the
             missing factor steps - 1.
         steps: quadrature steps M >= 1 (the paper writes N); printed and unbiased need >= 2.
-        rng: draws the node.
+        rng: random stream that draws the node.
 
     Returns:
         [(a, weight)], a in [0, 1].
@@ -181,7 +181,7 @@ class SecondMoment:
 
     @torch.no_grad()
     def add(self, values: Sequence[Tensor]) -> None:
-        """One sample: tensors of any shapes, the same at each call. Centred by the update of Welford 1962."""
+        """Add one sample: tensors of any shapes, the same at each call. Centred by the update of Welford 1962."""
         if not self._squares:
             self._squares = [torch.zeros_like(value) for value in values]
             self._mean = [torch.zeros_like(value) for value in values] if self._centred else []

@@ -22,11 +22,12 @@ class IncreLoRAConfig(Settings):
     """Settings of IncreLoRA.
 
     Attributes:
-        start_rank: of every site, as far as the budget reaches.
+        start_rank: initial rank of every site, as far as the budget reaches.
         warmup_share: share of the run before the first growth.
         final_share: share of the run trained at the final ranks.
         every: steps between growths.
-        top_h: sites that get one more rank at each growth; more, where the budget would not be reached in time.
+        top_h: number of sites that get one more rank at each growth; more where the budget would not be reached in
+            time.
         beta1: EMA factor of the sensitivity.
         beta2: EMA factor of its deviation.
         orthogonality: weight of the orthogonality penalty; 0 switches it off.
@@ -74,7 +75,7 @@ class IncreLoRA(Allocator[IncreLoRAConfig]):
         self.statistics = MeanDeviation(config.beta1, config.beta2)  # of one (sites,) tensor: growth leaves it alone
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform and small."""
+        """Uniform, small ranks."""
         budget = self.setting.budget
         start = self.config.start_rank * sum(budget.costs.values())
         return budget.allocate(dict.fromkeys(budget.costs, 1.0), total=min(start, budget.target))
@@ -104,7 +105,7 @@ class IncreLoRA(Allocator[IncreLoRAConfig]):
             adapters.resize(name, range(ranks[name]), grow=count, reason="grow")
 
     def _due(self, index: int) -> int:
-        """What must have been spent after step `index`, begin < index <= end: on the straight line to the budget."""
+        """Budget on the straight line to the target that is to be spent after step `index`, begin < index <= end."""
         rise = self.rise
         return rise.start + (rise.target - rise.start) * (index - rise.begin) // (rise.end - rise.begin)
 

@@ -1,4 +1,4 @@
-"""L1RA: an L1 penalty closes gates while training; closed components go, and their ranks are dealt to other sites."""
+"""L1RA: an L1 penalty closes gates in training; closed components are removed, and other sites get their ranks."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class L1RAConfig(Settings):
     """Settings of L1RA.
 
     Attributes:
-        l1: lambda, strength of the L1 penalty on the gates; 0 is the control that leaves pruning to Adam alone.
+        l1: strength lambda of the L1 penalty on the gates; 0 is the control that leaves pruning to Adam alone.
         l1_form: "decoupled" eta_c * lambda off each gate after the optimizer's step (as released), or in the "loss" as
             lambda times the mean over sites of the gates' sum (the first released form).
-        gate_rate: eta_c, learning rate of the gates, constant.
+        gate_rate: constant learning rate eta_c of the gates.
         checks: share of the steps between two checks (rank_update_ratio).
-        last_check: share of the steps after which no check is made; ranks dealt late stay untrained.
+        last_check: share of the steps after which no check is made; ranks given out late would stay untrained.
         threshold: gates below it are pruned.
-        reassign: deal freed ranks to other sites; else only prune.
+        reassign: give freed ranks to other sites; else only prune.
         receivers: who comes first: the site whose smallest gate is largest (as released), whose mean gate is largest,
             or a random order.
         exclude_pruned: sites that lost a rank at this check receive none.
-        carry_over: what nobody has room for is dealt at the next check; else it is lost (as released).
-        rank_cap: largest rank of a site over the budget's reference rank; null: no cap.
-        moments: "reset" the adapter's optimizer state at a check that pruned, or "keep" it for what is kept.
-        factors: initial A: "normal" N(0, 1 / r^2) (as released) or "lora" (uniform, as for plain LoRA).
+        carry_over: ranks that no site has room for are given out at the next check; else they are lost (as released).
+        rank_cap: largest rank of a site as a multiple of the budget's reference rank; null: no cap.
+        moments: "reset" the adapter's optimizer state at a check that pruned, or "keep" that of kept components.
+        factors: draw of the initial A: "normal" N(0, 1 / r^2) (as released) or "lora" (uniform, as for plain LoRA).
     """
 
     l1: float = Field(ge=0)
@@ -56,7 +56,7 @@ class L1RAConfig(Settings):
 class L1RA(Allocator[L1RAConfig]):
     """Gates c in [0, 1] start open, c <- clip(Adam(c) - eta_c lambda, 0, 1); what is 0 at a check is removed.
 
-    The budget freed is dealt one rank at a time to the sites whose weakest gate is strongest; a new rank starts with
+    The freed budget goes one rank at a time to the sites whose weakest gate is strongest; a new rank starts with
     B = 0 and c = 1, so the output does not change under a scale rule that does not follow the rank.
     """
 
@@ -71,28 +71,28 @@ class L1RA(Allocator[L1RAConfig]):
         "With moments=keep new ranks share Adam's step count with their site: their first updates are larger.",
         "Weight decay of the factors is the run's (released runs: 0.1); of the gates 0.",
     )
-    summary = "gates with an L1 penalty; closed components go, freed ranks are dealt anew"
+    summary = "gates with an L1 penalty; closed components are removed, other sites get their ranks"
     decides = "while training"
     signal = "learned gates under an L1 penalty"
     provoked_by = ("method.gate_rate=0.2",)
 
     def __init__(self, config: L1RAConfig, setting: Setting) -> None:
         super().__init__(config, setting)
-        self._spare = 0  # freed and not dealt yet, in the budget's unit
+        self._spare = 0  # freed budget that is not given out yet, in the budget's unit
         self._resets = 0
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, at the budget."""
+        """Uniform ranks at the budget."""
         return self.setting.budget.uniform()
 
     def gate(self) -> Gate:
-        """Open at the start; a rate of their own, no decay."""
+        """Gates that are open at the start, with their own learning rate and without weight decay."""
         spread = 1 / self.setting.budget.reference_rank
         rate = self.config.gate_rate
         return Gate(1.0, self.config.factors, spread=spread, constant_rate=rate, weight_decay=0.0)
 
     def penalty(self, adapters: AdapterSet, step: Step) -> torch.Tensor | None:
-        """Lambda times the mean over sites of the L1 norm of the gates, in the form that has it in the loss."""
+        """Lambda times the mean over sites of the gates' L1 norm (l1_form=loss alone)."""
         if self.config.l1_form != "loss" or self.config.l1 == 0:
             return None
         norms = [stack.gate.abs().sum() for stack in adapters.stacks() if stack.gate is not None]
@@ -101,7 +101,7 @@ class L1RA(Allocator[L1RAConfig]):
 
     @torch.no_grad()
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
-        """Shrink and clip the gates; at a check, prune and deal."""
+        """Shrink and clip the gates; at a check, prune and give out the freed ranks."""
         shrink = self.config.gate_rate * self.config.l1 if self.config.l1_form == "decoupled" else 0.0
         gates = list(_gates(adapters).values())
         torch._foreach_sub_(gates, shrink)
@@ -116,13 +116,13 @@ class L1RA(Allocator[L1RAConfig]):
         pruned = self._prune(adapters)
         able = [name for name in order if not (self.config.exclude_pruned and name in pruned)]
         if self.config.reassign:
-            self._deal(adapters, able)
+            self._reassign(adapters, able)
         if pruned and self.config.moments == "reset":
             adapters.forget_moments()
             self._resets += 1
 
     def _order(self, adapters: AdapterSet, step: Step) -> list[str]:
-        """Sites, first receiver first; gates as they are before pruning. Ties go to the earlier site."""
+        """Names of the sites, first receiver first, by the gates before pruning; ties go to the earlier site."""
         gates = _gates(adapters)
         if self.config.receivers == "random":
             return [list(gates)[index] for index in step.rng.permutation(len(gates))]
@@ -130,7 +130,7 @@ class L1RA(Allocator[L1RAConfig]):
         return sorted(gates, key=lambda name: -float(statistic(gates[name])))
 
     def _prune(self, adapters: AdapterSet) -> set[str]:
-        """Remove closed components, the last one of a site excepted; the sites that lost any."""
+        """Remove closed components but the last one of a site; returns the sites that lost any."""
         pruned = set()
         for name, gate in _gates(adapters).items():
             keep = gate >= self.config.threshold
@@ -142,19 +142,19 @@ class L1RA(Allocator[L1RAConfig]):
                 pruned.add(name)
         return pruned
 
-    def _deal(self, adapters: AdapterSet, able: list[str]) -> None:
-        """Freed ranks to the receivers, in rounds."""
+    def _reassign(self, adapters: AdapterSet, able: list[str]) -> None:
+        """Give the freed ranks to the receivers, in rounds."""
         budget, ranks, cap = self.setting.budget, adapters.ranks(), self.config.rank_cap
         limit = math.inf if cap is None else int(cap * budget.reference_rank)
         room = {name: int(min(budget.full_ranks[name], limit)) - ranks[name] for name in able}
-        given, self._spare = distribute(room, budget.costs, self._spare)
-        for name, count in given.items():
+        grown, self._spare = distribute(room, budget.costs, self._spare)
+        for name, count in grown.items():
             adapters.resize(name, range(ranks[name]), grow=count, reason="freed rank")
-        if not self.config.carry_over and all(given.get(name, 0) == free for name, free in room.items()):
-            self._spare = 0  # nobody can take any more
+        if not self.config.carry_over and all(grown.get(name, 0) == free for name, free in room.items()):
+            self._spare = 0  # no site can take any more
 
     def state_dict(self) -> dict[str, Any]:
-        """Budget not dealt yet."""
+        """Budget that is not given out yet, and optimizer resets so far."""
         return {"spare": self._spare, "resets": self._resets}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ class L1RA(Allocator[L1RAConfig]):
         self._spare, self._resets = state["spare"], state["resets"]
 
     def diagnostics(self) -> dict[str, float]:
-        """Budget not dealt yet, and optimizer resets so far."""
+        """Budget that is not given out yet, and optimizer resets so far."""
         return {"spare": float(self._spare), "optimizer_resets": float(self._resets)}
 
 

@@ -18,5 +18,5 @@ class Uniform(Allocator):
     signal = "none"
 
     def initial_ranks(self) -> dict[str, int]:
-        """The budget, dealt evenly."""
+        """The budget, distributed evenly."""
         return self.setting.budget.uniform()

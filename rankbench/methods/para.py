@@ -22,8 +22,7 @@ class PARAConfig(Settings):
 
     Attributes:
         start_ratio: start budget over target; 1 truncates nothing.
-        then: what becomes of the ranks found: "deploy" the truncated update, or "retrain" plain LoRA at them, from
-            scratch.
+        then: "deploy" the truncated update, or "retrain" plain LoRA from scratch at its ranks.
         search_share: share of the run's steps spent on finding ranks; unused with then=deploy.
     """
 
@@ -57,7 +56,7 @@ class PARA(Allocator[PARAConfig]):
         self.total = final_total(config, setting)
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, above the target."""
+        """Uniform ranks above the target."""
         return start_ranks(self.config, self.setting)
 
     def stages(self) -> tuple[int, ...]:
@@ -69,7 +68,7 @@ class PARA(Allocator[PARAConfig]):
         return (first, horizon - first)
 
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
-        """At the end of the search: begin again at the ranks found."""
+        """Begin again at the ranks of the search when it ends."""
         if len(self.stages()) == 2 and step.index == self.stages()[0]:
             adapters.restart(self.ranks(adapters), "retrain", draw="start")
 
@@ -91,7 +90,7 @@ class PARA(Allocator[PARAConfig]):
 
 
 def singular_values(adapters: AdapterSet, site: str) -> np.ndarray[Any, Any]:
-    """Of the update of a decomposed site (see AdapterSet.refactor), its scale included: (r,), falling."""
+    """Singular values (r,) of the update of a decomposed site (see AdapterSet.refactor), scale included, falling."""
     A, B = adapters.folded(site)
     values = adapters.scale(site) * torch.linalg.vector_norm(A.double(), dim=1) * B.double().norm(dim=0)
     result: np.ndarray[Any, Any] = values.cpu().numpy()
@@ -99,16 +98,16 @@ def singular_values(adapters: AdapterSet, site: str) -> np.ndarray[Any, Any]:
 
 
 def truncated(values: Sequence[np.ndarray[Any, Any]], costs: Sequence[float], total: float) -> list[int]:
-    """How many of each site's singular values are kept: the largest of all sites that fit into `total`.
+    """Number of singular values to keep at each site: the largest of all sites that fit into `total`.
 
     Args:
         values: (r,) per site, >= 0, falling.
-        costs: price of one of them, per site.
-        total: what may be spent.
+        costs: price of one singular value, per site.
+        total: budget that may be spent.
     """
-    lengths = [len(one) for one in values]
+    lengths = [len(of_site) for of_site in values]
     # within a site never a later value without the earlier ones, whatever rounding makes of equal ones
-    falling = np.concatenate([np.minimum.accumulate(one) for one in values])
+    falling = np.concatenate([np.minimum.accumulate(of_site) for of_site in values])
     kept = select(falling, np.repeat(np.asarray(costs, dtype=float), lengths), total)
     return [int(part.sum()) for part in np.split(kept, np.cumsum(lengths)[:-1])]
 

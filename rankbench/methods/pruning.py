@@ -1,4 +1,4 @@
-"""What methods share that start above their budget and cut components: settings, schedule, and the cut itself."""
+"""Shared by methods that start above their budget and cut components: settings, schedule, and the cut itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PruningConfig(Settings):
         warmup_share: share of the (first) stage before the first cut (t_i / T).
         final_share: share of the (first) stage trained at the final ranks (t_f / T).
         every: steps between cuts (Delta_T).
-        schedule: of the budget between warm-up and final phase.
+        schedule: how the budget falls between warm-up and final phase.
         beta1: EMA factor of the sensitivity.
         beta2: EMA factor of its deviation.
         orthogonality: weight of the orthogonality penalty; 0 switches it off.
@@ -55,7 +55,7 @@ def start_ranks(config: AboveBudget, setting: Setting) -> dict[str, int]:
 
 
 def final_total(config: AboveBudget, setting: Setting) -> int:
-    """What is left at the end: the target; if the peak is what must match, below it by `start_ratio`."""
+    """Budget left at the end: the target; below it by `start_ratio`, if the peak is what must match."""
     return int(setting.budget.target * _final_share(config, setting))
 
 

@@ -23,12 +23,12 @@ class SensitivityConfig(Settings):
     """Settings of Sensitivity-LoRA.
 
     Attributes:
-        batches: calibration mini-batches.
+        batches: number of calibration mini-batches.
         metrics: "both" global and local, or one of them alone (ablations of the paper's table 7).
-        weights: of the metrics, "cv" the coefficient of variation over the mean (eq. 11, 13, 14), "equal" 0.5 over the
-            mean (table 7).
+        weights: weights of the metrics: "cv" the coefficient of variation over the mean (eq. 11, 13, 14), "equal" 0.5
+            over the mean (table 7).
         topk_share: entries of the local top-k metric over all entries.
-        mass: of the diagonal, for the effective rank.
+        mass: share of the diagonal's sum that defines the effective rank.
         scope: "row" one block of d_in entries, which all output rows share; "full" all d_out copies.
         least_rank: every site keeps at least this rank.
     """
@@ -63,11 +63,11 @@ class Sensitivity(Allocator[SensitivityConfig]):
     passes = "batches x forward"
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, until the calibration has been made."""
+        """Uniform ranks until the calibration is done."""
         return self.setting.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
-        """Sum squares of the inputs, score, then begin at the ranks found."""
+        """Sum squares of the inputs, score, then begin at the ranks that the scores give."""
         config, sites = self.config, self.setting.sites
         diagonals = {site.name: zeros(site.d_in, dtype=float64) for site in sites}
         seen: dict[str, Any] = {"input": None}
@@ -91,7 +91,7 @@ class Sensitivity(Allocator[SensitivityConfig]):
 
 
 def sum_of_squares(x: Tensor) -> Tensor:
-    """Over tokens, a few at a time so that the squares stay in the cache: (tokens, d) -> (d,), float64 on the CPU."""
+    """Sum over tokens, (tokens, d) -> (d,), float64 on the CPU; in parts, so that the squares stay in the cache."""
     parts = [part.float().square().sum(0) for part in split(x, 256)]
     return stack(parts).double().sum(0).cpu()
 
@@ -106,10 +106,12 @@ def diagonal_metrics(diagonal: Floats, topk_share: float, mass: float, copies: i
         copies: how often each entry counts.
     """
     entries = np.sort(diagonal)[::-1]
-    held = np.cumsum(entries)
+    cumulated = np.cumsum(entries)
     top = entries[: max(1, int(topk_share * entries.size))]
-    enough = int(np.argmax(held >= mass * held[-1] * (1 - 1e-12))) + 1  # a cumulated sum may fall short of itself
-    return float(held[-1]) * copies, float(top.mean()), float(enough * copies)
+    enough = (
+        int(np.argmax(cumulated >= mass * cumulated[-1] * (1 - 1e-12))) + 1
+    )  # a cumulated sum may fall short of itself
+    return float(cumulated[-1]) * copies, float(top.mean()), float(enough * copies)
 
 
 def combine_metrics(metrics: Floats | Sequence[Any], which: str, weights: str) -> Floats:

@@ -1,4 +1,4 @@
-"""SoRA: gates shrunk by a proximal L1 step after each optimizer step; components whose gate is zero go away."""
+"""SoRA: a proximal L1 step shrinks gates after each optimizer step; components whose gate is zero are removed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SoRAConfig(Settings):
 
     Attributes:
         start_ratio: start budget over target (r_max); what is left at the end is an outcome.
-        strength: lambda of the L1 term, in units of the gates' own step: at 1 and above even a gate whose gradient
-            always points one way is pulled to zero. 0 prunes nothing.
-        gate_rate: learning rate of the gates over the run's.
+        strength: weight lambda of the L1 term, in units of the gates' own step: at 1 and above even a gate whose
+            gradient always points one way is pulled to zero. 0 prunes nothing.
+        gate_rate: learning rate of the gates as a multiple of the run's.
     """
 
     start_ratio: float = Field(ge=1)
@@ -48,11 +48,11 @@ class SoRA(Allocator[SoRAConfig]):
     signal = "learned gate"
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, above the target."""
+        """Uniform ranks above the target."""
         return start_ranks(self.config, self.setting)
 
     def gate(self) -> Gate:
-        """Free in sign and size, no decay but the L1 term."""
+        """Gates that are free in sign and size, without decay but the L1 term."""
         return Gate(start=1.0, factors="lora", learning_rate=self.config.gate_rate, weight_decay=0.0)
 
     @torch.no_grad()

@@ -36,11 +36,11 @@ class StableRank(Allocator[StableRankConfig]):
     signal = "stable rank of the frozen weight"
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, until the weights have been looked at."""
+        """Uniform ranks until the weights are scored."""
         return self.setting.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
-        """Score the weights, then begin at the ranks found."""
+        """Score the weights, then begin at the ranks that the scores give."""
         self.scores = {site.name: stable_rank(adapters.weight(site.name)) for site in adapters.sites}
         ranks = self.setting.budget.allocate(self.scores, least=self.config.least_rank)
         adapters.restart(ranks, "stable rank", draw="start")

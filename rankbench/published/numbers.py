@@ -56,7 +56,7 @@ def folder() -> Path:
     """
     root = Path(__file__).resolve().parents[2]
     folders = [root / PLACE, root / PACKAGED, Path.cwd() / PLACE]
-    existing = next((place for place in folders if any(place.glob("*.csv"))), None)
+    existing = next((candidate for candidate in folders if any(candidate.glob("*.csv"))), None)
     if existing is None:
         tried = " nor ".join(map(str, dict.fromkeys(folders)))
         raise PublishedError(f"no published numbers: neither {tried} has CSV files; name a folder with --folder")
@@ -67,7 +67,7 @@ def load(name: str | None = None, source: Path | None = None) -> pd.DataFrame:
     """Numbers of one file, or of all: COLUMNS as text, but `value` (float) and `n_seeds` (integer, <NA> if unknown).
 
     Args:
-        name: of a file, without .csv; None for all.
+        name: stem of a file; None for all.
         source: folder of the files; None for `folder()`.
 
     Returns:
@@ -80,8 +80,8 @@ def load(name: str | None = None, source: Path | None = None) -> pd.DataFrame:
     files = sorted(source.glob("*.csv"))
     chosen = [file for file in files if name in (None, file.stem)]
     if not chosen:
-        there = ", ".join(file.stem for file in files) or "none"
-        raise PublishedError(f"{source} has no numbers of {name or 'any paper'}; there are {there}")
+        names = ", ".join(file.stem for file in files) or "none"
+        raise PublishedError(f"{source} has no numbers of {name or 'any paper'}; there are {names}")
     tables = [_read(file) for file in chosen]
     data = pd.concat(tables, ignore_index=True)
     problems = [*_problems(data), *_duplicates(data)]
@@ -130,29 +130,29 @@ def averages(data: pd.DataFrame) -> pd.DataFrame:
     and the plain mean where a task has one metric.
 
     Args:
-        data: of `load`.
+        data: numbers, as `load` returns them.
 
     Returns:
         ROW, printed, recomputed, agrees (to the rounding of the printed one), note; a row per average whose tasks all
         stand beside it.
     """
-    found = []
+    rows = []
     for row, members in data.groupby(list(ROW), sort=False):
         printed = members[members["metric"] == AVERAGE]
         tasks = members[members["metric"] != AVERAGE].groupby("task")["value"].mean()
         if len(printed) == 1 and len(tasks) and set(tasks.index) == set(SETS.get(printed["task"].item(), ())):
             (value,), (text,), (note,) = printed["value"], printed["printed"], printed["note"]
-            found.append((*row, text, tasks.mean(), abs(tasks.mean() - value) <= half_digit(text) + 1e-9, note))
-    return pd.DataFrame(found, columns=[*ROW, "printed", "recomputed", "agrees", "note"])
+            rows.append((*row, text, tasks.mean(), abs(tasks.mean() - value) <= half_digit(text) + 1e-9, note))
+    return pd.DataFrame(rows, columns=[*ROW, "printed", "recomputed", "agrees", "note"])
 
 
 def half_digit(printed: str) -> float:
-    """As far as a number may lie from what is printed of it: half of the last digit ("87.30": 0.005)."""
+    """How far a number may lie from its printed value: half of the last digit ("87.30": 0.005)."""
     return 0.5 * 10.0 ** -len(printed.partition(".")[2])
 
 
 def select(data: pd.DataFrame, task: str | None = None, method: str | None = None) -> pd.DataFrame:
-    """Rows of a task, and of a method by our name or the paper's, whatever the case.
+    """Select the rows of a task, and of a method by our name or the paper's, in any case.
 
     Raises:
         PublishedError: none is left.
@@ -162,7 +162,7 @@ def select(data: pd.DataFrame, task: str | None = None, method: str | None = Non
             names = data[columns].apply(lambda column: column.str.lower())
             kept = data[(names == wanted.lower()).any(axis=1)]
             if kept.empty:
-                there = ", ".join(sorted(set(data[columns[0]]) - {""}))
-                raise PublishedError(f"no number of {wanted!r}; {columns[0]} has {there or 'nothing'}")
+                values = ", ".join(sorted(set(data[columns[0]]) - {""}))
+                raise PublishedError(f"no number of {wanted!r}; {columns[0]} has {values or 'nothing'}")
             data = kept
     return data

@@ -1,8 +1,9 @@
 """Which published numbers does a study reproduce? `rankbench verify [experiment=X] [scale=small ...]`.
 
-A report's folder may stand in place of the words. Of every number of the tables that the experiment names, and of every
-difference to the table's reference (uniform LoRA, or the arm named first) where both were run: reproduced, not
-reproduced, not comparable or not run, and why. The rule is `reproduction` of rankbench.statistics.decision_rules.
+A report's folder may stand in place of the words. Each number of the tables that the experiment names, and each
+difference to the table's reference (uniform LoRA, or the arm named first) where both were run, is reproduced, not
+reproduced, not comparable or not run, with the reason. The rule is
+`reproduction` of rankbench.statistics.decision_rules.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Verification:
     """What a study says of one published number.
 
     Attributes:
-        row: of the number; of a difference, its method is "A - B" and its printed value the difference of both.
+        row: row of the number; for a difference, its method is "A - B" and its printed value the difference of both.
         ours: our mean and interval, in its unit; "" where there is none.
-        reason: for the outcome, and what weakens it.
+        reason: why, and what weakens it.
     """
 
     row: Row
@@ -44,30 +45,30 @@ class Verification:
     reason: str
 
 
-def findings(found: Study) -> list[Verification]:
-    """Of every number of the study's published tables, and of the differences in them.
+def findings(study: Study) -> list[Verification]:
+    """Verify every number of the study's published tables, and the differences in them.
 
     Raises:
         SweepError: a sweep without an experiment, which names no tables.
         PublishedError: a file that cannot be read.
     """
-    experiment = found.sweep.experiment
+    experiment = study.sweep.experiment
     if experiment is None:
-        raise SweepError(f"sweep {found.sweep.sweep_id} has no experiment, so there is nothing published to hold it to")
-    return [finding for table in experiment.report.published for finding in _of_table(found, experiment.report, table)]
+        raise SweepError(f"sweep {study.sweep.sweep_id} has no experiment, so there is nothing published to hold it to")
+    return [finding for table in experiment.report.published for finding in _of_table(study, experiment.report, table)]
 
 
-def _of_table(found: Study, report: Report, table: Published) -> Iterator[Verification]:
+def _of_table(study: Study, report: Report, table: Published) -> Iterator[Verification]:
     data = numbers.load(table.file)
     data = data[(data["table"] == table.table) & ((table.model is None) | (data["model"] == table.model))]
     rows: list[Row] = [dict(row) for row in data.to_dict("records")]
-    known = [counterpart(found, report, table, row, rows) for row in rows]
-    yield from (_judged(report, row, held) for row, held in zip(rows, known, strict=True))
-    for place, base in _pairs(report, table, rows):
-        first, second = known[place].values, known[base].values
+    counterparts = [counterpart(study, report, table, row, rows) for row in rows]
+    yield from (_judged(report, row, ours) for row, ours in zip(rows, counterparts, strict=True))
+    for index, base in _pairs(report, table, rows):
+        first, second = counterparts[index].values, counterparts[base].values
         both = {seed: first[seed] - second[seed] for seed in first if seed in second}
         if both:
-            yield _judged(report, _difference(rows[place], rows[base]), Counterpart(both))
+            yield _judged(report, _difference(rows[index], rows[base]), Counterpart(both))
 
 
 def _pairs(report: Report, table: Published, rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
@@ -75,7 +76,7 @@ def _pairs(report: Report, table: Published, rows: Sequence[Row]) -> Iterator[tu
     if not table.arms:
         return
     reference = report.reference if report.reference in table.arms else next(iter(table.arms))
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row["method"] == table.arms[reference] or row["method"] not in table.arms.values():
             continue
         bases = [
@@ -85,7 +86,7 @@ def _pairs(report: Report, table: Published, rows: Sequence[Row]) -> Iterator[tu
             and all(base[key] == row[key] for key in ("model", "task", "metric"))
             and our_budgets(table, base) == our_budgets(table, row)
         ]
-        yield from ((place, base) for base in bases if len(bases) == 1)
+        yield from ((index, base) for base in bases if len(bases) == 1)
 
 
 def _difference(row: Row, base: Row) -> Row:
@@ -103,25 +104,25 @@ def _difference(row: Row, base: Row) -> Row:
     }
 
 
-def _judged(report: Report, row: Row, known: Counterpart) -> Verification:
-    if not known.values:
-        return Verification(row, known.outcome, "", known.reason)
+def _judged(report: Report, row: Row, own: Counterpart) -> Verification:
+    if not own.values:
+        return Verification(row, own.outcome, "", own.reason)
     unit = 100.0 if row["unit"] == "percent" else 1.0
     runs: int | None = None if pd.isna(row["n_seeds"]) else int(row["n_seeds"])
     judged = reproduction(
-        list(known.values.values()),
+        list(own.values.values()),
         row["value"] / unit,
         report.margin_of(row["task"]),
         row.get("rounding", numbers.half_digit(row["printed"])) / unit,
         runs,
-        known.items,
+        own.items,
     )
     ours, digits = judged.ours, len(row["printed"].partition(".")[2])
-    shown = f"{ours.value * unit:.{digits}f}"
+    text = f"{ours.value * unit:.{digits}f}"
     if ours.low is not None and ours.high is not None:
-        shown += f" [{ours.low * unit:.{digits}f}, {ours.high * unit:.{digits}f}]"
+        text += f" [{ours.low * unit:.{digits}f}, {ours.high * unit:.{digits}f}]"
     return Verification(
-        row, judged.outcome, f"{shown}, n = {len(known.values)}", "; ".join([judged.reason, *_doubts(row)])
+        row, judged.outcome, f"{text}, n = {len(own.values)}", "; ".join([judged.reason, *_doubts(row)])
     )
 
 
@@ -158,8 +159,8 @@ class Counterpart:
 
     Attributes:
         values: seed -> value, in shares; {} where there are none.
-        items: of the test split, where a single value is a share of them.
-        outcome, reason: where there are no values.
+        items: number of items of the test split, where a single value is a share of them.
+        outcome, reason: why there are no values.
     """
 
     values: dict[int, float]
@@ -173,27 +174,27 @@ def measures(ours: str, theirs: str) -> bool:
     return OURS.get(theirs, (theirs,)) == (ours,) or (theirs, ours) == ("accuracy", "exact_match")
 
 
-def counterpart(found: Study, report: Report, table: Published, row: Row, rows: Sequence[Row]) -> Counterpart:
+def counterpart(study: Study, report: Report, table: Published, row: Row, rows: Sequence[Row]) -> Counterpart:
     """Our values for one number; the first reason why there are none."""
     arm = next((arm for arm, method in table.arms.items() if method == row["method"]), None)
     if arm is None:
-        there = "no arm of this experiment" if row["our_method"] else "no such method here"
-        return Counterpart({}, reason=there)
+        reason = "no arm of this experiment" if row["our_method"] else "no such method here"
+        return Counterpart({}, reason=reason)
     parts = _parts(row, rows, report)
     if unknown := [task for task in parts if task not in _tasks()]:
         return Counterpart({}, reason=f"no such task here: {', '.join(unknown)}")
     if reason := _unmeasured(parts):
         return Counterpart({}, outcome="not comparable", reason=reason)
-    mine = [found.records.get(job.run_id) for job in found.sweep.jobs if job.arm == arm and not job.trial]
+    mine = [study.records.get(job.run_id) for job in study.sweep.jobs if job.arm == arm and not job.trial]
     records = [record for record in mine if record is not None and record.status == "ok"]
     if not records:
         return Counterpart({}, reason=f"no finished run of arm {arm}")
-    return _values(found, table, row, parts, records)
+    return _values(study, table, row, parts, records)
 
 
 @functools.cache
 def _tasks() -> dict[str, Path]:
-    """Of this package and of installed ones."""
+    """Task -> its YAML, in this package and in installed ones."""
     return experiment_files.names(group="task")
 
 
@@ -215,22 +216,22 @@ def _parts(row: Row, rows: Sequence[Row], report: Report) -> dict[str, list[str]
 
 
 def _unmeasured(parts: Mapping[str, Sequence[str]]) -> str:
-    metrics = [metric for held in parts.values() for metric in held]
+    metrics = [metric for names in parts.values() for metric in names]
     if any(word in metric for metric in metrics for word in HARDWARE):
         return "measured on other hardware"
-    known = [name for metric in metrics for name in OURS.get(metric, (metric,))]
-    strange = [name for name in known if metric_of(name) is None]
+    ours = [name for metric in metrics for name in OURS.get(metric, (metric,))]
+    strange = [name for name in ours if metric_of(name) is None]
     return f"no such metric here: {', '.join(strange)}" if strange else ""
 
 
 def _values(
-    found: Study, table: Published, row: Row, parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]
+    study: Study, table: Published, row: Row, parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]
 ) -> Counterpart:
     """Values of the runs that may stand beside a number; why there are none where none may."""
     alike = [record for record in records if record.model.lower() == row["model"].lower()]
     if not alike:
         ran = sorted({f"{record.model} on {record.task}" for record in records})
-        reasons = [f"another model: {', '.join(ran)}", *_changed(found.sweep.words)]
+        reasons = [f"another model: {', '.join(ran)}", *_changed(study.sweep.words)]
         return Counterpart({}, outcome="not comparable", reason="; ".join(reasons))
     if missing := [task for task in parts if all(record.task != task for record in alike)]:
         return Counterpart({}, reason=f"no finished run of {', '.join(missing)}")
@@ -239,7 +240,7 @@ def _values(
         ran = sorted({record.budget for record in alike})
         reason = f"another budget: {', '.join(ran)}, the paper's is {row['rank_or_budget']}"
         return Counterpart({}, outcome="not comparable", reason=reason)
-    if reasons := [*_changed(found.sweep.words), *_parts_of_data(at_budget), *_twice(at_budget)]:
+    if reasons := [*_changed(study.sweep.words), *_parts_of_data(at_budget), *_twice(at_budget)]:
         return Counterpart({}, outcome="not comparable", reason="; ".join(reasons))
     return _means(parts, at_budget)
 
@@ -249,9 +250,9 @@ def _means(parts: Mapping[str, Sequence[str]], records: Sequence[RunRecord]) -> 
     scores = {(record.task, record.seed): _score(record, parts[record.task]) for record in records}
     values = {}
     for seed in sorted({record.seed for record in records}):
-        held = [scores.get((task, seed)) for task in parts]
-        whole = [score for score in held if score is not None]
-        if len(whole) == len(held):
+        per_task = [scores.get((task, seed)) for task in parts]
+        whole = [score for score in per_task if score is not None]
+        if len(whole) == len(per_task):
             values[seed] = sum(whole) / len(whole)
     if not values:
         return Counterpart({}, reason="no seed has all of its metrics")
@@ -264,9 +265,9 @@ def _score(record: RunRecord, metrics: Sequence[str]) -> float | None:
     """Mean of metrics of the test split; None where one was not measured."""
     test = (record.metrics or {}).get("test") or {}
     names = [name for metric in metrics for name in OURS.get(metric, (metric,))]
-    found = [test.get(name, test.get("exact_match") if name == "accuracy" else None) for name in names]
-    whole = [value for value in found if value is not None]
-    return sum(whole) / len(whole) if len(whole) == len(found) else None
+    values = [test.get(name, test.get("exact_match") if name == "accuracy" else None) for name in names]
+    whole = [value for value in values if value is not None]
+    return sum(whole) / len(whole) if len(whole) == len(values) else None
 
 
 def _same_budget(record: RunRecord, table: Published, row: Row) -> bool:

@@ -64,7 +64,7 @@ class ErrorStudy:
     """Errors of estimates of the integral.
 
     Args:
-        integrand: at the nodes of all M below, and of the reference.
+        integrand: evaluated at the nodes of all M below, and of the reference.
         intervals: M of the sampling study.
         reference: intervals of Simpson's rule, even.
     """
@@ -104,13 +104,13 @@ class ErrorStudy:
 
     def draw(self, estimator: str, count: int, repeats: int, rng: np.random.Generator) -> Array:
         """Weights of `repeats` estimates, each the mean of `count` draws: (repeats, n)."""
-        found = np.zeros((repeats, len(self.integrand.nodes)))
-        place = {a: index for index, a in enumerate(self.integrand.nodes)}
-        for row in found:
+        estimates = np.zeros((repeats, len(self.integrand.nodes)))
+        column = {a: index for index, a in enumerate(self.integrand.nodes)}
+        for row in estimates:
             for _ in range(count):
                 for a, weight in quadrature("stochastic", estimator.partition("_")[0], self.intervals, rng):
-                    row[place[a]] += weight / count
-        return found / found.sum(axis=1, keepdims=True) if estimator.endswith("rescaled") else found
+                    row[column[a]] += weight / count
+        return estimates / estimates.sum(axis=1, keepdims=True) if estimator.endswith("rescaled") else estimates
 
     def _error(self, weights: Array) -> tuple[float, float]:
         """Root mean square over the rows, relative, and what rounding contributes to it."""
@@ -142,13 +142,13 @@ class ErrorStudy:
 
 def fits(points: Sequence[Point]) -> list[Fit]:
     """A slope for each line of points, fitted where the error is more than ABOVE times what rounding explains."""
-    found = []
+    slopes = []
     for line in dict.fromkeys((p.kind, p.estimator, p.reference) for p in points):
         used = [p for p in points if (p.kind, p.estimator, p.reference) == line and p.error > ABOVE * p.floor]
         x = [p.M if p.N is None else p.N for p in used]
         if len(x) < 2:
-            found.append(Fit(*line, None, None, None))
+            slopes.append(Fit(*line, None, None, None))
         else:
             slope = float(np.polyfit(np.log(x), np.log([p.error for p in used]), 1)[0])
-            found.append(Fit(*line, slope, x[0], x[-1]))
-    return found
+            slopes.append(Fit(*line, slope, x[0], x[-1]))
+    return slopes

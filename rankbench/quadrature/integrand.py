@@ -63,10 +63,10 @@ class Integrand:
 
     def weights(self, points: Points) -> Array:
         """The coefficients (n,) of a weighted sum of nodes."""
-        found = np.zeros(len(self.nodes))
+        coefficients = np.zeros(len(self.nodes))
         for a, weight in points:
-            found[self.nodes.index(a)] += weight
-        return found
+            coefficients[self.nodes.index(a)] += weight
+        return coefficients
 
     def norm(self, weights: Array) -> Array:
         """|| sum_k weights_k f(a_k) ||, Euclidean over all elements: (..., n) -> (...)."""
@@ -111,7 +111,7 @@ def measure(adapters: AdapterSet, probe: Probe, batch: Any, nodes: Iterable[floa
 
     Args:
         batch: one of the probe's.
-        nodes: in [0, 1], 0, 1 and the nodes of `grid` among them.
+        nodes: positions in [0, 1]; 0, 1 and the nodes of `grid` are among them.
         grid: intervals M >= 2 on which the theorem's constants are estimated.
     """
     parameters, losses, rows, places = adapters.parameters(), [], None, tuple(nodes)
@@ -134,12 +134,12 @@ def measure(adapters: AdapterSet, probe: Probe, batch: Any, nodes: Iterable[floa
 def _sums(rows: Tensor, adapters: AdapterSet) -> dict[str, Array]:
     """Rows summed over the elements of each role, in the order of `AdapterSet.parameters`."""
     parameters, sites = adapters.parameters(), len(adapters.sites)
-    found, start = {}, 0
+    sums, start = {}, 0
     for role, first in zip(("A", "B", "gate"), range(0, len(parameters), sites), strict=False):
         stop = start + sum(parameter.numel() for parameter in parameters[first : first + sites])
-        found[role] = rows[:, start:stop].sum(dim=1, dtype=torch.float64).numpy()
+        sums[role] = rows[:, start:stop].sum(dim=1, dtype=torch.float64).numpy()
         start = stop
-    return found
+    return sums
 
 
 def _columns(rows: Tensor) -> Iterator[Tensor]:

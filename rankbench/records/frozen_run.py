@@ -1,4 +1,4 @@
-"""A frozen run: its complete configuration in a file of its own."""
+"""A frozen run: its complete configuration in a separate file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rankbench.records.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Order:
-    """A run as a sweep froze it, in a file of its own.
+    """A run as a sweep froze it, in a separate file.
 
     Attributes:
-        run_id: of its record.
-        config: resolved.
-        title: for lists of runs.
+        run_id: name of the run.
+        config: resolved configuration.
+        title: text for lists of runs.
         redo: digest of the failed record it replaces; None where there is none, or it is to stand.
     """
 
@@ -29,14 +29,14 @@ class Order:
 
     @property
     def folder(self) -> RunFolder:
-        """Of the run."""
+        """Folder of this run."""
         return RunFolder(Path(self.config["results_dir"]), self.run_id)
 
     def write(self, file: Path) -> None:
-        """As `read` takes it."""
+        """Write the file that `read` reads."""
         write_atomically(file, json.dumps(vars(self)).encode(), sync=False)
 
     @classmethod
     def read(cls, file: Path) -> Order:
-        """From its file."""
+        """Read a frozen run from its file."""
         return cls(**json.loads(file.read_text()))

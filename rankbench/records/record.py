@@ -51,8 +51,8 @@ def run_id(config: Mapping[str, Any]) -> str:
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one
-            place = Path(location).expanduser()
-            identity[path] = fingerprint(place) if place.exists() else str(location)
+            file = Path(location).expanduser()
+            identity[path] = fingerprint(file) if file.exists() else str(location)
     return _digest(identity)
 
 
@@ -63,7 +63,7 @@ def group_id(config: Mapping[str, Any]) -> str:
     control was given does not count: it is drawn with the seed, and `labels` do not tell it apart either.
 
     Args:
-        config: of a run, or of its record.
+        config: resolved configuration of a run or record.
     """
     identity = portable({"config": _identity(config)})["config"]
     for path in ("seed", "method.ranks"):
@@ -73,17 +73,17 @@ def group_id(config: Mapping[str, Any]) -> str:
 
 def portable(content: dict[str, Any]) -> dict[str, Any]:
     """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
-    made = {**content, "config": dict(content["config"])}
+    copy = {**content, "config": dict(content["config"])}
     for path in PLACES:
         *parents, leaf = path.split(".")
-        section = made["config"]
+        section = copy["config"]
         for parent in parents:
             if isinstance(section.get(parent), dict):
                 section[parent] = dict(section[parent])  # the record keeps its own
             section = section.get(parent) or {}
         if section.get(leaf) is not None:
             section[leaf] = Path(section[leaf]).name
-    return made
+    return copy
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,13 +110,14 @@ def _pop(tree: dict[str, Any], path: str) -> Any:
 
 @dataclass
 class RunRecord:
-    """Everything a table may say about one run. What was not measured is None, never 0.
+    """Record of one run: everything a table may say about it. What was not measured is None, never 0.
 
     Attributes:
         status: one of STATUSES; `reason` says why it is not "ok".
         budget: name of the budget choice; `ledger` has its figures.
         config: resolved config.
-        provenance: git commit, versions, device, revisions and hashes of model, data and prompt.
+        provenance: git commit, `numbers_code` (training/code_identity; records made before it have none), versions,
+            device, revisions and hashes of model, data and prompt.
         ledger: {unit, target, grain, start, peak, final: {ranks, params}, head_params, gate_params}.
         ranks: site -> rank, sites by their plain module name in the base model.
         history_events: number of rank changes; ranks.jsonl has each.
@@ -188,7 +189,7 @@ class RunRecord:
         """Inverse of `to_json`.
 
         Args:
-            text: of the file.
+            text: content of the file.
             source: named in errors.
 
         Raises:
@@ -198,9 +199,9 @@ class RunRecord:
             content = json.loads(text)
         except json.JSONDecodeError as error:
             raise RecordError(f"{source}: not JSON ({error})") from error
-        known = {field.name for field in fields(cls)}
-        if not isinstance(content, dict) or set(content) != known:
-            odd = sorted(set(content) ^ known) if isinstance(content, dict) else type(content).__name__
+        keys = {field.name for field in fields(cls)}
+        if not isinstance(content, dict) or set(content) != keys:
+            odd = sorted(set(content) ^ keys) if isinstance(content, dict) else type(content).__name__
             raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")
         if content["schema_version"] != SCHEMA_VERSION:
             raise RecordError(f"{source}: schema {content['schema_version']}, this version reads {SCHEMA_VERSION}")

@@ -22,7 +22,9 @@ RECORD = "record.json"
 LOCK = ".lock"
 STARTED = "started.json"  # the provenance of a run that has not ended
 LOG = "log.txt"  # what the run printed, in a sweep
-HELD_UP = 75  # exit code (EX_TEMPFAIL) of a run that could not use its folder: no record, and none of its own fault
+HELD_UP = (
+    75  # exit code (EX_TEMPFAIL): the run folder was unavailable; the run itself did not fail, and leaves no record
+)
 
 
 class StoreError(RankbenchError, RuntimeError):
@@ -33,8 +35,8 @@ class RunFolder:
     """The folder of one run.
 
     Args:
-        results_dir: of the config.
-        run_id: of the record.
+        results_dir: results folder of the config.
+        run_id: name of the run.
     """
 
     def __init__(self, results_dir: Path, run_id: str) -> None:
@@ -51,13 +53,13 @@ class RunFolder:
 
     @contextmanager
     def open(self, wait: bool = False) -> Iterator[None]:
-        """Make the folder and keep other processes out of it.
+        """Make the folder and lock it against other processes.
 
         Args:
-            wait: until the process that is at it has ended.
+            wait: whether to wait until the process that works on the run has ended.
 
         Raises:
-            StoreError: it cannot be written, or another process is at it and `wait` is False.
+            StoreError: it cannot be written, or another process works on the run and `wait` is False.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ class RunFolder:
             lock.release()
 
     def busy(self) -> bool:
-        """Whether a process is at it now."""
+        """Whether a process is working on the run now."""
         if not (self.path / LOCK).exists():
             return False
         try:
@@ -124,7 +126,7 @@ class RunFolder:
         self.write(name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def json(self, name: str) -> Any:
-        """What a JSON file holds; None without one, or with one that was cut off."""
+        """Content of a JSON file; None without one, or with one that was cut off."""
         try:
             return json.loads((self.path / name).read_text())
         except (OSError, json.JSONDecodeError):
@@ -146,11 +148,11 @@ class RunFolder:
         write_atomically(self.checkpoint_file(), content)
 
     def checkpoint_file(self) -> Path:
-        """Where the checkpoint lies."""
+        """Path of the checkpoint."""
         return self.path / "checkpoint.pt"
 
     def forget(self) -> None:
-        """Remove what an unfinished run needed and a finished one does not."""
+        """Remove the files that only an unfinished run needs."""
         self.remove(self.checkpoint_file().name)
         self.remove(STARTED)
 
@@ -160,7 +162,7 @@ class RunFolder:
 
 
 def places(run: str, results_dir: Path) -> list[Path]:
-    """Where a run that somebody names may lie: the path itself, or its run_id under results_dir."""
+    """Paths where a run named by the user may lie: the path itself, or its run_id under results_dir."""
     return [Path(run).expanduser(), results_dir / "runs" / run]
 
 
@@ -169,20 +171,21 @@ KEYS = ("model", "task", "method", "budget", "seed")
 
 def records(source: Path) -> tuple[list[RunRecord], list[str]]:
     """Records of a results folder, or of a JSON-lines file made by `save`; and what is missing or not read, by name."""
-    found, problems = [], []
+    read_records: list[RunRecord] = []
+    problems = []
     readers: list[Callable[[], RunRecord]]
     if source.is_file():
         lines = enumerate(source.read_text().splitlines(), 1)
         readers = [partial(RunRecord.from_json, line, f"{source}:{number}") for number, line in lines]
     else:
-        places = sorted((source / "runs").glob("[!.]*/"))
-        readers = [partial(_record_in, RunFolder(source, place.name)) for place in places]
+        folders = sorted((source / "runs").glob("[!.]*/"))
+        readers = [partial(_record_in, RunFolder(source, folder.name)) for folder in folders]
     for read in readers:
         try:
-            found.append(read())
+            read_records.append(read())
         except RecordError as error:
             problems.append(str(error))
-    return sorted(found, key=lambda record: [getattr(record, key) for key in KEYS]), problems
+    return sorted(read_records, key=lambda record: [getattr(record, key) for key in KEYS]), problems
 
 
 def _record_in(folder: RunFolder) -> RunRecord:
@@ -192,9 +195,9 @@ def _record_in(folder: RunFolder) -> RunRecord:
     return record
 
 
-def save(found: Iterable[RunRecord], file: Path) -> None:
+def save(runs: Iterable[RunRecord], file: Path) -> None:
     """Records in compact form, one line each, without the folders of the machine they were made on."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as target:
-        for record in found:
+        for record in runs:
             target.write(json.dumps(portable(vars(record)), sort_keys=True) + "\n")

@@ -12,9 +12,9 @@ import pandas as pd
 
 from rankbench.analysis.comparison import Comparison, decimals
 from rankbench.analysis.frame import OWN
-from rankbench.reporting.table import Cell, Column, Table, linked, number, numbers_of_frame
+from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_cell, number_column
 
-# Of a report, whose tables have findings.
+# For a report, whose tables have findings.
 NOTE = (
     "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; detectable: "
     "the difference whose interval would leave out 0 with 80 % probability. Neither is corrected for the number of "
@@ -24,36 +24,36 @@ NOTE = (
 )
 
 
-def sheet(comparison: Comparison, name: str = "", title: str = "", links: Mapping[str, str] | None = None) -> Table:
+def make_table(
+    comparison: Comparison, name: str = "", title: str = "", links: Mapping[str, str] | None = None
+) -> Table:
     """The table of a comparison: counts, metrics, differences, p, budget; with a margin findings, without it costs.
 
     Args:
-        comparison: of one model, task and budget.
-        name, title: of the sheet.
+        comparison: comparison of one model, task and budget.
+        name, title: file stem and title of the table.
         links: label -> list of its records, on the page.
     """
     columns = _with_costs(comparison) if comparison.margin is None else _with_findings(comparison)
-    rows = linked(columns, comparison.rows, links or {})
+    rows = linked_rows(columns, comparison.rows, links or {})
     notes = [_about_p(comparison.tests, comparison.metrics[0]), *_about_budget(comparison.off, comparison.reference)]
-    strip = next((place for place, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
+    strip = next((index for index, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
     return Table(name, title, list(columns), rows, notes, strip, comparison.margin)
 
 
 def _with_costs(comparison: Comparison) -> dict[str, Column]:
-    """Of any records: one table that says all."""
+    """Columns for any records: one table that says all."""
     columns = {"method": {label: Cell(label) for label in comparison.rows}} | _counts(comparison.data)
     for metric in comparison.metrics:
         columns[metric] = _means(comparison, metric)
         columns[f"{metric} - {comparison.reference}"] = _differences(comparison, metric)
-    columns["p (Holm)"] = numbers_of_frame(comparison.tests["corrected"], "{:.3g}")
-    columns[_share_title(comparison.data)] = numbers_of_frame(comparison.shares * 100, "{:.4g} %")
-    return columns | {
-        title: numbers_of_frame(values, form) for title, (values, form) in _costs(comparison.data).items()
-    }
+    columns["p (Holm)"] = number_column(comparison.tests["corrected"], "{:.3g}")
+    columns[_share_title(comparison.data)] = number_column(comparison.shares * 100, "{:.4g} %")
+    return columns | {title: number_column(values, form) for title, (values, form) in _costs(comparison.data).items()}
 
 
 def _with_findings(comparison: Comparison) -> dict[str, Column]:
-    """Of a report, which has tables of costs beside it."""
+    """Columns for a report, which has tables of costs beside it."""
     metric, reference = comparison.metrics[0], comparison.reference
     columns: dict[str, Column] = {"arm": {label: Cell(label) for label in comparison.rows}}
     counts = _counts(comparison.data)
@@ -64,31 +64,31 @@ def _with_findings(comparison: Comparison) -> dict[str, Column]:
     if reference is not None:
         columns[f"{metric} - {reference}"] = _differences(comparison, metric)
         columns["finding"] = {label: _finding(comparison, label) for label in comparison.rows}
-        columns["p (Holm)"] = numbers_of_frame(comparison.tests["corrected"], "{:.3g}")
+        columns["p (Holm)"] = number_column(comparison.tests["corrected"], "{:.3g}")
         columns["detectable"] = _detectable(comparison)
-    columns[_share_title(comparison.data)] = numbers_of_frame(comparison.shares * 100, "{:.4g} %")
+    columns[_share_title(comparison.data)] = number_column(comparison.shares * 100, "{:.4g} %")
     return columns
 
 
 def _lost(data: pd.DataFrame) -> Column:
     """What became of the runs that are not ok."""
     lost = data[data["status"] != "ok"]
-    return {str(label): Cell(said(status)) for label, status in lost.groupby("label")["status"]}
+    return {str(label): Cell(count_statuses(status)) for label, status in lost.groupby("label")["status"]}
 
 
 def _counts(data: pd.DataFrame) -> dict[str, Column]:
     """Runs that are ok; where some are not, of how many, and what became of the others."""
     statuses = {str(label): status for label, status in data.groupby("label")["status"]}
     ok = {label: int((status == "ok").sum()) for label, status in statuses.items()}
-    found: dict[str, Column] = {"n": {label: Cell(str(count), count) for label, count in ok.items()}}
+    columns: dict[str, Column] = {"n": {label: Cell(str(count), count) for label, count in ok.items()}}
     if (data["status"] == "ok").all():
-        return found
-    found["ok/all"] = {label: Cell(f"{ok[label]}/{len(status)}") for label, status in statuses.items()}
-    found["status"] = {label: Cell(said(status)) for label, status in statuses.items()}
-    return found
+        return columns
+    columns["ok/all"] = {label: Cell(f"{ok[label]}/{len(status)}") for label, status in statuses.items()}
+    columns["status"] = {label: Cell(count_statuses(status)) for label, status in statuses.items()}
+    return columns
 
 
-def said(statuses: pd.Series) -> str:
+def count_statuses(statuses: pd.Series) -> str:
     """How many of each: "3 ok, 1 nan"."""
     return ", ".join(f"{count} {name}" for name, count in statuses.value_counts().items())
 
@@ -127,32 +127,32 @@ def _differences(comparison: Comparison, metric: str) -> Column:
 
 def _difference(comparison: Comparison, metric: str, label: str, digits: int) -> Cell:
     """Mean over the seeds both have, interval, and what the number of pairs can see where 0 is inside."""
-    found = comparison.difference(metric, label)
-    if found is None:
+    difference = comparison.difference(metric, label)
+    if difference is None:
         return Cell("no common seed")
-    text = f"{found.mean:+.{digits}f}"
-    if found.low is None:
-        why = "1 pair" if found.n == 1 else f"all {found.n} pairs equal"
-        return Cell(f"{text} ({why}: no interval)", found.mean)
-    text += f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
-    if not found.resolved and comparison.margin is None:
+    text = f"{difference.mean:+.{digits}f}"
+    if difference.low is None:
+        why = "1 pair" if difference.n == 1 else f"all {difference.n} pairs equal"
+        return Cell(f"{text} ({why}: no interval)", difference.mean)
+    text += f" [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    if not difference.resolved and comparison.margin is None:
         text += f" not resolved (detectable: {comparison.detectable(metric, label):.{digits}f})"
-    if comparison.margin is None and found.n != comparison.values[metric][label].count():
-        text += f" ({found.n} pairs)"
-    return Cell(text, found.mean, found.low, found.high)
+    if comparison.margin is None and difference.n != comparison.values[metric][label].count():
+        text += f" ({difference.n} pairs)"
+    return Cell(text, difference.mean, difference.low, difference.high)
 
 
 def _detectable(comparison: Comparison) -> Column:
-    """Of the first metric: what the pairs of each label would have found."""
+    """The smallest difference in the first metric that the pairs of each label would have found."""
     metric = comparison.metrics[0]
-    found = {label: comparison.detectable(metric, label) for label in comparison.rows}
+    smallest = {label: comparison.detectable(metric, label) for label in comparison.rows}
     digits = decimals(comparison.values[metric])
-    return {label: number(value, f"{{:.{digits + 1}f}}") for label, value in found.items()}
+    return {label: number_cell(value, f"{{:.{digits + 1}f}}") for label, value in smallest.items()}
 
 
 def _finding(comparison: Comparison, label: str) -> Cell:
-    found = comparison.findings[label]
-    return Cell(found.text, strong=found.kind == "better", kind=found.kind)
+    finding = comparison.findings[label]
+    return Cell(finding.text, strong=finding.kind == "better", kind=finding.kind)
 
 
 def _share_title(data: pd.DataFrame) -> str:

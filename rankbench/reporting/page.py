@@ -13,7 +13,7 @@ from rankbench.analysis.labels import UNKNOWN
 from rankbench.reporting.plotting import ArmStyle, SavedFigure
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.sections.setup import facts
-from rankbench.reporting.table import Cell, Table, numeric
+from rankbench.reporting.table import Cell, Table, is_numeric
 from rankbench.studies.panels import Panel, StudyRun
 
 STYLE = Path(__file__).with_name("page.css")
@@ -37,11 +37,11 @@ class Section:
     blocks: list[Table | SavedFigure] = field(default_factory=list)
 
 
-def render(evidence: ReportData, parts: Sequence[Section]) -> str:
+def render(report_data: ReportData, parts: Sequence[Section]) -> str:
     """The whole page."""
-    declared = evidence.study.sweep.experiment
-    name = evidence.study.sweep.name
-    title = declared.question if declared else f"Sweep {evidence.study.sweep.sweep_id}"
+    declared = report_data.study.sweep.experiment
+    name = report_data.study.sweep.name
+    title = declared.question if declared else f"Sweep {report_data.study.sweep.sweep_id}"
     head = element(
         "head",
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -54,44 +54,45 @@ def render(evidence: ReportData, parts: Sequence[Section]) -> str:
         element("p", escape(f"rankbench report: {name}"), class_="kicker"),
         element("h1", escape(title)),
         element("p", escape(declared.source), class_="source") if declared else "",
-        _facts(evidence),
+        _facts(report_data),
     )
     links = [element("a", escape(part.title), href=f"#{part.anchor}") for part in parts]
     links.append(element("a", "Records", href=f"#{RECORDS}"))
-    body = [header, element("nav", *links), element("main", *map_parts(evidence, parts), _records(evidence))]
+    body = [header, element("nav", *links), element("main", *map_parts(report_data, parts), _records(report_data))]
     return f'<!DOCTYPE html>\n<html lang="en">{head}{element("body", *body)}</html>\n'
 
 
-def map_parts(evidence: ReportData, parts: Sequence[Section]) -> Iterator[str]:
+def map_parts(report_data: ReportData, parts: Sequence[Section]) -> Iterator[str]:
     """Each section."""
     for part in parts:
         blocks = [
-            figure(block) if isinstance(block, SavedFigure) else table(block, evidence.styles) for block in part.blocks
+            figure_element(block) if isinstance(block, SavedFigure) else table_element(block, report_data.styles)
+            for block in part.blocks
         ]
         yield element(
             "section", element("h2", escape(part.title)), paragraphs(part.sentences, "lead"), *blocks, id=part.anchor
         )
 
 
-def _facts(evidence: ReportData) -> str:
+def _facts(report_data: ReportData) -> str:
     pairs = [
-        element("div", element("dt", escape(name)), element("dd", escape(value))) for name, value in facts(evidence)
+        element("div", element("dt", escape(name)), element("dd", escape(value))) for name, value in facts(report_data)
     ]
     return element("dl", *pairs)
 
 
-def _records(evidence: ReportData) -> str:
+def _records(report_data: ReportData) -> str:
     """Every run by panel and arm, with the command that does it again alone."""
-    blocks = [_of_panel(evidence, panel) for panel in evidence.panels]
+    blocks = [_of_panel(report_data, panel) for panel in report_data.panels]
     lead = "Every run, by arm; each command does one again, alone."
     return element("section", element("h2", "Records"), paragraphs([lead], "lead"), *blocks, id=RECORDS)
 
 
-def _of_panel(evidence: ReportData, panel: Panel) -> str:
+def _of_panel(report_data: ReportData, panel: Panel) -> str:
     good = sum(run.status == "ok" for run in panel.runs)
-    told = f"{panel.short}: {good} of {len(panel.runs)} runs ok"
-    told += f", {len(panel.trials)} tuning trials" if panel.trials else ""
-    return element("details", element("summary", escape(told)), *(_of_arm(panel, arm) for arm in panel.arms))
+    summary = f"{panel.short}: {good} of {len(panel.runs)} runs ok"
+    summary += f", {len(panel.trials)} tuning trials" if panel.trials else ""
+    return element("details", element("summary", escape(summary)), *(_of_arm(panel, arm) for arm in panel.arms))
 
 
 def _of_arm(panel: Panel, arm: str) -> str:
@@ -133,12 +134,12 @@ FINDINGS = ("better", "worse", "differs", "tie", "unresolved", "unresolvable", "
 
 def element(tag: str, *content: str, **attributes: str | None) -> str:
     """An element; its content is HTML already. `class_` and `for_` lose their last letter, hyphens are underscores."""
-    given = "".join(
+    written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for name, value in attributes.items()
         if value is not None
     )
-    return f"<{tag}{given}>{''.join(content)}</{tag}>"
+    return f"<{tag}{written}>{''.join(content)}</{tag}>"
 
 
 def paragraphs(sentences: Iterable[str], class_: str | None = None) -> str:
@@ -146,7 +147,7 @@ def paragraphs(sentences: Iterable[str], class_: str | None = None) -> str:
     return "".join(element("p", escape(sentence), class_=class_) for sentence in sentences)
 
 
-def figure(picture: SavedFigure) -> str:
+def figure_element(picture: SavedFigure) -> str:
     """A figure with its title, and where its files are."""
     named = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{escape(picture.title)}" ', 1)
     return element(
@@ -159,32 +160,32 @@ def figure(picture: SavedFigure) -> str:
     )
 
 
-def table(sheet: Table, styles: Mapping[str, ArmStyle]) -> str:
+def table_element(table: Table, styles: Mapping[str, ArmStyle]) -> str:
     """A table with title and notes; the intervals of its strip column are drawn beside them."""
-    right = [numeric(sheet, place) for place in range(len(sheet.columns))]
+    right = [is_numeric(table, index) for index in range(len(table.columns))]
     heads = [
-        element("th", escape(title), scope="col", class_="number" if right[place] else None)
-        for place, title in enumerate(sheet.columns)
+        element("th", escape(title), scope="col", class_="number" if right[index] else None)
+        for index, title in enumerate(table.columns)
     ]
-    rows = [[_cell(cell, place, right[place], styles) for place, cell in enumerate(row)] for row in sheet.rows]
-    if sheet.strip is not None and _ends(sheet):
-        heads.insert(sheet.strip + 1, element("th", "", scope="col", aria_label="interval, drawn"))
-        for cells, drawn in zip(rows, _strips(sheet, styles), strict=True):
-            cells.insert(sheet.strip + 1, element("td", drawn, class_="strip"))
+    rows = [[_cell(cell, index, right[index], styles) for index, cell in enumerate(row)] for row in table.rows]
+    if table.strip is not None and _ends(table):
+        heads.insert(table.strip + 1, element("th", "", scope="col", aria_label="interval, drawn"))
+        for cells, strip in zip(rows, _strips(table, styles), strict=True):
+            cells.insert(table.strip + 1, element("td", strip, class_="strip"))
     body = "".join(element("tr", *cells) for cells in rows)
     grid = element("table", element("thead", element("tr", *heads)), element("tbody", body))
     whole = [
-        element("div", grid, class_="scroll") if sheet.rows else "",
-        paragraphs(sheet.notes, "note"),
-        paragraphs([f"tables/{sheet.name}.csv, .tex"], "files"),
+        element("div", grid, class_="scroll") if table.rows else "",
+        paragraphs(table.notes, "note"),
+        paragraphs([f"tables/{table.name}.csv, .tex"], "files"),
     ]
-    name = f"table-{sheet.name}"
-    if sheet.folded:
-        return element("details", element("summary", escape(sheet.title), class_="title"), *whole, id=name)
-    return element("figure", element("figcaption", escape(sheet.title), class_="title"), *whole, id=name)
+    name = f"table-{table.name}"
+    if table.folded:
+        return element("details", element("summary", escape(table.title), class_="title"), *whole, id=name)
+    return element("figure", element("figcaption", escape(table.title), class_="title"), *whole, id=name)
 
 
-def _cell(cell: Cell, place: int, right: bool, styles: Mapping[str, ArmStyle]) -> str:
+def _cell(cell: Cell, column: int, right: bool, styles: Mapping[str, ArmStyle]) -> str:
     text = escape(MINUS.sub("\N{MINUS SIGN}", cell.text) if cell.value is not None else cell.text)
     if cell.strong and text:
         text = element("strong", text)
@@ -204,31 +205,31 @@ def _cell(cell: Cell, place: int, right: bool, styles: Mapping[str, ArmStyle]) -
             + text
         )
     kind = "number" if right else "words" if len(cell.text) > WORDS else None
-    return element("td" if place else "th", text, class_=kind, scope=None if place else "row")
+    return element("td" if column else "th", text, class_=kind, scope=None if column else "row")
 
 
-def _ends(sheet: Table) -> list[float]:
+def _ends(table: Table) -> list[float]:
     """All that has to find room on the axis of the strips; empty where no cell has an interval or a value."""
-    cells = [row[sheet.strip] for row in sheet.rows] if sheet.strip is not None else []
-    found = [end for cell in cells for end in (cell.value, cell.low, cell.high) if end is not None]
-    return [*found, 0.0, *((sheet.margin, -sheet.margin) if sheet.margin else ())] if found else []
+    cells = [row[table.strip] for row in table.rows] if table.strip is not None else []
+    ends = [end for cell in cells for end in (cell.value, cell.low, cell.high) if end is not None]
+    return [*ends, 0.0, *((table.margin, -table.margin) if table.margin else ())] if ends else []
 
 
-def _strips(sheet: Table, styles: Mapping[str, ArmStyle]) -> list[str]:
+def _strips(table: Table, styles: Mapping[str, ArmStyle]) -> list[str]:
     """Each row's interval on one axis, with 0 and the margin."""
-    ends = _ends(sheet)
+    ends = _ends(table)
     low, width = min(ends), (max(ends) - min(ends)) or 1.0
 
     def x(value: float) -> str:
         return f"{6 + (STRIP - 12) * (value - low) / width:.1f}"
 
     ground = ""
-    if sheet.margin:
-        wide = float(x(sheet.margin)) - float(x(-sheet.margin))
-        ground = f'<rect x="{x(-sheet.margin)}" width="{wide:.1f}" height="{LINE}" class="margin"/>'
+    if table.margin:
+        wide = float(x(table.margin)) - float(x(-table.margin))
+        ground = f'<rect x="{x(-table.margin)}" width="{wide:.1f}" height="{LINE}" class="margin"/>'
     ground += f'<line x1="{x(0)}" x2="{x(0)}" y2="{LINE}" class="zero"/>'
-    marks = [_marks(row[sheet.strip or 0], styles.get(row[0].text), x) for row in sheet.rows]
-    return [f'<svg width="{STRIP}" height="{LINE}" aria-hidden="true">{ground}{drawn}</svg>' for drawn in marks]
+    marks = [_marks(row[table.strip or 0], styles.get(row[0].text), x) for row in table.rows]
+    return [f'<svg width="{STRIP}" height="{LINE}" aria-hidden="true">{ground}{mark}</svg>' for mark in marks]
 
 
 def _marks(cell: Cell, style: ArmStyle | None, x: Callable[[float], str]) -> str:

@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from rankbench.analysis.labels import display
 from rankbench.studies.panels import Panel, methods_of
@@ -43,11 +42,11 @@ class ReportFigure:
     """A figure and what belongs to it.
 
     Attributes:
-        name: of its files.
+        name: stem of its files' names.
         title: one line.
-        figure: drawn.
-        numbers: behind it.
-        note: how it is read.
+        figure: the drawn figure.
+        numbers: the numbers behind it, for its CSV.
+        note: sentences on how to read it.
     """
 
     name: str
@@ -65,9 +64,9 @@ class SavedFigure:
     """A figure that is drawn and written.
 
     Attributes:
-        name, title, note: of the drawing.
-        svg: an element of the page.
-        files: PNG, PDF and CSV.
+        name, title, note: as in ReportFigure.
+        svg: the figure as an element of the page.
+        files: its PNG, PDF and CSV.
     """
 
     name: str
@@ -79,11 +78,11 @@ class SavedFigure:
 
 def finish(sketch: Sketch, folder: Path) -> SavedFigure | None:
     """Draw, and write the files; None where there is nothing to draw."""
-    drawn = sketch()
-    if drawn is None:
+    figure = sketch()
+    if figure is None:
         return None
-    files = write(drawn.figure, drawn.numbers, folder / drawn.name)
-    return SavedFigure(drawn.name, drawn.title, drawn.note, svg(drawn.figure, drawn.name), files)
+    files = write(figure.figure, figure.numbers, folder / figure.name)
+    return SavedFigure(figure.name, figure.title, figure.note, svg(figure.figure, figure.name), files)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class ArmStyle:
     Attributes:
         title: display name of its method; "" where there is none.
         colour: hexadecimal.
-        marker, dash: as matplotlib takes them.
+        marker, dash: line style, in matplotlib's notation.
     """
 
     title: str
@@ -118,9 +117,11 @@ def arm_styles(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
             markers[arm] = _marker(display(method).marker, markers.values(), len(markers))
     styles = {}
     for method, same in members.items():
-        shown = display(method)
+        method_display = display(method)
         for index, arm in enumerate(same):
-            styles[arm] = ArmStyle(shown.title, shown.colour, markers[arm], DASHES[index % len(DASHES)])
+            styles[arm] = ArmStyle(
+                method_display.title, method_display.colour, markers[arm], DASHES[index % len(DASHES)]
+            )
     return {arm: styles[arm] for arm in arms}
 
 
@@ -140,8 +141,8 @@ def facets(
 
     Args:
         titles: one for each axes.
-        handles: of the legend.
-        cell: of the axes, inches.
+        handles: entries of the legend.
+        cell: width and height of an axes, inches.
         left: room for labels left of each axes, inches.
     """
     columns = 2 if len(titles) == 4 else min(COLUMNS, len(titles))
@@ -152,33 +153,32 @@ def facets(
     below = 0.0 if beside or not handles else 0.1 + 0.2 * math.ceil(len(handles) / max(1, int(width / entry)))
     figure = Figure((width + (entry if beside and handles else 0.0), height + below))
     size = figure.get_size_inches()
-    found = []
-    for place, title in enumerate(titles):
-        row, column = divmod(place, columns)
+    axes_list = []
+    for index, title in enumerate(titles):
+        row, column = divmod(index, columns)
         low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.4
         box = (column * (cell[0] + left) + left, low, *cell)
         axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
-        axes.axis("off")  # the axes of matplotlib are slow to draw: `draw_frame` draws lighter ones
         axes.set_title(title, y=1.0, fontsize=TEXT, loc="left", fontweight="bold", color=INK)  # y: not looked for
-        found.append(axes)
+        axes_list.append(axes)
     if handles:
         corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)
         _legend(figure, handles, corner, beside, 1 if beside else max(1, int(width / entry)))
-    return figure, found
+    return figure, axes_list
 
 
-def few(found: Sequence[T]) -> tuple[Sequence[T], str]:
+def at_most_twelve(panels: Sequence[T]) -> tuple[Sequence[T], str]:
     """Those of many panels that are drawn, and a sentence on the others."""
-    said = f" {MOST} of {len(found)} panels are drawn; the CSV has all." if len(found) > MOST else ""
-    return found[:MOST], said
+    sentence = f" {MOST} of {len(panels)} panels are drawn; the CSV has all." if len(panels) > MOST else ""
+    return panels[:MOST], sentence
 
 
 def arm_handles(arms: Sequence[str], style: Mapping[str, ArmStyle]) -> list[Artist]:
-    """Of a legend of arms."""
-    shown = [(arm, style[arm]) for arm in arms]
+    """Legend entries of arms."""
+    styles = [(arm, style[arm]) for arm in arms]
     return [
         Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash, label=arm, ms=4, lw=1.2)
-        for arm, look in shown
+        for arm, look in styles
     ]
 
 
@@ -200,64 +200,43 @@ Ticks = Mapping[float, str]
 
 
 def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Ticks | None = None) -> None:
-    """Ticks, their labels and a light grid, when all else is drawn.
+    """Ticks, labels, the left and lower edge and a light grid, when all else is drawn.
 
     Args:
-        axes: of `facets`.
+        axes: an axes of `facets`.
         across, up: labels of the two directions; "" for none.
-        x, y: place -> label of the ticks; None: as many as there is room for.
+        x, y: position -> label of the ticks; None: as many round numbers as there is room for.
     """
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    x, y = ticks(left, right, 5) if x is None else x, ticks(low, high, 5) if y is None else y
-    axes.set_xlim(left, right)
-    axes.set_ylim(low, high)
-    on_x, on_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
-    small: dict[str, Any] = {"fontsize": TEXT - 1, "color": "#444444"}
-    width, height = _inches(axes)
-    for place, label in x.items():
-        axes.text(place, -0.05 / height, label, transform=on_x, ha="center", va="top", **small)
-    for place, label in y.items():
-        axes.text(-0.02, place, label, transform=on_y, ha="right", va="center", **small)
-    lines = [[(0.0, place), (1.0, place)] for place in y]
-    axes.add_collection(
-        LineCollection(lines, colors="#e4e4e4", linewidths=0.6, transform=on_y, zorder=0), autolim=False
-    )
-    edges = [[(0, 1), (0, 0), (1, 0)]]
-    axes.add_collection(
-        LineCollection(edges, colors="#888888", linewidths=0.7, transform=axes.transAxes), autolim=False
-    )
-    room = max((len(label) for label in y.values()), default=0) * 0.06 + 0.12
-    axes.text(0.5, -0.22 / height, across, transform=axes.transAxes, ha="center", va="top", **small)
-    place = -room / width
-    axes.text(place, 0.5, up, transform=axes.transAxes, ha="right", va="center", rotation=90, **small)
-
-
-def _inches(axes: Axes) -> tuple[float, float]:
-    box, figure = axes.get_position(), axes.get_figure(root=True)
-    assert figure is not None  # `facets` made it
-    return float(box.width * figure.get_figwidth()), float(box.height * figure.get_figheight())
+    for axis, ticks in ((axes.xaxis, x), (axes.yaxis, y)):
+        axis.set_minor_locator(NullLocator())
+        if ticks is None:
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))  # 10: 0.1 + 0.2 is 0.3
+        else:
+            axis.set_ticks(list(ticks), labels=list(ticks.values()))
+    axes.set(xlim=(left, right), ylim=(low, high))  # ticks widen them
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color="#888888", linewidth=0.7)
+    axes.set_axisbelow(True)
+    if not axes.images:
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+    axes.tick_params(length=0, labelsize=TEXT - 1, labelcolor="#444444")
+    for label, write_label in ((across, axes.set_xlabel), (up, axes.set_ylabel)):
+        write_label(label, fontsize=TEXT - 1, color="#444444")
 
 
 def last_part(key: str) -> str:
-    """Of a setting, in words: "quadrature steps" of method.quadrature_steps."""
+    """The last part of a setting's key, in words: "quadrature steps" of method.quadrature_steps."""
     return key.rpartition(".")[2].replace("_", " ")
-
-
-def ticks(low: float, high: float, most: int) -> dict[float, str]:
-    """Round numbers between two ends, with the digits they need."""
-    step = float(np.diff(MaxNLocator(most).tick_values(low, high)).min())
-    digits = next(d for d in range(13) if abs(round(step, d) - step) < 1e-9 * step or d == 12)
-    places = [float(place) for place in MaxNLocator(most).tick_values(low, high) if low <= place <= high]
-    return {place: f"{place:,.{digits}f}" for place in places}
 
 
 def logarithmic(axes: Axes, values: Sequence[float]) -> dict[float, str]:
     """Make x logarithmic; ticks where there are values, at most six."""
     axes.set_xscale("log")
-    axes.axis("off")
-    shown = sorted(set(values))
-    shown = shown[:: math.ceil(len(shown) / 6)]
-    return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in shown}
+    ticks = sorted(set(values))
+    ticks = ticks[:: math.ceil(len(ticks) / 6)]
+    return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in ticks}
 
 
 def logarithmic_up(axes: Axes) -> dict[float, str] | None:
@@ -267,7 +246,6 @@ def logarithmic_up(axes: Axes) -> dict[float, str] | None:
     if not values.size or values.min() <= 0 or values.max() < FAR * values.min():
         return None
     axes.set_yscale("log")
-    axes.axis("off")
     low, high = axes.get_ylim()
     steps = [10.0**power * digit for power in range(-12, 12) for digit in (1, 2, 5)]
     return {step: f"{step:g}" for step in steps if low <= step <= high}
@@ -301,10 +279,10 @@ def shade(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> 
     return axes.imshow(np.ma.masked_invalid(values), cmap=shades, vmin=low, vmax=high, aspect="auto")
 
 
-def write(figure: Figure, numbers: pd.DataFrame, place: Path) -> list[Path]:
+def write(figure: Figure, numbers: pd.DataFrame, stem: Path) -> list[Path]:
     """Write PNG, PDF and CSV beside each other; the same content gives the same files."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    png, pdf, csv = (place.with_name(f"{place.name}.{kind}") for kind in ("png", "pdf", "csv"))
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, pdf, csv = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf", "csv"))
     dpi = min(DPI, math.sqrt(PIXELS / math.prod(figure.get_size_inches())))
     figure.savefig(png, dpi=dpi, pil_kwargs={"compress_level": 3})  # half the time for a tenth more bytes
     figure.savefig(pdf, metadata={"CreationDate": None})

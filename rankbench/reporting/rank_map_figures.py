@@ -31,39 +31,39 @@ PANELS = 4  # in a row
 LETTERS = 14  # of a title, in an inch
 
 
-def rank_maps(found: Sequence[RunRecord], names: Sequence[str] | None = None) -> pd.DataFrame:
+def rank_maps(records: Sequence[RunRecord], names: Sequence[str] | None = None) -> pd.DataFrame:
     """Ranks of the runs that are ok: label, seed, site, layer (NaN without one), kind, rank; labels in their order.
 
     Args:
-        found: records.
-        names: their labels, where they were given within more records.
+        records: finished runs.
+        names: their labels, where they tell apart more records than these.
 
     Raises:
         SelectionError: no run that is ok has ranks.
     """
-    pairs = sorted(zip(found, names or labels(found), strict=True), key=lambda pair: order(pair[1]))
+    pairs = sorted(zip(records, names or labels(records), strict=True), key=lambda pair: order(pair[1]))
     mapped = [(record, label) for record, label in pairs if record.status == "ok" and record.ranks]
     if not mapped:
-        raise SelectionError(f"none of {len(found)} runs is ok and has ranks: there is no map to draw")
+        raise SelectionError(f"none of {len(records)} runs is ok and has ranks: there is no map to draw")
     sites = [site for record, _ in mapped for site in record.ranks or {}]
     sizes = [len(record.ranks or {}) for record, _ in mapped]
-    known = {site: parse_site(site) for site in set(sites)}
+    parsed = {site: parse_site(site) for site in set(sites)}
     return pd.DataFrame(
         {
             "label": np.repeat([label for _, label in mapped], sizes).astype(object),
             "seed": np.repeat([record.seed for record, _ in mapped], sizes),
             "site": sites,
-            "layer": [known[site][0] for site in sites],
-            "kind": [known[site][1] for site in sites],
+            "layer": [parsed[site][0] for site in sites],
+            "kind": [parsed[site][1] for site in sites],
             "rank": [rank for record, _ in mapped for rank in (record.ranks or {}).values()],
         }
     )
 
 
-def drawn(found: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
+def count_drawn(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
     """How many runs of each label have a map, and what became of the others: "igu: 3 of 5 runs drawn, 2 inert"."""
     statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for record, name in zip(found, names, strict=True):
+    for record, name in zip(records, names, strict=True):
         statuses[name]["without ranks" if record.status == "ok" and not record.ranks else record.status] += 1
     return [
         ", ".join(
@@ -103,10 +103,10 @@ def agreement(maps: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-Run = tuple[Any, Any]
+LabelAndSeed = tuple[Any, Any]
 
 
-def _pairs(runs: Sequence[Run], label: str, other: str) -> list[tuple[Run, Run]]:
+def _pairs(runs: Sequence[LabelAndSeed], label: str, other: str) -> list[tuple[LabelAndSeed, LabelAndSeed]]:
     if label == other:
         return list(combinations([run for run in runs if run[0] == label], 2))
     return [((label, seed), (other, seed)) for name, seed in runs if name == label and (other, seed) in runs]
@@ -123,16 +123,16 @@ def draw_maps(
     title: str,
     colours: Mapping[str, str] | None = None,
     columns: int | None = None,
-    shown: str = "rank, mean over seeds",
+    quantity: str = "rank, mean over seeds",
 ) -> Figure:
     """A panel per label, kinds x layers, all on one colour scale.
 
     Args:
-        means: of `mean_ranks`.
-        title: of the figure; "" has none.
-        colours: of the labels, where they are not those of their methods' names.
+        means: mean ranks, as `mean_ranks` returns them.
+        title: title of the figure; "" for none.
+        colours: label -> colour; None takes those of the labels' methods.
         columns: panels in a row, where it is not what fits.
-        shown: what the numbers are.
+        quantity: name of what the shades show.
     """
     names = list(means["label"].unique())
     ranks = {
@@ -153,19 +153,19 @@ def draw_maps(
     small: dict[str, Any] = {"fontsize": MAP_TEXT - 1, "color": "#444444"}
     every = max(1, math.ceil(len(layers) * 0.2 / width))
     most = float(means["rank"].max())
-    for place, name in enumerate(names):
-        row, column = divmod(place, columns)
+    for index, name in enumerate(names):
+        row, column = divmod(index, columns)
         left, top = margin + column * (width + 0.2), 0.3 + row * (height + 0.45)
         _tiles(axes, _matrix(ranks[name], kinds, layers), most, (left, top, width, height))
         axes.text(left, top - 0.06, name, fontsize=MAP_TEXT, color=(colours or {}).get(name, colour(name)), va="bottom")
         for number, kind in enumerate(kinds if column == 0 else []):
             axes.text(left - 0.05, top + (number + 0.5) * cell[1], kind, ha="right", va="center", **small)
-        below = place + columns >= len(names)  # nothing stands below it
+        below = index + columns >= len(names)  # nothing stands below it
         for number in range(0, len(layers), every) if below else ():
             x = left + (number + 0.5) * cell[0]
             axes.text(x, top + height + 0.04, _layer(layers[number]), ha="center", va="top", **small)
     axes.text(margin + columns * (width + 0.2) / 2, size[1] - 0.02, "layer", ha="center", va="bottom", **small)
-    _scale(axes, shown, most, (size[0] - 0.6, 0.3, 0.12, max(height, min(2.0, size[1] - 0.8))))
+    _scale(axes, quantity, most, (size[0] - 0.6, 0.3, 0.12, max(height, min(2.0, size[1] - 0.8))))
     _entitle(figure, title)
     return figure
 
@@ -194,7 +194,7 @@ def _tiles(axes: Axes, values: np.ndarray[Any, Any], most: float, box: Box) -> N
     axes.set(xlim=room[0], ylim=room[1])  # which an image takes for its own
 
 
-def _scale(axes: Axes, shown: str, most: float, box: Box) -> None:
+def _scale(axes: Axes, quantity: str, most: float, box: Box) -> None:
     """What the shades mean."""
     left, top, width, height = box
     _tiles(axes, np.linspace(most, 0, 64)[:, None], most, box)
@@ -202,7 +202,7 @@ def _scale(axes: Axes, shown: str, most: float, box: Box) -> None:
         if value <= most:
             y = top + height * (1 - value / most)
             axes.text(left + width + 0.05, y, f"{value:g}", va="center", fontsize=MAP_TEXT - 1, color="#444444")
-    axes.text(left - 0.07, top + height / 2, shown, rotation=90, va="center", ha="right", fontsize=MAP_TEXT - 1)
+    axes.text(left - 0.07, top + height / 2, quantity, rotation=90, va="center", ha="right", fontsize=MAP_TEXT - 1)
 
 
 def draw_agreement(table: pd.DataFrame, title: str) -> Figure:

@@ -12,8 +12,8 @@ from rankbench.analysis.frame import frame
 from rankbench.analysis.labels import order
 from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
 from rankbench.records.record import RunRecord
-from rankbench.reporting.comparison_table import sheet
-from rankbench.reporting.table import markdown, markdown_of_frame
+from rankbench.reporting.comparison_table import make_table
+from rankbench.reporting.table import markdown_of_frame, markdown_table
 
 LEGEND = (
     "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; not resolved: "
@@ -86,5 +86,5 @@ def comparison_table(
     Raises:
         SelectionError: an unknown metric or reference.
     """
-    table = sheet(compare(frame(records, names=names), metrics, reference))
-    return "\n\n".join([markdown(table), *table.notes])
+    table = make_table(compare(frame(records, names=names), metrics, reference))
+    return "\n\n".join([markdown_table(table), *table.notes])

@@ -1,4 +1,4 @@
-"""All that a report is made from: the panels of a study, their comparisons, and who is drawn how."""
+"""Everything a report needs: panels, comparisons, and the plot style of each arm."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rankbench.sweeps.experiment import Report
 
 @dataclass(frozen=True)
 class ReportData:
-    """What is known of a study.
+    """Everything that a report of a study shows.
 
     Attributes:
-        report: what is to be shown.
+        report: settings that say what is shown.
         panels: one for each model, task, budget and other axes.
         ablations: arms that vary a setting.
-        arms: compared with the reference: all but those that are there for a curve or a heat map alone.
+        arms: arms that are compared with the reference: all but those that exist for a curve or a heat map alone.
         comparisons: panel name -> comparison of the arms; none where nothing was measured.
         varied: name of an ablation -> panel and comparison of its arms with their base.
         styles: arm -> how it is drawn.
-        mixed: what differs within tables and was allowed.
+        mixed: lines on what differs within tables and was allowed.
     """
 
     study: Study
@@ -51,28 +51,32 @@ class ReportData:
 
 
 def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
-    """Read a study.
+    """Compare everything that a report of a study shows.
 
     Args:
-        study: with its records.
+        study: the study with its records.
         allowed: names of what may differ within a table.
 
     Raises:
         SelectionError: records that may not stand in one table.
     """
-    report, found = report_of(study), panels(study)
-    mixed = refuse_mixed(study, found, allowed)
-    made = ablations(study.sweep.experiment)
-    apart = varied(made) - named(report)
-    arms = [arm for arm in dict.fromkeys(arm for panel in found for arm in panel.arms) if arm not in apart]
-    comparisons = {panel.name: compared for panel in found if (compared := compare_arms(panel, arms, report.reference))}
-    against = {ablation.name: _against_base(ablation, found, report.reference) for ablation in made}
-    return ReportData(study, report, found, made, arms, comparisons, against, arm_styles(found), mixed)
+    report, all_panels = report_of(study), panels(study)
+    mixed = refuse_mixed(study, all_panels, allowed)
+    all_ablations = ablations(study.sweep.experiment)
+    apart = varied(all_ablations) - always_compared(report)
+    arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
+    comparisons = {
+        panel.name: compared for panel in all_panels if (compared := compare_arms(panel, arms, report.reference))
+    }
+    against = {ablation.name: _against_base(ablation, all_panels, report.reference) for ablation in all_ablations}
+    return ReportData(
+        study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed
+    )
 
 
-def _against_base(ablation: Ablation, found: Sequence[Panel], reference: str) -> list[tuple[Panel, Comparison]]:
-    """In the order of the arms; without a base, against the reference, where it is one of them."""
-    compared = [(panel, compare_arms(panel, ablation.arms, ablation.base or reference)) for panel in found]
+def _against_base(ablation: Ablation, all_panels: Sequence[Panel], reference: str) -> list[tuple[Panel, Comparison]]:
+    """Compare the arms of an ablation with its base, in their order; without a base, with the reference."""
+    compared = [(panel, compare_arms(panel, ablation.arms, ablation.base or reference)) for panel in all_panels]
     return [
         (panel, replace(comparison, rows=[arm for arm in ablation.arms if arm in comparison.rows]))
         for panel, comparison in compared
@@ -84,21 +88,21 @@ def compare_arms(panel: Panel, arms: Sequence[str], reference: str) -> Compariso
     """Compare some arms of a panel with a reference; None where no run measured the metric.
 
     Args:
-        panel: with its data.
-        arms: those compared.
+        panel: the panel with its data.
+        arms: labels of the arms to compare.
         reference: an arm; where the panel has no run of it, nothing is compared with anything.
     """
     data = panel.data[panel.data["label"].isin(arms)]
     done = data[data["status"] == "ok"]
     if panel.metric not in done or done[panel.metric].dropna().empty:
         return None
-    there = reference if reference in set(data["label"]) else None
-    return compare(data, [panel.metric], there, panel.margin)
+    present = reference if reference in set(data["label"]) else None
+    return compare(data, [panel.metric], present, panel.margin)
 
 
-def named(report: Report) -> set[str]:
-    """Arms that a report compares whatever they vary: the reference, those with controls, those a paper's table has."""
-    controls = {arm for held in report.controls.values() for arm in held.values()}
+def always_compared(report: Report) -> set[str]:
+    """Arms that are always compared: the reference, arms with controls, controls, and arms of a paper's table."""
+    controls = {arm for roles in report.controls.values() for arm in roles.values()}
     return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
 
 

@@ -17,11 +17,11 @@ class Cell:
     """One cell.
 
     Attributes:
-        text: as it is shown, everywhere the same.
+        text: its text, the same in every format.
         value: the number it shows; None for words, and where nothing was measured.
         low, high: ends of its interval.
         strong: bold: the corrected test says so.
-        kind: of a finding ("better", "tie"), for its colour on the page.
+        kind: kind of a finding ("better", "tie"), for its colour on the page.
         link: name of the list of its records, on the page.
     """
 
@@ -39,10 +39,10 @@ class Table:
     """One table.
 
     Attributes:
-        name: of its files.
+        name: stem of its files' names.
         title: one line.
-        columns: their titles.
-        rows: as many cells each as there are columns; the first names the row.
+        columns: titles of the columns.
+        rows: lists of cells, one per column; the first cell names the row.
         notes: sentences under it.
         strip: place of the column whose intervals are drawn as well, on the page; None: none is.
         margin: half the width of the band around 0 of that drawing; None: no band.
@@ -59,39 +59,39 @@ class Table:
     folded: bool = False
 
 
-def numeric(sheet: Table, column: int) -> bool:
+def is_numeric(table: Table, column: int) -> bool:
     """Whether a column holds numbers, words among them or not."""
-    return any(row[column].value is not None for row in sheet.rows)
+    return any(row[column].value is not None for row in table.rows)
 
 
-def without_first(sheet: Table) -> Table:
-    """The sheet without its first column: the panel, where there is one alone."""
-    strip = None if sheet.strip is None else sheet.strip - 1
-    return replace(sheet, columns=list(sheet.columns)[1:], rows=[list(row)[1:] for row in sheet.rows], strip=strip)
+def without_first_column(table: Table) -> Table:
+    """The table without its first column: the panel, where there is one alone."""
+    strip = None if table.strip is None else table.strip - 1
+    return replace(table, columns=list(table.columns)[1:], rows=[list(row)[1:] for row in table.rows], strip=strip)
 
 
-def markdown(sheet: Table) -> str:
+def markdown_table(table: Table) -> str:
     """A Markdown table, bold where a cell is strong; without title and notes."""
-    texts = [[_marked(cell) for cell in row] for row in sheet.rows]
-    return markdown_of_frame(pd.DataFrame(texts, columns=list(sheet.columns)))
+    texts = [[_marked(cell) for cell in row] for row in table.rows]
+    return markdown_of_frame(pd.DataFrame(texts, columns=list(table.columns)))
 
 
-def section(sheet: Table) -> str:
+def markdown_section(table: Table) -> str:
     """Title, table and notes in Markdown."""
-    return "\n\n".join([f"## {sheet.title}", *([markdown(sheet)] if sheet.rows else []), *sheet.notes])
+    return "\n\n".join([f"## {table.title}", *([markdown_table(table)] if table.rows else []), *table.notes])
 
 
-def numbers(sheet: Table) -> pd.DataFrame:
-    """Of a CSV: a column's values where it has any, its texts where not; the ends of intervals in columns beside it."""
-    found: dict[str, list[str | float | None]] = {}
-    for place, title in enumerate(sheet.columns):
-        cells = [row[place] for row in sheet.rows]
+def csv_frame(table: Table) -> pd.DataFrame:
+    """Contents of the CSV: a column's values where it has any, else its texts; ends of intervals beside it."""
+    columns: dict[str, list[str | float | None]] = {}
+    for index, title in enumerate(table.columns):
+        cells = [row[index] for row in table.rows]
         valued = any(cell.value is not None for cell in cells)
-        found[title] = [cell.value if valued else cell.text for cell in cells]
+        columns[title] = [cell.value if valued else cell.text for cell in cells]
         if any(cell.low is not None for cell in cells):
-            found[f"{title}, low"] = [cell.low for cell in cells]
-            found[f"{title}, high"] = [cell.high for cell in cells]
-    return pd.DataFrame(found)
+            columns[f"{title}, low"] = [cell.low for cell in cells]
+            columns[f"{title}, high"] = [cell.high for cell in cells]
+    return pd.DataFrame(columns)
 
 
 def _marked(cell: Cell) -> str:
@@ -140,18 +140,18 @@ def latex_escape(text: str) -> str:
     return "".join(ESCAPES.get(letter, letter if letter.isascii() else f"[U+{ord(letter):04X}]") for letter in text)
 
 
-def latex_table(sheet: Table) -> str:
-    """A table environment, shrunk to the width of the line where it is wider; its label is the sheet's name."""
+def latex_table(table: Table) -> str:
+    """A table environment, shrunk to the width of the line where it is wider; its label is the table's name."""
     return "\n".join(
         [
             r"\begin{table}[htbp]",
             r"\centering\small",
-            rf"\caption{{{latex_escape(sheet.title)}}}",
-            rf"\label{{tab:{sheet.name}}}",
+            rf"\caption{{{latex_escape(table.title)}}}",
+            rf"\label{{tab:{table.name}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            *_tabular(sheet),
+            *_tabular(table),
             "}",
-            *(rf"\par\smallskip\raggedright\footnotesize {latex_escape(note)}" for note in sheet.notes),
+            *(rf"\par\smallskip\raggedright\footnotesize {latex_escape(note)}" for note in table.notes),
             r"\end{table}",
             "",
         ]
@@ -159,18 +159,18 @@ def latex_table(sheet: Table) -> str:
 
 
 def latex_document(names: Iterable[str]) -> str:
-    """What prints all tables: a document that reads each from tables/NAME.tex."""
+    """A document that prints all tables; it reads each from tables/NAME.tex."""
     return PREAMBLE + "".join(f"\\input{{tables/{name}}}\n\\clearpage\n" for name in names) + "\\end{document}\n"
 
 
-def _tabular(sheet: Table) -> list[str]:
-    alignment = "".join("r" if numeric(sheet, place) else "l" for place in range(len(sheet.columns)))
+def _tabular(table: Table) -> list[str]:
+    alignment = "".join("r" if is_numeric(table, index) else "l" for index in range(len(table.columns)))
     return [
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
-        _latex_line([latex_escape(title) for title in sheet.columns]),
+        _latex_line([latex_escape(title) for title in table.columns]),
         r"\midrule",
-        *(_latex_line([_latex_cell(cell) for cell in row]) for row in sheet.rows),
+        *(_latex_line([_latex_cell(cell) for cell in row]) for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}%",
     ]
@@ -193,26 +193,26 @@ def _signed(text: str) -> str:
 Column = Mapping[str, Cell]  # label -> cell; what is left out is empty
 
 
-def linked(columns: Mapping[str, Column], rows: Sequence[str], links: Mapping[str, str]) -> list[list[Cell]]:
-    """Rows of a sheet from its columns; every cell of a label leads to that label's records."""
+def linked_rows(columns: Mapping[str, Column], rows: Sequence[str], links: Mapping[str, str]) -> list[list[Cell]]:
+    """Rows of a table from its columns; every cell of a label leads to that label's records."""
     return [
         [replace(column.get(label, Cell()), link=links.get(label, "")) for column in columns.values()] for label in rows
     ]
 
 
-def number(value: float | None, form: str) -> Cell:
+def number_cell(value: float | None, form: str) -> Cell:
     """A number as `form` writes it; an empty cell where nothing was measured."""
     return Cell() if value is None or math.isnan(value) else Cell(form.format(value), float(value))
 
 
-def numbers_of_frame(values: pd.Series, form: str) -> Column:
+def number_column(values: pd.Series, form: str) -> Column:
     """A column of numbers."""
-    return {str(label): number(value, form) for label, value in values.astype(float).items()}
+    return {str(label): number_cell(value, form) for label, value in values.astype(float).items()}
 
 
-def markdown_of_frame(shown: pd.DataFrame) -> str:
+def markdown_of_frame(frame: pd.DataFrame) -> str:
     """A frame of texts as a Markdown table; what is missing is empty."""
-    texts = shown.astype(object).where(shown.notna(), "").astype(str).values.tolist()
+    texts = frame.astype(object).where(frame.notna(), "").astype(str).values.tolist()
     return "\n".join(
-        "| " + " | ".join(line) + " |" for line in [list(shown.columns), ["---"] * len(shown.columns), *texts]
+        "| " + " | ".join(line) + " |" for line in [list(frame.columns), ["---"] * len(frame.columns), *texts]
     )

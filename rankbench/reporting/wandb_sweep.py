@@ -24,7 +24,7 @@ from rankbench.studies.study import Curve
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
 from rankbench.tracking.series import names
-from rankbench.tracking.wandb_run import Wandb, leave, said, tell
+from rankbench.tracking.wandb_run import Wandb, first_line, leave, warn
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
@@ -37,11 +37,11 @@ class MirrorRequest:
     """What is to be mirrored.
 
     Attributes:
-        title: of the sweep; the tag of its runs and the name of its workspace.
-        records: in the order they are mirrored.
+        title: title of the sweep; the tag of its runs and the name of its workspace.
+        records: records, in the order in which they are mirrored.
         curves: run_id -> rank total over the steps, for runs whose own steps are not there.
         metrics: columns of the frame of runs ("test/accuracy") that the report shows.
-        problems: what could not be read.
+        problems: sentences on files that could not be read.
     """
 
     title: str
@@ -56,10 +56,10 @@ class MirrorResult:
     """What was mirrored.
 
     Attributes:
-        online, offline: runs.
-        stepless: runs of which only the record was there.
+        online, offline: numbers of runs.
+        stepless: number of runs that had only a record.
         entity: whose project it is; None offline.
-        failed: run_ids.
+        failed: run_ids of the runs that could not be mirrored.
     """
 
     online: int = 0
@@ -69,26 +69,26 @@ class MirrorResult:
     failed: tuple[str, ...] = ()
 
 
-def asked(words: Sequence[str]) -> MirrorRequest:
-    """The sweep that words name as `study.load` takes them; or a results folder, or a JSON-lines file of records.
+def request_of(words: Sequence[str]) -> MirrorRequest:
+    """What to mirror: the sweep that words name (see `study.load`), a results folder, or a JSON-lines file of records.
 
     Raises:
         SweepError: there is none, or it holds no record.
     """
     named = [word for word in words if not word.startswith("results_dir=")]
-    place = Path(named[0]).resolve() if len(named) == 1 and "=" not in named[0] else None
-    if place and place.exists() and not (place / manifest.FILE).is_file():
-        records, problems = run_folder.records(place)
-        found = MirrorRequest((place.parent if place.is_file() else place).name, records, {}, _tests(records), problems)
+    path = Path(named[0]).resolve() if len(named) == 1 and "=" not in named[0] else None
+    if path and path.exists() and not (path / manifest.FILE).is_file():
+        records, problems = run_folder.records(path)
+        request = MirrorRequest((path.parent if path.is_file() else path).name, records, {}, _tests(records), problems)
     else:
-        given = study.load(named if place else words)
-        records = list(given.records.values())
-        shown = given.sweep.experiment.report.metrics if given.sweep.experiment else {}
-        metrics = list(dict.fromkeys(shown.values())) or _tests(records)
-        found = MirrorRequest(given.sweep.name, records, given.curves, metrics, given.problems)
-    if not found.records:
-        raise SweepError(f"{found.title}: no record to mirror; {'; '.join(found.problems) or 'no run has ended'}")
-    return found
+        named_study = study.load(named if path else words)
+        records = list(named_study.records.values())
+        metrics_shown = named_study.sweep.experiment.report.metrics if named_study.sweep.experiment else {}
+        metrics = list(dict.fromkeys(metrics_shown.values())) or _tests(records)
+        request = MirrorRequest(named_study.sweep.name, records, named_study.curves, metrics, named_study.problems)
+    if not request.records:
+        raise SweepError(f"{request.title}: no record to mirror; {'; '.join(request.problems) or 'no run has ended'}")
+    return request
 
 
 def _tests(records: Sequence[RunRecord]) -> list[str]:
@@ -97,7 +97,7 @@ def _tests(records: Sequence[RunRecord]) -> list[str]:
 
 
 def mirror(
-    found: Sequence[RunRecord],
+    records: Sequence[RunRecord],
     results_dir: Path,
     settings: Any,
     tags: tuple[str, ...] = (),
@@ -106,14 +106,14 @@ def mirror(
     """Make a W&B run of each record; once the service is away, the others are made offline.
 
     Args:
-        found: records.
-        results_dir: where runs/<run_id>/steps.jsonl lie, if they do; wandb/ is made there.
+        records: finished runs.
+        results_dir: folder of runs/<run_id>/steps.jsonl, if they exist; wandb/ is made there.
         settings: the `tracking` section.
-        tags: of each run.
-        curves: rank totals of runs without steps.
+        tags: tags of each run.
+        curves: run_id -> rank totals, for runs without steps.
     """
     done, settings = MirrorResult(), SimpleNamespace(**settings)
-    for record in found:
+    for record in records:
         steps = RunFolder(results_dir, record.run_id).lines("steps.jsonl")
         rows = steps or [{"step": step, "ranks": ranks} for step, ranks in (curves or {}).get(record.run_id, ())]
         done = replace(done, stepless=done.stepless + (not rows))
@@ -124,7 +124,7 @@ def mirror(
                 run.step(row)
             run.finish(record, more=True)
         except Exception as error:  # whatever it is: the others are still to be made
-            tell(f"{record.run_id}: {said(error)}. The others are mirrored offline")
+            warn(f"{record.run_id}: {first_line(error)}. The others are mirrored offline")
             done, settings.mode = replace(done, failed=(*done.failed, record.run_id)), "offline"
         else:
             done = _count(done, run)
@@ -140,22 +140,22 @@ def _count(done: MirrorResult, run: Wandb) -> MirrorResult:
 
 
 def _forget(results_dir: Path, run_id: str) -> None:
-    """Remove what an earlier mirror of the run left."""
+    """Remove the files that an earlier mirror of the run left."""
     for folder in (results_dir / FOLDER).glob(f"*run-*-{run_id}"):
         shutil.rmtree(folder)
 
 
 def show(wanted: MirrorRequest, done: MirrorResult, project: str, results_dir: Path) -> str:
-    """Save the workspace if that can be; the sentence on it."""
+    """Save the workspace if possible; return a sentence on it."""
     if done.entity is None:
         return "no workspace: it needs a key (wandb login, or WANDB_API_KEY) and the service"
     if importlib.util.find_spec("wandb_workspaces") is None:
         return "no workspace: it needs pip install 'rankbench[dashboard]'"
-    made = workspace(wanted.title, wanted.records, wanted.metrics, done.entity, project)
+    built = workspace(wanted.title, wanted.records, wanted.metrics, done.entity, project)
     try:
-        return f"workspace: {save(made, results_dir / FOLDER)}"
+        return f"workspace: {save(built, results_dir / FOLDER)}"
     except Exception as error:  # whatever the service says: the runs are there, and this can be repeated
-        return f"no workspace: {said(error)}; repeat this, the runs stay as they are"
+        return f"no workspace: {first_line(error)}; repeat this, the runs stay as they are"
 
 
 # A group differs in the seed alone: nothing else is averaged.
@@ -189,29 +189,29 @@ def sections(metrics: Sequence[str]) -> list[Section]:
         ],
         "Training": [lines("loss", "train/loss"), lines("learning rate", "train/learning_rate")],
     }
-    return [Section(name=name, panels=held, is_open=True) for name, held in panels.items()]
+    return [Section(name=name, panels=plots, is_open=True) for name, plots in panels.items()]
 
 
-def workspace(title: str, found: Sequence[RunRecord], metrics: Sequence[str], entity: str, project: str) -> Workspace:
+def workspace(title: str, records: Sequence[RunRecord], metrics: Sequence[str], entity: str, project: str) -> Workspace:
     """The workspace of the runs with the tag `title`, not saved; methods have the colours they have everywhere."""
     from wandb_workspaces import workspaces as ws
 
-    colours = {names(record.run_id, record.config)["group"]: colour(record.method) for record in found}
+    colours = {names(record.run_id, record.config)["group"]: colour(record.method) for record in records}
     runs = ws.RunsetSettings(
         filters=ws.And(ws.Tags().isin([title])), groupby=[ws.Metric("Group")], group_colors=colours
     )
     return ws.Workspace(entity=entity, project=project, name=title, sections=sections(metrics), runset_settings=runs)
 
 
-def save(made: Workspace, folder: Path) -> str:
-    """Save a workspace, over the one that an earlier call saved; its address, which `folder` keeps by its name."""
+def save(built: Workspace, folder: Path) -> str:
+    """Save a workspace over the one that an earlier call saved; return its address, which `folder` keeps."""
     from wandb_workspaces import workspaces as ws
 
-    file = folder / f"workspace-{made.name}.url"
+    file = folder / f"workspace-{built.name}.url"
     if file.is_file():
-        known = ws.Workspace.from_url(file.read_text().strip())
-        known.sections, known.runset_settings = made.sections, made.runset_settings
-        made = known
-    url = str(made.save().url)
+        saved = ws.Workspace.from_url(file.read_text().strip())
+        saved.sections, saved.runset_settings = built.sections, built.runset_settings
+        built = saved
+    url = str(built.save().url)
     write_atomically(file, f"{url}\n".encode())
     return url

@@ -1,6 +1,6 @@
 """Comparisons of runs: pure functions on arrays.
 
-Pairs are runs of one seed: same data order, same initialisation. What cannot be measured from so few runs is None.
+Pairs are runs of one seed: same data order, same initialisation. What so few runs cannot measure is None.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
 
     Args:
         a, b: (n,), pair by pair.
-        level: of the two-sided interval, in (0, 1).
+        level: coverage of the two-sided interval, in (0, 1).
 
     Raises:
         ValueError: no pair, unequal lengths, a value that is not finite, or a level outside (0, 1).
@@ -83,14 +83,14 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> PairedDifference:
-    """Mean of values, or of differences that are there already, as `paired_difference` has it.
+    """Mean and interval of values, or of differences made elsewhere, as `paired_difference` computes them.
 
     Args:
         values: (n,).
-        level: of the two-sided interval, in (0, 1).
+        level: coverage of the two-sided interval, in (0, 1).
 
     Raises:
-        ValueError: as there.
+        ValueError: as in `paired_difference`.
     """
     return paired_difference(values, np.zeros_like(np.asarray(values, dtype=float)), level)
 
@@ -113,13 +113,13 @@ def equivalence(a: ArrayLike, b: ArrayLike, margin: float, alpha: float = 0.05) 
         raise ValueError(f"margin {margin} is not > 0; it is the largest difference that does not matter")
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha {alpha} is not in (0, 0.5); 0.05 is usual")
-    found = paired_difference(a, b, 1 - 2 * alpha)
-    if found.n == 1:
-        return Equivalence(found, None, False)
+    difference = paired_difference(a, b, 1 - 2 * alpha)
+    if difference.n == 1:
+        return Equivalence(difference, None, False)
     error = _standard_error(finite(a, "first values") - finite(b, "second values"))
-    room = margin - abs(found.mean)  # to the nearer bound, whose p-value is the larger
-    p = float(special.stdtr(found.n - 1, -room / error)) if error > 0 else float(room <= 0)
-    return Equivalence(found, p, p <= alpha)
+    room = margin - abs(difference.mean)  # to the nearer bound, whose p-value is the larger
+    p = float(special.stdtr(difference.n - 1, -room / error)) if error > 0 else float(room <= 0)
+    return Equivalence(difference, p, p <= alpha)
 
 
 def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float = 0.95) -> float | None:
@@ -129,9 +129,9 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
     normal approximation would promise too much (n = 5: 1.25 deviations where 1.68 are needed).
 
     Args:
-        differences: (n,), of the pairs at hand.
-        power: in (1 - level, 1).
-        level: of the interval that has to leave out 0, in (0, 1).
+        differences: (n,), one per pair at hand.
+        power: probability of finding it, in (1 - level, 1).
+        level: coverage of the interval that has to leave out 0, in (0, 1).
 
     Returns:
         In the unit of the differences; None for a single pair, and where all are equal.
@@ -156,10 +156,10 @@ def seeds_needed(effect: float, deviation: float, paired: bool = True, power: fl
 
     Args:
         effect: the true difference, > 0.
-        deviation: of the differences of pairs, or of either group; >= 0, in the unit of the effect.
+        deviation: standard deviation of the differences of pairs, or of either group; >= 0, in the unit of the effect.
         paired: pairs by seed.
-        power: in (1 - level, 1).
-        level: of the interval that has to leave out 0, in (0, 1).
+        power: probability of finding it, in (1 - level, 1).
+        level: coverage of the interval that has to leave out 0, in (0, 1).
 
     Raises:
         ValueError: an effect that is not > 0, a deviation below 0, or a power or level out of bounds.
@@ -193,7 +193,7 @@ def deviation(values: ArrayLike, level: float = 0.95) -> Estimate:
 
     Args:
         values: (n,), n >= 2.
-        level: of the interval, in (0, 1).
+        level: coverage of the interval, in (0, 1).
 
     Returns:
         0 without an interval where all are equal.
@@ -201,13 +201,13 @@ def deviation(values: ArrayLike, level: float = 0.95) -> Estimate:
     Raises:
         ValueError: fewer than two values, one that is not finite, or a level outside (0, 1).
     """
-    found = finite(values, "values")
+    numbers = finite(values, "values")
     inside(level, "level")
-    if found.size == 1:
+    if numbers.size == 1:
         raise ValueError("one value has no deviation; give at least two")
-    if _all_equal(found):
+    if _all_equal(numbers):
         return Estimate(0.0, None, None)
-    freedom, value = found.size - 1, float(found.std(ddof=1))
+    freedom, value = numbers.size - 1, float(numbers.std(ddof=1))
     tails = (1 - level) / 2, (1 + level) / 2  # chdtri takes the upper tail
     low, high = (value * float(np.sqrt(freedom / special.chdtri(freedom, tail))) for tail in tails)
     return Estimate(value, low, high)
@@ -236,7 +236,7 @@ def _inside_power(power: float, level: float) -> None:
 
 
 def _all_equal(values: Array) -> bool:
-    """Up to rounding: no deviation can be estimated (0.53 - 0.5 is not 0.59 - 0.56 in floating point)."""
+    """Whether values are equal up to rounding (0.53 - 0.5 is not 0.59 - 0.56): no deviation can be estimated."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
@@ -249,7 +249,7 @@ def _standard_error(values: Array) -> float:
 
 
 def pairs(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Two lists of the same length, (n,) each.
+    """Check two lists of the same length, (n,) each.
 
     Raises:
         ValueError: they are none.
@@ -261,17 +261,17 @@ def pairs(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
 
 
 def finite(values: ArrayLike, name: str) -> Array:
-    """A list with at least one value, all finite, (n,).
+    """Check a list with at least one value, all finite, (n,).
 
     Raises:
         ValueError: it is none, by its `name`.
     """
-    found = np.asarray(values, dtype=float)
-    if found.ndim != 1 or found.size == 0:
-        raise ValueError(f"{name}: one list with at least one value is needed, not shape {found.shape}")
-    if not np.isfinite(found).all():
-        raise ValueError(f"{name}: {found[~np.isfinite(found)][0]} is not finite; leave out what was not measured")
-    return found
+    numbers = np.asarray(values, dtype=float)
+    if numbers.ndim != 1 or numbers.size == 0:
+        raise ValueError(f"{name}: one list with at least one value is needed, not shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name}: {numbers[~np.isfinite(numbers)][0]} is not finite; leave out what was not measured")
+    return numbers
 
 
 def inside(share: float, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Comparisons item by item of two runs, and one run's accuracy: what these items say, not what another seed would."""
+"""Two runs compared item by item, and the accuracy of one: statements about these items, not about other seeds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> McNemar:
         a, b: (n,), item by item, 1 where right and 0 where wrong.
 
     Raises:
-        ValueError: no pairs (as in `stats.paired_difference`), or a value other than 0 and 1.
+        ValueError: no pairs (as in `estimates.paired_difference`), or a value other than 0 and 1.
     """
     first, second = pairs(a, b)
     for values in (first, second):
@@ -59,15 +59,15 @@ def paired_bootstrap_items(
     Args:
         a, b: (n,), item by item.
         weights: (n,), >= 0, such as the units of each item's loss; None weighs them equally.
-        level: of the interval, in (0, 1).
-        draws: of the bootstrap.
-        seed: of its own generator.
+        level: coverage of the interval, in (0, 1).
+        draws: number of bootstrap samples.
+        seed: seed of the bootstrap's own generator.
 
     Returns:
         No interval for a single item.
 
     Raises:
-        ValueError: no pairs (as in `stats.paired_difference`), weights that are none, or a level outside (0, 1).
+        ValueError: no pairs (as in `estimates.paired_difference`), weights that are none, or a level outside (0, 1).
     """
     first, second = pairs(a, b)
     inside(level, "level")
@@ -78,7 +78,7 @@ def paired_bootstrap_items(
     value = float(_ratio(*parts))
     if first.size == 1:
         return Estimate(value, None, None)
-    found = scipy_stats.bootstrap(
+    interval = scipy_stats.bootstrap(
         parts,
         _ratio,
         n_resamples=draws,
@@ -89,7 +89,7 @@ def paired_bootstrap_items(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(value, float(found.low), float(found.high))
+    return Estimate(value, float(interval.low), float(interval.high))
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
@@ -101,8 +101,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
     inside(level, "level")
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n} is no share: 0 <= successes <= n and n >= 1 are needed")
-    found = scipy_stats.binomtest(successes, n).proportion_ci(level, "wilson")
-    return Estimate(successes / n, float(found.low), float(found.high))
+    interval = scipy_stats.binomtest(successes, n).proportion_ci(level, "wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high))
 
 
 def _ratio(values: Array, weights: Array, axis: int = -1) -> Any:

@@ -28,8 +28,8 @@ def iqm(scores: ArrayLike) -> Array:
         (...): a number for one matrix.
     """
     values = np.asarray(scores, dtype=float)
-    found: Array = scipy_stats.trim_mean(values.reshape(*values.shape[:-2], -1), 0.25, axis=-1)
-    return found
+    means: Array = scipy_stats.trim_mean(values.reshape(*values.shape[:-2], -1), 0.25, axis=-1)
+    return means
 
 
 def stratified_bootstrap(
@@ -39,14 +39,14 @@ def stratified_bootstrap(
 
     Of n seeds n - 1 are drawn, with replacement (McCarthy and Snowden 1985): the spread of a mean is then that of its
     unbiased variance. With n drawn, as in rliable, it is sqrt((n - 1) / n) of that, and at 5 seeds a 95 % interval
-    covers about 90 %. Tasks are not drawn: what the interval says is of these tasks.
+    covers about 90 %. Tasks are not drawn: the interval speaks of these tasks alone.
 
     Args:
         scores: (seeds, tasks, ...). For a paired difference of statistics, stack both sides on a last axis.
         statistic: (draws, seeds, tasks, ...) -> (draws,); it also gets the scores as they are, as one draw.
-        level: of the interval, in (0, 1).
-        draws: of the bootstrap.
-        seed: of its own generator.
+        level: coverage of the interval, in (0, 1).
+        draws: number of bootstrap samples.
+        seed: seed of the bootstrap's own generator.
 
     Returns:
         No interval for a single seed.
@@ -73,8 +73,8 @@ def probability_of_improvement(
     side wins, the interval has no width: there are too few seeds, it is not certain.
 
     Args:
-        a, b: (seeds, tasks), the same tasks, seeds as there are.
-        level, draws, seed: as in `stratified_bootstrap`.
+        a, b: (seeds, tasks); the same tasks, each side with its own number of seeds.
+        level, draws, seed: arguments of `stratified_bootstrap`.
 
     Returns:
         In [0, 1], 0.5 where neither is better; no interval where a side has a single seed.
@@ -92,8 +92,8 @@ def probability_of_improvement(
     if 1 in wins.shape[1:]:
         return Estimate(value, None, None)
     generator = np.random.default_rng(seed)
-    drawn = [_shares(_rows(generator, scores, draws), len(scores)) for scores in (first, second)]
-    return _estimate(value, ((drawn[0] @ wins) * drawn[1]).sum(axis=-1).mean(axis=0), level)
+    shares = [_shares(_rows(generator, scores, draws), len(scores)) for scores in (first, second)]
+    return _estimate(value, ((shares[0] @ wins) * shares[1]).sum(axis=-1).mean(axis=0), level)
 
 
 def _rows(generator: np.random.Generator, scores: Array, draws: int) -> Rows:
@@ -104,15 +104,15 @@ def _rows(generator: np.random.Generator, scores: Array, draws: int) -> Rows:
 
 def _shares(rows: Rows, seeds: int) -> Array:
     """Share of each seed in each draw, (tasks, draws, seeds)."""
-    draws, drawn, tasks = rows.shape
-    place = (np.arange(tasks)[None, None] * draws + np.arange(draws)[:, None, None]) * seeds + rows
-    counts = np.bincount(place.ravel(), minlength=tasks * draws * seeds)
-    found: Array = counts.reshape(tasks, draws, seeds) / drawn
-    return found
+    draws, size, tasks = rows.shape
+    cell = (np.arange(tasks)[None, None] * draws + np.arange(draws)[:, None, None]) * seeds + rows
+    counts = np.bincount(cell.ravel(), minlength=tasks * draws * seeds)
+    shares: Array = counts.reshape(tasks, draws, seeds) / size
+    return shares
 
 
-def _estimate(value: float, drawn: Array, level: float) -> Estimate:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+def _estimate(value: float, draws: Array, level: float) -> Estimate:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, float(low), float(high))
 
 

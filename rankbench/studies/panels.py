@@ -1,4 +1,4 @@
-"""Where the runs of a study stand: a panel for each point of its axes, seeds aside; what a report compares within.
+"""Panels of a study: its runs at each point of the axes, seeds aside; a report compares runs of one panel alone.
 
 A run that is missing is a row like any other, without numbers.
 """
@@ -26,7 +26,7 @@ from rankbench.sweeps.manifest import Job
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
-COLUMNS = ("learning_rate", "match", "unit", "target")  # that are there though no run left a record
+COLUMNS = ("learning_rate", "match", "unit", "target")  # a frame has them though no run left a record
 ARM = ("method", "experiment", "scale", "arms", "seed")  # what is typed and is no axis of panels
 
 
@@ -35,7 +35,7 @@ class StudyRun:
     """A run that was asked for.
 
     Attributes:
-        arm: its label.
+        arm: label of its arm.
         seed: None where it is not known: no record, and not typed.
         record: None: missing, or still running.
     """
@@ -47,7 +47,7 @@ class StudyRun:
 
     @property
     def status(self) -> str:
-        """Of the record; MISSING without one."""
+        """Status of the record; MISSING without one."""
         return MISSING if self.record is None else self.record.status
 
 
@@ -56,17 +56,17 @@ class Panel:
     """The runs at one point of the axes.
 
     Attributes:
-        name: of files and anchors.
+        name: stem of file names and anchors.
         title: model, task, budget, and the other axes.
         short: the part of the title in which the panels of a study differ; all of it for a single one.
         facts: model, task, budget; "?" where no run and no word tells.
-        rest: the other axes ("task.map=few").
+        rest: values of the other axes ("task.map=few").
         arms: labels, in the order of the experiment.
-        runs: those that are reported.
-        trials: tuning runs.
-        metric: column of the frame that is shown of the task.
+        runs: runs that are reported.
+        trials: tuning trials.
+        metric: column of the frame that is shown for the task.
         margin: a difference below it does not matter.
-        data: a row per run, as `collect.frame` has it; missing ones have the status MISSING and no numbers.
+        data: frame with a row per run; missing ones have the status MISSING and no numbers.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Panel:
 
     @property
     def records(self) -> list[RunRecord]:
-        """Of the runs that left one."""
+        """Records of the runs that left one."""
         return [run.record for run in self.runs if run.record is not None]
 
     def measured(self, arm: str) -> pd.Series:
@@ -94,7 +94,7 @@ class Panel:
 
     @property
     def names(self) -> list[str]:
-        """Arms of `records`."""
+        """Arm of each of `records`."""
         return [run.arm for run in self.runs if run.record is not None]
 
 
@@ -103,8 +103,8 @@ def report_of(study: Study) -> Report:
     declared = study.sweep.experiment
     if declared is not None:
         return declared.report
-    there = sorted(set(_arms(study.runs())), key=order)
-    reference = "lora" if "lora" in there or not there else there[0]
+    arms = sorted(set(_arms(study.runs())), key=order)
+    reference = "lora" if "lora" in arms or not arms else arms[0]
     return experiment_files.usual_report(reference)
 
 
@@ -113,11 +113,11 @@ def panels(study: Study) -> list[Panel]:
     jobs, trials = study.runs(), study.runs(trial=True)
     axes = _axes(study)
     groups: dict[tuple[str, ...], tuple[list[StudyRun], list[StudyRun]]] = defaultdict(lambda: ([], []))
-    for place, found in enumerate((jobs, trials)):
-        for (job, record), arm in zip(found, _arms(found), strict=True):
+    for kind, pairs in enumerate((jobs, trials)):
+        for (job, record), arm in zip(pairs, _arms(pairs), strict=True):
             words = _words(job)
             seed = record.seed if record else _integer(words.get("seed"))
-            groups[tuple(words.get(axis, "") for axis in axes)][place].append(StudyRun(job, arm, seed, record))
+            groups[tuple(words.get(axis, "") for axis in axes)][kind].append(StudyRun(job, arm, seed, record))
     rest = [axis for axis in axes if axis not in FACTS]
     taken: Counter[str] = Counter()
     return _shortened(
@@ -128,12 +128,12 @@ def panels(study: Study) -> list[Panel]:
     )
 
 
-def _shortened(found: Sequence[Panel]) -> list[Panel]:
-    """With `short`."""
-    parts = [panel.title.split(", ") for panel in found]
-    common = set.intersection(*map(set, parts)) if len(found) > 1 else set()
+def _shortened(all_panels: Sequence[Panel]) -> list[Panel]:
+    """The panels with their `short` titles."""
+    parts = [panel.title.split(", ") for panel in all_panels]
+    common = set.intersection(*map(set, parts)) if len(all_panels) > 1 else set()
     titles = [", ".join(part for part in title if part not in common) for title in parts]
-    return [replace(panel, short=title) for panel, title in zip(found, titles, strict=True)]
+    return [replace(panel, short=title) for panel, title in zip(all_panels, titles, strict=True)]
 
 
 def _panel(
@@ -146,11 +146,11 @@ def _panel(
     taken[name] += 1
     name = name if taken[name] == 1 else f"{name}-{taken[name]}"
     declared = study.sweep.experiment
-    place = {arm: number for number, arm in enumerate(experiment.arms(declared))} if declared else {}
-    there = dict.fromkeys(run.arm for run in [*runs, *trials])
-    arms = sorted(there, key=lambda arm: (place.get(arm, len(place)), order(arm) if not place else (0, "")))
-    shown, task = report_of(study), facts["task"]
-    metric, margin = shown.metric_of(task), shown.margin_of(task)
+    position = {arm: number for number, arm in enumerate(experiment.arms(declared))} if declared else {}
+    present = dict.fromkeys(run.arm for run in [*runs, *trials])
+    arms = sorted(present, key=lambda arm: (position.get(arm, len(position)), order(arm) if not position else (0, "")))
+    report, task = report_of(study), facts["task"]
+    metric, margin = report.metric_of(task), report.margin_of(task)
     return Panel(name, title, title, facts, points, arms, runs, trials, metric, margin, _frame(runs))
 
 
@@ -163,18 +163,18 @@ def _axes(study: Study) -> list[str]:
     return [key for key in keys if len({each.get(key) for each in words}) > 1]
 
 
-def _arms(found: Sequence[tuple[Job, RunRecord | None]]) -> list[str]:
+def _arms(pairs: Sequence[tuple[Job, RunRecord | None]]) -> list[str]:
     """The label of each job; without an experiment as `labels` has it, and a missing run as the others of its words."""
-    if all(job.arm is not None for job, _ in found):
-        return [str(job.arm) for job, _ in found]
-    records = [record for _, record in found if record is not None]
-    given = iter(labels(records))
-    named = [next(given) if record is not None else None for _, record in found]
+    if all(job.arm is not None for job, _ in pairs):
+        return [str(job.arm) for job, _ in pairs]
+    records = [record for _, record in pairs if record is not None]
+    label_of_record = iter(labels(records))
+    named = [next(label_of_record) if record is not None else None for _, record in pairs]
     alike: dict[str, str] = {}
-    for (job, _), name in zip(found, named, strict=True):
+    for (job, _), name in zip(pairs, named, strict=True):
         if name is not None:
             alike.setdefault(_own_words(job), name)
-    own = [_own_words(job) for job, _ in found]
+    own = [_own_words(job) for job, _ in pairs]
     return [name or alike.get(words, words or "?") for name, words in zip(named, own, strict=True)]
 
 
@@ -201,16 +201,16 @@ def _integer(text: str | None) -> int | None:
 
 
 def _fact(key: str, runs: Iterable[StudyRun], study: Study) -> str:
-    """Of the panel's records, of its words, or of the study where all records agree."""
+    """A fact of a panel: from its records, its words, or the whole study where all records agree."""
     runs = list(runs)
     mine = (str(getattr(run.record, key)) for run in runs if run.record is not None)
-    said = (words[key] for run in runs for words in [_words(run.job)] if key in words)
-    return next(itertools.chain(mine, said, _everywhere(key, study)))
+    typed = (words[key] for run in runs for words in [_words(run.job)] if key in words)
+    return next(itertools.chain(mine, typed, _everywhere(key, study)))
 
 
 def _everywhere(key: str, study: Study) -> Iterator[str]:
-    found = {str(getattr(record, key)) for record in study.records.values()}
-    yield found.pop() if len(found) == 1 else "?"
+    values = {str(getattr(record, key)) for record in study.records.values()}
+    yield values.pop() if len(values) == 1 else "?"
 
 
 def _frame(runs: Sequence[StudyRun]) -> pd.DataFrame:
@@ -224,16 +224,16 @@ def _frame(runs: Sequence[StudyRun]) -> pd.DataFrame:
     return whole.astype(dict.fromkeys(("label", "status", "match", "unit"), object))  # looked up often, or empty
 
 
-def families(found: Sequence[Panel]) -> dict[str, list[Panel]]:
+def families(members: Sequence[Panel]) -> dict[str, list[Panel]]:
     """Panels that differ in their budget alone, by what they share: model, task and the other axes."""
     groups: dict[str, list[Panel]] = defaultdict(list)
-    for panel in found:
+    for panel in members:
         groups[", ".join([panel.facts["model"], panel.facts["task"], *panel.rest])].append(panel)
     return groups
 
 
-def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -> list[str]:
-    """What differs within a table and was allowed by name; what an arm declares may differ without.
+def refuse_mixed(study: Study, all_panels: Sequence[Panel], allowed: Sequence[str]) -> list[str]:
+    """Refuse mixed records; what differs and was allowed by name is returned, what arms declare may differ anyway.
 
     Code and versions are to be one in all panels: some tables stand over several.
 
@@ -243,22 +243,22 @@ def refuse_mixed(study: Study, found: Sequence[Panel], allowed: Sequence[str]) -
     """
     declared = study.sweep.experiment
     own = {key for settings in experiment.arms(declared).values() for key in settings} if declared else set()
-    everywhere = differing_code([record for panel in found for record in panel.records])
-    said = {line.partition(": ")[0] for line in everywhere}
+    everywhere = differing_code([record for panel in all_panels for record in panel.records])
+    names = {line.partition(": ")[0] for line in everywhere}
     mixed = {"all tables": everywhere} | {
-        panel.title: [line for line in differences(panel.records, own) if line.partition(": ")[0] not in said]
-        for panel in found
+        panel.title: [line for line in differences(panel.records, own) if line.partition(": ")[0] not in names]
+        for panel in all_panels
     }
     refuse(mixed, allowed, "Do the runs again with one code and one set of versions")
-    for panel in found:
+    for panel in all_panels:
         refuse_doubt(panel.title, panel.data)
-    return sorted({line for said in mixed.values() for line in said})
+    return sorted({line for names in mixed.values() for line in names})
 
 
-def methods_of(found: Sequence[Panel]) -> dict[str, Any]:
+def methods_of(all_panels: Sequence[Panel]) -> dict[str, Any]:
     """Arm -> its method, of the arms that have a record."""
     methods: dict[str, Any] = {}
-    for panel in found:
+    for panel in all_panels:
         for run in [*panel.runs, *panel.trials]:
             if run.record is not None:
                 methods.setdefault(run.arm, run.record.method)

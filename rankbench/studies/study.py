@@ -26,12 +26,12 @@ Curve = list[tuple[int, int]]  # step and rank total, where it changes
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep and what is there of it.
+    """A sweep and what its runs left.
 
     Attributes:
-        sweep: what was asked for.
-        records: run_id -> record, of the runs that left one.
-        curves: run_id -> rank total over the steps; of the runs that logged steps.
+        sweep: the runs that were asked for.
+        records: run_id -> record, for the runs that left one.
+        curves: run_id -> rank total over the steps, for the runs that logged steps.
         problems: files that could not be read, by name.
     """
 
@@ -41,12 +41,12 @@ class Study:
     problems: list[str]
 
     def runs(self, trial: bool = False) -> list[tuple[Job, RunRecord | None]]:
-        """The jobs that are reported, or the trials, each with its record; None: missing, or still running."""
+        """The jobs that are reported, or the tuning trials, each with its record; None: missing, or still running."""
         return [(job, self.records.get(job.run_id)) for job in self.sweep.jobs if job.trial == trial]
 
 
 def results_dir_of(words: Sequence[str]) -> Path:
-    """Of the words of a command: results_dir=DIR, else "results"."""
+    """The results folder that the words of a command name (results_dir=DIR), else "results"."""
     return Path(next((word.partition("=")[2] for word in words if word.startswith("results_dir=")), "results"))
 
 
@@ -54,17 +54,17 @@ def load(words: Sequence[str]) -> Study:
     """The study that words name: ["experiment=X"], more of the words of its sweep, or the folder of a report alone.
 
     Raises:
-        SweepError: there is none.
+        SweepError: no such study.
     """
     if len(words) == 1 and "=" not in words[0]:
         return study_in_folder(Path(words[0]))
-    given = dict(word.split("=", 1) for word in words if "=" in word)
+    typed = dict(word.split("=", 1) for word in words if "=" in word)
     results_dir = results_dir_of(words)
-    name = given.get("experiment")
+    name = typed.get("experiment")
     rest = [word for word in words if word.split("=")[0] not in ("experiment", "results_dir")]
-    found = manifest.last(results_dir, name, rest)
-    if found is not None:
-        return study_of_sweep(found, results_dir)
+    sweep = manifest.last(results_dir, name, rest)
+    if sweep is not None:
+        return study_of_sweep(sweep, results_dir)
     committed = results_dir / (name or "") / manifest.FILE
     if name and committed.is_file() and not rest:
         return study_in_folder(committed.parent)
@@ -74,61 +74,61 @@ def load(words: Sequence[str]) -> Study:
     )
 
 
-def study_of_sweep(found: Sweep, results_dir: Path) -> Study:
-    """A sweep with what lies in runs/ of it."""
+def study_of_sweep(sweep: Sweep, results_dir: Path) -> Study:
+    """A sweep with what its runs left in the runs/ of a results folder."""
     records, curves, problems = {}, {}, []
-    for job in found.jobs:
-        place = RunFolder(results_dir, job.run_id)
+    for job in sweep.jobs:
+        folder = RunFolder(results_dir, job.run_id)
         try:
-            record = place.record()
+            record = folder.record()
             if record is not None:
                 records[job.run_id] = record
-                curves[job.run_id] = list(_changes(place.lines(STEPS)))
+                curves[job.run_id] = list(_changes(folder.lines(STEPS)))
         except RecordError as error:
             problems.append(str(error))
         except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{place.path / STEPS}: not the steps of a run ({error!r})")
-    return Study(found, records, curves, problems)
+            problems.append(f"{folder.path / STEPS}: not the steps of a run ({error!r})")
+    return Study(sweep, records, curves, problems)
 
 
-def study_in_folder(place: Path) -> Study:
+def study_in_folder(folder: Path) -> Study:
     """The study in the folder of a report.
 
     Raises:
         SweepError: it holds none.
     """
-    found, problems = run_folder.records(place / RECORDS) if (place / RECORDS).is_file() else ([], [])
-    file = place / CURVES
+    records, problems = run_folder.records(folder / RECORDS) if (folder / RECORDS).is_file() else ([], [])
+    file = folder / CURVES
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     curves = {row["run_id"]: [tuple(point) for point in row["ranks"]] for row in rows}
-    before = (place / PROBLEMS).read_text().splitlines() if (place / PROBLEMS).is_file() else []
-    return Study(manifest.read(place), {record.run_id: record for record in found}, curves, [*before, *problems])
+    before = (folder / PROBLEMS).read_text().splitlines() if (folder / PROBLEMS).is_file() else []
+    return Study(manifest.read(folder), {record.run_id: record for record in records}, curves, [*before, *problems])
 
 
-def save(study: Study, place: Path) -> None:
-    """Write what `at` reads: a study complete in itself, without the folders of the machine it was made on.
+def save(study: Study, folder: Path) -> None:
+    """Write what `study_in_folder` reads: a study complete in itself, without the folders of the machine it ran on.
 
     The same study gives the same files, whatever order its records came in.
     """
-    place.mkdir(parents=True, exist_ok=True)
-    run_folder.save((study.records[name] for name in sorted(study.records)), place / RECORDS)
+    folder.mkdir(parents=True, exist_ok=True)
+    run_folder.save((study.records[name] for name in sorted(study.records)), folder / RECORDS)
     rows = ({"run_id": name, "ranks": study.curves[name]} for name in sorted(study.curves))
-    (place / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (place / manifest.FILE).write_text(study.sweep.to_json())
-    (place / PROBLEMS).unlink(missing_ok=True)
+    (folder / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / manifest.FILE).write_text(study.sweep.to_json())
+    (folder / PROBLEMS).unlink(missing_ok=True)
     if study.problems:
-        (place / PROBLEMS).write_text("".join(" ".join(problem.split()) + "\n" for problem in study.problems))
+        (folder / PROBLEMS).write_text("".join(" ".join(problem.split()) + "\n" for problem in study.problems))
 
 
 def _changes(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int]]:
     """First step, last step, and each at which the rank total is another one."""
     before: int | None = None
     row: dict[str, Any] = {}
-    shown = True
+    changed = True
     for row in rows:
-        shown = row["ranks"] != before
-        if shown:
+        changed = row["ranks"] != before
+        if changed:
             yield row["step"], row["ranks"]
         before = row["ranks"]
-    if not shown:
+    if not changed:
         yield row["step"], row["ranks"]

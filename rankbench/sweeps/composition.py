@@ -1,4 +1,4 @@
-"""From what was typed to the runs of a sweep: every one laid out, composed and examined before any is started."""
+"""Turns what was typed into the runs of a sweep; each is composed and checked before any is started."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class SweepArguments:
     """The arguments of a sweep, sorted by who reads them.
 
     Attributes:
-        experiment: its name; None without one.
-        scale: of the experiment.
-        arms: those to run; None: all.
+        experiment: name of the experiment; None without one.
+        scale: scale of the experiment.
+        arms: labels of the arms to run; None: all.
         retry: "failed" does failed runs again; "none" leaves them.
-        tune: key of rankbench.sweeps.experiment.Tune -> value.
+        tune: field of rankbench.sweeps.experiment.Tune -> value.
         settings: overrides of the runs, several values with commas.
         hydra: overrides of Hydra's own keys (hydra.launcher.slots=2).
     """
@@ -49,10 +49,33 @@ class SweepArguments:
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """A cell and its configuration, as plain values; nothing that is edited later changes it."""
+class GridCell:
+    """One run as a user would type it.
 
-    cell: GridCell
+    Attributes:
+        arm: label of the arm; None where nobody named one.
+        point: where the run stands on the axes: key -> override.
+        settings: dotted key -> the override that sets it ("train.steps=60", "+method.settings.batches=4").
+    """
+
+    arm: str | None
+    point: dict[str, str]
+    settings: dict[str, str]
+
+    @property
+    def overrides(self) -> list[str]:
+        """The settings as on the command line."""
+        return list(self.settings.values())
+
+
+@dataclass(frozen=True)
+class FrozenCell(GridCell):
+    """A cell whose configuration is composed and checked; nothing that is edited later changes it.
+
+    Attributes:
+        config: the configuration, as plain values.
+    """
+
     config: dict[str, Any]
 
 
@@ -61,14 +84,14 @@ class Layout:
     """What a sweep is made of.
 
     Attributes:
-        experiment: at its scale, with the arms chosen; None without one.
+        experiment: the experiment at its scale, with the arms chosen; None without one.
         tune: how learning rates are chosen; None where they are given.
         cells: the runs to be reported.
     """
 
     experiment: Experiment | None
     tune: Tune | None
-    cells: list[Frozen]
+    cells: list[FrozenCell]
 
 
 def words(arguments: Sequence[str]) -> SweepArguments:
@@ -119,31 +142,31 @@ def _listed(value: Any) -> list[Any]:
 
 
 def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: str = "config") -> Layout:
-    """Every run of a sweep, composed and examined.
+    """Every run of a sweep, composed and checked.
 
     Args:
-        typed: of `words`.
+        typed: the arguments, as `words` sorts them.
         config_dir: a folder with more configuration files (--config-dir).
-        config_name: of the primary configuration file.
+        config_name: name of the primary configuration file.
 
     Raises:
         ConfigError: with every mistake of every run.
     """
-    found = None
+    experiment = None
     if typed.experiment is not None:
-        found = experiments.at_scale(experiment_files.load(typed.experiment, config_dir), typed.scale)
-        found = found if typed.arms is None else experiments.with_arms(found, typed.arms)
-    tune = experiment_files.tune(typed.tune, found.tune if found else None)
+        experiment = experiments.at_scale(experiment_files.load(typed.experiment, config_dir), typed.scale)
+        experiment = experiment if typed.arms is None else experiments.with_arms(experiment, typed.arms)
+    tune = experiment_files.tune(typed.tune, experiment.tune if experiment else None)
     with examiner(config_dir, config_name) as examine:
         typed_values, problems = examine.values(typed.settings, sweep=True)
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
-        problems += _contradictions(values, found, tune)
-        problems += _without_trials(found) if found and tune else []
-        cells = list(_product(values)) if found is None else cells_of(found, values)
-        frozen, wrong = _freeze(cells, examine, found)
+        problems += _contradictions(values, experiment, tune)
+        problems += _without_trials(experiment) if experiment and tune else []
+        cells = list(_product(values)) if experiment is None else cells_of(experiment, values)
+        frozen, wrong = _freeze(cells, examine, experiment)
     if problems + wrong:
         raise ConfigError(list(dict.fromkeys(problems + wrong)))
-    return Layout(found, tune, frozen)
+    return Layout(experiment, tune, frozen)
 
 
 def _product(values: Mapping[str, Sequence[str]]) -> Iterator[GridCell]:
@@ -153,13 +176,13 @@ def _product(values: Mapping[str, Sequence[str]]) -> Iterator[GridCell]:
         yield GridCell(None, {key: settings[key] for key in values if len(values[key]) > 1}, settings)
 
 
-def _contradictions(values: Mapping[str, Any], found: Experiment | None, tune: Tune | None) -> Iterator[str]:
-    """What a sweep cannot do although each run could."""
+def _contradictions(values: Mapping[str, Any], experiment: Experiment | None, tune: Tune | None) -> Iterator[str]:
+    """Mistakes of the sweep that are none of any run."""
     if tune is not None and "train.learning_rate" in values:
         yield "train.learning_rate: is chosen by tune.learning_rate; give one of the two"
-    if found is not None and "method" in values:
-        some = ",".join(list(found.arms)[:2])
-        yield f"method: the arms of experiment={found.name} name it; choose some of them: arms=[{some}]"
+    if experiment is not None and "method" in values:
+        some = ",".join(list(experiment.arms)[:2])
+        yield f"method: the arms of experiment={experiment.name} name it; choose some of them: arms=[{some}]"
     for key in ("trial", "tuned"):
         if key in values:
             yield f"{key}: is filled in by a sweep with tune.learning_rate"
@@ -179,10 +202,10 @@ def _mistuned(tune: Tune) -> Iterator[str]:
         yield f"tune.metric={tune.metric}: learning rates are chosen on validation alone, by one of {known}"
 
 
-def _without_trials(found: Experiment) -> Iterator[str]:
+def _without_trials(experiment: Experiment) -> Iterator[str]:
     """Arms whose trials need the ranks of another arm's trials, where that one has none."""
-    rates = experiments.rates_of(found)
-    for arm, settings in experiments.arms(found).items():
+    rates = experiments.rates_of(experiment)
+    for arm, settings in experiments.arms(experiment).items():
         source = control_sources.source_arm({"source_run": settings.get("method.source_run")})
         if source in rates and arm not in rates:
             yield (
@@ -191,10 +214,12 @@ def _without_trials(found: Experiment) -> Iterator[str]:
             )
 
 
-def _freeze(cells: Sequence[GridCell], examine: Examiner, found: Experiment | None) -> tuple[list[Frozen], list[str]]:
+def _freeze(
+    cells: Sequence[GridCell], examine: Examiner, experiment: Experiment | None
+) -> tuple[list[FrozenCell], list[str]]:
     """Every cell composed, and what is wrong with them."""
     frozen, problems = [], []
-    labels = list(experiments.arms(found)) if found else []
+    labels = list(experiments.arms(experiment)) if experiment else []
     for cell in cells:
         config, wrong = examine.job(cell.overrides)
         if not wrong:
@@ -202,29 +227,9 @@ def _freeze(cells: Sequence[GridCell], examine: Examiner, found: Experiment | No
             arm = control_sources.source_arm(plain["method"])
             if arm is not None and arm not in labels:
                 wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, labels)}"]
-            frozen.append(Frozen(cell, plain))
+            frozen.append(FrozenCell(cell.arm, cell.point, cell.settings, plain))
         problems += [f"arm {cell.arm}: {problem}" if cell.arm else problem for problem in wrong]
     return frozen, problems
-
-
-@dataclass(frozen=True)
-class GridCell:
-    """One run as a user would type it.
-
-    Attributes:
-        arm: its label; None where nobody named one.
-        point: where it stands on the axes: key -> override.
-        settings: dotted key -> the override that sets it ("train.steps=60", "+method.settings.batches=4").
-    """
-
-    arm: str | None
-    point: dict[str, str]
-    settings: dict[str, str]
-
-    @property
-    def overrides(self) -> list[str]:
-        """As on the command line."""
-        return list(self.settings.values())
 
 
 def cells_of(experiment: Experiment, typed: Mapping[str, Sequence[str]]) -> list[GridCell]:
@@ -237,19 +242,19 @@ def cells_of(experiment: Experiment, typed: Mapping[str, Sequence[str]]) -> list
     fixed = {key: overrides[0] for key, overrides in typed.items() if len(overrides) == 1}
     axes = {key: [spell(key, value) for value in values] for key, values in experiment.axes.items() if key not in fixed}
     axes |= {key: list(overrides) for key, overrides in typed.items() if len(overrides) > 1}
-    found = []
+    cells = []
     for point in itertools.product(*axes.values()):
         at_point = dict(zip(axes, point, strict=True))
         for arm, settings in arms(experiment).items():
             base = {**_spelled(experiment.settings), **at_point}
             chosen = {**base, **_spelled(settings), **fixed}
             fitting = _spelled(_conditional(experiment.when, chosen))
-            found.append(GridCell(arm, at_point, {**base, **fitting, **at_point, **_spelled(settings), **fixed}))
-    return found
+            cells.append(GridCell(arm, at_point, {**base, **fitting, **at_point, **_spelled(settings), **fixed}))
+    return cells
 
 
 def spell(key: str, value: Any) -> str:
-    """A setting as one types it: method.beta1=0.85, task.terms=[2,3]."""
+    """A setting as it is typed: method.beta1=0.85, task.terms=[2,3]."""
     return f"{key}={_spelled_value(value)}"
 
 
@@ -261,7 +266,7 @@ def _spelled_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_spelled_value, value))}]"
     if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{_spelled_value(held)}' for key, held in value.items())}}}"
+        return f"{{{','.join(f'{key}:{_spelled_value(inner)}' for key, inner in value.items())}}}"
     text = value if isinstance(value, str) else schema.show(value)
     plain_text = not isinstance(value, str) or (
         text and all(letter.isalnum() or letter in "_-./${}" for letter in text)
@@ -271,12 +276,12 @@ def _spelled_value(value: Any) -> str:
 
 def _conditional(when: Mapping[str, DottedSettings], chosen: Mapping[str, str]) -> DottedSettings:
     """Settings of the conditions that hold, later ones over earlier ones; the defaults of conf/config.yaml count."""
-    found: DottedSettings = {}
+    conditional: DottedSettings = {}
     for condition, settings in when.items():
         keys = [word.partition("=")[0] for word in condition.split()]
-        given = [chosen.get(key, spell(key, _defaults().get(key))) for key in keys]
-        found |= settings if given == condition.split() else {}
-    return found
+        overrides = [chosen.get(key, spell(key, _defaults().get(key))) for key in keys]
+        conditional |= settings if overrides == condition.split() else {}
+    return conditional
 
 
 @functools.cache
@@ -289,19 +294,19 @@ def _defaults() -> DottedSettings:
 def describe(typed: SweepArguments, layout: Layout, arguments: Sequence[str], results_dir: Path) -> Sweep:
     """The sweep of a layout, before its first run."""
     name = typed.experiment or "sweep"
-    known = manifest.identity(name, (frozen.config for frozen in layout.cells), layout.tune)
+    sweep_id = manifest.identity(name, (cell.config for cell in layout.cells), layout.tune)
     others, _ = manifest.all_of(results_dir)
     order = max((other.order for other in others), default=0) + 1
-    return Sweep(known, name, order, list(arguments), layout.experiment, layout.tune)
+    return Sweep(sweep_id, name, order, list(arguments), layout.experiment, layout.tune)
 
 
 def results_dir_of(layout: Layout) -> Path:
-    """Of all its runs.
+    """The results folder of all runs of a layout.
 
     Raises:
         ConfigError: there are several.
     """
-    found = {str(frozen.config["results_dir"]) for frozen in layout.cells}
-    if len(found) > 1:
-        raise ConfigError([f"results_dir: one for all runs of a sweep, not {', '.join(sorted(found))}"])
-    return Path(found.pop())
+    folders = {str(cell.config["results_dir"]) for cell in layout.cells}
+    if len(folders) > 1:
+        raise ConfigError([f"results_dir: one for all runs of a sweep, not {', '.join(sorted(folders))}"])
+    return Path(folders.pop())

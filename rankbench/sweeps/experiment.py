@@ -17,8 +17,8 @@ from rankbench.config.schema import ConfigError, Section, near
 
 DottedSettings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself
-DEFAULT = "default"  # of report.metrics: tasks that are not named
-UNIFORM = "uniform"  # of rankbench.statistics.decision_rules.CONTROLS: the reference, unless `only` left it out
+DEFAULT = "default"  # key of report.metrics for tasks that are not named
+UNIFORM = "uniform"  # control of decision_rules.CONTROLS that the reference is, unless it was left out of the arms
 
 
 class Tune(Section):
@@ -27,9 +27,9 @@ class Tune(Section):
     Attributes:
         learning_rate: the grid; every arm tries all of it, for each combination of the axes but the seed. Arms that
             share another's rate try none.
-        seeds: of the trials; apart from those that are reported, or their runs were chosen on.
-        metric: of the validation split ("validation/loss").
-        widen: how often the grid may grow by one rate, for all arms alike, where the best of one is at its edge.
+        seeds: seeds used for tuning; they must differ from the reported ones, otherwise results would be selected on.
+        metric: metric of the validation split ("validation/loss").
+        widen: how often the grid may grow by one rate, for all arms alike, where an arm's best rate is at its edge.
     """
 
     learning_rate: list[float]
@@ -42,10 +42,10 @@ class Published(Section):
     """The paper's numbers that stand beside ours.
 
     Attributes:
-        file: of results/published, without .csv.
-        table: as that file has it.
-        model: as that file has it; null: any.
-        arms: our arm -> the paper's name of it.
+        file: name of a file of results/published, without .csv.
+        table: name of the table in that file.
+        model: name of the model in that file; null: any.
+        arms: our arm -> the paper's name for it.
         budgets: our budget -> the paper's words for it (rank_or_budget), where one table has several; {}: all.
     """
 
@@ -62,12 +62,13 @@ class Report(Section):
     Attributes:
         reference: the arm that others are compared with.
         metrics: task -> column of the frame of runs ("test/accuracy"); DEFAULT for tasks that are not named.
-        beats: the controls that an arm has to beat for the verdict that it works, of rankbench.statistics.decision_rules.CONTROLS.
-        level: of the intervals that have to leave out 0 for it.
+        beats: controls of rankbench.statistics.decision_rules.CONTROLS that an arm has to beat for the verdict that it
+            works.
+        level: level of the intervals that have to leave out 0 for that verdict.
         margin: a difference below it does not matter, in the metric's unit (0.005: half a point).
         margins: task -> margin, where the metric has another unit.
-        controls: arm -> its own controls: {shuffled: ARM, random: ARM}, for the verdict.
-        curves: title -> the setting drawn on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
+        controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}.
+        curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
         published: the paper's numbers beside ours.
     """
@@ -96,10 +97,10 @@ class ScaleChanges(Section):
     """What a scale puts in place of the file's own; what it leaves out stays.
 
     Attributes:
-        arms: those that are run; null: all.
-        settings, when: in place of the file's, as a whole: its runs are another size; null: those.
-        axes: key by key over those of the file; an axis without values is none.
-        tune: in place of the file's; null: that one.
+        arms: labels of the arms that are run; null: all.
+        settings, when: replace those of the file as a whole, as the runs have another size; null keeps them.
+        axes: replace those of the file key by key; an axis without values is dropped.
+        tune: replaces that of the file; null keeps it.
     """
 
     arms: list[str] | None = None
@@ -113,20 +114,20 @@ class Experiment(Section):
     """One file of conf/experiment.
 
     Attributes:
-        name: of the file.
+        name: stem of the file.
         question: what the experiment decides, one sentence.
-        source: paper and table it redoes.
-        arms: label -> its own settings; a value "{ARM}" of method.source_run is that arm's run at the same axes.
-        vary: arm -> setting -> values: an arm more for each value, which differs from it in that setting alone.
-        grid: arm -> setting -> values: an arm more for each combination.
+        source: paper and table that the experiment redoes.
+        arms: label -> settings of that arm; a value "{ARM}" of method.source_run is that arm's run at the same axes.
+        vary: arm -> setting -> values: one more arm for each value, which differs in that setting alone.
+        grid: arm -> setting -> values: one more arm for each combination.
         axes: setting -> values; every arm is run at each combination.
-        settings: of every run.
-        when: "key=value", or several with blanks between, -> settings of the runs that have these values.
-        scales: name -> what it puts in place of the above; "full" is the file itself.
-        shares: arm -> the arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary:
+        settings: settings of every run.
+        when: condition -> settings of the runs that meet it: "key=value", or several with blanks between.
+        scales: name -> what that scale puts in place of the above; "full" is the file itself.
+        shares: arm -> arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary, as
             all else is to be equal.
-        tune: null takes the learning rates of the settings.
-        report: what is shown.
+        tune: how learning rates are chosen; null takes those of the settings.
+        report: what the report shows.
     """
 
     name: str
@@ -177,15 +178,16 @@ def with_arms(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
     Raises:
         ConfigError: an arm it does not have.
     """
-    there = arms(experiment)
-    wrong = [f"arms: experiment={experiment.name} has no arm {arm!r}; {near(arm, list(there))}" for arm in chosen]
-    wrong = [problem for problem, arm in zip(wrong, chosen, strict=True) if arm not in there]
-    if wrong:
-        raise ConfigError(wrong)
-    kept = {arm: settings for arm, settings in there.items() if arm in chosen}
+    known = arms(experiment)
+    unknown = [arm for arm in chosen if arm not in known]
+    if unknown:
+        raise ConfigError(
+            [f"arms: experiment={experiment.name} has no arm {arm!r}; {near(arm, known)}" for arm in unknown]
+        )
+    kept = {arm: settings for arm, settings in known.items() if arm in chosen}
     shared = {arm: base for arm, base in rates_of(experiment).items() if {arm, base} <= set(chosen)}
     scales = {
-        name: part.replace(arms=[arm for arm in part.arms or there if arm in kept])
+        name: part.replace(arms=[arm for arm in part.arms or known if arm in kept])
         for name, part in experiment.scales.items()
     }
     report = _report_on(kept, experiment.report)
@@ -196,8 +198,8 @@ def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
     """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
     uniform = {} if report.reference in kept else {UNIFORM: report.reference}
     controls = {
-        arm: {**{kind: control for kind, control in held.items() if control in kept}, **uniform}
-        for arm, held in report.controls.items()
+        arm: {**{kind: control for kind, control in own.items() if control in kept}, **uniform}
+        for arm, own in report.controls.items()
         if arm in kept
     }
     published = [
@@ -209,17 +211,17 @@ def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
 
 def arms(experiment: Experiment) -> dict[str, DottedSettings]:
     """Every arm with its own settings: those named, then those that vary one, then those of the grids."""
-    made = {name: {**experiment.arms[base], **changed} for name, base, changed in _made(experiment)}
-    return {**experiment.arms, **made}
+    derived = {name: {**experiment.arms[base], **changed} for name, base, changed in _derived(experiment)}
+    return {**experiment.arms, **derived}
 
 
 def rates_of(experiment: Experiment) -> dict[str, str]:
-    """Arm -> the arm whose tuned learning rate it takes, for those that have none of their own."""
-    return {**{name: base for name, base, _ in _made(experiment)}, **experiment.shares}
+    """Arm -> the arm whose tuned learning rate it takes, for arms without tuning trials."""
+    return {**{name: base for name, base, _ in _derived(experiment)}, **experiment.shares}
 
 
-def _made(experiment: Experiment) -> Iterator[tuple[str, str, DottedSettings]]:
-    """Label, base and changed settings of the arms of vary and grid."""
+def _derived(experiment: Experiment) -> Iterator[tuple[str, str, DottedSettings]]:
+    """Label, base and changed settings of each arm of vary and grid."""
     for base, settings in experiment.vary.items():
         for key, values in settings.items():
             yield from ((label(base, {key: value}), base, {key: value}) for value in values)
@@ -230,5 +232,5 @@ def _made(experiment: Experiment) -> Iterator[tuple[str, str, DottedSettings]]:
 
 
 def label(base: str, changed: DottedSettings) -> str:
-    """Of an arm that differs from another in some settings: "igu quadrature_steps=5"."""
+    """Label of an arm that differs from another in some settings: "igu quadrature_steps=5"."""
     return " ".join([base, *(f"{key.rpartition('.')[2]}={schema.show(value)}" for key, value in changed.items())])

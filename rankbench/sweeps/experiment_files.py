@@ -1,6 +1,7 @@
-"""Experiments as files declare them: conf/experiment/NAME.yaml, read whole, every mistake at once.
+"""Reader of conf/experiment/NAME.yaml: an experiment as its file declares it, every mistake at once.
 
-What the small scales of all share stands in conf/scale/small.yaml, what is shown of a task in conf/report.yaml.
+What the small scales of all experiments share stands in conf/scale/small.yaml, what is shown of a task in
+conf/report.yaml.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experi
 
 
 def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
-    """The experiments there are (or scales), and their files; those of `extra` (--config-dir) win, ours come last."""
+    """Name -> file of each experiment (or scale); those of `extra` (--config-dir) win, ours come last."""
     folders = [CONF_DIR, *conf_folders(), *([extra] if extra else [])]
     return {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
 
@@ -44,10 +45,11 @@ def load(name: str, extra: Path | None = None) -> Experiment:
 
 
 def read(data: Mapping[str, Any], source: str) -> Experiment:
-    """An experiment from plain data, such as a sweep keeps of it; its report over conf/report.yaml.
+    """An experiment from plain data, such as a sweep keeps; its report stands over conf/report.yaml.
 
     Args:
-        source: named in errors.
+        data: content of the file, with the name of the experiment.
+        source: name of the file, for errors.
 
     Raises:
         ConfigError: every mistake.
@@ -62,7 +64,7 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
 
 
 def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
-    """The tuning of a sweep: what the file says, with what was typed (tune.learning_rate=[...]) over it.
+    """The tuning of a sweep: what was typed (tune.learning_rate=[...]) over what the file says.
 
     Raises:
         ConfigError: every mistake.
@@ -86,7 +88,7 @@ def usual_report(reference: str) -> Report:
     """What is shown of a sweep that no experiment declares.
 
     Args:
-        reference: the arm that others are compared with.
+        reference: label of the arm that others are compared with.
     """
     return Report(**_usual_report(), reference=reference)
 
@@ -111,7 +113,7 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
             if base not in experiment.arms:
                 yield f"{place}.{base}: no such arm; {near(base, list(experiment.arms))}"
                 return
-    there = list(arms(experiment))
+    known = list(arms(experiment))
     named = {"report.reference": [experiment.report.reference]}
     for arm, controls in experiment.report.controls.items():
         named[f"report.controls.{arm}"] = [arm, *(control for role, control in controls.items() if role != UNIFORM)]
@@ -125,7 +127,7 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
     for name, part in experiment.scales.items():
         named[f"scales.{name}.arms"] = part.arms or []
     for place, labels in named.items():
-        yield from (f"{place}: no arm {arm!r}; {near(arm, there)}" for arm in labels if arm not in there)
+        yield from (f"{place}: no arm {arm!r}; {near(arm, known)}" for arm in labels if arm not in known)
 
 
 def _conditions(experiment: Experiment) -> dict[str, Mapping[str, DottedSettings]]:

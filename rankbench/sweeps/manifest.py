@@ -1,7 +1,8 @@
 """A sweep on disk: its runs, frozen when it starts, in results_dir/sweeps/<sweep_id>/.
 
 sweep.json says what was typed, what the experiment declares, and which run stands for which arm; <run_id>.json beside
-it is the configuration of one run, which whoever does it reads. Nothing of conf/ is read after the start.
+it holds the configuration of one run (rankbench.records.frozen_run), read by the process that does the run. Nothing of
+conf/ is read after the start.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rankbench.sweeps.experiment import Experiment, Tune
 
 SWEEPS = "sweeps"
 FILE = "sweep.json"
-TITLE = ("model", "task", "method", "budget", "seed", "train.learning_rate")  # what a run is told by
+TITLE = ("model", "task", "method", "budget", "seed", "train.learning_rate")  # settings in the title of a run
 
 
 class SweepError(RankbenchError, ValueError):
@@ -30,13 +31,13 @@ class SweepError(RankbenchError, ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep.
+    """One run of a sweep, as sweep.json lists it.
 
     Attributes:
-        arm: label it stands for; None in a sweep without an experiment.
-        run_id: of its record.
-        trial: whether it is a tuning trial.
-        overrides: what one types to do this run alone.
+        arm: label of the arm; None in a sweep without an experiment.
+        run_id: name of the run and its record.
+        trial: whether this is a tuning trial.
+        overrides: command line that does this run alone.
     """
 
     arm: str | None
@@ -46,15 +47,15 @@ class Job:
 
     @property
     def method(self) -> str:
-        """Its method, where the overrides name one."""
+        """Name of the method, where the overrides have one."""
         named = (override.partition("=") for override in self.overrides)
         return next((value for key, _, value in named if key == "method"), "default method")
 
     @property
     def title(self) -> str:
-        """Its arm and where it stands, in one line."""
-        given = {override.partition("=")[0]: override for override in self.overrides}
-        kept = [given[key] for key in TITLE if key in given]
+        """Arm and settings of TITLE, in one line."""
+        by_key = {override.partition("=")[0]: override for override in self.overrides}
+        kept = [by_key[key] for key in TITLE if key in by_key]
         return " ".join(filter(None, [self.arm, *kept, "(trial)" if self.trial else ""]))
 
 
@@ -63,13 +64,13 @@ class Sweep:
     """What one command asked for.
 
     Attributes:
-        sweep_id: its name and a hash of its cells.
-        name: of the experiment; "sweep" without one.
-        order: counts the sweeps of a results folder; the last one started has the largest.
-        words: the arguments of the command, as typed.
-        experiment: at its scale, with the arms chosen; None without one.
+        sweep_id: name and hash of the cells (`identity`).
+        name: name of the experiment; "sweep" without one.
+        order: number of the sweep in its results folder; the last one started has the largest.
+        words: arguments of the command, as typed.
+        experiment: the experiment at its scale, with the arms chosen; None without one.
         tune: how learning rates are chosen; None where they are given.
-        jobs: frozen so far, in the order they are done in; trials come before the runs they choose for.
+        jobs: runs frozen so far, in the order they are done in; trials come before the runs they choose for.
         waiting: sentences on runs that cannot be frozen yet, or not at all.
     """
 
@@ -97,7 +98,7 @@ class Sweep:
         """Inverse of `to_json`.
 
         Raises:
-            SweepError: it is none.
+            SweepError: the text is no sweep.
         """
         try:
             content: dict[str, Any] = json.loads(text)
@@ -111,28 +112,28 @@ class Sweep:
 
 
 def identity(name: str, configs: Iterable[dict[str, Any]], tune: Tune | None) -> str:
-    """Of a sweep: its name, and 8 hexadecimal digits that tell its runs and their tuning from others."""
+    """Name of a sweep, with 8 hexadecimal digits that tell its runs and their tuning from others."""
     content = [[run_id(config) for config in configs], tune.plain() if tune else None]
     return f"{name}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]}"
 
 
 def folder(results_dir: Path, sweep_id: str) -> Path:
-    """Where a sweep and the configurations of its runs lie."""
+    """Folder of a sweep and of the configurations of its runs."""
     return results_dir / SWEEPS / sweep_id
 
 
 def order_file(place: Path, run_id: str) -> Path:
-    """Where the frozen run lies.
+    """File of a frozen run.
 
     Args:
-        place: the sweep's folder.
-        run_id: of the run.
+        place: folder of the sweep.
+        run_id: name of the run.
     """
     return place / f"{run_id}.json"
 
 
 def save(sweep: Sweep, results_dir: Path) -> Path:
-    """Write sweep.json, whole or not at all; its folder."""
+    """Write sweep.json, whole or not at all; returns its folder."""
     place = folder(results_dir, sweep.sweep_id)
     place.mkdir(parents=True, exist_ok=True)
     write_atomically(place / FILE, sweep.to_json().encode())
@@ -140,7 +141,7 @@ def save(sweep: Sweep, results_dir: Path) -> Path:
 
 
 def read(place: Path) -> Sweep:
-    """The sweep of a folder.
+    """The sweep in a folder.
 
     Raises:
         SweepError: there is none, or it cannot be read.
@@ -152,25 +153,25 @@ def read(place: Path) -> Sweep:
 
 
 def all_of(results_dir: Path) -> tuple[list[Sweep], list[str]]:
-    """The sweeps of a results folder, in the order they were started; and what cannot be read, by name."""
-    found, problems = [], []
+    """The sweeps of a results folder, in the order they were started, and a sentence on each that cannot be read."""
+    sweeps, problems = [], []
     for file in sorted((results_dir / SWEEPS).glob(f"*/{FILE}")):
         try:
-            found.append(read(file.parent))
+            sweeps.append(read(file.parent))
         except SweepError as error:
             problems.append(str(error))
-    return sorted(found, key=lambda sweep: sweep.order), problems
+    return sorted(sweeps, key=lambda sweep: sweep.order), problems
 
 
 def last(results_dir: Path, name: str | None, words: Iterable[str] = ()) -> Sweep | None:
-    """The sweep of an experiment that was started last (of all sweeps, with None), and was typed with these words.
+    """The last sweep of an experiment (with None, of all) that was typed with these words, among others.
 
     Raises:
         SweepError: there is none, and one that it may have been cannot be read.
     """
     wanted = set(words)
-    found, problems = all_of(results_dir)
-    fitting = [sweep for sweep in found if name in (None, sweep.name) and wanted <= set(sweep.words)]
+    sweeps, problems = all_of(results_dir)
+    fitting = [sweep for sweep in sweeps if name in (None, sweep.name) and wanted <= set(sweep.words)]
     if problems and not fitting:
         raise SweepError("; ".join(problems))
     return fitting[-1] if fitting else None

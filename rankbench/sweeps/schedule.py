@@ -1,28 +1,30 @@
-"""The course of a sweep: which runs can be frozen now.
+"""Scheduling of a sweep: which runs have everything they need.
 
-Trials come first; the runs whose learning rate they choose follow; a control that takes another arm's ranks waits for
-that arm's run. All follows from the layout and from records, so a sweep that was killed takes the same course again.
+Tuning trials come first; the runs whose learning rate they choose follow; a control that takes another arm's ranks
+waits for that arm's run. All follows from the layout and from records, so a sweep that was killed goes on the same way.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rankbench.config import control_sources
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import tuning
-from rankbench.sweeps.composition import Frozen, GridCell, Layout, spell
+from rankbench.sweeps.composition import FrozenCell, Layout, spell
 from rankbench.sweeps.experiment import Tune
 from rankbench.sweeps.manifest import Job, Sweep
-from rankbench.sweeps.tuning import Choice, Group, TuningFamily, _families, _groups
+from rankbench.sweeps.tuning import Choice, Group, TuningFamily
 
 RATE = "train.learning_rate"
+
+Part = TypeVar("Part", Group, TuningFamily)
 
 
 class Waiting(Exception):
@@ -30,45 +32,41 @@ class Waiting(Exception):
 
 
 class Hopeless(Waiting):
-    """Waiting does not help: the trials have finished, and choose nothing."""
+    """Waiting does not help: the tuning trials have finished, and choose nothing."""
 
 
 class SweepSchedule:
     """Freezes the runs of a sweep, batch by batch.
 
     Args:
-        layout: of the sweep.
-        sweep: its header; each batch is added to its jobs.
-        results_dir: of every run.
+        layout: what the sweep is made of.
+        sweep: its manifest; each batch is added to its jobs.
+        results_dir: folder of every run.
         retry: whether failed runs are done again.
     """
 
     def __init__(self, layout: Layout, sweep: Sweep, results_dir: Path, retry: bool = False) -> None:
         self.sweep, self._results_dir, self._tune, self._retry = sweep, results_dir, layout.tune, retry
-        self._groups = _groups(layout)
-        self._families = _families(self._groups, layout.tune)
+        self._groups = tuning.groups_of(layout)
+        self._families = tuning.families_of(self._groups, layout.tune)
         self._configs: dict[str, dict[str, Any]] = {}
-        self._fast: set[int] = set()  # cells whose configuration stands fast
+        self._final: set[int] = set()  # ids of the cells whose configuration is final
 
     def advance(self) -> list[Job]:
         """The jobs that can be done now and were not handed out before; [] where nothing more can be done."""
         self.sweep.waiting = []
-        known = {job.run_id for job in self.sweep.jobs}
-        found = [job for family in self._families for job in self._told(self._trials, family)]
-        found += [job for group in self._groups for job in self._told(self._finals, group)]
-        batch = [job for job in {job.run_id: job for job in reversed(found)}.values() if job.run_id not in known][::-1]
+        handed_out = {job.run_id for job in self.sweep.jobs}
+        jobs = [job for family in self._families for job in self._jobs_or_wait(self._trials, family)]
+        jobs += [job for group in self._groups for job in self._jobs_or_wait(self._finals, group)]
+        first = {job.run_id: job for job in reversed(jobs)}  # one run may stand for several arms
+        batch = [job for job in first.values() if job.run_id not in handed_out][::-1]
         self.sweep.jobs += batch
         self.sweep.waiting = [*filter(None, (group.given_up for group in self._groups)), *self.sweep.waiting]
         return batch
 
-    def left(self) -> list[tuple[GridCell, dict[str, Any]]]:
-        """The runs to be reported that could not be frozen yet, and their configurations without what they wait for."""
-        return [
-            (frozen.cell, frozen.config)
-            for group in self._groups
-            for frozen in group.cells
-            if id(frozen) not in self._fast
-        ]
+    def left(self) -> list[FrozenCell]:
+        """The cells whose runs could not be frozen yet; their configurations lack what they wait for."""
+        return [cell for group in self._groups for cell in group.cells if id(cell) not in self._final]
 
     def order(self, job: Job) -> Order:
         """What a launcher is given of a job that `advance` returned."""
@@ -76,8 +74,8 @@ class SweepSchedule:
         digest = None if record is None or record.status == "ok" else record.digest()
         return Order(job.run_id, self._configs[job.run_id], job.title, digest)
 
-    def _told(self, freeze: Any, part: Any) -> list[Job]:
-        """The jobs of a family or group; what they wait for is said in the sweep."""
+    def _jobs_or_wait(self, freeze: Callable[[Part], Iterable[Job]], part: Part) -> list[Job]:
+        """The jobs of a family or group; where they have to wait, none, and the sweep says for what."""
         try:
             return list(freeze(part))
         except Waiting as reason:
@@ -85,21 +83,21 @@ class SweepSchedule:
             return []
 
     def _trials(self, family: TuningFamily) -> list[Job]:
-        """Of all groups on the grid as it is; where they are finished, the choices are made and the grid may grow.
+        """Trials of all groups on the present grid; once they are finished, choices are made and the grid may grow.
 
         A group whose trials choose nothing holds up no other.
         """
         assert self._tune is not None
-        self._begin(family, self._tune)
+        self._take_grid(family, self._tune)
         while any(group.open for group in family.groups):
             trials = self._on_grid(family, self._tune)
             jobs = [job for of_group in trials.values() for job in of_group]
             if {job.run_id for job in jobs} - {job.run_id for job in self.sweep.jobs}:
                 return jobs
             choices, hopeless = self._choices(trials, self._tune)
-            grown = tuning.widened(family.grid, list(choices.values())) if family.widened < self._tune.widen else None
-            if grown is not None:
-                family.grid, family.widened = grown, family.widened + 1
+            wider = tuning.widened(family.grid, list(choices.values())) if family.widened < self._tune.widen else None
+            if wider is not None:
+                family.grid, family.widened = wider, family.widened + 1
                 continue
             for group, choice in choices.items():
                 group.choice = choice
@@ -107,8 +105,8 @@ class SweepSchedule:
                 group.given_up = reason
         return []
 
-    def _begin(self, family: TuningFamily, tune: Tune) -> None:
-        """With the rates of the family before, all of them and no more: trials are to be as many."""
+    def _take_grid(self, family: TuningFamily, tune: Tune) -> None:
+        """Begin with all the rates of the family before, and no more: both are to have as many trials."""
         if family.after is None:
             return
         if any(group.open for group in family.after.groups):
@@ -117,14 +115,14 @@ class SweepSchedule:
 
     def _on_grid(self, family: TuningFamily, tune: Tune) -> dict[Group, list[Job]]:
         """Trials of the groups that are open; one that cannot have any, for want of another's ranks, is given up."""
-        found = {}
+        trials = {}
         for group in family.groups:
             if group.open:
                 try:
-                    found[group] = list(self._trials_of(group, family.grid, tune))
+                    trials[group] = list(self._trials_of(group, family.grid, tune))
                 except Waiting as reason:
                     group.given_up = str(reason)
-        return found
+        return trials
 
     def _choices(self, trials: Mapping[Group, list[Job]], tune: Tune) -> tuple[dict[Group, Choice], dict[Group, str]]:
         """What finished trials choose, and why some choose nothing.
@@ -146,10 +144,10 @@ class SweepSchedule:
                 yield self._job(group, group.cells[0], seed, rate, trial=True)
 
     def _choose(self, group: Group, trials: list[Job], tune: Tune) -> Choice:
-        found = [self._record(job.run_id) for job in trials]
-        done = [record for record in found if record is not None and record.status != "killed"]
-        if len(done) < len(found):
-            raise Waiting(f"{group.title}: {len(found) - len(done)} of {len(found)} trials have not finished")
+        records = [self._record(job.run_id) for job in trials]
+        done = [record for record in records if record is not None and record.status != "killed"]
+        if len(done) < len(records):
+            raise Waiting(f"{group.title}: {len(records) - len(done)} of {len(records)} trials have not finished")
         if not any(record.status == "ok" for record in done):
             raise Hopeless(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
         from rankbench.analysis.frame import SelectionError  # pandas takes a moment to import
@@ -165,7 +163,7 @@ class SweepSchedule:
         for cell in group.cells:
             try:
                 yield self._job(group, cell, cell.config["seed"], choice.chosen if choice else None, choice=choice)
-                self._fast.add(id(cell))
+                self._final.add(id(cell))
             except Waiting as reason:
                 self.sweep.waiting.append(str(reason))
 
@@ -180,13 +178,25 @@ class SweepSchedule:
     def _job(
         self,
         group: Group,
-        cell: Frozen,
+        cell: FrozenCell,
         seed: int,
         rate: float | None,
         trial: bool = False,
         choice: Choice | None = None,
     ) -> Job:
-        """A run frozen, as far as its configuration stands fast."""
+        """Freeze a run, or say what it waits for.
+
+        Args:
+            group: the group of the cell.
+            cell: the run as it is reported.
+            seed: the cell's own; for a trial, one of the tuning's.
+            rate: learning rate; None leaves that of the cell.
+            trial: whether it is a tuning trial.
+            choice: what chose the rate, for its record.
+
+        Raises:
+            Waiting: the ranks that it takes are not there yet.
+        """
         changed: dict[str, str] = {}
         config = copy.deepcopy(cell.config)
         if rate is not None:
@@ -202,7 +212,7 @@ class SweepSchedule:
             changed["method.source_run"] = spell("method.source_run", source)
         name = run_id(config)
         self._configs[name] = config
-        return Job(group.arm, name, trial, tuple({**cell.cell.settings, **changed}.values()))
+        return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()))
 
     def _source_run(self, group: Group, source: Group, seed: int, trial: bool) -> str:
         """The run whose ranks a control takes: of the same seed; for a trial, the source's own at its chosen rate."""
@@ -210,10 +220,10 @@ class SweepSchedule:
         rate = choice.chosen if choice else None
         if trial:
             return self._job(source, source.cells[0], seed, rate, trial=True).run_id
-        same = [cell for cell in source.cells if cell.config["seed"] == seed]
-        if not same:
+        of_seed = [cell for cell in source.cells if cell.config["seed"] == seed]
+        if not of_seed:
             raise Waiting(f"{group.title}: {source.title} has no run of seed {seed}")
-        return self._job(source, same[0], seed, rate, choice=choice).run_id
+        return self._job(source, of_seed[0], seed, rate, choice=choice).run_id
 
     def _rank_map(self, group: Group, source: str) -> dict[str, Any]:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from rankbench.config import control_sources
 from rankbench.records.record import RunRecord
 from rankbench.sweeps import experiment as experiments
-from rankbench.sweeps.composition import Frozen, Layout
+from rankbench.sweeps.composition import FrozenCell, Layout
 from rankbench.sweeps.experiment import Tune
 
 
@@ -20,12 +20,12 @@ class Choice:
 
     Attributes:
         chosen: the rate with the best mean; where no rate has all its seeds, the one that lacks the fewest.
-        metric: of validation, that chose.
-        seeds: of the trials.
+        metric: metric of the validation split that chose.
+        seeds: seeds of the trials.
         curve: [rate, mean of the metric (None: no run), trials missing] of each rate tried, ascending.
         edge: whether the chosen rate is the lowest or the highest tried.
         missing: trials of the chosen rate that failed; above 0 the choice is no choice.
-        trials: run_ids.
+        trials: run_ids of the trials.
     """
 
     chosen: float
@@ -42,11 +42,11 @@ def choose(trials: Sequence[RunRecord], metric: str, seeds: Sequence[int]) -> Ch
 
     Args:
         trials: finished runs at every rate and seed, whatever their status.
-        metric: of validation ("validation/loss").
-        seeds: of the trials.
+        metric: metric of the validation split ("validation/loss").
+        seeds: seeds of the trials.
 
     Raises:
-        SelectionError: the metric is none of validation, none of a known direction, or no trial has it.
+        SelectionError: the metric is not one of validation, its direction is not known, or no trial has it.
     """
     from rankbench.analysis.frame import frame  # pandas takes a moment to import
     from rankbench.analysis.learning_rates import best_rates, rate_curves
@@ -70,13 +70,13 @@ def _mean(point: dict[Any, Any]) -> float | None:
 
 
 def widened(grid: Sequence[float], choices: Sequence[Choice]) -> list[float] | None:
-    """The grid with a rate more at each end where a choice lies; None where none lies at an end.
+    """The grid with one more rate at each end where a choice lies; None where none lies at an end.
 
     The new rate keeps the ratio of its two neighbours, to three digits. A grid of one rate has no ends.
 
     Args:
         grid: rates, ascending.
-        choices: on this grid.
+        choices: choices made on this grid.
     """
     if len(grid) < 2:
         return None
@@ -95,16 +95,16 @@ class Group:
     """Runs that share a learning rate: one arm at one point of the axes, all seeds.
 
     Attributes:
-        arm: its label; None in a sweep without an experiment.
-        cells: its runs.
-        takes: the group whose chosen rate it takes; None: it has trials of its own.
-        source: the group whose ranks it takes; None: it needs none.
-        choice: of the learning rate; None until it is made.
-        given_up: why none can be made; None where it may be.
+        arm: label of the arm; None in a sweep without an experiment.
+        cells: the runs.
+        takes: group whose chosen rate is taken; None where this one has trials.
+        source: group whose ranks are taken; None where none are needed.
+        choice: choice of the learning rate; None until it is made.
+        given_up: why no choice can be made; None while one may be.
     """
 
     arm: str | None
-    cells: list[Frozen]
+    cells: list[FrozenCell]
     takes: Group | None = None
     source: Group | None = None
     choice: Choice | None = None
@@ -112,14 +112,13 @@ class Group:
 
     @property
     def open(self) -> bool:
-        """Whether its rate is still looked for."""
+        """Whether the rate is still looked for."""
         return self.choice is None and self.given_up is None
 
     @property
     def title(self) -> str:
-        """For sentences."""
-        point = [override for key, override in self.cells[0].cell.point.items() if key != "seed"]
-        return ", ".join([*([self.arm] if self.arm else []), *point]) or "the run"
+        """Arm and point of the axes, for sentences."""
+        return ", ".join([*([self.arm] if self.arm else []), *_point(self.cells[0])]) or "the run"
 
 
 @dataclass
@@ -127,10 +126,10 @@ class TuningFamily:
     """Groups that are tuned together: the same rates for all, so that all have the same number of trials.
 
     Attributes:
-        groups: with trials of their own.
-        grid: as it is.
-        widened: how often it grew.
-        after: the family at the same point whose grid, as it ends, this one begins with; None once it has.
+        groups: groups with trials.
+        grid: learning rates tried so far, ascending.
+        widened: how often the grid grew.
+        after: family at the same point whose last grid this one begins with; None once it has begun.
     """
 
     groups: list[Group]
@@ -139,46 +138,47 @@ class TuningFamily:
     after: TuningFamily | None = None
 
 
-def _groups(layout: Layout) -> list[Group]:
-    found: dict[tuple[Any, ...], Group] = {}
-    for frozen in layout.cells:
-        key = (frozen.cell.arm, *_point(frozen))
-        found.setdefault(key, Group(frozen.cell.arm, [])).cells.append(frozen)
+def groups_of(layout: Layout) -> list[Group]:
+    """The runs of a sweep, grouped by what shares a learning rate, each group linked to those it takes from."""
+    groups: dict[tuple[Any, ...], Group] = {}
+    for cell in layout.cells:
+        groups.setdefault((cell.arm, *_point(cell)), Group(cell.arm, [])).cells.append(cell)
     rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
-    for (arm, *point), group in found.items():
-        waits = control_sources.source_arm(group.cells[0].config["method"])
-        group.source = found[(waits, *point)] if waits is not None else None
-        group.takes = found[(rates[arm], *point)] if arm in rates else None
-    return list(found.values())
+    for (arm, *point), group in groups.items():
+        source = control_sources.source_arm(group.cells[0].config["method"])
+        group.source = groups[(source, *point)] if source is not None else None
+        group.takes = groups[(rates[arm], *point)] if arm in rates else None
+    return list(groups.values())
 
 
-def _families(groups: list[Group], tune: Tune | None) -> list[TuningFamily]:
-    """Those with trials, at one point of the axes; those that need another's ranks are tuned after the others.
+def families_of(groups: list[Group], tune: Tune | None) -> list[TuningFamily]:
+    """Groups with trials, by point of the axes; those that need another's ranks are tuned after the others.
 
-    These begin with the rates that the others ended with: a control has no fewer trials than what it controls.
+    They begin with the rates that the others ended with: a control has no fewer trials than what it controls.
     """
     if tune is None:
         return []
-    found: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
+    together: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in groups:
         if group.takes is None:
-            place = [override for override in _point(group.cells[0]) if not override.startswith("method")]
-            found[_depth(group), *place].append(group)
+            point = [override for override in _point(group.cells[0]) if not override.startswith("method")]
+            together[_depth(group), *point].append(group)
     last: dict[tuple[Any, ...], TuningFamily] = {}
-    made = []
-    for (_, *place), members in sorted(found.items(), key=lambda item: item[0][0]):
-        made.append(TuningFamily(members, sorted(set(tune.learning_rate)), after=last.get(tuple(place))))
-        last[tuple(place)] = made[-1]
-    return made
+    families = []
+    for (_, *point), members in sorted(together.items(), key=lambda item: item[0][0]):
+        families.append(TuningFamily(members, sorted(set(tune.learning_rate)), after=last.get(tuple(point))))
+        last[tuple(point)] = families[-1]
+    return families
 
 
 def _depth(group: Group) -> int:
-    """How many arms have to be run before it, each for the ranks of the next."""
+    """How many arms have to be run before this one, each for the ranks of the next."""
     chain = [group]
     while chain[-1].source is not None and chain[-1].source not in chain:
         chain.append(chain[-1].source)
     return len(chain) - 1
 
 
-def _point(frozen: Frozen) -> tuple[str, ...]:
-    return tuple(override for key, override in frozen.cell.point.items() if key != "seed")
+def _point(cell: FrozenCell) -> tuple[str, ...]:
+    """Where a cell stands on the axes, seeds left out."""
+    return tuple(override for key, override in cell.point.items() if key != "seed")

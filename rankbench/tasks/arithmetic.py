@@ -28,8 +28,8 @@ class ArithmeticConfig(GeneratedConfig):
 
 def leading_number(text: str) -> str | None:
     """The whole number that the text begins with ("27", "27." or "27 apples", not "27.5")."""
-    found = NUMBER.match(text)
-    return found[1] if found else None
+    match = NUMBER.match(text)
+    return match[1] if match else None
 
 
 def has_line(text: str) -> bool:
@@ -51,9 +51,9 @@ class Arithmetic(Problems[ArithmeticConfig]):
         """What is wrong with the section beyond types."""
         if not config.terms or min(config.terms) < 2:
             return [f"task.terms={config.terms}: needs one count or more, each >= 2, e.g. [2, 3]"]
-        asked, there = config.train_size + config.validation_size + config.test_size, available(config.terms)
-        if asked > there:
-            return [f"task.train_size={config.train_size}: {asked} expressions asked for in all, there are {there}"]
+        wanted, possible = config.train_size + config.validation_size + config.test_size, available(config.terms)
+        if wanted > possible:
+            return [f"task.train_size={config.train_size}: {wanted} expressions asked for in all, there are {possible}"]
         return []
 
     def problems(self) -> tuple[dict[str, list[Problem]], str]:
@@ -67,13 +67,13 @@ class Arithmetic(Problems[ArithmeticConfig]):
 
     def _draw(self, split: str, seen: set[str]) -> list[Problem]:
         rng = Streams(self.config.data_seed).numpy("task", split)
-        made: list[Problem] = []
-        while len(made) < getattr(self.config, f"{split}_size"):
+        problems: list[Problem] = []
+        while len(problems) < getattr(self.config, f"{split}_size"):
             question, value = expression(int(rng.choice(self.config.terms)), rng)
             if question not in seen:
                 seen.add(question)
-                made.append(Problem(f"{split}/{len(made)}", question, str(value), str(value)))
-        return made
+                problems.append(Problem(f"{split}/{len(problems)}", question, str(value), str(value)))
+        return problems
 
 
 def expression(terms: int, rng: np.random.Generator) -> tuple[str, int]:

@@ -32,7 +32,7 @@ class Example:
         input_ids: (length,) token ids; prompt and target for decoders.
         labels: (length,) token ids with IGNORE where no loss is taken (decoders), a class (encoders, classification)
             or a score (encoders, regression).
-        item: what items.jsonl says of it beside prediction and loss: at least {"id", "gold"}.
+        item: row of items.jsonl without prediction and loss: at least {"id", "gold"}.
         prompt_length: tokens of `input_ids` that are prompt (decoders; what generation and the options start from).
         segments: (length,) token type ids of a pair of texts (encoders whose tokenizer makes them); else empty.
     """
@@ -107,10 +107,10 @@ class Task(ABC, Generic[ConfigT]):
         """Read or generate the data, tokenise it, carve validation out of train with stream "data".
 
         Args:
-            tokenizer: of the model (a transformers PreTrainedTokenizerBase).
+            tokenizer: tokenizer of the model (a transformers PreTrainedTokenizerBase).
             architecture: "decoder" or "encoder".
-            streams: of the run. Splits must not depend on the run's seed where the data is fixed; only the carving of
-                validation does not either (paired seeds train on the same data): use Streams(0) for it.
+            streams: random streams of the run. Where the data is fixed, neither the splits nor the carving of
+                validation may depend on the run's seed (paired seeds train on the same data): use Streams(0) there.
 
         Raises:
             DataError: missing column, empty split, broken line (file and line number), no network and no local data,
@@ -125,7 +125,7 @@ class Task(ABC, Generic[ConfigT]):
         return None
 
     def truth(self, sites: Sequence[Any], streams: Streams) -> dict[str, int] | None:
-        """What `true_ranks` will be on these sites (rankbench.core.adapter_set.Site), before model and data are there."""
+        """What `true_ranks` will be on these sites (rankbench.core.sites.Site), before model and data are there."""
         return None
 
     @abstractmethod

@@ -12,14 +12,14 @@ from rankbench.config.registry import register
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
 from rankbench.tasks.text import answer_scoring
-from rankbench.tasks.text.dataset_files import FolderConfig
+from rankbench.tasks.text.dataset_config import FolderConfig
 from rankbench.tasks.text_classification import Classification
 
 REPOSITORY = "github.com/AGI-Edgerunners/LLM-Adapters"
 
 
 class Commonsense(Classification[FolderConfig]):
-    """The option whose name is likeliest after "the correct answer is". A task states its options' names."""
+    """The option whose name is likeliest after "the correct answer is"; `labels` has the names of a task's options."""
 
     source = REPOSITORY
     texts = ("instruction",)
@@ -37,7 +37,7 @@ class Commonsense(Classification[FolderConfig]):
         """Read the two files.
 
         Raises:
-            DataError: no folder is named, or what is wrong with it.
+            DataError: no folder is named, or its files cannot be used.
         """
         if self.config.data_dir is None:
             raise DataError(

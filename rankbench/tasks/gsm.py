@@ -11,7 +11,8 @@ from typing import Any
 from rankbench.config.registry import register
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
-from rankbench.tasks.text.dataset_files import HubConfig, Table, carve, choose, read
+from rankbench.tasks.text.dataset_config import HubConfig
+from rankbench.tasks.text.dataset_files import Table, carve, choose, read
 from rankbench.tasks.worked_problems import (
     AnswerConfig,
     GeneratedConfig,
@@ -79,13 +80,13 @@ class GsmSymbolic(Problems[GeneratedConfig]):
 
     def _draw(self, gym: Any, split: str, seen: set[str]) -> list[Problem]:
         seed = Streams(self.config.data_seed).key("task", split)  # item i draws from Random(seed + i): far apart
-        made: list[Problem] = []
+        problems: list[Problem] = []
         for entry in _entries(gym, seed):
-            if len(made) == getattr(self.config, f"{split}_size"):
-                return made
+            if len(problems) == getattr(self.config, f"{split}_size"):
+                return problems
             if entry["question"] not in seen:
                 seen.add(entry["question"])
-                made.append(_symbolic_problem(entry, f"{split}/{len(made)}"))
+                problems.append(_symbolic_problem(entry, f"{split}/{len(problems)}"))
         raise AssertionError("the generator ends")
 
 
@@ -97,7 +98,7 @@ def _reasoning_gym() -> Any:
 
 
 def _entries(gym: Any, seed: int) -> Iterator[Any]:
-    """Items of the generator without end: a larger data set begins with the smaller one."""
+    """Endless items of the generator: a larger data set begins with the smaller one."""
     start, size = 0, 1024
     while True:
         dataset = gym.create_dataset("gsm_symbolic", seed=seed, size=size)
@@ -112,10 +113,10 @@ def _symbolic_problem(entry: Any, item: str) -> Problem:
         DataError: the worked solution does not end in the answer.
     """
     steps, mark, _ = str(entry["metadata"].get("answer_cot", "")).rpartition("####")
-    gold, said = final_number(f"#### {entry['answer']}"), final_number(entry["metadata"].get("answer_cot", ""))
-    if not mark or gold is None or gold != said:
+    gold, solved = final_number(f"#### {entry['answer']}"), final_number(entry["metadata"].get("answer_cot", ""))
+    if not mark or gold is None or gold != solved:
         raise DataError(
-            f"{item}: reasoning-gym's worked solution ends in {said}, its answer is {entry['answer']}; "
+            f"{item}: reasoning-gym's worked solution ends in {solved}, its answer is {entry['answer']}; "
             "use the tested version: pip install 'reasoning-gym>=0.1.25,<0.2'"
         )
     return Problem(item, entry["question"], f"{steps}#### {gold}", gold)

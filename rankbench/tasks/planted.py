@@ -23,7 +23,7 @@ class PlantedConfig(Settings):
     """Settings of the planted task.
 
     Attributes:
-        map: where the updates go: "few" random sites at `rank`; "depth" every site, rank rising linearly with depth;
+        map: where the updates are: "few" random sites at `rank`; "depth" every site, rank rising linearly with depth;
             "type" every site of some module kinds.
         sites: how many sites (few) or kinds (type) get an update.
         rank: true rank of an update (the largest, for depth).
@@ -56,7 +56,7 @@ class Planted(Task[PlantedConfig]):
     knows_true_ranks = True
 
     def num_labels(self) -> int | None:
-        """Language modelling."""
+        """None: the task is language modelling."""
         return None
 
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
@@ -91,11 +91,11 @@ class Planted(Task[PlantedConfig]):
         self._teacher = [teacher]  # in a list: not a submodule of anything
 
     def _streams(self, streams: Streams) -> Streams:
-        """Of the map and the updates."""
+        """Random streams of the map and the updates."""
         return streams if self.config.map_seed is None else Streams(self.config.map_seed)
 
     def truth(self, sites: Sequence[Any], streams: Streams) -> dict[str, int]:
-        """The map that is planted."""
+        """The rank map that is planted."""
         return true_map(self.config, sites, self._streams(streams).numpy("task", "map"))
 
     def true_ranks(self) -> dict[str, int]:
@@ -103,12 +103,12 @@ class Planted(Task[PlantedConfig]):
         return dict(self._truth)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Sequences have one length; no padding."""
+        """Batch without padding: sequences have one length."""
         input_ids = torch.tensor([example.input_ids for example in examples])
         return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
 
     def units(self, batch: Batch) -> int:
-        """Positions."""
+        """Number of positions."""
         return batch["input_ids"].numel()
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -125,7 +125,7 @@ class Planted(Task[PlantedConfig]):
         return F.kl_div(student, target, reduction="none").sum(-1)
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
-        """Mean KL; per sequence in the items."""
+        """Mean KL of all sequences, and of each one in the items."""
         device = next(model.parameters()).device
         losses: list[float] = []
         for start in range(0, len(examples), batch_size):
@@ -138,19 +138,19 @@ class Planted(Task[PlantedConfig]):
         return Evaluation({"loss": float(np.mean(losses)), "kl": float(np.mean(losses))}, items)
 
     def judge(self, ranks: dict[str, int]) -> dict[str, float]:
-        """How much of the true map was found.
+        """Agreement of the final ranks with the true map.
 
         `map_overlap`: sum of min(rank, true rank) over the sum of true ranks, in [0, 1]. `map_correlation`: Spearman's
         rank correlation over sites; left out where either map is constant.
         """
         names = list(self._truth)
-        true, found = (np.array([source[name] for name in names]) for source in (self._truth, ranks))
-        result = {"map_overlap": float(np.minimum(true, found).sum() / true.sum())}
-        if true.std() and found.std():
+        true, final = (np.array([rank_map[name] for name in names]) for rank_map in (self._truth, ranks))
+        metrics = {"map_overlap": float(np.minimum(true, final).sum() / true.sum())}
+        if true.std() and final.std():
             from scipy.stats import spearmanr  # takes a moment to import
 
-            result["map_correlation"] = float(spearmanr(true, found).statistic)
-        return result
+            metrics["map_correlation"] = float(spearmanr(true, final).statistic)
+        return metrics
 
 
 def true_map(config: PlantedConfig, sites: Sequence[Any], rng: np.random.Generator) -> dict[str, int]:

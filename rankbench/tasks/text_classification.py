@@ -13,14 +13,15 @@ from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.answer_scoring import Answer, Head, Item, Options, Scorer
-from rankbench.tasks.text.dataset_files import FolderConfig, HubConfig, Table, carve, choose, read
+from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig
+from rankbench.tasks.text.dataset_files import Table, carve, choose, read
 from rankbench.tasks.text.tokens import prompt_hash
 
 ClassificationConfigT = TypeVar("ClassificationConfigT", bound=FolderConfig, default=Any)
 
 
 class Classification(Task[ClassificationConfigT]):
-    """One text or two, one label. A task states the facts below; the wordings are EleutherAI's evaluation harness's.
+    """One text or two, one label; prompts are worded as in EleutherAI's evaluation harness.
 
     Class facts:
         texts: columns with text, in the order an encoder reads them.
@@ -46,10 +47,10 @@ class Classification(Task[ClassificationConfigT]):
     @staticmethod
     @abstractmethod
     def measure(gold: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
-        """The official metrics."""
+        """The official metrics: name -> value."""
 
     def num_labels(self) -> int:
-        """Classes, or 1 for a score."""
+        """Number of classes, or 1 for a score."""
         return len(self.labels) or 1
 
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
@@ -67,10 +68,10 @@ class Classification(Task[ClassificationConfigT]):
         for part, split in self.extra_test.items():
             if split in tables:
                 items["test"] += self._items(tables[split], choose(tables[split], self.config), part)
-        made = {split: self._scorer.examples(rows) for split, rows in items.items()}
-        self.splits = {split: examples for split, (examples, _) in made.items()}
+        tokenised = {split: self._scorer.examples(of_split) for split, of_split in items.items()}
+        self.splits = {split: examples for split, (examples, _) in tokenised.items()}
         wording = (self.template, *self.options) if architecture == "decoder" else self.texts
-        truncated = ", ".join(f"{split} {count}" for split, (_, count) in made.items())
+        truncated = ", ".join(f"{split} {count}" for split, (_, count) in tokenised.items())
         self.revision = {"data": data, "prompt": prompt_hash(*wording), "truncated": truncated}
 
     def _make_scorer(self, tokenizer: Any, architecture: str) -> Scorer:
@@ -84,7 +85,7 @@ class Classification(Task[ClassificationConfigT]):
         return [self._item(table, row, part) for row in rows]
 
     def _item(self, table: Table, row: int, part: str) -> Item:
-        """One row.
+        """One row of a split as an item.
 
         Raises:
             DataError: a label that is no class (-1 where labels are withheld), a text that is no text.
@@ -95,8 +96,8 @@ class Classification(Task[ClassificationConfigT]):
             gold = int(gold) if isinstance(gold, bool) else gold
             gold = self.labels.index(gold) if gold in self.labels else gold
             if not isinstance(gold, int) or not 0 <= gold < len(self.labels):
-                known = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
-                raise DataError(f"{place}: {self.label}={gold!r} is no class; classes are {known}")
+                classes = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
+                raise DataError(f"{place}: {self.label}={gold!r} is no class; classes are {classes}")
         elif not isinstance(gold, int | float):
             raise DataError(f"{place}: {self.label}={gold!r} is no number")
         texts = {column: values[column] for column in self.texts}
@@ -106,11 +107,11 @@ class Classification(Task[ClassificationConfigT]):
         return Item(f"{table.split}/{row}", texts, gold, part)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Right-padded."""
+        """Right-padded batch."""
         return self._scorer.collate(examples)
 
     def units(self, batch: Batch) -> int:
-        """Tokens of the gold options (decoders), or examples (encoders)."""
+        """Number of tokens of the gold options (decoders), or of examples (encoders)."""
         return self._scorer.units(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -136,11 +137,11 @@ class Classification(Task[ClassificationConfigT]):
         return self.labels.index(gold) if self.labels else gold
 
     def _report(self, example: Example, answer: Answer) -> dict[str, Any]:
-        said = self.labels[int(answer.prediction)] if self.labels else answer.prediction
+        prediction = self.labels[int(answer.prediction)] if self.labels else answer.prediction
         return {
             **example.item,
-            "prediction": said,
-            "correct": said == example.item["gold"] if self.labels else None,
+            "prediction": prediction,
+            "correct": prediction == example.item["gold"] if self.labels else None,
             "loss": answer.loss / answer.units,
             "units": answer.units,
         }

@@ -31,10 +31,10 @@ class Problem:
     """One problem.
 
     Attributes:
-        id: of the item.
-        question: what the prompt asks.
-        solution: what is learned, without the blank before it and the newline after it.
-        gold: the answer.
+        id: name of the item.
+        question: text that the prompt asks.
+        solution: text that is learned, without the blank before it and the newline after it.
+        gold: the right answer.
     """
 
     id: str
@@ -45,10 +45,10 @@ class Problem:
 
 def final_number(text: str) -> str | None:
     """The number after the first `####`, in one spelling ("1,250.0" -> "1250"); None if there is none."""
-    found = FINAL.search(text)
-    if found is None:
+    match = FINAL.search(text)
+    if match is None:
         return None
-    return f"{Decimal(found[1].replace(',', '')).normalize():f}"
+    return f"{Decimal(match[1].replace(',', '')).normalize():f}"
 
 
 def has_final_line(text: str) -> bool:
@@ -103,15 +103,15 @@ class Problems(Task[AnswerConfigT]):
     @staticmethod
     @abstractmethod
     def answer(text: str) -> str | None:
-        """The answer in what was generated; None if it holds none."""
+        """The answer in a generated text; None if it has none."""
 
     @staticmethod
     @abstractmethod
     def complete(text: str) -> bool:
-        """Is the answer there, so that generation may stop? Asked after each newline."""
+        """Whether the text has its answer, so that generation may stop; asked after each newline."""
 
     def num_labels(self) -> None:
-        """Language modelling."""
+        """None: the task is language modelling."""
         return None
 
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
@@ -119,14 +119,14 @@ class Problems(Task[AnswerConfigT]):
         if architecture != "decoder":
             raise DataError(f"task={self.config.name} is answered in words: use a decoder, not an {architecture}")
         self._tokenizer = tokenizer
-        found, data = self.problems()
-        made = {split: self._examples(rows) for split, rows in found.items()}
-        self.splits = {split: examples for split, (examples, _) in made.items()}
-        truncated = ", ".join(f"{split} {count}" for split, (_, count) in made.items())
+        problems, data = self.problems()
+        tokenised = {split: self._examples(of_split) for split, of_split in problems.items()}
+        self.splits = {split: examples for split, (examples, _) in tokenised.items()}
+        truncated = ", ".join(f"{split} {count}" for split, (_, count) in tokenised.items())
         self.revision = {"data": data, "prompt": prompt_hash(self.template, END), "truncated": truncated}
 
     def _examples(self, problems: Sequence[Problem]) -> tuple[list[Example], int]:
-        """Tokenised; a question loses its beginning where prompt and solution are too long together."""
+        """Tokenised problems, and how many lost the beginning of their question, being too long with the solution."""
         targets = tokenize(self._tokenizer, [f" {problem.solution}{END}" for problem in problems], specials=False)
         fields: list[Mapping[str, str]] = [{"question": problem.question} for problem in problems]
         limit = self.config.max_length
@@ -138,11 +138,11 @@ class Problems(Task[AnswerConfigT]):
         return examples, shortened
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Right-padded."""
+        """Right-padded batch."""
         return decoder.collate(examples, self._tokenizer.pad_token_id)
 
     def units(self, batch: Batch) -> int:
-        """Tokens of the solutions."""
+        """Number of tokens of the solutions."""
         return decoder.units(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -165,7 +165,7 @@ class Problems(Task[AnswerConfigT]):
         return Evaluation(metrics, items)
 
     def _judge(self, text: str | None, gold: str) -> dict[str, Any]:
-        """Prediction and correctness: None if nothing was generated, "" and wrong if what was holds no answer."""
+        """Prediction and correctness: None if nothing was generated; "" and wrong if the text has no answer."""
         if text is None:
             return {"prediction": None, "correct": None}
         prediction = self.answer(text) or ""

@@ -1,4 +1,4 @@
-"""Weights & Biases: a mirror of the record, never the source of a number, never the reason that a run ends."""
+"""Weights & Biases logging: a write-only copy of the record; its failure never fails a run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rankbench.records.run_folder import RunFolder
 from rankbench.tracking.rank_map_image import draw
 from rankbench.tracking.series import names, rank_rows, record_figures, step_figures
 
-# Silent: it neither prints nor asks for a key. No report of its errors: that one waits for a server that is away.
+# It neither prints nor asks for a key, and does not report its errors, which would wait for an absent server.
 QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-# What a record does not say, a mirror does not say either: neither the machine, nor its load, nor what was printed.
+# A mirror shows no more than the record: not the machine, its load, or what was printed.
 NOTHING_ELSE: dict[str, Any] = {
     "console": "off",
     "disable_code": True,
@@ -41,7 +41,7 @@ class Tracker(Protocol):
         """The record; nothing follows."""
 
 
-class Silent:
+class NoMirror:
     """No mirror."""
 
     def step(self, row: dict[str, Any]) -> None:
@@ -57,8 +57,8 @@ class Wandb:
     Args:
         settings: the `tracking` section.
         folder: wandb/ is made in it.
-        tags: of the run.
-        goes_on: whether it goes on with what was logged before; else it takes the place of a run with this id.
+        tags: tags of the run.
+        goes_on: whether the run continues one that was logged before; else it replaces a run with this id.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Wandb:
         """Log the record's figures, its rank map and itself, and close: what needs an answer of the service last.
 
         Args:
-            record: of the run.
+            record: record of the run.
             more: other runs follow, so W&B's own process stays; else everything is on disk when this returns.
         """
         self.run.summary.update(record_figures(record))
@@ -118,11 +118,11 @@ class Wandb:
         self.run.log_artifact(artifact)
 
 
-class Guarded:
-    """A mirror whose failure is told, once, and stops nothing."""
+class GuardedMirror:
+    """A mirror whose first failure is reported and ends the mirroring, not the run."""
 
     def __init__(self, start: Callable[[], Tracker]) -> None:
-        self._mirror: Tracker = Silent()
+        self._mirror: Tracker = NoMirror()
         self._try(lambda: setattr(self, "_mirror", start()))
 
     def step(self, row: dict[str, Any]) -> None:
@@ -137,12 +137,12 @@ class Guarded:
         try:
             act()
         except Exception as error:  # whatever it is: a mirror is not worth a run
-            self._mirror = Silent()
-            tell(f"{said(error)}. The run goes on without its mirror; rankbench report --wandb makes it later")
+            self._mirror = NoMirror()
+            warn(f"{first_line(error)}. The run goes on without its mirror; rankbench report --wandb makes it later")
 
 
 def _open(mode: str, timeout: float, facts: dict[str, Any]) -> Any:
-    """A W&B run, online where that is wanted and can be; else offline, and told why if it is not for lack of a key."""
+    """Open a W&B run, online if wanted and possible; else offline, with a warning unless only a key is missing."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     import wandb
@@ -156,11 +156,11 @@ def _open(mode: str, timeout: float, facts: dict[str, Any]) -> Any:
         if mode == "online":
             reason = "tracking.mode=online, and no key is set up (wandb login, or WANDB_API_KEY)"
     except Exception as error:  # the service is away, or refuses the key
-        reason = said(error)
+        reason = first_line(error)
         leave()  # it keeps the id of a run that it could not open
     run = wandb.init(**facts, mode="offline")
     if reason:
-        tell(f"{reason}. The run is mirrored offline: wandb sync {Path(run.dir).parent}")
+        warn(f"{reason}. The run is mirrored offline: wandb sync {Path(run.dir).parent}")
     return run
 
 
@@ -171,12 +171,12 @@ def leave() -> None:
     wandb.teardown()
 
 
-def tell(sentence: str) -> None:
-    """Say it on stderr."""
+def warn(sentence: str) -> None:
+    """Print a sentence on stderr."""
     print(f"rankbench: W&B: {sentence}", file=sys.stderr)
 
 
-def said(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of an error, for a sentence."""
     return (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
 
@@ -185,9 +185,9 @@ def tracker(settings: Any, run_id: str, config: dict[str, Any], folder: Path) ->
     """The mirror the `tracking` section asks for.
 
     Args:
-        folder: of the run; with a checkpoint in it, the run goes on.
+        folder: folder of the run; with a checkpoint in it, the run goes on.
     """
     if settings.name != "wandb":
-        return Silent()
+        return NoMirror()
     goes_on = RunFolder.from_path(folder).checkpoint_file().exists()
-    return Guarded(lambda: Wandb(settings, run_id, config, folder, goes_on=goes_on))
+    return GuardedMirror(lambda: Wandb(settings, run_id, config, folder, goes_on=goes_on))

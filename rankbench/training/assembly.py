@@ -27,12 +27,12 @@ class Assembly:
     A stage needs those before it; what a stage makes can be looked at as soon as it has made it.
 
     Args:
-        config: of the run, checked and resolved.
+        config: checked and resolved configuration of the run.
         processes: the Accelerator of the run; None makes one.
-        observer: is told which ranks the method chooses, and later of the trainer's instants.
+        observer: sees which ranks the method chooses, and later the trainer's instants.
 
     Attributes:
-        config: as given.
+        config: the configuration.
         streams: random streams of the run.
         processes: the Accelerator.
         meter: what the run spends.
@@ -148,7 +148,7 @@ def assemble(config: Config, processes: Any = None, *, path: bool = False) -> As
     """The parts of a run that is to be driven step by step, ready for calibration.
 
     Args:
-        config: of the run, checked and resolved.
+        config: checked and resolved configuration of the run.
         processes: the Accelerator of the run; None makes one.
         path: whether the layers follow the path even where the method does not ask for that.
     """

@@ -16,9 +16,9 @@ def save(assembly: Assembly, folder: RunFolder, done: int, metrics: dict[str, An
 
     Args:
         assembly: complete, with an optimizer.
-        folder: of the run.
+        folder: the run's folder.
         done: steps made.
-        metrics: of the record so far.
+        metrics: metrics of the record so far.
     """
     trainer = assembly.trainer
     state = {
@@ -42,7 +42,7 @@ def load(assembly: Assembly, folder: RunFolder) -> tuple[int, dict[str, Any]]:
 
     Args:
         assembly: complete, without an optimizer.
-        folder: of the run; it has a checkpoint.
+        folder: the run's folder; it has a checkpoint.
 
     Raises:
         StoreError: the checkpoint is another run's.

@@ -55,7 +55,7 @@ class Meter:
         self._since = now
 
     def state_dict(self) -> dict[str, Any]:
-        """As in the record."""
+        """Costs as in the record."""
         self._charge()
         return {phase: dict(spent) for phase, spent in self.spent.items()}
 

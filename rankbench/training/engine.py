@@ -63,12 +63,14 @@ class Engine:
             return self.task.loss(self.model, batch)
 
     def count_passes(self) -> None:
-        """Meter every forward pass of the model from now on, whoever makes it."""
+        """Count every forward pass of the model from now on, whoever makes it."""
 
         def count(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             ids: Tensor = named["input_ids"]
             mask: Any = named.get("attention_mask")
-            padded = mask is not None and mask.shape == ids.shape  # a step with a key-value cache has none of its own
+            padded = (
+                mask is not None and mask.shape == ids.shape
+            )  # a step with a key-value cache comes without its mask
             self.meter.count(forward=1, tokens=int(mask.sum()) if padded else ids.numel())
 
         self.model.register_forward_hook(count, with_kwargs=True)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Is told of the instants of a run. Every hook does nothing; an observer replaces those that it is after."""
+    """Sees the instants of a run. Every hook does nothing; an observer overrides those that it needs."""
 
     def ranks_chosen(self, ranks: dict[str, int]) -> None:
         """The method has said which ranks to inject; nothing has been injected yet."""

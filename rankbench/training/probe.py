@@ -1,4 +1,4 @@
-"""Passes of a method's own through the model, charged to the phase that is running (see allocators.base.Probe)."""
+"""Extra forward and backward passes for a method, charged to the current cost phase (see methods.base.Probe)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Probe:
 
     Args:
         examples: train split.
-        key: which part of the calibration stream: the step, or "start".
+        key: part of the calibration stream to draw from: the step, or "start".
     """
 
     def __init__(self, engine: Engine, adapters: AdapterSet, examples: Sequence[Example], key: int | str) -> None:
@@ -55,9 +55,9 @@ class Probe:
 
         def backward(micro: Batch, units: int) -> Tensor:
             loss = self._engine.loss(micro) / units
-            found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+            gradients = torch.autograd.grad(loss, list(parameters), allow_unused=True)
             self._engine.meter.count(backward=1)
-            for sum_, gradient in zip(total, found, strict=True):
+            for sum_, gradient in zip(total, gradients, strict=True):
                 if gradient is not None:
                     sum_ += gradient
             return loss.detach()
@@ -70,7 +70,7 @@ class Probe:
         """Gradients of the mean loss with respect to every frozen weight: site name -> (d_out, d_in), fp32.
 
         From each layer's input x and the gradient of its output y as dL/dy^T x, so that frozen and quantised weights
-        need no gradient of their own.
+        need no gradient.
         """
         total = {site.name: torch.zeros(site.d_out, site.d_in) for site in self._adapters.sites}
         seen: list[tuple[str, Tensor, Tensor]] = []
@@ -123,7 +123,7 @@ class Probe:
         return float(engine.sum(total)[0])
 
     def _mode(self, dropout: bool) -> AbstractContextManager[Any]:
-        """Evaluation mode, or training mode with a stream of its own for what it drops."""
+        """Evaluation mode, or training mode with a separate random stream for dropout."""
         if not dropout:
             return self._engine.inert()
         self._passes_made += 1

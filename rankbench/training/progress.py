@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress while it works, a summary at its end."""
+"""Terminal output of a run: progress while it works, a summary at its end."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ def _cost(cost: dict[str, Any]) -> str:
 def rank_map(ranks: Mapping[str, int], width: int) -> Table:
     """Ranks as kinds x layers; neighbouring layers are averaged where the terminal is too narrow.
 
-    Sites outside the layers have a column of their own, titled "-".
+    Sites outside the layers have a separate column, titled "-".
 
     Args:
         ranks: site -> rank, sites by plain module name.
-        width: of the terminal, in characters.
+        width: width of the terminal, in characters.
     """
     grid = rank_grid(ranks)
     layers = [layer for layer in grid.layers if layer is not None]

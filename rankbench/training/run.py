@@ -1,4 +1,4 @@
-"""One run: config -> identity -> skip if done -> train -> evaluate -> record."""
+"""One run, from its configuration to its record: skip if done, assemble, train, evaluate, judge."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from typing import Any
 
 import torch
 
-from rankbench import RankbenchError
 from rankbench.config.sections import Config, TrackingConfig
 from rankbench.core.peft_export import export
-from rankbench.files import disk_is_full
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.terminal import console
@@ -24,28 +22,29 @@ from rankbench.training import checkpoint
 from rankbench.training.assembly import Assembly
 from rankbench.training.cost_meter import forget_peak_memory, peak_memory
 from rankbench.training.engine import accelerator
+from rankbench.training.failures import failure_of
 from rankbench.training.observer import Observer
 from rankbench.training.progress import DONE_ALREADY, TrainingProgress, summarize
 from rankbench.training.provenance import provenance
 from rankbench.training.trainer import NotFiniteError
 
-USER_ERRORS = (RankbenchError, OSError)  # their message says it all; others come with a traceback
-NO_TRACKING = TrackingConfig(name="none", project=None, mode=None, timeout=None)  # of every process but the first
+NO_TRACKING = TrackingConfig(name="none", project=None, mode=None, timeout=None)  # for every process but the first
 TRACEBACK = "error.txt"
-NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU
 
 
 def execute(config: Config, sweep: bool = False, redo: str | None = None) -> int:
-    """Do one run and leave a record of it, whatever happens; its exit code.
-
-    0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
+    """Do one run and leave a record of it, whatever happens.
 
     A finished run is not done again; an interrupted one goes on from its last checkpoint; a failed one starts anew.
 
     Args:
-        config: frozen.
-        sweep: as a job of a sweep: while another process is at the run, wait for it; leave a failed run as it is.
+        config: checked and resolved.
+        sweep: whether it is a job of a sweep: then it waits while another process works on the run, and leaves a failed
+            run as it is.
         redo: digest of a failed record; of a sweep's runs, the one with this record is done anew.
+
+    Returns:
+        Exit code: 0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
     """
     folder = RunFolder(Path(config.results_dir), run_id(config.plain()))
     processes = accelerator(config.train.precision)
@@ -72,7 +71,7 @@ def _perform(config: Config, folder: RunFolder, processes: Any, sweep: bool, red
         return 0 if earlier.status == "ok" else 1
     run = Run(config, folder, processes)
     if main:
-        folder.write(STARTED, json.dumps(run.origin()))
+        folder.write(STARTED, json.dumps(provenance(run.assembly)))
     mirror = tracker(config.tracking if main else NO_TRACKING, folder.run_id, run.plain, folder.path)
     status, reason = run.attempt(mirror.step)
     record = run.record(status, reason)
@@ -85,11 +84,11 @@ def _perform(config: Config, folder: RunFolder, processes: Any, sweep: bool, red
 
 
 def _set_aside_unreadable(folder: RunFolder) -> None:
-    """Keep a record.json that is no record of this run under another name, and say so: the run is done."""
+    """Keep a record.json that is no record of this run under another name, and say that the run starts anew."""
     try:
         folder.record()
     except RecordError as error:
-        console().print(f"{error}; kept as {folder.set_aside().name}, the run is done", style="red", markup=False)
+        console().print(f"{error}; kept as {folder.set_aside().name}, the run starts anew", style="red", markup=False)
 
 
 class Run:
@@ -99,12 +98,12 @@ class Run:
         config: checked and resolved.
         folder: takes what the run leaves; it exists.
         processes: the Accelerator of the run.
-        observer: is told of the instants of the run.
+        observer: sees the instants of the run.
 
     Attributes:
         plain: the config as nested dictionaries.
         assembly: model, task, budget, method, adapter and trainer, as far as they are made.
-        metrics: of the record so far: {before, validation, test}.
+        metrics: metrics of the record so far: {before, validation, test}.
     """
 
     def __init__(self, config: Config, folder: RunFolder, processes: Any, observer: Observer | None = None) -> None:
@@ -116,7 +115,7 @@ class Run:
         forget_peak_memory(processes.device)
 
     def attempt(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
-        """Do the run; (status, reason).
+        """Do the run; returns (status, reason).
 
         Args:
             log: called with the row of each step, after it is written down.
@@ -127,32 +126,17 @@ class Run:
         """
         try:
             result = self._work(log)
-            if self.processes.is_main_process:
-                self.folder.remove(TRACEBACK)  # of an earlier attempt
-            return result
-        except StoreError:
-            raise
-        except NotFiniteError as error:
-            return "nan", str(error)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            return "oom", str(error) or "out of memory"
-        except SystemExit as error:
-            return "error", f"it called sys.exit({error.code!r}) {self._keep_traceback()}"
-        except Exception as error:
-            if disk_is_full(error):
+        except (Exception, SystemExit) as error:
+            failure = failure_of(error)
+            if failure is None:
                 raise
-            if NO_MEMORY in str(error):
-                return "oom", str(error).splitlines()[0]
-            place = self._keep_traceback()
-            if isinstance(error, USER_ERRORS):
-                return "error", f"{error}"
-            return "error", f"{type(error).__name__}: {error} {place}"
-
-    def _keep_traceback(self) -> str:
-        """Write the traceback of the error at hand; where it is, for the reason."""
+            if failure.traceback and self.processes.is_main_process:
+                self.folder.write(TRACEBACK, traceback.format_exc())
+            where = f" (traceback: {self.folder.path}/{TRACEBACK})" if failure.unforeseen else ""
+            return failure.status, failure.reason + where
         if self.processes.is_main_process:
-            self.folder.write(TRACEBACK, traceback.format_exc())
-        return f"(traceback: {self.folder.path}/{TRACEBACK})"
+            self.folder.remove(TRACEBACK)  # of an earlier attempt
+        return result
 
     def _work(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
         if self.config.train.threads is not None:
@@ -176,7 +160,7 @@ class Run:
         return self._conclude()
 
     def start(self) -> int:
-        """Go on from the checkpoint, or prepare the first step, after the assembly is complete; steps done so far.
+        """Go on from the checkpoint, or prepare the first step; returns the number of steps done. Assembly comes first.
 
         Raises:
             StoreError: the checkpoint is another run's.
@@ -212,7 +196,7 @@ class Run:
             checkpoint.save(self.assembly, self.folder, done, self.metrics)
 
     def evaluate(self, split: str, name: str, step: int) -> list[dict[str, Any]]:
-        """Put the metrics of a split into the record under `name`, as taken at `step`; its items.
+        """Put the metrics of a split into the record under `name`, as taken at `step`; returns the split's items.
 
         Raises:
             NotFiniteError: the last step broke the model.
@@ -248,12 +232,8 @@ class Run:
             return "inert", f"method {assembly.trainer.method} is not static and changed no rank in {total} steps"
         return "ok", None
 
-    def origin(self) -> dict[str, Any]:
-        """Where the run's numbers come from: the record's provenance."""
-        return provenance(self.assembly)
-
     def record(self, status: str, reason: str | None) -> RunRecord:
-        """The record as things stand."""
+        """Make the record as things stand."""
         assembly, adapters = self.assembly, self.assembly.adapters
         cost = {**assembly.meter.state_dict(), "peak_memory_bytes": peak_memory(self.processes.device)}
         return RunRecord.of(
@@ -261,7 +241,7 @@ class Run:
             self.folder.run_id,
             status,
             reason,
-            self.origin(),
+            provenance(assembly),
             ledger=assembly.ledger.to_dict() if adapters else None,
             ranks=adapters.ranks() if adapters else None,
             history_events=len(adapters.history) if adapters else None,

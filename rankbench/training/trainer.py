@@ -34,7 +34,7 @@ def rate(schedule: str, warmup_share: float, stages: Sequence[int], step: int) -
         schedule: "linear" or "cosine" to (nearly) zero at the stage's last step, or "constant".
         warmup_share: share of the stage over which the factor rises linearly.
         stages: steps per stage.
-        step: from 1.
+        step: number of the step, from 1.
     """
     start = 0
     for length in stages:
@@ -56,7 +56,7 @@ def examples_of_step(count: int, batch_size: int, step: int, rng: Callable[[int]
     Args:
         count: training examples.
         batch_size: examples per step.
-        step: from 1.
+        step: number of the step, from 1.
         rng: epoch -> generator.
     """
     first = (step - 1) * batch_size
@@ -82,7 +82,7 @@ class Trainer:
         settings: the `train` section of the config.
         log: called with the row of each step.
         checkpoint: called with the number of steps done, where a checkpoint is due.
-        observer: is told of calibration and of the comparison with the base model.
+        observer: sees calibration and the comparison with the base model.
     """
 
     engine: Engine
@@ -106,7 +106,7 @@ class Trainer:
         self.adapters.bind(self.optimizer)
 
     def probe(self, key: int | str) -> Probe:
-        """For passes of the method's own, at a step or before the first one ("start")."""
+        """Extra passes for the method, at a step or before the first one ("start")."""
         return Probe(self.engine, self.adapters, self.train, key)
 
     def calibrate(self) -> None:
@@ -161,7 +161,7 @@ class Trainer:
         self.checkpoint(total)
 
     def step(self, index: int, total: int) -> dict[str, Any]:
-        """One optimizer step; returns what steps.jsonl says of it."""
+        """Do one optimizer step; returns its row of steps.jsonl."""
         settings, allocator, adapters, meter = self.settings, self.allocator, self.adapters, self.engine.meter
         factor = rate(settings.schedule, settings.warmup_share, allocator.stages(), index)
         for group in self.optimizer.param_groups:

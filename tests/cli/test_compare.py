@@ -144,7 +144,7 @@ def test_other_code_and_other_data_are_said(printed):
 
 def refusal(a: RunRecord, b: RunRecord, items_a: list[dict[str, Any]], items_b: list[dict[str, Any]]) -> str:
     sides = [
-        run_pair.Finished(name, found, {item["id"]: item for item in items})
+        run_pair.PairedRun(name, found, {item["id"]: item for item in items})
         for name, found, items in (("A", a, items_a), ("B", b, items_b))
     ]
     with pytest.raises(run_pair.CompareError) as caught:

@@ -34,10 +34,8 @@ def test_a_class_needs_a_schema() -> None:
     class Bare:
         pass
 
-    with pytest.raises(
-        ValueError,
-        match=r"method 'bare': .*Bare has no Config that is a rankbench.config.schema.Settings \(a pydantic model\); write class ",
-    ):
+    expected = r"method 'bare': .*Bare has no Config that is a rankbench.plugin.Settings; write class Config"
+    with pytest.raises(ValueError, match=expected):
         register("method", "bare")(Bare)
 
 

@@ -231,8 +231,8 @@ def test_mistakes_are_named_before_any_work(tmp_path, overrides, message):
 
 def test_the_settings_of_the_source_are_part_of_the_record(tmp_path):
     config = configure(tmp_path, "method=shuffled", "+method.settings.batches=3")
-    assert config.method.settings.batches == 3
-    assert config.method.settings.cap == 2.0
+    assert config.method.settings["batches"] == 3
+    assert config.method.settings["cap"] == 2.0
 
 
 def test_a_map_that_names_no_site_of_this_model_or_a_failed_run_is_refused(tmp_path):

@@ -206,7 +206,7 @@ def test_t4_the_printed_form_has_the_mean_it_was_said_to_have(estimates: Estimat
 def scores_of(loss_scale: float, **changes: Any) -> tuple[list[Tensor], list[dict[str, Any]]]:
     """Scores before the last cut and the whole history of a run whose parameters do not move."""
     run = rig("igu", steps=20, gate_start=0.1, loss_scale=loss_scale, **changes)
-    run.settings.learning_rate = 0.0
+    run.trainer.settings = run.settings.replace(learning_rate=0.0)
     config, statistics, last = run.allocator.config, run.allocator.statistics, run.allocator.decay.end
     for step in range(1, 21):
         if step == last:

@@ -86,7 +86,7 @@ def test_the_output_stays_what_it_was():
         run.step(index)
     set_gates(run, {0: [1.0, 0.0, 0.5], 3: [0.0, 0.7, 0.0]})
     before, ranks = run.logits(), run.adapters.ranks()
-    run.allocator.config.last_check = 1.0
+    run.allocator.config = run.allocator.config.replace(last_check=1.0)
     check(run)
     assert run.adapters.ranks() != ranks
     assert torch.allclose(run.logits(), before, atol=1e-6)  # sums of fewer terms round otherwise
@@ -121,7 +121,7 @@ def test_moments_are_dropped_only_when_a_rank_went_and_only_if_asked():
         for index in range(1, 4):
             run.step(index)
         set_gates(run, {0: [1.0, 0.0, 0.5]})
-        run.allocator.config.last_check = 1.0
+        run.allocator.config = run.allocator.config.replace(last_check=1.0)
         check(run)
         far = run.adapters.factors(run.adapters.sites[-1].name)[0]
         assert bool(run.trainer.optimizer.state[far]) is kept

@@ -66,7 +66,7 @@ def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monke
         run.status = "inert"
     names = [run.method for run in found]
     said = ["lora: 5 of 5 runs drawn", "igu: 3 of 5 runs drawn, 2 inert", "shuffled: 0 of 5 runs drawn, 5 inert"]
-    assert rank_map_figures.drawn(found, names) == said
+    assert rank_map_figures.count_drawn(found, names) == said
     shown = []
     monkeypatch.setattr(plotting, "write", lambda figure, numbers, place: shown.append(figure) or [place])
     list(draw(Selection("tiny, planted", found, names, []), tmp_path))
@@ -148,7 +148,8 @@ def test_a_place_without_a_site_is_grey_and_not_rank_zero():
     assert {"0", "1", "none"} <= {text.get_text() for text in drawn.axes[0].texts}
     kinds = ["classifier", *sorted(KINDS)]
     outside = np.ma.getdata(drawn.axes[0].images[0].get_array())[:, -1]
-    assert outside[kinds.index("classifier")] == 5 and np.isnan(outside[1:]).all()
+    assert outside[kinds.index("classifier")] == 5
+    assert np.isnan(outside[1:]).all()
 
 
 def test_the_command_line_writes_figures_and_numbers(tmp_path, capsys):

@@ -19,7 +19,7 @@ from rankbench.reporting.sections import (
     results,
     verdict,
 )
-from rankbench.reporting.sections.setup import arms_sheet, facts
+from rankbench.reporting.sections.setup import arms_table, facts
 from rankbench.studies.ablations import ablations, varied
 from rankbench.sweeps.experiment import with_arms
 
@@ -65,8 +65,7 @@ def test_an_ablation_is_the_base_and_the_arms_that_vary_one_setting_alone():
 
 def test_arms_that_all_name_the_setting_are_an_ablation_without_a_base():
     arms = {f"igu {beta}": {"method": "igu", "method.beta1": beta} for beta in (0.5, 0.9)}
-    made = declared(arms=None)
-    made.arms, made.vary, made.grid = arms, {}, {}
+    made = declared().model_copy(update={"arms": arms, "vary": {}, "grid": {}})
     (found,) = [ablation for ablation in ablations(made) if ablation.keys == ("method.beta1",)]
     assert (found.base, found.arms) == (None, ["igu 0.5", "igu 0.9"])
 
@@ -97,7 +96,7 @@ def test_the_verdict_names_the_arms_with_controls_and_says_why():
     )
     assert said[1].startswith("fim: not resolved (")
     assert "not run: its own shuffled ranks" in said[1]
-    sheet = verdict.verdict_sheet(single())
+    sheet = verdict.verdict_table(single())
     assert column(sheet, "verdict") == ["works", "not resolved"]
     assert column(sheet, "minus its own shuffled ranks")[1] == "not run"
     assert column(sheet, "n") == ["8", "8"]
@@ -149,8 +148,8 @@ def test_trials_of_other_code_are_said():
 def test_over_several_panels_places_are_counted():
     said = verdict.sentences(several())
     assert "igu: works on 4 of 4." in said
-    assert column(verdict.findings_sheet(several()), "arm") == several().arms[1:]
-    assert verdict.findings_sheet(single()) is None
+    assert column(verdict.findings_table(several()), "arm") == several().arms[1:]
+    assert verdict.findings_table(single()) is None
 
 
 def test_a_study_that_has_not_begun_says_that_nothing_can_be_compared():
@@ -163,9 +162,9 @@ def test_a_study_that_has_not_begun_says_that_nothing_can_be_compared():
         "No run that is ok has test/accuracy on minilm-l6, glue-rte, budget r8: it has no table."
         in missing_runs.sentences(empty)
     )
-    assert verdict.verdict_sheet(empty) is None
-    assert costs.sheet(empty) is None
-    assert costs.draw(empty) is frontier.draw_frontier(empty) is ranks.draw_rank_totals(empty) is None
+    assert verdict.verdict_table(empty) is None
+    assert costs.cost_table(empty) is None
+    assert costs.draw_costs(empty) is frontier.draw_frontier(empty) is ranks.draw_rank_totals(empty) is None
     assert ranks.draw_rank_maps("x", empty.panels, empty) is None
 
 
@@ -174,15 +173,15 @@ def test_holes_are_counted_and_named():
     runs = [run for panel in found.panels for run in panel.runs]
     lost = [run for run in runs if run.status != "ok"]
     assert missing_runs.sentences(found)[0].startswith(f"{len(runs) - len(lost)} of {len(runs)} runs are ok; ")
-    sheet = missing_runs.holes_sheet(found)
+    sheet = missing_runs.missing_runs_table(found)
     assert sum(len(seeds.split(", ")) for seeds in column(sheet, "seeds")) == len(lost)
-    failed = missing_runs.failures_sheet(found)
+    failed = missing_runs.failures_table(found)
     assert sum(map(int, column(failed, "runs"))) == sum(run.record is not None for run in lost)
     assert set(column(failed, "reason")) == {
         f"{status}: made up to fail at step 3" for status in ("nan", "oom", "inert")
     }
-    assert missing_runs.holes_sheet(single()) is None
-    assert missing_runs.failures_sheet(single()) is None
+    assert missing_runs.missing_runs_table(single()) is None
+    assert missing_runs.failures_table(single()) is None
     assert "Not read: results/runs/ffff/record.json: not JSON (Expecting value)" in missing_runs.sentences(single())
 
 
@@ -198,7 +197,7 @@ def test_a_panel_without_the_reference_is_said_and_compared_with_nothing():
 
 
 def test_over_tasks_shares_are_averaged_as_they_are():
-    (first, _) = results.task_sheets(several())
+    (first, _) = results.task_tables(several())
     assert first.title == "Over 2 tasks: minilm-l6, budget r4"
     assert "Metrics are shares and averaged as they are." in first.notes[0]
     assert "not at an equal budget or without a common seed on every task: l1ra" in first.notes[1]
@@ -211,26 +210,26 @@ def test_over_tasks_shares_are_averaged_as_they_are():
 
 def test_over_tasks_a_loss_is_taken_in_per_cent_of_the_reference():
     made = declared(tasks=("glue-rte", "planted"), seeds=range(4))
-    assert results.task_sheets(gather(study(made, lost=0.0, failed=0.0))) == []  # a share and a loss are not averaged
+    assert results.task_tables(gather(study(made, lost=0.0, failed=0.0))) == []  # a share and a loss are not averaged
     made = declared(tasks=("planted", "glue-rte"), seeds=range(4))
     made.report.metrics["default"] = "test/kl"
     found = study(made, lost=0.0, failed=0.0)
     for record in found.records.values():
         if record.task == "glue-rte" and record.metrics and record.metrics.get("test"):
             record.metrics["test"] = {"kl": 1 - record.metrics["test"]["accuracy"]}
-    (sheet,) = results.task_sheets(gather(found))
+    (sheet,) = results.task_tables(gather(found))
     assert "test/kl: in per cent of the mean of lora on the task, losses negative." in sheet.notes[0]
     assert sheet.title.endswith("losses")
 
 
 def test_one_task_has_no_statistics_over_tasks():
-    assert results.task_sheets(single()) == []
-    assert results.means_sheet(single()) is None
-    assert len(results.means_sheet(several()).columns) == 5
+    assert results.task_tables(single()) == []
+    assert results.means_table(single()) is None
+    assert len(results.means_table(several()).columns) == 5
 
 
 def test_cost_charges_calibration_and_allocation():
-    sheet = costs.sheet(single())
+    sheet = costs.cost_table(single())
     rows = {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
     igu = rows["igu"]
     assert igu["total s"].value == pytest.approx(
@@ -268,7 +267,7 @@ def test_learning_rates_are_those_of_the_choice_and_its_edge_is_said():
     igu = found[found["arm"] == "igu"]
     assert igu["rate"].tolist() == [0.0003, 0.001, 0.003, 0.01]
     assert igu["seeds"].unique().tolist() == [str(TUNING_SEED)]
-    sheet = learning_rates.rates_sheet(single())
+    sheet = learning_rates.rates_table(single())
     rows = {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
     (chosen,) = igu["rate"][igu["chosen"]]
     assert rows["igu"]["chosen"].text == f"{chosen:g}"
@@ -283,11 +282,11 @@ def test_trials_without_a_choice_are_shown_as_they_are():
     shown = learning_rates.learning_rates(panel, found.choosing())
     assert not shown["chosen"].any()
     assert len(shown) == 7 * 4
-    assert "not chosen yet" in column(learning_rates.rates_sheet(found), "chosen")
+    assert "not chosen yet" in column(learning_rates.rates_table(found), "chosen")
 
 
 def test_the_papers_numbers_stand_beside_ours_with_what_verify_says():
-    (sheet,) = published.sheets(single())
+    (sheet,) = published.published_tables(single())
     assert sheet.title == "arXiv 2303.10512, Table 1, beside ours"
     assert set(column(sheet, "arm")) == {"lora", "adalora"}
     assert set(column(sheet, "verified")) == {"not comparable"}
@@ -301,13 +300,14 @@ def test_the_papers_numbers_stand_beside_ours_with_what_verify_says():
 
 def test_a_paper_that_cannot_be_read_is_said():
     made = declared(seeds=range(2))
-    made.report.published[0].file = "nobody"
-    (sheet,) = published.sheets(gather(study(made)))
+    unknown = [table.model_copy(update={"file": "nobody"}) for table in made.report.published]
+    made = made.model_copy(update={"report": made.report.model_copy(update={"published": unknown})})
+    (sheet,) = published.published_tables(gather(study(made)))
     assert "has no numbers of nobody" in sheet.notes[0]
 
 
 def test_the_design_lists_arms_axes_and_what_was_typed():
-    sheet = arms_sheet(single())
+    sheet = arms_table(single())
     assert column(sheet, "settings")[:2] == ["method=lora", "method=igu"]
     assert sheet.notes[0] == "Axes: model=[minilm-l6], task=[glue-rte], budget=[r8], seed=[0,1,2,3,4,5,6,7]."
     head = dict(facts(single()))
@@ -385,11 +385,12 @@ def test_arms_keep_their_hue_and_differ_in_marker_or_dash():
     assert len({styles[arm].marker for arm in single().arms}) == len(single().arms)
 
 
+@pytest.mark.slow
 def test_of_many_panels_twelve_are_drawn_and_all_are_in_the_csv():
     budgets = [f"r{rank}" for rank in range(1, 16)]
     many = gather(study(declared(budgets=budgets, seeds=range(2)), layers=1, lost=0.0, failed=0.0))
-    for drawn in (costs.draw(many), ranks.draw_rank_totals(many), learning_rates.draw_learning_rates(many)):
+    for drawn in (costs.draw_costs(many), ranks.draw_rank_totals(many), learning_rates.draw_learning_rates(many)):
         assert len(drawn.figure.axes) == 12
         assert drawn.numbers["panel"].nunique() == 15
         assert drawn.note.endswith(" 12 of 15 panels are drawn; the CSV has all.")
-    assert "are drawn" not in costs.draw(single()).note
+    assert "are drawn" not in costs.draw_costs(single()).note

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from rankbench.reporting.page import table as html
+from rankbench.reporting.page import table_element as html
 from rankbench.reporting.plotting import ArmStyle
 from rankbench.reporting.table import (
     Cell,
     Table,
+    csv_frame,
+    is_numeric,
     latex_document,
     latex_escape,
     latex_table,
-    markdown,
-    numbers,
-    numeric,
-    section,
-    without_first,
+    markdown_section,
+    markdown_table,
+    without_first_column,
 )
 
 SHEET = Table(
@@ -39,15 +39,15 @@ STYLES = {"lora": ArmStyle("LoRA", "#000000", "o", "-")}
 
 
 def test_markdown_is_bold_where_a_cell_is_strong_and_escapes_pipes():
-    rows = markdown(SHEET).splitlines()
+    rows = markdown_table(SHEET).splitlines()
     assert rows[0] == "| arm | test/kl | test/kl - lora | finding |"
     assert rows[3] == "| igu_code \\| x | **0.25** | -0.05 [-0.06, -0.04] | **better** |"
-    assert section(SHEET).startswith("## tiny, 100 % of it\n\n| arm |")
-    assert section(SHEET).endswith("\n\nA note & more.")
+    assert markdown_section(SHEET).startswith("## tiny, 100 % of it\n\n| arm |")
+    assert markdown_section(SHEET).endswith("\n\nA note & more.")
 
 
 def test_a_csv_has_numbers_and_the_ends_of_intervals():
-    found = numbers(SHEET)
+    found = csv_frame(SHEET)
     assert found.columns.tolist() == [
         "arm",
         "test/kl",
@@ -63,11 +63,11 @@ def test_a_csv_has_numbers_and_the_ends_of_intervals():
 
 
 def test_a_column_is_numeric_where_it_holds_a_number():
-    assert [numeric(SHEET, place) for place in range(4)] == [False, True, True, False]
+    assert [is_numeric(SHEET, place) for place in range(4)] == [False, True, True, False]
 
 
 def test_the_first_column_goes_and_the_strip_moves_with_it():
-    shorter = without_first(SHEET)
+    shorter = without_first_column(SHEET)
     assert (shorter.columns, shorter.strip, len(shorter.rows[0])) == (["test/kl", "test/kl - lora", "finding"], 1, 3)
 
 

@@ -11,7 +11,7 @@ from rankbench.analysis.labels import displays
 from rankbench.cli import main
 from rankbench.config.yaml_files import defaults
 from rankbench.records import run_folder
-from rankbench.reporting.wandb_sweep import MirrorResult, asked, mirror, show, workspace
+from rankbench.reporting.wandb_sweep import MirrorResult, mirror, request_of, show, workspace
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 from rankbench.tracking.series import names
@@ -62,6 +62,7 @@ def file_of(place, run_id):
     return found
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_mirrored_as_it_would_have_been_while_it_ran(results, records):
     done = mirror(records, results, OFFLINE)
     assert (done.offline, done.online, done.failed, done.stepless) == (3, 0, (), 0)
@@ -147,7 +148,7 @@ def test_a_sweep_is_mirrored_whole_by_its_words(results, records, capsys):
 def test_where_there_is_nothing_to_mirror_it_says_so(tmp_path, capsys):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(SweepError, match=r"no record to mirror; no run has ended"):
-        asked([str(tmp_path / "empty.jsonl")])
+        request_of([str(tmp_path / "empty.jsonl")])
     assert main(["report", "--wandb", "experiment=igu_ablation", f"results_dir={tmp_path}"]) == 2
     assert "rankbench: " in capsys.readouterr().err
 
@@ -173,7 +174,7 @@ def test_every_panel_shows_what_the_mirror_has(results, records):
     ok = next(record for record in records if record.status == "ok")
     found = read(file_of(results, ok.run_id))
     there = {key.removesuffix("._type") for key in (*found.summary, *found.history[-1])}
-    wanted = asked([str(results)])
+    wanted = request_of([str(results)])
     panels = panels_of(workspace(wanted.title, records, wanted.metrics, "me", "rankbench"))
     assert list(panels) == ["Quality", "Ranks", "Budget", "Cost", "Training"]
     assert {panel["metrics"][0] for panel in panels["Quality"]} >= {"eval/test/kl", "eval/test/loss"}
@@ -197,7 +198,7 @@ def test_a_workspace_that_cannot_be_saved_is_said(results, records, monkeypatch)
         raise RuntimeError(f"no room for {made.name}\nand more")
 
     monkeypatch.setattr("rankbench.reporting.wandb_sweep.save", refuse)
-    said = show(asked([str(results)]), MirrorResult(online=3, entity="me"), "rankbench", results)
+    said = show(request_of([str(results)]), MirrorResult(online=3, entity="me"), "rankbench", results)
     assert said == f"no workspace: no room for {results.name}; repeat this, the runs stay as they are"
 
 

@@ -63,8 +63,8 @@ def test_without_an_experiment_every_combination_is_a_run():
         ("random", 0),
         ("random", 1),
     ]
-    assert layout.cells[1].cell.point == {"method": "method=lora", "seed": "seed=1"}
-    assert layout.cells[1].cell.overrides == ["method=lora", "seed=1", "budget=r2", *RUN]
+    assert layout.cells[1].point == {"method": "method=lora", "seed": "seed=1"}
+    assert layout.cells[1].overrides == ["method=lora", "seed=1", "budget=r2", *RUN]
     assert {f.config["budget"]["name"] for f in layout.cells} == {"r2"}
 
 
@@ -79,7 +79,7 @@ def test_a_setting_that_only_the_swept_methods_have():
 
 def test_an_experiment_lays_out_its_arms_and_the_command_line_wins(config_dir):
     layout = lay_out(words(["experiment=small", "arms=[lora,random shuffled,random]", "train.steps=5"]), config_dir)
-    assert [f.cell.arm for f in layout.cells] == ["lora", "random", "random shuffled"] * 2
+    assert [f.arm for f in layout.cells] == ["lora", "random", "random shuffled"] * 2
     assert {f.config["train"]["steps"] for f in layout.cells} == {5}
     assert layout.tune == Tune(learning_rate=[1e-3, 1e-2], seeds=[100], metric="validation/loss", widen=1)
     tuned = lay_out(words(["experiment=small", "arms=lora", "tune.widen=3", "seed=4"]), config_dir)

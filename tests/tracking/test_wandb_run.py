@@ -15,7 +15,7 @@ from support.services import KEY, service
 
 from rankbench.tracking.rank_map_image import draw
 from rankbench.tracking.series import names, record_figures, step_figures
-from rankbench.tracking.wandb_run import Guarded, Silent, tracker
+from rankbench.tracking.wandb_run import GuardedMirror, NoMirror, tracker
 
 AWAY = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}  # the discard port: nobody listens
 CONFIG = {**{section: {"name": section} for section in ("model", "task", "method", "budget")}, "seed": 3}
@@ -180,7 +180,7 @@ def test_a_run_that_starts_anew_takes_the_place_of_the_one_before_and_one_with_a
 
 def test_none_is_silent_and_imports_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it fails
-    assert isinstance(tracker(SimpleNamespace(name="none"), "x", {}, tmp_path), Silent)
+    assert isinstance(tracker(SimpleNamespace(name="none"), "x", {}, tmp_path), NoMirror)
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_whatever_a_mirror_raises_is_told_once_and_stops_nothing(fails, capsys):
         def finish(self, made):
             self.act("finish")
 
-    mirror = Guarded(Broken)
+    mirror = GuardedMirror(Broken)
     mirror.step({"step": 1})
     mirror.step({"step": 2})
     mirror.finish(record("lora", 0))

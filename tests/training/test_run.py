@@ -102,6 +102,8 @@ def test_a_failed_run_is_a_row_and_is_done_again(tmp_path, monkeypatch):
         (MemoryError(), "oom", "out of memory"),
         (ModelError("model.path=x: no such folder"), "error", "model.path=x: no such folder"),
         (RuntimeError("shapes"), "error", "RuntimeError: shapes (traceback: "),
+        (ValueError("shapes"), "error", "ValueError: shapes (traceback: "),  # torch's or numpy's: no advice
+        (FileNotFoundError(2, "No such file", "x.json"), "error", "[Errno 2] No such file: 'x.json'"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9\nmore"), "oom", "DefaultCPUAllocator: can't all"),
         (SystemExit(0), "error", "it called sys.exit(0) (traceback: "),
         (SystemExit("bye"), "error", "it called sys.exit('bye') (traceback: "),
@@ -264,7 +266,7 @@ def test_a_file_that_is_no_record_is_kept_under_another_name(tmp_path, capsys):
     (folder_of(config).path / "record.json").write_text("{")
     assert perform(config)["status"] == "ok"
     assert (folder_of(config).path / "record.unreadable").read_text() == "{"
-    assert "kept as record.unreadable, the run is done" in " ".join(capsys.readouterr().out.split())
+    assert "kept as record.unreadable, the run starts anew" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_does_not_inherit_the_peak_memory_of_the_one_before(tmp_path):

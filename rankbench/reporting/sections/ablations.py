@@ -1,4 +1,4 @@
-"""Lines of a report: the rank total over the steps, and the metric over a setting that was varied."""
+"""Settings varied in a report: the metric over one setting as a curve, over two as a heat map."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rankbench.reporting.plotting import (
     GREY,
     TEXT,
     ReportFigure,
+    at_most_twelve,
     draw_frame,
     facets,
-    few,
     last_part,
     logarithmic,
     shade,
@@ -38,47 +38,47 @@ def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:
         values = ablation.values(panel, arm)
         measured = panel.measured(arm)
         if values is not None and len(measured):
-            found = mean_interval(measured)
-            rows.append((arm, *values, arm == ablation.base, found.mean, found.low, found.high, found.n))
+            mean = mean_interval(measured)
+            rows.append((arm, *values, arm == ablation.base, mean.mean, mean.low, mean.high, mean.n))
     columns = ["arm", *ablation.keys, "base", "mean", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})  # NaN without an interval
 
 
-def points_of(ablation: Ablation, evidence: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
-    """`ablation_points` of the panels that have any."""
-    found = [(panel, ablation_points(panel, ablation)) for panel in evidence.panels]
-    return [(panel, data) for panel, data in found if len(data)]
+def points_of(ablation: Ablation, report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
+    """Panels with their `ablation_points`, where they have any."""
+    points = [(panel, ablation_points(panel, ablation)) for panel in report_data.panels]
+    return [(panel, data) for panel, data in points if len(data)]
 
 
-def draw_ablation(ablation: Ablation, evidence: ReportData) -> ReportFigure | None:
+def draw_ablation(ablation: Ablation, report_data: ReportData) -> ReportFigure | None:
     """The metric over one setting: an axes for each panel. None where no run that is ok has it."""
-    found = [(panel.short, ablation, panel, data) for panel, data in points_of(ablation, evidence)]
-    return _draw_curves(found, evidence, ablation.name, ablation.title)
+    curves = [(panel.short, ablation, panel, data) for panel, data in points_of(ablation, report_data)]
+    return _draw_curves(curves, report_data, ablation.name, ablation.title)
 
 
-def draw_ablations(evidence: ReportData) -> ReportFigure | None:
+def draw_ablations(report_data: ReportData) -> ReportFigure | None:
     """Several settings in a single panel: an axes for each setting, on one scale."""
-    curves = [ablation for ablation in evidence.ablations if len(ablation.keys) == 1]
-    found = [(each.title, each, panel, data) for each in curves for panel, data in points_of(each, evidence)]
-    return _draw_curves(found, evidence, "curves", "Settings varied, one at a time")
+    curves = [ablation for ablation in report_data.ablations if len(ablation.keys) == 1]
+    points = [(each.title, each, panel, data) for each in curves for panel, data in points_of(each, report_data)]
+    return _draw_curves(points, report_data, "curves", "Settings varied, one at a time")
 
 
 def _draw_curves(
-    found: Sequence[tuple[str, Ablation, Panel, pd.DataFrame]], evidence: ReportData, name: str, title: str
+    curves: Sequence[tuple[str, Ablation, Panel, pd.DataFrame]], report_data: ReportData, name: str, title: str
 ) -> ReportFigure | None:
-    """An axes each, 95 % intervals of the mean; the reference as a band. Axes of one metric have one scale."""
-    if not found:
+    """Draw each curve in an axes, with 95 % intervals and the reference as a band; axes of one metric share a scale."""
+    if not curves:
         return None
-    shown, left_out = few(found)
-    figure, places = facets([short for short, *_ in shown])
-    reference, style = evidence.report.reference, evidence.styles
-    drawn = []
-    for axes, (_, ablation, panel, data) in zip(places, shown, strict=True):
+    first, left_out = at_most_twelve(curves)
+    figure, all_axes = facets([short for short, *_ in first])
+    reference, style = report_data.report.reference, report_data.styles
+    all_ticks = []
+    for axes, (_, ablation, panel, data) in zip(all_axes, first, strict=True):
         _band(axes, panel, reference)
-        drawn.append(_draw_curve(axes, data, ablation.keys[0], style[str(data["arm"].iloc[0])].colour))
-    for metric in {panel.metric for _, _, panel, _ in shown}:
-        _share_scale([axes for axes, (_, _, panel, _) in zip(places, shown, strict=True) if panel.metric == metric])
-    for axes, ticks, (_, ablation, panel, _) in zip(places, drawn, shown, strict=True):
+        all_ticks.append(_draw_curve(axes, data, ablation.keys[0], style[str(data["arm"].iloc[0])].colour))
+    for metric in {panel.metric for _, _, panel, _ in first}:
+        _share_scale([axes for axes, (_, _, panel, _) in zip(all_axes, first, strict=True) if panel.metric == metric])
+    for axes, ticks, (_, ablation, panel, _) in zip(all_axes, all_ticks, first, strict=True):
         draw_frame(axes, last_part(ablation.keys[0]), title_of(panel.metric), ticks)
     note = (
         "Means over seeds and their 95 % intervals; ring: the arm that is varied, as it is by default; grey: "
@@ -87,15 +87,15 @@ def _draw_curves(
     )
     numbers = [
         data.rename(columns={ablation.keys[0]: "value"}).assign(setting=ablation.keys[0], panel=panel.title)
-        for _, ablation, panel, data in found
+        for _, ablation, panel, data in curves
     ]
     return ReportFigure(name, title, figure, pd.concat(numbers), note)
 
 
 def _draw_curve(axes: Axes, data: pd.DataFrame, key: str, colour: str) -> dict[float, str]:
-    """One line; the ticks of its x."""
-    places, ticks = _along(axes, data[key].tolist())
-    points = data.assign(x=[places[value] for value in data[key]]).sort_values("x")
+    """Draw one line; return the ticks of its x."""
+    x_of, ticks = _along(axes, data[key].tolist())
+    points = data.assign(x=[x_of[value] for value in data[key]]).sort_values("x")
     points = points.drop_duplicates("x")  # the base and an arm that names the same value
     errors = [points["mean"] - points["low"], points["high"] - points["mean"]]
     lines: dict[str, Any] = {"marker": "o", "ms": 4, "lw": 1.2, "elinewidth": 0.9, "capsize": 2}
@@ -105,19 +105,19 @@ def _draw_curve(axes: Axes, data: pd.DataFrame, key: str, colour: str) -> dict[f
     return ticks
 
 
-def _share_scale(places: Sequence[Axes]) -> None:
-    lows, highs = zip(*(axes.get_ylim() for axes in places), strict=True)
-    for axes in places:
+def _share_scale(several: Sequence[Axes]) -> None:
+    lows, highs = zip(*(axes.get_ylim() for axes in several), strict=True)
+    for axes in several:
         axes.set_ylim(min(lows), max(highs))
 
 
 def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[float, str]]:
-    """Where each value stands on x, and the ticks: words in a row, numbers by size, by their logarithm if far apart."""
+    """Positions of values on x, and ticks: words in a row, numbers by size, on a logarithmic scale if far apart."""
     try:
         numbers = {value: float(value) for value in values}
     except ValueError:
-        there = {value: float(place) for place, value in enumerate(dict.fromkeys(values))}
-        return there, {place: value for value, place in there.items()}
+        in_a_row = {value: float(index) for index, value in enumerate(dict.fromkeys(values))}
+        return in_a_row, {index: value for value, index in in_a_row.items()}
     if min(numbers.values()) > 0 and max(numbers.values()) > FAR * min(numbers.values()):
         return numbers, logarithmic(axes, list(numbers.values()))
     ordered = sorted(numbers.items(), key=lambda pair: pair[1])
@@ -125,24 +125,24 @@ def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[fl
 
 
 def _band(axes: Axes, panel: Panel, reference: str) -> None:
-    """Mean and interval of the reference, all along x."""
+    """Draw the mean and interval of the reference all along x."""
     measured = panel.measured(reference)
     if measured.empty:
         return
-    found = mean_interval(measured)
-    axes.axhline(found.mean, color=GREY, lw=1)
-    if found.low is not None and found.high is not None:
-        axes.axhspan(found.low, found.high, color=GREY, alpha=0.15, lw=0)
+    interval = mean_interval(measured)
+    axes.axhline(interval.mean, color=GREY, lw=1)
+    if interval.low is not None and interval.high is not None:
+        axes.axhspan(interval.low, interval.high, color=GREY, alpha=0.15, lw=0)
 
 
-def draw_grid(ablation: Ablation, evidence: ReportData) -> ReportFigure | None:
-    """The metric over two settings: a heat map for each panel, each with a scale of its own."""
-    (down, across), found = ablation.keys, points_of(ablation, evidence)
-    if not found:
+def draw_grid(ablation: Ablation, report_data: ReportData) -> ReportFigure | None:
+    """The metric over two settings: a heat map for each panel, each with its own scale."""
+    (down, across), points = ablation.keys, points_of(ablation, report_data)
+    if not points:
         return None
-    shown, left_out = few(found)
-    figure, places = facets([panel.short for panel, _ in shown], left=0.75)
-    for axes, (_, data) in zip(places, shown, strict=True):
+    first, left_out = at_most_twelve(points)
+    figure, all_axes = facets([panel.short for panel, _ in first], left=0.75)
+    for axes, (_, data) in zip(all_axes, first, strict=True):
         table = data.drop_duplicates([down, across]).pivot(index=down, columns=across, values="mean")
         table = table.reindex(index=_sorted(table.index), columns=_sorted(table.columns))
         shade(axes, table.to_numpy(float), *_ends(table))
@@ -151,9 +151,11 @@ def draw_grid(ablation: Ablation, evidence: ReportData) -> ReportFigure | None:
                 low, high = _ends(table)
                 ink = "white" if value < low + 0.6 * (high - low) else "black"
                 axes.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=TEXT - 1, color=ink)
-        x, y = ({float(place): str(value) for place, value in enumerate(held)} for held in (table.columns, table.index))
+        x, y = (
+            {float(index): str(value) for index, value in enumerate(values)} for values in (table.columns, table.index)
+        )
         draw_frame(axes, last_part(across), last_part(down), x, y)
-    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in points])
     note = "Means over seeds; light is more; each panel has a scale of its own; grey: not run, or no run that is ok."
     note += left_out
     return ReportFigure(ablation.name, ablation.title, figure, numbers, note)
@@ -165,7 +167,7 @@ def _ends(table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _sorted(values: Sequence[str] | pd.Index) -> list[str]:
-    """By number where all are numbers."""
+    """The values, by size where all are numbers."""
     try:
         return sorted(values, key=float)
     except ValueError:

@@ -9,13 +9,21 @@ from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import OFF, UNITS, WHEN
 from rankbench.analysis.metrics import title_of
-from rankbench.reporting.plotting import ArmStyle, ReportFigure, arm_handles, draw_frame, facets, few, logarithmic
+from rankbench.reporting.plotting import (
+    ArmStyle,
+    ReportFigure,
+    arm_handles,
+    at_most_twelve,
+    draw_frame,
+    facets,
+    logarithmic,
+)
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.panels import Panel, families
 
 SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
-APART = 0.006  # of x, between arms
+APART = 0.006  # share of x by which arms are moved apart
 
 
 def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
@@ -24,15 +32,15 @@ def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
     for arm in arms:
         measured = panel.measured(arm)
         if len(measured):
-            found = mean_interval(measured)
+            interval = mean_interval(measured)
             means = used.loc[measured.index].mean()
-            rows.append((arm, panel.facts["budget"], *means, found.mean, found.low, found.high, found.n))
+            rows.append((arm, panel.facts["budget"], *means, interval.mean, interval.low, interval.high, interval.n))
     columns = ["arm", "budget", *used.columns, "mean", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})  # NaN without an interval
 
 
 def _used(panel: Panel) -> pd.DataFrame:
-    """Of each run: parameters, and the share of the target in the unit and at the moment in which it was matched."""
+    """Parameters of each run, and its share of the target in the unit and at the moment in which it was matched."""
     data = panel.data.reindex(columns=["match", "unit", "target", *SPENT])
     columns = (data["match"] + "/" + data["unit"]).fillna("")
     matched = [row.get(column) for row, column in zip(data[SPENT].to_dict("records"), columns, strict=True)]
@@ -40,24 +48,24 @@ def _used(panel: Panel) -> pd.DataFrame:
     return pd.DataFrame({"final_params": data["final/params"], "peak_params": data["peak/params"], "share": shares})
 
 
-def draw_frontier(evidence: ReportData) -> ReportFigure | None:
+def draw_frontier(report_data: ReportData) -> ReportFigure | None:
     """Budgets of one model and task in one panel, the points of an arm joined; hollow: off the budget.
 
     None where every arm spent the same everywhere: there is no frontier.
     """
-    groups, arms, style = families(evidence.panels), evidence.arms, evidence.styles
+    groups, arms, style = families(report_data.panels), report_data.arms, report_data.styles
     data = {
         title: pd.concat([spent(panel, arms) for panel in group], ignore_index=True) for title, group in groups.items()
     }
     data = {title: rows for title, rows in data.items() if len(rows) and _spread(rows)}
     if not data:
         return None
-    there = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
-    shown, left_out = few(list(data.items()))
-    figure, places = facets([title for title, _ in shown], arm_handles(there, style))
-    for axes, (title, rows) in zip(places, shown, strict=True):
-        for place, arm in enumerate(there):
-            apart = 1 + APART * (place - len(there) / 2)
+    present = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
+    first, left_out = at_most_twelve(list(data.items()))
+    figure, all_axes = facets([title for title, _ in first], arm_handles(present, style))
+    for axes, (title, rows) in zip(all_axes, first, strict=True):
+        for index, arm in enumerate(present):
+            apart = 1 + APART * (index - len(present) / 2)
             _draw_arm(axes, rows[rows["arm"] == arm].sort_values("final_params"), style[arm], apart)
         wide = rows["final_params"].max() > 3 * rows["final_params"].min()
         on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()

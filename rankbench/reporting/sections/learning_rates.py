@@ -10,9 +10,17 @@ import pandas as pd
 from rankbench.analysis.frame import frame
 from rankbench.analysis.learning_rates import rate_curves
 from rankbench.analysis.metrics import title_of
-from rankbench.reporting.plotting import ReportFigure, arm_handles, draw_frame, facets, few, logarithmic, logarithmic_up
+from rankbench.reporting.plotting import (
+    ReportFigure,
+    arm_handles,
+    at_most_twelve,
+    draw_frame,
+    facets,
+    logarithmic,
+    logarithmic_up,
+)
 from rankbench.reporting.report_data import ReportData, link
-from rankbench.reporting.table import Cell, Table, without_first
+from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.studies.panels import Panel
 
 TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")
@@ -22,7 +30,7 @@ def learning_rates(panel: Panel, own: Sequence[str]) -> pd.DataFrame:
     """What each arm tried, TUNED: from the choice in its records, or from the trials where no run was made yet.
 
     Args:
-        panel: of a study.
+        panel: a panel of a study.
         own: arms that choose for themselves.
     """
     chosen = {
@@ -43,7 +51,7 @@ def _choice(arm: str, tuned: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
-    """Of trials without a choice: means of the first validation metric there is, nothing chosen."""
+    """Rows of tuning trials without a choice yet: means of the first validation metric there is."""
     runs = [run for run in panel.trials if run.arm in arms and run.record is not None]
     if not runs:
         return []
@@ -51,28 +59,29 @@ def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
     metric = next((str(name) for name in data if str(name).startswith("validation/") and name != "validation/step"), "")
     seeds = sorted(set(data["seed"]))
     curves = rate_curves(data, metric, seeds).to_dict("records") if metric else []
-    told = ", ".join(map(str, seeds))
+    seeds_text = ", ".join(map(str, seeds))
     return [
-        (row["label"], row["learning_rate"], row["mean"], row["missing"], False, False, metric, told) for row in curves
+        (row["label"], row["learning_rate"], row["mean"], row["missing"], False, False, metric, seeds_text)
+        for row in curves
     ]
 
 
-def _tried(evidence: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
-    """`learning_rates` of the panels that have any."""
-    own = evidence.choosing()
-    found = [(panel, learning_rates(panel, own)) for panel in evidence.panels]
-    return [(panel, data) for panel, data in found if len(data)]
+def _tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
+    """Panels with their `learning_rates`, where they have any."""
+    own = report_data.choosing()
+    tried = [(panel, learning_rates(panel, own)) for panel in report_data.panels]
+    return [(panel, data) for panel, data in tried if len(data)]
 
 
-def draw_learning_rates(evidence: ReportData) -> ReportFigure | None:
+def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
-    found, style = _tried(evidence), evidence.styles
-    if not found:
+    tried, style = _tried(report_data), report_data.styles
+    if not tried:
         return None
-    shown, left_out = few(found)
-    arms = list(dict.fromkeys(arm for _, data in shown for arm in data["arm"]))
-    figure, places = facets([panel.short for panel, _ in shown], arm_handles(arms, style))
-    for axes, (_, data) in zip(places, shown, strict=True):
+    first, left_out = at_most_twelve(tried)
+    arms = list(dict.fromkeys(arm for _, data in first for arm in data["arm"]))
+    figure, all_axes = facets([panel.short for panel, _ in first], arm_handles(arms, style))
+    for axes, (_, data) in zip(all_axes, first, strict=True):
         for arm, line in data.groupby("arm", sort=False):
             look, whole = style[str(arm)], line[line["missing"] == 0]
             axes.plot(whole["rate"], whole["mean"], color=look.colour, ls=look.dash, marker=look.marker, ms=3, lw=1.1)
@@ -80,26 +89,26 @@ def draw_learning_rates(evidence: ReportData) -> ReportFigure | None:
             axes.plot(best["rate"], best["mean"], "o", ms=9, mfc="none", mec=look.colour, mew=1.1, ls="none")
         x, y = logarithmic(axes, data["rate"].tolist()), logarithmic_up(axes)
         draw_frame(axes, "learning rate", title_of(data["metric"].iloc[0]), x, y)
-    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in tried])
     note = "Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing."
     note += left_out
     return ReportFigure("learning-rates", "Learning rates tried on validation", figure, numbers, note)
 
 
-def rates_sheet(evidence: ReportData) -> Table | None:
+def rates_table(report_data: ReportData) -> Table | None:
     """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge."""
-    found = _tried(evidence)
-    if not found:
+    tried = _tried(report_data)
+    if not tried:
         return None
     rows = [
         [Cell(panel.short), *_rates_of(str(arm), line, link(panel, str(arm)))]
-        for panel, data in found
+        for panel, data in tried
         for arm, line in data.groupby("arm", sort=False)
     ]
-    metrics = ", ".join(sorted({metric for _, data in found for metric in data["metric"]}))
+    metrics = ", ".join(sorted({metric for _, data in tried for metric in data["metric"]}))
     columns = ["where", "arm", "chosen", "at the edge", f"rate: {metrics}", "tuning seeds"]
-    sheet = Table("learning-rates", "Learning rates tried and chosen", columns, rows)
-    return sheet if len(evidence.panels) > 1 else without_first(sheet)
+    table = Table("learning-rates", "Learning rates tried and chosen", columns, rows)
+    return table if len(report_data.panels) > 1 else without_first_column(table)
 
 
 def _rates_of(arm: str, line: pd.DataFrame, where: str) -> list[Cell]:

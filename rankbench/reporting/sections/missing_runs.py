@@ -1,4 +1,4 @@
-"""What was asked for and is not there: missing runs, failures and their reasons, files that could not be read."""
+"""Missing and failed runs, reasons of failure, and files that could not be read."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Iterator
 
 from rankbench.analysis.mixed_records import differing_code
 from rankbench.reporting.report_data import ReportData, link
-from rankbench.reporting.table import Cell, Table, without_first
+from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.studies.panels import MISSING, StudyRun
 
 ROWS = 12  # more are folded on the page
 LETTERS = 160  # of a reason that are shown
 
 
-def sentences(evidence: ReportData) -> list[str]:
-    """Counts of runs and trials, and all else that keeps a number from standing in a table."""
-    runs = [run for panel in evidence.panels for run in panel.runs]
-    trials = [run for panel in evidence.panels for run in panel.trials]
-    said = [_counted("runs", runs), *([_counted("tuning trials", trials)] if trials else [])]
-    there = {panel.name for panel, _ in evidence.compared()}
-    empty = [(panel.title, panel.metric) for panel in evidence.panels if panel.name not in there]
-    said += [f"No run that is ok has {metric} on {title}: it has no table." for title, metric in empty]
-    without = [panel.title for panel, comparison in evidence.compared() if comparison.reference is None]
-    said += [f"No {evidence.report.reference} on {title}: its arms are compared with nothing." for title in without]
-    said += [f"Not read: {problem}" for problem in evidence.study.problems]
-    said += _of_other_code(evidence)
-    said += [f"Waiting: {sentence}" for sentence in evidence.study.sweep.waiting]
-    return said + [f"Mixed, and allowed by name: {line}" for line in evidence.mixed]
+def sentences(report_data: ReportData) -> list[str]:
+    """Counts of runs and tuning trials, and everything that keeps a number out of the tables."""
+    runs = [run for panel in report_data.panels for run in panel.runs]
+    trials = [run for panel in report_data.panels for run in panel.trials]
+    lines = [_counted("runs", runs), *([_counted("tuning trials", trials)] if trials else [])]
+    compared = {panel.name for panel, _ in report_data.compared()}
+    empty = [(panel.title, panel.metric) for panel in report_data.panels if panel.name not in compared]
+    lines += [f"No run that is ok has {metric} on {title}: it has no table." for title, metric in empty]
+    without = [panel.title for panel, comparison in report_data.compared() if comparison.reference is None]
+    lines += [f"No {report_data.report.reference} on {title}: its arms are compared with nothing." for title in without]
+    lines += [f"Not read: {problem}" for problem in report_data.study.problems]
+    lines += _of_other_code(report_data)
+    lines += [f"Waiting: {sentence}" for sentence in report_data.study.sweep.waiting]
+    return lines + [f"Mixed, and allowed by name: {line}" for line in report_data.mixed]
 
 
-def _of_other_code(evidence: ReportData) -> list[str]:
-    """Whether the trials that chose the learning rates had another code or other versions than the runs."""
-    runs = [record for panel in evidence.panels for record in panel.records]
-    trials = [run.record for panel in evidence.panels for run in panel.trials if run.record is not None]
+def _of_other_code(report_data: ReportData) -> list[str]:
+    """A sentence if the tuning trials had another code or other versions than the runs; else none."""
+    runs = [record for panel in report_data.panels for record in panel.records]
+    trials = [run.record for panel in report_data.panels for run in panel.trials if run.record is not None]
     among = set(differing_code(runs))
     differing = [line for line in differing_code([*runs, *trials]) if line not in among]
     if not differing:
@@ -48,31 +48,31 @@ def _counted(what: str, runs: list[StudyRun]) -> str:
     return f"{ok:,} of {len(runs):,} {what} are ok" + (f"; {rest}." if rest else ".")
 
 
-def holes_sheet(evidence: ReportData) -> Table | None:
+def missing_runs_table(report_data: ReportData) -> Table | None:
     """A row for each arm of a panel that lacks runs that are ok; None where all are."""
     rows = []
-    for panel in evidence.panels:
+    for panel in report_data.panels:
         for arm in panel.arms:
             runs = [run for run in panel.runs if run.arm == arm]
             lost = [run for run in runs if run.status != "ok"]
             if lost:
                 counts = Counter(run.status for run in lost)
-                told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+                statuses = ", ".join(f"{count} {status}" for status, count in counts.most_common())
                 seeds = ", ".join("?" if run.seed is None else str(run.seed) for run in lost)
-                texts = [panel.short, arm, f"{len(runs) - len(lost)}/{len(runs)}", told, seeds]
+                texts = [panel.short, arm, f"{len(runs) - len(lost)}/{len(runs)}", statuses, seeds]
                 rows.append([Cell(text, link=link(panel, arm)) for text in texts])
     columns = ["where", "arm", "ok/all", "lost", "seeds"]
     note = "They are counted, never averaged."
-    sheet = Table("holes", "Arms that lack runs", columns, rows, [note], folded=len(rows) > ROWS)
+    table = Table("holes", "Arms that lack runs", columns, rows, [note], folded=len(rows) > ROWS)
     if not rows:
         return None
-    return sheet if len(evidence.panels) > 1 else without_first(sheet)
+    return table if len(report_data.panels) > 1 else without_first_column(table)
 
 
-def failures_sheet(evidence: ReportData) -> Table | None:
+def failures_table(report_data: ReportData) -> Table | None:
     """Reasons of failure, the most frequent first, with the runs that failed so; None without a failure."""
     alike: dict[tuple[str, str], list[tuple[str, StudyRun]]] = defaultdict(list)
-    for panel in evidence.panels:
+    for panel in report_data.panels:
         for run in [*panel.runs, *panel.trials]:
             if run.status not in ("ok", MISSING) and run.record is not None:
                 reason = (run.record.reason or "no reason given").splitlines()[0][:LETTERS]
@@ -80,12 +80,12 @@ def failures_sheet(evidence: ReportData) -> Table | None:
     rows = [
         [
             Cell(status),
-            Cell(str(len(found)), len(found)),
+            Cell(str(len(failed)), len(failed)),
             Cell(reason),
-            Cell(_listed(run.arm for _, run in found)),
-            Cell(_listed(run.job.run_id for _, run in found), link=found[0][0]),
+            Cell(_listed(run.arm for _, run in failed)),
+            Cell(_listed(run.job.run_id for _, run in failed), link=failed[0][0]),
         ]
-        for (status, reason), found in sorted(alike.items(), key=lambda pair: -len(pair[1]))
+        for (status, reason), failed in sorted(alike.items(), key=lambda pair: -len(pair[1]))
     ]
     columns = ["status", "runs", "reason", "arms", "run ids"]
     return Table("failures", "Why runs failed", columns, rows) if rows else None
@@ -93,5 +93,5 @@ def failures_sheet(evidence: ReportData) -> Table | None:
 
 def _listed(names: Iterator[str]) -> str:
     """The first four, and how many more."""
-    found = list(dict.fromkeys(names))
-    return ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:4]) + (f" and {len(unique) - 4} more" if len(unique) > 4 else "")

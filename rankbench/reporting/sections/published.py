@@ -21,18 +21,20 @@ COLUMNS = (
     *("arm", "task", "metric", "paper", "paper - reference", "ours", "ours - reference", "n"),
     *("verified", "the paper's run", "our run", "why"),
 )
-KEY = ("table", "model", "task", "metric", "method", "rank_or_budget")  # of a number within a file
+KEY = ("table", "model", "task", "metric", "method", "rank_or_budget")  # identify a number within a file
 KINDS = {"reproduced": "better", "not reproduced": "worse", "not comparable": "unresolvable", "not run": "untested"}
 Judged = Mapping[tuple[Any, ...], Verification]
 UNITS = {"percent": 100.0}  # ours are shares
 
 
-def sheets(evidence: ReportData) -> list[Table]:
+def published_tables(report_data: ReportData) -> list[Table]:
     """A table for each of `report.published`."""
-    wanted = evidence.report.published
+    wanted = report_data.report.published
     try:
-        judged = {_key(found.row): found for found in findings(evidence.study)} if wanted else {}
-        return [_sheet(evidence, table, place, judged) for place, table in enumerate(wanted, 1)]
+        judged = (
+            {_key(verification.row): verification for verification in findings(report_data.study)} if wanted else {}
+        )
+        return [_published_table(report_data, table, number, judged) for number, table in enumerate(wanted, 1)]
     except PublishedError as error:
         return [Table("published", "Numbers that cannot be read", ["file"], [], [str(error)])]
 
@@ -41,12 +43,12 @@ def _key(number: Mapping[Any, Any]) -> tuple[Any, ...]:
     return tuple(number[key] for key in KEY)
 
 
-def _sheet(evidence: ReportData, wanted: Published, place: int, judged: Judged) -> Table:
+def _published_table(report_data: ReportData, wanted: Published, number: int, judged: Judged) -> Table:
     numbers = load(wanted.file)
     chosen = numbers[(numbers["table"] == wanted.table) & (numbers["metric"] != AVERAGE)]
     if wanted.model is not None:
         chosen = chosen[chosen["model"] == wanted.model]
-    rows, unused = _rows(evidence, wanted, chosen, judged)
+    rows, unused = _rows(report_data, wanted, chosen, judged)
     outcomes = Counter(judged[_key(row)].outcome for row in chosen.to_dict("records") if _key(row) in judged)
     notes = [
         f"{len(chosen)} numbers in that table: {', '.join(f'{count} {name}' for name, count in outcomes.items())}.",
@@ -56,15 +58,15 @@ def _sheet(evidence: ReportData, wanted: Published, place: int, judged: Judged) 
         *([f"No run that is ok on {', '.join(unused)}."] if unused else []),
     ]
     paper = ", ".join(sorted(set(chosen["paper"]))) or wanted.file
-    return Table(f"published-{place}", f"arXiv {paper}, {wanted.table}, beside ours", COLUMNS, rows, notes)
+    return Table(f"published-{number}", f"arXiv {paper}, {wanted.table}, beside ours", COLUMNS, rows, notes)
 
 
 def _rows(
-    evidence: ReportData, wanted: Published, chosen: pd.DataFrame, judged: Judged
+    report_data: ReportData, wanted: Published, chosen: pd.DataFrame, judged: Judged
 ) -> tuple[list[list[Cell]], list[str]]:
     """Rows of the arms that stand in the paper and were run on its task, and the tasks that were not."""
-    rows, there = [], {panel.facts["task"] for panel, _ in evidence.compared()}
-    for panel, comparison in evidence.compared():
+    rows, tasks_run = [], {panel.facts["task"] for panel, _ in report_data.compared()}
+    for panel, comparison in report_data.compared():
         metric = comparison.metrics[0].split("/")[-1]
         named = [theirs for theirs in chosen["metric"].unique() if measures(metric, theirs)]
         quoted = chosen[(chosen["task"] == panel.facts["task"]) & chosen["metric"].isin(named)]
@@ -72,24 +74,24 @@ def _rows(
             quoted = quoted[quoted["rank_or_budget"].isin(wanted.budgets.get(panel.facts["budget"], []))]
         for arm, theirs in wanted.arms.items() if len(quoted) else ():
             for number in quoted[quoted["method"] == theirs].to_dict("records"):
-                base = _reference_of(wanted.arms.get(evidence.report.reference), quoted, number)
+                base = _reference_of(wanted.arms.get(report_data.report.reference), quoted, number)
                 *paper, their_run = _paper(arm, number, base)
                 *ours, our_run = _ours(panel, comparison, arm, number["unit"])
                 outcome, why = _verified(judged.get(_key(number)))
                 rows.append([*paper, *ours, outcome, their_run, our_run, why])
-    return rows, sorted(set(chosen["task"]) - there)
+    return rows, sorted(set(chosen["task"]) - tasks_run)
 
 
 def _reference_of(theirs: str | None, quoted: pd.DataFrame, number: dict[Any, Any]) -> float | None:
     """The paper's number of its reference: at the same budget, or the only one there is."""
     mine = quoted[(quoted["method"] == theirs) & (quoted["model"] == number["model"])]
     same = mine[mine["rank_or_budget"] == number["rank_or_budget"]]
-    found = same if len(same) else mine
-    return float(found["value"].iloc[0]) if len(found) == 1 and number["method"] != theirs else None
+    candidates = same if len(same) else mine
+    return float(candidates["value"].iloc[0]) if len(candidates) == 1 and number["method"] != theirs else None
 
 
 def _paper(arm: str, number: dict[Any, Any], reference: float | None) -> list[Cell]:
-    """Arm, task, metric, value, difference, and on what, with what confidence."""
+    """Cells of the paper: arm, task, metric, value, difference, and its run with the confidence in the number."""
     difference = None if reference is None else number["value"] - reference
     seeds = "" if pd.isna(number["n_seeds"]) else f"{number['n_seeds']} seeds"
     where = ", ".join(filter(None, [number["model"], number["rank_or_budget"], seeds, number["confidence"]]))
@@ -105,29 +107,33 @@ def _unit(unit: str) -> str:
     return "%" if unit == "percent" else unit
 
 
-def _verified(found: Verification | None) -> tuple[Cell, Cell]:
-    """Outcome and reason."""
-    return (Cell(), Cell()) if found is None else (Cell(found.outcome, kind=KINDS[found.outcome]), Cell(found.reason))
+def _verified(verification: Verification | None) -> tuple[Cell, Cell]:
+    """Cells of the outcome and its reason."""
+    return (
+        (Cell(), Cell())
+        if verification is None
+        else (Cell(verification.outcome, kind=KINDS[verification.outcome]), Cell(verification.reason))
+    )
 
 
 def _ours(panel: Panel, comparison: Comparison, arm: str, unit: str) -> list[Cell]:
-    """Mean, difference with its interval, n, and on what; in the paper's unit where it is per cent."""
+    """Our cells: mean, difference with its interval, n, and our run; in the paper's unit where it is per cent."""
     if arm not in panel.arms:
         return [Cell("not run"), Cell(), Cell(), Cell()]
     metric, scale, where = comparison.metrics[0], UNITS.get(unit, 1.0), link(panel, arm)
     measured = panel.measured(arm) * scale
-    place = Cell(", ".join([panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest]), link=where)
+    our_run = Cell(", ".join([panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest]), link=where)
     if measured.empty:
-        return [Cell("none ok", link=where), Cell(), Cell("0", 0), place]
-    found = comparison.difference(metric, arm) if arm in comparison.rows else None
-    difference = Cell() if found is None else _scaled(found, scale, where)
+        return [Cell("none ok", link=where), Cell(), Cell("0", 0), our_run]
+    paired = comparison.difference(metric, arm) if arm in comparison.rows else None
+    difference = Cell() if paired is None else _scaled(paired, scale, where)
     mean = Cell(f"{measured.mean():.2f} {_unit(unit)}".strip(), float(measured.mean()), link=where)
-    return [mean, difference, Cell(str(len(measured)), len(measured)), place]
+    return [mean, difference, Cell(str(len(measured)), len(measured)), our_run]
 
 
-def _scaled(found: PairedDifference, scale: float, where: str) -> Cell:
-    text = f"{found.mean * scale:+.2f}"
-    if found.low is None or found.high is None:
-        return Cell(text, found.mean * scale, link=where)
-    low, high = found.low * scale, found.high * scale
-    return Cell(f"{text} [{low:+.2f}, {high:+.2f}]", found.mean * scale, low, high, link=where)
+def _scaled(difference: PairedDifference, scale: float, where: str) -> Cell:
+    text = f"{difference.mean * scale:+.2f}"
+    if difference.low is None or difference.high is None:
+        return Cell(text, difference.mean * scale, link=where)
+    low, high = difference.low * scale, difference.high * scale
+    return Cell(f"{text} [{low:+.2f}, {high:+.2f}]", difference.mean * scale, low, high, link=where)

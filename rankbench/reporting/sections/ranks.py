@@ -1,4 +1,4 @@
-"""Heat maps of a report: the ranks of each arm by site, and the metric over two settings."""
+"""Ranks in a report: the rank total over the steps, and the ranks of each arm by site."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pandas as pd
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name
-from rankbench.reporting.plotting import ReportFigure, arm_handles, draw_frame, facets, few
-from rankbench.reporting.rank_map_figures import draw_maps, drawn, mean_ranks, rank_maps
+from rankbench.reporting.plotting import ReportFigure, arm_handles, at_most_twelve, draw_frame, facets
+from rankbench.reporting.rank_map_figures import count_drawn, draw_maps, mean_ranks, rank_maps
 from rankbench.reporting.report_data import ReportData
 from rankbench.studies.panels import Panel
 from rankbench.studies.study import Curve
 
 
 def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) -> pd.DataFrame:
-    """arm, step, mean, low, high (over seeds) and n of the rank total, of runs that are ok."""
+    """Frame of arm, step, mean, low, high (over seeds) and n of the rank total, for runs that are ok."""
     rows = []
     for arm in arms:
         runs = [
@@ -26,25 +26,25 @@ def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) 
         ]
         if runs:
             steps = sorted({step for run in runs for step, _ in run})
-            held = pd.DataFrame([dict(run) for run in runs], columns=steps).ffill(axis=1).bfill(axis=1)
+            totals = pd.DataFrame([dict(run) for run in runs], columns=steps).ffill(axis=1).bfill(axis=1)
             rows += [
-                (arm, step, float(held[step].mean()), int(held[step].min()), int(held[step].max()), len(runs))
+                (arm, step, float(totals[step].mean()), int(totals[step].min()), int(totals[step].max()), len(runs))
                 for step in steps
             ]
     return pd.DataFrame(rows, columns=["arm", "step", "mean", "low", "high", "n"])
 
 
-def draw_rank_totals(evidence: ReportData) -> ReportFigure | None:
-    """Steps of the mean over seeds, with the range of the seeds behind it; None where no run logged any."""
-    curves, style = evidence.study.curves, evidence.styles
-    found = [(panel, rank_totals(panel, curves, evidence.arms)) for panel in evidence.panels]
-    found = [(panel, data) for panel, data in found if len(data)]
-    if not found:
+def draw_rank_totals(report_data: ReportData) -> ReportFigure | None:
+    """Rank totals as step functions, means over seeds with their range; None where no run logged its steps."""
+    curves, style = report_data.study.curves, report_data.styles
+    curves_of = [(panel, rank_totals(panel, curves, report_data.arms)) for panel in report_data.panels]
+    curves_of = [(panel, data) for panel, data in curves_of if len(data)]
+    if not curves_of:
         return None
-    arms = list(dict.fromkeys(arm for _, data in found for arm in data["arm"]))
-    shown, left_out = few(found)
-    figure, places = facets([panel.short for panel, _ in shown], arm_handles(arms, style))
-    for axes, (_, data) in zip(places, shown, strict=True):
+    arms = list(dict.fromkeys(arm for _, data in curves_of for arm in data["arm"]))
+    first, left_out = at_most_twelve(curves_of)
+    figure, all_axes = facets([panel.short for panel, _ in first], arm_handles(arms, style))
+    for axes, (_, data) in zip(all_axes, first, strict=True):
         for arm, line in data.groupby("arm", sort=False):
             look, every = style[str(arm)], max(1, len(line) // 6)
             if (line["low"] < line["high"]).any():
@@ -63,7 +63,7 @@ def draw_rank_totals(evidence: ReportData) -> ReportFigure | None:
             )
         axes.set_ylim(0, data["high"].max() * 1.08)
         draw_frame(axes, "step", "rank total")
-    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in found])
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in curves_of])
     note = f"Mean over seeds; band: their range.{left_out}"
     return ReportFigure("rank-totals", "Rank total over the steps", figure, numbers, note)
 
@@ -71,27 +71,27 @@ def draw_rank_totals(evidence: ReportData) -> ReportFigure | None:
 WIDE = 5  # rank maps in a row
 
 
-def draw_rank_maps(title: str, panels: Sequence[Panel], evidence: ReportData) -> ReportFigure | None:
+def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData) -> ReportFigure | None:
     """Ranks of the arms, means over seeds; None where no run that is ok has any.
 
     Args:
-        title: what the panels share.
-        panels: of different budgets; several are drawn beside each other, in shares of their mean rank.
-        evidence: has the arms and their colours.
+        title: facts that the panels share.
+        panels: panels that differ in their budget alone; several are drawn side by side, as shares of their mean rank.
+        report_data: has the arms and their colours.
     """
-    means = [(panel, data) for panel in panels for data in [_means(panel, evidence.arms)] if data is not None]
+    means = [(panel, data) for panel in panels for data in [_means(panel, report_data.arms)] if data is not None]
     if not means:
         return None
-    several, styles = len(panels) > 1, evidence.styles
-    found = [rows.sort_values(["kind", "layer"]).assign(budget=panel.facts["budget"]) for panel, rows in means]
-    data = pd.concat([rows[rows["label"] == arm] for arm in evidence.arms for rows in found])
+    several, styles = len(panels) > 1, report_data.styles
+    per_panel = [rows.sort_values(["kind", "layer"]).assign(budget=panel.facts["budget"]) for panel, rows in means]
+    data = pd.concat([rows[rows["label"] == arm] for arm in report_data.arms for rows in per_panel])
     if several:
         data["rank"] = data["rank"] / data.groupby(["label", "budget"], sort=False)["rank"].transform("mean")
-    shown = data.assign(label=data["label"] + ", " + data["budget"]) if several else data
-    colours = dict(zip(shown["label"], [styles[arm].colour for arm in data["label"]], strict=True))
+    labelled = data.assign(label=data["label"] + ", " + data["budget"]) if several else data
+    colours = dict(zip(labelled["label"], [styles[arm].colour for arm in data["label"]], strict=True))
     words = "rank / mean rank" if several else "mean rank"
-    figure = draw_maps(shown, "", colours, min(WIDE, len(panels)) if several else None, words)
-    note = f"{words.capitalize()}, over seeds; one scale for all. " + "; ".join(_partly(panels, evidence.arms))
+    figure = draw_maps(labelled, "", colours, min(WIDE, len(panels)) if several else None, words)
+    note = f"{words.capitalize()}, over seeds; one scale for all. " + "; ".join(_partly(panels, report_data.arms))
     return ReportFigure(f"ranks-{file_name(title)}", f"Ranks: {title}", figure, data, note.strip())
 
 
@@ -106,4 +106,4 @@ def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame | None:
 def _partly(panels: Sequence[Panel], arms: Sequence[str]) -> list[str]:
     """Arms that are drawn without some of their runs."""
     pairs = [pair for panel in panels for pair in zip(panel.records, panel.names, strict=True) if pair[1] in arms]
-    return [line for line in drawn([record for record, _ in pairs], [name for _, name in pairs]) if "," in line]
+    return [line for line in count_drawn([record for record, _ in pairs], [name for _, name in pairs]) if "," in line]

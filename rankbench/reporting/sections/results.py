@@ -18,15 +18,15 @@ from rankbench.statistics.permutation import holm, sign_flip_test, smallest_p
 from rankbench.studies.panels import Panel
 
 
-def means_sheet(evidence: ReportData) -> Table | None:
+def means_table(report_data: ReportData) -> Table | None:
     """Arms down, panels across: mean and deviation; None for a single panel, whose table says it."""
-    compared = evidence.compared()
+    compared = report_data.compared()
     if len(compared) < 2:
         return None
     digits = {panel.name: decimals(comparison.values[comparison.metrics[0]]) for panel, comparison in compared}
     rows = [
         [Cell(arm), *(_mean(panel, comparison, arm, digits[panel.name]) for panel, comparison in compared)]
-        for arm in evidence.arms
+        for arm in report_data.arms
     ]
     metrics = {comparison.metrics[0] for _, comparison in compared}
     titles = [
@@ -50,13 +50,13 @@ def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
     return Cell(f"{measured.mean():.{digits}f}{spread}", float(measured.mean()), strong=strong, link=link(panel, arm))
 
 
-def task_sheets(evidence: ReportData) -> list[Table]:
+def task_tables(report_data: ReportData) -> list[Table]:
     """Statistics over tasks, one table for each model, budget and other axes with at least two tasks.
 
     Shares and losses apart: the per cents of a loss would drown the hundredths of a share.
     """
     groups: dict[tuple[str, ...], list[tuple[Panel, Comparison]]] = defaultdict(list)
-    for panel, comparison in evidence.compared():
+    for panel, comparison in report_data.compared():
         if comparison.reference is not None and higher_is_better(comparison.metrics[0]) is not None:
             kind = [] if _is_share(comparison) else ["losses"]
             key = (panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest, *kind)
@@ -64,13 +64,17 @@ def task_sheets(evidence: ReportData) -> list[Table]:
     several = {
         key: members for key, members in groups.items() if len({panel.facts["task"] for panel, _ in members}) > 1
     }
-    return [_over_tasks(evidence, key, members) for key, members in several.items()]
+    return [_over_tasks(report_data, key, members) for key, members in several.items()]
 
 
-def _over_tasks(evidence: ReportData, key: tuple[str, ...], members: list[tuple[Panel, Comparison]]) -> Table:
-    reference = evidence.report.reference
+def _over_tasks(report_data: ReportData, key: tuple[str, ...], members: list[tuple[Panel, Comparison]]) -> Table:
+    reference = report_data.report.reference
     scaled = [_scores(comparison) for _, comparison in members]
-    equal = [arm for arm in evidence.arms if arm == reference or all(arm in found.tests.index for _, found in members)]
+    equal = [
+        arm
+        for arm in report_data.arms
+        if arm == reference or all(arm in comparison.tests.index for _, comparison in members)
+    ]
     tested = {
         arm: pairs for arm in equal if arm != reference for pairs in [_paired(scaled, arm, reference)] if len(pairs)
     }
@@ -83,7 +87,7 @@ def _over_tasks(evidence: ReportData, key: tuple[str, ...], members: list[tuple[
     )
     rows = [_row(arm, scaled, reference, tested.get(arm), p.get(arm), len(tested)) for arm in equal]
     names = [panel.facts["task"] for panel, _ in members]
-    left = [arm for arm in evidence.arms if arm not in equal]
+    left = [arm for arm in report_data.arms if arm not in equal]
     notes = [
         f"Tasks: {', '.join(names)}. {_scale(members, reference)} IQM: interquartile mean over seeds and tasks; "
         "intervals: stratified bootstrap over seeds. P: how probably a run of the arm beats one of the reference. p: "
@@ -124,7 +128,7 @@ def _scores(comparison: Comparison) -> pd.DataFrame:
 
 
 def _scale(members: list[tuple[Panel, Comparison]], reference: str) -> str:
-    other = sorted({found.metrics[0] for _, found in members if not _is_share(found)})
+    other = sorted({comparison.metrics[0] for _, comparison in members if not _is_share(comparison)})
     if not other:
         return "Metrics are shares and averaged as they are."
     return f"{', '.join(other)}: in per cent of the mean of {reference} on the task, losses negative."
@@ -146,12 +150,12 @@ def _row(
     head = [Cell(arm), Cell(str(len(own)), len(own)), _estimate(stratified_bootstrap(own)) if len(own) else Cell()]
     if pairs is None or p is None:
         return [*head, Cell(), Cell("reference", kind="reference"), Cell(), Cell()]
-    gain = stratified_bootstrap(pairs, lambda drawn: iqm(drawn[..., 0]) - iqm(drawn[..., 1]))
+    gain = stratified_bootstrap(pairs, lambda draws: iqm(draws[..., 0]) - iqm(draws[..., 1]))
     better = probability_of_improvement(pairs[..., 0], pairs[..., 1])
     mean = float((pairs[..., 0] - pairs[..., 1]).mean())
     kind, text = _finding(p, mean, len(pairs), family)
-    found = Cell(text, strong=kind == "better", kind=kind)
-    return [*head, _estimate(gain, "+"), found, Cell(f"{p:.3g}", p), _estimate(better)]
+    finding = Cell(text, strong=kind == "better", kind=kind)
+    return [*head, _estimate(gain, "+"), finding, Cell(f"{p:.3g}", p), _estimate(better)]
 
 
 def _finding(p: float, mean: float, n: int, family: int) -> tuple[str, str]:
@@ -162,9 +166,9 @@ def _finding(p: float, mean: float, n: int, family: int) -> tuple[str, str]:
     return ("unresolvable", f"not resolvable at n = {n}") if few else ("unresolved", f"not resolved at n = {n}")
 
 
-def _estimate(found: Estimate, sign: str = "") -> Cell:
-    digits = 3 if abs(found.value) < 10 else 1  # shares, or per cent of the reference
-    text = f"{found.value:{sign}.{digits}f}"
-    if found.low is not None and found.high is not None:
-        text += f" [{found.low:{sign}.{digits}f}, {found.high:{sign}.{digits}f}]"
-    return Cell(text, found.value, found.low, found.high)
+def _estimate(estimate: Estimate, sign: str = "") -> Cell:
+    digits = 3 if abs(estimate.value) < 10 else 1  # shares, or per cent of the reference
+    text = f"{estimate.value:{sign}.{digits}f}"
+    if estimate.low is not None and estimate.high is not None:
+        text += f" [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
+    return Cell(text, estimate.value, estimate.low, estimate.high)

@@ -12,14 +12,14 @@ from rankbench.sweeps import experiment
 from rankbench.sweeps.composition import spell
 
 
-def arms_sheet(evidence: ReportData) -> Table | None:
+def arms_table(report_data: ReportData) -> Table | None:
     """Arms, their own settings, and whose learning rate they take; None without an experiment."""
-    declared = evidence.study.sweep.experiment
+    declared = report_data.study.sweep.experiment
     if declared is None:
         return None
-    tuned = evidence.study.sweep.tune is not None
+    tuned = report_data.study.sweep.tune is not None
     sharing = experiment.rates_of(declared) if tuned else {}
-    runs = Counter(run.arm for panel in evidence.panels for run in panel.runs)
+    runs = Counter(run.arm for panel in report_data.panels for run in panel.runs)
     rows = [
         [
             Cell(arm),
@@ -32,7 +32,7 @@ def arms_sheet(evidence: ReportData) -> Table | None:
     shared = [f"Every run: {_listed(declared.settings)}."] if declared.settings else []
     axes = [f"Axes: {_listed({key: values for key, values in declared.axes.items()})}."]
     when = [f"Where {condition}: {_listed(settings)}." for condition, settings in declared.when.items()]
-    typed = [f"Typed: python -m rankbench -m {' '.join(evidence.study.sweep.words)}"]
+    typed = [f"Typed: python -m rankbench -m {' '.join(report_data.study.sweep.words)}"]
     alike = ["An arm without runs of its own is, setting by setting, another one."] * (len(runs) < len(rows))
     return Table(
         "arms", "Arms", ["arm", "settings", "learning rate of", "runs"], rows, [*alike, *axes, *shared, *when, *typed]
@@ -43,16 +43,16 @@ def _listed(settings: experiment.DottedSettings) -> str:
     return ", ".join(spell(key, value) for key, value in settings.items())
 
 
-def facts(evidence: ReportData) -> list[tuple[str, str]]:
+def facts(report_data: ReportData) -> list[tuple[str, str]]:
     """What stands at the head of a report: names and values."""
-    runs = [run for panel in evidence.panels for run in panel.runs]
+    runs = [run for panel in report_data.panels for run in panel.runs]
     good = sum(run.status == "ok" for run in runs)
     records = [run.record for run in runs if run.record is not None]
     seeds = sorted({run.seed for run in runs if run.seed is not None})
-    found = {
+    pairs = {
         "runs ok": f"{good:,} of {len(runs):,}",
         "seeds": f"{len(seeds)} ({_span(seeds)})" if seeds else "?",
-        "reference": evidence.report.reference,
+        "reference": report_data.report.reference,
         "models": _different(record.model for record in records),
         "tasks": _different(record.task for record in records),
         "budgets": _different(record.budget for record in records),
@@ -60,7 +60,7 @@ def facts(evidence: ReportData) -> list[tuple[str, str]]:
         "torch": _different((record.provenance.get("packages") or {}).get("torch") or "?" for record in records),
         "device": _different(str(record.provenance.get("device") or "?") for record in records),
     }
-    return [(name, value) for name, value in found.items() if value]
+    return [(name, value) for name, value in pairs.items() if value]
 
 
 def _different(values: Iterable[str]) -> str:

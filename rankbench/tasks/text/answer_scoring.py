@@ -20,13 +20,13 @@ from rankbench.tasks.text.tokens import encode, length_groups, pad, prompts, tok
 
 @dataclass(frozen=True)
 class Item:
-    """A row of the data, read.
+    """A row of the data.
 
     Attributes:
         id: official split and row number.
         texts: column -> text.
-        gold: class, or score.
-        part: of the test split, for metrics of its own ("mismatched"); "" for the main part.
+        gold: right class, or score.
+        part: name of a part of the test split with separate metrics ("mismatched"); "" for the main part.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says to an example: a class or a score, the loss summed over its units, and their count."""
+    """A model's answer to an example: a class or a score, the loss summed over its units, and their count."""
 
     prediction: int | float
     loss: float
@@ -45,22 +45,22 @@ class Answer:
 
 
 class Scorer(Protocol):
-    """How one kind of model answers; made when the tokenizer is known."""
+    """How one kind of model answers; constructed once the tokenizer is known."""
 
     def examples(self, items: Sequence[Item]) -> tuple[list[Example], int]:
         """Tokenised items, and how many had to be shortened."""
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """As Task.collate."""
+        """The same as Task.collate."""
 
     def units(self, batch: Batch) -> int:
-        """As Task.units."""
+        """The same as Task.units."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """As Task.loss."""
+        """The same as Task.loss."""
 
     def answers(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[Answer]:
-        """In the examples' order."""
+        """Answers in the examples' order."""
 
 
 def _described(item: Item, labels: Sequence[str]) -> dict[str, Any]:
@@ -82,9 +82,9 @@ class Options:
             raise DataError(f"the tokenizer writes two of the options {', '.join(options)} alike: {twins[0]}")
 
     def examples(self, items: Sequence[Item]) -> tuple[list[Example], int]:
-        """Prompt and gold option; a prompt too long loses the beginning of one text."""
+        """Prompts with their gold option; a prompt too long loses the beginning of one text."""
         room = self._max_length - max(len(option) for option in self._options)
-        made, shortened = prompts(
+        fitted, shortened = prompts(
             self._tokenizer,
             self._template,
             [item.texts for item in items],
@@ -93,18 +93,18 @@ class Options:
             [item.id for item in items],
             self._max_length,
         )
-        pairs = zip(made, items, strict=True)
+        pairs = zip(fitted, items, strict=True)
         return [self._example(prompt, item) for prompt, item in pairs], shortened
 
     def _example(self, prompt: tuple[int, ...], item: Item) -> Example:
         return decoder.example(prompt, self._options[int(item.gold)], _described(item, self._labels))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Right-padded."""
+        """Right-padded batch."""
         return decoder.collate(examples, self._pad)
 
     def units(self, batch: Batch) -> int:
-        """Tokens of the gold options."""
+        """Number of tokens of the gold options."""
         return decoder.units(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -143,15 +143,15 @@ class Head:
         if not items:
             return []
         columns = list(zip(*(item.texts.values() for item in items), strict=True))
-        made = encode(self._tokenizer, columns, **settings)
-        return list(zip(made["input_ids"], made.get("token_type_ids", [[]] * len(items)), strict=True))
+        encodings = encode(self._tokenizer, columns, **settings)
+        return list(zip(encodings["input_ids"], encodings.get("token_type_ids", [[]] * len(items)), strict=True))
 
     def _example(self, ids: Sequence[int], segments: Sequence[int], item: Item) -> Example:
         gold = int(item.gold) if self._labels else float(item.gold)
         return Example(tuple(ids), gold, _described(item, self._labels), segments=tuple(segments))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Right-padded; token_type_ids where the tokenizer makes them."""
+        """Right-padded batch, with token_type_ids where the tokenizer makes them."""
         ids = [example.input_ids for example in examples]
         batch = {
             "input_ids": pad(ids, self._pad),
@@ -163,7 +163,7 @@ class Head:
         return batch
 
     def units(self, batch: Batch) -> int:
-        """Examples."""
+        """Number of examples."""
         return len(batch["labels"])
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -182,19 +182,19 @@ class Head:
     def answers(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[Answer]:
         """The class with the largest logit, or the score."""
         device = next(model.parameters()).device
-        found: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         for group in length_groups([len(example.input_ids) for example in examples], batch_size):
             batch = {key: value.to(device) for key, value in self.collate([examples[i] for i in group]).items()}
             logits = self._logits(model, batch)
-            said = logits.argmax(-1) if self._labels else logits[:, 0]
+            predictions = logits.argmax(-1) if self._labels else logits[:, 0]
             losses = self._losses(logits, batch["labels"])
-            for index, prediction, loss in zip(group, said.tolist(), losses.tolist(), strict=True):
-                found[index] = Answer(prediction, loss, 1)
-        return [found[index] for index in range(len(examples))]
+            for index, prediction, loss in zip(group, predictions.tolist(), losses.tolist(), strict=True):
+                answers[index] = Answer(prediction, loss, 1)
+        return [answers[index] for index in range(len(examples))]
 
 
 def accuracy(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
-    """Share that agrees."""
+    """Share of predictions that agree with the gold ones."""
     return {"accuracy": float(np.mean(np.equal(gold, predicted)))}
 
 

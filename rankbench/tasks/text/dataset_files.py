@@ -13,49 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.files import fingerprint
 from rankbench.tasks.base import DataError
+from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 Row = dict[str, Any]
-
-
-class FolderConfig(Settings):
-    """Settings of a task whose official splits are files in a folder.
-
-    Attributes:
-        data_dir: folder with the official splits as files (train.jsonl, or .json, .parquet, .csv); null where there is
-            another place.
-        subset: part of the data set: its configuration on the hub, or its folder in a repository.
-        train_size: training examples; null takes all that validation leaves.
-        validation_size: examples carved out of the official train split.
-        test_size: fixed subset of the split that is the test; null takes all of it.
-        max_length: tokens per example; what is longer is shortened.
-    """
-
-    data_dir: str | None
-    subset: str
-    train_size: int | None = Field(ge=1)
-    validation_size: int = Field(ge=1)
-    test_size: int | None = Field(ge=1)
-    max_length: int = Field(ge=8)
-
-
-class HubConfig(FolderConfig):
-    """Settings of a task that reads the hub where data_dir is null.
-
-    Attributes:
-        hub: data set on the Hugging Face hub.
-        revision: its commit; null is the newest.
-    """
-
-    hub: str
-    revision: str | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +30,7 @@ class Table:
     Attributes:
         rows: in the file's order, restricted to the columns asked for; no value is None.
         place: file or hub address, for messages.
-        split: the official split's name.
+        split: official name of the split.
     """
 
     rows: list[Row]
@@ -159,17 +124,17 @@ def _expected(splits: Sequence[str]) -> str:
 
 
 def _file_of(folder: Path, split: str, required: bool) -> Path | None:
-    found = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
-    if len(found) > 1:
-        raise DataError(f"{folder} has {' and '.join(file.name for file in found)}; keep one of them")
-    if not found and required:
-        there = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
-        raise DataError(f"{folder} has no data for split {split!r}: expected {_expected([split])}, found {there}")
-    return found[0] if found else None
+    files = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+    if len(files) > 1:
+        raise DataError(f"{folder} has {' and '.join(file.name for file in files)}; keep one of them")
+    if not files and required:
+        content = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
+        raise DataError(f"{folder} has no data for split {split!r}: expected {_expected([split])}, found {content}")
+    return files[0] if files else None
 
 
 def _load_file(file: Path) -> list[Row]:
-    """All rows; the library's own cache lives and dies with the call."""
+    """All rows of a file; the library's own cache lasts for this call alone."""
     import datasets
 
     readers: dict[str, Callable[..., Any]] = {".parquet": datasets.Dataset.from_parquet, ".csv": _from_csv}
@@ -189,14 +154,14 @@ def _load_file(file: Path) -> list[Row]:
 
 
 def _from_csv(file: str, **settings: Any) -> Any:
-    """A text may well be "None" or "NA"."""
+    """Rows of a CSV file; "None" and "NA" are texts in it, no missing values."""
     import datasets
 
     return datasets.Dataset.from_csv(file, keep_default_na=False, **settings)
 
 
 def _explain_lines(file: Path) -> None:
-    """Raise what is wrong with a file of JSON lines, if it is its lines."""
+    """Raise a DataError for the first broken line of a file of JSON lines, if there is one."""
     rows = 0
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
@@ -256,7 +221,7 @@ NETWORK_SECONDS = 5.0  # how long the hub may take to answer at all
 
 
 def prepare(config: HubConfig) -> Any:
-    """The data set, prepared: from the local cache if it has the revision asked for, else from the hub."""
+    """The prepared data set: from the local cache if it has the revision asked for, else from the hub."""
     import datasets
 
     cached = _from_cache(config)
@@ -314,7 +279,7 @@ def _answers(address: str) -> bool:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """`datasets` without network, whose retries take 23 s where there is none."""
+    """Keep `datasets` off the network, as its retries take 23 s where there is none."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
@@ -327,7 +292,7 @@ def _offline() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and log lines of `datasets`; what goes wrong is raised."""
+    """Silence the progress bars and log lines of `datasets`; its errors are raised all the same."""
     import datasets
 
     bars, level = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""Next-token losses of a decoder, computed where a target stands and nowhere else."""
+"""Next-token losses, option scores and greedy answers of a decoder, computed only where a target stands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def example(prompt: Tokens, target: Tokens, item: dict[str, Any]) -> Example:
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
-    """Right-padded input_ids, attention_mask, labels: each (examples, longest)."""
+    """Batch of right-padded input_ids, attention_mask, labels: each (examples, longest)."""
     ids = [item.input_ids for item in examples]
     labels = [item.labels for item in examples]
     return {
@@ -33,7 +33,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
 
 
 def units(batch: Batch) -> int:
-    """Target tokens."""
+    """Number of target tokens."""
     return int((batch["labels"][:, 1:] != IGNORE).sum())
 
 
@@ -69,14 +69,14 @@ def evaluate_losses(model: nn.Module, examples: Sequence[Example], batch_size: i
     Batches hold at most batch_size examples and the tokens of as many examples of mean length: logits are large.
     """
     device = next(model.parameters()).device
-    found = [0.0] * len(examples)
+    sums = [0.0] * len(examples)
     lengths = [len(item.input_ids) for item in examples]
     for group in length_groups(lengths, batch_size, tokens=batch_size * sum(lengths) // len(lengths)):
         batch = collate([examples[index] for index in group], pad_id)
         values = losses(model, {key: value.to(device) for key, value in batch.items()}).tolist()
         for index, value in zip(group, values, strict=True):
-            found[index] = value
-    return found
+            sums[index] = value
+    return sums
 
 
 def option_scores(
@@ -90,19 +90,19 @@ def option_scores(
     """
     stems, words = _stems(options), sorted({token for option in options for token in option})
     device = next(model.parameters()).device
-    found: list[list[float]] = [[] for _ in prompts]
+    scores: list[list[float]] = [[] for _ in prompts]
     for group in length_groups([len(prompt) for prompt in prompts], max(1, batch_size // len(stems))):
         rows = [prompts[index] + stem for index in group for stem in stems]
         starts = [len(prompts[index]) - 1 for index in group for _ in stems]
         logs = _log_probabilities(model, rows, starts, pad_id, torch.tensor(words, device=device))
-        for place, index in enumerate(group):
-            of_stem = logs[place * len(stems) : (place + 1) * len(stems)]
-            found[index] = [_likelihood(option, stems, of_stem, words) for option in options]
-    return found
+        for row, index in enumerate(group):
+            of_stem = logs[row * len(stems) : (row + 1) * len(stems)]
+            scores[index] = [_likelihood(option, stems, of_stem, words) for option in options]
+    return scores
 
 
 def _stems(options: Sequence[Tokens]) -> list[Tokens]:
-    """What must be read to score all options: each but its last token, unless another stem begins with it."""
+    """Token sequences to read so that all options are scored: each option but its last token, no stem in another's."""
     stems = sorted({option[:-1] for option in options})
     return [stem for stem in stems if not any(other != stem and other[: len(stem)] == stem for other in stems)]
 
@@ -110,7 +110,7 @@ def _stems(options: Sequence[Tokens]) -> list[Tokens]:
 def _log_probabilities(
     model: nn.Module, rows: Sequence[Tokens], starts: Sequence[int], pad_id: int, words: Tensor
 ) -> list[Tensor]:
-    """Per row, from its position `start` on: (length - start, words) log-probabilities that a word is next, fp32."""
+    """Log-probabilities (length - start, words), fp32, that a word is next, for each row from position `start` on."""
     ids = pad([(*row, pad_id) for row in rows], pad_id)  # one more, so that the last token predicts as well
     lengths = torch.tensor([len(row) for row in rows])[:, None]
     mask = torch.arange(ids.shape[1]) < lengths
@@ -137,13 +137,13 @@ def generate(
     stop: Stop | None,
     batch_size: int,
 ) -> list[list[int]]:
-    """The most likely next token, again and again, for every prompt; equal to each prompt on its own up to rounding.
+    """Greedy answers to all prompts; the same as for each prompt alone, up to rounding.
 
     Args:
         model: a transformers decoder, plain or inside PEFT's, in evaluation mode.
         prompts: token ids, none empty.
         eos: tokens that end an answer.
-        stop: is the answer complete, given its tokens so far? None: only `eos` and `max_new_tokens` end it.
+        stop: tells from the tokens so far whether the answer is complete; None: only `eos` and `max_new_tokens` end it.
         batch_size: prompts per batch; batches are of like length, and a finished prompt leaves its batch.
 
     Returns:
@@ -151,8 +151,8 @@ def generate(
     """
     answers: list[list[int]] = [[] for _ in prompts]
     for group in length_groups([len(prompt) for prompt in prompts], batch_size):
-        found = _generate_batch(model, [prompts[index] for index in group], max_new_tokens, eos, pad_id, stop)
-        for index, answer in zip(group, found, strict=True):
+        generated = _generate_batch(model, [prompts[index] for index in group], max_new_tokens, eos, pad_id, stop)
+        for index, answer in zip(group, generated, strict=True):
             answers[index] = answer
     return answers
 

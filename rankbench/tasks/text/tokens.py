@@ -63,16 +63,16 @@ def prompts(
     Raises:
         DataError: a prompt does not fit even without its field `cut`; names the item's id and task.max_length.
     """
-    made = tokenize(tokenizer, [template.format(**values) for values in fields], specials=True)
-    long = [index for index, prompt in enumerate(made) if len(prompt) > rooms[index]]
+    tokenised = tokenize(tokenizer, [template.format(**values) for values in fields], specials=True)
+    long = [index for index, prompt in enumerate(tokenised) if len(prompt) > rooms[index]]
     for index in long:
         place = f"{ids[index]} is too long for task.max_length={max_length}, make that larger"
-        made[index] = fit(tokenizer, template, fields[index], cut, rooms[index], place)
-    return made, len(long)
+        tokenised[index] = fit(tokenizer, template, fields[index], cut, rooms[index], place)
+    return tokenised, len(long)
 
 
 def pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
-    """(sequences, longest) with `value` after, or before, each sequence."""
+    """Tensor (sequences, longest) with `value` after, or before, each sequence."""
     longest = max(len(sequence) for sequence in sequences)
     filler = [[value] * (longest - len(sequence)) for sequence in sequences]
     rows = [[*f, *s] if left else [*s, *f] for f, s in zip(filler, sequences, strict=True)]
@@ -83,8 +83,8 @@ def length_groups(lengths: Sequence[int], batch_size: int, tokens: int | None = 
     """Indices in batches of like length, longest first (so that a batch too large for memory fails at once).
 
     Args:
-        batch_size: at most so many in a batch.
-        tokens: at most so many in a padded batch, unless one sequence alone has more.
+        batch_size: largest number of sequences in a batch.
+        tokens: largest number of tokens in a padded batch, unless one sequence alone has more.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     groups = []
@@ -106,12 +106,12 @@ Encodings = dict[str, list[list[int]]]
 
 
 def encode(tokenizer: Any, columns: Sequence[Sequence[str]], **settings: Any) -> Encodings:
-    """What a tokenizer makes of texts.
+    """Texts as a tokenizer encodes them.
 
     Args:
         tokenizer: a transformers PreTrainedTokenizerBase.
         columns: the texts; where they are pairs, the first and the second of each.
-        settings: of the tokenizer's call.
+        settings: arguments of the tokenizer's call.
 
     Returns:
         "input_ids", and "token_type_ids" where the tokenizer makes them: a list for each text.
@@ -127,13 +127,13 @@ def encode(tokenizer: Any, columns: Sequence[Sequence[str]], **settings: Any) ->
 
 
 def folder() -> Path:
-    """Where they are kept."""
+    """Folder of the token ids that are kept."""
     return default_cache() / "tokens"
 
 
 def _encode(tokenizer: Any, columns: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> Encodings:
-    made = tokenizer(*map(list, columns), return_attention_mask=False, verbose=False, **settings)
-    return dict(made)
+    encodings = tokenizer(*map(list, columns), return_attention_mask=False, verbose=False, **settings)
+    return dict(encodings)
 
 
 def _name(tokenizer: Any, columns: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> str:
@@ -158,7 +158,7 @@ def _name(tokenizer: Any, columns: Sequence[Sequence[str]], settings: Mapping[st
 
 
 def _read(file: Path) -> Encodings | None:
-    """None if it is not there, or broken: gzip has a checksum."""
+    """Token ids of a file; None if the file is not there, or broken (gzip has a checksum)."""
     try:
         kept: Encodings = json.loads(gzip.decompress(file.read_bytes()))
     except (OSError, EOFError, zlib.error, ValueError):
@@ -167,12 +167,12 @@ def _read(file: Path) -> Encodings | None:
 
 
 def _write(file: Path, encodings: Encodings) -> None:
-    """A disk that is full, or not ours, stops no run."""
+    """Keep token ids in a file; a disk that is full or cannot be written stops no run."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, gzip.compress(json.dumps(encodings).encode(), 1), sync=False)
     except OSError as error:
-        said = (
+        sentence = (
             f"token ids are not kept: {file.parent}: {error.strerror or error}; RANKBENCH_CACHE=DIR names another place"
         )
-        console().print(said, style="yellow", markup=False, soft_wrap=True)
+        console().print(sentence, style="yellow", markup=False, soft_wrap=True)

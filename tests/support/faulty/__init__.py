@@ -107,12 +107,6 @@ def lose_the_server(method: Faulty) -> None:
     time.sleep(3600)
 
 
-def be_chosen_by_the_kernel(method: Faulty) -> None:
-    """Count a kill in `target`, as Linux does in /proc/vmstat."""
-    Path(method.config.target).write_text("pgfault 1\noom_kill 8\n")
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def outgrow_a_control_group(method: Faulty) -> None:
     """`target` is a memory control group with less than this."""
     (Path(method.config.target) / "cgroup.procs").write_text(str(os.getpid()))
@@ -165,6 +159,5 @@ FAULTS: dict[str, Callable[[Faulty], None]] = {
     "server": once(lose_the_server),
     "worker once": once(stop_the_worker),
     "too much": take_too_much,
-    "chosen": be_chosen_by_the_kernel,
     "outgrow": outgrow_a_control_group,
 }

@@ -24,7 +24,7 @@ ConfigStore.instance().store(group="hydra/launcher", name="local", node=jobs.Lau
 
 
 class LocalLauncher(Launcher):
-    """Each job in a process of its own on this machine."""
+    """Runs each job in a separate process on this machine."""
 
     def __init__(self, slots: int | None, timeout: float | None, memory: float | None) -> None:
         self._settings = jobs.LaunchSettings(slots, jobs.devices(), timeout, memory)

@@ -1,0 +1,53 @@
+"""What an error makes of a run: the status and the reason in its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from rankbench import RankbenchError
+from rankbench.files import disk_is_full
+from rankbench.records.run_folder import StoreError
+from rankbench.training.trainer import NotFiniteError
+
+USER_ERRORS = (RankbenchError, OSError)  # the user can mend them: their message says it all
+NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a run failed.
+
+    Attributes:
+        status: one of a record's STATUSES.
+        reason: sentence for the record.
+        unforeseen: whether the traceback is needed to understand it: the reason then says where that is.
+        traceback: whether it is kept in the run's folder.
+    """
+
+    status: str
+    reason: str
+    unforeseen: bool = False
+    traceback: bool = False
+
+
+def failure_of(error: BaseException) -> Failure | None:
+    """Status and reason of a run that ended in this error; None where it is not the run's fault.
+
+    Not the run's fault are a folder that holds what is not this run's, and a full disk: the run leaves no record, and
+    goes on from its checkpoint.
+    """
+    if isinstance(error, StoreError) or (isinstance(error, Exception) and disk_is_full(error)):
+        return None
+    if isinstance(error, NotFiniteError):
+        return Failure("nan", str(error))
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return Failure("oom", str(error) or "out of memory")
+    if isinstance(error, SystemExit):
+        return Failure("error", f"it called sys.exit({error.code!r})", unforeseen=True, traceback=True)
+    if NO_MEMORY in str(error):
+        return Failure("oom", str(error).splitlines()[0])
+    if isinstance(error, USER_ERRORS):
+        return Failure("error", str(error), traceback=True)
+    return Failure("error", f"{type(error).__name__}: {error}", unforeseen=True, traceback=True)
