@@ -50,7 +50,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def disk_is_full(error: Exception) -> bool:
-    """Whether an error says so; safetensors wraps the system's in one of its own."""
+    """Whether an error says that the disk is full; safetensors wraps the system's error in its own."""
     return (isinstance(error, OSError) and error.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in str(error)
 
 

@@ -33,7 +33,7 @@ from rankbench.statistics.items import mcnemar, paired_bootstrap_items, wilson
 from rankbench.terminal import console
 
 SPLITS = ("test", "validation", "before")
-WITH_ITEMS = "test"  # the split whose items a run keeps
+WITH_ITEMS = "test"  # the split of which a run keeps the items
 NOTE = (
     "Intervals (95 %) are over the items of these two runs: they do not say what other seeds would give. To compare "
     "methods, take several seeds and rankbench records table."
@@ -55,10 +55,10 @@ class Flips:
 
 
 def flips(pairs: Sequence[tuple[Item, Item]]) -> Flips:
-    """Those of the pairs (A, B); an item without a verdict in either run counts for neither."""
-    known = [(a["id"], a["correct"], b["correct"]) for a, b in pairs if None not in (a["correct"], b["correct"])]
-    right = [key for key, before, after in known if after and not before]
-    return Flips(right, [key for key, before, after in known if before and not after])
+    """The flips among the pairs (A, B); an item that either run did not judge counts for neither."""
+    judged = [(a["id"], a["correct"], b["correct"]) for a, b in pairs if None not in (a["correct"], b["correct"])]
+    right = [key for key, before, after in judged if after and not before]
+    return Flips(right, [key for key, before, after in judged if before and not after])
 
 
 def item_rows(pairs: Sequence[tuple[Item, Item]], title: str) -> Iterator[tuple[str, ...]]:
@@ -84,10 +84,10 @@ def _losses(pairs: Sequence[tuple[Item, Item]]) -> tuple[str, ...]:
     return *means, interval(paired_bootstrap_items(second, first, units))
 
 
-def interval(found: Estimate, sign: str = "+") -> str:
+def interval(estimate: Estimate, sign: str = "+") -> str:
     """A value and its ends: "+0.01 [-0.02, +0.03]"; without a sign for what is no difference."""
-    text = f"{found.value:{sign}.3g}"
-    return text if found.low is None else f"{text} [{found.low:{sign}.3g}, {found.high:{sign}.3g}]"
+    text = f"{estimate.value:{sign}.3g}"
+    return text if estimate.low is None else f"{text} [{estimate.low:{sign}.3g}, {estimate.high:{sign}.3g}]"
 
 
 def grids(a: RunRecord, b: RunRecord, width: int) -> list[RenderableType]:
@@ -97,12 +97,12 @@ def grids(a: RunRecord, b: RunRecord, width: int) -> list[RenderableType]:
     kinds, layers = whole.kinds, whole.layers
     digits = max(len(str(rank)) for ranks in maps for rank in [0, *ranks.values()])
     size = max(1, (width - max(map(len, [*kinds, "B, layer"]), default=0)) // (max(2, digits + 1) + 1))
-    found: list[RenderableType] = []
+    blocks: list[RenderableType] = []
     for start in range(0, len(layers), size):
         block = layers[start : start + size]
         tables = [_grid(name, maps[place], maps[1 - place], kinds, block) for place, name in enumerate("AB")]
-        found.append(Columns(tables, padding=(1, 4)))
-    return found
+        blocks.append(Columns(tables, padding=(1, 4)))
+    return blocks
 
 
 def _grid(name: str, own: Any, other: Any, kinds: Sequence[str], layers: Sequence[int | None]) -> Table:
@@ -172,8 +172,8 @@ def _show_items(a: PairedRun, b: PairedRun, out: Console) -> None:
     chosen = {part: [pair for pair in pairs if pair[0].get("part", "") == part] for part in parts}
     rows = [row for part in parts for row in item_rows(chosen[part], f"_{part}" if part else "")]
     _show_rows(out, "items", ("per item", "items", "A", "B", "B - A", "McNemar p"), rows)
-    found = flips(pairs)
-    for what, keys in (("A wrong, B right", found.to_right), ("A right, B wrong", found.to_wrong)):
+    flipped = flips(pairs)
+    for what, keys in (("A wrong, B right", flipped.to_right), ("A right, B wrong", flipped.to_wrong)):
         if any(row[0].startswith("correct") for row in rows):
             out.print(Text(f"{what}: {len(keys)}" + (f" ({listed(keys)})" if keys else "")))
     out.print(Text(NOTE, style="dim"))
@@ -194,7 +194,7 @@ def main(words: Sequence[str]) -> int:
     """Print the comparison of two runs.
 
     Raises:
-        CompareError: a run that is not there, or two that cannot be compared.
+        CompareError: a run is missing, or the two cannot be compared.
     """
     parser = command_parser("compare", "Two runs beside each other. Differences are B - A.")
     parser.add_argument("runs", nargs=2, metavar="RUN", help="folder of a run, or its run_id")

@@ -1,4 +1,4 @@
-"""What a command says at its end: its exit code, and one line for an error."""
+"""The exit codes of the command line, and its one line for an error."""
 
 from __future__ import annotations
 

@@ -76,9 +76,9 @@ def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]]
             if record is None or not record.is_final(order.redo)
         ]
         spent = [cost(order.config) for order in left]
-        known = [seconds for seconds in spent if seconds is not None]
+        estimates = [seconds for seconds in spent if seconds is not None]
         target, start = _parameters(members[0].config)
-        seconds = sum(known) if len(known) == len(spent) else None
+        seconds = sum(estimates) if len(estimates) == len(spent) else None
         yield Row(what, len(members), done, target, start, seconds)
 
 
@@ -132,10 +132,10 @@ def from_records(records: Sequence[RunRecord]) -> Callable[[Mapping[str, Any]], 
                 per_step.setdefault(key, []).append((spent[0] + spent[3], (spent[1] + spent[2]) / steps))
 
     def cost(config: Mapping[str, Any]) -> float | None:
-        known = per_step.get((*kind(config), config["method"]["name"])) or per_step.get(kind(config))
-        if not known:
+        runs = per_step.get((*kind(config), config["method"]["name"])) or per_step.get(kind(config))
+        if not runs:
             return None
-        fixed, step = (sum(values) / len(known) for values in zip(*known, strict=True))
+        fixed, step = (sum(values) / len(runs) for values in zip(*runs, strict=True))
         return float(fixed + step * config["train"]["steps"])
 
     return cost
@@ -151,9 +151,9 @@ def from_short_runs(
     measured: dict[tuple[Any, ...], float | None] = {}
 
     def cost(config: Mapping[str, Any]) -> float | None:
-        known = first(config)
-        if known is not None:
-            return known
+        seconds = first(config)
+        if seconds is not None:
+            return seconds
         if kind(config) not in measured:
             console().print(f"a short run of {config['model']['name']}, {config['task']['name']} ...", style="dim")
             measured[kind(config)] = _measure(config)
@@ -191,9 +191,9 @@ def table(lines: Sequence[Row]) -> Table:
         what = (Text(row.what[index]) for index in (0, *varied))
         shown.add_row(*what, str(row.runs), str(row.done), *map(_figure, (row.target, row.start)), _time(row))
     total = sum(row.seconds or 0 for row in lines)
-    known = "" if all(row.seconds is not None for row in lines) else "; some not known"
+    unknown = "" if all(row.seconds is not None for row in lines) else "; some not known"
     counts = (str(sum(row.runs for row in lines)), str(sum(row.done for row in lines)))
-    shown.add_row("all", *[""] * len(varied), *counts, "", "", f"{duration(total)}{known}", style="bold")
+    shown.add_row("all", *[""] * len(varied), *counts, "", "", f"{duration(total)}{unknown}", style="bold")
     return shown
 
 

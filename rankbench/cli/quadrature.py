@@ -127,10 +127,10 @@ def show(points: Sequence[Point], completeness: Sequence[dict[str, Any]]) -> Non
         errors.add_row(p.estimator, *number, "" if p.bound is None else f"{p.bound:.3e}")
     slopes = Table("estimator", "against", "slope", "fitted over", box=None, pad_edge=False)
     for fit in fits(points):
-        told = ("none", "too few points above rounding")
+        described = ("none", "too few points above rounding")
         if fit.slope is not None:
-            told = (f"{fit.slope:.3f}", f"{'M' if fit.kind == 'trapezoid' else 'N'} {fit.first} to {fit.last}")
-        slopes.add_row(fit.estimator, fit.reference, *told)
+            described = (f"{fit.slope:.3f}", f"{'M' if fit.kind == 'trapezoid' else 'N'} {fit.first} to {fit.last}")
+        slopes.add_row(fit.estimator, fit.reference, *described)
     complete = Table("rule", "role", "sum of attributions", "loss difference", "gap", box=None, pad_edge=False)
     for row in completeness:
         numbers = f"{row['sum']:.9g}", f"{row['difference']:.9g}", f"{row['gap']:.1e}"

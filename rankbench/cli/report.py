@@ -56,8 +56,8 @@ def written(
     loaded = study.load(words)
     if out is None:
         name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
-        given = len(words) == 1 and "=" not in words[0]
-        out = Path(words[0]) if given else study.results_dir_of(words) / name
+        is_folder = len(words) == 1 and "=" not in words[0]
+        out = Path(words[0]) if is_folder else study.results_dir_of(words) / name
     return out / "index.html", build(loaded, out, list(allow_mixed))
 
 

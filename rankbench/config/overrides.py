@@ -42,7 +42,7 @@ class CheckedRun(NamedTuple):
     """One run, composed once and checked once.
 
     Attributes:
-        config: its frozen configuration.
+        config: frozen configuration.
         job_logging: logging that conf/ declares for a run (Hydra's hydra.job_logging).
     """
 
@@ -159,13 +159,13 @@ class Examiner:
         return override.key_or_group in self._groups and not isinstance(override.value(), dict)
 
     def _known(self, override: Override) -> bool:
-        """Whether there is the option that it picks."""
+        """Whether the option that it picks exists."""
         value = override.value()
         names = value if isinstance(value, list) else [value]
         return override.is_delete() or all(name in self._options(override.key_or_group) for name in names)
 
     def _unknown(self, override: Override) -> str:
-        """What to say of an option that there is not."""
+        """The sentence on an option that does not exist."""
         group, name = override.key_or_group, schema.show(override.value())
         if (kind := KINDS.get(group)) and (sentence := registry.missing_yaml(kind, name)):
             return f"{group}={name}: {sentence}"

@@ -140,8 +140,8 @@ def _place(cls: type[Any]) -> str:
 
 def points(kind: Kind) -> list[EntryPoint]:
     """Every entry point of a kind, by name; two packages may claim one name."""
-    found: Iterable[EntryPoint] = entry_points(group=ENTRY_POINTS[kind])
-    return sorted(found, key=lambda point: (point.name, package(point)))
+    declared: Iterable[EntryPoint] = entry_points(group=ENTRY_POINTS[kind])
+    return sorted(declared, key=lambda point: (point.name, package(point)))
 
 
 def package(point: EntryPoint) -> str:
@@ -158,8 +158,8 @@ def conf_folder(point: EntryPoint) -> Path | None:
 
 def conf_folders() -> dict[Path, str]:
     """The conf/ folders that exist, in a fixed order, each with its package."""
-    found = {conf_folder(point): package(point) for kind in ENTRY_POINTS for point in points(kind)}
-    return {folder: name for folder, name in found.items() if folder and folder.is_dir()}
+    folders = {conf_folder(point): package(point) for kind in ENTRY_POINTS for point in points(kind)}
+    return {folder: name for folder, name in folders.items() if folder and folder.is_dir()}
 
 
 def missing_yaml(kind: Kind, name: str) -> str | None:

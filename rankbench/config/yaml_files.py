@@ -1,4 +1,4 @@
-"""Where the YAML files are, and what they say."""
+"""The YAML files of conf/: where they are, and their content."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CONF_DIR = PACKAGED if (PACKAGED / "config.yaml").is_file() else PACKAGED.parent
 
 
 def defaults(group: str, name: str) -> dict[str, Any]:
-    """What the YAML of an option says, here or in an installed package; {} if there is none."""
+    """The settings in the YAML of an option, here or in an installed package; {} if there is none."""
     files = [folder / group / f"{name}.yaml" for folder in (CONF_DIR, *conf_folders())]
-    found = next((file for file in files if file.is_file()), None)
-    return without_display(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(found)))) if found else {}
+    file = next((file for file in files if file.is_file()), None)
+    return without_display(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))) if file else {}
 
 
 DISPLAY = "display"  # key of a method's file: how reports show the method
@@ -39,10 +39,10 @@ def displays() -> dict[str, dict[str, Any]]:
 
 
 def content(file: Path) -> dict[str, Any]:
-    """What a YAML file says, read as Hydra reads it.
+    """The content of a YAML file, read as Hydra reads it.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not YAML.
     """
     try:
         return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))

@@ -54,12 +54,12 @@ DIALECTS = {  # llama.cpp, src/llama-vocab.cpp: the choice of pre-tokenizer in l
 def convert(file: Path, dtype: torch.dtype, cache: Path, way_out: str) -> Path:
     """Folder with the model (safetensors) and the tokenizer of a GGUF file of a decoder.
 
-    Converted once: the folder is named by the sha256 of the file, appears whole or not at all, and may be asked for by
-    several processes at a time.
+    It is converted once: the folder is named by the sha256 of the file, appears whole or not at all, and several
+    processes may ask for it at a time.
 
     Args:
         file: the GGUF file.
-        dtype: of the stored weights.
+        dtype: type of the stored weights.
         cache: folder under which converted models are kept.
         way_out: what the user can do about a broken file; the end of the error message.
 

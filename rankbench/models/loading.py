@@ -75,8 +75,8 @@ def load(
         config: what to load.
         num_labels: outputs of an encoder's head, 1 for regression; ignored for decoders.
         problem: what the encoder's head answers; ignored for decoders.
-        streams: of the run; the head is drawn from stream "init" alone, so it is the same for every method.
-        cache_dir: for converted GGUF files; None is $RANKBENCH_CACHE, else ~/.cache/rankbench.
+        streams: streams of the run; the head is drawn from stream "init" alone, so it is the same for every method.
+        cache_dir: folder for converted GGUF files; None is $RANKBENCH_CACHE, else ~/.cache/rankbench.
 
     Raises:
         ModelError: the model cannot be found or read, does not fit the task, or a target or head names nothing in it.
@@ -132,16 +132,16 @@ def find_sites(model: nn.Module, targets: Sequence[str], head: Sequence[str] = (
     chosen: set[str] = set()
     for target in targets:
         if target == ALL_LINEAR:
-            found = [name for name, module in linears.items() if module is not output]
+            matching = [name for name, module in linears.items() if module is not output]
         else:
-            found = [name for name in linears if _ends_with(name, target)]
-        if not found:
+            matching = [name for name in linears if _ends_with(name, target)]
+        if not matching:
             kinds = sorted({_site(name, module).kind for name, module in linears.items()})
             raise ModelError(
                 f"model.targets: {target!r} matches no linear layer; the kinds here are {', '.join(kinds)}; "
                 f"{ALL_LINEAR!r} takes every one but the output head"
             )
-        chosen.update(found)
+        chosen.update(matching)
     return [_site(name, module) for name, module in linears.items() if name in chosen]
 
 

@@ -28,12 +28,12 @@ def locate(config: ModelConfig, cache: Path, download: bool = True) -> tuple[Pat
     """Folder with a model's files, and its revision: from model.path, else the package, else the hub.
 
     Args:
-        config: of the model.
-        cache: for converted GGUF files.
+        config: the model's section.
+        cache: folder for converted GGUF files.
         download: whether what the hub's local cache lacks is fetched.
 
     Raises:
-        ModelError: it is not there, not complete, or cannot be converted; the message has the way out.
+        ModelError: the model is missing, incomplete or cannot be converted; the message has the way out.
     """
     if config.path is not None:
         path = Path(config.path).expanduser()
@@ -62,7 +62,7 @@ def _local(path: Path, gguf_file: str | None, config: ModelConfig, cache: Path, 
         raise ModelError(f"{file} is not a model folder: {problem}; {hint}")
     if not file.is_file():
         raise ModelError(
-            f"model.gguf_file={gguf_file} is not in {path}; GGUF files there: {', '.join(ggufs) or 'none'}"
+            f"model.gguf_file={gguf_file} is not in {path}; GGUF files in it: {', '.join(ggufs) or 'none'}"
         )
     if config.architecture != "decoder":
         raise ModelError(f"{file}: GGUF files are read for decoders only; give the encoder's folder: model.path=DIR")
@@ -70,7 +70,7 @@ def _local(path: Path, gguf_file: str | None, config: ModelConfig, cache: Path, 
 
 
 def _lacks(folder: Path) -> str | None:
-    """What a model folder misses, in words; None when it is complete."""
+    """The part that a model folder lacks, in words; None when it is complete."""
     if not (folder / "config.json").is_file():
         return "config.json is missing"
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
@@ -87,7 +87,7 @@ def _lacks(folder: Path) -> str | None:
 
 
 def _packaged(name: str, package: str, file: str) -> Path:
-    """Place of a file of an installed package, found without importing it: the package is a carrier of weights."""
+    """Path of a file in an installed package, without importing it: the package only carries weights."""
     try:
         path = Path(str(metadata.distribution(package.partition("==")[0]).locate_file(file)))
     except metadata.PackageNotFoundError:
@@ -120,7 +120,7 @@ def _from_hub(hub: str, revision: str, download: bool) -> Path:
         raise ModelError(
             f"the hub has no model {hub} at revision {revision}; mend model.hub or model.revision"
         ) from error
-    except Exception as error:  # of the HTTP client or the system, by version of huggingface_hub
+    except Exception as error:  # errors of the HTTP client or the system differ between versions of huggingface_hub
         raise ModelError(
             f"{hub} (revision {revision}) is not in the local cache and the hub cannot be reached "
             f"({type(error).__name__}: {error}); give a folder that has it: model.path=DIR, "
@@ -129,7 +129,7 @@ def _from_hub(hub: str, revision: str, download: bool) -> Path:
 
 
 def _needed(names: list[str]) -> list[str]:
-    """Of a repository's files, those to download: safetensors weights, else pickled ones, and the small ones."""
+    """The files of a repository to download: safetensors weights, else pickled ones, and the small files."""
     weights = [name for name in names if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors", name)]
     weights = weights or [name for name in names if re.fullmatch(r"pytorch_model(-\d+-of-\d+)?\.bin", name)]
     return weights + [

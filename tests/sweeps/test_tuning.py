@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from support.records import sweep
 
+from rankbench.analysis import frame as frames
+from rankbench.analysis import learning_rates
 from rankbench.analysis.frame import SelectionError, frame
 from rankbench.analysis.learning_rates import best_rates
-from rankbench.sweeps import tuning
 from rankbench.sweeps.tuning import Choice, choose, widened
 
 CURVE = {1e-4: [0.5, 0.7], 1e-3: [0.2, 0.4], 1e-2: [0.9, 0.1]}  # means 0.6, 0.3, 0.5; on test the opposite
@@ -55,7 +56,7 @@ def test_the_frame_that_trials_give_has_no_test_column(monkeypatch):
         seen.append(data)
         return best_rates(data, *rest)
 
-    monkeypatch.setattr(tuning, "best_rates", looking)
+    monkeypatch.setattr(learning_rates, "best_rates", looking)
     choose(as_trials(sweep(CURVE)), "validation/loss", [0, 1])
     assert [column for column in seen[0] if "test" in str(column)] == []
     assert "validation/loss" in seen[0]
@@ -78,7 +79,7 @@ def test_nobody_looks_at_a_test_column_while_a_rate_is_chosen(monkeypatch):
         data["test/loss"] = pd.Series([Sealed() for _ in range(len(data))], dtype=object)
         return data
 
-    monkeypatch.setattr(tuning, "frame", sealed)
+    monkeypatch.setattr(frames, "frame", sealed)
     assert choose(sweep(CURVE), "validation/loss", [0, 1]).chosen == 1e-3
     with pytest.raises(AssertionError, match="looked at the test split"):
         sealed(sweep(CURVE))["test/loss"].mean()  # the seal holds
