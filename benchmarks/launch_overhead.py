@@ -48,13 +48,12 @@ def here(composed: Any) -> int:
 
 
 def sweep_here(arguments: list[str]) -> int:
-    """`python -m rankbench` with jobs that stay in the launcher's process."""
-    from rankbench.cli import run
+    """`rankbench` with jobs that stay in the launcher's process."""
+    from rankbench.cli import main
     from rankbench.launching import hydra_task
 
     hydra_task.task = here
-    sys.argv = ["rankbench", *arguments]
-    return run.main()
+    return main(arguments)
 
 
 def loop(part: int, parts: int, arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Arms beside a reference, paired by seed: the numbers of a table, and what each comparison shows."""
+"""Comparisons of arms with a reference, paired by seed: the numbers of a table, and what each comparison shows."""
 
 from __future__ import annotations
 
@@ -216,13 +216,13 @@ def _off(spent: pd.DataFrame) -> pd.Series:
 
 
 def _paired(values: pd.DataFrame, reference: str | None) -> dict[str, pd.Series]:
-    """Label -> minus the reference, at the seeds both have."""
+    """Label -> its values minus those of the reference, at the seeds both have."""
     others = [label for label in values if label != reference and reference is not None]
     return {str(label): (values[label] - values[reference]).dropna() for label in others}
 
 
 def _tests(values: pd.DataFrame, reference: str | None) -> pd.DataFrame:
-    """p, and the smallest there could be, of each label that shares a seed with the reference; corrected together."""
+    """The p and the lowest possible p of each label that shares a seed with the reference; corrected together."""
     others = [label for label in values if label != reference and reference is not None]
     paired = values[others].sub(values[reference], axis=0).dropna(axis=1, how="all") if others else values[others]
     pairs = [paired[label].dropna() for label in paired]

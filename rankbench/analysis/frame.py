@@ -1,7 +1,4 @@
-"""Records -> one tidy frame; the table of single runs; the learning rates that validation chooses.
-
-`rankbench records RESULTS_DIR [--save FILE] [--best validation/loss] [--by task.map]`
-"""
+"""Records as one tidy frame, a row per run; and the groups of records that make one table."""
 
 from __future__ import annotations
 
@@ -50,7 +47,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 
 def split(records: Sequence[RunRecord], by: Sequence[str]) -> list[tuple[str, list[RunRecord]]]:
-    """Title and records of each model, task, budget and value of the settings `by`.
+    """Group records by model, task, budget and the values of the settings `by`; title and records of each group.
 
     Raises:
         SelectionError: a key that no record has.
@@ -71,7 +68,7 @@ class SelectionError(RankbenchError, ValueError):
 
 
 def refuse_twice(runs: pd.DataFrame) -> None:
-    """Runs of one label and one learning rate have one record per seed: pairs are made by it.
+    """Refuse several records of a seed among runs of one label and learning rate: pairs are made by seed.
 
     Raises:
         SelectionError: a seed with several, by their run ids.

@@ -20,7 +20,7 @@ NO_VARIANT = ("name", "ranks", "source_run")
 
 @dataclass(frozen=True)
 class Display:
-    """How tables and figures show a method, as its YAML says under `display`; the defaults are those of an unknown one.
+    """How tables and figures show a method: what its YAML says under `display`; the defaults serve unknown methods.
 
     Attributes:
         title: display name; "" where there is none but the method's own.
@@ -39,11 +39,11 @@ class Display:
 
 @functools.cache
 def displays() -> dict[str, Display]:
-    """Method -> how it is shown; of the methods here and in installed packages whose YAML says it."""
-    known = [field.name for field in fields(Display)]
+    """Method -> how it is shown, for methods here and in installed packages whose YAML says so."""
+    names = [field.name for field in fields(Display)]
     return {
-        method: Display(**{key: value for key, value in shown.items() if key in known})
-        for method, shown in yaml_files.displays().items()
+        method: Display(**{key: value for key, value in block.items() if key in names})
+        for method, block in yaml_files.displays().items()
     }
 
 

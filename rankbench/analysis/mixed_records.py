@@ -1,4 +1,4 @@
-"""What has to agree among the records of a table: code, versions, data and settings; refused, or allowed by name."""
+"""What has to agree among the records of a table (code, versions, data, settings); the refusal of what does not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def differences(records: Sequence[RunRecord], free: Collection[str] = ()) -> lis
 
 
 def differing_code(records: Sequence[RunRecord]) -> list[str]:
-    """Code and versions that are not one, as `differences` has them."""
+    """Lines on code and library versions that differ, as `differences` returns them."""
     one_each = {json.dumps(record.provenance.get("packages")): record for record in records}
     versions = [_versions(record) for record in one_each.values()]
     values = {key: {each.get(key, "null") for each in versions} for key in {key for each in versions for key in each}}
@@ -69,10 +69,12 @@ def code_of(record: RunRecord) -> str:
 
 
 def _differing_code(records: Sequence[RunRecord]) -> Iterator[str]:
-    """A line if the code is not one.
+    """Yield a line if the records come from several versions of the code.
 
     provenance.numbers_code is the hash of the code that can change a run's numbers: one for each method and task, so
-    that neither a change to a page nor one to another method parts a table. Records without it go by their commit.
+    that neither a change to a page nor one to another method parts a table. provenance.shared_code is that of what all
+    methods go through on a task: one for each task, or methods would be compared across a change to the trainer.
+    Records without numbers_code go by their commit.
     """
     hashed = [record for record in records if record.provenance.get("numbers_code")]
     commits = sorted({code_of(record) for record in records if not record.provenance.get("numbers_code")})
@@ -82,13 +84,12 @@ def _differing_code(records: Sequence[RunRecord]) -> Iterator[str]:
             f"({', '.join(commits)})"
         )
     elif hashed:
-        codes: dict[tuple[str, str], set[str]] = defaultdict(set)
+        codes: dict[str, set[str]] = defaultdict(set)
         for record in hashed:
-            codes[record.method, record.task].add(str(record.provenance["numbers_code"]))
+            codes[f"{record.method} on {record.task}"].add(str(record.provenance["numbers_code"]))
+            codes[f"all methods on {record.task}"].add(str(record.provenance.get("shared_code")))
         parted = [
-            f"{method} on {task} ({', '.join(sorted(several))})"
-            for (method, task), several in sorted(codes.items())
-            if len(several) > 1
+            f"{what} ({', '.join(sorted(several))})" for what, several in sorted(codes.items()) if len(several) > 1
         ]
         if parted:
             yield f"code: {', '.join(parted)}"
@@ -97,7 +98,7 @@ def _differing_code(records: Sequence[RunRecord]) -> Iterator[str]:
 
 
 def _lines(values: Mapping[str, Iterable[str]]) -> Iterator[str]:
-    """One for each key with several values."""
+    """A line for each key with several values."""
     for key, several in values.items():
         if len(set(several)) > 1:
             yield f"{key}: {', '.join(sorted(several))}"

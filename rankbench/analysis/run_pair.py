@@ -1,4 +1,4 @@
-"""Two finished runs as a pair: what may be compared, what has to be said of it, what differs in their settings."""
+"""Two finished runs as a pair: whether they may be compared, warnings about it, and settings in which they differ."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PairedRun:
 
 
 def load(name: str, run: str, results_dir: Path) -> PairedRun:
-    """A run by its folder, or by its run_id under results_dir/runs.
+    """Load a run by its folder, or by its run_id under results_dir/runs.
 
     Raises:
         CompareError: there is none, or its files cannot be read.
@@ -66,7 +66,7 @@ def load(name: str, run: str, results_dir: Path) -> PairedRun:
 
 
 def refuse_unlike(a: PairedRun, b: PairedRun) -> None:
-    """Runs are compared on one task and, where both have items, on the same ones.
+    """Refuse runs of two tasks and, where both have items, runs scored on different items.
 
     Raises:
         CompareError: other tasks, item ids, gold answers, or generated items whose sameness cannot be seen.
@@ -99,7 +99,7 @@ def listed(keys: Sequence[Any]) -> str:
 
 
 def warnings(a: PairedRun, b: PairedRun) -> Iterator[str]:
-    """What a reader has to know before the numbers: runs that are not ok, other code, other data."""
+    """Sentences to read before the numbers: runs that are not ok, different code, different data."""
     for run in (a, b):
         if run.record.status != "ok":
             yield f"{run.name} is {run.record.status} ({run.record.reason}): what it did measure is shown"
@@ -113,13 +113,13 @@ def warnings(a: PairedRun, b: PairedRun) -> Iterator[str]:
 
 
 def _code_fact(a: RunRecord, b: RunRecord) -> str:
-    """What tells whether two runs had one code: the code behind their numbers, if both are of one method and say it."""
+    """Key of the provenance that tells whether two runs had one code: numbers_code for runs of one method and task."""
     alike = (a.method, a.task) == (b.method, b.task)
-    return "numbers_code" if alike and all("numbers_code" in each.provenance for each in (a, b)) else "git_commit"
+    return "numbers_code" if alike and all(each.provenance.get("numbers_code") for each in (a, b)) else "git_commit"
 
 
 def _said(value: Any) -> str:
-    """Hashes are told apart by their first digits."""
+    """A fact as text; of a hash, the first digits."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_said(part)}" for key, part in value.items())
     return str(value)[:12]

@@ -42,7 +42,7 @@ def select(
     allow_mixed: Collection[str] = (),
     notes: Sequence[str] = (),
 ) -> Selection:
-    """The records of one comparison.
+    """Select the records of one comparison.
 
     Args:
         records: records of one model, task and budget.
@@ -85,7 +85,7 @@ def _unclean(records: Sequence[RunRecord]) -> list[str]:
 def _at_rates(
     records: Sequence[RunRecord], names: Sequence[str], rates: str | None, tuning_seeds: Sequence[int]
 ) -> tuple[list[int], list[str]]:
-    """Places of the records at the rates asked for, and what is to be said of the choice."""
+    """Indices of the records at the rates asked for, and notes on the choice."""
     if tuning_seeds and not (rates or "").startswith(BEST):
         raise SelectionError(f"--tuning-seeds choose nothing without --rates {BEST}METRIC; give both or neither")
     if rates is None:
@@ -122,12 +122,12 @@ def _rate(record: RunRecord) -> Any:
 
 def _say_given(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
     rates = {name: _rate(record) for record, name in zip(records, names, strict=True)}
-    shown = [f"{name} {rates[name]:g}" for name in sorted(rates, key=order) if rates[name] is not None]
-    return [f"learning rates, not tuned here: {', '.join(shown)}"] if shown else []
+    rate_texts = [f"{name} {rates[name]:g}" for name in sorted(rates, key=order) if rates[name] is not None]
+    return [f"learning rates, not tuned here: {', '.join(rate_texts)}"] if rate_texts else []
 
 
 def _say(best: dict[Any, dict[Any, Any]], metric: str, tuning_seeds_shown: bool) -> list[str]:
-    """The rates chosen; on which seeds and of how many, by label where that differs; and who could not choose."""
+    """Notes on the rates chosen: on which seeds, of how many rates (by label where that differs), and failures."""
     rows = [best[name] for name in sorted(best, key=order)]
     chosen = [row for row in rows if not row["missing"]]
     same = len({(row["seeds"], row["rates"]) for row in chosen}) == 1
@@ -152,7 +152,7 @@ def _seeds(row: dict[Any, Any]) -> str:
 
 
 def refuse_doubt(title: str, data: pd.DataFrame) -> None:
-    """One learning rate per label, and one record per label and seed: else a mean would hide what it is of.
+    """Refuse several learning rates of a label, and several records of a label and seed.
 
     Raises:
         SelectionError: a label with more.

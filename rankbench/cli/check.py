@@ -1,43 +1,51 @@
-"""Check the contract of a method."""
+"""`rankbench check method=NAME ...`: does a method keep the contract?"""
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
-
-from rankbench.contract.checks import CHECKS, CheckResult, judge
-from rankbench.contract.short_runs import ShortRuns
+from rankbench.cli.arguments import parser as command_parser
+from rankbench.cli.exit_codes import FAILED, OK
+from rankbench.cli.run import say
 from rankbench.terminal import console
+
+if TYPE_CHECKING:
+    from rankbench.contract.checks import CheckResult
 
 COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
 
-def report(title: str, verdicts: Sequence[CheckResult]) -> None:
-    """Print the verdicts."""
+def show(title: str, results: Sequence[CheckResult]) -> None:
+    """Print a row for each check."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2))
     for column in ("check", "verdict", "what was seen"):
         table.add_column(column, overflow="fold")
-    for verdict in verdicts:
-        colour = COLOURS[verdict.verdict]
-        table.add_row(verdict.check, f"[{colour}]{verdict.verdict}[/{colour}]", Text(verdict.seen))
+    for result in results:
+        colour = COLOURS[result.verdict]
+        table.add_row(result.check, f"[{colour}]{result.verdict}[/{colour}]", Text(result.seen))
     console().print(table)
 
 
-def main() -> int:
-    """Examine the method that the command line names; 0 if no check fails."""
-    parser = argparse.ArgumentParser(prog="rankbench check", description="Checks a method's contract.")
+def main(words: Sequence[str]) -> int:
+    """Check the method that the overrides name; 0 if no check fails, else 1."""
+    parser = command_parser("check", "Checks that a method keeps the contract, on short runs of a tiny model.")
     parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
-    parser.add_argument("overrides", nargs="+", help="method=NAME, method.key=value, as for rankbench")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rankbench-doctor-") as folder:
-        exam = ShortRuns(arguments.overrides, Path(folder), arguments.config_dir)
-        verdicts = [judge(name, exam) for name in CHECKS]
-    report(" ".join(arguments.overrides), verdicts)
-    failed = sum(verdict.verdict == "fail" for verdict in verdicts)
-    print(f"{failed} of {len(verdicts)} checks failed" if failed else "every check holds")
-    return 1 if failed else 0
+    parser.add_argument("overrides", nargs="+", metavar="WORD", help="method=NAME, method.key=value, as for a run")
+    arguments = parser.parse_intermixed_args(words)
+    say("loading torch, transformers, PEFT ...")
+    from rankbench.contract.checks import CHECKS, judge
+    from rankbench.contract.short_runs import ShortRuns
+
+    with tempfile.TemporaryDirectory(prefix="rankbench-check-") as folder:
+        runs = ShortRuns(arguments.overrides, Path(folder), arguments.config_dir)
+        results = [judge(name, runs) for name in CHECKS]
+    show(" ".join(arguments.overrides), results)
+    failed = sum(result.verdict == "fail" for result in results)
+    print(f"{failed} of {len(results)} checks failed" if failed else "every check holds")
+    return FAILED if failed else OK

@@ -1,9 +1,7 @@
-"""The method table: `rankbench methods [NAME ...]`. It is made of the classes' own facts."""
+"""`rankbench methods [NAME ...]`: the method table, made of the facts that each class states."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +9,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from rankbench.cli.arguments import parser as command_parser
+from rankbench.cli.exit_codes import OK
+from rankbench.cli.run import importing
 from rankbench.config import registry
-from rankbench.config.registry import RegistryError
 from rankbench.terminal import console
 
-WIDTH = 120  # where there is no terminal
+WIDTH = 120  # characters, where there is no terminal
 UNKNOWN = "?"  # a fact that the class does not give; rankbench.contract.checks says so
 
 
@@ -24,10 +24,10 @@ class Entry:
     """One method, as tables show it.
 
     Attributes:
-        name: on the command line.
-        package: that brings it; "" for rankbench itself.
-        facts: class fact -> its text (see allocators.base.Allocator).
-        deviations: what differs from the source.
+        name: what `method=` takes.
+        package: the package that brings it; "" for rankbench itself.
+        facts: class fact -> its text (see rankbench.methods.base.Allocator).
+        deviations: what differs from the source, a sentence each.
     """
 
     name: str
@@ -47,7 +47,7 @@ MARKDOWN = {"summary": "what it does", "decides": "ranks are decided", "passes":
 
 
 def entry(name: str) -> Entry:
-    """Of a method.
+    """The row of a method.
 
     Raises:
         RegistryError: no such method, or one that cannot be loaded.
@@ -59,19 +59,19 @@ def entry(name: str) -> Entry:
 
 
 def table(entries: Sequence[Entry]) -> Table:
-    """For a terminal."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    made.add_column("name", no_wrap=True)
+    """The table for a terminal."""
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    shown.add_column("name", no_wrap=True)
     for title in COLUMNS.values():
-        made.add_column(title, overflow="fold")
+        shown.add_column(title, overflow="fold")
     for row in entries:
         name = f"{row.name}\n({row.package})" if row.package else row.name
-        made.add_row(*(Text(text) for text in (name, *(row.facts[fact] for fact in COLUMNS))))
-    return made
+        shown.add_row(*(Text(text) for text in (name, *(row.facts[fact] for fact in COLUMNS))))
+    return shown
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """For the README."""
+    """The table for the README."""
     rows = [["name", *MARKDOWN.values()], ["---"] * (len(MARKDOWN) + 1)]
     for row in entries:
         name = f"`{row.name}`" + (f" ({row.package})" if row.package else "")
@@ -80,23 +80,24 @@ def markdown(entries: Sequence[Entry]) -> str:
 
 
 def deviations(entries: Sequence[Entry]) -> str:
-    """What each does differently from its source, a sentence a line."""
-    told = [f"{row.name}: {row.facts['source']}" + "".join(f"\n  - {s}" for s in row.deviations) for row in entries]
-    return "\n\n".join(told)
+    """How each differs from its source, a sentence a line."""
+    sections = [f"{row.name}: {row.facts['source']}" + "".join(f"\n  - {s}" for s in row.deviations) for row in entries]
+    return "\n\n".join(sections)
 
 
-def main() -> int:
-    """Print the table of the methods asked for, or of all; 2 if there is no such method."""
-    parser = argparse.ArgumentParser(prog="rankbench methods", description="The methods and their facts.")
+def main(words: Sequence[str]) -> int:
+    """Print the table of the methods that are named, or of all.
+
+    Raises:
+        RegistryError: no such method, or one that cannot be loaded.
+    """
+    parser = command_parser("methods", "The methods and their facts.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these, with their deviations")
-    parser.add_argument("--deviations", action="store_true", help="what each does differently from its source")
+    parser.add_argument("--deviations", action="store_true", help="how each differs from its source")
     parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
-    arguments = parser.parse_args()
-    try:
+    arguments = parser.parse_args(words)
+    with importing():
         entries = [entry(name) for name in arguments.names or registry.names("method")]
-    except RegistryError as error:
-        print(f"rankbench.methods: {error}", file=sys.stderr)
-        return 2
     out = console()
     out.width = out.width if out.is_terminal else WIDTH
     if arguments.markdown:
@@ -105,4 +106,4 @@ def main() -> int:
         out.print(table(entries))
     if arguments.deviations or arguments.names:
         out.print("\n" + deviations(entries), markup=False)
-    return 0
+    return OK

@@ -1,14 +1,12 @@
 """What a sweep would do, before anything is spent: `rankbench plan experiment=X [...] [--measure]`.
 
-The words are those of `python -m rankbench -m`. A row for each arm and point of the axes: runs, how many are done, the
-budget and the adapter that a run starts with, in parameters, and the time the others may take one after the other: from
-finished runs of the same kind, or with --measure from a short run of each model and task made now.
+The words are those of `rankbench -m`. There is a row for each arm and point of the axes: runs, how many are done, the
+budget and the adapter that a run starts with, in parameters, and the time that the others may take one after the other.
+The time comes from finished runs of the same kind, or with --measure from a short run of each model and task made now.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -20,26 +18,20 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from rankbench.cli.arguments import add_results, with_results
+from rankbench.cli.arguments import parser as command_parser
+from rankbench.cli.exit_codes import OK
 from rankbench.config import registry
-from rankbench.config.schema import ConfigError
 from rankbench.config.sections import Config
-from rankbench.core.apportionment import BudgetError
-from rankbench.core.budget import Budget
-from rankbench.core.seeding import Streams
-from rankbench.methods.base import Setting
-from rankbench.models.errors import ModelError
-from rankbench.models.loading import sites_of
 from rankbench.records import run_folder
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord
-from rankbench.sweeps.composition import describe, lay_out, results_dir_of, words
-from rankbench.sweeps.schedule import SweepSchedule
 from rankbench.terminal import console, duration
 
 MEASURED_STEPS = 3
 WHAT = ("arm", "model", "task", "budget")
 PHASES = ("calibration", "training", "allocation", "evaluation")
-KIND = ("batch_size", "micro_batch_size", "threads")  # of the train section: what takes time, per step
+KIND = ("batch_size", "micro_batch_size", "threads")  # of the train section: what decides how long a step takes
 
 
 @dataclass(frozen=True)
@@ -47,12 +39,12 @@ class Row:
     """Runs of one arm at one point of the axes.
 
     Attributes:
-        what: the arm, model, task and budget; trials are apart.
-        runs, done: how many, and how many of them have status ok.
-        target: of the budget, parameters (or ranks, as its unit says); None where the model is not on this machine.
+        what: arm, model, task and budget; the tuning trials of an arm have a row of their own.
+        runs, done: how many runs, and how many of them have status ok.
+        target: budget in parameters (or ranks, as its unit says); None where the model is not on this machine.
         start: parameters of the adapter that the method starts with; None likewise.
-        seconds: that the runs which are still to be done may take, those that failed not among them; None where
-            nothing like them has finished here.
+        seconds: time that the runs still to be done may take, those that failed not among them; None where nothing
+            like them has finished here.
     """
 
     what: tuple[str, str, str, str]
@@ -67,15 +59,15 @@ def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]]
     """A row for each arm, model, task and budget, in the order of the runs.
 
     Args:
-        orders: label and frozen run of each.
+        orders: label and frozen run.
         cost: configuration -> seconds of its run; None where nothing is known.
     """
-    found: dict[tuple[str, str, str, str], list[Order]] = {}
+    groups: dict[tuple[str, str, str, str], list[Order]] = {}
     for name, order in orders:
         config = order.config
         what = (name, *(str(config[section]["name"]) for section in ("model", "task", "budget")))
-        found.setdefault((what[0], what[1], what[2], what[3]), []).append(order)
-    for what, members in found.items():
+        groups.setdefault((what[0], what[1], what[2], what[3]), []).append(order)
+    for what, members in groups.items():
         records = [_record(order) for order in members]
         done = sum(record is not None and record.status == "ok" for record in records)
         left = [
@@ -91,12 +83,20 @@ def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]]
 
 
 def _record(order: Order) -> RunRecord | None:
-    """None also where the run has no name yet: its learning rate, or its ranks, are not known."""
+    """The record; None also where the run has no name yet, since its learning rate or its ranks are not known."""
     return order.folder.readable_record() if order.run_id else None
 
 
 def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Target of the budget, and parameters of the adapter that the method starts with; None where not known here."""
+    """The budget, and the parameters of the adapter that the method starts with; None where not known here."""
+    # torch and transformers take seconds to import
+    from rankbench.core.apportionment import BudgetError
+    from rankbench.core.budget import Budget
+    from rankbench.core.seeding import Streams
+    from rankbench.methods.base import Setting
+    from rankbench.models.errors import ModelError
+    from rankbench.models.loading import sites_of
+
     frozen = Config.from_plain(config)
     streams = Streams(config["seed"])
     try:
@@ -113,18 +113,18 @@ def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def kind(config: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What runs agree in whose steps take about as long."""
+    """The settings that decide how long a step takes."""
     train = config["train"]
     return (config["model"]["name"], config["task"]["name"], *(train.get(key) for key in KIND))
 
 
-def from_records(found: Sequence[RunRecord]) -> Callable[[Mapping[str, Any]], float | None]:
-    """Seconds of a run, from those of its kind that are ok: of its method where there are some, else of all.
+def from_records(records: Sequence[RunRecord]) -> Callable[[Mapping[str, Any]], float | None]:
+    """Seconds of a run, estimated from finished runs of its kind: those of its method where there are some, else all.
 
     Calibration and evaluation are taken as they were, training and allocation by the step.
     """
     per_step: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
-    for record in found:
+    for record in records:
         if record.status == "ok" and record.cost:
             spent = [record.cost[phase]["seconds"] for phase in PHASES]
             steps = record.config["train"]["steps"]
@@ -142,16 +142,16 @@ def from_records(found: Sequence[RunRecord]) -> Callable[[Mapping[str, Any]], fl
 
 
 def from_short_runs(
-    fallback: Callable[[Mapping[str, Any]], float | None],
+    first: Callable[[Mapping[str, Any]], float | None],
 ) -> Callable[[Mapping[str, Any]], float | None]:
-    """Seconds of a run where `fallback` knows none: of a run of MEASURED_STEPS steps of its kind, made now.
+    """Seconds of a run where `first` knows none: measured on MEASURED_STEPS steps of a run of its kind.
 
     The first method of a kind stands for all.
     """
     measured: dict[tuple[Any, ...], float | None] = {}
 
     def cost(config: Mapping[str, Any]) -> float | None:
-        known = fallback(config)
+        known = first(config)
         if known is not None:
             return known
         if kind(config) not in measured:
@@ -171,29 +171,29 @@ def _measure(config: Mapping[str, Any]) -> float | None:
             {**config, "results_dir": folder, "train": {**config["train"], "steps": MEASURED_STEPS}}
         )
         execute(short)
-        found, _ = run_folder.records(Path(folder))
-    if not found or found[0].cost is None:
+        records, _ = run_folder.records(Path(folder))
+    if not records or records[0].cost is None:
         return None
-    spent = [found[0].cost[phase]["seconds"] for phase in PHASES]
+    spent = [records[0].cost[phase]["seconds"] for phase in PHASES]
     return float(spent[0] + spent[3] + (spent[1] + spent[2]) / MEASURED_STEPS * steps)
 
 
-def table(found: Sequence[Row]) -> Table:
+def table(lines: Sequence[Row]) -> Table:
     """The rows, and their sum; what all rows have in common stands above them."""
-    places = [place for place in range(1, 4) if len({row.what[place] for row in found}) > 1]
-    common = [found[0].what[place] for place in range(1, 4) if place not in places] if found else []
+    varied = [index for index in range(1, 4) if len({row.what[index] for row in lines}) > 1]
+    common = [lines[0].what[index] for index in range(1, 4) if index not in varied] if lines else []
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=", ".join(common), title_justify="left")
-    for title in ("arm", *(WHAT[place] for place in places)):
+    for title in ("arm", *(WHAT[index] for index in varied)):
         shown.add_column(title, overflow="fold")
     for title in ("runs", "done", "target", "start", "time left"):
         shown.add_column(title, justify="right")
-    for row in found:
-        what = (Text(row.what[place]) for place in (0, *places))
+    for row in lines:
+        what = (Text(row.what[index]) for index in (0, *varied))
         shown.add_row(*what, str(row.runs), str(row.done), *map(_figure, (row.target, row.start)), _time(row))
-    total = sum(row.seconds or 0 for row in found)
-    known = "" if all(row.seconds is not None for row in found) else "; some not known"
-    counts = (str(sum(row.runs for row in found)), str(sum(row.done for row in found)))
-    shown.add_row("all", *[""] * len(places), *counts, "", "", f"{duration(total)}{known}", style="bold")
+    total = sum(row.seconds or 0 for row in lines)
+    known = "" if all(row.seconds is not None for row in lines) else "; some not known"
+    counts = (str(sum(row.runs for row in lines)), str(sum(row.done for row in lines)))
+    shown.add_row("all", *[""] * len(varied), *counts, "", "", f"{duration(total)}{known}", style="bold")
     return shown
 
 
@@ -207,34 +207,38 @@ def _time(row: Row) -> str:
     return "not known" if row.seconds is None else duration(row.seconds)
 
 
-def main() -> int:
-    """Print the plan; nothing is written."""
-    parser = argparse.ArgumentParser(
-        "rankbench plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("words", nargs="*", metavar="WORD", help="as after python -m rankbench -m")
+def main(words: Sequence[str]) -> int:
+    """Print the plan; nothing is written.
+
+    Raises:
+        ConfigError: every mistake in the words.
+    """
+    parser = command_parser("plan", __doc__ or "")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="as after rankbench -m")
+    add_results(parser)
     parser.add_argument("--measure", action="store_true", help="time a short run of each model and task first")
     parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
-    arguments = parser.parse_intermixed_args()
-    typed = arguments.words
-    try:
-        read = words(typed)
-        layout = lay_out(read, arguments.config_dir)
-    except ConfigError as error:
-        print(f"rankbench.cli.plan: {error}", file=sys.stderr)
-        return 2
-    results_dir = results_dir_of(layout)
-    header = describe(read, layout, typed, results_dir)
-    course = SweepSchedule(layout, header, results_dir, read.retry == "failed")
-    while course.advance():
+    arguments = parser.parse_intermixed_args(words)
+    from rankbench.sweeps import composition
+    from rankbench.sweeps.schedule import SweepSchedule
+
+    typed = with_results(arguments.words, arguments)
+    sweep = composition.words(typed)
+    layout = composition.lay_out(sweep, arguments.config_dir)
+    results_dir = composition.results_dir_of(layout)
+    header = composition.describe(sweep, layout, typed, results_dir)
+    schedule = SweepSchedule(layout, header, results_dir, sweep.retry == "failed")
+    while schedule.advance():
         pass  # what finished trials choose is laid out, too
-    jobs = header.jobs
-    known, _ = run_folder.records(results_dir)
-    cost = from_records(known)
-    orders = [(f"{job.arm or job.method}{' (trials)' if job.trial else ''}", course.order(job)) for job in jobs]
-    orders += [(str(cell.arm or cell.config["method"]["name"]), Order("", cell.config, "")) for cell in course.left()]
+    finished, _ = run_folder.records(results_dir)
+    cost = from_records(finished)
+    orders = [
+        (f"{job.arm or job.method}{' (trials)' if job.trial else ''}", schedule.order(job)) for job in header.jobs
+    ]
+    waiting = schedule.left()
+    orders += [(str(cell.arm or cell.config["method"]["name"]), Order("", cell.config, "")) for cell in waiting]
     out = console()
     out.print(table(list(rows(orders, from_short_runs(cost) if arguments.measure else cost))))
-    if left := course.left():
-        out.print(f"{len(left)} of them wait for a learning rate, or for the ranks of another run", style="dim")
-    return 0
+    if waiting:
+        out.print(f"{len(waiting)} of them wait for a learning rate, or for the ranks of another run", style="dim")
+    return OK

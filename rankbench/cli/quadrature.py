@@ -1,15 +1,16 @@
 """How far the method's integrated gradients are from the integral, on a real model and one batch of its data.
 
-rankbench quadrature [group=choice ...] [key=value ...] [--out DIR] [--double] [--train-steps K] ...
+`rankbench quadrature [group=choice ...] [key=value ...] [--out DIR] [--double] [--train-steps K] ...`: the run that the
+overrides describe trains K steps, so that there is an update dW to walk along. Then everything is measured at that
+adapter on one fixed batch, mini-batch noise apart.
 
-The run that the overrides describe trains K steps, so that there is an update dW to walk along. Then everything is
-measured at that adapter on one fixed batch, mini-batch noise apart:
+Trapezoid: the error over M intervals, against Simpson's rule on a finer grid. Smooth integrands give slope -2.
 
-- trapezoid: error over M intervals, against Simpson's rule on a finer grid. Smooth integrands give slope -2.
-- sampling: the stochastic estimators at the method's M, N independent draws of the path's node averaged. Unbiased ones
-  fall with slope -1/2, a biased one ends on its bias. "printed_rescaled" is "printed" with weights that sum to 1: what
-  is left of it where a score is a ratio, which no factor changes.
-- completeness: attributions of each role (A, B, gate) sum to L(W0 + dW) - L(W0).
+Sampling: the stochastic estimators at the method's M, averaged over N independent draws of the path's node. Unbiased
+ones fall with slope -1/2, a biased one ends on its bias. "printed_rescaled" is "printed" with weights that sum to 1:
+what is left of it where a score is a ratio, which no factor changes.
+
+Completeness: the attributions of each role (A, B, gate) sum to L(W0 + dW) - L(W0).
 
 Errors and the theorem's bound are defined in rankbench.quadrature.errors, the integrand in
 rankbench.quadrature.integrand.
@@ -21,7 +22,6 @@ import argparse
 import csv
 import json
 import math
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -30,16 +30,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from rich.progress import track
 from rich.table import Table
 from torch import nn
 
-from rankbench.config.overrides import mistakes
+from rankbench.cli.arguments import parser as command_parser
+from rankbench.cli.exit_codes import OK
+from rankbench.config.overrides import one_run
 from rankbench.config.schema import ConfigError
 from rankbench.config.sections import Config
-from rankbench.config.validation import build
-from rankbench.config.yaml_files import CONF_DIR
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.quadrature.errors import DELTA, ErrorStudy, Point, fits
 from rankbench.quadrature.integrand import ORDER, Integrand, NoPathError, float64, grids, measure
@@ -47,12 +46,11 @@ from rankbench.records.record import portable
 from rankbench.terminal import console
 from rankbench.training.assembly import Assembly, assemble
 from rankbench.training.engine import Engine
-from rankbench.training.failures import USER_ERRORS
 from rankbench.training.progress import TrainingProgress
 from rankbench.training.provenance import provenance
 from rankbench.training.trainer import Trainer
 
-INTERVALS = 20  # M of the sampling study where the method has no quadrature_steps of its own; IGU-LoRA's value
+INTERVALS = 20  # M of the sampling study where the method has no quadrature_steps; IGU-LoRA's value
 
 
 def train(config: Config, steps: int) -> Assembly:
@@ -95,7 +93,7 @@ def models_of(engine: Engine) -> list[nn.Module]:
 
 
 def integrand_of(trainer: Trainer, options: argparse.Namespace, intervals: int) -> Integrand:
-    """The integrand of a run at its present adapter, on a batch of the calibration stream of its own."""
+    """The integrand of a run at its present adapter, on a batch of a calibration stream kept for it."""
     adapters, out = trainer.adapters, console()
     probe = trainer.probe("quadrature")
     (batch,) = probe.batches(1)
@@ -180,16 +178,16 @@ def configured(options: argparse.Namespace) -> Config:
     Raises:
         ConfigError: with every mistake in overrides and flags.
     """
-    problems = mistakes(options.overrides)
+    problems = []
     if options.reference % 2 or options.reference <= max(ORDER, *options.nodes):
         problems.append(
             f"--reference {options.reference}: must be even, > {ORDER} and larger than all of --nodes "
             f"(their largest is {max(options.nodes)})"
         )
-    if problems:
-        raise ConfigError(problems)
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = build(compose("config", options.overrides))
+    try:
+        config = one_run(options.overrides).config
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *problems]) from None
     steps, intervals = config.train.steps, getattr(config.method, "quadrature_steps", INTERVALS)
     if options.train_steps > steps:
         problems.append(f"--train-steps {options.train_steps}: the run has train.steps={steps}")
@@ -212,10 +210,10 @@ def _counts(text: str) -> list[int]:
     return sorted({_count(part) for part in text.split(",")})
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line: flags of its own, and the overrides of `python -m rankbench`."""
-    parser = argparse.ArgumentParser(prog="rankbench quadrature", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as of python -m rankbench; method is igu")
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Flags of this command, and the overrides of a run."""
+    parser = command_parser("quadrature", __doc__ or "")
+    parser.add_argument("overrides", nargs="*", metavar="WORD", help="overrides of the run, as for rankbench")
     parser.add_argument("--out", type=Path, default=Path("results/quadrature"), help="folder (%(default)s)")
     parser.add_argument("--nodes", type=_counts, default="1,2,4,8,16,32", help="M of the trapezoid (%(default)s)")
     parser.add_argument("--samples", type=_counts, default="1,4,16,64", help="N of the sampling (%(default)s)")
@@ -223,15 +221,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=_count, default=1000, help="estimates per point (%(default)s); no passes")
     parser.add_argument("--train-steps", type=_count, default=20, help="steps before measuring (%(default)s)")
     parser.add_argument("--double", action="store_true", help="measure in float64 (training stays as configured)")
-    return parser.parse_intermixed_args(arguments)
+    return parser.parse_intermixed_args(words)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; 0, or 2 for a mistake in the command line (nothing was run), or 1 for a failure."""
-    options = parse(arguments)
-    try:
-        perform(options, configured(options))
-    except USER_ERRORS as error:
-        print(f"rankbench: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    return 0
+def main(words: Sequence[str]) -> int:
+    """Measure, show and write.
+
+    Raises:
+        ConfigError: every mistake in overrides and flags; nothing was run.
+    """
+    options = parse(words)
+    perform(options, configured(options))
+    return OK

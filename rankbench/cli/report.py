@@ -1,4 +1,4 @@
-"""Write the report of a study."""
+"""`rankbench report [experiment=X] [--results DIR]`: tables, figures and the page of a study; `--wandb` mirrors it."""
 
 from __future__ import annotations
 
@@ -7,61 +7,90 @@ import gc
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankbench.analysis.frame import SelectionError
-from rankbench.cli.records import ALLOW_MIXED, names
-from rankbench.config.yaml_files import defaults
-from rankbench.reporting.report import build
-from rankbench.reporting.wandb_sweep import FOLDER, mirror, request_of, show
-from rankbench.studies import study
-from rankbench.studies.study import Study
-from rankbench.sweeps.manifest import SweepError
+from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, names, with_results
+from rankbench.cli.arguments import parser as command_parser
+from rankbench.cli.exit_codes import FAILED, OK
+
+WORDS = "experiment=X, more words of its sweep; or the folder of a report"
 
 
-def main() -> None:
-    """Write the report; print where it is and what it says first."""
-    parser = argparse.ArgumentParser(prog="rankbench report", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="WORD",
-        help="experiment=X, results_dir=DIR, more words of its sweep; or the folder of a report",
-    )
-    parser.add_argument("--out", type=Path, help="folder to write to; by default results_dir/X, or the folder given")
+def main(words: Sequence[str]) -> int:
+    """Write the report and print where its page is, or mirror the runs."""
+    return _mirror([word for word in words if word != "--wandb"]) if "--wandb" in words else _write(words)
+
+
+def _write(words: Sequence[str]) -> int:
+    parser = command_parser("report", "Writes the tables, the figures and the page of a study.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help=WORDS)
+    add_results(parser)
+    parser.add_argument("--out", type=Path, help="folder to write to; by default RESULTS/X, or the folder given")
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
-    arguments = parser.parse_args()
-    gc.disable()  # nothing that is read is let go before the end; looking for it would take a third of the time
-    try:
-        found = study.load(arguments.words)
-        place = arguments.out or _folder(arguments.words, found)
-        said = build(found, place, arguments.allow_mixed)
-    except (SweepError, SelectionError) as error:
-        parser.exit(2, f"{error}\n")
-    print(f"{place}/index.html")
-    for sentence in said:
+    wandb = "mirror the runs to Weights & Biases instead; rankbench report --wandb --help says more"
+    parser.add_argument("--wandb", action="store_true", help=wandb)
+    arguments = parser.parse_intermixed_args(words)
+    gc.disable()  # nothing that is read is freed before the end; looking for garbage takes a tenth of the time
+    page, sentences = written(with_results(arguments.words, arguments), arguments.out, arguments.allow_mixed)
+    print(page)
+    for sentence in sentences:
         print(sentence)
+    return OK
 
 
-def _folder(words: Sequence[str], found: Study) -> Path:
-    if len(words) == 1 and "=" not in words[0]:
-        return Path(words[0])
-    name = found.sweep.name if found.sweep.experiment is not None else found.sweep.sweep_id
-    return study.results_dir_of(words) / name
+def written(
+    words: Sequence[str], out: Path | None = None, allow_mixed: Sequence[str] = ()
+) -> tuple[Path, Sequence[str]]:
+    """Write the report of a study; the path of its page, and the sentences that come first on it.
+
+    Args:
+        words: ["experiment=X", ...], or the folder of a report alone.
+        out: folder to write to; None: results_dir/X, or the folder given.
+        allow_mixed: names of what may differ between the records of one table.
+
+    Raises:
+        SweepError: there is no such study.
+        SelectionError: its records are no comparison.
+    """
+    from rankbench.reporting.report import build
+    from rankbench.studies import study
+
+    loaded = study.load(words)
+    if out is None:
+        name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
+        given = len(words) == 1 and "=" not in words[0]
+        out = Path(words[0]) if given else study.results_dir_of(words) / name
+    return out / "index.html", build(loaded, out, list(allow_mixed))
 
 
-def mirror_main() -> int:
-    """Mirror, and say what came of it; 2 if there is nothing to mirror, 1 if a run could not be."""
-    parser = argparse.ArgumentParser(prog="rankbench report --wandb", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("words", nargs="*", help="experiment=X results_dir=DIR; a report's folder; a file of records")
-    parser.add_argument("--project", help="of Weights & Biases; default as conf/tracking/wandb.yaml has it")
-    parser.add_argument("--mode", choices=("auto", "online", "offline"), help="as tracking.mode; default auto")
-    arguments = parser.parse_args()
-    given = {key: value for key in ("project", "mode") if (value := getattr(arguments, key))}
-    settings = {**defaults("tracking", "wandb"), **given}
-    results_dir = study.results_dir_of(arguments.words)
-    try:
-        wanted = request_of(arguments.words)
-    except SweepError as error:
-        parser.exit(2, f"rankbench.reporting.wandb_sweep: {error}\n")
+def report(study: str | Path, results: str | Path = RESULTS) -> Path:
+    """Write the report of an experiment: `rankbench.report("igu_ablation")`.
+
+    Args:
+        study: name of an experiment with a sweep in `results`, or the folder of an earlier report.
+        results: results folder.
+
+    Returns:
+        The path of its page.
+
+    Raises:
+        SweepError: there is no such sweep.
+        SelectionError: its records are no comparison.
+    """
+    words = [str(study)] if Path(study).is_dir() else [f"experiment={study}", f"results_dir={results}"]
+    return written(words)[0]
+
+
+def _mirror(words: Sequence[str]) -> int:
+    """Mirror finished runs, and say what came of it; 1 if a run could not be mirrored."""
+    arguments = _mirror_parser().parse_intermixed_args(words)
+    from rankbench.config.yaml_files import defaults
+    from rankbench.reporting.wandb_sweep import FOLDER, mirror, request_of, show
+    from rankbench.studies import study
+
+    typed = with_results(arguments.words, arguments)
+    chosen = {key: value for key in ("project", "mode") if (value := getattr(arguments, key))}
+    settings = {**defaults("tracking", "wandb"), **chosen}
+    results_dir = arguments.results or study.results_dir_of(typed)
+    wanted = request_of(typed)
     done = mirror(wanted.records, results_dir, settings, (wanted.title,), wanted.curves)
     for problem in wanted.problems:
         print(f"not mirrored: {problem}")
@@ -70,4 +99,13 @@ def mirror_main() -> int:
     if done.offline:
         print(f"to upload them: wandb sync {results_dir / FOLDER}/offline-run-*")
     print(show(wanted, done, settings["project"], results_dir))
-    return 1 if done.failed else 0
+    return FAILED if done.failed else OK
+
+
+def _mirror_parser() -> argparse.ArgumentParser:
+    parser = command_parser("report --wandb", "Mirrors the finished runs of a study to Weights & Biases.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help=f"{WORDS}; or a file of records")
+    add_results(parser)
+    parser.add_argument("--project", help="project in Weights & Biases; default as in conf/tracking/wandb.yaml")
+    parser.add_argument("--mode", choices=("auto", "online", "offline"), help="as tracking.mode; default auto")
+    return parser

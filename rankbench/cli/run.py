@@ -1,173 +1,179 @@
-"""One run or one sweep."""
+"""`rankbench [run] [group=choice ...] [key=value ...]`: one run."""
 
 from __future__ import annotations
 
+import argparse
+import gc
 import os
-import re
 import sys
-import textwrap
-import traceback
-from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rankbench.cli.exit_codes import OK
+from rankbench.config.schema import ConfigError
+from rankbench.records.record import run_id
+from rankbench.records.run_folder import RunFolder, StoreError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-MISTAKE, FAILED, INTERRUPTED = 2, 1, 130  # exit codes; a run that ends without status ok gives its own
+    from rankbench.config.overrides import CheckedRun
+    from rankbench.config.sections import Config
+    from rankbench.records.record import RunRecord
+
+SWEEP_WORDS = ("experiment", "scale", "arms", "retry", "tune")
+HYDRA_WORDS = ("hydra.", "hydra/", "+hydra", "~hydra")
 
 
-def main() -> int:
-    """Run what the command line asks for.
+def main(words: Sequence[str]) -> int:
+    """Do one run.
 
     Returns:
-        0 if every run ended with status ok, 2 if the configuration has a mistake (nothing was run), 130 after Ctrl-C,
-        else the exit code of the worst run.
+        0 if it ended with status ok, else the exit code of the run.
+
+    Raises:
+        ConfigError: every mistake in the configuration; nothing was run.
     """
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text())
-        return 0
-    # hydra takes a moment to import: after the help
-    from hydra._internal.utils import get_args_parser
+    flags = parse(words)
+    if inspects(flags):
+        return hydra_run(flags, lambda composed: OK)
+    stray = [word for word in flags.overrides if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS]
+    if stray:
+        raise ConfigError([f"{word}: belongs to a sweep; add -m" for word in stray])
+    if "torch" not in sys.modules:
+        say("loading torch ...")
+    with importing():  # Hydra, and torch with the classes of the method and the task
+        from rankbench.config.overrides import one_run
 
-    arguments = get_args_parser().parse_args()
-    inspects = arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion
+        checked = one_run(flags.overrides, config_dir_of(flags), flags.config_name or "config")
+    if flags.config_name or any(word.startswith(HYDRA_WORDS) for word in flags.overrides):
+        return hydra_run(flags, lambda composed: perform(checked.config))
+    set_up_logging(checked)
+    return perform(checked.config)
+
+
+def run(overrides: Sequence[str], config_dir: Path | None = None) -> RunRecord:
+    """Do one run, or find it done: `rankbench.run(["method=igu", "model=tiny", "task=planted"])`.
+
+    Args:
+        overrides: words of the command line.
+        config_dir: a folder with more configuration files (--config-dir).
+
+    Returns:
+        Its record, whatever its status.
+
+    Raises:
+        ConfigError: every mistake in the configuration; nothing was run.
+        StoreError: the run's folder cannot be used, so that it left no record.
+    """
+    from rankbench.config.overrides import one_run
+
+    config = one_run(overrides, config_dir).config
+    perform(config)
+    folder = folder_of(config)
+    record = folder.record()
+    if record is None:
+        raise StoreError(f"{folder.path}: the run left no record; what it printed says why")
+    return record
+
+
+def perform(config: Config) -> int:
+    """Do a run, or show it if it is done; its exit code.
+
+    A finished run is looked for before anything heavy is imported.
+
+    Args:
+        config: frozen configuration.
+    """
+    folder = folder_of(config)
+    record = _finished(folder)
+    if record is not None:
+        from rankbench.training.progress import DONE_ALREADY, summarize
+
+        summarize(record, str(folder.path), DONE_ALREADY)
+        return OK
+    say(f"loading transformers, PEFT, {config.model.name}, {config.task.name} ...")
+    from rankbench.training.run import execute
+
+    return execute(config)
+
+
+def folder_of(config: Config) -> RunFolder:
+    """The folder of the run that a configuration describes."""
+    return RunFolder(Path(config.results_dir), run_id(config.plain()))
+
+
+def _finished(folder: RunFolder) -> RunRecord | None:
+    """The record of a run with status ok; None where there is none, or several processes have to agree on it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+    record = folder.readable_record()
+    return record if record is not None and record.status == "ok" else None
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import without garbage collection: modules stay, and looking through them takes a seventh of torch's import."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        if arguments.multirun and not inspects:
-            return _sweep(arguments)
-        return _run_hydra() if inspects or _accepts(arguments) else MISTAKE
-    except KeyboardInterrupt:
-        print("rankbench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return INTERRUPTED
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def _sweep(arguments: Namespace) -> int:
-    from rankbench.config.schema import ConfigError
-    from rankbench.launching.driver import start
-
-    try:
-        return start(arguments.overrides, _extra(arguments), arguments.config_name or "config")
-    except ConfigError as error:
-        _complain(error)
-        return MISTAKE
-    except Exception as error:
-        _complain(error)
-        return FAILED
+def say(sentence: str) -> None:
+    """Print what comes next, at once; the first process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(sentence, flush=True)
 
 
-def _extra(arguments: Namespace) -> Path | None:
-    return Path(arguments.config_dir) if arguments.config_dir else None
+def set_up_logging(checked: CheckedRun) -> None:
+    """Configure logging as conf/ declares it for a run (hydra/job_logging)."""
+    from hydra.core.utils import configure_log
+
+    configure_log(checked.job_logging)
 
 
-def _accepts(arguments: Namespace) -> bool:
-    """Whether the run that the command line asks for can start; else says all that is wrong."""
-    from rankbench.config.overrides import mistakes
-    from rankbench.config.schema import ConfigError
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Overrides and Hydra's flags; ends the process where a flag is none of them."""
+    from hydra._internal.utils import get_args_parser  # Hydra takes a moment to import
 
-    of_sweeps = [word for word in arguments.overrides if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS]
-    problems = [f"{word}: is of a sweep; add -m" for word in of_sweeps]
-    if not problems:
-        problems = mistakes(arguments.overrides, False, _extra(arguments), arguments.config_name or "config")
-    if problems:
-        _complain(ConfigError(problems))
-    return not problems
+    parser: argparse.ArgumentParser = get_args_parser()
+    parser.prog = "rankbench"
+    flags = parser.parse_args(list(words))
+    if flags.config_path:
+        raise ConfigError([f"--config-path {flags.config_path}: replaces all of conf/; add a folder with --config-dir"])
+    return flags
 
 
-def _run_hydra() -> int:
-    """Hydra composes and calls; the exit code is taken from the job, since Hydra returns nothing."""
-    import hydra
+def config_dir_of(flags: argparse.Namespace) -> Path | None:
+    """The folder with more configuration files (--config-dir)."""
+    return Path(flags.config_dir) if flags.config_dir else None
+
+
+def inspects(flags: argparse.Namespace) -> bool:
+    """Whether a flag asks Hydra to show something, and nothing is run."""
+    return bool(flags.cfg or flags.info or flags.hydra_help or flags.shell_completion)
+
+
+def hydra_run(flags: argparse.Namespace, task: Callable[[DictConfig], int]) -> int:
+    """Let Hydra act on its flags: show what they ask for, or call the task in the surroundings that they describe."""
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser
 
     from rankbench.config import overrides
     from rankbench.config.yaml_files import CONF_DIR
 
     overrides.extend()
+    version.setbase("1.3")
     codes: list[int] = []
-    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(
-        lambda composed: codes.append(_run_one(composed))
-    )()
-    return max(codes, default=0)
 
+    def call(composed: DictConfig) -> None:
+        codes.append(task(composed))
 
-def _run_one(composed: DictConfig) -> int:
-    """One run; a failure is told and returned, not raised."""
-    from rankbench.config.schema import ConfigError
-    from rankbench.config.validation import build
-
-    try:
-        from rankbench.training.run import execute
-
-        return execute(build(composed))
-    except Exception as error:
-        _complain(error)
-        return MISTAKE if isinstance(error, ConfigError) else FAILED
-
-
-def _complain(error: Exception) -> None:
-    if os.environ.get("HYDRA_FULL_ERROR"):
-        traceback.print_exception(error)
-    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    print(f"rankbench: {kind}{error}", file=sys.stderr)
-
-
-def help_text() -> str:
-    """Groups with their choices, each with its file's first comment, and examples. Needs neither torch nor hydra."""
-    from omegaconf import OmegaConf
-
-    from rankbench.config.registry import conf_folders
-    from rankbench.config.yaml_files import CONF_DIR
-
-    root: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "config.yaml"))
-    defaults = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
-    groups: dict[str, dict[Path, str]] = {}
-    for conf, package in {CONF_DIR: "", **conf_folders()}.items():
-        for file in conf.glob("*/*.yaml"):
-            groups.setdefault(file.parent.name, {}).setdefault(file, package)
-    ordered = sorted(sorted(groups), key=lambda group: GROUP_ORDER.index(group) if group in GROUP_ORDER else 99)
-    described = "\n".join(_describe_group(group, groups[group], str(defaults.get(group))) for group in ordered)
-    return HELP.format(groups=described, seed=root["seed"], results_dir=root["results_dir"])
-
-
-def _describe_group(group: str, files: dict[Path, str], default: str) -> str:
-    """Its choices, sorted; those of other packages name theirs."""
-    lines = [f"  {group}="]
-    for file in sorted(files, key=_numbers_apart):
-        first = file.read_text().partition("\n")[0]
-        about = first.lstrip("# ") if first.startswith("#") and "@package" not in first else ""
-        about = f"[{files[file]}] {about}" if files[file] else about
-        mark = "*" if file.stem == default else " "
-        lines.append(f"    {mark} {file.stem:<16} {textwrap.shorten(about, 96, placeholder=' ...')}".rstrip())
-    return "\n".join(lines)
-
-
-def _numbers_apart(file: Path) -> list[tuple[int, str]]:
-    """Sorts r2 before r16."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.stem)]
-
-
-SWEEP_WORDS = ("experiment", "scale", "arms", "retry", "tune")
-GROUP_ORDER = ["method", "model", "task", "budget", "train", "tracking", "experiment"]
-
-HELP = """\
-python -m rankbench [group=choice ...] [key=value ...]      one run
-python -m rankbench -m method=lora,igu seed=0,1,2 ...       one run for each combination
-
-Groups and their choices (* is the default; several choices, with commas, need -m):
-
-{groups}
-
-Other settings:
-  seed=              of every random stream of the run ({seed})
-  results_dir=       where runs/<run_id>/ is written ({results_dir})
-  <group>.<key>=     any setting of the chosen files: train.steps=200 method.beta1=0.9 model.path=DIR
-  adapter.<key>=     scale rule, alpha and dropout of the adapter that all methods share
-
-Examples:
-  python -m rankbench                                                   the default run
-  python -m rankbench method=lora model=tiny task=planted train=smoke   a run of seconds
-  python -m rankbench method=adalora budget=r4 --cfg job                print the whole configuration, run nothing
-  python -m rankbench task=gsm8k task.data_dir=DIR                      data from a folder
-  python -m rankbench --hydra-help                                      Hydra's own flags
-
-Exit code: 0 all runs ok, 2 a mistake in the configuration (nothing was run), 130 interrupted, else a run failed.
-HYDRA_FULL_ERROR=1 shows the traceback of a failure.
-"""
+    _run_hydra(flags, get_args_parser(), call, str(CONF_DIR), "config")
+    return max(codes, default=OK)

@@ -1,11 +1,10 @@
-"""What became of the runs of a sweep: `rankbench status [experiment=X] [results_dir=DIR]`.
+"""What became of the runs of a sweep: `rankbench status [experiment=X] [--results DIR]`.
 
-Without an experiment: of the sweep that was started last. Exit code 0 if every run is done.
+Without an experiment, the sweep that was started last is shown. The exit code is 0 if every run is done.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,14 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from rankbench.cli.arguments import add_results, with_results
+from rankbench.cli.arguments import parser as command_parser
+from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.records.record import STOPPED, RunRecord
 from rankbench.records.run_folder import LOG, RunFolder
 from rankbench.studies import study
 from rankbench.studies.study import Study
-from rankbench.sweeps.manifest import Job, SweepError
+from rankbench.sweeps.manifest import Job
 from rankbench.terminal import console
 
 STATES = ("done", "running", "failed", "interrupted", "missing")
@@ -30,10 +32,10 @@ class State:
 
     Attributes:
         job: the run.
-        state: of STATES. interrupted: begun, and nobody is at it; the same command goes on with it.
-        status: of the record; None without one.
+        state: one of STATES. interrupted: begun, and no process is at it; the same command goes on with it.
+        status: status in its record; None without a record.
         reason: why it is not ok.
-        log: what it printed; None where there is no file.
+        log: file with what it printed; None where there is none.
     """
 
     job: Job
@@ -43,9 +45,9 @@ class State:
     log: Path | None
 
 
-def states(found: Study, results_dir: Path) -> list[State]:
-    """Of every run frozen so far, in the order they are done in."""
-    return [_state(job, found.records.get(job.run_id), RunFolder(results_dir, job.run_id)) for job in found.sweep.jobs]
+def states(swept: Study, results_dir: Path) -> list[State]:
+    """The state of every run frozen so far, in the order they are done in."""
+    return [_state(job, swept.records.get(job.run_id), RunFolder(results_dir, job.run_id)) for job in swept.sweep.jobs]
 
 
 def _state(job: Job, record: RunRecord | None, folder: RunFolder) -> State:
@@ -64,44 +66,44 @@ def _name(record: RunRecord | None, folder: RunFolder) -> str:
     return "interrupted" if record.status in STOPPED else "failed"
 
 
-def table(found: Sequence[State]) -> Table:
-    """A row for each arm, trials apart, and one for all."""
+def table(runs: Sequence[State]) -> Table:
+    """A row for each arm, its tuning trials apart, and one for all."""
     rows: dict[str, Counter[str]] = {}
-    for state in found:
-        name = state.job.arm or state.job.method
-        rows.setdefault(f"{name} (trials)" if state.job.trial else name, Counter())[state.state] += 1
+    for run in runs:
+        name = run.job.arm or run.job.method
+        rows.setdefault(f"{name} (trials)" if run.job.trial else name, Counter())[run.state] += 1
     shown = Table(box=None, pad_edge=False, padding=(0, 2))
     shown.add_column("runs of")
     for title in STATES:
         shown.add_column(title, justify="right")
     for name, counts in rows.items():
         shown.add_row(Text(name), *(str(counts[state] or "") for state in STATES))
-    total = Counter(state.state for state in found)
+    total = Counter(run.state for run in runs)
     shown.add_row("all", *(str(total[state]) for state in STATES), style="bold")
     return shown
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Print the table, and each failure with its reason and log."""
-    given = sys.argv[1:] if words is None else list(words)
-    if {"-h", "--help"} & set(given):
-        print(__doc__)
-        return 0
-    try:
-        found = study.load(given)
-    except SweepError as error:
-        print(f"rankbench.cli.status: {error}", file=sys.stderr)
-        return 2
-    known = states(found, study.results_dir_of(given))
+def main(words: Sequence[str]) -> int:
+    """Print the table, and each failure with its reason and log; 0 if every run is done, else 1.
+
+    Raises:
+        SweepError: there is no such sweep.
+    """
+    parser = command_parser("status", __doc__ or "")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="experiment=X, more words of its sweep")
+    add_results(parser)
+    arguments = parser.parse_intermixed_args(words)
+    typed = with_results(arguments.words, arguments)
+    swept = study.load(typed)
+    runs = states(swept, study.results_dir_of(typed))
     out = console()
-    out.print(f"{found.sweep.name}: python -m rankbench -m {' '.join(found.sweep.words)}", markup=False, soft_wrap=True)
-    out.print(table(known))
-    for state in known:
-        if state.state == "failed":
-            out.print(
-                f"{state.status}: {state.job.title}  {state.job.run_id}", style="red", markup=False, soft_wrap=True
-            )
-            out.print(f"    {state.reason}\n    log: {state.log or 'none'}", markup=False, soft_wrap=True)
-    for sentence in [*found.problems, *(f"not run: {waiting}" for waiting in found.sweep.waiting)]:
+    out.print(f"{swept.sweep.name}: rankbench -m {' '.join(swept.sweep.words)}", markup=False, soft_wrap=True)
+    out.print(table(runs))
+    for run in runs:
+        if run.state == "failed":
+            out.print(f"{run.status}: {run.job.title}  {run.job.run_id}", style="red", markup=False, soft_wrap=True)
+            out.print(f"    {run.reason}\n    log: {run.log or 'none'}", markup=False, soft_wrap=True)
+    for sentence in [*swept.problems, *(f"not run: {waiting}" for waiting in swept.sweep.waiting)]:
         out.print(sentence, style="yellow", markup=False, soft_wrap=True)
-    return 0 if known and all(state.state == "done" for state in known) and not found.sweep.waiting else 1
+    done = runs and all(run.state == "done" for run in runs) and not swept.sweep.waiting
+    return OK if done else FAILED

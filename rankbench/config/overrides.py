@@ -1,7 +1,7 @@
-"""What the user typed, checked whole before Hydra runs anything: choices, keys, types, values and combinations.
+"""The command line, checked whole before anything runs: choices, keys, types, values and combinations.
 
-Hydra stops at the first mistake and composes the jobs of a sweep one by one; here every job is composed and examined
-first, and all mistakes come back together.
+Hydra stops at the first mistake and composes the jobs of a sweep one by one. Here every job is composed and examined
+first, all mistakes are reported together, and the configuration that was examined is the one that runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -30,11 +31,42 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rankbench.config import registry, schema, validation, yaml_files
 from rankbench.config.registry import conf_folders
-from rankbench.config.schema import near
+from rankbench.config.schema import ConfigError, near
 from rankbench.config.sections import Config
 
 UNREADABLE = "cannot be read; write key=value, and quote a value with special characters"
 KINDS: dict[str, registry.Kind] = {kind: kind for kind in registry.ENTRY_POINTS}
+
+
+class CheckedRun(NamedTuple):
+    """One run, composed once and checked once.
+
+    Attributes:
+        config: its frozen configuration.
+        job_logging: logging that conf/ declares for a run (Hydra's hydra.job_logging).
+    """
+
+    config: Config
+    job_logging: DictConfig
+
+
+def one_run(arguments: Sequence[str], config_dir: Path | None = None, config_name: str = "config") -> CheckedRun:
+    """The run that a command line describes.
+
+    Args:
+        arguments: Hydra overrides ("method=igu", "train.steps=100"); the last one of a key wins.
+        config_dir: a folder with more configuration files (--config-dir).
+        config_name: name of the primary configuration file.
+
+    Raises:
+        ConfigError: every mistake in it.
+    """
+    with examiner(config_dir, config_name) as examine:
+        jobs, problems = _examined(examine, arguments, sweep=False)
+        job_logging = examine.job_logging
+    if problems:
+        raise ConfigError(problems)
+    return CheckedRun(jobs[0], job_logging)
 
 
 def mistakes(
@@ -45,22 +77,26 @@ def mistakes(
     Args:
         arguments: Hydra overrides ("method=igu", "train.steps=100", "seed=0,1").
         sweep: whether several values of a key mean several jobs (--multirun).
-        config_dir: a folder with more configuration files (--config-dir).
-        config_name: of the primary configuration file.
+        config_dir, config_name: as in `one_run`.
     """
     with examiner(config_dir, config_name) as examine:
-        typed, problems = examine.values(arguments, sweep)
-        for job in itertools.product(*(values for values in typed.values() if values)):
-            problems += examine.job(job)[1]
-    return list(dict.fromkeys(problems))
+        return _examined(examine, arguments, sweep)[1]
+
+
+def _examined(examine: Examiner, arguments: Sequence[str], sweep: bool) -> tuple[list[Config], list[str]]:
+    """The configuration of every job, and every mistake once."""
+    typed, problems = examine.values(arguments, sweep)
+    jobs = [examine.job(job) for job in itertools.product(*(values for values in typed.values() if values))]
+    problems += [problem for _, wrong in jobs for problem in wrong]
+    return [config for config, _ in jobs], list(dict.fromkeys(problems))
 
 
 @contextmanager
 def examiner(config_dir: Path | None = None, config_name: str = "config") -> Iterator[Examiner]:
-    """What reads overrides and composes jobs, until the block ends.
+    """An examiner that can be asked until the block ends.
 
     Args:
-        config_dir, config_name: as in `mistakes`.
+        config_dir, config_name: as in `one_run`.
     """
     with search(config_dir) as hydra:
         yield Examiner(hydra, config_name)
@@ -70,50 +106,70 @@ class Examiner:
     """Reads overrides and composes jobs; what jobs agree in is composed once.
 
     Args:
-        hydra: with our search path.
-        config_name: of the primary configuration file.
+        hydra: Hydra with our search path.
+        config_name: name of the primary configuration file.
+
+    Attributes:
+        job_logging: logging that conf/ declares for a run; known once a job was composed.
     """
 
     def __init__(self, hydra: Hydra, config_name: str) -> None:
         self._loader = hydra.config_loader
-        self._choices = {key: _options(self._loader, key) for key in self._loader.list_groups("")}
+        self._groups = frozenset(self._loader.list_groups(""))
+        self._options = functools.cache(functools.partial(_options, self._loader))
         self._compose = functools.cache(functools.partial(_compose, hydra, config_name))
         parser = OverridesParser.create(self._loader)
         self._parsed = functools.cache(lambda override: parser.parse_overrides([override])[0])
         self._skip: set[str] = set()  # sections whose only choice is wrong: nothing can be said about their keys
+        self.job_logging = DictConfig({})
 
     def values(self, arguments: Sequence[str], sweep: bool) -> tuple[dict[str, list[str]], list[str]]:
         """Key -> an override for each of its values, in the order typed, and what is wrong with them by themselves.
 
         Args:
-            arguments, sweep: as in `mistakes`. hydra.* is Hydra's own affair.
+            arguments, sweep: as in `mistakes`. Words of Hydra itself (hydra.*) are left to Hydra.
         """
         typed, problems = _parse(arguments, sweep, self._loader)
-        found = {}
+        overrides = {}
         for override in typed:
             values = _values(override)
-            if _chooses(override, self._choices):
-                problems += [_unknown_choice(value, self._choices) for value in values if not self._known(value)]
+            if self._chooses(override):
+                problems += [self._unknown(value) for value in values if not self._known(value)]
                 values = [value for value in values if self._known(value)]
                 self._skip |= set() if values else {override.key_or_group}
-            found[override.key_or_group] = [value.input_line or "" for value in values]
-        return found, problems
+            overrides[override.key_or_group] = [value.input_line or "" for value in values]
+        return overrides, problems
 
     def job(self, overrides: Sequence[str]) -> tuple[Config, list[str]]:
-        """The frozen configuration of one job, and everything that is wrong with it; complete only if nothing is."""
+        """The frozen configuration of one job, and everything wrong with it; complete only if nothing is."""
         job = [self._parsed(override) for override in overrides]
-        chosen = [override for override in job if _chooses(override, self._choices)]
-        unknown = [_unknown_choice(override, self._choices) for override in chosen if not self._known(override)]
+        chosen = [override for override in job if self._chooses(override)]
+        unknown = [self._unknown(override) for override in chosen if not self._known(override)]
         if unknown:
             return Config.model_construct(), unknown
-        composed, wrong = self._compose(tuple(override.input_line or "" for override in chosen))
-        if wrong:
-            return Config.model_construct(), wrong
-        rest = [override for override in job if not _chooses(override, self._choices)]
-        return _examine(copy.deepcopy(composed), rest, frozenset(self._skip))
+        composed = self._compose(tuple(override.input_line or "" for override in chosen))
+        if composed.problems:
+            return Config.model_construct(), composed.problems
+        self.job_logging = composed.job_logging
+        rest = [override for override in job if not self._chooses(override)]
+        return _examine(copy.deepcopy(composed.config), rest, frozenset(self._skip))
+
+    def _chooses(self, override: Override) -> bool:
+        """Whether it picks an option of a group (and is not a key=value inside one)."""
+        return override.key_or_group in self._groups and not isinstance(override.value(), dict)
 
     def _known(self, override: Override) -> bool:
-        return _known(override, self._choices)
+        """Whether there is the option that it picks."""
+        value = override.value()
+        names = value if isinstance(value, list) else [value]
+        return override.is_delete() or all(name in self._options(override.key_or_group) for name in names)
+
+    def _unknown(self, override: Override) -> str:
+        """What to say of an option that there is not."""
+        group, name = override.key_or_group, schema.show(override.value())
+        if (kind := KINDS.get(group)) and (sentence := registry.missing_yaml(kind, name)):
+            return f"{group}={name}: {sentence}"
+        return f"{group}={name}: unknown {group}; {near(name, self._options(group))}"
 
 
 def compose(arguments: Sequence[str], config_dir: Path | None = None) -> DictConfig:
@@ -127,10 +183,10 @@ def compose(arguments: Sequence[str], config_dir: Path | None = None) -> DictCon
         ConfigError: it cannot be composed.
     """
     with search(config_dir) as hydra:
-        composed, problems = _compose(hydra, "config", tuple(arguments))
-    if problems:
-        raise schema.ConfigError(problems)
-    return composed
+        composed = _compose(hydra, "config", tuple(arguments))
+    if composed.problems:
+        raise ConfigError(composed.problems)
+    return composed.config
 
 
 @contextmanager
@@ -147,7 +203,7 @@ def search(config_dir: Path | None = None) -> Iterator[Hydra]:
 
 
 def _parse(arguments: Sequence[str], sweep: bool, loader: ConfigLoader) -> tuple[list[Override], list[str]]:
-    """The overrides that can be read and are ours (hydra.* is Hydra's own affair), and what cannot be read."""
+    """The overrides that can be read and are ours (hydra.* is left to Hydra), and what cannot be read."""
     parser, typed, problems = OverridesParser.create(loader), [], []
     for argument in arguments:
         try:
@@ -178,43 +234,34 @@ def _options(loader: ConfigLoader, group: str) -> list[str]:
     return [option for option in loader.get_group_options(group) if not option.startswith("_")]
 
 
-def _chooses(override: Override, choices: dict[str, list[str]]) -> bool:
-    """Whether it picks an option of a group (and is not a key=value inside one)."""
-    return override.key_or_group in choices and not isinstance(override.value(), dict)
+class Composed(NamedTuple):
+    """What Hydra makes of some choices: the configuration and the logging of a run, or why there is neither."""
+
+    config: DictConfig
+    job_logging: DictConfig
+    problems: list[str]
 
 
-def _known(override: Override, choices: dict[str, list[str]]) -> bool:
-    value = override.value()
-    names = value if isinstance(value, list) else [value]
-    return override.is_delete() or all(name in choices[override.key_or_group] for name in names)
-
-
-def _unknown_choice(override: Override, choices: dict[str, list[str]]) -> str:
-    group, name = override.key_or_group, schema.show(override.value())
-    if (kind := KINDS.get(group)) and (sentence := registry.missing_yaml(kind, name)):
-        return f"{group}={name}: {sentence}"
-    return f"{group}={name}: unknown {group}; {near(name, choices[group])}"
-
-
-def _compose(hydra: Hydra, config_name: str, choices: tuple[str, ...]) -> tuple[DictConfig, list[str]]:
-    """The configuration with these choices and no other override, or why there is none."""
+def _compose(hydra: Hydra, config_name: str, choices: tuple[str, ...]) -> Composed:
+    """The configuration with these choices and no other override."""
     try:
         composed = hydra.compose_config(config_name, list(choices), RunMode.RUN, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
-        return DictConfig({}), [str(error)]
+        return Composed(DictConfig({}), DictConfig({}), [str(error)])
+    job_logging = composed.hydra.job_logging
     with open_dict(composed):
         del composed["hydra"]
-    return composed, []
+    return Composed(composed, job_logging, [])
 
 
 def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> tuple[Config, list[str]]:
-    """A job once the overrides that choose no option are applied, too, and what is wrong with it."""
+    """A job with the other overrides applied as well, and what is wrong with it."""
     problems = []
     for override in rest:
         if override.key_or_group.partition(".")[0] not in skip:
             problems += _apply(composed, override)
-    config_, wrong = validation.examine(composed, skip)
-    return config_, problems + wrong
+    config, wrong = validation.examine(composed, skip)
+    return config, problems + wrong
 
 
 def _apply(composed: DictConfig, override: Override) -> list[str]:
@@ -231,12 +278,12 @@ def _apply(composed: DictConfig, override: Override) -> list[str]:
     return []
 
 
-# Hydra 1.3 takes launchers from modules named hydra_plugins.* alone; it looks for them once, when it is first asked.
+# Hydra 1.3 finds launchers only in modules named hydra_plugins.*; it looks for them once, when it is first used.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "launching" / "search_path"))
 
 
 class Packages(SearchPathPlugin):
-    """Adds them behind our own conf/, so that no package replaces a file of ours."""
+    """Adds the conf/ folders of installed packages behind our own, so that no package replaces a file of ours."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra whenever it makes a search path."""

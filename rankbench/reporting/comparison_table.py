@@ -37,7 +37,7 @@ def make_table(
     columns = _with_costs(comparison) if comparison.margin is None else _with_findings(comparison)
     rows = linked_rows(columns, comparison.rows, links or {})
     notes = [_about_p(comparison.tests, comparison.metrics[0]), *_about_budget(comparison.off, comparison.reference)]
-    strip = next((place for place, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
+    strip = next((index for index, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
     return Table(name, title, list(columns), rows, notes, strip, comparison.margin)
 
 

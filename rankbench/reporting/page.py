@@ -162,16 +162,16 @@ def figure_element(picture: SavedFigure) -> str:
 
 def table_element(table: Table, styles: Mapping[str, ArmStyle]) -> str:
     """A table with title and notes; the intervals of its strip column are drawn beside them."""
-    right = [is_numeric(table, place) for place in range(len(table.columns))]
+    right = [is_numeric(table, index) for index in range(len(table.columns))]
     heads = [
-        element("th", escape(title), scope="col", class_="number" if right[place] else None)
-        for place, title in enumerate(table.columns)
+        element("th", escape(title), scope="col", class_="number" if right[index] else None)
+        for index, title in enumerate(table.columns)
     ]
-    rows = [[_cell(cell, place, right[place], styles) for place, cell in enumerate(row)] for row in table.rows]
+    rows = [[_cell(cell, index, right[index], styles) for index, cell in enumerate(row)] for row in table.rows]
     if table.strip is not None and _ends(table):
         heads.insert(table.strip + 1, element("th", "", scope="col", aria_label="interval, drawn"))
-        for cells, drawn in zip(rows, _strips(table, styles), strict=True):
-            cells.insert(table.strip + 1, element("td", drawn, class_="strip"))
+        for cells, strip in zip(rows, _strips(table, styles), strict=True):
+            cells.insert(table.strip + 1, element("td", strip, class_="strip"))
     body = "".join(element("tr", *cells) for cells in rows)
     grid = element("table", element("thead", element("tr", *heads)), element("tbody", body))
     whole = [
@@ -185,7 +185,7 @@ def table_element(table: Table, styles: Mapping[str, ArmStyle]) -> str:
     return element("figure", element("figcaption", escape(table.title), class_="title"), *whole, id=name)
 
 
-def _cell(cell: Cell, place: int, right: bool, styles: Mapping[str, ArmStyle]) -> str:
+def _cell(cell: Cell, column: int, right: bool, styles: Mapping[str, ArmStyle]) -> str:
     text = escape(MINUS.sub("\N{MINUS SIGN}", cell.text) if cell.value is not None else cell.text)
     if cell.strong and text:
         text = element("strong", text)
@@ -205,7 +205,7 @@ def _cell(cell: Cell, place: int, right: bool, styles: Mapping[str, ArmStyle]) -
             + text
         )
     kind = "number" if right else "words" if len(cell.text) > WORDS else None
-    return element("td" if place else "th", text, class_=kind, scope=None if place else "row")
+    return element("td" if column else "th", text, class_=kind, scope=None if column else "row")
 
 
 def _ends(table: Table) -> list[float]:
@@ -229,7 +229,7 @@ def _strips(table: Table, styles: Mapping[str, ArmStyle]) -> list[str]:
         ground = f'<rect x="{x(-table.margin)}" width="{wide:.1f}" height="{LINE}" class="margin"/>'
     ground += f'<line x1="{x(0)}" x2="{x(0)}" y2="{LINE}" class="zero"/>'
     marks = [_marks(row[table.strip or 0], styles.get(row[0].text), x) for row in table.rows]
-    return [f'<svg width="{STRIP}" height="{LINE}" aria-hidden="true">{ground}{drawn}</svg>' for drawn in marks]
+    return [f'<svg width="{STRIP}" height="{LINE}" aria-hidden="true">{ground}{mark}</svg>' for mark in marks]
 
 
 def _marks(cell: Cell, style: ArmStyle | None, x: Callable[[float], str]) -> str:

@@ -117,9 +117,11 @@ def arm_styles(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
             markers[arm] = _marker(display(method).marker, markers.values(), len(markers))
     styles = {}
     for method, same in members.items():
-        shown = display(method)
+        method_display = display(method)
         for index, arm in enumerate(same):
-            styles[arm] = ArmStyle(shown.title, shown.colour, markers[arm], DASHES[index % len(DASHES)])
+            styles[arm] = ArmStyle(
+                method_display.title, method_display.colour, markers[arm], DASHES[index % len(DASHES)]
+            )
     return {arm: styles[arm] for arm in arms}
 
 

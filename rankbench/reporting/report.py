@@ -41,7 +41,7 @@ TITLES = {
     "ablations": "Settings varied",
     "setup": "What was run",
 }
-OPEN = 3  # tables of a kind; more are closed on the page
+OPEN = 3  # more tables of a kind are closed on the page
 WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ and figures/
 
 
@@ -138,7 +138,7 @@ def _against_base(report_data: ReportData, ablation: Ablation) -> list[Table]:
 def parts(
     report_data: ReportData, tables: Mapping[str, list[Table]], pictures: Mapping[str, SavedFigure]
 ) -> list[Section]:
-    """What the page shows, in its order: what is resolved and what is missing first."""
+    """Sections of the page, in order: what is resolved and what is missing first."""
     ranks = ["rank-totals", *(f"ranks-{file_name(title)}" for title in _of_ranks(report_data))]
     figures = {"frontier": ["frontier"], "cost": ["cost"], "ranks": ranks, "rates": ["learning-rates"]}
     figures["ablations"] = ["curves"]

@@ -1,4 +1,4 @@
-"""All that a report is made from: the panels of a study, their comparisons, and who is drawn how."""
+"""Everything a report needs: panels, comparisons, and the plot style of each arm."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ReportData:
 
 
 def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
-    """Read a study.
+    """Compare everything that a report of a study shows.
 
     Args:
         study: the study with its records.
@@ -101,7 +101,7 @@ def compare_arms(panel: Panel, arms: Sequence[str], reference: str) -> Compariso
 
 
 def always_compared(report: Report) -> set[str]:
-    """Arms that a report compares whatever they vary: the reference, those with controls, those a paper's table has."""
+    """Arms that are always compared: the reference, arms with controls, controls, and arms of a paper's table."""
     controls = {arm for roles in report.controls.values() for arm in roles.values()}
     return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
 

@@ -70,7 +70,7 @@ class MirrorResult:
 
 
 def request_of(words: Sequence[str]) -> MirrorRequest:
-    """The sweep that words name as `study.load` takes them; or a results folder, or a JSON-lines file of records.
+    """What to mirror: the sweep that words name (see `study.load`), a results folder, or a JSON-lines file of records.
 
     Raises:
         SweepError: there is none, or it holds no record.
@@ -140,13 +140,13 @@ def _count(done: MirrorResult, run: Wandb) -> MirrorResult:
 
 
 def _forget(results_dir: Path, run_id: str) -> None:
-    """Remove what an earlier mirror of the run left."""
+    """Remove the files that an earlier mirror of the run left."""
     for folder in (results_dir / FOLDER).glob(f"*run-*-{run_id}"):
         shutil.rmtree(folder)
 
 
 def show(wanted: MirrorRequest, done: MirrorResult, project: str, results_dir: Path) -> str:
-    """Save the workspace if that can be; the sentence on it."""
+    """Save the workspace if possible; return a sentence on it."""
     if done.entity is None:
         return "no workspace: it needs a key (wandb login, or WANDB_API_KEY) and the service"
     if importlib.util.find_spec("wandb_workspaces") is None:
@@ -204,7 +204,7 @@ def workspace(title: str, records: Sequence[RunRecord], metrics: Sequence[str], 
 
 
 def save(built: Workspace, folder: Path) -> str:
-    """Save a workspace, over the one that an earlier call saved; its address, which `folder` keeps by its name."""
+    """Save a workspace over the one that an earlier call saved; return its address, which `folder` keeps."""
     from wandb_workspaces import workspaces as ws
 
     file = folder / f"workspace-{built.name}.url"

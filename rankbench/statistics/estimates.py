@@ -1,6 +1,6 @@
 """Comparisons of runs: pure functions on arrays.
 
-Pairs are runs of one seed: same data order, same initialisation. What cannot be measured from so few runs is None.
+Pairs are runs of one seed: same data order, same initialisation. What so few runs cannot measure is None.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def _inside_power(power: float, level: float) -> None:
 
 
 def _all_equal(values: Array) -> bool:
-    """Up to rounding: no deviation can be estimated (0.53 - 0.5 is not 0.59 - 0.56 in floating point)."""
+    """Whether values are equal up to rounding (0.53 - 0.5 is not 0.59 - 0.56): no deviation can be estimated."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
@@ -249,7 +249,7 @@ def _standard_error(values: Array) -> float:
 
 
 def pairs(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Two lists of the same length, (n,) each.
+    """Check two lists of the same length, (n,) each.
 
     Raises:
         ValueError: they are none.
@@ -261,7 +261,7 @@ def pairs(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
 
 
 def finite(values: ArrayLike, name: str) -> Array:
-    """A list with at least one value, all finite, (n,).
+    """Check a list with at least one value, all finite, (n,).
 
     Raises:
         ValueError: it is none, by its `name`.

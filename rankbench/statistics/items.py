@@ -1,4 +1,4 @@
-"""Comparisons item by item of two runs, and one run's accuracy: what these items say, not what another seed would."""
+"""Two runs compared item by item, and the accuracy of one: statements about these items, not about other seeds."""
 
 from __future__ import annotations
 

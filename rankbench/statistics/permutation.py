@@ -31,7 +31,7 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
 
 
 def sign_flip_tests(several: Sequence[ArrayLike], seed: int = 0) -> list[float]:
-    """`sign_flip_test` of each; those of one length are counted at once."""
+    """`sign_flip_test` of several lists; lists of one length are counted together."""
     lists = [finite(differences, "differences") for differences in several]
     p_values: dict[int, float] = {}
     for size in {values.size for values in lists}:

@@ -15,7 +15,6 @@ from rankbench.config import schema
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
-from rankbench.statistics.decision_rules import CONTROLS
 from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms
 
 
@@ -121,6 +120,8 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
+    from rankbench.statistics.decision_rules import CONTROLS  # scipy takes a moment to import
+
     roles = [role for role in experiment.report.beats if role not in CONTROLS]
     yield from (f"report.beats: no control {role!r}; {near(role, CONTROLS)}" for role in roles)
     for name, part in experiment.scales.items():

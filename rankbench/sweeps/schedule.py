@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rankbench.analysis.frame import SelectionError
 from rankbench.config import control_sources
 from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord, run_id
@@ -151,6 +150,8 @@ class SweepSchedule:
             raise Waiting(f"{group.title}: {len(records) - len(done)} of {len(records)} trials have not finished")
         if not any(record.status == "ok" for record in done):
             raise Hopeless(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
+        from rankbench.analysis.frame import SelectionError  # pandas takes a moment to import
+
         try:
             return tuning.choose(done, tune.metric, tune.seeds)
         except SelectionError as error:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankbench.analysis.frame import frame
-from rankbench.analysis.learning_rates import best_rates, rate_curves
 from rankbench.config import control_sources
 from rankbench.records.record import RunRecord
 from rankbench.sweeps import experiment as experiments
@@ -50,6 +48,9 @@ def choose(trials: Sequence[RunRecord], metric: str, seeds: Sequence[int]) -> Ch
     Raises:
         SelectionError: the metric is not one of validation, its direction is not known, or no trial has it.
     """
+    from rankbench.analysis.frame import frame  # pandas takes a moment to import
+    from rankbench.analysis.learning_rates import best_rates, rate_curves
+
     data = frame(trials, names=["tuned"] * len(trials))
     (best,) = best_rates(data, metric, seeds).to_dict("records")
     curve = rate_curves(data, metric, seeds).to_dict("records")

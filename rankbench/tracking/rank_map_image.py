@@ -1,4 +1,4 @@
-"""A rank map as a small picture, kinds x layers with the rank in each cell. Needs no matplotlib: runs draw it, too."""
+"""A rank map as a small picture, kinds x layers with the rank in each cell; without matplotlib, since runs draw it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 
 
 def draw(ranks: Mapping[str, int], title: str) -> Image.Image:
-    """The picture; a cell without a site is grey.
+    """Draw the picture; a cell without a site is grey.
 
     Args:
         ranks: site -> rank, sites by plain module name; at least one.

@@ -1,4 +1,4 @@
-"""What a mirror shows of a run, live or afterwards: its names, its steps, the figures of its record. Knows no service.
+"""Names and values under which a mirror shows a run, live or afterwards; independent of any service.
 
 Namespaces: train/ (steps), ranks/, budget/, eval/<split>/<metric>, cost/<phase>/<what>.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from rankbench.core.sites import parse_site
 from rankbench.records.record import RunRecord, group_id
 
-# Of a row of steps.jsonl; the others are train/<key>.
+# Keys of a row of steps.jsonl -> names; the others are train/<key>.
 PLACES = {"ranks": "ranks/total", "params": "budget/params"}
 Row = tuple[str, int | None, str, int]
 

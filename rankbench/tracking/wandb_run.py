@@ -14,9 +14,9 @@ from rankbench.records.run_folder import RunFolder
 from rankbench.tracking.rank_map_image import draw
 from rankbench.tracking.series import names, rank_rows, record_figures, step_figures
 
-# NoMirror: it neither prints nor asks for a key. No report of its errors: that one waits for a server that is away.
+# It neither prints nor asks for a key, and does not report its errors, which would wait for an absent server.
 QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-# What a record does not say, a mirror does not say either: neither the machine, nor its load, nor what was printed.
+# A mirror shows no more than the record: not the machine, its load, or what was printed.
 NOTHING_ELSE: dict[str, Any] = {
     "console": "off",
     "disable_code": True,
@@ -119,7 +119,7 @@ class Wandb:
 
 
 class GuardedMirror:
-    """A mirror whose failure is told, once, and stops nothing."""
+    """A mirror whose first failure is reported and ends the mirroring, not the run."""
 
     def __init__(self, start: Callable[[], Tracker]) -> None:
         self._mirror: Tracker = NoMirror()
@@ -142,7 +142,7 @@ class GuardedMirror:
 
 
 def _open(mode: str, timeout: float, facts: dict[str, Any]) -> Any:
-    """A W&B run, online where that is wanted and can be; else offline, and told why if it is not for lack of a key."""
+    """Open a W&B run, online if wanted and possible; else offline, with a warning unless only a key is missing."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     import wandb
@@ -172,7 +172,7 @@ def leave() -> None:
 
 
 def warn(sentence: str) -> None:
-    """Say it on stderr."""
+    """Print a sentence on stderr."""
     print(f"rankbench: W&B: {sentence}", file=sys.stderr)
 
 

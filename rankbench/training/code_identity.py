@@ -1,7 +1,8 @@
 """Code identity: a hash over the sources of what can change a run's numbers, and of nothing else.
 
-Records whose `numbers_code` agrees stand in one table, whatever else was committed between them: a change to a report,
-a command or another method does not part a study.
+Records of one method and task whose `numbers_code` agrees, and records of one task whose `shared_code` does, stand in
+one table, whatever else was committed between them: a change to a report, a command or another method does not part a
+study.
 """
 
 from __future__ import annotations
@@ -41,14 +42,28 @@ def numbers_code(method: str, task: str) -> str | None:
     Raises:
         RegistryError: no such method or task.
     """
-    modules = {registry.get("method", method).__module__, registry.get("task", task).__module__}
+    return _code_of({registry.get("method", method).__module__, registry.get("task", task).__module__})
+
+
+@cache
+def shared_code(task: str) -> str | None:
+    """Identity of what all methods go through on a task; where it agrees, runs of different methods may be compared.
+
+    Args:
+        task: name in the registry.
+    """
+    return _code_of({registry.get("task", task).__module__})
+
+
+def _code_of(modules: set[str]) -> str | None:
+    """Identity of the code of modules and of what every run goes through; None if one of them has no source file."""
     sources = dict(own_sources())
     for package in {module.partition(".")[0] for module in modules} - {OWN}:
         other = package_sources(package)
         if not other:
             return None
         sources |= other
-        modules |= set(other)
+        modules = modules | set(other)
     return identity(sources, modules)
 
 

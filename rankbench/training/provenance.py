@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rankbench.config import registry
-from rankbench.training.code_identity import numbers_code
+from rankbench.training.code_identity import numbers_code, shared_code
 
 if TYPE_CHECKING:
     from rankbench.training.assembly import Assembly
@@ -27,6 +27,7 @@ def provenance(assembly: Assembly) -> dict[str, Any]:
     return {
         **code(),
         "numbers_code": numbers_code(config.method.name, config.task.name),
+        "shared_code": shared_code(config.task.name),
         "packages": dict(libraries()),
         "python": platform.python_version(),
         "platform": platform.platform(),

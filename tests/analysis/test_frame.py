@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
@@ -11,8 +10,9 @@ from support.records import record, sweep
 from rankbench.analysis import frame as frames
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.learning_rates import best_rates, rate_curves
-from rankbench.cli.records import main, rate_report, runs_table
+from rankbench.cli import main
 from rankbench.records import run_folder
+from rankbench.reporting.record_tables import rate_report, runs_table
 
 
 def test_a_frame_has_a_row_per_run_and_null_for_what_was_not_measured():
@@ -40,12 +40,11 @@ def test_saved_records_name_no_folder_of_this_machine(tmp_path):
     assert found.config == {"results_dir": "results", "task": {"data_dir": "rte"}, "model": {"path": None}}
 
 
-def test_a_foreign_file_is_named_and_not_counted(tmp_path, monkeypatch, capsys):
+def test_a_foreign_file_is_named_and_not_counted(tmp_path, capsys):
     for name, text in (("lora0", record("lora", 0).to_json()), ("torn", '{"run_id": '), ("foreign", '{"a": 1}')):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "record.json").write_text(text)
-    monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path)])
-    main()
+    assert main(["records", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert printed.count("not counted: ") == 2
     assert "torn/record.json: not JSON" in printed
@@ -208,16 +207,13 @@ def test_each_label_has_its_own_rate():
     assert chosen == {"shuffled (source=fim)": 0.01, "shuffled (source=eva)": 0.001}
 
 
-def test_the_command_line_prints_curves_and_choices(tmp_path, monkeypatch, capsys):
+def test_the_command_line_prints_curves_and_choices(tmp_path, capsys):
     runs = sweep({0.001: [0.5, 0.7], 0.01: [0.4, 0.5], 0.1: [0.1, 0.9]}) + sweep({0.01: [0.25]}, method="igu")
     runs[5] = record("lora", 1, status="nan", metrics=None, config=runs[5].config)
     run_folder.save(runs, tmp_path / "records.jsonl")
-    monkeypatch.setattr(sys, "argv", ["collect", str(tmp_path / "records.jsonl"), "--best", "validation/loss"])
-    main()
+    assert main(["records", str(tmp_path / "records.jsonl"), "--best", "validation/loss"]) == 0
     printed = capsys.readouterr().out
     assert "| lora | 0.001: 0.6000 (2); 0.01: 0.4500 (2); 0.1: 0.1000 (1, 1 missing) | 0.01 | no |" in printed
     assert "| igu | 0.01: 0.2500 (1) | 0.01 | one rate only |" in printed
-    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "test/loss"])
-    with pytest.raises(SystemExit, match="2"):
-        main()
+    assert main(["records", "rates", "--results", str(tmp_path / "records.jsonl"), "--metric", "test/loss"]) == 2
     assert "rates are chosen on validation alone, and 'test/loss'" in capsys.readouterr().err

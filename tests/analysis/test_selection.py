@@ -65,8 +65,9 @@ def test_the_command_line_takes_names():
     assert parser.parse_args(["results"]).allow_mixed == []
 
 
-def coded(method: str, seed: int, numbers_code: str, commit: str = "a") -> RunRecord:
-    return record(method, seed, provenance={**PROVENANCE, "git_commit": commit * 40, "numbers_code": numbers_code})
+def coded(method: str, seed: int, numbers_code: str, commit: str = "a", shared: str = "0" * 12) -> RunRecord:
+    codes = {"git_commit": commit * 40, "numbers_code": numbers_code, "shared_code": shared}
+    return record(method, seed, provenance={**PROVENANCE, **codes})
 
 
 def test_a_commit_that_changes_no_number_parts_no_table():
@@ -84,6 +85,12 @@ def test_a_change_to_a_method_parts_its_own_runs_alone():
     with pytest.raises(SelectionError, match=r"T: code: igu on planted \(2+, 3+\)\. .* --allow-mixed code$"):
         select("T", records)
     assert select("T", records, allow_mixed=["code"]).notes[0].startswith("mixed: code: igu on planted")
+
+
+def test_methods_are_not_compared_across_a_change_to_what_all_of_them_go_through():
+    """Such as the trainer: each method has one code, and yet they did not run the same loop."""
+    records = [coded("lora", 0, "1" * 12), coded("igu", 0, "2" * 12, "b", shared="9" * 12)]
+    assert differences(records) == ["code: all methods on planted (000000000000, 999999999999)"]
 
 
 def test_records_with_and_without_the_code_of_their_numbers_are_of_different_code():

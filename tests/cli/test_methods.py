@@ -1,48 +1,44 @@
 """The method table."""
 
-import sys
 from pathlib import Path
 
-import pytest
-
-from rankbench.cli import methods
+from rankbench.cli import main, methods
 from rankbench.config import registry
 from rankbench.config.registry import get
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["methods", *arguments])
-    return methods.main()
+def run(*arguments: str) -> int:
+    return main(["methods", *arguments])
 
 
-def test_every_method_has_a_row_of_at_most_120_columns(monkeypatch, capsys):
-    assert run(monkeypatch) == 0
+def test_every_method_has_a_row_of_at_most_120_columns(capsys):
+    assert run() == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["name", "decides"]
     assert {line.split()[0] for line in lines if line.strip()} >= set(registry.names("method"))
     assert max(map(len, lines)) <= 120
 
 
-def test_methods_that_are_named_come_with_their_deviations(monkeypatch, capsys):
-    assert run(monkeypatch, "igu") == 0
+def test_methods_that_are_named_come_with_their_deviations(capsys):
+    assert run("igu") == 0
     out = capsys.readouterr().out
     assert "adalora" not in out
     text = " ".join(out.split())
     assert all(" ".join(sentence.split()) in text for sentence in get("method", "igu").deviations)
 
 
-def test_all_deviations_on_demand(monkeypatch, capsys):
-    assert run(monkeypatch, "--deviations") == 0
+def test_all_deviations_on_demand(capsys):
+    assert run("--deviations") == 0
     assert get("method", "fim").deviations[0] in " ".join(capsys.readouterr().out.split())
 
 
-def test_an_unknown_name_is_an_error_with_near_names(monkeypatch, capsys):
-    assert run(monkeypatch, "igo") == 2
+def test_an_unknown_name_is_an_error_with_near_names(capsys):
+    assert run("igo") == 2
     assert "did you mean igu" in capsys.readouterr().err
 
 
-def test_markdown_is_a_table(monkeypatch, capsys):
-    assert run(monkeypatch, "--markdown", "lora") == 0
+def test_markdown_is_a_table(capsys):
+    assert run("--markdown", "lora") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| name | what it does | ranks are decided |")
     assert lines[2].startswith("| `lora` | uniform rank")

@@ -8,10 +8,11 @@ import pytest
 from support.harness import QUICK, python
 from support.records import record
 
-from rankbench.cli import noise
-from rankbench.cli.noise import Runs, frozen, orders, report, reruns, seeds_of, value
+from rankbench.cli import main, noise
+from rankbench.cli.noise import frozen, orders, reruns, seeds_of, value
 from rankbench.config.schema import ConfigError
 from rankbench.records.record import run_id
+from rankbench.reporting.noise_report import Runs, report
 
 # Accuracies 0.50, 0.51, 0.52: one point of deviation.
 SEEDS = {0: 0.50, 1: 0.51, 2: 0.52}
@@ -96,9 +97,7 @@ def test_a_seeds_run_is_the_one_a_sweep_would_do_and_a_rerun_has_its_name_and_an
 def test_mistakes_are_said_before_anything_runs(capsys):
     with pytest.raises(ConfigError, match=r"method=lra: unknown method; did you mean lora"):
         frozen(["method=lra"])
-    with pytest.raises(SystemExit) as caught:
-        noise.main(["method=lora", "train.step=3"])
-    assert caught.value.code == 2
+    assert main(["noise", "method=lora", "train.step=3"]) == 2
     assert "train.step=3: unknown key; did you mean steps" in capsys.readouterr().err
 
 

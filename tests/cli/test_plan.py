@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 from support.harness import write_experiment
 from support.schedules import Played, finish
 
-from rankbench.cli import plan, status
+from rankbench.cli import main
 from rankbench.records.frozen_run import Order
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
@@ -23,17 +22,16 @@ def config_dir(tmp_path, monkeypatch):
     return write_experiment(tmp_path / "conf")
 
 
-def planned(monkeypatch, capsys, *arguments: str) -> dict[str, list[str]]:
+def planned(capsys, *arguments: str) -> dict[str, list[str]]:
     """Arm -> the other columns."""
-    monkeypatch.setattr(sys, "argv", ["plan", *arguments])
-    assert plan.main() == 0
+    assert main(["plan", *arguments]) == 0
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     return {row[0]: row[1:] for row in cells if len(row) > 2}
 
 
-def test_before_the_first_run_the_trials_are_named_and_what_waits_for_them(config_dir, monkeypatch, capsys):
-    found = planned(monkeypatch, capsys, "experiment=small", "--config-dir", str(config_dir))
+def test_before_the_first_run_the_trials_are_named_and_what_waits_for_them(config_dir, capsys):
+    found = planned(capsys, "experiment=small", "--config-dir", str(config_dir))
     assert found["lora (trials)"][:2] == ["2", "0"]
     assert [found[arm][:2] for arm in ("lora", "random", "random shuffled", "random reversed")] == [["2", "0"]] * 4
     assert found["lora"][2:4] == ["5,632", "5,568"]  # less than one rank is left over
@@ -41,28 +39,27 @@ def test_before_the_first_run_the_trials_are_named_and_what_waits_for_them(confi
     assert not (config_dir.parent / "results").exists()
 
 
-def test_of_a_sweep_that_has_ended_nothing_is_left(config_dir, monkeypatch, capsys):
+def test_of_a_sweep_that_has_ended_nothing_is_left(config_dir, capsys):
     played = Played(lay_out(words(["experiment=small"]), config_dir), config_dir.parent / "results")
-    found = planned(monkeypatch, capsys, "--config-dir", str(config_dir), "experiment=small")
+    found = planned(capsys, "--config-dir", str(config_dir), "experiment=small")
     count = str(len(played.orders))
     assert found["all"][:2] == [count, count]
     assert found["random shuffled (trials)"][:2] == ["4", "4"]
 
 
-def test_what_failed_takes_no_time_unless_it_is_to_be_done_again(config_dir, monkeypatch, capsys):
+def test_what_failed_takes_no_time_unless_it_is_to_be_done_again(config_dir, capsys):
     layout = lay_out(words(["experiment=small", "arms=[lora]", "tune.widen=0"]), config_dir)
     played = Played(layout, config_dir.parent / "results")
     (first, _) = played.jobs("lora")
     finish(Order(first.run_id, played.config(first), ""), status="nan")
     typed = ["experiment=small", "arms=[lora]", "tune.widen=0", "--config-dir", str(config_dir)]
-    (runs, done, *_, left) = planned(monkeypatch, capsys, *typed)["lora"]
+    (runs, done, *_, left) = planned(capsys, *typed)["lora"]
     assert (runs, done, left) == ("2", "1", "0 s")
-    assert planned(monkeypatch, capsys, *typed, "retry=failed")["lora"][-1] != "0 s"
+    assert planned(capsys, *typed, "retry=failed")["lora"][-1] != "0 s"
 
 
-def test_mistakes_are_told_and_nothing_is_planned(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["plan", "experiment=igu_ablatio"])
-    assert plan.main() == 2
+def test_mistakes_are_told_and_nothing_is_planned(capsys):
+    assert main(["plan", "experiment=igu_ablatio"]) == 2
     assert "experiment=igu_ablatio: unknown experiment; " in capsys.readouterr().err
 
 
@@ -77,7 +74,7 @@ def played(config_dir):
 
 
 def test_a_status_counts_states_and_names_failures_with_their_log(played, capsys):
-    assert status.main([]) == 0
+    assert main(["status"]) == 0
     failed, running, gone = played.jobs("lora", trial=True)
     place = RunFolder(played.orders[failed.run_id].folder.path.parent.parent, failed.run_id)
     finish(played.orders[failed.run_id], status="nan")
@@ -85,7 +82,7 @@ def test_a_status_counts_states_and_names_failures_with_their_log(played, capsys
     (played.orders[gone.run_id].folder.path / "record.json").unlink()
     with played.orders[running.run_id].folder.open():
         (played.orders[running.run_id].folder.path / "record.json").unlink()
-        assert status.main([]) == 1
+        assert main(["status"]) == 1
     out = capsys.readouterr().out
     assert ["lora", "(trials)", "1", "1", "1"] in [line.split() for line in out.splitlines()]
     assert f"nan: {failed.title}  {failed.run_id}" in out
@@ -95,5 +92,5 @@ def test_a_status_counts_states_and_names_failures_with_their_log(played, capsys
 def test_a_sweep_without_a_job_is_not_done(played, config_dir, capsys):
     file = manifest.folder(config_dir.parent / "results", played.sweep.sweep_id) / manifest.FILE
     file.write_text(json.dumps({**json.loads(file.read_text()), "jobs": []}))
-    assert status.main([]) == 1
-    assert status.main(["experiment=other"]) == 2
+    assert main(["status"]) == 1
+    assert main(["status", "experiment=other"]) == 2

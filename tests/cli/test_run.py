@@ -1,35 +1,38 @@
-"""`python -m rankbench`: help, exit codes, one run and a sweep, messages."""
+"""`rankbench` with a run: exit codes, messages, what is composed, what is shown again."""
 
+import json
+import logging
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from omegaconf import DictConfig
+from support.records import record
 
-from rankbench.cli.run import main
-from rankbench.config.yaml_files import CONF_DIR
+import rankbench
+from rankbench.cli import main
+from rankbench.cli.run import folder_of
+from rankbench.config import overrides
+from rankbench.config.overrides import one_run
+from rankbench.config.sections import Config
+from rankbench.tasks.base import DataError
 
 BASE = ["model=tiny", "task=planted", "train=smoke"]
 
 
-def call(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-X", "importtime", "-m", "rankbench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
-
-
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[DictConfig]:
-    """Replaces the run: seed 1 raises, seed 2 ends with exit code 3, the rest with 0; gives what was run."""
-    configs: list[DictConfig] = []
+def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Config]:
+    """Replaces the run: seeds 1 and 4 raise, seed 2 ends with exit code 3, the rest with 0; gives what was run."""
+    configs: list[Config] = []
 
-    def execute(config: DictConfig) -> int:
+    def execute(config: Config) -> int:
         configs.append(config)
         if config.seed == 1:
-            raise RuntimeError("the disk is full")
+            raise TypeError("None is no number")
+        if config.seed == 4:
+            raise DataError("no data at DIR; give task.data_dir=DIR")
         return 3 if config.seed == 2 else 0
 
     fake = ModuleType("rankbench.training.run")
@@ -39,61 +42,82 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[DictConfig]:
     return configs
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["rankbench", *arguments])
-    return main()
-
-
-def test_help_lists_every_choice_fast_and_without_torch() -> None:
-    start = time.perf_counter()
-    done = call("--help")
-    seconds = time.perf_counter() - start
-    assert done.returncode == 0
-    for file in CONF_DIR.glob("*/*.yaml"):
-        assert f" {file.stem} " in done.stdout
-    for text in ("* igu ", "* smollm2-135m ", "* arithmetic ", "* r8 ", "seed=", "results_dir=", "HYDRA_FULL_ERROR"):
-        assert text in done.stdout
-    assert done.stdout.index(" r2 ") < done.stdout.index(" r16 ")
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "omegaconf" in imported
-    assert not imported & {"torch", "hydra", "transformers", "pandas"}
-    assert seconds < 5  # 0.3 s on an idle machine; torch alone takes longer than this on a busy one
-
-
-def test_one_run_gets_the_built_configuration(monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig]) -> None:
-    assert run(monkeypatch, "method=lora", *BASE, "budget=r2", "train.learning_rate=1", "seed=7") == 0
-    (config,) = ran
+def test_one_run_gets_the_built_configuration(ran: list[Config]) -> None:
+    assert main(["method=lora", *BASE, "budget=r2", "train.learning_rate=1", "seed=7"]) == 0
+    assert main(["run", "method=lora", *BASE, "budget=r2", "train.learning_rate=1", "seed=7"]) == 0
+    config, again = ran
+    assert config == again
     assert (config.method.name, config.budget.reference_rank, config.seed) == ("lora", 2, 7)
     assert type(config.train.learning_rate) is float
-    assert "hydra" not in config
+    assert "hydra" not in config.plain()
 
 
-def test_hydra_leaves_no_files_of_a_run(monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], tmp_path: Path) -> None:
-    run(monkeypatch, "method=lora", *BASE)
+def test_a_run_is_composed_and_examined_once(monkeypatch: pytest.MonkeyPatch, ran: list[Config]) -> None:
+    calls = []
+    compose, examine = overrides._compose, overrides.validation.examine
+    monkeypatch.setattr(overrides, "_compose", lambda *words: calls.append("composed") or compose(*words))
+    monkeypatch.setattr(overrides.validation, "examine", lambda *what: calls.append("examined") or examine(*what))
+    assert main(["method=lora", *BASE]) == 0
+    assert calls == ["composed", "examined"]
+
+
+def test_words_of_hydra_and_another_primary_file_run_the_configuration_that_was_checked(
+    ran: list[Config], tmp_path: Path
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "mine.yaml").write_text("defaults: [config, _self_]\nseed: 5\n")
+    assert main(["method=lora", *BASE, "hydra.verbose=false"]) == 0
+    assert main(["method=lora", *BASE, "--config-dir", str(tmp_path / "conf"), "--config-name", "mine"]) == 0
+    assert [(config.method.name, config.seed) for config in ran] == [("lora", 0), ("lora", 5)]
+
+
+def test_of_two_values_of_a_key_the_last_one_wins(ran: list[Config]) -> None:
+    assert main(["method=igu", *BASE, "seed=3", "method=lora", "seed=0"]) == 0
+    assert (ran[0].method.name, ran[0].seed) == ("lora", 0)
+
+
+def test_a_run_logs_as_conf_declares_it(ran: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        assert main(["method=lora", *BASE]) == 0
+        assert root.level == logging.WARNING
+        (handler,) = [kept for kept in root.handlers if type(kept) is logging.StreamHandler]
+        assert handler.stream is sys.stderr
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def test_hydra_leaves_no_files_of_a_run(ran: list[Config], tmp_path: Path) -> None:
+    main(["method=lora", *BASE])
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("seed", "code"), [(0, 0), (1, 1), (2, 3)])
-def test_the_exit_code_is_the_runs(
-    monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], seed: int, code: int
-) -> None:
-    assert run(monkeypatch, "method=lora", *BASE, f"seed={seed}") == code
+@pytest.mark.parametrize(("seed", "code"), [(0, 0), (1, 1), (2, 3), (4, 2)])
+def test_the_exit_code_is_the_runs(ran: list[Config], seed: int, code: int) -> None:
+    assert main(["method=lora", *BASE, f"seed={seed}"]) == code
 
 
-def test_a_failure_is_one_paragraph(
-    monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
+def test_a_failure_is_one_line_and_a_fault_of_ours_is_told_from_advice(
+    monkeypatch: pytest.MonkeyPatch, ran: list[Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(monkeypatch, "method=lora", *BASE, "seed=1")
-    assert capsys.readouterr().err == "rankbench: RuntimeError: the disk is full\n"
+    main(["method=lora", *BASE, "seed=4"])
+    assert capsys.readouterr().err == "rankbench: no data at DIR; give task.data_dir=DIR\n"
+    main(["method=lora", *BASE, "seed=1"])
+    assert capsys.readouterr().err == (
+        "rankbench: unexpected TypeError: None is no number "
+        "(this is a fault of rankbench, not of your command; HYDRA_FULL_ERROR=1 shows where)\n"
+    )
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    run(monkeypatch, "method=lora", *BASE, "seed=1")
+    main(["method=lora", *BASE, "seed=1"])
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
 def test_mistakes_stop_everything_before_any_run(
-    monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ran: list[Config], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run(monkeypatch, "-m", "method=lora", *BASE, "seed=0,x", "train.stps=1", "results_dir=out") == 2
+    assert main(["-m", "method=lora", *BASE, "seed=0,x", "train.stps=1", "results_dir=out"]) == 2
     assert ran == []
     assert list(tmp_path.iterdir()) == []
     lines = capsys.readouterr().err.splitlines()
@@ -102,20 +126,21 @@ def test_mistakes_stop_everything_before_any_run(
 
 
 def test_an_interrupt_ends_with_130(
-    monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, ran: list[Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(config: DictConfig) -> int:
+    def interrupt(config: Config) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["rankbench.training.run"], "execute", interrupt)
-    assert run(monkeypatch, "method=lora", *BASE) == 130
+    assert main(["method=lora", *BASE]) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [[], ["-m"], ["run"], ["sweep"]])
 def test_a_configuration_can_be_printed(
-    monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], capsys: pytest.CaptureFixture[str]
+    ran: list[Config], capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    assert run(monkeypatch, "method=adalora", *BASE, "--cfg", "job") == 0
+    assert main([*words, "method=adalora", *BASE, "--cfg", "job"]) == 0
     assert "  name: adalora" in capsys.readouterr().out
     assert ran == []
 
@@ -123,11 +148,41 @@ def test_a_configuration_can_be_printed(
 @pytest.mark.parametrize(
     "word", ["experiment=igu_ablation", "scale=small", "arms=[lora]", "retry=failed", "tune.widen=0"]
 )
-def test_words_of_a_sweep_need_m(
-    monkeypatch: pytest.MonkeyPatch, ran: list[DictConfig], capsys: pytest.CaptureFixture[str], word: str
-) -> None:
-    assert run(monkeypatch, "method=lora", *BASE, word) == 2
+def test_words_of_a_sweep_need_m(ran: list[Config], capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert main(["method=lora", *BASE, word]) == 2
     assert capsys.readouterr().err == (
-        f"rankbench: 1 mistake in the configuration, nothing was run:\n  {word}: is of a sweep; add -m\n"
+        f"rankbench: 1 mistake in the configuration, nothing was run:\n  {word}: belongs to a sweep; add -m\n"
     )
     assert ran == []
+
+
+def test_a_finished_run_is_shown_again_without_what_trains(tmp_path: Path) -> None:
+    words = ["method=lora", *BASE, f"results_dir={tmp_path}"]
+    folder = folder_of(one_run(words).config)
+    folder.path.mkdir(parents=True)
+    folder.write_record(record("lora", 0, run_id=folder.run_id))
+    command = [sys.executable, "-X", "importtime", "-m", "rankbench", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "done already" in " ".join(done.stdout.split())
+    assert done.stdout.startswith("loading torch ...\n")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "torch" in imported
+    assert not imported & {"peft", "transformers", "datasets", "accelerate", "pandas", "scipy", "matplotlib", "wandb"}
+
+
+def test_a_run_says_what_it_loads(ran: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["method=lora", *BASE])
+    assert "loading transformers, PEFT, tiny, planted ...\n" in capsys.readouterr().out
+
+
+def test_the_python_interface_runs_loads_and_says_what_is_wrong(tmp_path: Path) -> None:
+    words = ["method=lora", *BASE, "train.steps=1", "train.threads=1", f"results_dir={tmp_path}"]
+    finished = rankbench.run(words)
+    assert (finished.status, finished.method) == ("ok", "lora")
+    assert json.loads((tmp_path / "runs" / finished.run_id / "record.json").read_text())["status"] == "ok"
+    assert rankbench.load(tmp_path)["run_id"].tolist() == [finished.run_id]
+    with pytest.raises(rankbench.RankbenchError, match="method=lra: unknown method; did you mean lora"):
+        rankbench.run(["method=lra"])
+    with pytest.raises(rankbench.RankbenchError, match="holds no sweep of experiment=none"):
+        rankbench.report("none", tmp_path)

@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from rankbench.cli.run import help_text, main
+from rankbench.cli import main
+from rankbench.cli.help import text_on
 from rankbench.config import registry
 from rankbench.config.overrides import compose, mistakes
 from rankbench.config.registry import RegistryError, get
@@ -71,13 +72,12 @@ def test_runs_find_it(install, monkeypatch, tmp_path):
     fake.execute = lambda config: ran.append((config.method.name, config.seed)) or 0
     monkeypatch.setitem(sys.modules, "rankbench.training.run", fake)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rankbench", "method=mine", *RUN, "seed=1", "results_dir=out"])
-    assert main() == 0
+    assert main(["method=mine", *RUN, "seed=1", "results_dir=out"]) == 0
     assert ran == [("mine", 1)]
 
 
 def test_sweeps_find_it(install):
-    """Their jobs, too: tests/test_launcher.py runs a method of another package."""
+    """Their jobs, too: tests/launching/test_local_pool.py runs a method of another package."""
     install("my-method")
     cells = lay_out(words(["method=mine,lora", *RUN, "seed=0,1"])).cells
     assert [(frozen.config["method"]["name"], frozen.config["seed"]) for frozen in cells] == [
@@ -90,7 +90,8 @@ def test_sweeps_find_it(install):
 
 def test_help_lists_it_with_its_package(install):
     install("my-method")
-    assert "      mine             [my-method] Mine is best." in help_text()
+    assert "    mine          [my-method] Mine is best." in text_on("method")
+    assert " mine," in text_on("")
 
 
 def test_a_missing_yaml_is_named_with_its_place(install):

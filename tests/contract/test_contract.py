@@ -1,7 +1,6 @@
 """Every registered method keeps the contract, and each check of the contract can fail."""
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from rankbench.cli.check import main
+from rankbench.cli import main
 from rankbench.config import registry
 from rankbench.contract.checks import CHECKS, judge
 from rankbench.contract.short_runs import ShortRuns
@@ -248,6 +247,7 @@ def test_a_check_catches_what_it_is_for(patient, tmp_path, check, cls, seen):
     assert re.search(seen, found.seen), found.seen
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_wrong_is_the_only_check_that_fails(patient, tmp_path):
     arguments, conf = patient(Sound, "name: mine\nbeta: 3\n")
     exam = ShortRuns(arguments, tmp_path / "runs", conf)
@@ -264,22 +264,21 @@ def test_a_method_that_ignores_the_seed_is_caught(patient, tmp_path):
     assert judge("another seed", exam).verdict == "fail"
 
 
-def run(monkeypatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["doctor", *arguments])
-    return main()
+def run(*arguments: str) -> int:
+    return main(["check", *arguments])
 
 
 @pytest.mark.slow
-def test_a_sound_method_passes_every_check(patient, monkeypatch, capsys):
+def test_a_sound_method_passes_every_check(patient, capsys):
     arguments, conf = patient(Sound)
-    assert run(monkeypatch, *arguments, "--config-dir", str(conf)) == 0
+    assert run(*arguments, "--config-dir", str(conf)) == 0
     out = capsys.readouterr().out
     assert out.endswith("every check holds\n")
     assert out.count(" pass ") == len(CHECKS)
 
 
-def test_a_name_that_nobody_has_fails_at_once(monkeypatch, capsys):
-    assert run(monkeypatch, "method=igo") == 1
+def test_a_name_that_nobody_has_fails_at_once(capsys):
+    assert run("method=igo") == 1
     out = capsys.readouterr().out
     assert "method 'igo' is unknown; did you mean igu" in " ".join(out.split())
     assert out.endswith(f"1 of {len(CHECKS)} checks failed\n")

@@ -1,14 +1,13 @@
-"""`python -m rankbench -m`, whole, in this process (its jobs are forked as ever)."""
+"""`rankbench -m`, whole, in this process (its jobs are forked as ever)."""
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 from support.harness import SMALL_EXPERIMENT, faulty_installed, write_experiment
 
-from rankbench.cli.run import main
+from rankbench.cli import main
 from rankbench.config.overrides import compose
 from rankbench.config.schema import ConfigError
 from rankbench.config.validation import build
@@ -180,7 +179,6 @@ def test_a_failed_run_is_told_left_alone_and_done_again_on_request(installed, tm
 @pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(monkeypatch, tmp_path, capsys):
     words = [*SHORT, "hydra.launcher.slots=1", "method=lora", "seed=0,1,2", f"results_dir={tmp_path}"]
-    monkeypatch.setattr(sys, "argv", ["rankbench", "-m", *words])
     show = SweepProgress.show
 
     def interrupting(progress, *what) -> None:
@@ -189,13 +187,13 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(monkeypatch, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr(SweepProgress, "show", interrupting)
-        assert main() == 130
+        assert main(["-m", *words]) == 130
     out, err = capsys.readouterr()
     assert "no more runs are started; those that run are finished" in " ".join(out.split())
     assert err == "rankbench: interrupted; the same command goes on from the last checkpoint\n"
     first = content(tmp_path)
     assert len(first) == 1
-    assert main() == 0
+    assert main(["sweep", *words]) == 0
     assert "3 runs: 3 ok" in printed(capsys)
     assert first.items() <= content(tmp_path).items()
 
@@ -242,6 +240,6 @@ def test_a_launcher_that_cannot_be_had_is_told_before_any_run(monkeypatch, tmp_p
 
 def test_a_sweep_is_no_run_of_several_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    said = "-m: starts processes of its own; under accelerate launch give one run at a time"
+    said = "-m: starts its own processes; under accelerate launch give one run at a time"
     with pytest.raises(ConfigError, match=said):
         start(["method=lora", *SHORT])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from rankbench.cli.verify import published_main, published_table
+from rankbench.cli import main
+from rankbench.cli.verify import published_table
 from rankbench.config.registry import names
 from rankbench.published import numbers as published
 from rankbench.published.numbers import AVERAGE, COLUMNS, CONFIDENCE, SETS, PublishedError, averages, load
@@ -198,24 +198,22 @@ def test_an_average_is_over_metrics_first_and_to_its_own_digits(tmp_path):
     assert averages(load(source=write(tmp_path, *rows[2:]))).empty
 
 
-def run(monkeypatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["rankbench.published", *arguments])
-    published_main()
+def run(*arguments: str) -> int:
+    return main(["verify", "--published", *arguments])
 
 
-def test_the_command_prints_what_was_asked_for(monkeypatch, capsys):
-    run(monkeypatch, "adalora", "--task", "glue-rte", "--method", "AdaLoRA")
+def test_the_command_prints_what_was_asked_for(capsys):
+    run("adalora", "--task", "glue-rte", "--method", "AdaLoRA")
     header, _, *rows = capsys.readouterr().out.splitlines()
     assert header == f"| {' | '.join(COLUMNS)} |"
     assert len(rows) == 5
     assert all("| glue-rte | accuracy | AdaLoRA | adalora |" in row for row in rows)
-    run(monkeypatch, "adalora", "--method", "AdaLoRA, score |lambda|")
+    run("adalora", "--method", "AdaLoRA, score |lambda|")
     assert "AdaLoRA, score \\|lambda\\|" in capsys.readouterr().out
-    run(monkeypatch, "igu", "--averages")
+    run("igu", "--averages")
     assert "| 56.04 | 56.046 | False |" in capsys.readouterr().out
 
 
-def test_the_command_says_what_there_is_instead(monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "fim", "--task", "glue-rte")
+def test_the_command_says_what_there_is_instead(capsys):
+    assert run("fim", "--task", "glue-rte") == 2
     assert "no number of 'glue-rte'; task has calibration on 16 sentences" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from support.harness import python
 from support.records import record
 
-from rankbench.cli import verify
+from rankbench.cli import main, verify
 from rankbench.published import numbers as published_numbers
 from rankbench.published import verification
 from rankbench.published.verification import measures
@@ -279,15 +279,15 @@ def test_the_report_counts_and_shows_each_number():
 
 def test_the_command_reads_a_reports_folder(tmp_path, capsys):
     study.save(studied(spread("lora", "boolq", 0.79)), tmp_path)
-    assert verify.main([str(tmp_path)]) == 0
+    assert main(["verify", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("# x: published numbers\n\n30 published numbers")
     study.save(studied([], []), tmp_path / "none")
-    assert verify.main([str(tmp_path / "none")]) == 0
+    assert main(["verify", str(tmp_path / "none")]) == 0
     assert "The experiment names no published numbers." in capsys.readouterr().out
 
 
 def test_what_is_not_there_is_said(tmp_path, capsys):
-    assert verify.main([f"results_dir={tmp_path}", "experiment=igu_glue"]) == 2
+    assert main(["verify", f"results_dir={tmp_path}", "experiment=igu_glue"]) == 2
     assert "holds no sweep of" in capsys.readouterr().err
     with pytest.raises(SweepError, match=r"sweep s-1 has no experiment, so there is nothing published to hold it to"):
         verification.findings(Study(Sweep("s-1", "sweep", 1, [], None, None), {}, {}, []))
@@ -304,9 +304,9 @@ def test_runs_of_several_codes_are_refused_unless_allowed_by_name(tmp_path, caps
     first = next(iter(found.records.values()))
     first.provenance = {**first.provenance, "git_commit": "d" * 40}
     study.save(found, tmp_path)
-    assert verify.main([str(tmp_path)]) == 2
+    assert main(["verify", str(tmp_path)]) == 2
     assert "--allow-mixed code" in capsys.readouterr().err
-    assert verify.main([str(tmp_path), "--allow-mixed", "code"]) == 0
+    assert main(["verify", str(tmp_path), "--allow-mixed", "code"]) == 0
 
 
 @pytest.mark.parametrize(

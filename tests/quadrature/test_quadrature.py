@@ -9,7 +9,8 @@ import pytest
 import torch
 from support.toys import Rig, rig
 
-from rankbench.cli.quadrature import configured, main, parse, relative_update
+from rankbench import RankbenchError, cli
+from rankbench.cli.quadrature import configured, parse, relative_update
 from rankbench.quadrature.errors import ABOVE, ErrorStudy, Point, fits
 from rankbench.quadrature.integrand import Integrand, float64, grids, measure, simpson
 
@@ -176,12 +177,17 @@ def test_a_model_in_float64_stays_there_where_its_code_asks_for_less():
 
 
 def test_without_an_update_there_is_no_path():
-    with pytest.raises(ValueError, match="raise --train-steps"):
+    with pytest.raises(RankbenchError, match="raise --train-steps"):
         relative_update(rig("igu").adapters)
 
 
 def test_the_command_writes_table_figure_and_provenance(tmp_path, capsys):
-    assert main([*TINY, f"results_dir={tmp_path}/deep", *FEW, "--double", "--out", str(tmp_path / "out")]) == 0
+    assert (
+        cli.main(
+            ["quadrature", *TINY, f"results_dir={tmp_path}/deep", *FEW, "--double", "--out", str(tmp_path / "out")]
+        )
+        == 0
+    )
     with (tmp_path / "out" / "quadrature.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["kind", "estimator", "M", "N", "error", "floor", "bound", "reference"]
@@ -207,7 +213,7 @@ def test_the_command_writes_table_figure_and_provenance(tmp_path, capsys):
 
 
 def test_a_method_without_gates_has_attributions_of_two_roles(tmp_path):
-    assert main(["method=lora", *TINY, *FEW, "--out", str(tmp_path)]) == 0
+    assert cli.main(["quadrature", "method=lora", *TINY, *FEW, "--out", str(tmp_path)]) == 0
     gaps = json.loads((tmp_path / "quadrature.json").read_text())["completeness"]
     assert {row["role"] for row in gaps} == {"A", "B"}
     assert max(abs(row["gap"]) for row in gaps if row["rule"] == "reference") < 1e-3
@@ -228,14 +234,14 @@ def test_a_method_without_gates_has_attributions_of_two_roles(tmp_path):
     ],
 )
 def test_a_mistake_is_told_before_any_work(arguments, message, capsys):
-    assert main(arguments) == 2
+    assert cli.main(["quadrature", *arguments]) == 2
     told = capsys.readouterr().err
     assert "nothing was run" in told
     assert message in told
 
 
 def test_mistakes_of_overrides_and_flags_come_together(capsys):
-    assert main(["method=iggu", "--reference", "7"]) == 2
+    assert cli.main(["quadrature", "method=iggu", "--reference", "7"]) == 2
     assert "2 mistakes" in capsys.readouterr().err
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from support.records import record, runs
 
 from rankbench.analysis.frame import SelectionError
-from rankbench.cli import records
+from rankbench.cli import main
 from rankbench.records import run_folder
+from rankbench.reporting.record_tables import LEGEND, comparison_table
 
 LORA = {0: 0.10, 1: 0.20, 2: 0.30, 3: 0.40, 4: 0.50}
 BETTER = {seed: value - 0.05 + 0.01 * (seed % 2) for seed, value in LORA.items()}  # -0.05 -0.04 -0.05 -0.04 -0.05
@@ -24,14 +23,14 @@ def cells(text: str) -> dict[str, dict[str, str]]:
 
 def test_rows_are_the_reference_and_then_the_best_first():
     found = [*runs("igu", LIKE), *runs("random", BETTER), *runs("lora", LORA), *runs("zeta", {0: 0.0})]
-    assert list(cells(records.comparison_table(found, ["test/kl"]))) == ["lora", "zeta", "random", "igu"]
+    assert list(cells(comparison_table(found, ["test/kl"]))) == ["lora", "zeta", "random", "igu"]
     higher = [run for method in (("lora", LORA), ("fim", BETTER), ("igu", LIKE)) for run in runs(*method, "accuracy")]
-    assert list(cells(records.comparison_table(higher, ["test/accuracy"]))) == ["lora", "igu", "fim"]
+    assert list(cells(comparison_table(higher, ["test/accuracy"]))) == ["lora", "igu", "fim"]
 
 
 def test_cells_by_hand():
     """BETTER: mean -0.046, deviation 0.005477, error 0.002449, t 2.776: -+ 0.0068."""
-    row = cells(records.comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"]))
+    row = cells(comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"]))
     assert row["lora"]["n"] == row["igu"]["n"] == "5"
     assert row["lora"]["test/kl"] == "0.30 ± 0.16"
     assert (row["lora"]["test/kl - lora"], row["lora"]["p (Holm)"]) == ("", "")
@@ -41,32 +40,32 @@ def test_cells_by_hand():
 
 def test_differences_are_paired():
     """The seeds explain far more than the method: unpaired, 0.046 would drown in deviations of 0.16."""
-    row = cells(records.comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"]))
+    row = cells(comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"]))
     assert "not resolved" not in row["igu"]["test/kl - lora"]
 
 
 def test_what_is_not_resolved_says_what_could_have_been_seen():
     """LIKE: mean 0.004, deviation 0.0219, error 0.0098: t 2.776 gives -+ 0.0272, and 1.682 deviations are 0.0368."""
-    row = cells(records.comparison_table([*runs("lora", LORA), *runs("igu", LIKE)], ["test/kl"]))
+    row = cells(comparison_table([*runs("lora", LORA), *runs("igu", LIKE)], ["test/kl"]))
     assert row["igu"]["test/kl - lora"] == "+0.004 [-0.023, +0.031] not resolved (detectable: 0.037)"
 
 
 def test_p_is_corrected_over_the_methods_of_the_table():
     found = [*runs("lora", LORA), *runs("igu", BETTER), *runs("fim", LIKE), *runs("eva", BETTER)]
-    text = records.comparison_table(found, ["test/kl"])
+    text = comparison_table(found, ["test/kl"])
     assert [cells(text)[name]["p (Holm)"] for name in ("igu", "eva", "fim")] == ["0.188", "0.188", "1"]
     assert "Holm over 3 methods; the smallest possible with these pairs is 0.0625 before and 0.188 after" in text
 
 
 def test_seeds_that_one_side_lacks_are_left_out_and_said():
-    row = cells(records.comparison_table([*runs("lora", LORA), *runs("igu", {**BETTER, 9: 7.0})], ["test/kl"]))
+    row = cells(comparison_table([*runs("lora", LORA), *runs("igu", {**BETTER, 9: 7.0})], ["test/kl"]))
     assert row["igu"]["n"] == "6"
     assert row["igu"]["test/kl - lora"] == "-0.0460 [-0.0528, -0.0392] (5 pairs)"
 
 
 def test_one_pair_has_no_interval_and_no_pair_no_difference():
     found = [*runs("lora", LORA), *runs("igu", {0: 0.2}), *runs("fim", {7: 0.2})]
-    row = cells(records.comparison_table(found, ["test/kl"]))
+    row = cells(comparison_table(found, ["test/kl"]))
     assert row["igu"]["test/kl"] == "0.20"
     assert row["igu"]["test/kl - lora"] == "+0.1000 (1 pair: no interval)"
     assert row["fim"]["test/kl - lora"] == "no common seed"
@@ -75,7 +74,7 @@ def test_one_pair_has_no_interval_and_no_pair_no_difference():
 
 def test_equal_differences_have_no_interval():
     found = [*runs("lora", {0: 0.50, 1: 0.56}), *runs("igu", {0: 0.53, 1: 0.59})]
-    assert cells(records.comparison_table(found, ["test/kl"]))["igu"]["test/kl - lora"].endswith(
+    assert cells(comparison_table(found, ["test/kl"]))["igu"]["test/kl - lora"].endswith(
         " (all 2 pairs equal: no interval)"
     )
 
@@ -84,7 +83,7 @@ def test_runs_without_the_metric_are_said():
     found = [*runs("lora", LORA), *runs("igu", BETTER), *runs("fim", {0: 0.2})]
     for run in (found[9], found[10]):
         run.metrics["test"].pop("kl")
-    row = cells(records.comparison_table(found, ["test/kl"]))
+    row = cells(comparison_table(found, ["test/kl"]))
     assert row["lora"]["test/kl"] == "0.30 ± 0.16"
     assert row["igu"]["test/kl"] == "0.21 ± 0.13 (4 values)"
     assert row["fim"]["test/kl"] == "(0 values)"
@@ -100,7 +99,7 @@ def spent(found: list, params: int, match: str = "final") -> list:
 def test_what_is_off_the_budget_is_said_and_not_tested():
     """72 of 64 parameters are 112.5 %; without sora the correction is for two."""
     found = [*runs("lora", LORA), *runs("igu", BETTER), *runs("fim", LIKE), *spent(runs("sora", BETTER), 72)]
-    text = records.comparison_table(found, ["test/kl"])
+    text = comparison_table(found, ["test/kl"])
     row = cells(text)
     assert [row[name]["final/target"] for name in ("lora", "igu", "sora")] == ["100 %", "100 %", "112.5 %"]
     assert [row[name]["p (Holm)"] for name in ("igu", "sora")] == ["0.125", ""]
@@ -111,20 +110,20 @@ def test_what_is_off_the_budget_is_said_and_not_tested():
 
 
 def test_nothing_is_tested_against_a_reference_off_the_budget():
-    text = records.comparison_table([*runs("lora", LORA), *spent(runs("sora", BETTER), 72)], ["test/kl"], "sora")
+    text = comparison_table([*runs("lora", LORA), *spent(runs("sora", BETTER), 72)], ["test/kl"], "sora")
     assert cells(text)["lora"]["p (Holm)"] == ""
     assert text.endswith("\n\nNo method is tested: the reference sora is off the target.")
 
 
 def test_where_peaks_are_matched_the_peak_is_compared_with_the_target():
     found = [*runs("lora", LORA), *runs("igu", BETTER)]
-    row = cells(records.comparison_table(spent(found, 80, match="peak"), ["test/kl"]))
+    row = cells(comparison_table(spent(found, 80, match="peak"), ["test/kl"]))
     assert row["igu"]["peak/target"] == "125 %"
 
 
 def test_a_metric_of_unknown_direction_sorts_nothing():
     found = [*runs("lora", LORA, "regret"), *runs("igu", LORA, "regret"), *runs("fim", BETTER, "regret")]
-    assert list(cells(records.comparison_table(found, ["test/regret"]))) == ["lora", "igu", "fim"]
+    assert list(cells(comparison_table(found, ["test/regret"]))) == ["lora", "igu", "fim"]
 
 
 def test_failed_runs_are_counted_and_not_averaged():
@@ -133,7 +132,7 @@ def test_failed_runs_are_counted_and_not_averaged():
     good = runs("igu", {seed: BETTER[seed] for seed in (0, 1, 2)})
     for run in (failed, over):
         run.config = good[0].config
-    row = cells(records.comparison_table([*runs("lora", LORA), *good, failed, over], ["test/kl"]))
+    row = cells(comparison_table([*runs("lora", LORA), *good, failed, over], ["test/kl"]))
     assert (row["igu"]["n"], row["igu"]["ok/all"]) == ("3", "3/5")
     assert row["igu"]["status"] == "3 ok, 1 nan, 1 over_budget"
     assert row["igu"]["test/kl"] == "0.15 ± 0.10"
@@ -142,19 +141,19 @@ def test_failed_runs_are_counted_and_not_averaged():
 
 def test_a_status_of_nan_is_not_an_empty_cell():
     found = [*runs("lora", LORA), record("nan", 0, status="nan", metrics=None, ledger=None, cost=None)]
-    row = cells(records.comparison_table(found, ["test/kl"]))["nan"]
+    row = cells(comparison_table(found, ["test/kl"]))["nan"]
     assert (row["status"], row["final/target"], row["final params"]) == ("1 nan", "", "")
 
 
 def test_a_method_without_a_run_that_is_ok_is_a_row():
     found = [*runs("lora", LORA), record("igu", 0, status="oom", metrics=None, ledger=None, cost=None)]
-    row = cells(records.comparison_table(found, ["test/kl"]))["igu"]
+    row = cells(comparison_table(found, ["test/kl"]))["igu"]
     assert (row["n"], row["status"], row["test/kl"], row["test/kl - lora"]) == ("0", "1 oom", "", "no common seed")
     assert (row["final params"], row["own s"], row["own passes"]) == ("", "", "")
 
 
 def test_costs_are_those_of_calibration_and_allocation():
-    row = cells(records.comparison_table(runs("lora", LORA), ["test/kl"]))["lora"]
+    row = cells(comparison_table(runs("lora", LORA), ["test/kl"]))["lora"]
     assert (row["final params"], row["peak params"]) == ("64", "64")
     assert (row["own s"], row["own passes"]) == ("4.0", "8")  # 2 + 2 seconds, 3 + 3 forward and 1 + 1 backward
 
@@ -163,19 +162,19 @@ def test_every_metric_has_its_difference_and_the_first_has_p():
     found = [*runs("lora", LORA), *runs("igu", BETTER)]
     for run in found:
         run.metrics["validation"] = {"step": 9, "accuracy": run.metrics["test"]["kl"] * 2}
-    text = records.comparison_table(found, ["test/kl", "validation/accuracy"])
+    text = comparison_table(found, ["test/kl", "validation/accuracy"])
     assert cells(text)["igu"]["validation/accuracy - lora"].startswith("-0.09")
     assert "sign-flip test of the differences in test/kl," in text
 
 
 def test_another_reference_turns_the_difference_round():
-    row = cells(records.comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"], reference="igu"))
+    row = cells(comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"], reference="igu"))
     assert next(iter(row)) == "igu"
     assert row["lora"]["test/kl - igu"].startswith("+0.0")
 
 
 def test_a_reference_alone_is_a_table():
-    text = records.comparison_table(runs("lora", LORA), ["test/kl"])
+    text = comparison_table(runs("lora", LORA), ["test/kl"])
     assert cells(text)["lora"]["p (Holm)"] == ""
     assert text.endswith("p: no pair to test.")
 
@@ -186,7 +185,7 @@ def test_settings_that_differ_make_rows_of_their_own():
         *runs("shuffled", BETTER, settings={"source": "fim"}),
         *runs("shuffled", LIKE, settings={"source": "eva"}),
     ]
-    assert list(cells(records.comparison_table(found, ["test/kl"]))) == [
+    assert list(cells(comparison_table(found, ["test/kl"]))) == [
         "lora",
         "shuffled (source=fim)",
         "shuffled (source=eva)",
@@ -195,12 +194,12 @@ def test_settings_that_differ_make_rows_of_their_own():
 
 def test_what_is_not_there_is_named():
     with pytest.raises(SelectionError, match=r"no run has the metric 'test/loss'; there are test/kl$"):
-        records.comparison_table(runs("lora", LORA), ["test/loss"])
+        comparison_table(runs("lora", LORA), ["test/loss"])
     with pytest.raises(SelectionError, match=r"no run of the reference 'lora'; name one of igu, eva with --reference"):
-        records.comparison_table([*runs("eva", LORA), *runs("igu", LORA)], ["test/kl"])
+        comparison_table([*runs("eva", LORA), *runs("igu", LORA)], ["test/kl"])
 
 
-def test_the_command_line_prints_a_table_for_each_value(tmp_path, monkeypatch, capsys):
+def test_the_command_line_prints_a_table_for_each_value(tmp_path, capsys):
     found = [
         run
         for name, shift in (("few", 0.0), ("many", 1.0))
@@ -208,53 +207,43 @@ def test_the_command_line_prints_a_table_for_each_value(tmp_path, monkeypatch, c
         for run in runs(method, {seed: value + shift for seed, value in values.items()}, task={"map": name})
     ]
     run_folder.save(found, tmp_path / "records.jsonl")
-    command = ["tables", str(tmp_path / "records.jsonl"), "--metric", "test/kl"]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit, match="2"):
-        records.tables_main()
-    assert "these differ within a table: tiny, planted, budget r1: task.map: few, many" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", [*command, "--by", "task.map"])
-    records.tables_main()
+    command = ["records", "table", str(tmp_path / "records.jsonl"), "--metric", "test/kl"]
+    assert main(command) == 2
+    assert "budget r1: not one comparison, these differ: task.map: few, many" in capsys.readouterr().err
+    assert main([*command, "--by", "task.map"]) == 0
     printed = capsys.readouterr().out
     assert printed.index("task.map=few: 10 runs") < printed.index("task.map=many: 10 runs")
     assert printed.count("| method | n |") == 2
-    assert printed.endswith(f"{records.LEGEND}\n")
+    assert printed.endswith(f"{LEGEND}\n")
 
 
-def test_a_selection_without_a_table_does_not_keep_the_others_from_theirs(tmp_path, monkeypatch, capsys):
+def test_a_selection_without_a_table_does_not_keep_the_others_from_theirs(tmp_path, capsys):
     found = [
         *runs("igu", BETTER, task={"map": "few"}),
         *runs("lora", LORA, task={"map": "many"}),
         *runs("lora", LORA, "loss", task={"map": "none"}),
     ]
     run_folder.save(found, tmp_path / "records.jsonl")
-    command = ["tables", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--by", "task.map"]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit, match="2"):
-        records.tables_main()
+    command = ["records", "table", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--by", "task.map"]
+    assert main(command) == 2
     printed = capsys.readouterr()
     assert "task.map=few: 5 runs\n\nthere is no run of the reference 'lora'" in printed.out
     assert "task.map=many: 5 runs\n\n| method |" in printed.out
     assert "task.map=none: 5 runs\n\nno run has the metric 'test/kl'" in printed.out
-    assert printed.err.startswith("no table of tiny, planted, budget r1, task.map=few; tiny")
+    assert printed.err.startswith("rankbench: no table of tiny, planted, budget r1, task.map=few; tiny")
 
 
-def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, monkeypatch, capsys):
+def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, capsys):
     found = [*runs("lora", LORA), *runs("shuffled", BETTER, settings={"source": "fim"})]
     (other,) = runs("shuffled", {0: 0.1}, settings={"source": "eva"})
     other.config["train"] = {"learning_rate": 0.1}
     run_folder.save([*found, other], tmp_path / "records.jsonl")
-    monkeypatch.setattr(
-        sys, "argv", ["tables", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--rates", "0.01"]
-    )
-    records.tables_main()
+    command = ["records", "table", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--rates", "0.01"]
+    assert main(command) == 0
     printed = capsys.readouterr().out
     assert "| shuffled (source=fim) | 5 |" in printed
     assert "not run at the chosen rate: shuffled (source=eva)" in printed
 
 
 def test_the_legend_says_what_is_corrected():
-    assert (
-        "Intervals and detectable differences are not corrected for the number of methods; p is, within"
-        in records.LEGEND
-    )
+    assert "Intervals and detectable differences are not corrected for the number of methods; p is, within" in LEGEND

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,8 @@ from support.records import record
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.selection import Selection
-from rankbench.cli import records
+from rankbench.cli import main
+from rankbench.cli.records import draw
 from rankbench.records import run_folder
 from rankbench.reporting import plotting, rank_map_figures
 
@@ -68,8 +68,8 @@ def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monke
     said = ["lora: 5 of 5 runs drawn", "igu: 3 of 5 runs drawn, 2 inert", "shuffled: 0 of 5 runs drawn, 5 inert"]
     assert rank_map_figures.count_drawn(found, names) == said
     shown = []
-    monkeypatch.setattr(records, "write", lambda figure, numbers, place: shown.append(figure) or [place])
-    list(records.draw(Selection("tiny, planted", found, names, []), tmp_path))
+    monkeypatch.setattr(plotting, "write", lambda figure, numbers, place: shown.append(figure) or [place])
+    list(draw(Selection("tiny, planted", found, names, []), tmp_path))
     for figure in shown:
         title = figure._suptitle
         assert " ".join(title.get_text().split()) == f"tiny, planted {said[1]}; {said[2]}"
@@ -148,17 +148,17 @@ def test_a_place_without_a_site_is_grey_and_not_rank_zero():
     assert {"0", "1", "none"} <= {text.get_text() for text in drawn.axes[0].texts}
     kinds = ["classifier", *sorted(KINDS)]
     outside = np.ma.getdata(drawn.axes[0].images[0].get_array())[:, -1]
-    assert outside[kinds.index("classifier")] == 5 and np.isnan(outside[1:]).all()
+    assert outside[kinds.index("classifier")] == 5
+    assert np.isnan(outside[1:]).all()
 
 
-def test_the_command_line_writes_figures_and_numbers(tmp_path, monkeypatch, capsys):
+def test_the_command_line_writes_figures_and_numbers(tmp_path, capsys):
     found = [
         mapped(method, seed, ranks) for method, ranks in (("lora", [2] * 4), ("igu", [1, 2, 3, 4])) for seed in (0, 1)
     ]
     run_folder.save(found, tmp_path / "records.jsonl")
     out = tmp_path / "deep" / "figures"
-    monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(out)])
-    records.figures_main()
+    assert main(["records", "maps", str(tmp_path / "records.jsonl"), "--out", str(out)]) == 0
     names = [f"{what}-tiny-planted-r1.{kind}" for what in ("ranks", "agreement") for kind in ("png", "pdf", "csv")]
     assert capsys.readouterr().out.splitlines() == [
         *(str(out / name) for name in names),
@@ -180,9 +180,7 @@ def test_the_same_content_gives_the_same_files(tmp_path):
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
-def test_nothing_to_draw_is_an_error_of_the_command_line(tmp_path, monkeypatch, capsys):
+def test_nothing_to_draw_is_an_error_of_the_command_line(tmp_path, capsys):
     run_folder.save([record("lora", 0)], tmp_path / "records.jsonl")
-    monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path / "records.jsonl"), "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match="2"):
-        records.figures_main()
+    assert main(["records", "maps", "--results", str(tmp_path / "records.jsonl"), "--out", str(tmp_path)]) == 2
     assert "none of 1 runs is ok and has ranks" in capsys.readouterr().err

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +14,7 @@ from support.harness import python
 from support.records import runs
 from support.studies import declared, study
 
-from rankbench.cli import report as report_command
+from rankbench.cli import main
 from rankbench.reporting import report
 from rankbench.studies import study as studies
 from rankbench.studies.study import Study
@@ -49,6 +48,7 @@ def test_the_folder_holds_tables_figures_records_and_the_page(folder):
     assert {"curve-quadrature-steps-m-1", "curve-smoothing-beta1-2", "map-batches-x-power-3"} <= figures
 
 
+@pytest.mark.slow
 def test_made_again_from_its_own_folder_it_is_the_same(folder, tmp_path):
     before = files(folder)
     copy = tmp_path / "copy"
@@ -79,6 +79,7 @@ def test_the_forms_of_a_table_agree(folder):
     assert cell.replace("-", "\N{MINUS SIGN}") in page
 
 
+@pytest.mark.slow
 def test_bold_is_what_the_corrected_test_says(tmp_path):
     report.build(study(declared(seeds=range(10)), lost=0.0, failed=0.0), tmp_path)
     data = pd.read_csv(tmp_path / "tables" / "results-minilm-l6-glue-rte-r8.csv").set_index("arm")
@@ -89,6 +90,7 @@ def test_bold_is_what_the_corrected_test_says(tmp_path):
     assert [line.split(" | ")[0][2:] for line in section.splitlines() if "**" in line] == better
 
 
+@pytest.mark.slow
 def test_three_seeds_have_no_winner(tmp_path):
     report.build(study(declared(seeds=range(3)), lost=0.0, failed=0.0), tmp_path)
     data = pd.read_csv(tmp_path / "tables" / "results-minilm-l6-glue-rte-r8.csv").set_index("arm")
@@ -102,6 +104,7 @@ def test_three_seeds_have_no_winner(tmp_path):
     assert "**" not in tables
 
 
+@pytest.mark.slow
 def test_what_an_earlier_report_left_is_removed_and_nothing_else(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -143,47 +146,47 @@ def in_results(place: Path, made: Study) -> Study:
     return made
 
 
-def command(monkeypatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["report", *words])
-    report_command.main()
+def command(*words: str) -> int:
+    return main(["report", *words])
 
 
-def test_the_command_takes_the_words_of_a_sweep(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_the_command_takes_the_words_of_a_sweep(tmp_path, capsys):
     made = in_results(tmp_path, study(declared(seeds=range(2)), lost=0.1))
-    command(monkeypatch, "experiment=made_up", f"results_dir={tmp_path}")
+    command("experiment=made_up", f"results_dir={tmp_path}")
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == str(tmp_path / "made_up" / "index.html")
     assert printed[1].startswith("igu: ")
     assert len(studies.study_in_folder(tmp_path / "made_up").records) == len(made.records)
 
 
-def test_a_torn_record_is_named_and_not_counted(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_torn_record_is_named_and_not_counted(tmp_path):
     made = in_results(tmp_path, study(declared(seeds=range(2)), lost=0.0, failed=0.0))
     torn = made.sweep.jobs[-1].run_id
     (tmp_path / "runs" / torn / "record.json").write_text('{"run_id": ')
-    command(monkeypatch, "experiment=made_up", f"results_dir={tmp_path}", "--out", str(tmp_path / "out"))
+    command("experiment=made_up", f"results_dir={tmp_path}", "--out", str(tmp_path / "out"))
     text = (tmp_path / "out" / "tables.md").read_text()
     assert "45 of 46 runs are ok; 1 missing." in text
     assert f"Not read: {tmp_path}/runs/{torn}/record.json: not JSON" in text
 
 
-def test_what_is_not_there_is_said(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        command(monkeypatch, "experiment=none", f"results_dir={tmp_path}")
+def test_what_is_not_there_is_said(tmp_path, capsys):
+    assert command("experiment=none", "--results", str(tmp_path)) == 2
     assert "holds no sweep of experiment=none" in capsys.readouterr().err
 
 
-def test_mixed_records_write_nothing_and_name_the_way_out(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_mixed_records_write_nothing_and_name_the_way_out(tmp_path, capsys):
     made = study(declared(seeds=range(2)), lost=0.0, failed=0.0)
     first = made.sweep.jobs[-1].run_id
     made.records[first].provenance = {**made.records[first].provenance, "git_commit": "d" * 40}
     studies.save(made, tmp_path / "in")
     words = (str(tmp_path / "in"), "--out", str(tmp_path / "out"))
-    with pytest.raises(SystemExit, match="2"):
-        command(monkeypatch, *words)
+    assert command(*words) == 2
     assert "code: ccccccc, ddddddd" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    command(monkeypatch, *words, "--allow-mixed", "code")
+    command(*words, "--allow-mixed", "code")
     assert "Mixed, and allowed by name: code: ccccccc, ddddddd" in (tmp_path / "out" / "tables.md").read_text()
 
 
@@ -203,8 +206,8 @@ def test_a_sweep_without_an_experiment_has_a_report(tmp_path):
 REPORT = """
 import re, sys
 from pathlib import Path
-from rankbench.cli import report as report_command
-report_command.main()
+from rankbench.cli import main
+assert main(["report", *sys.argv[1:]]) == 0
 print(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 

@@ -65,8 +65,7 @@ def test_an_ablation_is_the_base_and_the_arms_that_vary_one_setting_alone():
 
 def test_arms_that_all_name_the_setting_are_an_ablation_without_a_base():
     arms = {f"igu {beta}": {"method": "igu", "method.beta1": beta} for beta in (0.5, 0.9)}
-    made = declared(arms=None)
-    made.arms, made.vary, made.grid = arms, {}, {}
+    made = declared().model_copy(update={"arms": arms, "vary": {}, "grid": {}})
     (found,) = [ablation for ablation in ablations(made) if ablation.keys == ("method.beta1",)]
     assert (found.base, found.arms) == (None, ["igu 0.5", "igu 0.9"])
 
@@ -301,7 +300,8 @@ def test_the_papers_numbers_stand_beside_ours_with_what_verify_says():
 
 def test_a_paper_that_cannot_be_read_is_said():
     made = declared(seeds=range(2))
-    made.report.published[0].file = "nobody"
+    unknown = [table.model_copy(update={"file": "nobody"}) for table in made.report.published]
+    made = made.model_copy(update={"report": made.report.model_copy(update={"published": unknown})})
     (sheet,) = published.published_tables(gather(study(made)))
     assert "has no numbers of nobody" in sheet.notes[0]
 
@@ -385,6 +385,7 @@ def test_arms_keep_their_hue_and_differ_in_marker_or_dash():
     assert len({styles[arm].marker for arm in single().arms}) == len(single().arms)
 
 
+@pytest.mark.slow
 def test_of_many_panels_twelve_are_drawn_and_all_are_in_the_csv():
     budgets = [f"r{rank}" for rank in range(1, 16)]
     many = gather(study(declared(budgets=budgets, seeds=range(2)), layers=1, lost=0.0, failed=0.0))

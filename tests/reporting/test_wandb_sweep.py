@@ -1,7 +1,6 @@
 """A finished sweep is mirrored as its runs would have been, any number of times; a workspace shows it."""
 
 import json
-import sys
 
 import pytest
 from support.harness import configure, perform, python
@@ -9,7 +8,7 @@ from support.mirrors import alone, read, the_file
 from support.services import service
 
 from rankbench.analysis.labels import displays
-from rankbench.cli.report import mirror_main
+from rankbench.cli import main
 from rankbench.config.yaml_files import defaults
 from rankbench.records import run_folder
 from rankbench.reporting.wandb_sweep import MirrorResult, mirror, request_of, show, workspace
@@ -63,6 +62,7 @@ def file_of(place, run_id):
     return found
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_mirrored_as_it_would_have_been_while_it_ran(results, records):
     done = mirror(records, results, OFFLINE)
     assert (done.offline, done.online, done.failed, done.stepless) == (3, 0, (), 0)
@@ -113,17 +113,16 @@ def test_a_run_that_cannot_be_mirrored_is_told_and_the_others_are_made(records, 
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-def call(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["dashboard", *map(str, words)])
-    code = mirror_main()
+def call(capsys, *words):
+    code = main(["report", "--wandb", *map(str, words)])
     return code, capsys.readouterr().out
 
 
-def test_the_command_mirrors_records_and_says_what_a_workspace_needs(records, tmp_path, monkeypatch, capsys):
+def test_the_command_mirrors_records_and_says_what_a_workspace_needs(records, tmp_path, capsys):
     run_folder.save(records, tmp_path / "my_study" / "records.jsonl")
     with (tmp_path / "my_study" / "records.jsonl").open("a") as file:
         file.write("{}\n")
-    code, out = call(monkeypatch, capsys, tmp_path / "my_study" / "records.jsonl", f"results_dir={tmp_path}")
+    code, out = call(capsys, tmp_path / "my_study" / "records.jsonl", f"results_dir={tmp_path}")
     assert code == 0
     assert f"not mirrored: {tmp_path}/my_study/records.jsonl:4: not a run record" in out
     assert "my_study: 0 runs online, 3 offline, 0 failed; 3 of them without steps\n" in out
@@ -134,10 +133,10 @@ def test_the_command_mirrors_records_and_says_what_a_workspace_needs(records, tm
     assert found.run.run_group == names(records[0].run_id, records[0].config)["group"]
 
 
-def test_a_sweep_is_mirrored_whole_by_its_words(results, records, monkeypatch, capsys):
+def test_a_sweep_is_mirrored_whole_by_its_words(results, records, capsys):
     jobs = [Job(None, record.run_id, False, ()) for record in records]
     manifest.save(Sweep("mine-0", "mine", 1, ["method=adalora"], None, None, jobs), results)
-    code, out = call(monkeypatch, capsys, f"results_dir={results}", "method=adalora", "--project", "other")
+    code, out = call(capsys, f"results_dir={results}", "method=adalora", "--project", "other")
     assert code == 0
     assert "mine: 0 runs online, 3 offline, 0 failed\n" in out
     for record in records:
@@ -146,14 +145,12 @@ def test_a_sweep_is_mirrored_whole_by_its_words(results, records, monkeypatch, c
         assert len(found.history) == (12 if record.status == "ok" else 1)
 
 
-def test_where_there_is_nothing_to_mirror_it_says_so(tmp_path, monkeypatch, capsys):
+def test_where_there_is_nothing_to_mirror_it_says_so(tmp_path, capsys):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(SweepError, match=r"no record to mirror; no run has ended"):
         request_of([str(tmp_path / "empty.jsonl")])
-    monkeypatch.setattr(sys, "argv", ["dashboard", "experiment=igu_ablation", f"results_dir={tmp_path}"])
-    with pytest.raises(SystemExit, match="2"):
-        mirror_main()
-    assert "rankbench.reporting.wandb_sweep: " in capsys.readouterr().err
+    assert main(["report", "--wandb", "experiment=igu_ablation", f"results_dir={tmp_path}"]) == 2
+    assert "rankbench: " in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ the workspace

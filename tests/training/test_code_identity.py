@@ -11,7 +11,7 @@ from support.harness import configure, faulty_installed, perform
 
 from rankbench.config import registry
 from rankbench.training import code_identity
-from rankbench.training.code_identity import identity, numbers_code, own_sources, package_sources
+from rankbench.training.code_identity import identity, numbers_code, own_sources, package_sources, shared_code
 
 GLUE_AND_IGU = ["rankbench.methods.igu", "rankbench.tasks.glue"]
 
@@ -92,7 +92,19 @@ def test_it_is_twelve_digits_and_the_record_has_it(tmp_path):
     assert len(code) == 12
     assert int(code, 16) >= 0
     assert numbers_code("igu", "planted") != code != numbers_code("lora", "arithmetic")
-    assert perform(configure(tmp_path, "train.steps=1"))["provenance"]["numbers_code"] == code
+    provenance = perform(configure(tmp_path, "train.steps=1"))["provenance"]
+    assert provenance["numbers_code"] == code
+    assert provenance["shared_code"] == shared_code("planted") != code
+
+
+def test_what_all_methods_go_through_is_a_code_without_any_of_them():
+    shared = ["rankbench.tasks.glue"]
+    for module in ("rankbench.training.trainer", "rankbench.core.budget", "rankbench.tasks.text_classification"):
+        before, after = identities(module, shared)
+        assert before != after
+    before, after = identities("rankbench.methods.igu", shared)
+    assert before == after == shared_code("glue-rte")
+    assert shared_code("planted") != before
 
 
 def test_a_failed_run_has_it_too(tmp_path):

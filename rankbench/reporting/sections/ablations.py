@@ -1,4 +1,4 @@
-"""Lines of a report: the rank total over the steps, and the metric over a setting that was varied."""
+"""Settings varied in a report: the metric over one setting as a curve, over two as a heat map."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def draw_ablations(report_data: ReportData) -> ReportFigure | None:
 def _draw_curves(
     curves: Sequence[tuple[str, Ablation, Panel, pd.DataFrame]], report_data: ReportData, name: str, title: str
 ) -> ReportFigure | None:
-    """An axes each, 95 % intervals of the mean; the reference as a band. Axes of one metric have one scale."""
+    """Draw each curve in an axes, with 95 % intervals and the reference as a band; axes of one metric share a scale."""
     if not curves:
         return None
     first, left_out = at_most_twelve(curves)
@@ -93,7 +93,7 @@ def _draw_curves(
 
 
 def _draw_curve(axes: Axes, data: pd.DataFrame, key: str, colour: str) -> dict[float, str]:
-    """One line; the ticks of its x."""
+    """Draw one line; return the ticks of its x."""
     x_of, ticks = _along(axes, data[key].tolist())
     points = data.assign(x=[x_of[value] for value in data[key]]).sort_values("x")
     points = points.drop_duplicates("x")  # the base and an arm that names the same value
@@ -112,7 +112,7 @@ def _share_scale(several: Sequence[Axes]) -> None:
 
 
 def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[float, str]]:
-    """Where each value stands on x, and the ticks: words in a row, numbers by size, by their logarithm if far apart."""
+    """Positions of values on x, and ticks: words in a row, numbers by size, on a logarithmic scale if far apart."""
     try:
         numbers = {value: float(value) for value in values}
     except ValueError:
@@ -125,7 +125,7 @@ def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[fl
 
 
 def _band(axes: Axes, panel: Panel, reference: str) -> None:
-    """Mean and interval of the reference, all along x."""
+    """Draw the mean and interval of the reference all along x."""
     measured = panel.measured(reference)
     if measured.empty:
         return
@@ -136,7 +136,7 @@ def _band(axes: Axes, panel: Panel, reference: str) -> None:
 
 
 def draw_grid(ablation: Ablation, report_data: ReportData) -> ReportFigure | None:
-    """The metric over two settings: a heat map for each panel, each with a scale of its own."""
+    """The metric over two settings: a heat map for each panel, each with its own scale."""
     (down, across), points = ablation.keys, points_of(ablation, report_data)
     if not points:
         return None

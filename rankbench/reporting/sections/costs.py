@@ -15,11 +15,11 @@ from rankbench.reporting.report_data import ReportData, links
 from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_column, without_first_column
 from rankbench.studies.panels import Panel
 
-# In the order they are charged; greys, since colours are those of methods.
+# Phases in the order in which they are charged; greys, since colours belong to methods.
 PHASES = {"training": ("#d0d0d0", ""), "calibration": ("#8f8f8f", "////"), "allocation": ("#222222", "")}
 SECONDS = [f"{phase}/seconds" for phase in PHASES]
-ROWS = 12  # of the table; more are folded on the page
-HEIGHT = 0.2  # inches, of a bar
+ROWS = 12  # a longer table is folded on the page
+HEIGHT = 0.2  # inches per bar
 
 
 def cost_table(report_data: ReportData) -> Table | None:

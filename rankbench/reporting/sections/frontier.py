@@ -23,7 +23,7 @@ from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.panels import Panel, families
 
 SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
-APART = 0.006  # of x, between arms
+APART = 0.006  # share of x by which arms are moved apart
 
 
 def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:

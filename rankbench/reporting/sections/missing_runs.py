@@ -1,4 +1,4 @@
-"""What was asked for and is not there: missing runs, failures and their reasons, files that could not be read."""
+"""Missing and failed runs, reasons of failure, and files that could not be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LETTERS = 160  # of a reason that are shown
 
 
 def sentences(report_data: ReportData) -> list[str]:
-    """Counts of runs and trials, and all else that keeps a number from standing in a table."""
+    """Counts of runs and tuning trials, and everything that keeps a number out of the tables."""
     runs = [run for panel in report_data.panels for run in panel.runs]
     trials = [run for panel in report_data.panels for run in panel.trials]
     lines = [_counted("runs", runs), *([_counted("tuning trials", trials)] if trials else [])]
@@ -31,7 +31,7 @@ def sentences(report_data: ReportData) -> list[str]:
 
 
 def _of_other_code(report_data: ReportData) -> list[str]:
-    """Whether the trials that chose the learning rates had another code or other versions than the runs."""
+    """A sentence if the tuning trials had another code or other versions than the runs; else none."""
     runs = [record for panel in report_data.panels for record in panel.records]
     trials = [run.record for panel in report_data.panels for run in panel.trials if run.record is not None]
     among = set(differing_code(runs))

@@ -21,7 +21,7 @@ COLUMNS = (
     *("arm", "task", "metric", "paper", "paper - reference", "ours", "ours - reference", "n"),
     *("verified", "the paper's run", "our run", "why"),
 )
-KEY = ("table", "model", "task", "metric", "method", "rank_or_budget")  # of a number within a file
+KEY = ("table", "model", "task", "metric", "method", "rank_or_budget")  # identify a number within a file
 KINDS = {"reproduced": "better", "not reproduced": "worse", "not comparable": "unresolvable", "not run": "untested"}
 Judged = Mapping[tuple[Any, ...], Verification]
 UNITS = {"percent": 100.0}  # ours are shares
@@ -91,7 +91,7 @@ def _reference_of(theirs: str | None, quoted: pd.DataFrame, number: dict[Any, An
 
 
 def _paper(arm: str, number: dict[Any, Any], reference: float | None) -> list[Cell]:
-    """Arm, task, metric, value, difference, and on what, with what confidence."""
+    """Cells of the paper: arm, task, metric, value, difference, and its run with the confidence in the number."""
     difference = None if reference is None else number["value"] - reference
     seeds = "" if pd.isna(number["n_seeds"]) else f"{number['n_seeds']} seeds"
     where = ", ".join(filter(None, [number["model"], number["rank_or_budget"], seeds, number["confidence"]]))
@@ -108,7 +108,7 @@ def _unit(unit: str) -> str:
 
 
 def _verified(verification: Verification | None) -> tuple[Cell, Cell]:
-    """Outcome and reason."""
+    """Cells of the outcome and its reason."""
     return (
         (Cell(), Cell())
         if verification is None
@@ -117,7 +117,7 @@ def _verified(verification: Verification | None) -> tuple[Cell, Cell]:
 
 
 def _ours(panel: Panel, comparison: Comparison, arm: str, unit: str) -> list[Cell]:
-    """Mean, difference with its interval, n, and on what; in the paper's unit where it is per cent."""
+    """Our cells: mean, difference with its interval, n, and our run; in the paper's unit where it is per cent."""
     if arm not in panel.arms:
         return [Cell("not run"), Cell(), Cell(), Cell()]
     metric, scale, where = comparison.metrics[0], UNITS.get(unit, 1.0), link(panel, arm)

@@ -1,4 +1,4 @@
-"""Heat maps of a report: the ranks of each arm by site, and the metric over two settings."""
+"""Ranks in a report: the rank total over the steps, and the ranks of each arm by site."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rankbench.studies.study import Curve
 
 
 def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) -> pd.DataFrame:
-    """arm, step, mean, low, high (over seeds) and n of the rank total, of runs that are ok."""
+    """Frame of arm, step, mean, low, high (over seeds) and n of the rank total, for runs that are ok."""
     rows = []
     for arm in arms:
         runs = [
@@ -35,7 +35,7 @@ def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) 
 
 
 def draw_rank_totals(report_data: ReportData) -> ReportFigure | None:
-    """Steps of the mean over seeds, with the range of the seeds behind it; None where no run logged any."""
+    """Rank totals as step functions, means over seeds with their range; None where no run logged its steps."""
     curves, style = report_data.study.curves, report_data.styles
     curves_of = [(panel, rank_totals(panel, curves, report_data.arms)) for panel in report_data.panels]
     curves_of = [(panel, data) for panel, data in curves_of if len(data)]

@@ -30,7 +30,7 @@ OUTCOMES: dict[Outcome, str] = {"works": "better", "does not work": "worse", "no
 
 
 def sentences(report_data: ReportData) -> list[str]:
-    """What is resolved, what is not, and what could have been seen."""
+    """Sentences on what is resolved, what is not, and what could have been seen."""
     return [
         *_verdict_sentences(report_data),
         *_findings_in_words(report_data),
@@ -67,7 +67,7 @@ def _beyond_zero(report_data: ReportData) -> Iterator[str]:
 
 
 def _varied_settings(report_data: ReportData) -> Iterator[str]:
-    """For each setting that is varied alone, how its values compare with the default."""
+    """How the values of each setting that is varied alone compare with the default."""
     for ablation in report_data.ablations:
         comparisons = [comparison for _, comparison in report_data.varied[ablation.name] if ablation.base]
         findings = [comparison.findings[arm] for comparison in comparisons for arm in comparison.rows]
@@ -105,21 +105,21 @@ def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
     """For each arm with controls, where it works, and where not; in a single panel, why."""
     for arm in report_data.report.controls:
         judged = [(panel.short, _verdict(report_data, comparison, arm)) for panel, comparison in report_data.compared()]
-        known = [(where, *found) for where, found in judged if found is not None]
+        verdicts = [(where, *verdict) for where, verdict in judged if verdict is not None]
         off = [panel.short for panel, comparison in report_data.compared() if arm in comparison.off.index]
         if off:
             yield f"{arm}: no verdict on {'; '.join(off)}: not at an equal budget."
-        if len(known) == 1:
+        if len(verdicts) == 1:
             sides = (
                 reason if difference is None else reason.partition(":")[0]
-                for reason, difference in zip(known[0][1].reasons, known[0][2].values(), strict=True)
+                for reason, difference in zip(verdicts[0][1].reasons, verdicts[0][2].values(), strict=True)
             )
-            yield f"{arm}: {known[0][1].outcome} ({', '.join(sides)})."
-        for outcome in OUTCOMES if len(known) > 1 else ():
-            there = [where for where, found, _ in known if found.outcome == outcome]
-            if there:
-                places = f": {'; '.join(there)}" if len(there) < len(known) else ""
-                yield f"{arm}: {outcome} on {len(there)} of {len(known)}{places}."
+            yield f"{arm}: {verdicts[0][1].outcome} ({', '.join(sides)})."
+        for outcome in OUTCOMES if len(verdicts) > 1 else ():
+            titles = [where for where, verdict, _ in verdicts if verdict.outcome == outcome]
+            if titles:
+                where_text = f": {'; '.join(titles)}" if len(titles) < len(verdicts) else ""
+                yield f"{arm}: {outcome} on {len(titles)} of {len(verdicts)}{where_text}."
 
 
 def _verdict(
@@ -139,7 +139,7 @@ def _verdict(
 
 
 def _controls(report_data: ReportData, arm: str) -> dict[str, str | None]:
-    """Role -> the arm that has it, of those that are to be beaten."""
+    """Role -> the arm that has it, for the controls that have to be beaten."""
     names = {UNIFORM: report_data.report.reference, **report_data.report.controls[arm]}
     return {role: names.get(role) for role in report_data.report.beats}
 
@@ -191,8 +191,8 @@ def _rule(report_data: ReportData) -> str:
     beaten = ", ".join(CONTROLS[role] for role in report_data.report.beats)
     return (
         f"An arm works if it beats all of these: {beaten}; each with a {report_data.report.level * 100:g} % interval "
-        "that leaves out 0. It does not work if one of them beats it. Everything else, a control that was not run too, is "
-        "not resolved."
+        "that leaves out 0. It does not work if one of them beats it. Everything else, a control that was not "
+        "run too, is not resolved."
     )
 
 

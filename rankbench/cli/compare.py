@@ -1,15 +1,12 @@
-"""Two runs beside each other: `rankbench compare RUN_A RUN_B [--results-dir results] [--split test]`.
+"""`rankbench compare RUN_A RUN_B [--results DIR] [--split test]`: two runs beside each other.
 
-What differs in their settings, metrics, items and ranks. Differences are B - A.
+Shows what differs in their settings, metrics, items and ranks. Differences are B - A.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.columns import Columns
@@ -18,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from rankbench.analysis.run_pair import (
-    CompareError,
     Item,
     PairedRun,
     config_differences,
@@ -27,6 +23,9 @@ from rankbench.analysis.run_pair import (
     refuse_unlike,
     warnings,
 )
+from rankbench.cli.arguments import add_results, results_of
+from rankbench.cli.arguments import parser as command_parser
+from rankbench.cli.exit_codes import OK
 from rankbench.core.sites import rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.statistics.estimates import Estimate
@@ -37,7 +36,7 @@ SPLITS = ("test", "validation", "before")
 WITH_ITEMS = "test"  # the split whose items a run keeps
 NOTE = (
     "Intervals (95 %) are over the items of these two runs: they do not say what other seeds would give. To compare "
-    "methods, take several seeds and rankbench.reporting.comparison_table."
+    "methods, take several seeds and rankbench records table."
 )
 
 
@@ -191,18 +190,21 @@ def _show_ranks(a: RunRecord, b: RunRecord, out: Console) -> None:
         out.print(grid)
 
 
-def main() -> int:
-    """Print the comparison of two runs; 2 if they cannot be compared."""
-    parser = argparse.ArgumentParser(prog="rankbench compare", description="Two runs beside each other.")
+def main(words: Sequence[str]) -> int:
+    """Print the comparison of two runs.
+
+    Raises:
+        CompareError: a run that is not there, or two that cannot be compared.
+    """
+    parser = command_parser("compare", "Two runs beside each other. Differences are B - A.")
     parser.add_argument("runs", nargs=2, metavar="RUN", help="folder of a run, or its run_id")
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), help="where run_ids are looked up")
-    parser.add_argument("--split", choices=SPLITS, default=WITH_ITEMS, help="whose metrics; runs keep items of test")
-    arguments = parser.parse_args()
-    try:
-        a, b = (load(name, run, arguments.results_dir) for name, run in zip("AB", arguments.runs, strict=True))
-        refuse_unlike(a, b)
-    except CompareError as error:
-        print(f"rankbench.cli.compare_runs: {error}", file=sys.stderr)
-        return 2
+    add_results(parser, "--results-dir")
+    parser.add_argument(
+        "--split", choices=SPLITS, default=WITH_ITEMS, help="split of the metrics; runs keep test items"
+    )
+    arguments = parser.parse_intermixed_args(words)
+    results = results_of(arguments)
+    a, b = (load(name, run, results) for name, run in zip("AB", arguments.runs, strict=True))
+    refuse_unlike(a, b)
     show(a, b, arguments.split, console())
-    return 0
+    return OK

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from support.records import record
 
 from rankbench.analysis import run_pair
-from rankbench.cli import compare_runs
+from rankbench.cli import compare, main
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
 
@@ -49,15 +48,13 @@ def write(results: Path, found: RunRecord, items: list[dict[str, Any]] | None) -
 
 
 @pytest.fixture
-def printed(tmp_path, monkeypatch, capsys):
+def printed(tmp_path, capsys):
     """Exit code and output for two records and their items."""
 
     def call(a: RunRecord, b: RunRecord, items_a: Any = (), items_b: Any = (), *arguments: str) -> tuple[int, str]:
         for found, items, name in ((a, items_a, "A"), (b, items_b, "B")):
             write(tmp_path, found, rows(name) if items == () else items)
-        call_ = ["compare", a.run_id, b.run_id, "--results-dir", str(tmp_path), *arguments]
-        monkeypatch.setattr(sys, "argv", call_)
-        code = compare_runs.main()
+        code = main(["compare", a.run_id, b.run_id, "--results", str(tmp_path), *arguments])
         out, err = capsys.readouterr()
         return code, out + err
 
@@ -94,19 +91,17 @@ def test_settings_metrics_items_and_ranks_are_shown(printed):
     assert "do not say what other seeds would give" in text
 
 
-def test_a_run_is_named_by_its_folder_too(tmp_path, monkeypatch, capsys):
+def test_a_run_is_named_by_its_folder_too(tmp_path, capsys):
     folders = [write(tmp_path / name, run(name), rows(name)) for name in "AB"]
     copy = tmp_path / "copy"
     folders[1].rename(copy)
-    monkeypatch.setattr(sys, "argv", ["compare", str(folders[0]), str(copy)])
-    assert compare_runs.main() == 0
+    assert main(["compare", str(folders[0]), str(copy)]) == 0
     assert "b00000000000  igu on tiny" in capsys.readouterr().out
 
 
-def test_a_missing_run_is_an_error_with_both_places(tmp_path, monkeypatch, capsys):
+def test_a_missing_run_is_an_error_with_both_places(tmp_path, capsys):
     write(tmp_path, run("A"), rows("A"))
-    monkeypatch.setattr(sys, "argv", ["compare", run("A").run_id, "nowhere", "--results-dir", str(tmp_path)])
-    assert compare_runs.main() == 2
+    assert main(["compare", run("A").run_id, "nowhere", "--results-dir", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert f"B: no run 'nowhere': neither nowhere nor {tmp_path / 'runs' / 'nowhere'} has a record.json" in err
 
@@ -196,9 +191,9 @@ def test_items_without_a_verdict_have_a_loss_only(printed):
 
 def test_what_either_run_did_not_measure_is_left_out_of_both():
     a, b = rows("A", correct=[None, True, *[False] * 6]), rows("B", loss=[None, *LOSSES["B"][1:]])
-    cells = list(compare_runs.item_rows(list(zip(a, b, strict=True)), ""))
+    cells = list(compare.item_rows(list(zip(a, b, strict=True)), ""))
     assert [row[:2] for row in cells] == [("correct", "7"), ("loss", "7")]
-    assert compare_runs.flips(list(zip(a, b, strict=True))).to_wrong == ["validation/1"]
+    assert compare.flips(list(zip(a, b, strict=True))).to_wrong == ["validation/1"]
 
 
 def test_a_loss_is_the_mean_over_units_as_the_metric_is():
@@ -207,10 +202,10 @@ def test_a_loss_is_the_mean_over_units_as_the_metric_is():
         [{"correct": None, "loss": loss, "units": u} for loss, u in side]
         for side in (((0.0, 3), (1.0, 1)), ((2.0, 3), (1.0, 1)))
     )
-    ((what, n, *means, _),) = compare_runs.item_rows(list(zip(a, b, strict=True)), "")
+    ((what, n, *means, _),) = compare.item_rows(list(zip(a, b, strict=True)), "")
     assert (what, n, *means) == ("loss", "2", "0.25", "1.75", "+1.5 [+0, +2]")
     b[0]["units"] = 1
-    ((*_, difference, _),) = compare_runs.item_rows(list(zip(a, b, strict=True)), "")
+    ((*_, difference, _),) = compare.item_rows(list(zip(a, b, strict=True)), "")
     assert difference == "units differ: no pairs"
 
 

@@ -1,0 +1,169 @@
+"""`rankbench --help [TOPIC]`: all commands and groups; the choices of a group; the file of a choice.
+
+Read from conf/ and from the conf/ folders of installed packages; imports neither torch nor Hydra.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rankbench import RankbenchError
+from rankbench.cli import COMMANDS, command
+from rankbench.cli.arguments import width
+from rankbench.cli.exit_codes import OK
+from rankbench.config.registry import conf_folders
+from rankbench.config.schema import near
+from rankbench.config.yaml_files import CONF_DIR, content
+
+GROUP_ORDER = ["method", "model", "task", "budget", "train", "tracking", "experiment", "scale"]
+OF_SWEEPS = ("experiment", "scale")
+
+USAGE = [
+    ("rankbench [group=choice ...] [key=value ...]", "one run"),
+    ("rankbench -m method=lora,igu seed=0,1 ...", "a sweep: one run for each combination"),
+    ("rankbench COMMAND ...", "another command"),
+]
+SETTINGS = [
+    ("seed=", "seed of every random stream ({seed})"),
+    ("results_dir=", "folder for runs/<run_id>/ ({results_dir}); commands that read it take --results DIR"),
+    ("<group>.<key>=", "any setting of the chosen files: train.steps=200 method.beta1=0.9 model.path=DIR"),
+    ("adapter.<key>=", "scale rule, alpha and dropout of the adapter that all methods share"),
+]
+EXAMPLES = [
+    ("rankbench", "the default run"),
+    ("rankbench method=lora model=tiny task=planted", "a run of seconds"),
+    ("rankbench method=adalora budget=r4 --cfg job", "print the whole configuration, run nothing"),
+    ("rankbench task=gsm8k task.data_dir=DIR", "data from a folder"),
+    ("rankbench --hydra-help", "Hydra's own flags"),
+]
+ENDING = (
+    "Exit code: 0 all is well, 1 a run failed or is missing, 2 a mistake in the command line (nothing was run), "
+    "130 interrupted. HYDRA_FULL_ERROR=1 shows the traceback of a failure."
+)
+
+
+def show_help(topics: Sequence[str]) -> int:
+    """Print the help on each topic: a command, a group, group=choice; without one, of everything.
+
+    Raises:
+        RankbenchError: a topic that there is no help on.
+    """
+    for topic in topics or [""]:
+        if topic in COMMANDS and topic not in ("run", "sweep"):
+            command(topic)(["--help"])
+        else:
+            print(text_on(topic))
+    return OK
+
+
+def text_on(topic: str) -> str:
+    """The help on a topic.
+
+    Raises:
+        RankbenchError: there is none.
+    """
+    if not topic:
+        return overview()
+    name, _, choice = topic.partition("=")
+    files = groups()
+    if name not in files:
+        raise RankbenchError(f"--help {topic}: no command or group; {near(name, [*COMMANDS, *files])}")
+    if not choice:
+        return group_help(name, files[name])
+    file = next((file for file in files[name] if file.stem == choice), None)
+    if file is None:
+        stems = [file.stem for file in files[name]]
+        raise RankbenchError(f"--help {topic}: unknown {name}; {near(choice, stems)}")
+    return f"{file}\n\n{file.read_text().rstrip()}"
+
+
+def groups() -> dict[str, dict[Path, str]]:
+    """Group -> its files, sorted, each with the package that brings it ("" for rankbench)."""
+    files: dict[str, dict[Path, str]] = {}
+    for folder, package in {CONF_DIR: "", **conf_folders()}.items():
+        for file in folder.glob("*/*.yaml"):
+            files.setdefault(file.parent.name, {}).setdefault(file, package)
+    ordered = sorted(sorted(files), key=lambda group: GROUP_ORDER.index(group) if group in GROUP_ORDER else 99)
+    return {group: {file: files[group][file] for file in sorted(files[group], key=_numeric)} for group in ordered}
+
+
+def _numeric(file: Path) -> list[tuple[int, str]]:
+    """A sort key that puts r2 before r16."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.stem)]
+
+
+def _defaults(root: dict[str, Any]) -> dict[str, str]:
+    """Group -> the choice that is taken where none is given."""
+    return {key: str(value) for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+
+
+def overview() -> str:
+    """All commands, the groups with the names of their choices, other settings, examples."""
+    root = content(CONF_DIR / "config.yaml")
+    defaults = _defaults(root)
+    settings = [(key, meaning.format(**root)) for key, meaning in SETTINGS]
+    choices = []
+    for group, files in groups().items():
+        stems = [f"*{file.stem}" if file.stem == defaults.get(group) else file.stem for file in files]
+        choices.append((f"{group}=", ", ".join(stems) + ("  (with -m)" if group in OF_SWEEPS else "")))
+    return "\n\n".join(
+        [
+            _columns(USAGE, indent=0),
+            _block("Commands (rankbench COMMAND --help says more):", list(COMMANDS.items())),
+            _block("Groups of a run (* is the default; rankbench --help GROUP says what each choice is):", choices),
+            _block("Other settings:", settings),
+            _block("Examples:", EXAMPLES),
+            textwrap.fill(ENDING, width()),
+        ]
+    )
+
+
+def group_help(group: str, files: dict[Path, str]) -> str:
+    """The choices of a group, each with the first comment of its file and the package that brings it."""
+    default = _defaults(content(CONF_DIR / "config.yaml")).get(group)
+    rows = []
+    for file, package in files.items():
+        mark = "*" if file.stem == default else " "
+        rows.append((f"{mark} {file.stem}", " ".join([*([f"[{package}]"] if package else []), _first_comment(file)])))
+    only = " It belongs to a sweep: add -m." if group in OF_SWEEPS else ""
+    title = textwrap.fill(
+        f"{group}= takes one of these{' (* is the default)' if default else ''}; several, with commas, need -m.{only}",
+        width(),
+    )
+    example = next(iter(files)).stem
+    return "\n\n".join(
+        [
+            title,
+            _columns(rows),
+            textwrap.fill(f"rankbench --help {group}={example} prints the file of a choice.", width()),
+        ]
+    )
+
+
+def _first_comment(file: Path) -> str:
+    first = file.read_text().partition("\n")[0]
+    return first.lstrip("# ") if first.startswith("#") and "@package" not in first else ""
+
+
+def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    return f"{textwrap.fill(title, width())}\n{_columns(rows)}"
+
+
+def _columns(rows: Sequence[tuple[str, str]], indent: int = 2) -> str:
+    """Two columns; the second is filled to the width of the terminal."""
+    first = max(len(left) for left, _ in rows) + 2
+    lines = []
+    for left, right in rows:
+        start = " " * indent + left.ljust(first)
+        if first > 0.7 * width():  # no room beside it
+            lines += [" " * indent + left, textwrap.fill(right, width(), initial_indent=" " * 6)]
+        else:
+            filled = textwrap.fill(
+                right, width(), initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False
+            )
+            lines.append((filled or start).rstrip())
+    return "\n".join(lines)

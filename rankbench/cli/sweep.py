@@ -1,0 +1,44 @@
+"""`rankbench -m ...` or `rankbench sweep ...`: a run for each combination of values, or those of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rankbench.cli.exit_codes import OK
+from rankbench.cli.run import config_dir_of, hydra_run, inspects, parse, say
+
+
+def main(words: Sequence[str]) -> int:
+    """Do every run of the sweep that is not done.
+
+    Returns:
+        0 if every run ended with status ok, else 1.
+
+    Raises:
+        ConfigError: every mistake in the configuration; nothing was run.
+    """
+    flags = parse(words)
+    if inspects(flags):
+        flags.multirun = False  # Hydra shows something, or runs something
+        return hydra_run(flags, lambda composed: OK)
+    say("loading what lays out the runs ...")
+    from rankbench.launching.driver import start
+
+    return start(flags.overrides, config_dir_of(flags), flags.config_name or "config")
+
+
+def sweep(overrides: Sequence[str]) -> int:
+    """Do every run of a sweep that is not done: `rankbench.sweep(["method=lora,igu", "seed=0,1"])`.
+
+    Args:
+        overrides: words of the command line after -m.
+
+    Returns:
+        0 if every run ended with status ok, else 1.
+
+    Raises:
+        ConfigError: every mistake in the configuration; nothing was run.
+    """
+    from rankbench.launching.driver import start
+
+    return start(overrides)

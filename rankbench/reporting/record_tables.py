@@ -1,0 +1,90 @@
+"""The tables that `rankbench records` prints: runs, learning rates, methods beside a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import pandas as pd
+
+from rankbench.analysis.comparison import compare
+from rankbench.analysis.frame import frame
+from rankbench.analysis.labels import order
+from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
+from rankbench.records.record import RunRecord
+from rankbench.reporting.comparison_table import make_table
+from rankbench.reporting.table import markdown_of_frame, markdown_table
+
+LEGEND = (
+    "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; not resolved: "
+    "the interval contains 0; detectable: the difference whose interval would leave out 0 with 80 % probability. "
+    "Intervals and detectable differences are not corrected for the number of methods; p is, within this table. own: "
+    "calibration and the method's decisions, apart from training."
+)
+
+
+def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> str:
+    """Markdown: the curve of each label, the chosen rate, and whether it is at the edge of what was tried."""
+    curves, best = rate_curves(data, metric, seeds).to_dict("records"), best_rates(data, metric, seeds)
+    rows = []
+    for chosen in sorted(best.to_dict("records"), key=lambda row: order(row["label"])):
+        points = [_point(point) for point in curves if all(point[key] == chosen[key] for key in GROUP)]
+        edge = "no" if not chosen["edge"] else "yes: extend the grid" if len(points) > 1 else "one rate only"
+        choice = ["none: seeds missing", ""] if chosen["missing"] else [f"{chosen['learning_rate']:g}", edge]
+        rows.append([chosen["label"], "; ".join(points), *choice])
+    return markdown_of_frame(
+        pd.DataFrame(rows, columns=["method", f"rate: mean {metric} (n)", "chosen", "at the edge"])
+    )
+
+
+def _point(point: dict[Any, Any]) -> str:
+    mean = "no run" if not point["n"] else f"{point['mean']:.4f}"
+    missing = f", {point['missing']} missing" if point["missing"] else ""
+    return f"{point['learning_rate']:g}: {mean} ({point['n']}{missing})"
+
+
+def written(values: pd.Series, form: str) -> pd.Series:
+    """Numbers as texts; what is missing stays missing."""
+    return values.astype(float).map(form.format, na_action="ignore")
+
+
+def runs_table(records: Sequence[RunRecord], metrics: Sequence[str]) -> str:
+    """Markdown, one row per run: metrics before and after, budget asked and got, seconds, peak memory, record.
+
+    Args:
+        records: of any models, tasks and methods.
+        metrics: columns of `frame` to show, such as "before/loss" and "test/accuracy".
+    """
+    data = frame(records)
+    columns = {
+        **{name: (name, "{:.4f}") for name in metrics if name in data},
+        "asked": ("target", "{:,.0f}"),
+        "got": ("final/params", "{:,.0f}"),
+        "peak": ("peak/params", "{:,.0f}"),
+        "train s": ("training/seconds", "{:.0f}"),
+        "method's own s": ("allocation/seconds", "{:.1f}"),
+        "eval s": ("evaluation/seconds", "{:.0f}"),
+        "peak MiB": ("peak_memory_mib", "{:,.0f}"),
+    }
+    data["peak_memory_mib"] = data["peak_memory_bytes"].astype(float) / 2**20
+    data = data.reindex(columns=[*data, *({name for name, _ in columns.values()} - set(data))])  # all failed early
+    texts = {title: written(data[name], form) for title, (name, form) in columns.items()}
+    return markdown_of_frame(pd.DataFrame({**data[["method", "seed", "status"]], **texts, "run": data["run_id"]}))
+
+
+def comparison_table(
+    records: Sequence[RunRecord], metrics: Sequence[str], reference: str = "lora", names: Sequence[str] | None = None
+) -> str:
+    """Markdown: a row per label, the reference first, then by the mean of the first metric, the best first.
+
+    Args:
+        records: those of one comparison, at most one per label and seed.
+        metrics: columns of `frame`; differences to the reference are given for each, p for the first.
+        reference: label the others are compared with.
+        names: labels of `records`, where they were given within more records.
+
+    Raises:
+        SelectionError: an unknown metric or reference.
+    """
+    table = make_table(compare(frame(records, names=names), metrics, reference))
+    return "\n\n".join([markdown_table(table), *table.notes])
