@@ -2,8 +2,7 @@
 
     from rankbench.plugin import AdapterSet, Allocator, Field, Probe, Settings
 
-The contracts: rankbench.methods.base for methods, rankbench.tasks.base for tasks, rankbench.config.schema for their
-settings. examples/weight_norm is a whole package.
+The contracts stand in rankbench.methods.base and rankbench.tasks.base; examples/weight_norm is a whole package.
 """
 
 from pydantic import Field
