@@ -1,5 +1,6 @@
 """`rankbench verify [experiment=X] [--results DIR]`: which published numbers does a study reproduce?
 
+Each number, and each difference to the reference, is reproduced, not reproduced, not comparable or not run.
 With --published it lists the papers' numbers instead.
 """
 
