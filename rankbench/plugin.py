@@ -2,7 +2,8 @@
 
     from rankbench.plugin import AdapterSet, Allocator, Field, Probe, Settings
 
-The contracts stand in rankbench.methods.base and rankbench.tasks.base; examples/weight_norm is a whole package.
+The contracts: rankbench.methods.base for methods, rankbench.tasks.base for tasks, rankbench.config.schema for their
+settings. examples/weight_norm is a whole package.
 """
 
 from pydantic import Field

@@ -1,4 +1,4 @@
-"""What a control takes from elsewhere: the settings of the method it controls, or the rank map of a finished run.
+"""Fills in what a control takes from elsewhere: the settings of another method, or the rank map of a finished run.
 
 Both go into the configuration itself before it is frozen, so that a run's identity and its record hold them.
 """
@@ -15,7 +15,7 @@ from rankbench.config import registry, schema
 from rankbench.config.schema import Mistake
 from rankbench.records.run_folder import places
 
-ARM = re.compile(r"\{(.+)\}")  # in place of a source run: that arm's run, in an experiment
+ARM = re.compile(r"\{(.+)\}")  # stands for that arm's run, where an experiment names a source run
 ANNOUNCED = ("at the start", "before training")  # methods whose ranks are there before the first step
 
 
@@ -25,9 +25,12 @@ def complete(
     """A control's section with the settings of its source, or with the map of its source run, filled in.
 
     Args:
-        section: with the keys of allocators.derived.SourceConfig.
-        results_dir: where a source run given by its run_id lies.
+        section: plain values with the keys of rankbench.methods.derived_controls.SourceConfig.
+        results_dir: folder in which a source run is looked for by its run_id.
         defaults: method name -> what its YAML says.
+
+    Returns:
+        The section, and every mistake in what it names.
     """
     if source_arm(section) is not None:
         return dict(section), []  # filled in once that run has finished
@@ -43,8 +46,8 @@ def complete(
 
 def source_arm(section: Mapping[str, Any]) -> str | None:
     """The arm whose run a control's section waits for; None if it waits for none."""
-    found = ARM.fullmatch(str(section.get("source_run")))
-    return found[1] if found else None
+    match = ARM.fullmatch(str(section.get("source_run")))
+    return match[1] if match else None
 
 
 def _with_settings(
@@ -68,22 +71,22 @@ def _with_settings(
 
 
 def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
-    """The rank map that a place holds, as the keys `origin`, `ranks`, `rank` and `targets` of a control's section.
+    """The rank map that lies at a place, as the keys `origin`, `ranks`, `rank` and `targets` of a control's section.
 
     Args:
         place: a run's folder, its record.json or its run_id under results_dir; or PEFT's adapter_config.json, its
             folder, or a JSON file with a rank_pattern alone.
-        results_dir: of the config.
+        results_dir: folder of all results.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: it holds no rank map.
+        FileNotFoundError: there is no such file or folder.
+        ValueError: the file has no rank map.
     """
-    known = places(place, results_dir)
+    paths = places(place, results_dir)
     names = ("record.json", "adapter_config.json")
-    files = [file for path in known for file in (*(path / name for name in names), path) if file.is_file()]
+    files = [file for path in paths for file in (*(path / name for name in names), path) if file.is_file()]
     if not files:
-        raise FileNotFoundError(f"no run and no file there (looked for {known[0]} and {known[1]})")
+        raise FileNotFoundError(f"no run and no file there (looked for {paths[0]} and {paths[1]})")
     content = json.loads(files[0].read_text())
     if "schema_version" in content:
         if content["status"] not in ("ok", "inert") or not content["ranks"]:
@@ -91,8 +94,8 @@ def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
         return {"origin": content["method"], "ranks": content["ranks"], "rank": None, "targets": None}
     if "peft_type" in content:
         targets = content["target_modules"]
-        found = {"ranks": content.get("rank_pattern") or {}, "rank": content["r"]}
-        return {"origin": "peft", **found, "targets": [targets] if isinstance(targets, str) else targets}
+        ranks = {"ranks": content.get("rank_pattern") or {}, "rank": content["r"]}
+        return {"origin": "peft", **ranks, "targets": [targets] if isinstance(targets, str) else targets}
     if all(type(rank) is int for rank in content.values()):
         return {"origin": "pattern", "ranks": content, "rank": None, "targets": None}
     raise ValueError(f"{files[0]}: neither a record, nor PEFT's adapter_config.json, nor a rank_pattern")

@@ -51,7 +51,6 @@ BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
     },
 }
 
-SETTINGS = f"{Settings.__module__}.{Settings.__name__} (a pydantic model)"
 EXAMPLE = "class Config(Settings): power: float = Field(gt=0), and class Mine(Allocator[Config])"
 
 _classes: dict[Kind, dict[str, type[Any]]] = {kind: {} for kind in get_args(Kind)}
@@ -81,7 +80,9 @@ def register(kind: Kind, name: str) -> Callable[[Class], Class]:
             raise ValueError(f"{kind} {name!r} is registered twice: {_place(taken)} and {_place(cls)}; rename one")
         settings = getattr(cls, "Config", None)
         if not (isinstance(settings, type) and issubclass(settings, Settings)):
-            raise ValueError(f"{kind} {name!r}: {_place(cls)} has no Config that is a {SETTINGS}; write {EXAMPLE}")
+            raise ValueError(
+                f"{kind} {name!r}: {_place(cls)} has no Config that is a rankbench.plugin.Settings; write {EXAMPLE}"
+            )
         _classes[kind][name] = cls
         return cls
 

@@ -282,3 +282,13 @@ def _marks(annotation: Any) -> Iterator[Any]:
         yield from _marks(argument)
     for mark in getattr(annotation, "__metadata__", ()):
         yield from getattr(mark, "metadata", None) or [mark]
+
+
+def __getattr__(name: str) -> Any:
+    """Names of the time when settings were dataclasses, for packages that still ask for them."""
+    if name in ("choice", "number"):
+        raise ImportError(
+            f"{name} is gone: settings are pydantic models; write class Config(Settings): power: float = Field(gt=0), "
+            "or a Literal for choices, and class Mine(Allocator[Config]), all from rankbench.plugin"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The sections of a configuration that all runs share."""
+"""The configuration of a run, and the sections that all runs share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class BudgetConfig(Settings):
     """How much adapter a run may have at its end.
 
     Attributes:
-        name: of the option, for tables.
+        name: name of the budget, for tables.
         reference_rank: uniform rank that defines the budget on the run's sites; null with source=true_ranks.
         unit: what is counted: trainable adapter parameters, or ranks.
         match: compare the final adapter with the budget, or the largest one on the way.
@@ -40,14 +40,14 @@ class TrainConfig(Section):
         micro_batch_size: examples per forward pass, over all processes; divides batch_size; null: the whole batch.
         eval_batch_size: examples per forward pass of an evaluation.
         learning_rate: peak learning rate of AdamW.
-        weight_decay: of AdamW, decoupled.
-        schedule: of the learning rate after the warm-up; linear and cosine end at 0.
+        weight_decay: decoupled weight decay of AdamW.
+        schedule: course of the learning rate after the warm-up; linear and cosine end at 0.
         warmup_share: share of the steps over which the rate rises linearly from 0.
         max_grad_norm: the gradient is clipped to this norm; null does not clip.
-        precision: bf16 is autocast of the base's computation; adapter parameters stay fp32.
+        precision: precision of the passes; bf16 is autocast of the base's computation; adapter parameters stay fp32.
         checkpoint_every: steps between checkpoints; 0 writes none.
-        threads: CPU threads of torch; null leaves torch's choice.
-        evaluate_before: score the untrained adapter on the validation split, too.
+        threads: CPU threads of torch; null leaves the number to torch.
+        evaluate_before: whether the untrained adapter is scored on the validation split as well.
     """
 
     steps: int = Field(ge=1)
@@ -84,8 +84,8 @@ class TrackingConfig(Settings):
 
     Attributes:
         name: none or wandb.
-        project: of Weights & Biases; null with none.
-        mode: of Weights & Biases; auto is online if a key is set up, else offline; null with none.
+        project: project of Weights & Biases; null with none.
+        mode: mode of Weights & Biases; auto is online if a key is set up, else offline; null with none.
         timeout: seconds that the service may take to open a run, and again to close it; null with none.
     """
 
@@ -111,14 +111,14 @@ class ModelConfig(Settings):
     """Where a model comes from and which of its modules are trained. The first source that is set wins.
 
     Attributes:
-        name: of the model, as on the command line.
+        name: name of the model, as on the command line.
         path: folder with config.json, weights and tokenizer (or a GGUF file).
         gguf_file: name of a GGUF file in `path`.
         package: requirement of an installed package that carries the weights, "name==version"; it is never imported.
         package_file: model folder or GGUF file in that package, relative to site-packages.
         hub: repository on the Hugging Face hub.
         revision: commit, tag or branch there; null is main.
-        shape: of a random model that needs no files.
+        shape: shape of a random model that needs no files.
         architecture: "decoder" (language modelling) or "encoder" (classification head).
         targets: regular expressions for the end of module names ("q_proj", "attention.output.dense"), from a dot on, of
             the linear layers to adapt; "all-linear" is every one but the output head.
@@ -196,8 +196,8 @@ def section_types(data: Mapping[str, Any], skip: frozenset[str] = frozenset()) -
     for section in registry.PACKAGES:
         if section in skip:
             continue
-        given = data.get(section)
-        name = schema.show(given.get("name")) if isinstance(given, Mapping) else "none given"
+        values = data.get(section)
+        name = schema.show(values.get("name")) if isinstance(values, Mapping) else "none given"
         try:
             types[section] = section_schema(section, name)
         except registry.RegistryError as error:

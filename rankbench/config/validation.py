@@ -85,7 +85,7 @@ def _complete(data: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
     section = cast(dict[str, Any], data["method"])
     if "source" not in registry.get("method", section["name"]).needs:
         return section, []
-    return control_sources.complete(section, Path(str(data["results_dir"])), lambda name: defaults("method", name))
+    return control_sources.complete(section, Path(str(data.get("results_dir"))), lambda name: defaults("method", name))
 
 
 def _elsewhere(place: str, types: Mapping[str, Any]) -> str:

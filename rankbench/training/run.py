@@ -1,4 +1,4 @@
-"""One run: config -> identity -> skip if done -> train -> evaluate -> record."""
+"""One run, from its configuration to its record: skip if done, assemble, train, evaluate, judge."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ from rankbench.training.progress import DONE_ALREADY, TrainingProgress, summariz
 from rankbench.training.provenance import provenance
 from rankbench.training.trainer import NotFiniteError
 
-NO_TRACKING = TrackingConfig(name="none", project=None, mode=None, timeout=None)  # of every process but the first
+NO_TRACKING = TrackingConfig(name="none", project=None, mode=None, timeout=None)  # for every process but the first
 TRACEBACK = "error.txt"
 
 
 def execute(config: Config, sweep: bool = False, redo: str | None = None) -> int:
-    """Do one run and leave a record of it, whatever happens; returns an exit code.
-
-    0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
+    """Do one run and leave a record of it, whatever happens.
 
     A finished run is not done again; an interrupted one goes on from its last checkpoint; a failed one starts anew.
 
     Args:
-        config: frozen.
+        config: checked and resolved.
         sweep: whether it is a job of a sweep: then it waits while another process works on the run, and leaves a failed
             run as it is.
         redo: digest of a failed record; of a sweep's runs, the one with this record is done anew.
+
+    Returns:
+        Exit code: 0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
     """
     folder = RunFolder(Path(config.results_dir), run_id(config.plain()))
     processes = accelerator(config.train.precision)
@@ -70,7 +71,7 @@ def _perform(config: Config, folder: RunFolder, processes: Any, sweep: bool, red
         return 0 if earlier.status == "ok" else 1
     run = Run(config, folder, processes)
     if main:
-        folder.write(STARTED, json.dumps(run.origin()))
+        folder.write(STARTED, json.dumps(provenance(run.assembly)))
     mirror = tracker(config.tracking if main else NO_TRACKING, folder.run_id, run.plain, folder.path)
     status, reason = run.attempt(mirror.step)
     record = run.record(status, reason)
@@ -114,7 +115,7 @@ class Run:
         forget_peak_memory(processes.device)
 
     def attempt(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
-        """Do the run; (status, reason).
+        """Do the run; returns (status, reason).
 
         Args:
             log: called with the row of each step, after it is written down.
@@ -159,7 +160,7 @@ class Run:
         return self._conclude()
 
     def start(self) -> int:
-        """Go on from the checkpoint, or prepare the first step, after the assembly is complete; steps done so far.
+        """Go on from the checkpoint, or prepare the first step; returns the number of steps done. Assembly comes first.
 
         Raises:
             StoreError: the checkpoint is another run's.
@@ -195,7 +196,7 @@ class Run:
             checkpoint.save(self.assembly, self.folder, done, self.metrics)
 
     def evaluate(self, split: str, name: str, step: int) -> list[dict[str, Any]]:
-        """Put the metrics of a split into the record under `name`, as taken at `step`; its items.
+        """Put the metrics of a split into the record under `name`, as taken at `step`; returns the split's items.
 
         Raises:
             NotFiniteError: the last step broke the model.
@@ -231,12 +232,8 @@ class Run:
             return "inert", f"method {assembly.trainer.method} is not static and changed no rank in {total} steps"
         return "ok", None
 
-    def origin(self) -> dict[str, Any]:
-        """Where the run's numbers come from: the record's provenance."""
-        return provenance(self.assembly)
-
     def record(self, status: str, reason: str | None) -> RunRecord:
-        """The record as things stand."""
+        """Make the record as things stand."""
         assembly, adapters = self.assembly, self.assembly.adapters
         cost = {**assembly.meter.state_dict(), "peak_memory_bytes": peak_memory(self.processes.device)}
         return RunRecord.of(
@@ -244,7 +241,7 @@ class Run:
             self.folder.run_id,
             status,
             reason,
-            self.origin(),
+            provenance(assembly),
             ledger=assembly.ledger.to_dict() if adapters else None,
             ranks=adapters.ranks() if adapters else None,
             history_events=len(adapters.history) if adapters else None,

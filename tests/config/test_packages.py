@@ -77,7 +77,7 @@ def test_runs_find_it(install, monkeypatch, tmp_path):
 
 
 def test_sweeps_find_it(install):
-    """Their jobs, too: tests/test_launcher.py runs a method of another package."""
+    """Their jobs, too: tests/launching/test_local_pool.py runs a method of another package."""
     install("my-method")
     cells = lay_out(words(["method=mine,lora", *RUN, "seed=0,1"])).cells
     assert [(frozen.config["method"]["name"], frozen.config["seed"]) for frozen in cells] == [
@@ -130,6 +130,29 @@ def test_a_class_that_is_not_there_is_named_with_its_package(install):
     install("my-method", value="my_method:Yours")
     (found,) = mistakes(["method=mine", *RUN])
     assert "my_method:Yours of package my-method cannot be loaded: module 'my_method' has no attribute 'Yours'" in found
+
+
+OLD_IMPORT = "from rankbench.config.schema import number\n"
+OLD_SETTINGS = """
+import dataclasses
+from rankbench.methods.lora import Uniform
+
+class Mine(Uniform):
+    Config = dataclasses.make_dataclass("Config", ["name"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (OLD_IMPORT, "cannot be loaded: number is gone: settings are pydantic models; write class Config(Settings)"),
+        (OLD_SETTINGS, "Mine has no Config that is a rankbench.plugin.Settings; write class Config(Settings)"),
+    ],
+)
+def test_settings_of_an_older_package_are_refused_with_what_to_write(install, module, message):
+    (install("my-method") / "__init__.py").write_text(module)
+    (found,) = mistakes(["method=mine", *RUN])
+    assert message in found
 
 
 def test_a_yaml_of_a_package_does_not_replace_one_of_ours(install):

@@ -34,7 +34,7 @@ def test_a_class_needs_a_schema() -> None:
     class Bare:
         pass
 
-    expected = r"method 'bare': .*Bare has no Config that is a rankbench.config.schema.Settings .*; write class Config"
+    expected = r"method 'bare': .*Bare has no Config that is a rankbench.plugin.Settings; write class Config"
     with pytest.raises(ValueError, match=expected):
         register("method", "bare")(Bare)
 

@@ -46,7 +46,7 @@ def test_build_raises_with_every_mistake() -> None:
     ]
 
 
-OF_SWEEPS = ("experiment", "scale")  # tests/test_experiment.py looks at these
+OF_SWEEPS = ("experiment", "scale")  # tests/sweeps/test_experiment.py looks at these
 
 GROUPS = [folder.name for folder in CONF_DIR.iterdir() if folder.is_dir() and folder.name not in OF_SWEEPS]
 

@@ -247,6 +247,7 @@ def test_a_check_catches_what_it_is_for(patient, tmp_path, check, cls, seen):
     assert re.search(seen, found.seen), found.seen
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_wrong_is_the_only_check_that_fails(patient, tmp_path):
     arguments, conf = patient(Sound, "name: mine\nbeta: 3\n")
     exam = ShortRuns(arguments, tmp_path / "runs", conf)

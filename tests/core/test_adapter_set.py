@@ -160,10 +160,10 @@ def test_without_gates_the_variant_computes_what_the_stock_layer_computes():
 
 
 PARAMETERS = ["module", "active_adapter", "x", "result", "kwargs"]
-MOVED = "peft moved what rankbench/core/site_adapter.py stands on: mend layer.py, then peft's bound in pyproject.toml"
+MOVED = "peft moved what rankbench/core/peft_variant.py and site_adapter.py stand on: mend them, then peft's bound in pyproject.toml"
 
 
-def test_the_variant_slot_is_where_layer_py_expects_it():
+def test_the_variant_slot_is_where_it_is_expected():
     assert list(inspect.signature(LoraVariant.forward).parameters) == PARAMETERS, MOVED
     assert issubclass(SlotVariant, LoraVariant), MOVED
     layer = attach([2, 2, 2]).model.get_submodule("base_model.model.layers.0")
@@ -174,7 +174,7 @@ def test_the_variant_slot_is_where_layer_py_expects_it():
         assert NAME in slot, MOVED
 
 
-def test_peft_calls_the_variant_with_the_keywords_that_layer_py_reads(monkeypatch):
+def test_peft_calls_the_variant_with_the_keywords_that_it_reads(monkeypatch):
     calls = []
     forward = SlotVariant.forward
 

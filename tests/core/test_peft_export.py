@@ -109,6 +109,7 @@ def exported(bases, tmp_path_factory) -> dict[str, dict]:
     return {name: {**run, **torch.load(run["out"])} for name, run in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*DECODERS, *ENCODERS])
 def test_plain_peft_gives_the_same_logits(exported, name):
     run = exported[name]
@@ -117,6 +118,7 @@ def test_plain_peft_gives_the_same_logits(exported, name):
     assert not torch.allclose(run["without"], run["own"], atol=1e-3)  # the adapter does something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*DECODERS, *ENCODERS])
 def test_the_files_hold_the_ranks_of_the_run_and_nothing_more(exported, name):
     run = exported[name]
@@ -142,6 +144,7 @@ def test_the_files_hold_the_ranks_of_the_run_and_nothing_more(exported, name):
     assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
 
 
+@pytest.mark.slow
 def test_the_runs_cover_what_is_hard_to_export(exported):
     """Sites of rank 0, ranks that differ, gates, masks, soft zeros, a head."""
     ranks = {name: set(run["ranks"].values()) for name, run in exported.items()}

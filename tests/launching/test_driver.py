@@ -240,6 +240,6 @@ def test_a_launcher_that_cannot_be_had_is_told_before_any_run(monkeypatch, tmp_p
 
 def test_a_sweep_is_no_run_of_several_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    said = "-m: starts processes of its own; under accelerate launch give one run at a time"
+    said = "-m: starts its own processes; under accelerate launch give one run at a time"
     with pytest.raises(ConfigError, match=said):
         start(["method=lora", *SHORT])

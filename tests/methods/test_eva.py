@@ -40,6 +40,7 @@ def by_peft(run, trainer, rank, rho):
     return rows
 
 
+@pytest.mark.slow
 def test_ranks_and_vectors_equal_peft_s(tmp_path):
     run, trainer, budget = calibrated(tmp_path, "budget.unit=ranks")
     rows = by_peft(run, trainer, 4, 2.0)
@@ -52,12 +53,14 @@ def test_ranks_and_vectors_equal_peft_s(tmp_path):
             assert not trainer.adapters.factors(name)[1].any()
 
 
+@pytest.mark.slow
 def test_in_parameters_the_ranks_are_shares_of_the_budget(tmp_path):
     run, trainer, budget = calibrated(tmp_path)
     shares = {name: float(len(rows)) for name, rows in by_peft(run, trainer, 4, 2.0).items()}
     assert trainer.adapters.ranks() == budget.allocate(shares)
 
 
+@pytest.mark.slow
 def test_init_alone_keeps_ranks_uniform_and_ranks_alone_keep_the_usual_factors(tmp_path):
     _, both, _ = calibrated(tmp_path)
     _, ranks, budget = calibrated(tmp_path, "method.use=ranks")

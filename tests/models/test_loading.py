@@ -102,9 +102,9 @@ def folders(tiny, tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_configuration_fits_its_schema(name):
     config = OmegaConf.to_container(settings(name))
-    values, mistakes = schema.conform(ModelConfig, config, "model")
+    section, mistakes = schema.conform(ModelConfig, config, "model")
     assert not mistakes
-    assert values["name"] == name
+    assert section.name == name
     assert sum(config[source] is not None for source in ("package", "hub", "shape")) == 1
     assert config["hub"] is None or len(config["revision"]) == 40  # a commit, not a branch that moves
 

@@ -48,6 +48,7 @@ def test_the_folder_holds_tables_figures_records_and_the_page(folder):
     assert {"curve-quadrature-steps-m-1", "curve-smoothing-beta1-2", "map-batches-x-power-3"} <= figures
 
 
+@pytest.mark.slow
 def test_made_again_from_its_own_folder_it_is_the_same(folder, tmp_path):
     before = files(folder)
     copy = tmp_path / "copy"
@@ -78,6 +79,7 @@ def test_the_forms_of_a_table_agree(folder):
     assert cell.replace("-", "\N{MINUS SIGN}") in page
 
 
+@pytest.mark.slow
 def test_bold_is_what_the_corrected_test_says(tmp_path):
     report.build(study(declared(seeds=range(10)), lost=0.0, failed=0.0), tmp_path)
     data = pd.read_csv(tmp_path / "tables" / "results-minilm-l6-glue-rte-r8.csv").set_index("arm")
@@ -88,6 +90,7 @@ def test_bold_is_what_the_corrected_test_says(tmp_path):
     assert [line.split(" | ")[0][2:] for line in section.splitlines() if "**" in line] == better
 
 
+@pytest.mark.slow
 def test_three_seeds_have_no_winner(tmp_path):
     report.build(study(declared(seeds=range(3)), lost=0.0, failed=0.0), tmp_path)
     data = pd.read_csv(tmp_path / "tables" / "results-minilm-l6-glue-rte-r8.csv").set_index("arm")
@@ -101,6 +104,7 @@ def test_three_seeds_have_no_winner(tmp_path):
     assert "**" not in tables
 
 
+@pytest.mark.slow
 def test_what_an_earlier_report_left_is_removed_and_nothing_else(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -146,6 +150,7 @@ def command(*words: str) -> int:
     return main(["report", *words])
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_words_of_a_sweep(tmp_path, capsys):
     made = in_results(tmp_path, study(declared(seeds=range(2)), lost=0.1))
     command("experiment=made_up", f"results_dir={tmp_path}")
@@ -155,6 +160,7 @@ def test_the_command_takes_the_words_of_a_sweep(tmp_path, capsys):
     assert len(studies.study_in_folder(tmp_path / "made_up").records) == len(made.records)
 
 
+@pytest.mark.slow
 def test_a_torn_record_is_named_and_not_counted(tmp_path):
     made = in_results(tmp_path, study(declared(seeds=range(2)), lost=0.0, failed=0.0))
     torn = made.sweep.jobs[-1].run_id
@@ -170,6 +176,7 @@ def test_what_is_not_there_is_said(tmp_path, capsys):
     assert "holds no sweep of experiment=none" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_mixed_records_write_nothing_and_name_the_way_out(tmp_path, capsys):
     made = study(declared(seeds=range(2)), lost=0.0, failed=0.0)
     first = made.sweep.jobs[-1].run_id

@@ -385,6 +385,7 @@ def test_arms_keep_their_hue_and_differ_in_marker_or_dash():
     assert len({styles[arm].marker for arm in single().arms}) == len(single().arms)
 
 
+@pytest.mark.slow
 def test_of_many_panels_twelve_are_drawn_and_all_are_in_the_csv():
     budgets = [f"r{rank}" for rank in range(1, 16)]
     many = gather(study(declared(budgets=budgets, seeds=range(2)), layers=1, lost=0.0, failed=0.0))

@@ -62,6 +62,7 @@ def file_of(place, run_id):
     return found
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_mirrored_as_it_would_have_been_while_it_ran(results, records):
     done = mirror(records, results, OFFLINE)
     assert (done.offline, done.online, done.failed, done.stepless) == (3, 0, (), 0)

@@ -51,15 +51,15 @@ class Played:
         self, layout: Layout, results: Path, retry: bool = False, kill_after: int | None = None, **how
     ) -> None:
         self.sweep = describe(words([]), layout, ["typed"], results)
-        self.course = SweepSchedule(layout, self.sweep, results, retry)
+        self.schedule = SweepSchedule(layout, self.sweep, results, retry)
         self.batches: list[list[Job]] = []
         self.orders: dict[str, Order] = {}
-        while batch := self.course.advance():
+        while batch := self.schedule.advance():
             self.batches.append(batch)
             for job in batch:
-                order = self.orders[job.run_id] = self.course.order(job)
-                there = order.folder.record()
-                if there is not None and there.is_final(order.redo):
+                order = self.orders[job.run_id] = self.schedule.order(job)
+                record = order.folder.record()
+                if record is not None and record.is_final(order.redo):
                     continue
                 if kill_after == 0:
                     return

@@ -414,6 +414,7 @@ def covering(found, typed):
         seen |= own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_cells_are_valid_configurations_at_every_scale(name, examine):
     """Of the other miniatures the first cells: their arms are those of model=tiny."""

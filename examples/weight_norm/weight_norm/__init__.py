@@ -14,7 +14,7 @@ class Config(Settings):
 
 
 class WeightNorm(Allocator[Config]):
-    """s_i = |W_i|^power (Frobenius); the budget is dealt in proportion."""
+    """s_i = |W_i|^power (Frobenius); the budget is distributed in proportion."""
 
     needs = frozenset({"weights"})
     source = "an example"
@@ -24,11 +24,11 @@ class WeightNorm(Allocator[Config]):
     signal = "norm of the frozen weight"
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform, until the weights have been looked at."""
+        """Uniform ranks until the weights are scored."""
         return self.setting.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
-        """Score the sites, then begin at the ranks found."""
+        """Score the sites, then begin at the ranks that the scores give."""
         self.scores = {
             site.name: float(adapters.weight(site.name).norm()) ** self.config.power for site in adapters.sites
         }
