@@ -160,7 +160,10 @@ def test_without_gates_the_variant_computes_what_the_stock_layer_computes():
 
 
 PARAMETERS = ["module", "active_adapter", "x", "result", "kwargs"]
-MOVED = "peft moved what rankbench/core/peft_variant.py and site_adapter.py stand on: mend them, then peft's bound in pyproject.toml"
+MOVED = (
+    "peft moved what rankbench/core/peft_variant.py and site_adapter.py stand on: "
+    "mend them, then peft's bound in pyproject.toml"
+)
 
 
 def test_the_variant_slot_is_where_it_is_expected():
