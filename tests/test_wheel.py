@@ -54,8 +54,8 @@ def test_an_installed_wheel_runs_a_job_with_its_own_conf(wheel: Path, tmp_path: 
     where = "from rankbench.config.yaml_files import CONF_DIR; print(CONF_DIR)"
     assert succeed(sys.executable, "-c", where, cwd=work, PYTHONPATH=str(site)).strip() == str(site / "rankbench/conf")
     where = "from rankbench.published.numbers import folder; print(folder())"
-    found = succeed(sys.executable, "-c", where, cwd=work, PYTHONPATH=str(site)).strip()
-    assert found == str(site / "rankbench/published/data")
+    numbers = succeed(sys.executable, "-c", where, cwd=work, PYTHONPATH=str(site)).strip()
+    assert numbers == str(site / "rankbench/published/data")
     job = ["method=lora", "model=tiny", "task=planted", "train=smoke", "train.threads=1", "results_dir=out"]
     succeed(sys.executable, "-m", "rankbench", *job, cwd=work, PYTHONPATH=str(site))
     (record,) = (work / "out" / "runs").glob("*/record.json")

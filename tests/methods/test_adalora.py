@@ -101,6 +101,7 @@ def largest_difference(ours: Sequence[dict[str, Tensor]], theirs: Sequence[dict[
     return max(float((mine[name] - yours[name]).abs().max()) for mine, yours in pairs for name in mine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 7])
 def test_the_whole_run_is_pefts_step_for_step(every: int) -> None:
     pair = run_both(every, compact=False)
@@ -120,6 +121,7 @@ def test_the_whole_run_is_pefts_step_for_step(every: int) -> None:
     assert penalised == pytest.approx(pair.peft.losses, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_with_compaction_the_run_is_pefts_to_the_last_cut_and_ends_at_its_ranks() -> None:
     pair = run_both(1, compact=True)
     end = pair.ours.allocator.decay.end

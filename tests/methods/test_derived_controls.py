@@ -36,6 +36,7 @@ KINDS = [f"self_attn.{k}_proj" for k in "qkvo"] + [f"mlp.{k}_proj" for k in ("ga
 KEYS = {"all": lambda n: 0, "type": lambda n: n.split(".", 3)[3], "layer": lambda n: n.split(".")[2]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within", ["all", "type", "layer"])
 def test_shuffled_and_reversed_stay_inside_their_groups(tmp_path, within):
     given, shuffled = dealt(tmp_path, "shuffled", within)
@@ -65,6 +66,7 @@ def test_reversed_gives_the_largest_rank_to_the_lowest_score():
     assert reverse([1, 2], [0.5, 0.5]) == [2, 1]  # ties: the earlier has more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["fim", "sensitivity"])
 def test_a_control_s_ranks_are_its_source_s_dealt_otherwise(tmp_path, source):
     """Where ranks cost the same the histogram is kept; the calibration is the source's own and is charged."""
@@ -81,12 +83,14 @@ def test_a_control_s_ranks_are_its_source_s_dealt_otherwise(tmp_path, source):
     assert control.adapters.ranks()[low] >= control.adapters.ranks()[high]  # reversed
 
 
+@pytest.mark.slow
 def test_within_unequal_costs_the_budget_is_still_met(tmp_path):
     for name in ("shuffled", "reversed", "by_type", "by_depth"):
         trainer, budget = calibrated(tmp_path, f"method={name}", "budget.unit=params")
         assert 0 <= budget.target - budget.spent(trainer.adapters.ranks()) < max(budget.costs.values())
 
 
+@pytest.mark.slow
 def test_scaled_keeps_ranks_uniform_and_multiplies_the_scale(tmp_path):
     own, budget = calibrated(tmp_path, "method=fim")
     for by in ("ranks", "scores"):
@@ -133,6 +137,7 @@ def test_a_scale_of_its_own_is_exported_and_resumed(tmp_path):
     assert {n: written["alpha_pattern"][n] / written["rank_pattern"][n] for n in scales} == pytest.approx(scales)
 
 
+@pytest.mark.slow
 def test_a_transplant_trains_the_ranks_of_a_run_as_if_they_had_been_found_here(tmp_path):
     """The same initialisation and data: the run it comes from, a static one, is repeated bit for bit."""
     source = perform(configure(tmp_path, *EQUAL, "method=random"))
@@ -184,6 +189,7 @@ def test_peft_patterns_match_as_peft_matches_them(tmp_path):
     assert sum(ranks.values()) == 7 + 4 + 2 + 2
 
 
+@pytest.mark.slow
 def test_a_run_of_a_method_that_allocates_while_training_can_be_the_source(tmp_path):
     source = perform(configure(tmp_path, *EQUAL, "method=adalora"))
     assert source["ranks"] != dict.fromkeys(source["ranks"], 8)

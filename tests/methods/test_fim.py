@@ -134,6 +134,7 @@ def test_training_starts_as_if_the_ranks_had_been_given():
     assert run.adapters.ledger.start["params"] == run.adapters.param_count()
 
 
+@pytest.mark.slow
 def test_fim_code_over_its_budget_says_so(tmp_path):
     record = perform(configure(tmp_path, "method=fim_code", "method.least_rank=8", "budget=r8", "budget.unit=ranks"))
     assert record["status"] == "over_budget"

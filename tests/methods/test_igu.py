@@ -246,6 +246,7 @@ AS_ADALORA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["delta", "factor"])
 @pytest.mark.parametrize("unit", ["params", "ranks"])
 def test_t6_one_node_product_and_one_stage_are_adalora_step_for_step(path: str, unit: str) -> None:
@@ -415,6 +416,7 @@ def plan_of(run: Rig) -> reference.Plan:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
@@ -751,6 +753,7 @@ def trace() -> Iterator[Callable[..., Any]]:
         yield run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "base", "value"), CHANGES)
 def test_no_setting_is_inert(trace: Callable[..., Any], name: str, base: dict[str, Any], value: Any) -> None:
     assert trace(**base) != trace(**{**base, name: value})

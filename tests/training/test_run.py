@@ -196,6 +196,7 @@ def test_a_record_is_the_same_when_made_twice(tmp_path):
     assert first == second
 
 
+@pytest.mark.slow
 def test_methods_are_paired(tmp_path):
     """The same data, order and base model for every method: before any step all have the same loss."""
     records = [
