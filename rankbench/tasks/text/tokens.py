@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rankbench.files import default_cache, write_atomically
 from rankbench.tasks.base import DataError
-from rankbench.terminal import console
 
 Tokens = tuple[int, ...]
 
@@ -25,6 +19,20 @@ def tokenize(tokenizer: Any, texts: Sequence[str], specials: bool) -> list[Token
     if not texts:
         return []
     return [tuple(ids) for ids in encode(tokenizer, [texts], add_special_tokens=specials)["input_ids"]]
+
+
+def encode(tokenizer: Any, columns: Sequence[Sequence[str]], **settings: Any) -> dict[str, list[list[int]]]:
+    """Texts as a tokenizer encodes them.
+
+    Args:
+        tokenizer: a transformers PreTrainedTokenizerBase.
+        columns: the texts; where they are pairs, the first and the second of each.
+        settings: arguments of the tokenizer's call.
+
+    Returns:
+        "input_ids", and "token_type_ids" where the tokenizer makes them: a list for each text.
+    """
+    return dict(tokenizer(*map(list, columns), return_attention_mask=False, verbose=False, **settings))
 
 
 def fit(tokenizer: Any, template: str, fields: Mapping[str, str], cut: str, room: int, place: str) -> Tokens:
@@ -98,81 +106,3 @@ def length_groups(lengths: Sequence[int], batch_size: int, tokens: int | None = 
 def prompt_hash(*texts: str) -> str:
     """sha256 of a prompt's wording: template and options."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
-
-
-KEPT_FROM = 200_000  # characters: tokenising them takes longer than to look for them (0.15 s to 0.03 s, one core)
-
-Encodings = dict[str, list[list[int]]]
-
-
-def encode(tokenizer: Any, columns: Sequence[Sequence[str]], **settings: Any) -> Encodings:
-    """Texts as a tokenizer encodes them.
-
-    Args:
-        tokenizer: a transformers PreTrainedTokenizerBase.
-        columns: the texts; where they are pairs, the first and the second of each.
-        settings: arguments of the tokenizer's call.
-
-    Returns:
-        "input_ids", and "token_type_ids" where the tokenizer makes them: a list for each text.
-    """
-    if not hasattr(tokenizer, "backend_tokenizer") or sum(len(text) for texts in columns for text in texts) < KEPT_FROM:
-        return _encode(tokenizer, columns, settings)
-    file = folder() / f"{_name(tokenizer, columns, settings)}.json.gz"
-    kept = _read(file)
-    if kept is None:
-        kept = _encode(tokenizer, columns, settings)
-        _write(file, kept)
-    return kept
-
-
-def folder() -> Path:
-    """Folder of the token ids that are kept."""
-    return default_cache() / "tokens"
-
-
-def _encode(tokenizer: Any, columns: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> Encodings:
-    encodings = tokenizer(*map(list, columns), return_attention_mask=False, verbose=False, **settings)
-    return dict(encodings)
-
-
-def _name(tokenizer: Any, columns: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> str:
-    """Hash of all that the ids depend on."""
-    import tokenizers
-    import transformers
-
-    manner = {
-        "class": f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}",
-        "versions": [transformers.__version__, tokenizers.__version__],
-        "inputs": tokenizer.model_input_names,
-        "specials are text": tokenizer.split_special_tokens,
-        "settings": dict(settings),
-    }
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()  # of the call before this one; every call sets its own
-    backend.no_padding()
-    digest = hashlib.sha256(json.dumps(manner, sort_keys=True).encode())
-    for part in (backend.to_str(), json.dumps(list(map(list, columns)))):
-        digest.update(b"\0" + part.encode())
-    return digest.hexdigest()
-
-
-def _read(file: Path) -> Encodings | None:
-    """Token ids of a file; None if the file is not there, or broken (gzip has a checksum)."""
-    try:
-        kept: Encodings = json.loads(gzip.decompress(file.read_bytes()))
-    except (OSError, EOFError, zlib.error, ValueError):
-        return None
-    return kept
-
-
-def _write(file: Path, encodings: Encodings) -> None:
-    """Keep token ids in a file; a disk that is full or cannot be written stops no run."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, gzip.compress(json.dumps(encodings).encode(), 1), sync=False)
-    except OSError as error:
-        sentence = (
-            f"token ids are not kept: {file.parent}: {error.strerror or error}; RANKBENCH_CACHE=DIR names another place"
-        )
-        console().print(sentence, style="yellow", markup=False, soft_wrap=True)
