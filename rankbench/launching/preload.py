@@ -6,6 +6,7 @@ Nothing here computes: a process that has run threads must not be forked.
 from __future__ import annotations
 
 import os
+import threading
 from importlib import import_module
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
@@ -38,6 +39,8 @@ for kind in registry.PACKAGES:
     registry.import_all(kind)
 for module in LATER:
     import_module(module)
+# The lock of datasets' progress bars: by default a semaphore between processes, which a job would leave behind.
+import_module("tqdm").tqdm.set_lock(threading.RLock())
 get_checkpoint_conversion_mapping("llama")  # type: ignore[no-untyped-call]  # peft asks for it: a thousand patterns
 code()  # the commit that is imported here is the one the records name, whatever is checked out meanwhile
 own_sources()  # and so is the code, whatever is edited meanwhile

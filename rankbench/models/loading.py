@@ -30,7 +30,7 @@ from transformers import (
 
 from rankbench.config.sections import ModelConfig, Shape
 from rankbench.core.seeding import Streams
-from rankbench.core.sites import Site
+from rankbench.core.sites import Site, parse_site
 from rankbench.files import default_cache
 from rankbench.models.errors import ModelError, _readable, quiet
 from rankbench.models.model_files import locate
@@ -153,11 +153,7 @@ def _ends_with(name: str, pattern: str) -> bool:
 
 
 def _site(name: str, module: nn.Linear) -> Site:
-    parts = name.split(".")
-    index = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    layer = None if index is None else int(parts[index])
-    kind = name if index is None else ".".join(parts[index + 1 :])
-    return Site(name, layer, kind, module.out_features, module.in_features)
+    return Site(name, *parse_site(name), module.out_features, module.in_features)
 
 
 def _decoder(folder: Path, config: ModelConfig) -> Any:

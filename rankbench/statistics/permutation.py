@@ -18,7 +18,7 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
 
     Up to 16 differences every pattern is counted and the smallest p is 2 / 2^n; beyond, SIGN_DRAWS patterns are drawn
     and counted together with the one observed, so that p is never 0. scipy.stats.permutation_test gives the same p
-    up to 16 differences, a list at a time, with 70 to 250 times the CPU; beyond, it draws other patterns.
+    up to 16 differences, a list at a time, with 50 to 200 times the CPU; beyond, it draws other patterns.
 
     Args:
         differences: (n,), of the pairs; under the null hypothesis each is as likely to have the other sign.
