@@ -21,7 +21,7 @@ def main(words: Sequence[str]) -> int:
     if inspects(flags):
         flags.multirun = False  # Hydra shows something, or runs something
         return hydra_run(flags, lambda composed: OK)
-    say("loading what lays out the runs ...")
+    say("loading the configuration of every run ...")
     from rankbench.launching.driver import start
 
     return start(flags.overrides, config_dir_of(flags), flags.config_name or "config")
