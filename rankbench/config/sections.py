@@ -168,6 +168,10 @@ class Config(Section):
     tuned: dict[str, Any] | None
     results_dir: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by value: the class with a run's own types exists in this process alone."""
+        return Config.from_plain, (self.plain(),)
+
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Config:
         """Inverse of `plain`: the configuration of a frozen run or of a record.

@@ -1,5 +1,6 @@
 """Command lines with mistakes: each is named, all at once, before any work."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,11 @@ def test_choices_from_a_folder_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "train" / "mine.yaml").write_text("defaults:\n  - default\n  - _self_\nsteps: 7\nstps: 8\n")
     (sentence,) = mistakes([*BASE, "train=mine"], config_dir=tmp_path)
     assert sentence.startswith("train.stps=8: unknown key")
+
+
+def test_a_configuration_can_be_sent_to_another_process():
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = build(compose("config", ["method=igu", "model=tiny", "task=planted"]))
+    copy = pickle.loads(pickle.dumps(config))
+    assert copy.plain() == config.plain()
+    assert type(copy.method) is type(config.method)

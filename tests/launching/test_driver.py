@@ -165,11 +165,11 @@ def test_a_failed_run_is_told_left_alone_and_done_again_on_request(installed, tm
     assert "[1/2] error" in said
     assert "ZeroDivisionError: as told" in said
     assert f"log: {tmp_path}/runs/" in said
-    assert "2 runs: 1 error, 1 ok" in said
+    assert "2 runs: 1 ok, 1 error" in said
     assert "rankbench status says which and why; retry=failed does failed runs again" in said
     before = content(tmp_path)
     assert start(words) == 1
-    assert printed(capsys).startswith("2 runs: 1 error, 1 ok")
+    assert printed(capsys).startswith("2 runs: 1 ok, 1 error")
     assert content(tmp_path) == before
     assert start([*words, "retry=failed"]) == 0
     assert "2 runs: 2 ok" in printed(capsys)

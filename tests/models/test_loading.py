@@ -348,7 +348,7 @@ def test_paths_that_lead_nowhere(folders, tmp_path):
     with pytest.raises(ModelError, match=r"model.gguf_file=a.gguf needs the folder it lies in: model.path=DIR"):
         read("smollm2-135m", gguf_file="a.gguf")
     (tmp_path / "b.gguf").touch()
-    with pytest.raises(ModelError, match=r"model.gguf_file=a.gguf is not in .*; GGUF files there: b.gguf"):
+    with pytest.raises(ModelError, match=r"model.gguf_file=a.gguf is not in .*; GGUF files in it: b.gguf"):
         read("tiny", path=str(tmp_path), gguf_file="a.gguf")
     with pytest.raises(ModelError, match=r"config.json is missing; for its GGUF file set model.gguf_file=b.gguf"):
         read("tiny", path=str(tmp_path))
