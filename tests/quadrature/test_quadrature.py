@@ -14,6 +14,8 @@ from rankbench.cli.quadrature import configured, parse, relative_update
 from rankbench.quadrature.errors import ABOVE, ErrorStudy, Point, fits
 from rankbench.quadrature.integrand import Integrand, float64, grids, measure, simpson
 
+pytestmark = pytest.mark.slow
+
 M, REFERENCE, NODES = 20, 64, [1, 2, 4, 8, 16]
 TINY = ["model=tiny", "task=planted", "task.train_size=16", "task.validation_size=8", "task.test_size=8"]
 TINY += ["task.length=8", "train.batch_size=4", "train.threads=1"]

@@ -14,6 +14,8 @@ from support.studies import declared, study
 
 from rankbench.reporting import report
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 WIDTHS = (1280, 390)
 

@@ -104,6 +104,7 @@ def test_a_step_trains_on_its_examples(tmp_path, monkeypatch):
     assert counts == collections.Counter({example.input_ids: 2 for example in run.task.splits["train"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "adalora", "igu"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_micro_batches_change_nothing_but_rounding(tmp_path, name, size):
