@@ -1,4 +1,4 @@
-"""The command line as a whole: which command a word names, help, the error line, where results are."""
+"""The command line as a whole: the command that a word names, help, the error line, the results folder."""
 
 import subprocess
 import sys
