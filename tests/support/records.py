@@ -43,7 +43,7 @@ def sweep(
     method: str = "lora",
     settings: Mapping[str, Any] | None = None,
 ) -> list[RunRecord]:
-    """Records of one method with the given validation metrics at seeds 0, 1, ...; the test metric is negated."""
+    """Records of one method; `curve`: learning rate -> validation metric at seeds 0, 1, ... (test: negated)."""
     return [
         record(
             method,

@@ -2,7 +2,8 @@
 
 The model is a stack of residual blocks over an embedding, position by position. Each block has layers of two shapes and
 a smooth nonlinearity, so that ranks, costs and paths all matter. The task is to fit a teacher, which is the same model
-with low-rank updates at some sites; the loss is the mean squared error, summed over outputs and averaged over positions.
+with low-rank updates at some sites; the loss is the mean squared error, summed over outputs and averaged over
+positions.
 """
 
 import copy
