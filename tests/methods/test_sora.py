@@ -1,4 +1,4 @@
-"""SoRA: the proximal step, what it leaves, and what goes away at the end."""
+"""SoRA: the proximal step, the gates it keeps, and the components removed at the end."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Errors of integrated gradients: the theory's slopes, the bias of eq. 6 as printed, completeness, what is written."""
+"""Errors of integrated gradients: the theory's slopes, the bias of eq. 6 as printed, completeness, written files."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The page of a report: sound HTML that fetches nothing, and how it looks in a browser."""
+"""The page of a report: valid HTML that loads nothing from outside, and its appearance in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rank maps and their agreement: the numbers behind the figures, and files that are there and readable."""
+"""Rank maps and their agreement: the numbers behind the figures, and readable files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of a report on made-up studies: verdicts, holes, ablations, tasks, costs, published numbers."""
+"""The parts of a report on made-up studies: verdicts, missing runs, ablations, tasks, costs, published numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schedule of a sweep: trials, choices, the runs they choose for. It needs records alone: none is run here."""
+"""The schedule of a sweep: tuning trials, choices, and the runs that use them, from records alone; nothing is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: its learning rate, its data order, its hooks, and what it asserts of every method."""
+"""The training loop: its learning rate, its data order, its hooks, and its assertions about every method."""
 
 import collections
 import itertools
