@@ -7,6 +7,7 @@ validation. table: methods beside a reference, paired by seed. maps: rank maps, 
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,11 +193,19 @@ def maps(words: Sequence[str]) -> int:
 def load(results: str | Path = RESULTS) -> pd.DataFrame:
     """The records of a results folder or of a file of records, one row per run: `rankbench.load("results")`.
 
-    Its columns are described in rankbench.analysis.frame.
-    """
-    from rankbench.analysis.frame import frame
+    Its columns are described in rankbench.analysis.frame. What cannot be read is a warning.
 
-    return frame(records(Path(results))[0])
+    Raises:
+        SelectionError: there is no record.
+    """
+    from rankbench.analysis.frame import SelectionError, frame
+
+    finished, problems = records(Path(results))
+    for problem in problems:
+        warnings.warn(f"not counted: {problem}", stacklevel=2)
+    if not finished:
+        raise SelectionError(f"{results} holds no records; give a results folder, or a file of records")
+    return frame(finished)
 
 
 ACTIONS = {"runs": runs, "rates": rates, "table": tables, "maps": maps}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rankbench.cli.exit_codes import OK
-from rankbench.cli.run import config_dir_of, hydra_run, inspects, parse, say
+from rankbench.cli.run import config_dir_of, inspects, parse, say
+from rankbench.config.schema import ConfigError
 
 
 def main(words: Sequence[str]) -> int:
@@ -19,8 +19,12 @@ def main(words: Sequence[str]) -> int:
     """
     flags = parse(words)
     if inspects(flags):
-        flags.multirun = False  # Hydra shows something, or runs something
-        return hydra_run(flags, lambda composed: OK)
+        raise ConfigError(
+            [
+                "-m: --cfg, --info and Hydra's other inspecting flags show one run; leave out -m and give one "
+                "value for each key, or take rankbench plan"
+            ]
+        )
     say("loading the configuration of every run ...")
     from rankbench.launching.driver import start
 

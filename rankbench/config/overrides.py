@@ -251,7 +251,7 @@ def _compose(hydra: Hydra, config_name: str, choices: tuple[str, ...]) -> Compos
     job_logging = composed.hydra.job_logging
     with open_dict(composed):
         del composed["hydra"]
-    return Composed(composed, job_logging, [])
+    return Composed(yaml_files.strip_display(composed), job_logging, [])
 
 
 def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> tuple[Config, list[str]]:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rankbench.config import control_sources, registry, schema
 from rankbench.config.schema import ConfigError, Mistake, Section, Settings
 from rankbench.config.sections import Config, config_class, section_schema, section_types
-from rankbench.config.yaml_files import defaults, without_display
+from rankbench.config.yaml_files import defaults, strip_display
 
 
 def build(composed: DictConfig) -> Config:
@@ -26,7 +26,7 @@ def build(composed: DictConfig) -> Config:
     Raises:
         ConfigError: with every mistake.
     """
-    config, problems = examine(composed)
+    config, problems = examine(strip_display(composed))
     if problems:
         raise ConfigError(problems)
     return config
@@ -43,8 +43,6 @@ def examine(composed: DictConfig, skip: frozenset[str] = frozenset()) -> tuple[C
         data = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except OmegaConfBaseException as error:
         return Config.model_construct(), [f"{error.full_key}: {str(error).splitlines()[0]}"]
-    if isinstance(data.get("method"), dict):
-        data["method"] = without_display(data["method"])
     types, mistakes = section_types(data, skip)
     if "method" not in skip.union(mistake.root for mistake in mistakes):
         data["method"], wrong = _complete(data)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml  # type: ignore[import-untyped]  # omegaconf's own reader
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError
@@ -29,6 +29,15 @@ DISPLAY = "display"  # key of a method's file: how reports show the method
 def without_display(section: dict[str, Any]) -> dict[str, Any]:
     """A method's settings: what its file says but for DISPLAY, which is in no configuration, run_id or record."""
     return {key: value for key, value in section.items() if key != DISPLAY}
+
+
+def strip_display(composed: DictConfig) -> DictConfig:
+    """Take DISPLAY out of the method's section of a composed configuration, in place, and return the configuration."""
+    section = composed.get("method")
+    if isinstance(section, DictConfig) and DISPLAY in section:
+        with flag_override(section, ["struct", "readonly"], False):
+            del section[DISPLAY]
+    return composed
 
 
 def displays() -> dict[str, dict[str, Any]]:

@@ -30,11 +30,12 @@ NEUTRAL = frozenset(f"{OWN}.training.{name}" for name in ("code_identity", "prog
 
 
 @cache
-def numbers_code(method: str, task: str) -> str | None:
+def numbers_code(method: str, task: str, source: str | None = None) -> str | None:
     """Identity of the code behind a run's numbers, as it was when this process first asked: 12 hexadecimal digits.
 
     Args:
         method, task: names in the registry. For a class of another package that package's sources count, too.
+        source: method that a control calibrates inside its own run (method.source); None where there is none.
 
     Returns:
         None where the class of a method or task has no source file (typed into a notebook).
@@ -42,7 +43,10 @@ def numbers_code(method: str, task: str) -> str | None:
     Raises:
         RegistryError: no such method or task.
     """
-    return _code_of({registry.get("method", method).__module__, registry.get("task", task).__module__})
+    methods = [method] if source is None else [method, source]
+    return _code_of(
+        {registry.get("task", task).__module__, *(registry.get("method", name).__module__ for name in methods)}
+    )
 
 
 @cache
@@ -76,7 +80,7 @@ def identity(sources: Mapping[str, str], modules: Iterable[str]) -> str:
     """
     every_run = tuple(f"{OWN}.{package}." for package in EVERY_RUN)
     counted = {name for name in sources if name.startswith(every_run)} - NEUTRAL
-    counted |= _reached(sources, modules)
+    counted |= _reached(sources, [*modules, *counted])  # what every run goes through has imports of its own
     digest = hashlib.sha256()
     for name in sorted(counted):
         digest.update(f"{name}\0{hashlib.sha256(sources[name].encode()).hexdigest()}\n".encode())

@@ -26,7 +26,7 @@ def provenance(assembly: Assembly) -> dict[str, Any]:
     model, data = assembly.revisions
     return {
         **code(),
-        "numbers_code": numbers_code(config.method.name, config.task.name),
+        "numbers_code": numbers_code(config.method.name, config.task.name, getattr(config.method, "source", None)),
         "shared_code": shared_code(config.task.name),
         "packages": dict(libraries()),
         "python": platform.python_version(),

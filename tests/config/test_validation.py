@@ -208,3 +208,8 @@ def test_a_configuration_can_be_sent_to_another_process():
     copy = pickle.loads(pickle.dumps(config))
     assert copy.plain() == config.plain()
     assert type(copy.method) is type(config.method)
+
+
+def test_how_a_method_is_displayed_is_no_setting():
+    for words in (["method.display.title=A"], ["+method.display.foo=1"], ["method.display=3"]):
+        assert any("method.display" in problem for problem in mistakes(["method=lora", *words])), words

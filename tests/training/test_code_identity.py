@@ -147,3 +147,16 @@ def test_the_packages_that_count_are_there():
     folder = Path(code_identity.__file__).parents[1]
     assert all((folder / name / "__init__.py").is_file() for name in code_identity.EVERY_RUN + code_identity.FOLLOWED)
     assert set(own_sources()) >= code_identity.NEUTRAL
+
+
+def test_a_control_goes_through_the_method_that_it_calibrates():
+    assert numbers_code("scaled", "planted", "fim") != numbers_code("scaled", "planted", "gora")
+    assert numbers_code("scaled", "planted") not in {
+        numbers_code("scaled", "planted", name) for name in ("fim", "gora")
+    }
+
+
+def test_what_all_methods_go_through_counts_though_only_training_imports_it():
+    sources = dict(own_sources())
+    changed = {**sources, "rankbench.methods.base": sources["rankbench.methods.base"] + "#"}
+    assert identity(changed, {"rankbench.tasks.planted"}) != identity(sources, {"rankbench.tasks.planted"})
