@@ -48,8 +48,7 @@ def test_help_fits_the_terminal(
 def test_every_command_has_a_help_of_its_own_that_loads_little(command: str) -> None:
     text, modules = imported(command, "--help")
     assert "rankbench" in text
-    if command != "quadrature":  # it trains, and says so with what it imports
-        assert not modules & {"torch", "transformers", "peft", "pandas", "matplotlib"}
+    assert not modules & {"torch", "transformers", "peft", "pandas", "matplotlib"}
 
 
 def test_the_second_level_says_what_each_choice_is_and_the_third_shows_its_file(
