@@ -49,7 +49,7 @@ def load(name: str, run: str, results_dir: Path) -> PairedRun:
     if folder is None:
         raise CompareError(
             f"{name}: no run {run!r}: neither {tried[0]} nor {tried[1]} has a record.json; give a run's folder, or "
-            "its run_id and --results-dir"
+            "its run_id and --results DIR"
         )
     try:
         record, rows = folder.record(), folder.lines("items.jsonl")

@@ -87,7 +87,7 @@ def _at_rates(
 ) -> tuple[list[int], list[str]]:
     """Indices of the records at the rates asked for, and notes on the choice."""
     if tuning_seeds and not (rates or "").startswith(BEST):
-        raise SelectionError(f"--tuning-seeds choose nothing without --rates {BEST}METRIC; give both or neither")
+        raise SelectionError(f"--tuning-seeds needs --rates {BEST}METRIC")
     if rates is None:
         return list(range(len(records))), _say_given(records, names)
     if not rates.startswith(BEST):

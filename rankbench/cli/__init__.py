@@ -27,6 +27,7 @@ COMMANDS = {
 }
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
+RUNNING = ("run", "sweep")  # commands that Hydra reads the flags of
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -57,17 +58,26 @@ def _answer(words: list[str]) -> int:
         print(f"rankbench {__version__}")
         return OK
     asks_help = bool(set(HELP_FLAGS) & set(words))
-    if first == "help" or (asks_help and first not in COMMANDS) or (asks_help and first in ("run", "sweep")):
+    if first == "help" or (asks_help and first not in COMMANDS) or (asks_help and first in RUNNING):
         from rankbench.cli.help import show_help
 
-        return show_help([word for word in words if word not in (*HELP_FLAGS, *SWEEP_FLAGS, "help", "run", "sweep")])
+        return show_help(_topics(words))
     name, rest = (first, words[1:]) if first in COMMANDS else ("run", words)
     if name == "run" and first != name and first and "=" not in first and first[0].isalpha():
-        print(f"rankbench: {_no_command(first)}", file=sys.stderr)
+        print(f"rankbench: {_no_command(first, words[1:])}", file=sys.stderr)
+        return MISTAKE
+    if name in RUNNING and (sentence := _dashed(rest)):
+        print(f"rankbench: {sentence}", file=sys.stderr)
         return MISTAKE
     if name == "run" and set(SWEEP_FLAGS) & set(rest):
         name = "sweep"
     return command(name)(rest)
+
+
+def _topics(words: Sequence[str]) -> list[str]:
+    """What help is asked for: what stands beside run, sweep and -m, else the one of them that is there."""
+    named = ["sweep" if word in SWEEP_FLAGS else word for word in words if word not in (*HELP_FLAGS, "help")]
+    return [word for word in named if word not in RUNNING] or named[-1:]
 
 
 def command(name: str) -> Callable[[Sequence[str]], int]:
@@ -76,7 +86,28 @@ def command(name: str) -> Callable[[Sequence[str]], int]:
     return function
 
 
-def _no_command(word: str) -> str:
+def _no_command(word: str, rest: Sequence[str]) -> str:
+    """The sentence on a first word that is no command: advice on settings where it is one with its value behind it."""
+    if rest and rest[0][:1] != "-" and "=" not in rest[0] and _is_setting(word):
+        return f"{word}: settings are written key=value: {word}={rest[0]}"
     near = get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
     guess = f"did you mean rankbench {near[0]}? " if near else ""
-    return f"{word}: no command has this name; {guess}A setting is written key=value; rankbench --help names both"
+    return f"unknown command {word!r}; {guess}settings are written key=value; see rankbench --help"
+
+
+def _dashed(words: Sequence[str]) -> str:
+    """The sentence on a setting that is written like a flag; "" where none is."""
+    for place, word in enumerate(words):
+        key, _, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and _is_setting(key := key.replace("-", "_")):
+            value = value or next((each for each in words[place + 1 : place + 2] if each[:1] != "-"), "VALUE")
+            return f"{word}: settings have no dashes and are written key=value: {key}={value}"
+    return ""
+
+
+def _is_setting(key: str) -> bool:
+    """Whether a key, or the section that it is in, is a group or a key of conf/config.yaml."""
+    from rankbench.cli.help import groups
+    from rankbench.config.yaml_files import CONF_DIR, content
+
+    return key.partition(".")[0] in {*groups(), *content(CONF_DIR / "config.yaml")} - {"defaults", "hydra"}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RESULTS = Path("results")
-ALLOW_MIXED = "what may differ all the same, by name, such as code,torch,train.steps"
+ALLOW_MIXED = "differences to tolerate, by name, such as code,torch,train.steps"
 WIDEST = 110  # characters; longer lines are hard to read
 
 
@@ -47,11 +47,13 @@ def add_results(parser: argparse.ArgumentParser, *old: str, file: bool = False) 
     """The option that says where results are: the same for every command that reads them.
 
     Args:
-        old: earlier spellings of the option, which go on working.
+        old: earlier spellings of the option, which go on working; no help names them.
         file: whether a file of records (records.jsonl) may stand in place of the folder.
     """
     what = "results folder" + (", or a file of records (records.jsonl)" if file else "")
-    parser.add_argument("--results", *old, type=Path, metavar="DIR", help=f"{what} (default: {RESULTS})")
+    parser.add_argument("--results", type=Path, metavar="DIR", help=f"{what} (default: {RESULTS})")
+    if old:  # argparse would name them all in one line
+        parser.add_argument(*old, type=Path, dest="results", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def results_of(arguments: argparse.Namespace, words: Sequence[str] = ()) -> Path:

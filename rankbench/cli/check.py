@@ -15,6 +15,10 @@ from rankbench.terminal import console
 if TYPE_CHECKING:
     from rankbench.contract.checks import CheckResult
 
+DESCRIPTION = """Checks that a method keeps the contract, on short runs of a tiny model.
+
+The contract is what makes runs comparable: a run stays in its budget, repeats itself from the same seed, goes on after
+an interruption as if there had been none, and leaves an adapter that plain PEFT can read."""
 COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
 
@@ -34,7 +38,7 @@ def show(title: str, results: Sequence[CheckResult]) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Check the method that the overrides name; 0 if no check fails, else 1."""
-    parser = command_parser("check", "Checks that a method keeps the contract, on short runs of a tiny model.")
+    parser = command_parser("check", DESCRIPTION)
     parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
     parser.add_argument("overrides", nargs="+", metavar="WORD", help="method=NAME, method.key=value, as for a run")
     arguments = parser.parse_intermixed_args(words)

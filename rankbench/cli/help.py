@@ -42,18 +42,62 @@ EXAMPLES = [
 ]
 ENDING = (
     "Exit code: 0 all is well, 1 a run failed or is missing, 2 a mistake in the command line (nothing was run), "
+    "75 the folder of the run is in use or its disk is full (the run itself did not fail), "
     "130 interrupted. HYDRA_FULL_ERROR=1 shows the traceback of a failure."
 )
+RUN_USAGE = [
+    ("rankbench [run] [group=choice ...] [key=value ...]", "one run; the word run may be left out"),
+]
+FLAGS = [
+    ("--cfg job", "print the whole configuration, run nothing"),
+    ("--config-dir DIR", "a folder with more configuration files: DIR/method/mine.yaml is method=mine"),
+    ("-m, --multirun", "a sweep instead of one run; rankbench sweep --help says more"),
+    ("--hydra-help", "all flags of Hydra"),
+]
+SWEEP_USAGE = [
+    ("rankbench sweep key=a,b group=x,y ...", "a run for each combination"),
+    ("rankbench sweep experiment=NAME [key=value ...]", "the runs of an experiment"),
+    ("rankbench -m ...", "the same as rankbench sweep ..."),
+]
+SWEEP_SETTINGS = [
+    ("experiment=", "an experiment of conf/experiment/; rankbench --help experiment says what each one is"),
+    ("scale=", "the scale of the experiment: full (the file itself), or one of rankbench --help scale"),
+    ("arms=", "some arms of the experiment alone: arms=lora,igu"),
+    ("retry=", "failed does failed runs again; none leaves them (none)"),
+    ("results_dir=", "folder for runs/ and sweeps/ ({results_dir}); a run that is done there is not done again"),
+]
+TUNE = [
+    ("tune.learning_rate=", "rates that each arm tries: tune.learning_rate=1e-4,3e-4,1e-3"),
+    ("tune.seeds=", "seeds of the tuning trials, other than the reported ones (100)"),
+    ("tune.metric=", "validation metric that chooses the rate (validation/loss)"),
+    ("tune.widen=", "how often the grid may grow where the best rate is at its edge (2)"),
+]
+LAUNCHER = [
+    (
+        "hydra.launcher.slots=",
+        "runs at a time (one for each GPU; on CPUs one, or as many as train.threads leaves room)",
+    ),
+    ("hydra.launcher.timeout=", "seconds that a run may take (no limit)"),
+    ("hydra.launcher.memory=", "GiB that a run may hold (no limit)"),
+    ("hydra/launcher=", "another launcher: joblib, submitit_local, submitit_slurm, ray; each comes with an extra"),
+]
+SWEEP_EXAMPLES = [
+    ("rankbench sweep method=lora,igu seed=0,1", "four runs"),
+    ("rankbench plan experiment=igu_ablation", "what a sweep would do; nothing is run"),
+    ("rankbench status", "what became of the runs of the last sweep"),
+]
 
 
 def show_help(topics: Sequence[str]) -> int:
-    """Print the help on each topic: a command, a group, group=choice; without one, of everything.
+    """Print the help on each topic (a command, a group, group=choice); without one, the overview.
 
     Raises:
         RankbenchError: a topic that there is no help on.
     """
     for topic in topics or [""]:
-        if topic in COMMANDS and topic not in ("run", "sweep"):
+        if topic in TEXTS:
+            print(TEXTS[topic]())
+        elif topic in COMMANDS:
             command(topic)(["--help"])
         else:
             print(text_on(topic))
@@ -120,6 +164,42 @@ def overview() -> str:
             textwrap.fill(ENDING, width()),
         ]
     )
+
+
+def run_help() -> str:
+    """The help on one run: its settings, and the flags that Hydra has."""
+    root = content(CONF_DIR / "config.yaml")
+    defaults = _defaults(root)
+    rows = [(f"{group}=", f"default: {defaults[group]}") for group in groups() if group in defaults]
+    settings = [(key, meaning.format(**root)) for key, meaning in SETTINGS]
+    return "\n\n".join(
+        [
+            _columns(RUN_USAGE, indent=0),
+            _block("Groups (rankbench --help GROUP says what each choice is):", rows),
+            _block("Other settings:", settings),
+            _block("Flags:", FLAGS),
+            _block("Examples:", EXAMPLES),
+            textwrap.fill(ENDING, width()),
+        ]
+    )
+
+
+def sweep_help() -> str:
+    """The help on a sweep: the settings that one run does not have."""
+    settings = [(key, meaning.format(**content(CONF_DIR / "config.yaml"))) for key, meaning in SWEEP_SETTINGS]
+    return "\n\n".join(
+        [
+            _columns(SWEEP_USAGE, indent=0),
+            _block("Settings of a sweep (those of a run go with them; rankbench run --help):", settings),
+            _block("Learning rates chosen on validation, before the runs that are reported:", TUNE),
+            _block("Where and how the runs start:", LAUNCHER),
+            _block("Examples:", SWEEP_EXAMPLES),
+            textwrap.fill(ENDING, width()),
+        ]
+    )
+
+
+TEXTS = {"run": run_help, "sweep": sweep_help}  # command -> its help, where no parser of ours prints one
 
 
 def group_help(group: str, files: dict[Path, str]) -> str:

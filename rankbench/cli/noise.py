@@ -24,6 +24,7 @@ from rankbench.records.frozen_run import Order
 from rankbench.records.record import RunRecord, run_id
 
 PLACE = "noise"  # folder in results_dir
+SECOND = "overrides of a second configuration; may be repeated"
 
 
 def frozen(overrides: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def main(words: Sequence[str]) -> int:
     add_results(parser)
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-9"), help="such as 0-9 or 0,1,2")
     parser.add_argument("--reruns", type=int, default=3, help="repetitions of the first seed's run (%(default)s)")
-    parser.add_argument("--against", action="append", default=[], metavar="KEY=VALUE", help="another configuration")
+    parser.add_argument("--against", action="append", default=[], metavar="KEY=VALUE", help=SECOND)
     parser.add_argument("--metric", help="such as test/loss; without it, what reports show of the task")
     parser.add_argument("--slots", type=int, help="runs at a time")
     arguments = parser.parse_intermixed_args(words)

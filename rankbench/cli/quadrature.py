@@ -2,7 +2,7 @@
 
 `rankbench quadrature [group=choice ...] [key=value ...] [--out DIR] [--double] [--train-steps K] ...`: the run that the
 overrides describe trains K steps, so that there is an update dW to walk along. Then everything is measured at that
-adapter on one fixed batch, mini-batch noise apart.
+adapter on one fixed batch, so that mini-batch noise is left out.
 
 Trapezoid: the error over M intervals, against Simpson's rule on a finer grid. Smooth integrands give slope -2.
 
@@ -19,42 +19,31 @@ rankbench.quadrature.integrand.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
-
-import torch
-from rich.progress import track
-from rich.table import Table
-from torch import nn
+from typing import TYPE_CHECKING
 
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
-from rankbench.config.overrides import one_run
+from rankbench.cli.run import say
 from rankbench.config.schema import ConfigError
-from rankbench.config.sections import Config
-from rankbench.core.adapter_set import AdapterSet
-from rankbench.quadrature.errors import DELTA, ErrorStudy, Point, fits
-from rankbench.quadrature.integrand import ORDER, Integrand, NoPathError, float64, grids, measure
-from rankbench.records.record import portable
 from rankbench.terminal import console
-from rankbench.training.assembly import Assembly, assemble
-from rankbench.training.engine import Engine
-from rankbench.training.progress import TrainingProgress
-from rankbench.training.provenance import provenance
-from rankbench.training.trainer import Trainer
+
+if TYPE_CHECKING:  # torch takes seconds to import: after the arguments are read
+    from rankbench.config.sections import Config
+    from rankbench.training.assembly import Assembly
 
 INTERVALS = 20  # M of the sampling study where the method has no quadrature_steps; IGU-LoRA's value
 
 
 def train(config: Config, steps: int) -> Assembly:
     """The configured run after its first steps; its layers follow the path, whether its method asks for that or not."""
+    import torch
+
+    from rankbench.training.assembly import assemble
+    from rankbench.training.progress import TrainingProgress
+
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     assembly = assemble(config, path=True)
@@ -69,106 +58,37 @@ def train(config: Config, steps: int) -> Assembly:
     return assembly
 
 
-def relative_update(adapters: AdapterSet) -> float:
-    """||dW|| / ||W0|| over all sites, Frobenius.
-
-    Raises:
-        NoPathError: the update is zero, so there is no path.
-    """
-    update = base = 0.0
-    for site in adapters.sites:
-        layer: Any = adapters.model.get_submodule(f"base_model.model.{site.name}")
-        update += float(adapters.delta(site.name).double().square().sum())
-        base += float(layer.get_base_layer().weight.detach().double().square().sum())
-    if update == 0:
-        raise NoPathError("the update is zero, so there is no path to measure on: raise --train-steps")
-    return math.sqrt(update / base)
-
-
-def models_of(engine: Engine) -> list[nn.Module]:
-    """The adapted model, and those that the task keeps for itself (a teacher)."""
-    values = vars(engine.task).values()
-    kept = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    return [engine.model, *(item for item in kept if isinstance(item, nn.Module))]
-
-
-def integrand_of(trainer: Trainer, options: argparse.Namespace, intervals: int) -> Integrand:
-    """The integrand of a run at its present adapter, on a batch of a calibration stream kept for it."""
-    adapters, out = trainer.adapters, console()
-    probe = trainer.probe("quadrature")
-    (batch,) = probe.batches(1)
-    nodes = grids([*options.nodes, 1, intervals, options.reference])
-    out.print(f"{len(nodes)} nodes of the path, {len(batch)} examples")
-    shown = track(nodes, "nodes", console=out, disable=not out.is_terminal, transient=True)
-    with float64(models_of(trainer.engine)) if options.double else nullcontext():
-        return measure(adapters, probe, batch, shown, intervals)
-
-
-def write(folder: Path, points: Sequence[Point], facts: dict[str, Any]) -> None:
-    """quadrature.csv (a row per point), quadrature.json (what was run) and the figure as PNG and PDF."""
-    from rankbench.quadrature.figure import draw  # matplotlib takes a moment to import
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "quadrature.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Point)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(point) for point in points)
-    (folder / "quadrature.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
-    setting = (facts["config"][group]["name"] for group in ("method", "model", "task"))
-    title = f"{', '.join(setting)}: integrated gradients, ||dW|| / ||W0|| = {facts['relative_update']:.2g}"
-    draw(points, fits(points), title, folder / "quadrature")
-
-
-def show(points: Sequence[Point], completeness: Sequence[dict[str, Any]]) -> None:
-    """Print errors against the integral, slopes (those against the trapezoid, too) and completeness."""
-    errors = Table("estimator", "M", "N", "error", "rounding", "bound", box=None, pad_edge=False)
-    for p in (p for p in points if p.reference == "integral"):
-        number = (str(p.M), str(p.N or ""), f"{p.error:.3e}", f"{p.floor:.0e}")
-        errors.add_row(p.estimator, *number, "" if p.bound is None else f"{p.bound:.3e}")
-    slopes = Table("estimator", "against", "slope", "fitted over", box=None, pad_edge=False)
-    for fit in fits(points):
-        described = ("none", "too few points above rounding")
-        if fit.slope is not None:
-            described = (f"{fit.slope:.3f}", f"{'M' if fit.kind == 'trapezoid' else 'N'} {fit.first} to {fit.last}")
-        slopes.add_row(fit.estimator, fit.reference, *described)
-    complete = Table("rule", "role", "sum of attributions", "loss difference", "gap", box=None, pad_edge=False)
-    for row in completeness:
-        numbers = f"{row['sum']:.9g}", f"{row['difference']:.9g}", f"{row['gap']:.1e}"
-        complete.add_row(row["rule"], row["role"], *numbers)
-    for table in (errors, slopes, complete):
-        console().print(table, "")
-
-
 def perform(options: argparse.Namespace, config: Config) -> None:
     """Train, measure, show and write."""
+    from rankbench.quadrature.output import show, write
+    from rankbench.quadrature.path_run import Settings, measure_path, models_of, relative_update
+    from rankbench.records.record import portable
+    from rankbench.training.provenance import provenance
+
     assembly = train(config, options.train_steps)
-    trainer = assembly.trainer
-    intervals = getattr(config.method, "quadrature_steps", INTERVALS)
+    trainer, engine = assembly.trainer, assembly.trainer.engine
     relative = relative_update(trainer.adapters)
     console().print(f"||dW|| / ||W0|| = {relative:.3g} after {options.train_steps} steps")
-    f = integrand_of(trainer, options, intervals)
-    study = ErrorStudy(f, intervals, options.reference)
-    rng = trainer.engine.streams.numpy("allocator", "quadrature")
-    points = [*study.trapezoids(options.nodes), *study.samples(options.samples, options.repeats, rng)]
-    completeness = study.completeness()
-    show(points, completeness)
-    console().print(f"the gradient at the end alone (instantaneous) misses the integral by {study.end_error():.3e}\n")
-    settings = {key: value for key, value in vars(options).items() if key not in ("overrides", "out")}
-    constants = {"curvature": f.curvature, "inner_range": f.inner_range, "range": f.range, "delta": DELTA}
+    intervals = getattr(config.method, "quadrature_steps", INTERVALS)
+    settings = Settings(intervals, options.nodes, options.samples, options.repeats, options.reference, options.double)
+    measurement = measure_path(
+        trainer.adapters,
+        trainer.probe("quadrature"),
+        models_of(engine.model, engine.task),
+        settings,
+        engine.streams.numpy("allocator", "quadrature"),
+    )
+    show(measurement.points, measurement.completeness)
+    missed = f"{measurement.end_error:.3e}"
+    console().print(f"the gradient at the end alone (instantaneous) misses the integral by {missed}\n")
     facts = {
-        "settings": settings,
+        "settings": {key: value for key, value in vars(options).items() if key not in ("overrides", "out")},
         "relative_update": relative,
-        "instantaneous_error": study.end_error(),
-        "parameters": f.size,
-        "losses": f.losses,
-        "integral_norm": float(f.norm(study.integral)),
-        "constants": constants,
-        "fits": [asdict(fit) for fit in fits(points)],
-        "completeness": completeness,
+        **measurement.facts,
         "provenance": provenance(assembly),
         **portable({"config": config.plain()}),
     }
-    write(options.out, points, facts)
+    write(options.out, measurement.points, facts)
     console().print(f"written: {options.out}/quadrature.csv, .json, .png, .pdf", markup=False, soft_wrap=True)
 
 
@@ -178,6 +98,9 @@ def configured(options: argparse.Namespace) -> Config:
     Raises:
         ConfigError: with every mistake in overrides and flags.
     """
+    from rankbench.config.overrides import one_run
+    from rankbench.quadrature.integrand import ORDER
+
     problems = []
     if options.reference % 2 or options.reference <= max(ORDER, *options.nodes):
         problems.append(
@@ -231,5 +154,6 @@ def main(words: Sequence[str]) -> int:
         ConfigError: every mistake in overrides and flags; nothing was run.
     """
     options = parse(words)
+    say("loading torch ...")
     perform(options, configured(options))
     return OK

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankbench import RankbenchError
 from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, integers, names, results_of
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
@@ -25,14 +27,36 @@ if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are re
 
 
 def main(words: Sequence[str]) -> int:
-    """Do what the first word names; `runs` where it names nothing."""
-    named = bool(words) and words[0] in ACTIONS
-    return ACTIONS[words[0]](words[1:]) if named else runs(words)
+    """Do the action that a word names; `runs` where none does.
+
+    Raises:
+        RankbenchError: a word is nearly an action and no file.
+    """
+    places = list(_bare(words))
+    for place in places:
+        if words[place] in ACTIONS:
+            return ACTIONS[words[place]]([*words[:place], *words[place + 1 :]])
+    for word in (words[place] for place in places):
+        near = get_close_matches(word, ACTIONS, n=1)
+        if near and not Path(word).exists():
+            raise RankbenchError(f"records {word}: neither an action nor a folder or file; did you mean {near[0]}?")
+    return runs(words)
+
+
+def _bare(words: Sequence[str]) -> Iterator[int]:
+    """Places of the words that are no flag and no value of one; every flag here but --help takes a value."""
+    is_value = False
+    for place, word in enumerate(words):
+        if not is_value and not word.startswith("-"):
+            yield place
+        is_value = not is_value and word.startswith("--") and "=" not in word and word != "--help"
 
 
 def runs(words: Sequence[str]) -> int:
     """Print a table of runs for each model, task and budget; name what could not be read."""
-    parser = command_parser("records", __doc__ or "", "rankbench records rates|table|maps --help says more of those.")
+    parser = command_parser(
+        f"records [{'|'.join(ACTIONS)}]", __doc__ or "", "rankbench records rates|table|maps --help says more of those."
+    )
     _add_source(parser)
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the records in compact form")
     best = "learning rates instead of runs: the same as rankbench records rates --metric METRIC"
@@ -45,7 +69,8 @@ def rates(words: Sequence[str]) -> int:
     """Print the learning-rate curves and the chosen rates for each model, task and budget."""
     parser = command_parser("records rates", "Learning-rate curves, the rate chosen, and whether it is at the edge.")
     _add_source(parser)
-    parser.add_argument("--metric", dest="best", default="validation/loss", help="validation metric (%(default)s)")
+    metric = "validation metric (%(default)s)"
+    parser.add_argument("--metric", dest="best", metavar="METRIC", default="validation/loss", help=metric)
     _add_tuning_seeds(parser)
     return _print_each(parser.parse_intermixed_args(words))
 
@@ -77,9 +102,10 @@ def _runs(group: Sequence[RunRecord]) -> str:
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", type=Path, help="the same as --results")
+    parser.add_argument("source", nargs="?", type=Path, help="results folder or file of records")
     add_results(parser, file=True)
-    parser.add_argument("--by", action="append", default=[], metavar="KEY", help="one for each value, such as task.map")
+    by = "one table (or figure) for each value of this setting, such as task.map"
+    parser.add_argument("--by", action="append", default=[], metavar="KEY", help=by)
 
 
 def _add_tuning_seeds(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +150,8 @@ def tables(words: Sequence[str]) -> int:
     """Print a table for each selection; 2 if one of them has none."""
     parser = command_parser("records table", "Methods beside a reference, paired by seed.")
     add_arguments(parser)
-    parser.add_argument("--metric", action="append", required=True, help="such as test/kl; the first one sorts")
+    metric = "such as test/kl; may be repeated, the first one sorts"
+    parser.add_argument("--metric", action="append", required=True, metavar="METRIC", help=metric)
     parser.add_argument("--reference", default="lora", help="label the others are compared with (%(default)s)")
     arguments = parser.parse_intermixed_args(words)
     from rankbench.analysis.frame import SelectionError

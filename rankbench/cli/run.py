@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankbench.cli.exit_codes import OK
-from rankbench.config.schema import ConfigError
+from rankbench.cli.help import groups
+from rankbench.config.schema import ConfigError, near
 from rankbench.records.record import run_id
 from rankbench.records.run_folder import RunFolder, StoreError
 
@@ -42,6 +43,8 @@ def main(words: Sequence[str]) -> int:
     stray = [word for word in flags.overrides if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS]
     if stray:
         raise ConfigError([f"{word}: belongs to a sweep; add -m" for word in stray])
+    if not flags.config_name:
+        refuse_unknown_keys(flags.overrides, config_dir_of(flags))
     if "torch" not in sys.modules:
         say("loading torch ...")
     with importing():  # Hydra, and torch with the classes of the method and the task
@@ -52,6 +55,32 @@ def main(words: Sequence[str]) -> int:
         return hydra_run(flags, lambda composed: perform(checked.config))
     set_up_logging(checked)
     return perform(checked.config)
+
+
+def refuse_unknown_keys(overrides: Sequence[str], config_dir: Path | None = None) -> None:
+    """Refuse keys at the root that no run has, before torch is loaded, where nothing else can be wrong.
+
+    What else there is must be a choice that conf/ has; all other words are left to the whole check, which says every
+    mistake at once.
+
+    Args:
+        overrides, config_dir: as in `run`.
+
+    Raises:
+        ConfigError: with every such key.
+    """
+    from rankbench.config.sections import Config
+
+    keys, files, unknown = set(Config.model_fields), groups(), []
+    for word in overrides:
+        key, is_setting, value = word.partition("=")
+        if any(file.stem == value for file in files.get(key, ())):
+            continue
+        if config_dir is not None or not (is_setting and key.isidentifier()) or key in keys:
+            return
+        unknown.append(f"{word}: unknown key; {near(key, keys - Config.filled_in)}")
+    if unknown:
+        raise ConfigError(unknown)
 
 
 def run(overrides: Sequence[str], config_dir: Path | None = None) -> RunRecord:

@@ -14,7 +14,7 @@ import difflib
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -40,8 +40,13 @@ MISSING = "???"  # OmegaConf's mark of a value that the user must give
 
 
 class Section(BaseModel):
-    """A part of a configuration: frozen, strict (true is no integer, "1" no number), without unknown keys."""
+    """A part of a configuration: frozen, strict (true is no integer, "1" no number), without unknown keys.
 
+    Attributes:
+        filled_in: keys that rankbench fills in itself, so that no advice names them.
+    """
+
+    filled_in: ClassVar[frozenset[str]] = frozenset()
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     @model_validator(mode="before")
@@ -205,7 +210,8 @@ def _sentence(annotation: Any, value: Any, error: ErrorDetails, place: str, hint
     if kind == "missing":
         return f"{place}: missing; give {place}=<{'|'.join(_options(annotation)) or describe(annotation)}>"
     if kind == "extra_forbidden":
-        names = getattr(_section(annotation), "model_fields", ())
+        section = _section(annotation)
+        names = set(section.model_fields) - section.filled_in if section else ()
         advice = f"{near(str(error['loc'][-1]), names)} {hint(place)}".rstrip()
         return f"{given}: unknown key; {advice}"
     if error["loc"][-1:] == ("[key]",):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field, create_model
 
@@ -156,6 +156,7 @@ class Config(Section):
         results_dir: folder of all results.
     """
 
+    filled_in: ClassVar[frozenset[str]] = frozenset({"trial", "tuned"})
     method: Settings
     model: ModelConfig
     task: Settings

@@ -68,10 +68,14 @@ def load(words: Sequence[str]) -> Study:
     committed = results_dir / (name or "") / manifest.FILE
     if name and committed.is_file() and not rest:
         return study_in_folder(committed.parent)
-    what = " ".join(words) or "any sweep"
-    raise SweepError(
-        f"{results_dir} holds no sweep of {what}; start it: python -m rankbench -m {' '.join(words)}".strip()
-    )
+    raise SweepError(_no_sweep(words, results_dir))
+
+
+def _no_sweep(words: Sequence[str], results_dir: Path) -> str:
+    typed = " ".join(words)
+    if not [word for word in words if not word.startswith("results_dir=")]:
+        return f"no sweep in {results_dir}; start one with rankbench -m ..., or give --results DIR"
+    return f"{results_dir} holds no sweep of {typed}; start it with rankbench -m {typed}, or give --results DIR"
 
 
 def study_of_sweep(sweep: Sweep, results_dir: Path) -> Study:

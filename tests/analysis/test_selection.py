@@ -241,7 +241,7 @@ def test_tuning_seeds_choose_and_are_not_shown():
 
 
 def test_tuning_seeds_without_a_choice_are_refused():
-    with pytest.raises(SelectionError, match=r"--tuning-seeds choose nothing without --rates best:METRIC"):
+    with pytest.raises(SelectionError, match=r"--tuning-seeds needs --rates best:METRIC"):
         select("T", sweep({0.001: [0.5]}), tuning_seeds=[0])
 
 

@@ -35,7 +35,9 @@ def test_help_names_every_command_and_choice_without_torch_and_hydra() -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 120])
-@pytest.mark.parametrize("words", [["--help"], ["--help", "method"], ["--help", "experiment"], ["records", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--help", "method"], ["--help", "experiment"], ["records", "--help"], ["sweep", "--help"]]
+)
 def test_help_fits_the_terminal(
     words: list[str], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,8 +50,7 @@ def test_help_fits_the_terminal(
 def test_every_command_has_a_help_of_its_own_that_loads_little(command: str) -> None:
     text, modules = imported(command, "--help")
     assert "rankbench" in text
-    if command != "quadrature":  # it trains, and says so with what it imports
-        assert not modules & {"torch", "transformers", "peft", "pandas", "matplotlib"}
+    assert not modules & {"torch", "transformers", "peft", "pandas", "matplotlib"}
 
 
 def test_the_second_level_says_what_each_choice_is_and_the_third_shows_its_file(
@@ -71,7 +72,50 @@ def test_a_mistyped_command_comes_with_the_one_that_is_near(
     word: str, near: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([word, "experiment=igu_ablation"]) == 2
-    assert f"rankbench: {word}: no command has this name; did you mean rankbench {near}?" in capsys.readouterr().err
+    assert f"rankbench: unknown command {word!r}; did you mean rankbench {near}? settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["method", "igu"], "method: settings are written key=value: method=igu"),
+        (["train.steps", "5"], "train.steps: settings are written key=value: train.steps=5"),
+        (["--seed", "1"], "--seed: settings have no dashes and are written key=value: seed=1"),
+        (
+            ["sweep", "method=lora", "--results-dir=x"],
+            "settings have no dashes and are written key=value: results_dir=x",
+        ),
+    ],
+)
+def test_a_setting_that_is_written_otherwise_comes_with_its_spelling(
+    words: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["sweep", "--help"], ["experiment=", "retry=", "tune.widen=", "hydra.launcher.slots=", "hydra/launcher="]),
+        (["-m", "--help"], ["tune.learning_rate="]),
+        (["help", "sweep"], ["arms="]),
+        (["run", "--help"], ["--cfg job", "--config-dir", "-m, --multirun", "method="]),
+    ],
+)
+def test_run_and_sweep_have_a_help_of_their_own(
+    words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert [part for part in parts if part not in text] == []
+
+
+def test_a_mistyped_action_of_records_comes_with_the_one_that_is_near(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["records", "tabel", "--metric", "test/kl"]) == 2
+    assert "records tabel: neither an action nor a folder or file; did you mean table?" in capsys.readouterr().err
+    assert main(["records", "--help"]) == 0
+    assert "records [runs|rates|table|maps]" in capsys.readouterr().out
 
 
 def test_a_word_that_is_like_no_command_is_no_command_either(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +163,8 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(words: str) -> None:
         ["records", "{}"],
         ["records", "runs", "--results", "{}/records.jsonl"],
         ["records", "rates", "--results", "{}"],
+        ["records", "--results", "{}", "rates"],
+        ["records", "--metric", "test/kl", "--results={}", "table"],
         ["records", "--best", "validation/loss", "{}/records.jsonl"],
         ["records", "table", "--results", "{}", "--metric", "test/kl"],
         ["records", "table", "{}/records.jsonl", "--metric", "test/kl"],

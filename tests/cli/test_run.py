@@ -156,6 +156,24 @@ def test_words_of_a_sweep_need_m(ran: list[Config], capsys: pytest.CaptureFixtur
     assert ran == []
 
 
+def test_an_unknown_root_key_is_told_without_torch(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "rankbench", "metod=igu", "model=tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "metod=igu: unknown key; did you mean method" in done.stderr
+    assert "trial" not in done.stderr.partition("unknown key")[2]
+    assert "torch" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+def test_other_mistakes_come_together_with_an_unknown_root_key(
+    ran: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["metod=igu", *BASE, "train.stps=1"]) == 2
+    told = capsys.readouterr().err
+    assert "2 mistakes" in told
+    assert "tuned" not in told
+
+
 def test_a_finished_run_is_shown_again_without_what_trains(tmp_path: Path) -> None:
     words = ["method=lora", *BASE, f"results_dir={tmp_path}"]
     folder = folder_of(one_run(words).config)

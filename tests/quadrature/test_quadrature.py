@@ -10,9 +10,10 @@ import torch
 from support.toys import Rig, rig
 
 from rankbench import RankbenchError, cli
-from rankbench.cli.quadrature import configured, parse, relative_update
+from rankbench.cli.quadrature import configured, parse
 from rankbench.quadrature.errors import ABOVE, ErrorStudy, Point, fits
 from rankbench.quadrature.integrand import Integrand, float64, grids, measure, simpson
+from rankbench.quadrature.path_run import relative_update
 
 pytestmark = pytest.mark.slow
 

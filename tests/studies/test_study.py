@@ -100,11 +100,15 @@ def test_a_study_that_was_committed_is_found_where_no_sweep_is(results, tmp_path
     words = ["experiment=x", f"results_dir={tmp_path / 'clone'}"]
     assert study.load(words).sweep.name == "x"
     with pytest.raises(
-        SweepError, match=r"clone holds no sweep of experiment=x seed=1 results_dir=.*; start it: python"
+        SweepError, match=r"clone holds no sweep of experiment=x seed=1 results_dir=.*; start it with rankbench -m exp"
     ):
         study.load(["experiment=x", "seed=1", f"results_dir={tmp_path / 'clone'}"])
-    with pytest.raises(SweepError, match=r"start it: python -m rankbench -m experiment=y results_dir="):
+    with pytest.raises(
+        SweepError, match=r"start it with rankbench -m experiment=y results_dir=.*, or give --results DIR"
+    ):
         study.load(["experiment=y", f"results_dir={results}"])
+    with pytest.raises(SweepError, match=r"no sweep in .*clone; start one with rankbench -m \.\.\., or give --results"):
+        study.load([f"results_dir={tmp_path / 'clone'}"])
 
 
 def test_a_torn_sweep_beside_it_is_not_in_the_way(results):
