@@ -93,7 +93,7 @@ def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
     from rankbench.core.apportionment import BudgetError
     from rankbench.core.budget import Budget
     from rankbench.core.seeding import Streams
-    from rankbench.methods.base import Setting
+    from rankbench.methods.base import RunContext
     from rankbench.models.errors import ModelError
     from rankbench.models.loading import sites_of
 
@@ -107,8 +107,8 @@ def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
         return None, None
     if getattr(frozen.method, "source_run", None):
         return budget.target, budget.target
-    setting = Setting(sites, budget, config["train"]["steps"], streams.numpy("allocator", "start"), truth)
-    allocator = registry.get("method", config["method"]["name"])(frozen.method, setting)
+    context = RunContext(sites, budget, config["train"]["steps"], streams.numpy("allocator", "start"), truth)
+    allocator = registry.get("method", config["method"]["name"])(frozen.method, context)
     return budget.target, budget.params(allocator.initial_ranks())
 
 

@@ -131,13 +131,13 @@ class AdapterSet:
         """Run the base model alone inside the block."""
         return forward_switches.disabled(self._list)
 
-    def path(self, a: float, kind: str = "delta", jacobian: str = "raw") -> None:
+    def set_path_point(self, a: float, kind: str = "delta", jacobian: str = "raw") -> None:
         """Evaluate at a point of the path from no adapter (0) to the adapter (1), until `reset_path`; see set_path."""
         forward_switches.set_path(self._list, a, kind, jacobian)
 
     def reset_path(self) -> None:
         """Back to the adapter as it is: path coefficient 1."""
-        self.path(1.0)
+        self.set_path_point(1.0)
 
     # -- rank changes --
 

@@ -12,7 +12,7 @@ from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, Setting
+from rankbench.methods.base import Allocator, RunContext
 from rankbench.models import loading
 from rankbench.tasks.base import Task
 from rankbench.training.cost_meter import Meter
@@ -83,8 +83,8 @@ class Assembly:
         truth = self.task.true_ranks()
         self.budget = Budget.of(config.budget, self.sites, truth)
         rng = self.streams.numpy("allocator", "start")
-        setting = Setting(self.sites, self.budget, config.train.steps, rng, truth)
-        self.allocator = registry.get("method", config.method.name)(config.method, setting)
+        context = RunContext(self.sites, self.budget, config.train.steps, rng, truth)
+        self.allocator = registry.get("method", config.method.name)(config.method, context)
 
     def attach(self, path: bool = False) -> None:
         """Put the adapter on the model, as method, budget and the `adapter` section want it.

@@ -52,7 +52,7 @@ class Sound(Allocator):
     source, summary, decides, signal = "control", "drops one component", "while training", "none"
 
     def initial_ranks(self):
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def on_step_end(self, adapters, step):
         if step.index == 4:
@@ -92,7 +92,7 @@ class Forgetful(Uniform):
 
 class Spendthrift(Uniform):
     def initial_ranks(self):
-        return self.setting.budget.uniform(2.0)
+        return self.context.budget.uniform(2.0)
 
 
 class Grower(Sound):
@@ -160,7 +160,7 @@ class Amnesiac(Sound):
 
 class Picky(Sound):
     def calibrate(self, adapters, probe):
-        rank = self.setting.budget.reference_rank
+        rank = self.context.budget.reference_rank
         if rank in (1, 32):
             raise ValueError(f"rank {rank} is beneath me")
 

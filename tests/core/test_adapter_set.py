@@ -268,7 +268,7 @@ def test_values_and_gradients_along_the_path(a, kind, jacobian):
     expected = chain(weights, inputs)
     (expected * direction).sum().backward()
 
-    adapters.path(a, kind, jacobian)
+    adapters.set_path_point(a, kind, jacobian)
     own_inputs = x.clone().requires_grad_()
     output = adapters.model(own_inputs)
     assert close(output, expected.detach())

@@ -23,7 +23,7 @@ from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
 from rankbench.core.peft_injection import attach
 from rankbench.core.seeding import Streams
-from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.base import Allocator, RunContext, Step
 from rankbench.models.loading import find_sites
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 from rankbench.training.cost_meter import Meter
@@ -198,8 +198,8 @@ def rig(
     budget = Budget.of(section(BudgetConfig, CONF / "budget" / "r8.yaml", shape), sites, None)
     streams = Streams(seed)
     config = method_config(method, **changes)
-    setting = Setting(sites, budget, steps, streams.numpy("allocator", "start"))
-    allocator = registry.get("method", method)(config, setting)
+    context = RunContext(sites, budget, steps, streams.numpy("allocator", "start"))
+    allocator = registry.get("method", method)(config, context)
     ledger = Ledger(budget.unit, budget.target)
     adapters = attach(
         model,
