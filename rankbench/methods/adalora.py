@@ -86,7 +86,7 @@ class AdaLoRA(Allocator[AdaLoRAConfig]):
 
     @torch.no_grad()
     def _observe(self, adapters: AdapterSet) -> None:
-        pairs = zip(adapters.each(), adapters.each(lambda p: p.grad), strict=True)
+        pairs = zip(adapters.iter_stacked(), adapters.iter_stacked(lambda p: p.grad), strict=True)
         self.statistics.update(sensitivity(w, g) for w, g in pairs)
 
     def state_dict(self) -> dict[str, Any]:

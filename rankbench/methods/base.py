@@ -113,7 +113,7 @@ class Allocator(ABC, Generic[ConfigT]):
 
     Class facts:
         needs: what the run has to provide, out of NEEDS.
-        budget_kind: how the final adapter relates to the budget, one of BUDGET_KINDS (see budget.Ledger.verdict).
+        budget_kind: how the final adapter relates to the budget, one of BUDGET_KINDS (see Ledger.budget_violation).
         static: decides nothing after `initial_ranks`. A method that is not static and changes no rank is inert.
         starts_at_identity: the adapted model equals the base model before the first step.
         source: paper and repository@commit, or "paper only", or "control".

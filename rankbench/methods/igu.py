@@ -96,7 +96,7 @@ class IGU(Allocator[IGUConfig]):
 
     @staticmethod
     def check(config: IGUConfig) -> list[str]:
-        """What is wrong: combinations of settings that contradict each other."""
+        """Return one sentence for each contradictory combination of settings."""
         mistakes = []
         if config.estimator == "stochastic" and config.endpoints in ("printed", "unbiased"):
             if config.quadrature_steps < 2:
@@ -160,7 +160,7 @@ class IGU(Allocator[IGUConfig]):
     def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
         """Keep the gradient of the task alone, where that is what scores."""
         if self._scores_at(step.index) and _shares_training_pass(self.config) and self.config.score_gradient == "task":
-            self._add(adapters.tensors(lambda p: p.grad))
+            self._add(adapters.stacked(lambda p: p.grad))
 
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
         """Aggregate scores on their clock, cut on the budget's, and begin the second stage where there is one."""
@@ -185,10 +185,10 @@ class IGU(Allocator[IGUConfig]):
         if not _shares_training_pass(self.config):
             self._add(self._probe_gradients(adapters, step))
         elif self.config.score_gradient == "total":
-            self._add(adapters.tensors(lambda p: p.grad))
+            self._add(adapters.stacked(lambda p: p.grad))
         if step.index % self.config.ema_every and step.index != self.decay.end:
             return
-        weights = adapters.tensors(lambda p: p.detach())
+        weights = adapters.stacked(lambda p: p.detach())
         if self.config.sign == "signed":
             torch._foreach_abs_(weights)
         torch._foreach_mul_(weights, self._gradient)
@@ -222,7 +222,7 @@ class IGU(Allocator[IGUConfig]):
                     total = gradients
         adapters.reset_path()
         gradient_of = {id(parameter): gradient for parameter, gradient in zip(parameters, total, strict=True)}
-        return adapters.tensors(lambda p: gradient_of[id(p)])
+        return adapters.stacked(lambda p: gradient_of[id(p)])
 
     def _cut(self, adapters: AdapterSet, final: bool, total: float) -> None:
         config, statistics = self.config, self.statistics

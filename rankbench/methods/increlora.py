@@ -111,7 +111,7 @@ class IncreLoRA(Allocator[IncreLoRAConfig]):
 
     @torch.no_grad()
     def _observe(self, adapters: AdapterSet) -> None:
-        pairs = zip(adapters.each(), adapters.each(lambda p: p.grad), strict=True)
+        pairs = zip(adapters.iter_stacked(), adapters.iter_stacked(lambda p: p.grad), strict=True)
         by_triplet = triplets(sensitivity(w, g) for w, g in pairs)
         by_site = torch.zeros(len(adapters.sites))
         for indices, scores in zip(adapters.alike(), by_triplet, strict=True):

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench.analysis.frame import frame
-from rankbench.analysis.labels import file_name, labels, order
+from rankbench.analysis.labels import file_name, labels, sort_key
 from rankbench.analysis.mixed_records import differences, differing_code, refuse
 from rankbench.analysis.selection import refuse_doubt
 from rankbench.records.record import RunRecord
@@ -103,7 +103,7 @@ def report_of(study: Study) -> Report:
     declared = study.sweep.experiment
     if declared is not None:
         return declared.report
-    arms = sorted(set(_arms(study.runs())), key=order)
+    arms = sorted(set(_arms(study.runs())), key=sort_key)
     reference = "lora" if "lora" in arms or not arms else arms[0]
     return experiment_files.usual_report(reference)
 
@@ -148,7 +148,9 @@ def _panel(
     declared = study.sweep.experiment
     position = {arm: number for number, arm in enumerate(experiment.arms(declared))} if declared else {}
     present = dict.fromkeys(run.arm for run in [*runs, *trials])
-    arms = sorted(present, key=lambda arm: (position.get(arm, len(position)), order(arm) if not position else (0, "")))
+    arms = sorted(
+        present, key=lambda arm: (position.get(arm, len(position)), sort_key(arm) if not position else (0, ""))
+    )
     report, task = report_of(study), facts["task"]
     metric, margin = report.metric_of(task), report.margin_of(task)
     return Panel(name, title, title, facts, points, arms, runs, trials, metric, margin, _frame(runs))

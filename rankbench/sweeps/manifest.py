@@ -122,7 +122,7 @@ def folder(results_dir: Path, sweep_id: str) -> Path:
     return results_dir / SWEEPS / sweep_id
 
 
-def order_file(place: Path, run_id: str) -> Path:
+def frozen_file(place: Path, run_id: str) -> Path:
     """File of a frozen run.
 
     Args:

@@ -225,7 +225,7 @@ class Run:
                 self.folder.write_lines("items.jsonl", items)
             self.folder.write_lines("ranks.jsonl", adapters.history)
             export(adapters, self.folder.path / "adapter")
-        broken = assembly.ledger.verdict(assembly.budget, allocator.budget_kind)
+        broken = assembly.ledger.budget_violation(assembly.budget, allocator.budget_kind)
         if broken:
             return "over_budget", broken
         if not allocator.static and not adapters.history:

@@ -323,7 +323,7 @@ def test_t9_the_ledger_has_exact_parameters_beside_the_nominal_budget(unit: str,
     assert ledger.target == {"params": 2 * (16 + 24 + 24) * 2, "ranks": 2 * 6}[unit]
     assert ledger.gate_params == 4 * 6
     assert 0 <= ledger.target - ledger.final[unit] < {"params": 24, "ranks": 1}[unit]
-    assert ledger.verdict(run.budget, "exact") is None
+    assert ledger.budget_violation(run.budget, "exact") is None
     trained = sum(p.numel() for group in run.trainer.optimizer.param_groups for p in group["params"])
     assert trained == exact() + sum(adapters.ranks().values())  # and lambda, folded in on export
 
@@ -469,13 +469,13 @@ def test_a_score_from_training_passes_is_the_mean_over_its_steps() -> None:
     hook = run.allocator.on_gradients
 
     def spy(adapters: Any, step: Any) -> None:
-        seen.append(flat(adapters.tensors(lambda p: p.grad)))
+        seen.append(flat(adapters.stacked(lambda p: p.grad)))
         hook(adapters, step)
 
     run.allocator.on_gradients = spy
     for step in range(1, 4):
         run.step(step)
-    weights = flat(run.adapters.tensors(lambda p: p.detach()))
+    weights = flat(run.adapters.stacked(lambda p: p.detach()))
     expected = (1 - 0.85) * (weights * (seen[1] + seen[2]) / 2).abs()
     assert run.allocator.statistics.updates == 1
     torch.testing.assert_close(flat(run.allocator.statistics.mean), expected)
@@ -557,7 +557,7 @@ def test_no_cut_comes_before_the_first_score(estimator: str) -> None:
     alone = rig("igu", steps=4, ema_every=5).run()  # one score, at the last cut
     assert {row["step"] for row in alone.adapters.history} == {alone.allocator.decay.end}
     for done in (run, alone):
-        assert done.adapters.ledger.verdict(done.budget, "exact") is None
+        assert done.adapters.ledger.budget_violation(done.budget, "exact") is None
 
 
 @pytest.mark.parametrize("prune", ["hard", "soft"])

@@ -28,7 +28,7 @@ from rankbench.core.gated_lora import Scale
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate
 from rankbench.core.sites import Site
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.training.engine import accelerator
@@ -174,9 +174,9 @@ def freeze(place: Path, *overrides: str, results: Path | None = None, **method: 
     """A quick run, frozen as a sweep does it; `method`: settings of the faulty method (it must be installed)."""
     section = {**FAULTY, **method} if method else None
     config = configure(results or place, *overrides, method=section).plain()
-    order = Order(run_id(config), config, " ".join(overrides) or str(method))
-    order.write(place / f"{order.run_id}.json")
-    return place / f"{order.run_id}.json"
+    frozen = FrozenRun(run_id(config), config, " ".join(overrides) or str(method))
+    frozen.write(place / f"{frozen.run_id}.json")
+    return place / f"{frozen.run_id}.json"
 
 
 FAULTY = {"name": "faulty", "fault": "none", "at": 2, "note": None, "megabytes": 0, "target": None}
