@@ -218,7 +218,7 @@ def export(runs: ShortRuns) -> str:
     """Plain PEFT reads the adapter and says what the trained model said."""
     run = ended(runs.main)
     own = run.logits(run.adapters.model)
-    fresh = Assembly(runs.config, run.assembly.processes)
+    fresh = Assembly(runs.config, run.assembly.accelerator)
     fresh.load()
     base = fresh.loaded.model
     without = run.logits(base)

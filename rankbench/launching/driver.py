@@ -154,7 +154,7 @@ def _missing(name: str, launchers: Sequence[str]) -> str | None:
 
 
 def _conclude(header: Sweep, results_dir: Path) -> int:
-    """Print how the runs ended; the exit code."""
+    """Print how the runs ended and return the exit code."""
     statuses = Counter(_status(job, results_dir) for job in header.jobs)
     ordered = sorted(statuses.items(), key=lambda pair: (pair[0] != "ok", -pair[1], pair[0]))
     counts = ", ".join(f"{count} {status}" for status, count in ordered)

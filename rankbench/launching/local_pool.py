@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from rankbench import RankbenchError
-from rankbench.launching import worker as jobs
+from rankbench.launching import worker
 from rankbench.launching.jobs import (
     AGAIN,
     CRASHES,
@@ -75,7 +75,7 @@ def launch(
     report: Callable[[JobOutcome], None] = lambda ended: None,
     stopping: Callable[[int], None] | None = None,
 ) -> list[JobOutcome]:
-    """Do every frozen run that is not done; the outcome of each, in the order of `files`.
+    """Do every frozen run that is not done and return the outcome of each, in the order of `files`.
 
     A run that another launcher is working on is left to it, and looked at again until it has ended.
 
@@ -149,7 +149,7 @@ class _Pool:
             _kill(running)
 
     def _fill(self) -> bool:
-        """Start jobs while there is room; whether some are left to another launcher."""
+        """Start jobs while there is room and return whether some are left to another launcher."""
         elsewhere = []
         while self._free and self.queue:
             file = self.queue.popleft()
@@ -167,7 +167,7 @@ class _Pool:
 
     def _start(self, frozen: FrozenRun, room: SlotResources) -> _Running:
         for _ in range(STARTS):
-            process = self._context.Process(target=jobs.run, args=(frozen, room))
+            process = self._context.Process(target=worker.run, args=(frozen, room))
             running = _Running(frozen, frozen.folder, room, process, time.monotonic())
             start_server()
             try:
@@ -199,7 +199,7 @@ class _Pool:
         self._report(ended)
 
     def _what_is_left(self, running: _Running, code: int) -> RunRecord | None:
-        """The job's record; where it ended before it could write one, we do."""
+        """Return the job's record; where it ended before it could write one, write it."""
         record = running.folder.readable_record()
         if code == HELD_UP or (record is not None and record.is_final(running.frozen.redo)):
             return record

@@ -25,7 +25,7 @@ DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
 
 
 def perform(frozen: FrozenRun) -> int:
-    """Do a frozen run, unless it is done; returns its exit code."""
+    """Do a frozen run, unless it is done, and return its exit code."""
     from rankbench.config.sections import Config
     from rankbench.training.run import execute
 

@@ -31,7 +31,7 @@ from rankbench.core.sites import Site
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.training.engine import accelerator
+from rankbench.training.engine import make_accelerator
 from rankbench.training.run import Run, execute
 
 SMALL = ["model=tiny", "train.steps=12", "train.batch_size=4", "train.threads=1"]
@@ -59,7 +59,7 @@ def prepared(config: Config) -> Run:
     """A run that has its folder and no part yet (`run.assembly.complete()` makes them all)."""
     folder = folder_of(config)
     folder.path.mkdir(parents=True, exist_ok=True)
-    return Run(config, folder, accelerator(config.train.precision))
+    return Run(config, folder, make_accelerator(config.train.precision))
 
 
 def begun(config: Config) -> Run:

@@ -27,7 +27,7 @@ from rankbench.methods.base import Allocator, RunContext, Step
 from rankbench.models.loading import find_sites
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 from rankbench.training.cost_meter import Meter
-from rankbench.training.engine import Engine, accelerator
+from rankbench.training.engine import Engine, make_accelerator
 from rankbench.training.trainer import Trainer
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -212,11 +212,11 @@ def rig(
         path="path" in allocator.needs,
         head=head,
     )
-    processes = accelerator("fp32")
-    adapters.model.to(processes.device, dtype)
+    accelerator = make_accelerator("fp32")
+    adapters.model.to(accelerator.device, dtype)
     defaults = {"steps": steps, "batch_size": 16, "learning_rate": 0.02, "precision": "fp32", "checkpoint_every": 0}
     settings = section(TrainConfig, CONF / "train" / "default.yaml", {**defaults, **(train or {})})
-    engine = Engine(processes, adapters.model, task, Meter(), settings.batch_size, settings.micro_batch_size, streams)
+    engine = Engine(accelerator, adapters.model, task, Meter(), settings.batch_size, settings.micro_batch_size, streams)
     engine.count_passes()
     logs: list[dict[str, Any]] = []
     trainer = Trainer(
