@@ -219,8 +219,8 @@ def _frame(runs: Sequence[StudyRun]) -> pd.DataFrame:
     """A row per run, those without a record too."""
     done = [run for run in runs if run.record is not None]
     data = frame([run.record for run in done if run.record], names=[run.arm for run in done])
-    lost = [run for run in runs if run.record is None]
-    rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in lost]
+    missing = [run for run in runs if run.record is None]
+    rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in missing]
     whole = pd.concat([data, pd.DataFrame(rows)], ignore_index=True) if rows else data
     whole = whole.reindex(columns=list(dict.fromkeys([*whole, *COLUMNS])))
     return whole.astype(dict.fromkeys(("label", "status", "match", "unit"), object))  # looked up often, or empty
