@@ -130,7 +130,7 @@ class L1RA(Allocator[L1RAConfig]):
         return sorted(gates, key=lambda name: -float(statistic(gates[name])))
 
     def _prune(self, adapters: AdapterSet) -> set[str]:
-        """Remove closed components but the last one of a site; returns the sites that lost any."""
+        """Remove closed components but the last one of a site and return the sites that lost any."""
         pruned = set()
         for name, gate in _gates(adapters).items():
             keep = gate >= self.config.threshold

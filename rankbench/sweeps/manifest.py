@@ -133,7 +133,7 @@ def frozen_file(place: Path, run_id: str) -> Path:
 
 
 def save(sweep: Sweep, results_dir: Path) -> Path:
-    """Write sweep.json, whole or not at all; returns its folder."""
+    """Write sweep.json, whole or not at all, and return its folder."""
     place = folder(results_dir, sweep.sweep_id)
     place.mkdir(parents=True, exist_ok=True)
     write_atomically(place / FILE, sweep.to_json().encode())
