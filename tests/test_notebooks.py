@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom on what the repository ships, and are kept without their outputs."""
+"""The notebooks run from top to bottom on what the repository ships, and are stored without their outputs."""
 
 import ast
 import os

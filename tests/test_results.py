@@ -1,4 +1,4 @@
-"""Studies under results/ have one shape, and each has its page; every page is in the list of pages."""
+"""Studies under results/ have one layout, and each has a page; the list of pages has every page."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The plan of the house: who imports whom, how large rooms and files are, what is loaded when.
+"""The structure of the package: who imports whom, how large rooms and files are, what is loaded when.
 
 The floors are contracts of import-linter in pyproject.toml; `pytest -s tests/test_structure.py` prints the plan.
 """

@@ -1,4 +1,4 @@
-"""The wheel is complete: built, installed elsewhere, it runs a job with its own conf/."""
+"""The wheel is complete: built and installed elsewhere, it executes a run with its own conf/."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a comparison shows: better, worse, tied, not resolved, not resolvable; and against whom the budget is held."""
+"""The outcomes of a comparison (better, worse, tied, not resolved, not resolvable), and whose budget counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records as a frame and as tables."""
+"""Records turned into a frame and into tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods as tables and figures show them."""
+"""Labels of methods in tables and figures."""
 
 from __future__ import annotations
 

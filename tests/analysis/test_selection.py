@@ -1,4 +1,4 @@
-"""What may stand in one table or figure, and what is refused."""
+"""Which records one table or figure may combine, and which are refused."""
 
 from __future__ import annotations
 

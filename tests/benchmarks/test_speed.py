@@ -1,4 +1,4 @@
-"""The benchmark runs, and says what it measured: one JSON line per row."""
+"""The benchmark runs and reports what it measured, one JSON line per row."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""The command line as a whole: which command a word names, help, the error line, where results are."""
+"""The command line as a whole: the command that a word names, help, the error line, the results folder."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_the_second_level_says_what_each_choice_is_and_the_third_shows_its_file(
 ) -> None:
     assert main(["--help", "method"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "* igu IGU-LoRA, the paper's method made sound." in text
+    assert "* igu IGU-LoRA: the paper's method, corrected." in text
     assert main(["--help", "method=fim"]) == 0
     assert (CONF_DIR / "method" / "fim.yaml").read_text().rstrip() in capsys.readouterr().out
     assert main(["--help", "metod"]) == 2

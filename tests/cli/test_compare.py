@@ -1,4 +1,4 @@
-"""Two runs beside each other, from folders made up here."""
+"""Comparison of two runs whose folders are made up here."""
 
 from __future__ import annotations
 

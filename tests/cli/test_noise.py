@@ -1,4 +1,4 @@
-"""Noise: what is reported, by hand; and a whole study of four short runs."""
+"""`rankbench noise`: its report against values worked by hand, and a whole study of four short runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan says before anything is spent, and a status while it is: on made-up records, none is run here."""
+"""Plans before a sweep and its status during it, on made-up records; nothing is run here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rankbench` with a run: exit codes, messages, what is composed, what is shown again."""
+"""Runs started with `rankbench`: exit codes, messages, the composed configuration, output for finished runs."""
 
 import json
 import logging

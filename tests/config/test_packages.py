@@ -1,4 +1,4 @@
-"""Methods of installed packages: found by name, their YAML found by itself, and what is said where one is not right."""
+"""Methods from installed packages: found by name, together with their YAML, and the messages if one is faulty."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Names of methods and tasks, built in and from elsewhere."""
+"""Names of methods and tasks, built in and from other packages."""
 
 from importlib.metadata import EntryPoint
 

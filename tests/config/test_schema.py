@@ -1,4 +1,4 @@
-"""Every way in which a value can miss its schema, and the message for it."""
+"""Every way in which a value can violate its schema, and the message for each."""
 
 from __future__ import annotations
 

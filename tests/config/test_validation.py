@@ -52,6 +52,7 @@ OF_SWEEPS = ("experiment", "scale")  # tests/sweeps/test_experiment.py looks at 
 GROUPS = [folder.name for folder in CONF_DIR.iterdir() if folder.is_dir() and folder.name not in OF_SWEEPS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_shipped_choice_is_a_valid_configuration(group: str) -> None:
     """But one, which says what it needs."""

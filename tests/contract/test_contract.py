@@ -239,6 +239,7 @@ def patient(monkeypatch, tmp_path):
     return add
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("check", "cls", "seen"), BROKEN, ids=[f"{check}-{cls.__name__}" for check, cls, _ in BROKEN])
 def test_a_check_catches_what_it_is_for(patient, tmp_path, check, cls, seen):
     arguments, conf = patient(cls)
@@ -257,6 +258,7 @@ def test_a_configuration_that_is_wrong_is_the_only_check_that_fails(patient, tmp
     assert results["training"].outcome == "skip"
 
 
+@pytest.mark.slow
 def test_a_method_that_ignores_the_seed_is_caught(patient, tmp_path):
     arguments, conf = patient(Sound)
     exam = ShortRuns(arguments, tmp_path / "runs", conf)

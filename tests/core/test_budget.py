@@ -1,4 +1,4 @@
-"""Budgets: scores become integer ranks exactly, the schedule falls as it should, and the account is judged rightly."""
+"""Budgets: scores become integer ranks exactly, the schedule falls correctly, and the ledger is judged correctly."""
 
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Named random streams: independent, repeatable, and out of each other's way."""
+"""Named random streams: independent, repeatable, and without effect on one another."""
 
 import numpy as np
 import pytest

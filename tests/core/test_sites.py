@@ -1,4 +1,4 @@
-"""Names of sites, and their values as kinds x layers."""
+"""Names of sites, and site values arranged as kinds x layers."""
 
 from __future__ import annotations
 

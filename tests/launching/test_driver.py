@@ -1,4 +1,4 @@
-"""`rankbench -m`, whole, in this process (its jobs are forked as ever)."""
+"""Whole sweeps with `rankbench -m` in this process; their jobs are forked as usual."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""What must not lose a result, do a run twice or tear a record; and after each of it the sweep completes."""
+"""Faults that must not lose a result, repeat a run or tear a record; after each of them the sweep completes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One sweep under each launcher that Hydra has: the same numbers, and what a job that is killed takes with it."""
+"""One sweep under each launcher of Hydra: identical numbers, and the consequences of a killed job."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: slots, what a job may use, and what is left of one that failed in any way."""
+"""Jobs in separate processes: slots, limits of a job, and what any kind of failure leaves behind."""
 
 import dataclasses
 import json

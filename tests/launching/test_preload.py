@@ -1,4 +1,4 @@
-"""What jobs are forked from: everything imported, nothing running."""
+"""The process that jobs are forked from: everything is imported, and nothing runs."""
 
 import sys
 from importlib import reload

@@ -1,4 +1,4 @@
-"""A frozen run: on disk, done in this process, and done in one that cannot even begin."""
+"""A frozen run: stored on disk, executed in this process, and executed in a process that cannot even start."""
 
 import json
 from dataclasses import replace

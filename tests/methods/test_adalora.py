@@ -1,4 +1,4 @@
-"""AdaLoRA: step for step what PEFT's is, and the ways in which it is meant to differ."""
+"""AdaLoRA: identical to PEFT's version step by step, except for the intended differences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Controls that take a method's ranks elsewhere, and where they take them from."""
+"""Controls that redistribute another method's ranks, and the sources of these ranks."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""FIM-LoRA: its score against a slow reference, its two allocators, and what its calibration leaves behind."""
+"""FIM-LoRA: its score against a slow reference, its two allocators, and the state after calibration."""
 
 import json
 

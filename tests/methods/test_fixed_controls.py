@@ -1,4 +1,4 @@
-"""Controls that look at little or nothing: SVD form alone, frozen weights alone, depth alone."""
+"""Controls that use little or no information: only the SVD form, only frozen weights, only depth."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""GoRA: ranks and first step against a slow re-implementation, and what `use` switches off."""
+"""GoRA: ranks and first step against a slow re-implementation, and the parts that `use` switches off."""
 
 import numpy as np
 import pytest

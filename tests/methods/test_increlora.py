@@ -1,4 +1,4 @@
-"""IncreLoRA: a whole run against a slow re-implementation; growth reaches the budget and leaves the output alone."""
+"""IncreLoRA: a whole run against a slow re-implementation; growth reaches the budget and does not change the output."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""L1RA: gates, pruning and dealing against a slow reference; what a check leaves unchanged; its controls."""
+"""L1RA: gates, pruning and redistribution against a slow reference; what a check leaves unchanged; its controls."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sensitivity-LoRA: its equations against plain loops, and what follows from them."""
+"""Sensitivity-LoRA: its equations against plain loops, and their consequences."""
 
 import numpy as np
 import pytest

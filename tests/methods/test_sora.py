@@ -1,4 +1,4 @@
-"""SoRA: the proximal step, what it leaves, and what goes away at the end."""
+"""SoRA: the proximal step, the gates it keeps, and the components removed at the end."""
 
 import pytest
 import torch
@@ -65,6 +65,7 @@ def test_components_with_a_zero_gate_are_removed_and_the_output_stays() -> None:
     torch.testing.assert_close(run.logits(), output, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_more_strength_leaves_less_and_none_leaves_all() -> None:
     left = [sum(after_the_last_step(strength=strength).adapters.ranks().values()) for strength in (0.0, 0.2, 0.6, 2.0)]
     assert left[0] == 48

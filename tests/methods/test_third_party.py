@@ -1,4 +1,4 @@
-"""README's method in five steps is examples/weight_norm, and that package can be built, installed, examined and run."""
+"""The README's method in five steps is examples/weight_norm; this package can be built, installed, checked and run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Models: where they come from, what is adapted in them, and what is said when they cannot be had.
+"""Models: their sources, their adapted sites, and the messages if a model is unavailable.
 
 No network is needed. The two models that come in packages are tested where the packages are installed.
 """

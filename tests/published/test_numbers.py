@@ -1,4 +1,4 @@
-"""The papers' numbers: the committed files are sound, and add up as the papers say; mistakes are named."""
+"""The papers' numbers: the committed files are valid, averages agree with the papers; mistakes are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which published numbers a study reproduces: made-up studies beside the real tables of the papers."""
+"""Which published numbers a study reproduces, tested on made-up studies with the real tables of the papers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of integrated gradients: the theory's slopes, the bias of eq. 6 as printed, completeness, what is written."""
+"""Errors of integrated gradients: the theory's slopes, the bias of eq. 6 as printed, completeness, written files."""
 
 import csv
 import json
@@ -13,6 +13,8 @@ from rankbench import RankbenchError, cli
 from rankbench.cli.quadrature import configured, parse, relative_update
 from rankbench.quadrature.errors import ABOVE, ErrorStudy, Point, fits
 from rankbench.quadrature.integrand import Integrand, float64, grids, measure, simpson
+
+pytestmark = pytest.mark.slow
 
 M, REFERENCE, NODES = 20, 64, [1, 2, 4, 8, 16]
 TINY = ["model=tiny", "task=planted", "task.train_size=16", "task.validation_size=8", "task.test_size=8"]

@@ -1,4 +1,4 @@
-"""The record: what it holds, how it is read, and what a run is called."""
+"""The record: its contents, how it is read, and the id of a run."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Runs on disk: whole files or none, one process at a time, and clear words where it cannot be done."""
+"""Runs on disk: complete files or none, one process at a time, and clear errors otherwise."""
 
 import errno
 import os

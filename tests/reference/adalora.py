@@ -1,4 +1,4 @@
-"""AdaLoRA by PEFT: its layers, penalty, statistics, schedule and masks, in the loop that its documentation asks for."""
+"""AdaLoRA by PEFT: its layers, penalty, statistics, schedule and masks, in the loop of its documentation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

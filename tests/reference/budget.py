@@ -1,4 +1,4 @@
-"""rankbench.core.budget again: one rank at a time, in exact fractions, looking at every site each time."""
+"""Re-implementation of rankbench.core.budget: one rank at a time, in exact fractions, checking every site each time."""
 
 from collections.abc import Sequence
 from fractions import Fraction

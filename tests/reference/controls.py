@@ -1,4 +1,4 @@
-"""The controls again: power iteration for the largest singular value, ranks layer by layer, penalty entry by entry."""
+"""The controls re-implemented: power iteration for the top singular value, ranks by layer, penalty entry by entry."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""FIM-LoRA's released allocator, step by step as its specification tells it: fractions, dictionaries, no cleverness.
+"""FIM-LoRA's released allocator, step by step as in its specification: fractions and dictionaries, without shortcuts.
 
 1. Give each free module its proportional share. Those whose whole part reaches the cap are fixed at the cap; the rest
    share what is left; repeat until none is fixed.

@@ -1,4 +1,4 @@
-"""GoRA again: importance entry by entry, normal equations for B."""
+"""Re-implementation of GoRA: importance entry by entry, normal equations for B."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""IGU-LoRA again: the toy with dense weights, gradients of the factors by formula, one site and one node at a time.
+"""IGU-LoRA re-implemented: dense toy weights, factor gradients by formula, one site and one node at a time.
 
 Nothing here knows of PEFT, slots, stacks or resizing: pruned triplets stay where they are and are looked past.
 """

@@ -1,4 +1,4 @@
-"""IncreLoRA again: one triplet, one site and one rank at a time."""
+"""Re-implementation of IncreLoRA: one triplet, one site and one rank at a time."""
 
 from collections.abc import Sequence
 from fractions import Fraction

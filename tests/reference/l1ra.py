@@ -1,4 +1,4 @@
-"""L1RA's check (prune, then deal) on lists of gates, as its specification tells it; costs of one, as released."""
+"""L1RA's check (prune, then redistribute) on lists of gates, as specified; each rank costs one, as released."""
 
 
 def shrink(gate, rate, strength):

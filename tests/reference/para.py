@@ -1,4 +1,4 @@
-"""PARA again: dense updates, their singular values in one list, taken one by one."""
+"""Re-implementation of PARA: dense updates, their singular values in one list, taken one by one."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""rankbench.methods.importance again: NumPy, float64, one element or one matrix at a time."""
+"""Re-implementation of rankbench.methods.importance: NumPy, float64, one element or one matrix at a time."""
 
 from collections.abc import Sequence
 

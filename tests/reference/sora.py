@@ -1,4 +1,4 @@
-"""SoRA's proximal step again, gate by gate."""
+"""Re-implementation of SoRA's proximal step, gate by gate."""
 
 from collections.abc import Sequence
 

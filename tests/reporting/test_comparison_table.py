@@ -1,4 +1,4 @@
-"""Methods beside a reference: counts, pairs, intervals, p and costs in the cells of a table."""
+"""Methods compared with a reference: counts, pairs, intervals, p-values and costs in the cells of a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a report: sound HTML that fetches nothing, and how it looks in a browser."""
+"""The page of a report: valid HTML that loads nothing from outside, and its appearance in a browser."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from support.browser import BROWSER, measure, picture
 from support.studies import declared, study
 
 from rankbench.reporting import report
+
+pytestmark = pytest.mark.slow
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 WIDTHS = (1280, 390)

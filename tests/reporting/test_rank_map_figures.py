@@ -1,4 +1,4 @@
-"""Rank maps and their agreement: the numbers behind the figures, and files that are there and readable."""
+"""Rank maps and their agreement: the numbers behind the figures, and readable files."""
 
 from __future__ import annotations
 
@@ -117,6 +117,7 @@ def overlaps(texts) -> list[tuple[str, str]]:
     return [(a, b) for i, (a, first) in enumerate(boxes) for b, second in boxes[i + 1 :] if first.overlaps(second)]
 
 
+@pytest.mark.slow
 def test_texts_do_not_overlap_with_twelve_methods():
     maps = rank_map_figures.rank_maps(many(12, 30))
     drawn = rank_map_figures.draw_maps(rank_map_figures.mean_ranks(maps), "title")

@@ -1,4 +1,4 @@
-"""A report as a whole: its files, complete in themselves and the same when made again; the command; its speed."""
+"""A report as a whole: its files, which are self-contained and identical when written again; the command; its speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One table in four forms that cannot disagree."""
+"""One table in four formats that always agree."""
 
 from __future__ import annotations
 

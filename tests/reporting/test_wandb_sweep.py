@@ -1,4 +1,4 @@
-"""A finished sweep is mirrored as its runs would have been, any number of times; a workspace shows it."""
+"""A finished sweep is mirrored as its runs would have been, any number of times, and a workspace shows it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The verdict rule: hand-made intervals, and how often it errs."""
+"""The verdict rule: hand-made intervals, and its error rate."""
 
 from __future__ import annotations
 

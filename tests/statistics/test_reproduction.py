@@ -1,4 +1,4 @@
-"""The rule on published numbers: worked by hand, and how often it errs."""
+"""The rule on published numbers: cases worked by hand, and its error rate."""
 
 from __future__ import annotations
 

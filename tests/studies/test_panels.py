@@ -1,4 +1,4 @@
-"""Where runs stand: panels by the axes, missing runs as rows, labels without an experiment, what may not be mixed."""
+"""The panel of each run: panels by axes, missing runs as rows, labels without an experiment, what must not be mixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep with the records of its runs; files that are none are named, and neither counted nor in the way."""
+"""A sweep with the records of its runs; files that are not records are named, not counted, and stop nothing."""
 
 import json
 

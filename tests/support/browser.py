@@ -1,4 +1,4 @@
-"""A page in headless Chromium, by its command line: pictures, widths, what its console says."""
+"""Opens a page in headless Chromium from the command line: pictures, widths and console messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def measure(page: Path, folder: Path, width: int) -> dict[str, Any]:
-    """Widths in pixels of a page at a width, its height, elements that stick out, and lines of its console."""
+    """Measure a page shown at a width in pixels: widths, height, elements that stick out, and console messages."""
     outer = folder / f"frame-{width}.html"
     outer.write_text(FRAME.format(width=width, height=900, page=page.as_uri()))
     arguments = ("--allow-file-access-from-files", "--virtual-time-budget=10000", "--dump-dom", outer.as_uri())
@@ -50,7 +50,7 @@ def measure(page: Path, folder: Path, width: int) -> dict[str, Any]:
 
 
 def picture(page: Path, target: Path, width: int, height: int) -> None:
-    """A PNG of the page at a width, from its top down."""
+    """Write a PNG of the top of the page, shown at a width in pixels."""
     outer = target.with_suffix(".html")
     outer.write_text(FRAME.format(width=width, height=height, page=page.as_uri()))
     _run(target.parent, f"--window-size={max(width, 500)},{height}", f"--screenshot={target}", outer.as_uri())

@@ -1,4 +1,4 @@
-"""What several test files need: configurations, runs in this process and in others, small adapters."""
+"""Helpers for several test files: configurations, runs in this process and in others, small adapters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "
 
 
 def configure(results: Path, *overrides: str, method: dict[str, Any] | None = None) -> Config:
-    """The configuration of a quick run, later overrides win; `method` is the section of a method without a YAML."""
+    """Compose the configuration of a quick run; later overrides win. `method`: section of a method without a YAML."""
     settings = SMALL if any(override.startswith("task=") for override in overrides) else QUICK
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         composed = compose("config", ["method=lora", *settings, f"results_dir={results}", *overrides])
@@ -51,12 +51,12 @@ def configure(results: Path, *overrides: str, method: dict[str, Any] | None = No
 
 
 def folder_of(config: Config) -> RunFolder:
-    """Where the run of a configuration is."""
+    """The folder of the run that a configuration describes."""
     return RunFolder(Path(config.results_dir), run_id(config.plain()))
 
 
 def prepared(config: Config) -> Run:
-    """A run that has its folder and no part yet (`run.assembly.complete()` makes them all)."""
+    """A run that has its folder but no parts yet (`run.assembly.complete()` builds them all)."""
     folder = folder_of(config)
     folder.path.mkdir(parents=True, exist_ok=True)
     return Run(config, folder, make_accelerator(config.train.precision))
@@ -71,7 +71,7 @@ def begun(config: Config) -> Run:
 
 
 def perform(config: Config) -> dict[str, Any]:
-    """Do a run in this process; its record as it stands on disk, its exit code as "code"."""
+    """Execute a run in this process and return its record from disk, with its exit code under "code"."""
     code = execute(config)
     return {**json.loads((folder_of(config).path / "record.json").read_text()), "code": code}
 
@@ -81,13 +81,13 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 
 def python(*arguments: str, environment: dict[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess[str]:
-    """Another Python process, one thread, no network."""
+    """Run another Python process with one thread and without network."""
     command = [sys.executable, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 class Linears(nn.Module):
-    """Two layers of linear maps of unequal shapes; `config` is what PEFT asks of a model."""
+    """A stack of linear layers of unequal shapes; PEFT requires `config` of a model."""
 
     def __init__(self, shapes: Sequence[tuple[int, int]], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def attach(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> AdapterSet:
-    """An adapter on `Linears`."""
+    """An adapter attached to `Linears`."""
     sites = sites_of(shapes)
     return peft_injection.attach(
         Linears(shapes, dtype),
@@ -139,7 +139,7 @@ def attach(
 
 
 def scramble(adapters: AdapterSet, seed: int = 1) -> None:
-    """Random values in all factors and gates, so that nothing is zero by accident."""
+    """Fill all factors and gates with random values, so that nothing is zero by accident."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in adapters.parameters():
         parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator)
@@ -149,7 +149,7 @@ SUPPORT = Path(__file__).resolve().parent
 
 
 def install_faulty(site: Path) -> dict[str, str]:
-    """Make support/faulty known as an installed package of this folder; the environment of processes that find it."""
+    """Install support/faulty as a package in this folder; returns the environment of processes that find it."""
     info = site / "faulty-0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 0.1\n")
@@ -160,7 +160,7 @@ def install_faulty(site: Path) -> dict[str, str]:
 
 @contextmanager
 def faulty_installed(site: Path) -> Iterator[dict[str, str]]:
-    """`install_faulty`, also in this process and in jobs that are forked for it, until the block ends."""
+    """Like `install_faulty`, but also for this process and for jobs forked from it, until the block ends."""
     registry.import_all("method")  # all built-in ones, or those imported until the block ends would go with it
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._classes, "method", dict(registry._classes["method"]))
@@ -171,7 +171,7 @@ def faulty_installed(site: Path) -> Iterator[dict[str, str]]:
 
 
 def freeze(place: Path, *overrides: str, results: Path | None = None, **method: Any) -> Path:
-    """A quick run, frozen as a sweep does it; `method`: settings of the faulty method (it must be installed)."""
+    """Freeze a quick run as a sweep does; `method` gives settings of the faulty method, which must be installed."""
     section = {**FAULTY, **method} if method else None
     config = configure(results or place, *overrides, method=section).plain()
     frozen = FrozenRun(run_id(config), config, " ".join(overrides) or str(method))
@@ -201,7 +201,7 @@ report: {reference: lora}
 
 
 def write_experiment(config_dir: Path, text: str = SMALL_EXPERIMENT, name: str = "small") -> Path:
-    """An experiment for --config-dir."""
+    """Write an experiment file into a folder for --config-dir."""
     file = config_dir / "experiment" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)

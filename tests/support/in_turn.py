@@ -1,4 +1,4 @@
-"""Runs one after the other in one process: what `accelerate launch` starts for tests/training/test_distributed.py.
+"""Executes runs in turn in one process; `accelerate launch` starts it for tests/training/test_distributed.py.
 
 python tests/support/in_turn.py RESULTS METHOD,METHOD,... [OVERRIDE ...]
 """

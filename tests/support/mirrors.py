@@ -18,11 +18,11 @@ FULL, LAST = 1, 4
 
 @dataclass
 class Mirrored:
-    """A run as its files have it.
+    """A W&B run as read from its files.
 
     Attributes:
-        history: rows in their order, each with its `_step`.
-        artifacts: type -> name of the file -> its text.
+        history: rows in order, each with its `_step`.
+        artifacts: text of each file, by artifact type and file name.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class Mirrored:
 
 
 def read(file: Path) -> Mirrored:
-    """A run from its .wandb file."""
+    """Read a run from its .wandb file."""
     found = Mirrored(file.parent)
     for content in _pieces(file.read_bytes()):
         record = Record.FromString(content)
@@ -89,7 +89,7 @@ def _pieces(content: bytes) -> Iterator[bytes]:
 
 
 def alone(home, **environment):
-    """The environment of somebody without a key of their own."""
+    """The environment of a user without a W&B key."""
     kept = {key: value for key, value in ENVIRONMENT.items() if not key.startswith("WANDB") and key != "NETRC"}
     return {**kept, "HOME": str(home), **environment}
 

@@ -1,4 +1,4 @@
-"""Made-up records for the tests of what reads records."""
+"""Made-up records for the tests of code that reads records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sweep(
     method: str = "lora",
     settings: Mapping[str, Any] | None = None,
 ) -> list[RunRecord]:
-    """Runs of one method: learning rate -> validation metric at seeds 0, 1, ...; the test metric is its opposite."""
+    """Records of one method; `curve`: learning rate -> validation metric at seeds 0, 1, ... (test: negated)."""
     return [
         record(
             method,
@@ -63,7 +63,7 @@ def runs(
     settings: Mapping[str, Any] | None = None,
     **config: Mapping[str, Any],
 ) -> list[RunRecord]:
-    """Runs of one method at one learning rate: seed -> test metric; `config` adds sections."""
+    """Records of one method at one learning rate from the test metric of each seed; `config` adds sections."""
     section = {"name": method, **(settings or {})}
     return [
         record(

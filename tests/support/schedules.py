@@ -1,4 +1,4 @@
-"""A sweep played on made-up records: nothing is trained."""
+"""Plays a sweep on made-up records, without training."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ RANKS = {"lora": {"a": 2, "b": 2}, "random": {"a": 1, "b": 3}}
 
 
 def loss(frozen: FrozenRun) -> float:
-    """On validation; best at BEST."""
+    """Validation loss, lowest at the rate in BEST."""
     config = frozen.config
     return abs(config["train"]["learning_rate"] - BEST.get(config["method"]["name"], 1e-2))
 
 
 def finish(frozen: FrozenRun, status: str = "ok", loss: Callable[[FrozenRun], float] = loss) -> None:
-    """Leave the record that the run might have left; on the test split all is the other way round."""
+    """Write the record that the run might have left; its loss on the test split is negated."""
     value = loss(frozen)
     metrics = {
         "before": None,
@@ -45,7 +45,7 @@ def finish(frozen: FrozenRun, status: str = "ok", loss: Callable[[FrozenRun], fl
 
 
 class Played:
-    """A sweep on made-up records: batches of jobs, as they were handed out, and the frozen run of each."""
+    """A sweep on made-up records: the batches of jobs that the schedule gave out, and the frozen run of each job."""
 
     def __init__(
         self, layout: Layout, results: Path, retry: bool = False, kill_after: int | None = None, **how

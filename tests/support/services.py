@@ -1,4 +1,4 @@
-"""As much of a W&B server as a run and a workspace ask for, on this machine; it notes what it is sent."""
+"""A local W&B server with just the functions that a run and a workspace need; it keeps what it receives."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ VIEWER = {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}
 
 
 class Service:
-    """Notes the runs, history rows and views that it was sent.
+    """A server that keeps the runs, history rows and views that it receives.
 
     Args:
-        stays: False goes away once a run has been opened.
+        stays: whether it stays up; if False, it shuts down once a run has been opened.
     """
 
     def __init__(self, stays: bool = True) -> None:
@@ -50,7 +50,7 @@ class Service:
         self.environment = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": f"http://127.0.0.1:{self.server.server_port}"}
 
     def answer(self, path: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """To one request."""
+        """Answer one request."""
         if path.endswith("/file_stream"):
             sent = asked.get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
             self.rows += [json.loads(line) for line in sent]
@@ -85,14 +85,14 @@ class Service:
         return {"project": {"allViews": {"edges": found}}}
 
     def leave(self) -> None:
-        """Answer nothing more."""
+        """Shut the server down."""
         self.server.shutdown()
         self.server.server_close()
 
 
 @contextmanager
 def service(stays: bool = True) -> Iterator[Service]:
-    """A service while the block lasts."""
+    """Run a service while the block lasts."""
     made = Service(stays)
     thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -1,4 +1,4 @@
-"""Made-up studies: sweeps with records of every kind, for the tests of what reads them."""
+"""Made-up studies: sweeps with records of every kind, for the tests of code that reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROVENANCE = {
     "model": {"model": "4567"},
     "task": {"data": "d"},
 }
-# arm -> settings, and how much better than LoRA it is, in deviations of the seeds
+# arm: settings, and how much better than LoRA it is, in standard deviations over seeds
 ARMS: dict[str, tuple[dict[str, Any], float]] = {
     "lora": ({"method": "lora"}, 0.0),
     "igu": ({"method": "igu"}, 2.5),
@@ -46,7 +46,7 @@ def declared(
     arms: int | None = None,
     **changes: Any,
 ) -> experiment.Experiment:
-    """An experiment; `arms`: how many there are, some of them differing in one setting."""
+    """Declare an experiment; `arms` is the number of arms, some of which differ only in one setting."""
     own = {name: settings for name, (settings, _) in ARMS.items()}
     extra = max(0, (arms or len(own)) - len(own))
     content = {
@@ -82,10 +82,10 @@ def declared(
 def study(
     made: experiment.Experiment | None = None, layers: int = 6, lost: float = 0.03, failed: float = 0.03, seed: int = 0
 ) -> Study:
-    """A sweep of an experiment with made-up numbers.
+    """Make a sweep of an experiment with made-up numbers.
 
     Args:
-        lost, failed: shares of the runs without a record, and of those that failed.
+        lost, failed: share of the runs without a record, and share of the runs that failed.
     """
     made = made or declared()
     generator = np.random.default_rng(seed)

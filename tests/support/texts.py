@@ -1,4 +1,4 @@
-"""Tokenizers, models and data files for the tests of tasks: random, small, made on the spot."""
+"""Small random tokenizers, models and data files for the tests of tasks."""
 
 import json
 import warnings
@@ -25,7 +25,7 @@ WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "log", "i
 
 
 def byte_tokenizer() -> Any:
-    """One token per byte, then <pad> and <eos>."""
+    """A tokenizer with one token per byte, then <pad> and <eos>."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(
         models.BPE(vocab={token: i for i, token in enumerate([*alphabet, "<pad>", "<eos>"])}, merges=[])
@@ -36,7 +36,7 @@ def byte_tokenizer() -> Any:
 
 
 def word_tokenizer() -> Any:
-    """One token per word of WORDS, in [CLS] ... [SEP] ... [SEP] with segments, as BERT's."""
+    """A tokenizer like BERT's, with one token per word of WORDS, in [CLS] ... [SEP] ... [SEP] with segments."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocabulary = {word: i for i, word in enumerate(specials + WORDS)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -53,7 +53,7 @@ def word_tokenizer() -> Any:
 
 
 def decoder(vocabulary: int = 258, spread: float = 0.3) -> Qwen2ForCausalLM:
-    """Tiny random Qwen2, frozen; `spread` large enough that the next token is not always the same."""
+    """A tiny random Qwen2, frozen; `spread` is large enough that the next token is not always the same."""
     config = Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=32,
@@ -69,7 +69,7 @@ def decoder(vocabulary: int = 258, spread: float = 0.3) -> Qwen2ForCausalLM:
 
 
 def encoder(labels: int) -> BertForSequenceClassification:
-    """Tiny random BERT over WORDS, frozen."""
+    """A tiny random BERT over WORDS, frozen."""
     config = BertConfig(
         vocab_size=len(WORDS) + 4,
         hidden_size=32,
@@ -85,14 +85,14 @@ def encoder(labels: int) -> BertForSequenceClassification:
 
 
 def adapted(model: Any) -> PeftModel:
-    """The model inside PEFT's, saying what it said before (B = 0)."""
+    """The model wrapped by PEFT, with unchanged outputs (B = 0)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft 0.21
         return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"])).eval()
 
 
 def settings(name: str, **overrides: Any) -> Any:
-    """The section `task` as a run gets it."""
+    """The section `task` as a run receives it."""
     data: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     return registry.get("task", name).Config(**{**data, **overrides})
 
@@ -113,7 +113,7 @@ def write(file: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def write_gsm8k(folder: Path) -> dict[str, Any]:
-    """12 training problems and 7 of test ("What is 3 times 40?"); the settings that read them."""
+    """Write 12 training and 7 test problems ("What is 3 times 40?"); returns the settings that read them."""
     for split, count, factor in (("train", 12, 3), ("test", 7, 40)):
         products = [(i, i * factor) for i in range(count)]
         solved = [(f"What is {i} times {factor}?", f"{i}*{factor}=<<{i}*{factor}={n}>>\n#### {n}") for i, n in products]
@@ -122,7 +122,7 @@ def write_gsm8k(folder: Path) -> dict[str, Any]:
 
 
 def write_classification(folder: Path, name: str, extra: bool = True) -> dict[str, Any]:
-    """20 training rows, 11 of test and 9 of each extra part; the settings that read them."""
+    """Write 20 training rows, 11 test rows and 9 rows of each extra part; returns the settings that read them."""
     cls: Any = registry.get("task", name)
     write(folder / "train.jsonl", _rows(cls, 20, 1))
     write(folder / f"{cls.test}.jsonl", _rows(cls, 11, 2))

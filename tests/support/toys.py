@@ -1,8 +1,9 @@
-"""A task and a model small enough for hundreds of runs, and a rig that drives one run without Hydra or a store.
+"""A task and a model small enough for hundreds of runs, and a rig that performs one run without Hydra or a run folder.
 
-The model is a stack of residual blocks over an embedding, position by position: the layers have two shapes per block
-and a smooth nonlinearity, so that ranks, costs and paths all matter. The task is to fit a teacher: the same model with
-low-rank updates at some sites, mean squared error summed over outputs, averaged over positions.
+The model is a stack of residual blocks over an embedding, position by position. Each block has layers of two shapes and
+a smooth nonlinearity, so that ranks, costs and paths all matter. The task is to fit a teacher, which is the same model
+with low-rank updates at some sites; the loss is the mean squared error, summed over outputs and averaged over
+positions.
 """
 
 import copy
@@ -66,7 +67,7 @@ def toy_model() -> Toy:
 
 
 class ToyTask(Task):
-    """Fit a teacher. `loss_scale` multiplies the loss."""
+    """The task of fitting a teacher; `loss_scale` multiplies the loss."""
 
     source = "generated"
 
@@ -113,7 +114,7 @@ class ToyTask(Task):
 
 @dataclass
 class Rig:
-    """One run, up to its first step."""
+    """The parts of one run before its first step."""
 
     trainer: Trainer
     adapters: AdapterSet
@@ -128,17 +129,17 @@ class Rig:
         return self.trainer.settings
 
     def step(self, index: int) -> dict[str, Any]:
-        """One step of the trainer."""
+        """Take one step of the trainer."""
         self.logs.append(self.trainer.step(index, self.settings.steps))
         return self.logs[-1]
 
     def run(self) -> "Rig":
-        """All steps, and the method's finish."""
+        """Take all steps, then let the method finish."""
         self.trainer.run()
         return self
 
     def moment(self, index: int) -> Step:
-        """What the trainer would tell a hook at step `index`."""
+        """The `Step` that the trainer would pass to a hook at step `index`."""
         rng = self.streams.numpy("allocator", index)
         return Step(index, self.settings.steps, 0.0, rng, self.trainer.probe(index))
 
@@ -149,14 +150,14 @@ class Rig:
         return [parameter.detach().clone() for parameter in self.adapters.parameters()]
 
     def logits(self) -> Tensor:
-        """Of the whole train split, in evaluation mode."""
+        """Logits of the whole train split, in evaluation mode."""
         batch = self.engine.to_device(self.engine.task.collate(self.trainer.train))
         with torch.no_grad(), self.engine.inert():
             return self.engine.model(**batch).logits
 
 
 def section(schema_class: type, file: Path, changes: dict[str, Any]) -> Any:
-    """A section of the configuration: its YAML, changed, and held against its schema."""
+    """A section of the configuration: its YAML with changes, checked against its schema."""
     data = OmegaConf.to_container(OmegaConf.load(file))
     data.pop("defaults", None)
     data.pop("display", None)
@@ -190,7 +191,7 @@ def rig(
     task: Task | None = None,
     **changes: Any,
 ) -> Rig:
-    """A run of `method` on the toy (or on `model` and `task`); other keywords change the method's settings."""
+    """Prepare a run of `method` on the toy (or on `model` and `task`); other keywords change the method's settings."""
     model = model or toy_model()
     sites = find_sites(model, ["all-linear"], ("score", "lm_head"))
     task = task or ToyTask(model.to(dtype), sites, loss_scale=loss_scale)

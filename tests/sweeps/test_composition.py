@@ -1,4 +1,4 @@
-"""What was typed, sorted and laid out as runs; every mistake before any of them is started."""
+"""The command line sorted and laid out as runs; every mistake is named before any run starts."""
 
 import pytest
 from support.harness import SMALL_EXPERIMENT, write_experiment

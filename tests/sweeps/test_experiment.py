@@ -1,4 +1,4 @@
-"""Experiments: how a file becomes cells, what is refused, and that every file of conf/experiment can start."""
+"""Experiments: how a file becomes cells, what is refused, and that every file in conf/experiment can start."""
 
 from __future__ import annotations
 

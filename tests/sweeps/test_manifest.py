@@ -1,4 +1,4 @@
-"""A sweep on disk: what is written comes back, and what is torn is told by name and stops nothing."""
+"""A sweep on disk: it is read back as it was written; a torn file is named and stops nothing."""
 
 import json
 import re

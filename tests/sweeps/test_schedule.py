@@ -1,4 +1,4 @@
-"""The schedule of a sweep: trials, choices, the runs they choose for. It needs records alone: none is run here."""
+"""The schedule of a sweep: tuning trials, choices, and the runs that use them, from records alone; nothing is run."""
 
 from __future__ import annotations
 
@@ -104,6 +104,7 @@ def test_the_choice_stands_in_every_run_that_is_reported_of_a_source_of_ranks_to
         assert {played.config(job)["tuned"]["chosen"] for job in played.jobs(arm)} == set(played.rates(arm))
 
 
+@pytest.mark.slow
 def test_a_control_of_a_control_is_tuned_after_it(lay, results):
     text = SMALL_EXPERIMENT.replace(
         "vary:", '  transplanted: {method: transplant, method.source_run: "{random shuffled}"}\nvary:'
@@ -160,6 +161,7 @@ def test_what_is_to_be_typed_for_one_run_alone_says_where_it_differs(played):
     assert "trial=true" in played.jobs("lora", trial=True)[0].overrides
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_at_any_run_takes_the_same_course_again(lay, results, tmp_path, monkeypatch):
     layout = lay("experiment=small")
     whole = Played(layout, results)

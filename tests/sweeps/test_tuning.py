@@ -1,4 +1,4 @@
-"""Learning rates on equal terms: validation chooses, nobody can look at the test split."""
+"""Learning rates on equal terms: validation decides, and no trial can use the test split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commonsense sets in LLM-Adapters' form: options by name, files from a folder."""
+"""Commonsense sets in LLM-Adapters' format: named options, files from a folder."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Splits, files and the hub: what is read, what is refused, and with what words."""
+"""Splits, files and the hub: what is read, what is refused, and the messages."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""Greedy generation: equal to transformers' own, whatever the batch."""
+"""Greedy generation: equal to that of transformers for any batch."""
 
 import pytest
 import torch

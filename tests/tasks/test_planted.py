@@ -1,4 +1,4 @@
-"""The planted task: a known truth, figures that say how much of it was found, and the order that any judge must see."""
+"""The planted task: known true ranks, metrics of the share found, and the order that all metrics must show."""
 
 import re
 

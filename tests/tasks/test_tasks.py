@@ -1,4 +1,4 @@
-"""All tasks: their settings, and the loss of a decoder where a target stands."""
+"""All tasks: their settings, and the loss of a decoder at target positions."""
 
 import pytest
 import torch

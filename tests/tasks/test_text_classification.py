@@ -1,4 +1,4 @@
-"""Classification: by the likelihood of options, or through a head; official metrics."""
+"""Classification: by the likelihood of options or with a head; official metrics."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Token ids are those that the tokenizer makes."""
+"""Token ids are those of the tokenizer."""
 
 import random
 

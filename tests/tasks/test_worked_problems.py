@@ -1,4 +1,4 @@
-"""Tasks answered in words: what is learned, what is generated, what counts as right."""
+"""Tasks with worked solutions: the tokens learned, the text generated, the answers that count as correct."""
 
 import hashlib
 import math

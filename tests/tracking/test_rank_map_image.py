@@ -1,4 +1,4 @@
-"""The picture of a rank map: a cell per site, lighter with the rank, grey where there is none."""
+"""The picture of a rank map: one cell per site, lighter for higher ranks, grey where there is no site."""
 
 import numpy as np
 import pytest

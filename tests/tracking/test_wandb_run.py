@@ -1,4 +1,4 @@
-"""Weights & Biases mirrors the record: the same numbers, offline without a key, never a prompt, never a run's end."""
+"""Weights & Biases mirrors the record: the same numbers, offline without a key; it never prompts or ends a run."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The identity of the code behind a run's numbers: what changes it, and what does not."""
+"""The identity of the code behind a run's numbers: which changes affect it, and which do not."""
 
 from __future__ import annotations
 

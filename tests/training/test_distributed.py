@@ -1,4 +1,4 @@
-"""Two CPU processes equal one: the same global batch, ranks and history, and the same losses but for rounding."""
+"""Two CPU processes equal one: the same global batch, ranks and history, and the same losses up to rounding."""
 
 import json
 

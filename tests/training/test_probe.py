@@ -1,4 +1,4 @@
-"""Passes of a method's own: what they measure, and that nothing is left behind."""
+"""Extra passes of a method: what they measure, and that they leave nothing behind."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a person sees is what the record says, in the width there is."""
+"""The progress display agrees with the record and fits the width of the terminal."""
 
 import io
 

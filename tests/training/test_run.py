@@ -1,4 +1,4 @@
-"""One run, from configuration to record: skipped if done, done again if failed, never without a record."""
+"""One run, from configuration to record: skipped if finished, repeated if failed, never without a record."""
 
 import json
 import resource

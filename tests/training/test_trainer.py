@@ -1,4 +1,4 @@
-"""The loop: its learning rate, its data order, its hooks, and what it asserts of every method."""
+"""The training loop: its learning rate, its data order, its hooks, and its assertions about every method."""
 
 import collections
 import itertools
@@ -104,6 +104,7 @@ def test_a_step_trains_on_its_examples(tmp_path, monkeypatch):
     assert counts == collections.Counter({example.input_ids: 2 for example in run.task.splits["train"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "adalora", "igu"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_micro_batches_change_nothing_but_rounding(tmp_path, name, size):

@@ -1,4 +1,4 @@
-"""A method that fails as it is told to, in a package of its own (`harness.install_faulty` makes it known)."""
+"""A method that fails on demand, in a separate package (`harness.install_faulty` registers it)."""
 
 import errno
 import json
@@ -20,13 +20,13 @@ from rankbench.records import run_folder
 
 
 class Config(Settings):
-    """How it fails.
+    """Settings of the fault.
 
     Attributes:
         fault: one of FAULTS.
-        at: step after which.
-        note: file that gets a line as each attempt begins and ends; null: none.
-        megabytes: that are held, for a moment, at that step.
+        at: step after which it fails.
+        note: file that gets a line when an attempt begins and when it ends; null: no file.
+        megabytes: memory held for a moment at that step.
         target: a file or folder that the fault needs.
     """
 
@@ -38,7 +38,7 @@ class Config(Settings):
 
 
 class Faulty(Uniform):
-    """Uniform LoRA, until then."""
+    """Uniform LoRA that fails after step `at`."""
 
     Config = Config
 
