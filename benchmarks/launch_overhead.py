@@ -44,7 +44,7 @@ def here(composed: Any) -> int:
     from rankbench.launching import worker
     from rankbench.records import frozen_run
 
-    return worker.perform(frozen_run.Order.read(Path(composed.frozen)))
+    return worker.perform(frozen_run.FrozenRun.read(Path(composed.frozen)))
 
 
 def sweep_here(arguments: list[str]) -> int:
@@ -65,7 +65,7 @@ def loop(part: int, parts: int, arguments: list[str]) -> None:
 
     frozen = lay_out(words(arguments)).cells[part::parts]
     for cell in frozen:
-        worker.perform(frozen_run.Order(run_id(cell.config), cell.config, ""))
+        worker.perform(frozen_run.FrozenRun(run_id(cell.config), cell.config, ""))
 
 
 def measure(row: str, jobs: int) -> dict[str, Any]:

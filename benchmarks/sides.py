@@ -27,7 +27,7 @@ from rankbench.methods.base import Step
 from rankbench.models import loading
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 from rankbench.training.assembly import assemble
-from rankbench.training.engine import accelerator
+from rankbench.training.engine import make_accelerator
 
 LONG = 1_000_000  # steps of a run of which a few are timed: its budget falls at each of them, and hardly at all
 
@@ -218,7 +218,7 @@ def fill_gradients(parameters: Sequence[Tensor]) -> None:
 
 @functools.cache
 def _processes() -> Accelerator:
-    return accelerator("fp32")
+    return make_accelerator("fp32")
 
 
 def _config(shape: StepShape, *overrides: str) -> Config:

@@ -12,7 +12,7 @@ from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, MethodError, Probe, Setting, Step
+from rankbench.methods.base import Allocator, MethodError, Probe, RunContext, Step
 from rankbench.tasks.base import DataError, Task
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Gate",
     "MethodError",
     "Probe",
-    "Setting",
+    "RunContext",
     "Settings",
     "Site",
     "Step",

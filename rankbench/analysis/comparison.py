@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from rankbench.analysis.frame import SelectionError
-from rankbench.analysis.labels import order
+from rankbench.analysis.labels import sort_key
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.statistics.estimates import PairedDifference, equivalence, mean_interval, smallest_difference
 from rankbench.statistics.permutation import holm, sign_flip_tests, smallest_p
@@ -166,7 +166,7 @@ def _refuse_unknown(data: pd.DataFrame, metrics: Sequence[str], reference: str |
             labels = ", ".join(name for name in measured if not name.endswith("/step"))
             raise SelectionError(f"no run has the metric {metric!r}; there are {labels or 'none'}")
     if reference is not None and reference not in set(data["label"]):
-        labels = ", ".join(sorted(set(data["label"]), key=order))
+        labels = ", ".join(sorted(set(data["label"]), key=sort_key))
         raise SelectionError(f"there is no run of the reference {reference!r}; name one of {labels} with --reference")
 
 
@@ -179,7 +179,7 @@ def _ordered(data: pd.DataFrame, metric: str, reference: str | None) -> list[str
     sign = {True: -1, False: 1, None: 0}[higher_is_better(metric)]
     means = _values(data, metric, data["label"].unique().tolist()).mean() * sign
     rank_of = {str(label): mean for label, mean in means.fillna(math.inf).items()}
-    return sorted(rank_of, key=lambda label: (label != reference, rank_of[label], order(label)))
+    return sorted(rank_of, key=lambda label: (label != reference, rank_of[label], sort_key(label)))
 
 
 def _spent(data: pd.DataFrame, reference: str | None) -> pd.DataFrame:

@@ -52,8 +52,8 @@ def display(label: str) -> Display:
     return displays().get(method_of(label), Display())
 
 
-def order(label: str) -> tuple[float, str]:
-    """Sort key: methods in the order that their YAML says, then those that say none, by name."""
+def sort_key(label: str) -> tuple[float, str]:
+    """Key to sort by: methods in the order that their YAML says, then those that say none, by name."""
     return display(label).order, label
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench.analysis.frame import SelectionError, frame, refuse_twice
-from rankbench.analysis.labels import labels, order
+from rankbench.analysis.labels import labels, sort_key
 from rankbench.analysis.learning_rates import best_rates
 from rankbench.analysis.mixed_records import differences, refuse
 from rankbench.records.record import RunRecord
@@ -60,7 +60,7 @@ def select(
     chosen, chosen_notes = _at_rates(records, names, rates, tuning_seeds)
     chosen_records, shown_names = [records[index] for index in chosen], [names[index] for index in chosen]
     refuse_doubt(title, frame(chosen_records, names=shown_names))
-    lost = sorted(set(names) - set(shown_names), key=order)
+    lost = sorted(set(names) - set(shown_names), key=sort_key)
     sentences = [
         *(f"not counted: {note}" for note in notes),
         *([f"mixed: {'; '.join(mixed)}"] if mixed else []),
@@ -122,13 +122,13 @@ def _rate(record: RunRecord) -> Any:
 
 def _say_given(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
     rates = {name: _rate(record) for record, name in zip(records, names, strict=True)}
-    rate_texts = [f"{name} {rates[name]:g}" for name in sorted(rates, key=order) if rates[name] is not None]
+    rate_texts = [f"{name} {rates[name]:g}" for name in sorted(rates, key=sort_key) if rates[name] is not None]
     return [f"learning rates, not tuned here: {', '.join(rate_texts)}"] if rate_texts else []
 
 
 def _say(best: dict[Any, dict[Any, Any]], metric: str, tuning_seeds_shown: bool) -> list[str]:
     """Notes on the rates chosen: on which seeds, of how many rates (by label where that differs), and failures."""
-    rows = [best[name] for name in sorted(best, key=order)]
+    rows = [best[name] for name in sorted(best, key=sort_key)]
     chosen = [row for row in rows if not row["missing"]]
     same = len({(row["seeds"], row["rates"]) for row in chosen}) == 1
     rates = [

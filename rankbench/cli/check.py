@@ -28,11 +28,11 @@ def show(title: str, results: Sequence[CheckResult]) -> None:
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2))
-    for column in ("check", "verdict", "what was seen"):
+    for column in ("check", "outcome", "what was seen"):
         table.add_column(column, overflow="fold")
     for result in results:
-        colour = COLOURS[result.verdict]
-        table.add_row(result.check, f"[{colour}]{result.verdict}[/{colour}]", Text(result.seen))
+        colour = COLOURS[result.outcome]
+        table.add_row(result.check, f"[{colour}]{result.outcome}[/{colour}]", Text(result.seen))
     console().print(table)
 
 
@@ -50,6 +50,6 @@ def main(words: Sequence[str]) -> int:
         runs = ShortRuns(arguments.overrides, Path(folder), arguments.config_dir)
         results = [judge(name, runs) for name in CHECKS]
     show(" ".join(arguments.overrides), results)
-    failed = sum(result.verdict == "fail" for result in results)
+    failed = sum(result.outcome == "fail" for result in results)
     print(f"{failed} of {len(results)} checks failed" if failed else "every check holds")
     return FAILED if failed else OK

@@ -20,7 +20,7 @@ from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.cli.run import say
 from rankbench.config.schema import ConfigError
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord, run_id
 
 PLACE = "noise"  # folder in results_dir
@@ -41,17 +41,17 @@ def frozen(overrides: Sequence[str]) -> dict[str, Any]:
     return one_run(overrides).config.plain()
 
 
-def orders(config: Mapping[str, Any], seeds: Sequence[int]) -> list[Order]:
+def frozen_runs(config: Mapping[str, Any], seeds: Sequence[int]) -> list[FrozenRun]:
     """A run for each seed, in the results folder itself, as any sweep would do it."""
     configs = [{**copy.deepcopy(dict(config)), "seed": seed} for seed in seeds]
-    return [Order(run_id(one), one, f"{one['method']['name']} seed={one['seed']}") for one in configs]
+    return [FrozenRun(run_id(one), one, f"{one['method']['name']} seed={one['seed']}") for one in configs]
 
 
-def reruns(first: Order, count: int) -> list[Order]:
+def reruns(first: FrozenRun, count: int) -> list[FrozenRun]:
     """Repetitions of a run, each in a results folder of its own, since all have the same run_id."""
     folder = Path(first.config["results_dir"]) / PLACE / first.run_id
     return [
-        Order(
+        FrozenRun(
             first.run_id,
             {**first.config, "results_dir": str(folder / f"rerun-{number}")},
             f"{first.title} again ({number})",
@@ -60,7 +60,7 @@ def reruns(first: Order, count: int) -> list[Order]:
     ]
 
 
-def perform(runs: Sequence[Order], folder: Path, slots: int | None) -> list[RunRecord | None]:
+def perform(runs: Sequence[FrozenRun], folder: Path, slots: int | None) -> list[RunRecord | None]:
     """Do the runs that are not done; the record of each, in their order.
 
     Args:
@@ -73,8 +73,8 @@ def perform(runs: Sequence[Order], folder: Path, slots: int | None) -> list[RunR
 
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{number}.json" for number in range(len(runs))]
-    for order, file in zip(runs, files, strict=True):
-        order.write(file)
+    for run, file in zip(runs, files, strict=True):
+        run.write(file)
     settings = jobs.LaunchSettings(slots=slots, devices=jobs.devices())
     rooms = settings.rooms()
     progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
@@ -124,9 +124,9 @@ def _study(config: dict[str, Any], other: dict[str, Any] | None, arguments: argp
     from rankbench.reporting.noise_report import Runs, report  # pandas takes a moment to import
     from rankbench.sweeps.experiment_files import usual_metric
 
-    own = orders(config, arguments.seeds)
+    own = frozen_runs(config, arguments.seeds)
     again = reruns(own[0], arguments.reruns)
-    compared = orders(other, arguments.seeds) if other else []
+    compared = frozen_runs(other, arguments.seeds) if other else []
     folder = Path(config["results_dir"]) / PLACE / own[0].run_id
     records = perform([*own, *again, *compared], folder / "frozen", arguments.slots)
     metric = arguments.metric or usual_metric(config["task"]["name"])

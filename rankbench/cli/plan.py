@@ -24,7 +24,7 @@ from rankbench.cli.exit_codes import OK
 from rankbench.config import registry
 from rankbench.config.sections import Config
 from rankbench.records import run_folder
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord
 from rankbench.terminal import console, duration
 
@@ -55,36 +55,38 @@ class Row:
     seconds: float | None
 
 
-def rows(orders: Sequence[tuple[str, Order]], cost: Callable[[Mapping[str, Any]], float | None]) -> Iterator[Row]:
+def rows(
+    frozen_runs: Sequence[tuple[str, FrozenRun]], cost: Callable[[Mapping[str, Any]], float | None]
+) -> Iterator[Row]:
     """A row for each arm, model, task and budget, in the order of the runs.
 
     Args:
-        orders: label and frozen run.
+        frozen_runs: label and frozen run.
         cost: configuration -> seconds of its run; None where nothing is known.
     """
-    groups: dict[tuple[str, str, str, str], list[Order]] = {}
-    for name, order in orders:
-        config = order.config
+    groups: dict[tuple[str, str, str, str], list[FrozenRun]] = {}
+    for name, frozen in frozen_runs:
+        config = frozen.config
         what = (name, *(str(config[section]["name"]) for section in ("model", "task", "budget")))
-        groups.setdefault((what[0], what[1], what[2], what[3]), []).append(order)
+        groups.setdefault((what[0], what[1], what[2], what[3]), []).append(frozen)
     for what, members in groups.items():
-        records = [_record(order) for order in members]
+        records = [_record(frozen) for frozen in members]
         done = sum(record is not None and record.status == "ok" for record in records)
         left = [
-            order
-            for order, record in zip(members, records, strict=True)
-            if record is None or not record.is_final(order.redo)
+            frozen
+            for frozen, record in zip(members, records, strict=True)
+            if record is None or not record.is_final(frozen.redo)
         ]
-        spent = [cost(order.config) for order in left]
+        spent = [cost(frozen.config) for frozen in left]
         estimates = [seconds for seconds in spent if seconds is not None]
         target, start = _parameters(members[0].config)
         seconds = sum(estimates) if len(estimates) == len(spent) else None
         yield Row(what, len(members), done, target, start, seconds)
 
 
-def _record(order: Order) -> RunRecord | None:
+def _record(frozen: FrozenRun) -> RunRecord | None:
     """The record; None also where the run has no name yet, since its learning rate or its ranks are not known."""
-    return order.folder.readable_record() if order.run_id else None
+    return frozen.folder.readable_record() if frozen.run_id else None
 
 
 def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -93,7 +95,7 @@ def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
     from rankbench.core.apportionment import BudgetError
     from rankbench.core.budget import Budget
     from rankbench.core.seeding import Streams
-    from rankbench.methods.base import Setting
+    from rankbench.methods.base import RunContext
     from rankbench.models.errors import ModelError
     from rankbench.models.loading import sites_of
 
@@ -107,8 +109,8 @@ def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
         return None, None
     if getattr(frozen.method, "source_run", None):
         return budget.target, budget.target
-    setting = Setting(sites, budget, config["train"]["steps"], streams.numpy("allocator", "start"), truth)
-    allocator = registry.get("method", config["method"]["name"])(frozen.method, setting)
+    context = RunContext(sites, budget, config["train"]["steps"], streams.numpy("allocator", "start"), truth)
+    allocator = registry.get("method", config["method"]["name"])(frozen.method, context)
     return budget.target, budget.params(allocator.initial_ranks())
 
 
@@ -232,13 +234,15 @@ def main(words: Sequence[str]) -> int:
         pass  # what finished trials choose is laid out, too
     finished, _ = run_folder.records(results_dir)
     cost = from_records(finished)
-    orders = [
-        (f"{job.arm or job.method}{' (trials)' if job.trial else ''}", schedule.order(job)) for job in header.jobs
+    frozen_runs = [
+        (f"{job.arm or job.method}{' (trials)' if job.trial else ''}", schedule.frozen_run(job)) for job in header.jobs
     ]
     waiting = schedule.left()
-    orders += [(str(cell.arm or cell.config["method"]["name"]), Order("", cell.config, "")) for cell in waiting]
+    frozen_runs += [
+        (str(cell.arm or cell.config["method"]["name"]), FrozenRun("", cell.config, "")) for cell in waiting
+    ]
     out = console()
-    out.print(table(list(rows(orders, from_short_runs(cost) if arguments.measure else cost))))
+    out.print(table(list(rows(frozen_runs, from_short_runs(cost) if arguments.measure else cost))))
     if waiting:
         out.print(f"{len(waiting)} of them wait for a learning rate, or for the ranks of another run", style="dim")
     return OK

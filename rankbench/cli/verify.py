@@ -88,10 +88,10 @@ def report(verifications: Sequence[Verification]) -> str:
     import pandas as pd
 
     from rankbench.reporting.table import markdown_of_frame
-    from rankbench.statistics.decision_rules import OUTCOMES
+    from rankbench.statistics.decision_rules import REPRODUCTION_OUTCOMES
 
     counts = Counter(verification.outcome for verification in verifications)
-    summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES)
+    summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in REPRODUCTION_OUTCOMES)
     columns = ["table", "model", "task", "metric", "method", "budget", "published", "ours", "outcome", "why"]
     rows = [
         [

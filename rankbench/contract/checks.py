@@ -1,6 +1,6 @@
 """The contract of a method, checked: `rankbench check method=NAME [method.key=value ...]`.
 
-Some twelve runs of a few steps on a tiny model, in seconds; then a verdict per check. tests/test_contract.py holds
+Some twelve runs of a few steps on a tiny model, in seconds; then an outcome per check. tests/test_contract.py holds
 every registered method to the same checks.
 """
 
@@ -40,12 +40,12 @@ class CheckResult:
 
     Attributes:
         check: name of the check.
-        verdict: "pass", "fail" or "skip".
+        outcome: "pass", "fail" or "skip".
         seen: what the check saw.
     """
 
     check: str
-    verdict: str
+    outcome: str
     seen: str
 
 
@@ -144,7 +144,7 @@ def budget(runs: ShortRuns) -> str:
     """The last adapter keeps the budget, as the method's kind of budget means it."""
     run = ended(runs.main)
     kind = run.assembly.allocator.budget_kind
-    broken = run.assembly.ledger.verdict(run.assembly.budget, kind)
+    broken = run.assembly.ledger.budget_violation(run.assembly.budget, kind)
     expect(broken is None, str(broken))
     figure = run.assembly.ledger.final if run.assembly.budget.match == "final" else run.assembly.ledger.peak
     assert figure is not None
@@ -218,7 +218,7 @@ def export(runs: ShortRuns) -> str:
     """Plain PEFT reads the adapter and says what the trained model said."""
     run = ended(runs.main)
     own = run.logits(run.adapters.model)
-    fresh = Assembly(runs.config, run.assembly.processes)
+    fresh = Assembly(runs.config, run.assembly.accelerator)
     fresh.load()
     base = fresh.loaded.model
     without = run.logits(base)
@@ -287,7 +287,7 @@ CHECKS: dict[str, Check] = {
 
 
 def judge(name: str, runs: ShortRuns) -> CheckResult:
-    """One check; whatever it raises is a verdict."""
+    """One check; whatever it raises is a result."""
     try:
         return CheckResult(name, "pass", CHECKS[name](runs))
     except Skip as reason:

@@ -18,7 +18,7 @@ from rankbench.config.sections import Config
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.training.engine import accelerator
+from rankbench.training.engine import make_accelerator
 from rankbench.training.observer import Observer
 from rankbench.training.run import Run
 
@@ -91,7 +91,7 @@ class ObservedRun:
         self.folder = RunFolder(results_dir, run_id(settings.plain()))
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self.notes = Notes(lambda: self._copy(end))
-        run = Run(settings, self.folder, accelerator(settings.train.precision), self.notes)
+        run = Run(settings, self.folder, make_accelerator(settings.train.precision), self.notes)
         self.assembly = run.assembly
         with contextlib.redirect_stdout(io.StringIO()):
             self.status, self.reason = run.attempt(lambda row: self._copy(stop) if row["step"] == STOP else None)

@@ -181,7 +181,7 @@ SENTENCES = {"train": 16, "validation": 8}
 
 
 def write_encoder(folder: Path) -> list[str]:
-    """Write model, tokenizer and data into `folder`; the overrides of a run that reads them."""
+    """Write model, tokenizer and data into `folder` and return the overrides of a run that reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     config = BertConfig(
         vocab_size=len(SPECIAL) + len(WORDS),

@@ -30,6 +30,7 @@ class AdapterSet:
     Attributes:
         sites: adapted matrices.
         model: the PeftModel that carries the adapter.
+        scale_spec: rule, alpha and reference rank that give each site its scale.
         head: trained parameters outside the adapter (classification head).
         log: who may change ranks now, and every change so far.
     """
@@ -38,7 +39,7 @@ class AdapterSet:
         self, model: Any, adapters: Mapping[str, SiteAdapter], scale: Scale, gate: Gate | None, ledger: Ledger
     ) -> None:
         self.model = model
-        self.scale_rule = scale
+        self.scale_spec = scale
         self.ledger = ledger
         self.log = RankLog()
         self._adapters = dict(adapters)
@@ -71,16 +72,16 @@ class AdapterSet:
         """Indices of the sites of each stack: sites of one shape that have components."""
         return parameter_stacks.alike(self._list)
 
-    def each(self, of: Callable[[nn.Parameter], Tensor | None] | None = None) -> Iterator[Tensor]:
-        """Parameters, or what `of` makes of each, stacked by shape, one at a time; see `parameter_stacks.each`."""
-        return parameter_stacks.each(self._list, of)
+    def iter_stacked(self, of: Callable[[nn.Parameter], Tensor | None] | None = None) -> Iterator[Tensor]:
+        """Parameters, or what `of` makes of each, stacked by shape, one at a time; see parameter_stacks."""
+        return parameter_stacks.iter_stacked(self._list, of)
 
-    def tensors(self, of: Callable[[nn.Parameter], Tensor | None]) -> list[Tensor]:
-        """All of `each(of)`."""
-        return list(self.each(of))
+    def stacked(self, of: Callable[[nn.Parameter], Tensor | None]) -> list[Tensor]:
+        """All of `iter_stacked(of)`."""
+        return list(self.iter_stacked(of))
 
     def stacks(self) -> Iterator[Stack]:
-        """`each()`, named."""
+        """`iter_stacked()`, named."""
         return parameter_stacks.stacks(self._list)
 
     def ranks(self) -> dict[str, int]:
@@ -131,13 +132,13 @@ class AdapterSet:
         """Run the base model alone inside the block."""
         return forward_switches.disabled(self._list)
 
-    def path(self, a: float, kind: str = "delta", jacobian: str = "raw") -> None:
+    def set_path_point(self, a: float, kind: str = "delta", jacobian: str = "raw") -> None:
         """Evaluate at a point of the path from no adapter (0) to the adapter (1), until `reset_path`; see set_path."""
         forward_switches.set_path(self._list, a, kind, jacobian)
 
     def reset_path(self) -> None:
         """Back to the adapter as it is: path coefficient 1."""
-        self.path(1.0)
+        self.set_path_point(1.0)
 
     # -- rank changes --
 

@@ -1,7 +1,6 @@
-"""Budgets: what a run may spend, how scores become integer ranks, and the account of what was spent.
+"""Budgets: what a run may spend, what a rank costs, and the account of what was spent.
 
-This is the only place where scores become ranks (`apportion` for sites, `select` for single components) and the only
-place that knows what a rank costs.
+Nothing else knows what a rank costs. Scores become integer ranks in rankbench.core.apportionment, which `Budget` calls.
 """
 
 from __future__ import annotations
@@ -188,7 +187,7 @@ class Ledger:
         self.final = now
         self.gate_params = max(self.gate_params, gates)
 
-    def verdict(self, budget: Budget, kind: str) -> str | None:
+    def budget_violation(self, budget: Budget, kind: str) -> str | None:
         """Why the run did not keep its budget, or None if it did.
 
         Args:

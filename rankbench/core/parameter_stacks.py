@@ -45,7 +45,7 @@ def alike(adapters: Sequence[SiteAdapter]) -> list[tuple[int, ...]]:
     return groups
 
 
-def each(
+def iter_stacked(
     adapters: Sequence[SiteAdapter], of: Callable[[nn.Parameter], Tensor | None] | None = None
 ) -> Iterator[Tensor]:
     """Parameters stacked by shape, one tensor at a time: A, B and gate of the first stack, then of the second, ...
@@ -66,8 +66,8 @@ def each(
 
 
 def stacks(adapters: Sequence[SiteAdapter]) -> Iterator[Stack]:
-    """`each(adapters)`, named."""
-    tensors = each(adapters)
+    """`iter_stacked(adapters)`, named."""
+    tensors = iter_stacked(adapters)
     for indices in alike(adapters):
         A, B = next(tensors), next(tensors)
         yield Stack(indices, A, B, None if adapters[indices[0]].gate is None else next(tensors))

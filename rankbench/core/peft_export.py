@@ -42,8 +42,8 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
         state[f"base_model.model.{name}.lora_B.weight"] = B.cpu().contiguous()
     config = adapters.model.peft_config[NAME]
     return state, LoraConfig(
-        r=adapters.scale_rule.reference_rank,
-        lora_alpha=adapters.scale_rule.alpha,  # type: ignore[arg-type]  # peft declares an int and divides by the rank
+        r=adapters.scale_spec.reference_rank,
+        lora_alpha=adapters.scale_spec.alpha,  # type: ignore[arg-type]  # peft declares an int and divides by the rank
         lora_dropout=config.lora_dropout,
         target_modules=list(rank_pattern),
         rank_pattern=rank_pattern,

@@ -18,7 +18,7 @@ from hydra.types import HydraContext, RunMode
 from rankbench.config.overrides import search
 from rankbench.config.schema import ConfigError, near
 from rankbench.launching import hydra_task, local_pool
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RecordError
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
@@ -72,13 +72,13 @@ def _follow(schedule: SweepSchedule, results_dir: Path, launch: Launch) -> None:
     folder = manifest.folder(results_dir, header.sweep_id)
     earlier = _earlier(folder)
     _save(header, earlier, results_dir)
-    while batch := [schedule.order(job) for job in schedule.advance()]:
-        files = {order.run_id: manifest.order_file(folder, order.run_id) for order in batch}
-        for order in batch:
-            order.write(files[order.run_id])
+    while batch := [schedule.frozen_run(job) for job in schedule.advance()]:
+        files = {frozen.run_id: manifest.frozen_file(folder, frozen.run_id) for frozen in batch}
+        for frozen in batch:
+            frozen.write(files[frozen.run_id])
         _save(header, earlier, results_dir)
-        if todo := [order for order in batch if not _stands(order)]:
-            launch([files[order.run_id] for order in todo])
+        if todo := [frozen for frozen in batch if not _stands(frozen)]:
+            launch([files[frozen.run_id] for frozen in todo])
     manifest.save(header, results_dir)
 
 
@@ -98,10 +98,10 @@ def _save(header: Sweep, earlier: Sequence[Job], results_dir: Path) -> None:
     )
 
 
-def _stands(order: Order) -> bool:
+def _stands(frozen: FrozenRun) -> bool:
     """Whether the run is left as it is."""
-    record = order.folder.readable_record()
-    return record is not None and record.is_final(order.redo)
+    record = frozen.folder.readable_record()
+    return record is not None and record.is_final(frozen.redo)
 
 
 def _chosen(words_of_hydra: Sequence[str]) -> str:
@@ -154,7 +154,7 @@ def _missing(name: str, launchers: Sequence[str]) -> str | None:
 
 
 def _conclude(header: Sweep, results_dir: Path) -> int:
-    """Print how the runs ended; the exit code."""
+    """Print how the runs ended and return the exit code."""
     statuses = Counter(_status(job, results_dir) for job in header.jobs)
     ordered = sorted(statuses.items(), key=lambda pair: (pair[0] != "ok", -pair[1], pair[0]))
     counts = ", ".join(f"{count} {status}" for status, count in ordered)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import LOG, STARTED, RunFolder, StoreError
 
@@ -68,7 +68,7 @@ class LaunchSettings:
 
 def fixed_threads(files: Sequence[Path]) -> int | None:
     """`LaunchSettings.threads` of frozen runs."""
-    counts = [Order.read(file).config["train"]["threads"] for file in files]
+    counts = [FrozenRun.read(file).config["train"]["threads"] for file in files]
     return None if None in counts else max(counts, default=None)
 
 
@@ -77,13 +77,13 @@ class JobOutcome:
     """Outcome of a job.
 
     Attributes:
-        order: the run.
+        run: the frozen run.
         record: on disk; None where the job left none.
         seconds: duration; None where it was not started here.
         code: exit code of its process, -N for signal N; None where it was not started here.
     """
 
-    order: Order
+    run: FrozenRun
     record: RunRecord | None
     seconds: float | None = None
     code: int | None = None
@@ -96,20 +96,20 @@ class JobOutcome:
     @property
     def log(self) -> Path:
         """File with what it printed."""
-        return self.order.folder.path / LOG
+        return self.run.folder.path / LOG
 
 
-def leave_record(folder: RunFolder, order: Order, status: str, reason: str) -> RunRecord | None:
+def leave_record(folder: RunFolder, frozen: FrozenRun, status: str, reason: str) -> RunRecord | None:
     """Write the record of a run that could not write its own; one that is final already stays.
 
     Returns:
         The record on disk; None where another process is at the run, or the disk is full.
     """
-    record = RunRecord.of(order.config, order.run_id, status, reason, folder.json(STARTED) or {})
+    record = RunRecord.of(frozen.config, frozen.run_id, status, reason, folder.json(STARTED) or {})
     try:
         with folder.open():
             earlier = folder.readable_record()
-            if earlier is not None and earlier.is_final(order.redo):
+            if earlier is not None and earlier.is_final(frozen.redo):
                 return earlier
             folder.write_record(record)
             return record

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from rankbench import RankbenchError
-from rankbench.launching import worker as jobs
+from rankbench.launching import worker
 from rankbench.launching.jobs import (
     AGAIN,
     CRASHES,
@@ -33,7 +33,7 @@ from rankbench.launching.jobs import (
     SlotResources,
     leave_record,
 )
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import HELD_UP, RunFolder
 
@@ -48,7 +48,7 @@ class LaunchError(RankbenchError, RuntimeError):
 
 @dataclass
 class _Running:
-    order: Order
+    frozen: FrozenRun
     folder: RunFolder
     room: SlotResources
     process: ForkServerProcess
@@ -75,7 +75,7 @@ def launch(
     report: Callable[[JobOutcome], None] = lambda ended: None,
     stopping: Callable[[int], None] | None = None,
 ) -> list[JobOutcome]:
-    """Do every frozen run that is not done; the outcome of each, in the order of `files`.
+    """Do every frozen run that is not done and return the outcome of each, in the order of `files`.
 
     A run that another launcher is working on is left to it, and looked at again until it has ended.
 
@@ -149,26 +149,26 @@ class _Pool:
             _kill(running)
 
     def _fill(self) -> bool:
-        """Start jobs while there is room; whether some are left to another launcher."""
+        """Start jobs while there is room and return whether some are left to another launcher."""
         elsewhere = []
         while self._free and self.queue:
             file = self.queue.popleft()
-            order = Order.read(file)
-            folder = order.folder
+            frozen = FrozenRun.read(file)
+            folder = frozen.folder
             record = folder.readable_record()
-            if record is not None and record.is_final(order.redo):
-                self._end(file, JobOutcome(order, record))
+            if record is not None and record.is_final(frozen.redo):
+                self._end(file, JobOutcome(frozen, record))
             elif folder.busy():
                 elsewhere.append(file)
             else:
-                self._running[file] = self._start(order, self._free.pop())
+                self._running[file] = self._start(frozen, self._free.pop())
         self.queue.extend(elsewhere)
         return bool(elsewhere)
 
-    def _start(self, order: Order, room: SlotResources) -> _Running:
+    def _start(self, frozen: FrozenRun, room: SlotResources) -> _Running:
         for _ in range(STARTS):
-            process = self._context.Process(target=jobs.run, args=(order, room))
-            running = _Running(order, order.folder, room, process, time.monotonic())
+            process = self._context.Process(target=worker.run, args=(frozen, room))
+            running = _Running(frozen, frozen.folder, room, process, time.monotonic())
             start_server()
             try:
                 process.start()
@@ -192,19 +192,19 @@ class _Pool:
         self._free.append(running.room)
         code, seconds = running.process.exitcode, time.monotonic() - running.since
         running.process.close()
-        self._end(file, JobOutcome(running.order, self._what_is_left(running, code), seconds, code))
+        self._end(file, JobOutcome(running.frozen, self._what_is_left(running, code), seconds, code))
 
     def _end(self, file: Path, ended: JobOutcome) -> None:
         self.ended[file] = ended
         self._report(ended)
 
     def _what_is_left(self, running: _Running, code: int) -> RunRecord | None:
-        """The job's record; where it ended before it could write one, we do."""
+        """Return the job's record; where it ended before it could write one, write it."""
         record = running.folder.readable_record()
-        if code == HELD_UP or (record is not None and record.is_final(running.order.redo)):
+        if code == HELD_UP or (record is not None and record.is_final(running.frozen.redo)):
             return record
         status, reason = self._why(running, code)
-        return leave_record(running.folder, running.order, status, reason) or record
+        return leave_record(running.folder, running.frozen, status, reason) or record
 
     def _why(self, running: _Running, code: int) -> tuple[str, str]:
         """Status and reason of a job that left no record."""

@@ -50,7 +50,7 @@ def announce(ended: JobOutcome, before: str = "", after: str = "") -> None:
     out, record = console(), ended.record
     status = "no record" if record is None else record.status
     took = "done already" if ended.seconds is None else f"{ended.seconds:.1f} s"
-    out.print(f"{before}{status:<9} {ended.order.title}  {took}{after}", markup=False, soft_wrap=True)
+    out.print(f"{before}{status:<9} {ended.run.title}  {took}{after}", markup=False, soft_wrap=True)
     if status != "ok":
         reason = record.reason if record is not None else "it ended before it could write one"
         out.print(f"    {reason}\n    log: {ended.log}", style="red", markup=False, soft_wrap=True)

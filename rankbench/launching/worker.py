@@ -18,25 +18,25 @@ from pathlib import Path
 
 from rankbench.files import disk_is_full
 from rankbench.launching.jobs import SlotResources
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.run_folder import HELD_UP, LOG
 
 DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
 
 
-def perform(order: Order) -> int:
-    """Do a frozen run, unless it is done; returns its exit code."""
+def perform(frozen: FrozenRun) -> int:
+    """Do a frozen run, unless it is done, and return its exit code."""
     from rankbench.config.sections import Config
     from rankbench.training.run import execute
 
-    return execute(Config.from_plain(order.config), sweep=True, redo=order.redo)
+    return execute(Config.from_plain(frozen.config), sweep=True, redo=frozen.redo)
 
 
-def run(order: Order, room: SlotResources) -> None:
+def run(frozen: FrozenRun, room: SlotResources) -> None:
     """Do one job in the process that was forked for it, and end that process.
 
     Args:
-        order: the run; what the job prints goes into its log.
+        frozen: the run; what the job prints goes into its log.
         room: resources of its slot.
     """
     os.setsid()  # Ctrl-C is the launcher's to hear
@@ -44,9 +44,9 @@ def run(order: Order, room: SlotResources) -> None:
     _die_with_launcher()
     code = 1
     try:
-        _print_to(order.folder.path / LOG)
+        _print_to(frozen.folder.path / LOG)
         _settle(room)
-        code = perform(order)
+        code = perform(frozen)
     except Exception as error:
         code = HELD_UP if disk_is_full(error) else 1
         with suppress(OSError):

@@ -10,7 +10,7 @@ from torch import Tensor
 from rankbench.config.registry import register
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
-from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.base import Allocator, RunContext, Step
 from rankbench.methods.importance import MeanDeviation, combine, penalty, sensitivity, triplets
 from rankbench.methods.pruning import PruningConfig, decay, prune, start_ranks
 
@@ -46,16 +46,16 @@ class AdaLoRA(Allocator[AdaLoRAConfig]):
     decides = "while training"
     signal = "|w g| x its deviation, smoothed"
 
-    def __init__(self, config: AdaLoRAConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: AdaLoRAConfig, context: RunContext) -> None:
+        super().__init__(config, context)
         self.starts_at_identity = config.gate_start == 0
         self.static = config.start_ratio == 1  # nothing to prune: an SVD-form uniform arm
-        self.decay = decay(config, setting, setting.horizon)
+        self.decay = decay(config, context, context.horizon)
         self.statistics = MeanDeviation(config.beta1, config.beta2)
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks above the target."""
-        return start_ranks(self.config, self.setting)
+        return start_ranks(self.config, self.context)
 
     def gate(self) -> Gate:
         """Lambda, trained like the factors."""
@@ -78,7 +78,7 @@ class AdaLoRA(Allocator[AdaLoRAConfig]):
             self._observe(adapters)
         if self.decay.cuts(step.index):
             scores = triplets(combine("product", statistics.mean, statistics.deviation))
-            prune(adapters, scores, self.setting.budget.costs, self.decay.total(step.index), "prune")
+            prune(adapters, scores, self.context.budget.costs, self.decay.total(step.index), "prune")
         if step.index == end:
             statistics.clear()
             if self.config.compact:
@@ -86,7 +86,7 @@ class AdaLoRA(Allocator[AdaLoRAConfig]):
 
     @torch.no_grad()
     def _observe(self, adapters: AdapterSet) -> None:
-        pairs = zip(adapters.each(), adapters.each(lambda p: p.grad), strict=True)
+        pairs = zip(adapters.iter_stacked(), adapters.iter_stacked(lambda p: p.grad), strict=True)
         self.statistics.update(sensitivity(w, g) for w, g in pairs)
 
     def state_dict(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Probe(Protocol):
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """What a method is told before it starts.
 
     Attributes:
@@ -113,7 +113,7 @@ class Allocator(ABC, Generic[ConfigT]):
 
     Class facts:
         needs: what the run has to provide, out of NEEDS.
-        budget_kind: how the final adapter relates to the budget, one of BUDGET_KINDS (see budget.Ledger.verdict).
+        budget_kind: how the final adapter relates to the budget, one of BUDGET_KINDS (see Ledger.budget_violation).
         static: decides nothing after `initial_ranks`. A method that is not static and changes no rank is inert.
         starts_at_identity: the adapted model equals the base model before the first step.
         source: paper and repository@commit, or "paper only", or "control".
@@ -129,7 +129,7 @@ class Allocator(ABC, Generic[ConfigT]):
 
     Attributes:
         config: settings of this run.
-        setting: what it was told before it started.
+        context: sites, budget, horizon and random stream of this run.
         scores: site name -> score >= 0 of the last decision, for methods that score sites; else None.
     """
 
@@ -152,53 +152,56 @@ class Allocator(ABC, Generic[ConfigT]):
 
     @staticmethod
     def check(config: Any) -> list[str]:
-        """What is wrong with the settings beyond what their types say, one sentence per mistake."""
+        """Return what is wrong with the settings beyond what their types say, one sentence per mistake."""
         return []
 
-    def __init__(self, config: ConfigT, setting: Setting) -> None:
+    def __init__(self, config: ConfigT, context: RunContext) -> None:
         self.config = config
-        self.setting = setting
+        self.context = context
         self.scores: dict[str, float] | None = None
 
     @abstractmethod
     def initial_ranks(self) -> dict[str, int]:
-        """Ranks to inject, by site name."""
+        """Return the ranks to inject, by site name."""
 
     def gate(self) -> Gate | None:
-        """Gates the method wants on its adapter; None runs PEFT's stock layers."""
+        """Return the gates of the adapter; None runs PEFT's stock layers."""
         return None
 
     def stages(self) -> tuple[int, ...]:
-        """Steps of each stage; they sum to the horizon. The learning-rate schedule runs once per stage."""
-        return (self.setting.horizon,)
+        """Return the steps of each stage; they sum to the horizon. The learning-rate schedule runs once per stage."""
+        return (self.context.horizon,)
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
-        """Before the optimizer exists: read activations and gradients, set ranks, factors, gate start."""
+        """Called before the optimizer exists; may read activations and gradients, and set ranks, factors and gates."""
 
     def before_forward(self, adapters: AdapterSet, step: Step, micro: int) -> None:
-        """Before each micro-batch: `path`."""
+        """Called before each micro-batch; may move the adapter along its integration path (`set_path_point`)."""
 
     def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
-        """Scalar added to the loss's gradient once per step; logged apart, never part of a reported loss."""
+        """Return a scalar whose gradient is added to the loss's, once per step; no reported loss contains it."""
         return None
 
     def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
-        """After the last micro-batch: gradients of the loss alone, averaged over processes, before penalty and clip."""
+        """Called after the last micro-batch; may read gradients of the loss alone, before penalty and clipping.
+
+        They are averaged over the processes.
+        """
 
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
-        """After optimizer and schedule; the clipped gradients (penalty included) are still there. May change ranks."""
+        """Called after optimizer and schedule; may change ranks and read the clipped gradients, penalty included."""
 
     def finish(self, adapters: AdapterSet) -> None:
-        """After the last step: last compaction."""
+        """Called after the last step; compacts the adapter for the last time."""
         adapters.compact("finish")
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: plain values and tensors."""
+        """Return what a resumed run needs: plain values and tensors."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of `state_dict`."""
+        """Take over the state that `state_dict` returned."""
 
     def diagnostics(self) -> dict[str, float]:
-        """Numbers for the log of the step."""
+        """Return numbers for the log of the step."""
         return {}

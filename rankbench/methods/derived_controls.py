@@ -15,7 +15,7 @@ from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, MethodError, Probe, Setting
+from rankbench.methods.base import Allocator, MethodError, Probe, RunContext
 
 
 class SourceConfig(Settings):
@@ -100,13 +100,13 @@ class Source:
 
     Args:
         config: settings of the control.
-        setting: what the control was told; the source draws from the same random stream, before the control.
+        context: what the control was told; the source draws from the same random stream, before the control.
     """
 
-    def __init__(self, config: SourceConfig, setting: Setting) -> None:
+    def __init__(self, config: SourceConfig, context: RunContext) -> None:
         assert config.source is not None, "validated before the run"
         cls: type[Allocator] = registry.get("method", config.source)
-        self._allocator = cls(cls.Config(**config.settings), setting)
+        self._allocator = cls(cls.Config(**config.settings), context)
         self._initial: dict[str, int] = self._allocator.initial_ranks()
 
     def initial_ranks(self) -> dict[str, int]:
@@ -174,16 +174,16 @@ class Control(Allocator[RearrangedConfig]):
             problems.append(f"method.within={config.within}: {config.name} averages within {group}")
         return problems
 
-    def __init__(self, config: RearrangedConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
-        self._source = None if config.source_run is not None else Source(config, setting)
+    def __init__(self, config: RearrangedConfig, context: RunContext) -> None:
+        super().__init__(config, context)
+        self._source = None if config.source_run is not None else Source(config, context)
         self.static = self._source is None
 
     def initial_ranks(self) -> dict[str, int]:
         """Those of the source until it has calibrated; from a finished run, its final ranks rearranged."""
         if self._source is not None:
             return self._source.initial_ranks()
-        return self._rearranged(SourceDecision(source_ranks(self.config, self.setting.sites), None))
+        return self._rearranged(SourceDecision(source_ranks(self.config, self.context.sites), None))
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Let the source decide, then rearrange its ranks."""
@@ -194,16 +194,16 @@ class Control(Allocator[RearrangedConfig]):
 
     def _rearranged(self, decision: SourceDecision) -> dict[str, int]:
         shares: dict[str, float] = {}
-        for names in grouped(self.setting.sites, GROUPS[self.config.within]):
+        for names in grouped(self.context.sites, GROUPS[self.config.within]):
             ranks = [decision.ranks[name] for name in names]
             if self.config.name == "shuffled":
-                rearranged = self.setting.rng.permutation(ranks).tolist()
+                rearranged = self.context.rng.permutation(ranks).tolist()
             elif self.config.name == "reversed":
                 rearranged = reverse(ranks, [(decision.scores or decision.ranks)[name] for name in names])
             else:
                 rearranged = [float(np.mean(ranks))] * len(names)
             shares.update(zip(names, rearranged, strict=True))
-        return self.setting.budget.allocate(shares, least=min(decision.ranks.values()))
+        return self.context.budget.allocate(shares, least=min(decision.ranks.values()))
 
 
 def grouped(sites: Sequence[Site], group: Callable[[Site], Hashable]) -> list[list[str]]:
@@ -249,18 +249,18 @@ class Scaled(Allocator[ScaledConfig]):
     passes = "those of its source; none with source_run"
     check = staticmethod(check_source)
 
-    def __init__(self, config: ScaledConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
-        self._source = None if config.source_run is not None else Source(config, setting)
+    def __init__(self, config: ScaledConfig, context: RunContext) -> None:
+        super().__init__(config, context)
+        self._source = None if config.source_run is not None else Source(config, context)
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Let the source decide, go back to uniform ranks, and set the scales."""
         if self._source is None:
-            shares = {name: float(rank) for name, rank in source_ranks(self.config, self.setting.sites).items()}
+            shares = {name: float(rank) for name, rank in source_ranks(self.config, self.context.sites).items()}
         else:
             decision = self._source.calibrate(adapters, probe)
             self.scores = dict(decision.scores) if decision.scores else None
@@ -294,4 +294,4 @@ class Transplant(Allocator[SourceConfig]):
 
     def initial_ranks(self) -> dict[str, int]:
         """The map."""
-        return source_ranks(self.config, self.setting.sites)
+        return source_ranks(self.config, self.context.sites)

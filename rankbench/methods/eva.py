@@ -10,7 +10,7 @@ from torch import Tensor
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.methods.base import Allocator, MethodError, Probe, Setting
+from rankbench.methods.base import Allocator, MethodError, Probe, RunContext
 
 PREFIX = "base_model.model."
 
@@ -54,20 +54,20 @@ class EVA(Allocator[EVAConfig]):
     signal = "explained variance of the site's inputs"
     passes = "forward until the vectors converge, most_passes at the most"
 
-    def __init__(self, config: EVAConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: EVAConfig, context: RunContext) -> None:
+        super().__init__(config, context)
         self.static = config.use == "init"
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks until the calibration is done."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Let PEFT find the vectors; begin at its ranks, with its vectors as first rows of A."""
         vectors = self.vectors(adapters, probe)
         if self.config.use != "init":
             shares = {name: float(len(rows)) for name, rows in vectors.items()}
-            adapters.restart(self.setting.budget.allocate(shares), "explained variance", draw="start")
+            adapters.restart(self.context.budget.allocate(shares), "explained variance", draw="start")
         if self.config.use != "ranks":
             for name, rows in vectors.items():
                 A, B = (factor.detach().clone() for factor in adapters.factors(name))
@@ -84,8 +84,8 @@ class EVA(Allocator[EVAConfig]):
         from peft import EvaConfig, LoraConfig  # takes seconds to import
         from peft.tuners.lora.eva import get_eva_state_dict
 
-        config, rank = self.config, self.setting.budget.reference_rank
-        widest = min(site.d_in for site in self.setting.sites) / rank
+        config, rank = self.config, self.context.budget.reference_rank
+        widest = min(site.d_in for site in self.context.sites) / rank
         settings = EvaConfig(
             rho=1.0 if config.use == "init" else max(1.0, min(config.rho, widest)),
             tau=config.tau,
@@ -112,7 +112,7 @@ class EVA(Allocator[EVAConfig]):
             gather_distributed_inputs=False,
             show_progress_bar=False,
         )
-        return {site.name: vectors[PREFIX + site.name] for site in self.setting.sites}
+        return {site.name: vectors[PREFIX + site.name] for site in self.context.sites}
 
 
 def per_token(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -75,12 +75,12 @@ class FIM(Allocator[FIMConfig]):
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks until the calibration is done."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Score the sites, then begin at the ranks that the scores give."""
         self.scores = self.score(adapters, probe)
-        budget, config = self.setting.budget, self.config
+        budget, config = self.context.budget, self.config
         cap = max(int(config.cap * budget.reference_rank), config.least_rank)
         if config.allocation == "exact":
             ranks = budget.allocate(self.scores, least=config.least_rank, most=cap)

@@ -13,7 +13,7 @@ from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.base import Allocator, RunContext, Step
 from rankbench.methods.importance import penalty
 
 
@@ -30,7 +30,7 @@ class Oracle(Allocator):
 
     def initial_ranks(self) -> dict[str, int]:
         """The true rank map."""
-        truth, budget = self.setting.true_ranks, self.setting.budget
+        truth, budget = self.context.true_ranks, self.context.budget
         assert truth is not None, "validated before the run"
         if budget.spent(truth) == budget.target:
             return dict(truth)
@@ -61,9 +61,9 @@ class Random(Allocator[RandomConfig]):
 
     def initial_ranks(self) -> dict[str, int]:
         """Ranks from one draw of the allocator's random stream."""
-        names = [site.name for site in self.setting.sites]
-        shares = self.setting.rng.dirichlet([self.config.concentration] * len(names))
-        return self.setting.budget.allocate(dict(zip(names, shares, strict=True)), least=self.config.least_rank)
+        names = [site.name for site in self.context.sites]
+        shares = self.context.rng.dirichlet([self.config.concentration] * len(names))
+        return self.context.budget.allocate(dict(zip(names, shares, strict=True)), least=self.config.least_rank)
 
 
 class LinearDepthConfig(Settings):
@@ -93,8 +93,8 @@ class LinearDepth(Allocator[LinearDepthConfig]):
 
     def initial_ranks(self) -> dict[str, int]:
         """The budget, distributed by depth."""
-        shares = depth_shares(self.setting.sites, self.config.slope, self.config.direction == "up")
-        return self.setting.budget.allocate(shares, least=self.config.least_rank)
+        shares = depth_shares(self.context.sites, self.config.slope, self.config.direction == "up")
+        return self.context.budget.allocate(shares, least=self.config.least_rank)
 
 
 def depth_shares(sites: Sequence[Site], slope: float, up: bool) -> dict[str, float]:
@@ -132,13 +132,13 @@ class SVDLoRA(Allocator[SVDLoRAConfig]):
     decides = "at the start"
     signal = "none"
 
-    def __init__(self, config: SVDLoRAConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: SVDLoRAConfig, context: RunContext) -> None:
+        super().__init__(config, context)
         self.starts_at_identity = config.gate_start == 0
 
     def initial_ranks(self) -> dict[str, int]:
         """The budget, distributed evenly."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def gate(self) -> Gate:
         """Lambda, trained like the factors."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.methods.base import Allocator, Probe, Setting
+from rankbench.methods.base import Allocator, Probe, RunContext
 
 
 class GoRAConfig(Settings):
@@ -55,21 +55,21 @@ class GoRA(Allocator[GoRAConfig]):
     signal = "mean |W x gradient of W|"
     passes = "batches x (forward + backward)"
 
-    def __init__(self, config: GoRAConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: GoRAConfig, context: RunContext) -> None:
+        super().__init__(config, context)
         self.static = config.use == "init"
         self.starts_at_identity = config.use == "ranks" or config.gamma == 0
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks until the calibration is done."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Begin at the ranks that the scores give, one step along the gradient from the base model."""
         gradients = mean_gradients(probe, self.config.batches)
         if self.config.use != "init":
             self.scores = {name: advantage(adapters.weight(name), G) for name, G in gradients.items()}
-            budget, reference = self.setting.budget, self.setting.budget.reference_rank
+            budget, reference = self.context.budget, self.context.budget.reference_rank
             least, cap = int(self.config.least * reference), int(self.config.cap * reference)
             ranks = budget.allocate(self.scores, least=least, most=cap)
             adapters.restart(ranks, "weight x gradient", draw="start")

@@ -17,7 +17,7 @@ from torch import Tensor
 from rankbench.config.registry import register
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
-from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.base import Allocator, RunContext, Step
 from rankbench.methods.importance import MeanDeviation, combine, penalty, quadrature, triplets
 from rankbench.methods.pruning import PruningConfig, decay, prune, start_ranks
 
@@ -96,7 +96,7 @@ class IGU(Allocator[IGUConfig]):
 
     @staticmethod
     def check(config: IGUConfig) -> list[str]:
-        """What is wrong: combinations of settings that contradict each other."""
+        """Return one sentence for each contradictory combination of settings."""
         mistakes = []
         if config.estimator == "stochastic" and config.endpoints in ("printed", "unbiased"):
             if config.quadrature_steps < 2:
@@ -118,19 +118,19 @@ class IGU(Allocator[IGUConfig]):
             )
         return mistakes
 
-    def __init__(self, config: IGUConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: IGUConfig, context: RunContext) -> None:
+        super().__init__(config, context)
         self.starts_at_identity = config.gate_start == 0
         self.static = config.start_ratio == 1
-        self.costs = code_costs(setting) if config.cost == "code" else None
-        self.decay = decay(config, setting, self.stages()[0], self.costs)
+        self.costs = code_costs(context) if config.cost == "code" else None
+        self.decay = decay(config, context, self.stages()[0], self.costs)
         self.statistics = MeanDeviation(config.beta1, config.beta2)
         self._gradient: list[Tensor] = []  # stacked: of the task (this step), or summed over the steps of one score
         self._sampled = 0
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks above the target."""
-        return start_ranks(self.config, self.setting)
+        return start_ranks(self.config, self.context)
 
     def gate(self) -> Gate:
         """Lambda, trained like the factors."""
@@ -138,7 +138,7 @@ class IGU(Allocator[IGUConfig]):
 
     def stages(self) -> tuple[int, ...]:
         """One stage, or the search for ranks and the training from scratch at them."""
-        horizon = self.setting.horizon
+        horizon = self.context.horizon
         if self.config.stage2 == "continue" or self.static:
             return (horizon,)
         first = min(max(1, round(self.config.stage1_share * horizon)), horizon - 1)
@@ -149,7 +149,7 @@ class IGU(Allocator[IGUConfig]):
         if self.config.alpha_in_training and step.index <= self.stages()[0] and not self.static:
             config = self.config
             ((a, _),) = quadrature(config.estimator, config.endpoints, config.quadrature_steps, step.rng)
-            adapters.path(a, config.path, "raw")
+            adapters.set_path_point(a, config.path, "raw")
 
     def penalty(self, adapters: AdapterSet, step: Step) -> Tensor | None:
         """Weighted orthogonality penalty."""
@@ -160,7 +160,7 @@ class IGU(Allocator[IGUConfig]):
     def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
         """Keep the gradient of the task alone, where that is what scores."""
         if self._scores_at(step.index) and _shares_training_pass(self.config) and self.config.score_gradient == "task":
-            self._add(adapters.tensors(lambda p: p.grad))
+            self._add(adapters.stacked(lambda p: p.grad))
 
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
         """Aggregate scores on their clock, cut on the budget's, and begin the second stage where there is one."""
@@ -185,10 +185,10 @@ class IGU(Allocator[IGUConfig]):
         if not _shares_training_pass(self.config):
             self._add(self._probe_gradients(adapters, step))
         elif self.config.score_gradient == "total":
-            self._add(adapters.tensors(lambda p: p.grad))
+            self._add(adapters.stacked(lambda p: p.grad))
         if step.index % self.config.ema_every and step.index != self.decay.end:
             return
-        weights = adapters.tensors(lambda p: p.detach())
+        weights = adapters.stacked(lambda p: p.detach())
         if self.config.sign == "signed":
             torch._foreach_abs_(weights)
         torch._foreach_mul_(weights, self._gradient)
@@ -213,7 +213,7 @@ class IGU(Allocator[IGUConfig]):
         total: list[Tensor] = []
         for batch in step.probe.batches(config.sample_count):
             for a, weight in quadrature(config.estimator, config.endpoints, config.quadrature_steps, step.rng):
-                adapters.path(a, config.path, config.jacobian)
+                adapters.set_path_point(a, config.path, config.jacobian)
                 gradients = step.probe.gradients(batch, parameters)
                 torch._foreach_mul_(gradients, weight / config.sample_count)
                 if total:
@@ -222,7 +222,7 @@ class IGU(Allocator[IGUConfig]):
                     total = gradients
         adapters.reset_path()
         gradient_of = {id(parameter): gradient for parameter, gradient in zip(parameters, total, strict=True)}
-        return adapters.tensors(lambda p: gradient_of[id(p)])
+        return adapters.stacked(lambda p: gradient_of[id(p)])
 
     def _cut(self, adapters: AdapterSet, final: bool, total: float) -> None:
         config, statistics = self.config, self.statistics
@@ -231,7 +231,7 @@ class IGU(Allocator[IGUConfig]):
         if config.lambda_term == "magnitude":
             elements = list(elements)
             elements[2::3] = [s.gate.detach().abs() for s in adapters.stacks() if s.gate is not None]
-        budget, costs = self.setting.budget, self.costs
+        budget, costs = self.context.budget, self.costs
         if final and costs is not None:
             costs = None
             total = budget.target if budget.match == "final" else budget.target / config.start_ratio
@@ -260,12 +260,12 @@ def _shares_training_pass(config: IGUConfig) -> bool:
     return config.alpha_in_training or config.estimator == "instantaneous"
 
 
-def code_costs(setting: Setting) -> dict[str, float]:
+def code_costs(context: RunContext) -> dict[str, float]:
     """The released code's price of a rank: 1 for attention matrices, (m + 1) / 2 for feed-forward matrices.
 
     A feed-forward matrix is one whose larger side exceeds the hidden width, the most frequent input width.
     """
-    widths = [site.d_in for site in setting.sites]
+    widths = [site.d_in for site in context.sites]
     hidden = max(set(widths), key=widths.count)
-    wide = {site.name: max(site.d_in, site.d_out) / hidden for site in setting.sites}
+    wide = {site.name: max(site.d_in, site.d_out) / hidden for site in context.sites}
     return {name: (m + 1) / 2 if m > 1 else 1.0 for name, m in wide.items()}

@@ -14,7 +14,7 @@ from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import distribute
 from rankbench.core.budget import Decay
 from rankbench.core.site_adapter import Gate
-from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.base import Allocator, RunContext, Step
 from rankbench.methods.importance import MeanDeviation, combine, penalty, sensitivity, triplets
 
 
@@ -66,17 +66,17 @@ class IncreLoRA(Allocator[IncreLoRAConfig]):
     decides = "while training"
     signal = "|w g| x its deviation, per site, smoothed"
 
-    def __init__(self, config: IncreLoRAConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: IncreLoRAConfig, context: RunContext) -> None:
+        super().__init__(config, context)
         self.starts_at_identity = config.gate_start == 0
-        budget = setting.budget
+        budget = context.budget
         start, phases = budget.spent(self.initial_ranks()), (config.warmup_share, config.final_share, config.every)
-        self.rise = Decay.over(setting.horizon, "linear", start, budget.target, *phases)
+        self.rise = Decay.over(context.horizon, "linear", start, budget.target, *phases)
         self.statistics = MeanDeviation(config.beta1, config.beta2)  # of one (sites,) tensor: growth leaves it alone
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform, small ranks."""
-        budget = self.setting.budget
+        budget = self.context.budget
         start = self.config.start_rank * sum(budget.costs.values())
         return budget.allocate(dict.fromkeys(budget.costs, 1.0), total=min(start, budget.target))
 
@@ -95,7 +95,7 @@ class IncreLoRA(Allocator[IncreLoRAConfig]):
         self._observe(adapters)
         if not self.rise.cuts(step.index):
             return
-        budget, ranks = self.setting.budget, adapters.ranks()
+        budget, ranks = self.context.budget, adapters.ranks()
         (scores,) = combine("product", self.statistics.mean, self.statistics.deviation)
         by_site = self.scores = dict(zip(ranks, scores.tolist(), strict=True))
         room = {name: budget.full_ranks[name] - ranks[name] for name in sorted(ranks, key=lambda n: -by_site[n])}
@@ -111,7 +111,7 @@ class IncreLoRA(Allocator[IncreLoRAConfig]):
 
     @torch.no_grad()
     def _observe(self, adapters: AdapterSet) -> None:
-        pairs = zip(adapters.each(), adapters.each(lambda p: p.grad), strict=True)
+        pairs = zip(adapters.iter_stacked(), adapters.iter_stacked(lambda p: p.grad), strict=True)
         by_triplet = triplets(sensitivity(w, g) for w, g in pairs)
         by_site = torch.zeros(len(adapters.sites))
         for indices, scores in zip(adapters.alike(), by_triplet, strict=True):

@@ -13,7 +13,7 @@ from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import distribute
 from rankbench.core.site_adapter import Gate
-from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.base import Allocator, RunContext, Step
 
 
 class L1RAConfig(Settings):
@@ -76,18 +76,18 @@ class L1RA(Allocator[L1RAConfig]):
     signal = "learned gates under an L1 penalty"
     provoked_by = ("method.gate_rate=0.2",)
 
-    def __init__(self, config: L1RAConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: L1RAConfig, context: RunContext) -> None:
+        super().__init__(config, context)
         self._spare = 0  # freed budget that is not given out yet, in the budget's unit
         self._resets = 0
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks at the budget."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def gate(self) -> Gate:
         """Gates that are open at the start, with their own learning rate and without weight decay."""
-        spread = 1 / self.setting.budget.reference_rank
+        spread = 1 / self.context.budget.reference_rank
         rate = self.config.gate_rate
         return Gate(1.0, self.config.factors, spread=spread, constant_rate=rate, weight_decay=0.0)
 
@@ -130,7 +130,7 @@ class L1RA(Allocator[L1RAConfig]):
         return sorted(gates, key=lambda name: -float(statistic(gates[name])))
 
     def _prune(self, adapters: AdapterSet) -> set[str]:
-        """Remove closed components but the last one of a site; returns the sites that lost any."""
+        """Remove closed components but the last one of a site and return the sites that lost any."""
         pruned = set()
         for name, gate in _gates(adapters).items():
             keep = gate >= self.config.threshold
@@ -138,13 +138,13 @@ class L1RA(Allocator[L1RAConfig]):
             lost = int((~keep).sum())
             if lost:
                 adapters.resize(name, keep, reason="gate closed")
-                self._spare += lost * self.setting.budget.costs[name]
+                self._spare += lost * self.context.budget.costs[name]
                 pruned.add(name)
         return pruned
 
     def _reassign(self, adapters: AdapterSet, able: list[str]) -> None:
         """Give the freed ranks to the receivers, in rounds."""
-        budget, ranks, cap = self.setting.budget, adapters.ranks(), self.config.rank_cap
+        budget, ranks, cap = self.context.budget, adapters.ranks(), self.config.rank_cap
         limit = math.inf if cap is None else int(cap * budget.reference_rank)
         room = {name: int(min(budget.full_ranks[name], limit)) - ranks[name] for name in able}
         grown, self._spare = distribute(room, budget.costs, self._spare)

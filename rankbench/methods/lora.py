@@ -19,4 +19,4 @@ class Uniform(Allocator):
 
     def initial_ranks(self) -> dict[str, int]:
         """The budget, distributed evenly."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()

@@ -13,7 +13,7 @@ from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
-from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.base import Allocator, RunContext, Step
 from rankbench.methods.pruning import final_total, start_ranks
 
 
@@ -50,18 +50,18 @@ class PARA(Allocator[PARAConfig]):
     decides = "after training"
     signal = "singular values of the trained update"
 
-    def __init__(self, config: PARAConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: PARAConfig, context: RunContext) -> None:
+        super().__init__(config, context)
         self.static = config.start_ratio == 1
-        self.total = final_total(config, setting)
+        self.total = final_total(config, context)
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks above the target."""
-        return start_ranks(self.config, self.setting)
+        return start_ranks(self.config, self.context)
 
     def stages(self) -> tuple[int, ...]:
         """One stage, or the search for ranks and the training from scratch at them."""
-        horizon = self.setting.horizon
+        horizon = self.context.horizon
         if self.config.then == "deploy" or self.static:
             return (horizon,)
         first = min(max(1, round(self.config.search_share * horizon)), horizon - 1)
@@ -85,7 +85,7 @@ class PARA(Allocator[PARAConfig]):
         names = [site.name for site in adapters.sites]
         values = [singular_values(adapters, name) for name in names]
         return dict(
-            zip(names, truncated(values, [self.setting.budget.costs[n] for n in names], self.total), strict=True)
+            zip(names, truncated(values, [self.context.budget.costs[n] for n in names], self.total), strict=True)
         )
 
 

@@ -14,7 +14,7 @@ from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
 from rankbench.core.budget import Decay
-from rankbench.methods.base import Setting
+from rankbench.methods.base import RunContext
 
 
 class PruningConfig(Settings):
@@ -49,31 +49,31 @@ class AboveBudget(Protocol):
     start_ratio: float
 
 
-def start_ranks(config: AboveBudget, setting: Setting) -> dict[str, int]:
+def start_ranks(config: AboveBudget, context: RunContext) -> dict[str, int]:
     """Uniform ranks above the target by `start_ratio`; at the target, if the peak is what must match."""
-    return setting.budget.uniform(1.0 if setting.budget.match == "peak" else config.start_ratio)
+    return context.budget.uniform(1.0 if context.budget.match == "peak" else config.start_ratio)
 
 
-def final_total(config: AboveBudget, setting: Setting) -> int:
+def final_total(config: AboveBudget, context: RunContext) -> int:
     """Budget left at the end: the target; below it by `start_ratio`, if the peak is what must match."""
-    return int(setting.budget.target * _final_share(config, setting))
+    return int(context.budget.target * _final_share(config, context))
 
 
-def _final_share(config: AboveBudget, setting: Setting) -> float:
-    return 1.0 if setting.budget.match == "final" else 1 / config.start_ratio
+def _final_share(config: AboveBudget, context: RunContext) -> float:
+    return 1.0 if context.budget.match == "final" else 1 / config.start_ratio
 
 
-def decay(config: PruningConfig, setting: Setting, horizon: int, costs: Mapping[str, float] | None = None) -> Decay:
+def decay(config: PruningConfig, context: RunContext, horizon: int, costs: Mapping[str, float] | None = None) -> Decay:
     """The schedule from the start ranks to the target.
 
     Args:
         horizon: steps of the stage that prunes.
         costs: price of one component by site, where the cuts do not count in the budget's unit.
     """
-    budget, start = setting.budget, start_ranks(config, setting)
-    peak, target = budget.spent(start), final_total(config, setting)
+    budget, start = context.budget, start_ranks(config, context)
+    peak, target = budget.spent(start), final_total(config, context)
     if costs is not None:
-        uniform = budget.uniform(_final_share(config, setting))
+        uniform = budget.uniform(_final_share(config, context))
         peak, target = (int(sum(costs[name] * rank for name, rank in ranks.items())) for ranks in (start, uniform))
     phases = config.warmup_share, config.final_share, config.every
     return Decay.over(horizon, config.schedule, peak, target, *phases)

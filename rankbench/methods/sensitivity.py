@@ -64,11 +64,11 @@ class Sensitivity(Allocator[SensitivityConfig]):
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks until the calibration is done."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Sum squares of the inputs, score, then begin at the ranks that the scores give."""
-        config, sites = self.config, self.setting.sites
+        config, sites = self.config, self.context.sites
         diagonals = {site.name: zeros(site.d_in, dtype=float64) for site in sites}
         seen: dict[str, Any] = {"input": None}
 
@@ -86,7 +86,7 @@ class Sensitivity(Allocator[SensitivityConfig]):
         ]
         theta = combine_metrics(np.array(metrics), config.metrics, config.weights)
         self.scores = dict(zip((site.name for site in sites), theta.tolist(), strict=True))
-        ranks = self.setting.budget.allocate(self.scores, least=config.least_rank)
+        ranks = self.context.budget.allocate(self.scores, least=config.least_rank)
         adapters.restart(ranks, "sensitivity", draw="start")
 
 

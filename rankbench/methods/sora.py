@@ -49,7 +49,7 @@ class SoRA(Allocator[SoRAConfig]):
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks above the target."""
-        return start_ranks(self.config, self.setting)
+        return start_ranks(self.config, self.context)
 
     def gate(self) -> Gate:
         """Gates that are free in sign and size, without decay but the L1 term."""

@@ -37,12 +37,12 @@ class StableRank(Allocator[StableRankConfig]):
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks until the weights are scored."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Score the weights, then begin at the ranks that the scores give."""
         self.scores = {site.name: stable_rank(adapters.weight(site.name)) for site in adapters.sites}
-        ranks = self.setting.budget.allocate(self.scores, least=self.config.least_rank)
+        ranks = self.context.budget.allocate(self.scores, least=self.config.least_rank)
         adapters.restart(ranks, "stable rank", draw="start")
 
 

@@ -116,7 +116,7 @@ def measure(adapters: AdapterSet, probe: Probe, batch: Any, nodes: Iterable[floa
     """
     parameters, losses, rows, places = adapters.parameters(), [], None, tuple(nodes)
     for index, a in enumerate(places):
-        adapters.path(a, "delta", "exact")
+        adapters.set_path_point(a, "delta", "exact")
         if a in (0.0, 1.0):
             losses.append(probe.loss(batch))
         products = probe.gradients(batch, parameters)

@@ -12,7 +12,7 @@ from rankbench.records.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Order:
+class FrozenRun:
     """A run as a sweep froze it, in a separate file.
 
     Attributes:
@@ -37,6 +37,6 @@ class Order:
         write_atomically(file, json.dumps(vars(self)).encode(), sync=False)
 
     @classmethod
-    def read(cls, file: Path) -> Order:
+    def read(cls, file: Path) -> FrozenRun:
         """Read a frozen run from its file."""
         return cls(**json.loads(file.read_text()))

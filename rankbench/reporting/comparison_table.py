@@ -59,7 +59,7 @@ def _with_findings(comparison: Comparison) -> dict[str, Column]:
     counts = _counts(comparison.data)
     columns["n"] = counts["n"]
     if "status" in counts:
-        columns["lost"] = _lost(comparison.data)
+        columns["lost"] = _not_ok(comparison.data)
     columns[metric] = _means(comparison, metric)
     if reference is not None:
         columns[f"{metric} - {reference}"] = _differences(comparison, metric)
@@ -70,10 +70,10 @@ def _with_findings(comparison: Comparison) -> dict[str, Column]:
     return columns
 
 
-def _lost(data: pd.DataFrame) -> Column:
+def _not_ok(data: pd.DataFrame) -> Column:
     """What became of the runs that are not ok."""
-    lost = data[data["status"] != "ok"]
-    return {str(label): Cell(count_statuses(status)) for label, status in lost.groupby("label")["status"]}
+    not_ok = data[data["status"] != "ok"]
+    return {str(label): Cell(count_statuses(status)) for label, status in not_ok.groupby("label")["status"]}
 
 
 def _counts(data: pd.DataFrame) -> dict[str, Column]:

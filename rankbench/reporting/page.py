@@ -37,8 +37,8 @@ class Section:
     blocks: list[Table | SavedFigure] = field(default_factory=list)
 
 
-def render(report_data: ReportData, parts: Sequence[Section]) -> str:
-    """The whole page."""
+def render(report_data: ReportData, sections: Sequence[Section]) -> str:
+    """Return the HTML of the whole page."""
     declared = report_data.study.sweep.experiment
     name = report_data.study.sweep.name
     title = declared.question if declared else f"Sweep {report_data.study.sweep.sweep_id}"
@@ -56,21 +56,29 @@ def render(report_data: ReportData, parts: Sequence[Section]) -> str:
         element("p", escape(declared.source), class_="source") if declared else "",
         _facts(report_data),
     )
-    links = [element("a", escape(part.title), href=f"#{part.anchor}") for part in parts]
+    links = [element("a", escape(section.title), href=f"#{section.anchor}") for section in sections]
     links.append(element("a", "Records", href=f"#{RECORDS}"))
-    body = [header, element("nav", *links), element("main", *map_parts(report_data, parts), _records(report_data))]
+    body = [
+        header,
+        element("nav", *links),
+        element("main", *section_elements(report_data, sections), _records(report_data)),
+    ]
     return f'<!DOCTYPE html>\n<html lang="en">{head}{element("body", *body)}</html>\n'
 
 
-def map_parts(report_data: ReportData, parts: Sequence[Section]) -> Iterator[str]:
-    """Each section."""
-    for part in parts:
+def section_elements(report_data: ReportData, sections: Sequence[Section]) -> Iterator[str]:
+    """Yield the HTML of each section."""
+    for section in sections:
         blocks = [
             figure_element(block) if isinstance(block, SavedFigure) else table_element(block, report_data.styles)
-            for block in part.blocks
+            for block in section.blocks
         ]
         yield element(
-            "section", element("h2", escape(part.title)), paragraphs(part.sentences, "lead"), *blocks, id=part.anchor
+            "section",
+            element("h2", escape(section.title)),
+            paragraphs(section.sentences, "lead"),
+            *blocks,
+            id=section.anchor,
         )
 
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rankbench.analysis.frame import SelectionError
-from rankbench.analysis.labels import colour, labels, order
+from rankbench.analysis.labels import colour, labels, sort_key
 from rankbench.core.sites import RankGrid, parse_site, rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.reporting.plotting import COLOUR_MAP, MAP_TEXT, MISSING, shade
@@ -41,7 +41,7 @@ def rank_maps(records: Sequence[RunRecord], names: Sequence[str] | None = None) 
     Raises:
         SelectionError: no run that is ok has ranks.
     """
-    pairs = sorted(zip(records, names or labels(records), strict=True), key=lambda pair: order(pair[1]))
+    pairs = sorted(zip(records, names or labels(records), strict=True), key=lambda pair: sort_key(pair[1]))
     mapped = [(record, label) for record, label in pairs if record.status == "ok" and record.ranks]
     if not mapped:
         raise SelectionError(f"none of {len(records)} runs is ok and has ranks: there is no map to draw")
@@ -70,7 +70,7 @@ def count_drawn(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]
             [f"{name}: {counts['ok']} of {counts.total()} runs drawn"]
             + [f"{count} {status}" for status, count in counts.items() if status != "ok"]
         )
-        for name, counts in sorted(statuses.items(), key=lambda pair: order(pair[0]))
+        for name, counts in sorted(statuses.items(), key=lambda pair: sort_key(pair[0]))
     ]
 
 

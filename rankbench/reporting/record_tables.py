@@ -9,7 +9,7 @@ import pandas as pd
 
 from rankbench.analysis.comparison import compare
 from rankbench.analysis.frame import frame
-from rankbench.analysis.labels import order
+from rankbench.analysis.labels import sort_key
 from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
 from rankbench.records.record import RunRecord
 from rankbench.reporting.comparison_table import make_table
@@ -27,7 +27,7 @@ def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) ->
     """Markdown: the curve of each label, the chosen rate, and whether it is at the edge of what was tried."""
     curves, best = rate_curves(data, metric, seeds).to_dict("records"), best_rates(data, metric, seeds)
     rows = []
-    for chosen in sorted(best.to_dict("records"), key=lambda row: order(row["label"])):
+    for chosen in sorted(best.to_dict("records"), key=lambda row: sort_key(row["label"])):
         points = [_point(point) for point in curves if all(point[key] == chosen[key] for key in GROUP)]
         edge = "no" if not chosen["edge"] else "yes: extend the grid" if len(points) > 1 else "one rate only"
         choice = ["none: seeds missing", ""] if chosen["missing"] else [f"{chosen['learning_rate']:g}", edge]

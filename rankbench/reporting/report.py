@@ -31,7 +31,7 @@ from rankbench.studies.study import save as save_study
 
 TITLES = {
     "verdict": "Verdict",
-    "holes": "Holes and failures",
+    "holes": "Missing runs and failures",
     "results": "Results",
     "published": "Published numbers",
     "frontier": "Quality and budget",
@@ -63,10 +63,10 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = ()) -> list[str]:
         save_study(study, folder)
         files = [*_write_tables(tables, folder / "tables")]
         pictures = [picture for picture in drawings() if picture is not None]
-    sections = parts(report_data, tables, {picture.name: picture for picture in pictures})
+    sections = make_sections(report_data, tables, {picture.name: picture for picture in pictures})
     (folder / "tables.md").write_text(_markdown(sections))
     (folder / "index.html").write_text(page.render(report_data, sections))
-    _sweep_out(folder, [*files, *(file for picture in pictures for file in picture.files)])
+    _remove_stale_files(folder, [*files, *(file for picture in pictures for file in picture.files)])
     return list(sections[0].sentences)
 
 
@@ -100,7 +100,7 @@ def _of_ablations(report_data: ReportData) -> Iterator[Sketch]:
 
 
 def all_tables(report_data: ReportData) -> dict[str, list[Table]]:
-    """Every table, by the part it stands in; those of an ablation by its name."""
+    """Return every table, by the anchor of its section; those of an ablation by its name."""
     results = [
         comparison_table.make_table(comparison, f"results-{panel.name}", panel.title, links(panel))
         for panel, comparison in report_data.compared()
@@ -112,10 +112,10 @@ def all_tables(report_data: ReportData) -> dict[str, list[Table]]:
         "published": published.published_tables(report_data),
         "cost": [costs.cost_table(report_data)],
         "rates": [rates_table(report_data)],
-        **{ablation.name: _against_base(report_data, ablation) for ablation in report_data.ablations},
+        **{ablation.name: _ablation_tables(report_data, ablation) for ablation in report_data.ablations},
         "setup": [arms_table(report_data)],
     }
-    return {part: [table for table in several if table is not None] for part, several in tables.items()}
+    return {anchor: [table for table in several if table is not None] for anchor, several in tables.items()}
 
 
 def _folded(tables: Sequence[Table]) -> list[Table]:
@@ -123,7 +123,7 @@ def _folded(tables: Sequence[Table]) -> list[Table]:
     return [replace(table, folded=len(tables) > OPEN) for table in tables]
 
 
-def _against_base(report_data: ReportData, ablation: Ablation) -> list[Table]:
+def _ablation_tables(report_data: ReportData, ablation: Ablation) -> list[Table]:
     """Tables of the arms that vary a setting, against the one that leaves it at its default."""
     return _folded(
         [
@@ -135,14 +135,14 @@ def _against_base(report_data: ReportData, ablation: Ablation) -> list[Table]:
     )
 
 
-def parts(
+def make_sections(
     report_data: ReportData, tables: Mapping[str, list[Table]], pictures: Mapping[str, SavedFigure]
 ) -> list[Section]:
     """Sections of the page, in order: what is resolved and what is missing first."""
     ranks = ["rank-totals", *(f"ranks-{file_name(title)}" for title in _of_ranks(report_data))]
     figures = {"frontier": ["frontier"], "cost": ["cost"], "ranks": ranks, "rates": ["learning-rates"]}
     figures["ablations"] = ["curves"]
-    blocks = {part: [*_named(pictures, figures.get(part, [])), *tables.get(part, [])] for part in TITLES}
+    blocks = {anchor: [*_named(pictures, figures.get(anchor, [])), *tables.get(anchor, [])] for anchor in TITLES}
     for ablation in report_data.ablations:
         blocks["ablations"] += [*_named(pictures, [ablation.name]), *tables[ablation.name]]
     sentences = {
@@ -150,8 +150,8 @@ def parts(
         "holes": missing_runs.sentences(report_data),
         "results": [comparison_table.NOTE],
     }
-    sections = [Section(part, title, sentences.get(part, []), blocks[part]) for part, title in TITLES.items()]
-    return [part for part in sections if part.blocks or part.anchor in ("verdict", "holes")]
+    sections = [Section(anchor, title, sentences.get(anchor, []), blocks[anchor]) for anchor, title in TITLES.items()]
+    return [section for section in sections if section.blocks or section.anchor in ("verdict", "holes")]
 
 
 def _named(pictures: Mapping[str, SavedFigure], wanted: Sequence[str]) -> list[Table | SavedFigure]:
@@ -172,15 +172,15 @@ def _write_tables(tables: Mapping[str, list[Table]], folder: Path) -> Iterator[P
 
 def _markdown(sections: Sequence[Section]) -> str:
     texts = []
-    for part in sections:
-        texts += [f"# {part.title}", *(f"- {sentence}" for sentence in part.sentences)]
-        texts += [markdown_section(block) for block in part.blocks if isinstance(block, Table)]
+    for section in sections:
+        texts += [f"# {section.title}", *(f"- {sentence}" for sentence in section.sentences)]
+        texts += [markdown_section(block) for block in section.blocks if isinstance(block, Table)]
     return "\n\n".join(texts) + "\n"
 
 
-def _sweep_out(folder: Path, written: Sequence[Path]) -> None:
-    """Remove the tables and figures of an earlier report."""
-    for part in ("tables", "figures"):
-        for file in (folder / part).iterdir():
+def _remove_stale_files(folder: Path, written: Sequence[Path]) -> None:
+    """Remove the tables and figures of an earlier report that this one did not write."""
+    for name in ("tables", "figures"):
+        for file in (folder / name).iterdir():
             if file.suffix in WRITTEN and file not in written:
                 file.unlink()

@@ -68,13 +68,15 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     comparisons = {
         panel.name: compared for panel in all_panels if (compared := compare_arms(panel, arms, report.reference))
     }
-    against = {ablation.name: _against_base(ablation, all_panels, report.reference) for ablation in all_ablations}
+    against = {ablation.name: _compare_with_base(ablation, all_panels, report.reference) for ablation in all_ablations}
     return ReportData(
         study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed
     )
 
 
-def _against_base(ablation: Ablation, all_panels: Sequence[Panel], reference: str) -> list[tuple[Panel, Comparison]]:
+def _compare_with_base(
+    ablation: Ablation, all_panels: Sequence[Panel], reference: str
+) -> list[tuple[Panel, Comparison]]:
     """Compare the arms of an ablation with its base, in their order; without a base, with the reference."""
     compared = [(panel, compare_arms(panel, ablation.arms, ablation.base or reference)) for panel in all_panels]
     return [

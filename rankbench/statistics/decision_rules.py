@@ -22,7 +22,7 @@ CONTROLS = {"uniform": "tuned uniform", "shuffled": "its own shuffled ranks", "r
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the three comparisons say together, and each by itself.
+    """What the comparisons with the controls say together, and each by itself.
 
     Attributes:
         outcome: what the rule in `works` says.
@@ -79,7 +79,7 @@ def _reason(name: str, side: str, difference: PairedDifference | None) -> str:
 
 
 ReproductionOutcome = Literal["reproduced", "not reproduced", "not comparable", "not run"]
-OUTCOMES: tuple[ReproductionOutcome, ...] = ("reproduced", "not reproduced", "not comparable", "not run")
+REPRODUCTION_OUTCOMES: tuple[ReproductionOutcome, ...] = ("reproduced", "not reproduced", "not comparable", "not run")
 WIDEST = 4  # margins: an interval that is wider on either side contains whatever one likes
 LEVEL = 0.95
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench.analysis.frame import frame
-from rankbench.analysis.labels import file_name, labels, order
+from rankbench.analysis.labels import file_name, labels, sort_key
 from rankbench.analysis.mixed_records import differences, differing_code, refuse
 from rankbench.analysis.selection import refuse_doubt
 from rankbench.records.record import RunRecord
@@ -103,7 +103,7 @@ def report_of(study: Study) -> Report:
     declared = study.sweep.experiment
     if declared is not None:
         return declared.report
-    arms = sorted(set(_arms(study.runs())), key=order)
+    arms = sorted(set(_arms(study.runs())), key=sort_key)
     reference = "lora" if "lora" in arms or not arms else arms[0]
     return experiment_files.usual_report(reference)
 
@@ -148,7 +148,9 @@ def _panel(
     declared = study.sweep.experiment
     position = {arm: number for number, arm in enumerate(experiment.arms(declared))} if declared else {}
     present = dict.fromkeys(run.arm for run in [*runs, *trials])
-    arms = sorted(present, key=lambda arm: (position.get(arm, len(position)), order(arm) if not position else (0, "")))
+    arms = sorted(
+        present, key=lambda arm: (position.get(arm, len(position)), sort_key(arm) if not position else (0, ""))
+    )
     report, task = report_of(study), facts["task"]
     metric, margin = report.metric_of(task), report.margin_of(task)
     return Panel(name, title, title, facts, points, arms, runs, trials, metric, margin, _frame(runs))
@@ -217,8 +219,8 @@ def _frame(runs: Sequence[StudyRun]) -> pd.DataFrame:
     """A row per run, those without a record too."""
     done = [run for run in runs if run.record is not None]
     data = frame([run.record for run in done if run.record], names=[run.arm for run in done])
-    lost = [run for run in runs if run.record is None]
-    rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in lost]
+    missing = [run for run in runs if run.record is None]
+    rows = [{"label": run.arm, "seed": run.seed, "run_id": run.job.run_id, "status": MISSING} for run in missing]
     whole = pd.concat([data, pd.DataFrame(rows)], ignore_index=True) if rows else data
     whole = whole.reindex(columns=list(dict.fromkeys([*whole, *COLUMNS])))
     return whole.astype(dict.fromkeys(("label", "status", "match", "unit"), object))  # looked up often, or empty

@@ -122,7 +122,7 @@ def folder(results_dir: Path, sweep_id: str) -> Path:
     return results_dir / SWEEPS / sweep_id
 
 
-def order_file(place: Path, run_id: str) -> Path:
+def frozen_file(place: Path, run_id: str) -> Path:
     """File of a frozen run.
 
     Args:
@@ -133,7 +133,7 @@ def order_file(place: Path, run_id: str) -> Path:
 
 
 def save(sweep: Sweep, results_dir: Path) -> Path:
-    """Write sweep.json, whole or not at all; returns its folder."""
+    """Write sweep.json, whole or not at all, and return its folder."""
     place = folder(results_dir, sweep.sweep_id)
     place.mkdir(parents=True, exist_ok=True)
     write_atomically(place / FILE, sweep.to_json().encode())

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rankbench.config import control_sources
-from rankbench.records.frozen_run import Order
-from rankbench.records.record import RunRecord, run_id
+from rankbench.records.frozen_run import FrozenRun
+from rankbench.records.record import STOPPED, RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import tuning
 from rankbench.sweeps.composition import FrozenCell, Layout, spell
@@ -27,12 +27,16 @@ RATE = "train.learning_rate"
 Part = TypeVar("Part", Group, TuningFamily)
 
 
-class Waiting(Exception):
-    """A run that cannot be frozen yet, or not at all; the message says what it waits for."""
+class NotFrozen(Exception):
+    """A run cannot be frozen; the message says why."""
 
 
-class Hopeless(Waiting):
-    """Waiting does not help: the tuning trials have finished, and choose nothing."""
+class NotReady(NotFrozen):
+    """What the run takes from other runs is not there, mostly because they have not finished."""
+
+
+class CannotChoose(NotFrozen):
+    """The tuning trials have finished, and choose no learning rate; waiting does not help."""
 
 
 class SweepSchedule:
@@ -68,17 +72,17 @@ class SweepSchedule:
         """The cells whose runs could not be frozen yet; their configurations lack what they wait for."""
         return [cell for group in self._groups for cell in group.cells if id(cell) not in self._final]
 
-    def order(self, job: Job) -> Order:
-        """What a launcher is given of a job that `advance` returned."""
+    def frozen_run(self, job: Job) -> FrozenRun:
+        """Return what a launcher is given of a job that `advance` returned."""
         record = self._record(job.run_id) if self._retry else None
         digest = None if record is None or record.status == "ok" else record.digest()
-        return Order(job.run_id, self._configs[job.run_id], job.title, digest)
+        return FrozenRun(job.run_id, self._configs[job.run_id], job.title, digest)
 
     def _jobs_or_wait(self, freeze: Callable[[Part], Iterable[Job]], part: Part) -> list[Job]:
         """The jobs of a family or group; where they have to wait, none, and the sweep says for what."""
         try:
             return list(freeze(part))
-        except Waiting as reason:
+        except NotFrozen as reason:
             self.sweep.waiting.append(str(reason))
             return []
 
@@ -94,14 +98,14 @@ class SweepSchedule:
             jobs = [job for of_group in trials.values() for job in of_group]
             if {job.run_id for job in jobs} - {job.run_id for job in self.sweep.jobs}:
                 return jobs
-            choices, hopeless = self._choices(trials, self._tune)
+            choices, failed = self._choices(trials, self._tune)
             wider = tuning.widened(family.grid, list(choices.values())) if family.widened < self._tune.widen else None
             if wider is not None:
                 family.grid, family.widened = wider, family.widened + 1
                 continue
             for group, choice in choices.items():
                 group.choice = choice
-            for group, reason in hopeless.items():
+            for group, reason in failed.items():
                 group.given_up = reason
         return []
 
@@ -110,7 +114,7 @@ class SweepSchedule:
         if family.after is None:
             return
         if any(group.open for group in family.after.groups):
-            raise Waiting(f"{family.groups[0].title}: waits for the learning rates of the arms tuned before it")
+            raise NotReady(f"{family.groups[0].title}: waits for the learning rates of the arms tuned before it")
         family.grid, family.widened, family.after = family.after.grid, tune.widen, None
 
     def _on_grid(self, family: TuningFamily, tune: Tune) -> dict[Group, list[Job]]:
@@ -120,7 +124,7 @@ class SweepSchedule:
             if group.open:
                 try:
                     trials[group] = list(self._trials_of(group, family.grid, tune))
-                except Waiting as reason:
+                except NotFrozen as reason:
                     group.given_up = str(reason)
         return trials
 
@@ -128,15 +132,15 @@ class SweepSchedule:
         """What finished trials choose, and why some choose nothing.
 
         Raises:
-            Waiting: some have not finished.
+            NotReady: some have not finished.
         """
-        choices, hopeless = {}, {}
+        choices, failed = {}, {}
         for group, jobs in trials.items():
             try:
                 choices[group] = self._choose(group, jobs, tune)
-            except Hopeless as reason:
-                hopeless[group] = str(reason)
-        return choices, hopeless
+            except CannotChoose as reason:
+                failed[group] = str(reason)
+        return choices, failed
 
     def _trials_of(self, group: Group, grid: list[float], tune: Tune) -> Iterator[Job]:
         for seed in tune.seeds:
@@ -145,17 +149,17 @@ class SweepSchedule:
 
     def _choose(self, group: Group, trials: list[Job], tune: Tune) -> Choice:
         records = [self._record(job.run_id) for job in trials]
-        done = [record for record in records if record is not None and record.status != "killed"]
+        done = [record for record in records if record is not None and record.status not in STOPPED]
         if len(done) < len(records):
-            raise Waiting(f"{group.title}: {len(records) - len(done)} of {len(records)} trials have not finished")
+            raise NotReady(f"{group.title}: {len(records) - len(done)} of {len(records)} trials have not finished")
         if not any(record.status == "ok" for record in done):
-            raise Hopeless(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
+            raise CannotChoose(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
         from rankbench.analysis.frame import SelectionError  # pandas takes a moment to import
 
         try:
             return tuning.choose(done, tune.metric, tune.seeds)
         except SelectionError as error:
-            raise Hopeless(f"{group.title}: no learning rate can be chosen ({error})") from error
+            raise CannotChoose(f"{group.title}: no learning rate can be chosen ({error})") from error
 
     def _finals(self, group: Group) -> Iterator[Job]:
         """The runs to be reported."""
@@ -164,7 +168,7 @@ class SweepSchedule:
             try:
                 yield self._job(group, cell, cell.config["seed"], choice.chosen if choice else None, choice=choice)
                 self._final.add(id(cell))
-            except Waiting as reason:
+            except NotFrozen as reason:
                 self.sweep.waiting.append(str(reason))
 
     def _choice(self, group: Group) -> Choice | None:
@@ -172,7 +176,7 @@ class SweepSchedule:
         if self._tune is None:
             return None
         if tuned.choice is None:
-            raise Waiting(f"{group.title}: waits for the learning rate of {tuned.title}")
+            raise NotReady(f"{group.title}: waits for the learning rate of {tuned.title}")
         return tuned.choice
 
     def _job(
@@ -195,7 +199,7 @@ class SweepSchedule:
             choice: what chose the rate, for its record.
 
         Raises:
-            Waiting: the ranks that it takes are not there yet.
+            NotReady: the ranks that it takes are not there yet.
         """
         changed: dict[str, str] = {}
         config = copy.deepcopy(cell.config)
@@ -222,16 +226,16 @@ class SweepSchedule:
             return self._job(source, source.cells[0], seed, rate, trial=True).run_id
         of_seed = [cell for cell in source.cells if cell.config["seed"] == seed]
         if not of_seed:
-            raise Waiting(f"{group.title}: {source.title} has no run of seed {seed}")
+            raise NotReady(f"{group.title}: {source.title} has no run of seed {seed}")
         return self._job(source, of_seed[0], seed, rate, choice=choice).run_id
 
     def _rank_map(self, group: Group, source: str) -> dict[str, Any]:
         try:
             return control_sources.rank_map(source, self._results_dir)
         except FileNotFoundError:
-            raise Waiting(f"{group.title}: waits for the ranks of run {source}") from None
+            raise NotReady(f"{group.title}: waits for the ranks of run {source}") from None
         except ValueError as error:
-            raise Waiting(f"{group.title}: {error}") from error
+            raise NotReady(f"{group.title}: {error}") from error
 
     def _record(self, name: str) -> RunRecord | None:
         return RunFolder(self._results_dir, name).readable_record()

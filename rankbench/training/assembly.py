@@ -12,29 +12,29 @@ from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, Setting
+from rankbench.methods.base import Allocator, RunContext
 from rankbench.models import loading
 from rankbench.tasks.base import Task
 from rankbench.training.cost_meter import Meter
-from rankbench.training.engine import Engine, accelerator
+from rankbench.training.engine import Engine, make_accelerator
 from rankbench.training.observer import Observer
 from rankbench.training.trainer import Trainer
 
 
 class Assembly:
-    """The parts of one run, made in four stages: `load`, `allocate`, `attach`, `connect`.
+    """The parts of one run, made in four steps of the assembly: `load`, `allocate`, `attach`, `connect`.
 
-    A stage needs those before it; what a stage makes can be looked at as soon as it has made it.
+    A step needs those before it; what a step makes can be looked at as soon as it has made it.
 
     Args:
         config: checked and resolved configuration of the run.
-        processes: the Accelerator of the run; None makes one.
+        accelerator: the Accelerator of the run; None makes one.
         observer: sees which ranks the method chooses, and later the trainer's instants.
 
     Attributes:
         config: the configuration.
         streams: random streams of the run.
-        processes: the Accelerator.
+        accelerator: the Accelerator.
         meter: what the run spends.
         task, loaded: the task with its data read; the base model as the task wants it. From `load`.
         revisions: revisions or hashes of the model's weights and of the data; empty before `load`.
@@ -51,9 +51,9 @@ class Assembly:
     engine: Engine
     trainer: Trainer
 
-    def __init__(self, config: Config, processes: Any = None, observer: Observer | None = None) -> None:
+    def __init__(self, config: Config, accelerator: Any = None, observer: Observer | None = None) -> None:
         self.config = config
-        self.processes = accelerator(config.train.precision) if processes is None else processes
+        self.accelerator = make_accelerator(config.train.precision) if accelerator is None else accelerator
         self.observer = Observer() if observer is None else observer
         self.streams = Streams(config.seed)
         self.meter = Meter()
@@ -83,8 +83,8 @@ class Assembly:
         truth = self.task.true_ranks()
         self.budget = Budget.of(config.budget, self.sites, truth)
         rng = self.streams.numpy("allocator", "start")
-        setting = Setting(self.sites, self.budget, config.train.steps, rng, truth)
-        self.allocator = registry.get("method", config.method.name)(config.method, setting)
+        context = RunContext(self.sites, self.budget, config.train.steps, rng, truth)
+        self.allocator = registry.get("method", config.method.name)(config.method, context)
 
     def attach(self, path: bool = False) -> None:
         """Put the adapter on the model, as method, budget and the `adapter` section want it.
@@ -93,7 +93,7 @@ class Assembly:
             path: whether its layers follow the path even where the method does not ask for that.
         """
         settings, loaded, allocator = self.config.adapter, self.loaded, self.allocator
-        loaded.model.to(self.processes.device)
+        loaded.model.to(self.accelerator.device)
         self.ledger = Ledger(self.budget.unit, self.budget.target, max(self.budget.costs.values()))
         ranks = allocator.initial_ranks()
         self.observer.ranks_chosen(ranks)
@@ -117,7 +117,7 @@ class Assembly:
         assert self.adapters is not None, "attach() comes first"
         train = self.config.train
         self.engine = Engine(
-            self.processes,
+            self.accelerator,
             self.adapters.model,
             self.task,
             self.meter,
@@ -137,21 +137,21 @@ class Assembly:
         )
 
     def complete(self, path: bool = False) -> None:
-        """All stages, one after the other."""
+        """Do all steps of the assembly, one after the other."""
         self.load()
         self.allocate()
         self.attach(path)
         self.connect()
 
 
-def assemble(config: Config, processes: Any = None, *, path: bool = False) -> Assembly:
+def assemble(config: Config, accelerator: Any = None, *, path: bool = False) -> Assembly:
     """The parts of a run that is to be driven step by step, ready for calibration.
 
     Args:
         config: checked and resolved configuration of the run.
-        processes: the Accelerator of the run; None makes one.
+        accelerator: the Accelerator of the run; None makes one.
         path: whether the layers follow the path even where the method does not ask for that.
     """
-    assembly = Assembly(config, processes)
+    assembly = Assembly(config, accelerator)
     assembly.complete(path)
     return assembly

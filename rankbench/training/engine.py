@@ -21,8 +21,8 @@ from rankbench.tasks.base import Batch, Example, Task
 from rankbench.training.cost_meter import Meter
 
 
-def accelerator(precision: str) -> Accelerator:
-    """The process group and mixed precision of one run; a former run in this process leaves nothing behind."""
+def make_accelerator(precision: str) -> Accelerator:
+    """Make the process group and mixed precision of one run; a former run in this process leaves nothing behind."""
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
 

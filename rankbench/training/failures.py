@@ -1,4 +1,8 @@
-"""What an error makes of a run: the status and the reason in its record."""
+"""What an error makes of a run: the status and the reason in its record.
+
+Two other places decide a status: training/run.py (over_budget, inert) for a run that ended without an error, and
+launching/local_pool.py (timeout, killed, a crash) for one that left no record.
+"""
 
 from __future__ import annotations
 

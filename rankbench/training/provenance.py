@@ -22,7 +22,7 @@ PACKAGES = ("rankbench", "torch", "transformers", "peft", "accelerate", "dataset
 
 def provenance(assembly: Assembly) -> dict[str, Any]:
     """Provenance as in the record; revisions of model and data are {} before they are loaded."""
-    config, device = assembly.config, assembly.processes.device
+    config, device = assembly.config, assembly.accelerator.device
     model, data = assembly.revisions
     return {
         **code(),
@@ -33,7 +33,7 @@ def provenance(assembly: Assembly) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_processor()}",
         "threads": torch.get_num_threads(),
-        "processes": assembly.processes.num_processes,
+        "processes": assembly.accelerator.num_processes,
         "model": model,
         "task": data,
     }

@@ -21,7 +21,7 @@ from rankbench.tracking.wandb_run import tracker
 from rankbench.training import checkpoint
 from rankbench.training.assembly import Assembly
 from rankbench.training.cost_meter import forget_peak_memory, peak_memory
-from rankbench.training.engine import accelerator
+from rankbench.training.engine import make_accelerator
 from rankbench.training.failures import failure_of
 from rankbench.training.observer import Observer
 from rankbench.training.progress import DONE_ALREADY, TrainingProgress, summarize
@@ -41,35 +41,35 @@ def execute(config: Config, sweep: bool = False, redo: str | None = None) -> int
         config: checked and resolved.
         sweep: whether it is a job of a sweep: then it waits while another process works on the run, and leaves a failed
             run as it is.
-        redo: digest of a failed record; of a sweep's runs, the one with this record is done anew.
+        redo: digest of a failed record: a run whose stored record has this digest is done again.
 
     Returns:
         Exit code: 0 if its status is ok, else 1; HELD_UP where its folder cannot be used, which leaves no record.
     """
     folder = RunFolder(Path(config.results_dir), run_id(config.plain()))
-    processes = accelerator(config.train.precision)
-    if not processes.is_main_process:
-        return _perform(config, folder, processes, sweep, redo)
+    accelerator = make_accelerator(config.train.precision)
+    if not accelerator.is_main_process:
+        return _perform(config, folder, accelerator, sweep, redo)
     try:
         with folder.open(wait=sweep):
-            return _perform(config, folder, processes, sweep, redo)
+            return _perform(config, folder, accelerator, sweep, redo)
     except StoreError as error:
         console().print(str(error), style="red", markup=False)
         return HELD_UP
 
 
-def _perform(config: Config, folder: RunFolder, processes: Any, sweep: bool, redo: str | None) -> int:
-    processes.wait_for_everyone()
-    main = processes.is_main_process
+def _perform(config: Config, folder: RunFolder, accelerator: Any, sweep: bool, redo: str | None) -> int:
+    accelerator.wait_for_everyone()
+    main = accelerator.is_main_process
     earlier = folder.readable_record()
-    processes.wait_for_everyone()  # all have looked before one of them moves the file
+    accelerator.wait_for_everyone()  # all have looked before one of them moves the file
     if main:
         _set_aside_unreadable(folder)
     if earlier is not None and (earlier.is_final(redo) if sweep else earlier.status == "ok"):
         if main:
             summarize(earlier, str(folder.path), DONE_ALREADY)
         return 0 if earlier.status == "ok" else 1
-    run = Run(config, folder, processes)
+    run = Run(config, folder, accelerator)
     if main:
         folder.write(STARTED, json.dumps(provenance(run.assembly)))
     mirror = tracker(config.tracking if main else NO_TRACKING, folder.run_id, run.plain, folder.path)
@@ -97,7 +97,7 @@ class Run:
     Args:
         config: checked and resolved.
         folder: takes what the run leaves; it exists.
-        processes: the Accelerator of the run.
+        accelerator: the Accelerator of the run.
         observer: sees the instants of the run.
 
     Attributes:
@@ -106,16 +106,16 @@ class Run:
         metrics: metrics of the record so far: {before, validation, test}.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, processes: Any, observer: Observer | None = None) -> None:
+    def __init__(self, config: Config, folder: RunFolder, accelerator: Any, observer: Observer | None = None) -> None:
         self.plain = config.plain()
-        self.config, self.folder, self.processes = config, folder, processes
+        self.config, self.folder, self.accelerator = config, folder, accelerator
         self.observer = Observer() if observer is None else observer
-        self.assembly = Assembly(config, processes, self.observer)
+        self.assembly = Assembly(config, accelerator, self.observer)
         self.metrics: dict[str, Any] = {"before": None, "validation": None, "test": None}
-        forget_peak_memory(processes.device)
+        forget_peak_memory(accelerator.device)
 
     def attempt(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
-        """Do the run; returns (status, reason).
+        """Do the run and return its status and the reason for it.
 
         Args:
             log: called with the row of each step, after it is written down.
@@ -130,11 +130,11 @@ class Run:
             failure = failure_of(error)
             if failure is None:
                 raise
-            if failure.traceback and self.processes.is_main_process:
+            if failure.traceback and self.accelerator.is_main_process:
                 self.folder.write(TRACEBACK, traceback.format_exc())
             where = f" (traceback: {self.folder.path}/{TRACEBACK})" if failure.unforeseen else ""
             return failure.status, failure.reason + where
-        if self.processes.is_main_process:
+        if self.accelerator.is_main_process:
             self.folder.remove(TRACEBACK)  # of an earlier attempt
         return result
 
@@ -145,10 +145,10 @@ class Run:
         trainer, total = self.assembly.trainer, self.config.train.steps
         start = self.start()
         clock = [time.perf_counter()]
-        with TrainingProgress(self.config.method.name, total, start, self.processes.is_main_process) as progress:
+        with TrainingProgress(self.config.method.name, total, start, self.accelerator.is_main_process) as progress:
 
             def after_step(row: dict[str, Any]) -> None:
-                if self.processes.is_main_process:
+                if self.accelerator.is_main_process:
                     self.folder.append("steps.jsonl", row)
                 log(row)
                 progress.show(row, time.perf_counter() - clock[0])
@@ -160,21 +160,23 @@ class Run:
         return self._conclude()
 
     def start(self) -> int:
-        """Go on from the checkpoint, or prepare the first step; returns the number of steps done. Assembly comes first.
+        """Go on from the checkpoint, or prepare the first step, and return the number of steps done.
+
+        The assembly comes first.
 
         Raises:
             StoreError: the checkpoint is another run's.
         """
         resuming = self.folder.checkpoint_file().exists()
-        self.processes.wait_for_everyone()  # before one of them writes a checkpoint that another takes for an old one
+        self.accelerator.wait_for_everyone()  # before one of them writes a checkpoint that another takes for an old one
         return self._resume() if resuming else self._begin()
 
     def _begin(self) -> int:
         trainer = self.assembly.trainer
-        if self.processes.is_main_process:
+        if self.accelerator.is_main_process:
             self.folder.write("steps.jsonl", "")
         trainer.calibrate()
-        if trainer.allocator.scores is not None and self.processes.is_main_process:
+        if trainer.allocator.scores is not None and self.accelerator.is_main_process:
             self.folder.write("scores.json", json.dumps(trainer.allocator.scores, indent=2) + "\n")
         if self.config.train.evaluate_before:
             self.evaluate("validation", "before", 0)
@@ -184,7 +186,7 @@ class Run:
 
     def _resume(self) -> int:
         done, self.metrics = checkpoint.load(self.assembly, self.folder)
-        if self.processes.is_main_process:
+        if self.accelerator.is_main_process:
             steps = [row for row in self.folder.lines("steps.jsonl") if row["step"] <= done]
             self.folder.write_lines("steps.jsonl", steps)
             console().print(f"resuming {self.folder.run_id} after step {done}")
@@ -192,17 +194,17 @@ class Run:
         return done
 
     def _checkpoint(self, done: int) -> None:
-        if self.config.train.checkpoint_every and self.processes.is_main_process:
+        if self.config.train.checkpoint_every and self.accelerator.is_main_process:
             checkpoint.save(self.assembly, self.folder, done, self.metrics)
 
     def evaluate(self, split: str, name: str, step: int) -> list[dict[str, Any]]:
-        """Put the metrics of a split into the record under `name`, as taken at `step`; returns the split's items.
+        """Put the metrics of a split into the record under `name`, as taken at `step`, and return the split's items.
 
         Raises:
             NotFiniteError: the last step broke the model.
         """
         task, engine, trainer = self.assembly.task, self.assembly.engine, self.assembly.trainer
-        if self.processes.is_main_process:
+        if self.accelerator.is_main_process:
             console().print(f"evaluating {split} ({len(task.splits[split])} examples)", style="dim")
         with engine.meter.phase("evaluation"), engine.inert(), torch.no_grad(), engine.accelerator.autocast():
             result = task.evaluate(engine.model, task.splits[split], self.config.train.eval_batch_size)
@@ -220,12 +222,12 @@ class Run:
         if not self.config.trial:
             items = self.evaluate("test", "test", total)
             self.metrics["test"].update(assembly.task.judge(adapters.ranks()))
-        if self.processes.is_main_process:
+        if self.accelerator.is_main_process:
             if items is not None:
                 self.folder.write_lines("items.jsonl", items)
             self.folder.write_lines("ranks.jsonl", adapters.history)
             export(adapters, self.folder.path / "adapter")
-        broken = assembly.ledger.verdict(assembly.budget, allocator.budget_kind)
+        broken = assembly.ledger.budget_violation(assembly.budget, allocator.budget_kind)
         if broken:
             return "over_budget", broken
         if not allocator.static and not adapters.history:
@@ -235,7 +237,7 @@ class Run:
     def record(self, status: str, reason: str | None) -> RunRecord:
         """Make the record as things stand."""
         assembly, adapters = self.assembly, self.assembly.adapters
-        cost = {**assembly.meter.state_dict(), "peak_memory_bytes": peak_memory(self.processes.device)}
+        cost = {**assembly.meter.state_dict(), "peak_memory_bytes": peak_memory(self.accelerator.device)}
         return RunRecord.of(
             self.plain,
             self.folder.run_id,

@@ -161,7 +161,7 @@ class Trainer:
         self.checkpoint(total)
 
     def step(self, index: int, total: int) -> dict[str, Any]:
-        """Do one optimizer step; returns its row of steps.jsonl."""
+        """Do one optimizer step and return its row of steps.jsonl."""
         settings, allocator, adapters, meter = self.settings, self.allocator, self.adapters, self.engine.meter
         factor = rate(settings.schedule, settings.warmup_share, allocator.stages(), index)
         for group in self.optimizer.param_groups:
@@ -193,7 +193,7 @@ class Trainer:
         }
 
     def _accumulate(self, step: Step) -> float:
-        """Forward and backward over the micro-batches; the mean loss over the global batch."""
+        """Run forward and backward over the micro-batches and return the mean loss over the global batch."""
         engine, index = self.engine, step.index
         chosen = examples_of_step(
             len(self.train), engine.batch_size, index, lambda epoch: engine.streams.numpy("data", epoch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.records import record
 
-from rankbench.analysis.labels import UNKNOWN, Display, colour, display, displays, labels, method_of, order
+from rankbench.analysis.labels import UNKNOWN, Display, colour, display, displays, labels, method_of, sort_key
 from rankbench.config import yaml_files
 from rankbench.config.registry import BUILT_IN
 
@@ -73,7 +73,7 @@ def test_a_setting_that_one_record_lacks_is_null():
 
 def test_known_methods_come_first_and_unknown_ones_by_name():
     found = ["zeta", "igu", "shuffled (source=fim)", "alpha", "lora", "shuffled (source=eva)"]
-    assert sorted(found, key=order) == [
+    assert sorted(found, key=sort_key) == [
         *("lora", "igu", "shuffled (source=eva)", "shuffled (source=fim)"),
         *("alpha", "zeta"),
     ]
@@ -104,7 +104,7 @@ def test_another_package_may_say_how_its_method_is_shown(tmp_path, monkeypatch):
     displays.cache_clear()
     try:
         assert display("mine (rate=0.2)") == Display("Mine", UNKNOWN, "", 15)
-        assert sorted(["plain", "svd_lora", "mine", "lora"], key=order) == ["lora", "mine", "svd_lora", "plain"]
+        assert sorted(["plain", "svd_lora", "mine", "lora"], key=sort_key) == ["lora", "mine", "svd_lora", "plain"]
         assert yaml_files.defaults("method", "mine") == {"name": "mine", "rate": 0.1}
     finally:
         displays.cache_clear()

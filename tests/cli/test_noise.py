@@ -9,7 +9,7 @@ from support.harness import QUICK, python
 from support.records import record
 
 from rankbench.cli import main, noise
-from rankbench.cli.noise import frozen, orders, reruns, seeds_of, value
+from rankbench.cli.noise import frozen, frozen_runs, reruns, seeds_of, value
 from rankbench.config.schema import ConfigError
 from rankbench.records.record import run_id
 from rankbench.reporting.noise_report import Runs, report
@@ -85,7 +85,7 @@ def test_a_value_is_that_of_a_run_that_is_ok():
 def test_a_seeds_run_is_the_one_a_sweep_would_do_and_a_rerun_has_its_name_and_another_folder(tmp_path):
     config = frozen(["method=lora", "train.steps=5", *QUICK, "train.steps=3", f"results_dir={tmp_path}"])
     assert config["train"]["steps"] == 3
-    first, second = orders(config, [4, 5])
+    first, second = frozen_runs(config, [4, 5])
     assert (first.run_id, second.run_id) == (run_id({**config, "seed": 4}), run_id({**config, "seed": 5}))
     assert first.config["results_dir"] == str(tmp_path)
     one, two = reruns(first, 2)

@@ -9,7 +9,7 @@ from support.harness import write_experiment
 from support.schedules import Played, finish
 
 from rankbench.cli import main
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
 from rankbench.sweeps.composition import lay_out, words
@@ -42,7 +42,7 @@ def test_before_the_first_run_the_trials_are_named_and_what_waits_for_them(confi
 def test_of_a_sweep_that_has_ended_nothing_is_left(config_dir, capsys):
     played = Played(lay_out(words(["experiment=small"]), config_dir), config_dir.parent / "results")
     found = planned(capsys, "--config-dir", str(config_dir), "experiment=small")
-    count = str(len(played.orders))
+    count = str(len(played.frozen_runs))
     assert found["all"][:2] == [count, count]
     assert found["random shuffled (trials)"][:2] == ["4", "4"]
 
@@ -51,7 +51,7 @@ def test_what_failed_takes_no_time_unless_it_is_to_be_done_again(config_dir, cap
     layout = lay_out(words(["experiment=small", "arms=[lora]", "tune.widen=0"]), config_dir)
     played = Played(layout, config_dir.parent / "results")
     (first, _) = played.jobs("lora")
-    finish(Order(first.run_id, played.config(first), ""), status="nan")
+    finish(FrozenRun(first.run_id, played.config(first), ""), status="nan")
     typed = ["experiment=small", "arms=[lora]", "tune.widen=0", "--config-dir", str(config_dir)]
     (runs, done, *_, left) = planned(capsys, *typed)["lora"]
     assert (runs, done, left) == ("2", "1", "0 s")
@@ -76,12 +76,12 @@ def played(config_dir):
 def test_a_status_counts_states_and_names_failures_with_their_log(played, capsys):
     assert main(["status"]) == 0
     failed, running, gone = played.jobs("lora", trial=True)
-    place = RunFolder(played.orders[failed.run_id].folder.path.parent.parent, failed.run_id)
-    finish(played.orders[failed.run_id], status="nan")
+    place = RunFolder(played.frozen_runs[failed.run_id].folder.path.parent.parent, failed.run_id)
+    finish(played.frozen_runs[failed.run_id], status="nan")
     (place.path / "log.txt").write_text("what it printed")
-    (played.orders[gone.run_id].folder.path / "record.json").unlink()
-    with played.orders[running.run_id].folder.open():
-        (played.orders[running.run_id].folder.path / "record.json").unlink()
+    (played.frozen_runs[gone.run_id].folder.path / "record.json").unlink()
+    with played.frozen_runs[running.run_id].folder.open():
+        (played.frozen_runs[running.run_id].folder.path / "record.json").unlink()
         assert main(["status"]) == 1
     out = capsys.readouterr().out
     assert ["lora", "(trials)", "1", "1", "1"] in [line.split() for line in out.splitlines()]

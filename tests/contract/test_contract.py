@@ -37,9 +37,9 @@ def examined(tmp_path_factory) -> dict[str, ShortRuns]:
 @pytest.mark.parametrize(("name", "check"), [case(name, check) for name in METHODS for check in CHECKS])
 def test_a_method_keeps_the_contract(examined, name, check):
     found = judge(check, examined[name])
-    if found.verdict == "skip":
+    if found.outcome == "skip":
         pytest.skip(found.seen)
-    assert found.verdict == "pass", found.seen
+    assert found.outcome == "pass", found.seen
 
 
 # --------------------------------------------------------------------------------------- methods that break it
@@ -52,7 +52,7 @@ class Sound(Allocator):
     source, summary, decides, signal = "control", "drops one component", "while training", "none"
 
     def initial_ranks(self):
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def on_step_end(self, adapters, step):
         if step.index == 4:
@@ -92,7 +92,7 @@ class Forgetful(Uniform):
 
 class Spendthrift(Uniform):
     def initial_ranks(self):
-        return self.setting.budget.uniform(2.0)
+        return self.context.budget.uniform(2.0)
 
 
 class Grower(Sound):
@@ -160,7 +160,7 @@ class Amnesiac(Sound):
 
 class Picky(Sound):
     def calibrate(self, adapters, probe):
-        rank = self.setting.budget.reference_rank
+        rank = self.context.budget.reference_rank
         if rank in (1, 32):
             raise ValueError(f"rank {rank} is beneath me")
 
@@ -181,8 +181,8 @@ class Still(Uniform):
 
 class Fixed(Uniform):
     def calibrate(self, adapters, probe):
-        if adapters.scale_rule.rule != "fixed":
-            raise ValueError(f"no {adapters.scale_rule.rule}")
+        if adapters.scale_spec.rule != "fixed":
+            raise ValueError(f"no {adapters.scale_spec.rule}")
 
 
 class Headless(Uniform):
@@ -244,7 +244,7 @@ def patient(monkeypatch, tmp_path):
 def test_a_check_catches_what_it_is_for(patient, tmp_path, check, cls, seen):
     arguments, conf = patient(cls)
     found = judge(check, ShortRuns(arguments, tmp_path / "runs", conf))
-    assert found.verdict == "fail"
+    assert found.outcome == "fail"
     assert re.search(seen, found.seen), found.seen
 
 
@@ -252,10 +252,10 @@ def test_a_check_catches_what_it_is_for(patient, tmp_path, check, cls, seen):
 def test_a_configuration_that_is_wrong_is_the_only_check_that_fails(patient, tmp_path):
     arguments, conf = patient(Sound, "name: mine\nbeta: 3\n")
     exam = ShortRuns(arguments, tmp_path / "runs", conf)
-    verdicts = {name: judge(name, exam) for name in CHECKS if name != "facts"}
-    assert [name for name, found in verdicts.items() if found.verdict == "fail"] == ["configuration"]
-    assert "method.beta" in verdicts["configuration"].seen
-    assert verdicts["training"].verdict == "skip"
+    results = {name: judge(name, exam) for name in CHECKS if name != "facts"}
+    assert [name for name, found in results.items() if found.outcome == "fail"] == ["configuration"]
+    assert "method.beta" in results["configuration"].seen
+    assert results["training"].outcome == "skip"
 
 
 @pytest.mark.slow
@@ -263,7 +263,7 @@ def test_a_method_that_ignores_the_seed_is_caught(patient, tmp_path):
     arguments, conf = patient(Sound)
     exam = ShortRuns(arguments, tmp_path / "runs", conf)
     exam.__dict__["other"] = exam.main
-    assert judge("another seed", exam).verdict == "fail"
+    assert judge("another seed", exam).outcome == "fail"
 
 
 def run(*arguments: str) -> int:

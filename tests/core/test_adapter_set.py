@@ -268,7 +268,7 @@ def test_values_and_gradients_along_the_path(a, kind, jacobian):
     expected = chain(weights, inputs)
     (expected * direction).sum().backward()
 
-    adapters.path(a, kind, jacobian)
+    adapters.set_path_point(a, kind, jacobian)
     own_inputs = x.clone().requires_grad_()
     output = adapters.model(own_inputs)
     assert close(output, expected.detach())
@@ -330,7 +330,7 @@ def test_the_adapter_is_fp32_on_a_bf16_base():
         adapters.delta("layers.0"),
     ):
         assert tensor.dtype == torch.float32
-    assert all(tensor.dtype == torch.float32 for tensor in adapters.tensors(lambda p: p.grad))
+    assert all(tensor.dtype == torch.float32 for tensor in adapters.stacked(lambda p: p.grad))
 
 
 # --------------------------------------------------------------------------------------------------- the start
@@ -800,7 +800,7 @@ def test_stacks_hold_sites_of_one_shape_in_site_order():
             assert torch.equal(stack.B[position], B)
             assert torch.equal(stack.gate[position], adapters.gates(name))
     adapters.factors("layers.0")[0].grad = torch.ones(2, 4)
-    A = adapters.tensors(lambda p: p.grad)[0]
+    A = adapters.stacked(lambda p: p.grad)[0]
     assert torch.equal(A, torch.stack([torch.ones(2, 4), torch.zeros(2, 4)]))
     assert next(attach([2, 3, 2]).stacks()).gate is None
 

@@ -305,32 +305,32 @@ def test_gate_entries_are_counted_at_their_peak() -> None:
     ],
 )
 def test_verdicts_on_the_final_figure(spent: int, kind: str, kept: bool) -> None:
-    verdict = account((24, 512), (12, spent)).verdict(budget(), kind)
-    assert (verdict is None) == kept, verdict
+    violation = account((24, 512), (12, spent)).budget_violation(budget(), kind)
+    assert (violation is None) == kept, violation
 
 
 def test_a_verdict_names_figure_unit_target_and_excess() -> None:
-    verdict = account((24, 512), (12, 300)).verdict(budget(), "exact")
-    assert verdict == "final 300 params against a target of 256 (+17.19%; tolerance 1.00%)"
+    violation = account((24, 512), (12, 300)).budget_violation(budget(), "exact")
+    assert violation == "final 300 params against a target of 256 (+17.19%; tolerance 1.00%)"
 
 
 def test_with_match_peak_the_peak_is_judged() -> None:
     ledger = account((24, 512), (12, 256))
-    assert ledger.verdict(budget(), "exact") is None
-    assert ledger.verdict(budget(match="peak"), "exact") == (
+    assert ledger.budget_violation(budget(), "exact") is None
+    assert ledger.budget_violation(budget(match="peak"), "exact") == (
         "peak 512 params against a target of 256 (+100.00%; tolerance 1.00%)"
     )
-    assert account((12, 256), (3, 64)).verdict(budget(match="peak"), "exact") is None
+    assert account((12, 256), (3, 64)).budget_violation(budget(match="peak"), "exact") is None
 
 
 def test_with_unit_ranks_ranks_are_judged() -> None:
     ledger = account((12, 999), unit="ranks")
-    assert ledger.verdict(budget(unit="ranks"), "exact") is None
-    assert ledger.verdict(budget(), "exact") is not None
+    assert ledger.budget_violation(budget(unit="ranks"), "exact") is None
+    assert ledger.budget_violation(budget(), "exact") is not None
 
 
 def test_a_wider_tolerance_is_honoured_on_both_sides() -> None:
     wide = replace(budget(), tolerance=0.2)
-    assert account((9, 300)).verdict(wide, "exact") is None
-    assert account((9, 210)).verdict(wide, "exact") is None
-    assert account((9, 204)).verdict(wide, "exact") is not None
+    assert account((9, 300)).budget_violation(wide, "exact") is None
+    assert account((9, 210)).budget_violation(wide, "exact") is None
+    assert account((9, 204)).budget_violation(wide, "exact") is not None

@@ -74,7 +74,7 @@ class Greedy(Uniform):
     """Draws from everything it is given, and from the global generators, at every hook."""
 
     def initial_ranks(self) -> dict[str, int]:
-        self.setting.rng.standard_normal(1000)
+        self.context.rng.standard_normal(1000)
         torch.rand(17)
         return super().initial_ranks()
 

@@ -148,8 +148,8 @@ def test_the_frozen_runs_lie_beside_the_sweep(tuned):
     names = {file.name for file in place.iterdir() if file.is_file()}
     assert names == {"sweep.json", *(f"{job.run_id}.json" for job in tuned.sweep.jobs)}
     for job in tuned.sweep.jobs:
-        order = json.loads((place / f"{job.run_id}.json").read_text())
-        assert order["config"] == RunFolder(tuned.results, job.run_id).record().config
+        frozen = json.loads((place / f"{job.run_id}.json").read_text())
+        assert frozen["config"] == RunFolder(tuned.results, job.run_id).record().config
 
 
 # ----------------------------------------------------------------------------------------------------------- failures

@@ -24,7 +24,7 @@ from rankbench.launching.driver import start
 from rankbench.launching.jobs import JobOutcome, LaunchSettings
 from rankbench.launching.local_pool import LaunchError
 from rankbench.records import run_folder
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.run_folder import HELD_UP
 from rankbench.studies.study import load
 from rankbench.sweeps import manifest
@@ -43,7 +43,7 @@ def installed(tmp_path_factory) -> Iterator[dict[str, str]]:
 
 def results(files: list[Path]) -> dict[str, bytes]:
     """What stands of these runs, by run_id."""
-    found = {file.stem: Order.read(file).folder.path / "record.json" for file in files}
+    found = {file.stem: FrozenRun.read(file).folder.path / "record.json" for file in files}
     return {name: file.read_bytes() for name, file in found.items() if file.exists()}
 
 
@@ -106,7 +106,7 @@ def test_a_request_to_end_stops_at_once(tmp_path):
     threading.Thread(target=request, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         local_pool.launch([file, freeze(tmp_path, *SHORT)], LaunchSettings(), stopping=lambda asked: None)
-    assert Order.read(file).folder.record().status == "killed"
+    assert FrozenRun.read(file).folder.record().status == "killed"
     assert len(results([file])) == 1
 
 
@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_as_the_record_is_written(tmp_path):
     held, other = local_pool.launch(files, LaunchSettings())
     assert (held.record, held.code) == (None, HELD_UP)
     assert other.record.status == "ok"
-    assert {file.name for file in held.order.folder.path.iterdir()} >= {"checkpoint.pt", "started.json"}
+    assert {file.name for file in held.run.folder.path.iterdir()} >= {"checkpoint.pt", "started.json"}
     assert "No space left on device" in held.log.read_text()
     again, _ = complete(files, results(files))
     assert "after step 3" in again.log.read_text()
@@ -317,7 +317,7 @@ def test_jobs_go_with_a_launcher_that_is_killed(installed, tmp_path):
     while Path(f"/proc/{job}").exists():
         assert time.monotonic() < deadline, "it outlives its launcher"
         time.sleep(0.02)
-    assert not Order.read(files[1]).folder.busy()
+    assert not FrozenRun.read(files[1]).folder.busy()
     complete(files, results(files))
 
 

@@ -16,7 +16,7 @@ from rankbench.config.schema import ConfigError
 from rankbench.launching import driver, hydra_task, local_pool
 from rankbench.launching.driver import EXTRAS
 from rankbench.launching.jobs import LaunchSettings
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
 
@@ -69,8 +69,8 @@ class Swept:
         """Of the runs, by arm and seed."""
         results = self.place / "out"
         ((found,), _) = manifest.all_of(results)
-        orders = manifest.folder(results, found.sweep_id)
-        seeds = {made: Order.read(manifest.order_file(orders, made.run_id)).config["seed"] for made in found.jobs}
+        place = manifest.folder(results, found.sweep_id)
+        seeds = {made: FrozenRun.read(manifest.frozen_file(place, made.run_id)).config["seed"] for made in found.jobs}
         return {(made.arm, seed): RunFolder(results, made.run_id) for made, seed in seeds.items()}
 
 
@@ -184,9 +184,9 @@ def test_a_setting_that_a_launcher_does_not_have_is_named(tmp_path):
 def test_a_guest_leaves_the_signals_to_its_host(tmp_path):
     """Submitit puts a job back into the queue when it hears one."""
     file = freeze(tmp_path)
-    order = Order.read(file)
-    with order.folder.open():
-        order.folder.write_record(record("lora", 0, run_id=order.run_id, config=order.config))
+    frozen = FrozenRun.read(file)
+    with frozen.folder.open():
+        frozen.folder.write_record(record("lora", 0, run_id=frozen.run_id, config=frozen.config))
     heard = []
     for told in (None, print):
         local_pool.launch([file], LaunchSettings(), lambda ended: heard.append(signal.getsignal(signal.SIGTERM)), told)

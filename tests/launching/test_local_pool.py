@@ -14,7 +14,7 @@ from support.harness import faulty_installed, freeze, rows
 
 from rankbench.launching import jobs, local_pool
 from rankbench.launching.jobs import JobOutcome, LaunchSettings, SlotResources
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 
 SHORT = ["train.steps=3", "train.checkpoint_every=1"]
 FAULTS = ["raise", "exit", "vanish", "kill once", "crash", "too much"]
@@ -47,7 +47,7 @@ def test_what_each_slot_has_to_give(monkeypatch, settings, rooms):
 def test_the_threads_that_runs_fix_for_themselves(tmp_path):
     files = [tmp_path / f"{place}.json" for place in range(3)]
     for file, threads in zip(files, (1, 2, None), strict=True):
-        Order(file.stem, {"train": {"threads": threads}}, "").write(file)
+        FrozenRun(file.stem, {"train": {"threads": threads}}, "").write(file)
     assert [jobs.fixed_threads(files[:count]) for count in range(4)] == [None, 1, 2, None]
 
 
@@ -88,7 +88,7 @@ class Launched:
 
     def _report(self, ended: JobOutcome) -> None:
         self.reports.append(ended)
-        lock = ended.order.folder.path / ".lock"
+        lock = ended.run.folder.path / ".lock"
         if ended.seconds is not None:
             self.seconds.append(lock.stat().st_mtime - (time.time() - ended.seconds))
 
@@ -96,7 +96,7 @@ class Launched:
         return self.ended[name].record.status
 
     def folder(self, name: str) -> Path:
-        return self.ended[name].order.folder.path
+        return self.ended[name].run.folder.path
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +124,8 @@ def many(place, notes):
 
 @pytest.mark.slow
 def test_what_is_asked_for_comes_back_in_that_order(many):
-    assert [ended.order.folder.path.name for ended in many.ended.values()] == [
-        file.stem for file in many.files.values()
-    ]
-    assert sorted(ended.order.run_id for ended in many.reports) == sorted(file.stem for file in many.files.values())
+    assert [ended.run.folder.path.name for ended in many.ended.values()] == [file.stem for file in many.files.values()]
+    assert sorted(ended.run.run_id for ended in many.reports) == sorted(file.stem for file in many.files.values())
 
 
 @pytest.mark.slow
@@ -161,9 +159,9 @@ def test_a_job_that_fails_leaves_a_record_that_says_how(many, fault, status, cod
     assert (ended.record.status, ended.code) == (status, code)
     if reason is not None:
         assert ended.record.reason == reason.format(folder=many.folder(fault))
-    record = ended.order.folder.record()
-    assert record.run_id == ended.order.run_id
-    assert record.config == ended.order.config
+    record = ended.run.folder.record()
+    assert record.run_id == ended.run.run_id
+    assert record.config == ended.run.config
     assert record.provenance["packages"]["torch"]
     assert (record.method, record.model, record.task, record.seed) == ("faulty", "tiny", "planted", 0)
 
@@ -218,7 +216,7 @@ def test_a_job_of_a_warm_launcher_starts_in_less_than_a_second(many):
 @pytest.mark.slow
 def test_a_second_launch_leaves_what_is_done_resumes_what_was_killed_and_redoes_what_it_is_told_to(many, notes):
     before = {name: (many.folder(name) / "record.json").read_bytes() for name in many.files}
-    redone = Order.read(many.files["exit"])
+    redone = FrozenRun.read(many.files["exit"])
     dataclasses.replace(redone, redo=many.ended["exit"].record.digest()).write(many.files["exit"])
     begun = len(rows(notes))
     again = Launched(many.files).launch(LaunchSettings(slots=2))
@@ -235,7 +233,7 @@ def test_a_second_launch_leaves_what_is_done_resumes_what_was_killed_and_redoes_
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_if_nothing_had_happened(many):
     """After the test above: the same numbers as its twin that was left alone, to the bit."""
-    resumed, whole = (many.ended[name].order.folder for name in ("kill once", "good"))
+    resumed, whole = (many.ended[name].run.folder for name in ("kill once", "good"))
     assert "after step 1" in (resumed.path / "log.txt").read_text()
     for key in ("status", "reason", "metrics", "ranks", "ledger", "history_events"):
         assert getattr(resumed.record(), key) == getattr(whole.record(), key), key
@@ -319,13 +317,13 @@ def test_a_job_that_the_kernel_kills_for_memory_is_killed_as_by_hand_and_told_wh
 @pytest.mark.slow
 def test_a_file_that_is_no_record_is_told_from_one_and_the_run_is_done(tmp_path):
     file = freeze(tmp_path, *SHORT)
-    order = Order.read(file)
-    order.folder.path.mkdir(parents=True)
-    torn = order.folder.path / "record.json"
+    frozen = FrozenRun.read(file)
+    frozen.folder.path.mkdir(parents=True)
+    torn = frozen.folder.path / "record.json"
     torn.write_bytes(b"\xff\x00{")
     (ended,) = local_pool.launch([file], LaunchSettings())
     assert ended.record.status == "ok"
-    assert (order.folder.path / "record.unreadable").read_bytes() == b"\xff\x00{"
-    said = "".join((order.folder.path / "log.txt").read_text().split())  # the console wraps long paths
+    assert (frozen.folder.path / "record.unreadable").read_bytes() == b"\xff\x00{"
+    said = "".join((frozen.folder.path / "log.txt").read_text().split())  # the console wraps long paths
     assert f"{torn}:notJSON" in said
     assert "keptasrecord.unreadable,therunstartsanew" in said

@@ -8,41 +8,41 @@ from support.harness import freeze
 
 from rankbench.launching import local_pool, worker
 from rankbench.launching.jobs import LaunchSettings
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.run_folder import HELD_UP
 
 
 def test_an_order_comes_back_and_says_where_its_run_is(tmp_path):
     file = freeze(tmp_path, "train.steps=1", results=tmp_path / "results")
-    order = Order.read(file)
-    assert order.folder.path == tmp_path / "results" / "runs" / order.run_id
-    again = replace(order, title="seed=0", redo="of another attempt")
+    frozen = FrozenRun.read(file)
+    assert frozen.folder.path == tmp_path / "results" / "runs" / frozen.run_id
+    again = replace(frozen, title="seed=0", redo="of another attempt")
     again.write(file)
-    assert Order.read(file) == again
+    assert FrozenRun.read(file) == again
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
 def test_a_run_is_done_once_and_a_failed_one_again_if_it_is_told_to(tmp_path, capsys):
-    order = Order.read(freeze(tmp_path, "train.steps=1"))
-    assert worker.perform(order) == 0
-    record = order.folder.path / "record.json"
+    frozen = FrozenRun.read(freeze(tmp_path, "train.steps=1"))
+    assert worker.perform(frozen) == 0
+    record = frozen.folder.path / "record.json"
     before = record.read_bytes()
-    assert worker.perform(order) == 0
+    assert worker.perform(frozen) == 0
     assert record.read_bytes() == before
     assert "(done already" in " ".join(capsys.readouterr().out.split())
-    order.folder.write_record(replace(order.folder.record(), status="nan", reason="made up"))
+    frozen.folder.write_record(replace(frozen.folder.record(), status="nan", reason="made up"))
     failed = record.read_bytes()
-    assert worker.perform(order) == 1
+    assert worker.perform(frozen) == 1
     assert record.read_bytes() == failed
-    assert worker.perform(replace(order, redo=order.folder.record().digest())) == 0
+    assert worker.perform(replace(frozen, redo=frozen.folder.record().digest())) == 0
     assert json.loads(record.read_bytes())["metrics"] == json.loads(before)["metrics"]
 
 
 def test_what_was_frozen_is_what_is_done(tmp_path):
     """Its configuration is not composed again: one that no file has is taken as it is."""
-    order = Order.read(freeze(tmp_path, "train.steps=1"))
-    config = {**order.config, "task": {**order.config["task"], "test_size": 3}}
-    changed = replace(order, config=config)
+    frozen = FrozenRun.read(freeze(tmp_path, "train.steps=1"))
+    config = {**frozen.config, "task": {**frozen.config["task"], "test_size": 3}}
+    changed = replace(frozen, config=config)
     assert worker.perform(changed) == 0
     (file,) = tmp_path.glob("runs/*/record.json")
     assert json.loads(file.read_text())["config"] == config
@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_used_holds_its_run_up_and_no_other(tmp_path):
     (tmp_path / "results").write_text("a file")
     files = [freeze(tmp_path, "train.steps=1", results=tmp_path / "good"), freeze(tmp_path, "train.steps=2")]
     blocked = replace(
-        Order.read(files[1]), config={**Order.read(files[1]).config, "results_dir": str(tmp_path / "results")}
+        FrozenRun.read(files[1]), config={**FrozenRun.read(files[1]).config, "results_dir": str(tmp_path / "results")}
     )
     blocked.write(files[1])
     good, held = local_pool.launch(files, LaunchSettings())
@@ -64,11 +64,11 @@ def test_a_folder_that_cannot_be_used_holds_its_run_up_and_no_other(tmp_path):
 def test_a_checkpoint_of_another_run_holds_its_run_up(tmp_path):
     """Nothing in the folder is touched: no record of ours either."""
     file = freeze(tmp_path, "train.steps=2", "train.checkpoint_every=1")
-    order = Order.read(file)
-    order.folder.path.mkdir(parents=True)
-    torch.save({"run_id": "0123456789ab"}, order.folder.checkpoint_file())
-    before = order.folder.checkpoint_file().read_bytes()
+    frozen = FrozenRun.read(file)
+    frozen.folder.path.mkdir(parents=True)
+    torch.save({"run_id": "0123456789ab"}, frozen.folder.checkpoint_file())
+    before = frozen.folder.checkpoint_file().read_bytes()
     (held,) = local_pool.launch([file], LaunchSettings())
     assert (held.record, held.code) == (None, HELD_UP)
     assert "is a checkpoint of another config (run 0123456789ab" in " ".join(held.log.read_text().split())
-    assert order.folder.checkpoint_file().read_bytes() == before
+    assert frozen.folder.checkpoint_file().read_bytes() == before

@@ -219,7 +219,7 @@ def test_one_seed_one_history_and_another_seed_another() -> None:
 @pytest.mark.parametrize("match", ["final", "peak"])
 def test_the_budget_is_met_in_its_unit_at_the_figure_that_must_match(unit: str, match: str) -> None:
     run = rig("adalora", unit=unit, match=match).run()
-    assert run.adapters.ledger.verdict(run.budget, "exact") is None
+    assert run.adapters.ledger.budget_violation(run.budget, "exact") is None
     if match == "peak":
         assert run.adapters.ledger.final[unit] < run.adapters.ledger.peak[unit]
         assert run.budget.spent(run.adapters.ranks()) <= run.budget.target / 1.5

@@ -124,7 +124,7 @@ def test_training_starts_as_if_the_ranks_had_been_given():
         model,
         run.adapters.sites,
         run.adapters.ranks(),
-        scale=run.adapters.scale_rule,
+        scale=run.adapters.scale_spec,
         streams=run.streams,
         ledger=Ledger("params", 1),
     )

@@ -61,7 +61,7 @@ def test_stable_ranks_are_those_of_a_power_iteration(unit: str) -> None:
     assert list(run.adapters.ranks().values()) == expected
     assert expected != list(run.budget.uniform().values())
     assert list(run.allocator.scores.values()) == pytest.approx([reference.stable_rank(w) for w in weights], rel=1e-5)
-    assert run.run().adapters.ledger.verdict(run.budget, "exact") is None
+    assert run.run().adapters.ledger.budget_violation(run.budget, "exact") is None
 
 
 def test_stable_ranks_do_not_depend_on_the_size_of_the_weights() -> None:
@@ -94,7 +94,7 @@ def test_ranks_by_depth_are_those_of_equal_steps(direction: str, slope: float) -
     assert list(run.adapters.ranks().values()) == expected
     by_layer = [np.mean([r for r, at in zip(expected, layers, strict=True) if at == layer]) for layer in (0, 1)]
     assert np.sign(by_layer[1] - by_layer[0]) == (0 if slope == 1 else 1 if direction == "up" else -1)
-    assert run.run().adapters.ledger.verdict(run.budget, "exact") is None
+    assert run.run().adapters.ledger.budget_violation(run.budget, "exact") is None
     assert run.adapters.history == []
 
 

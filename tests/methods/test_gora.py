@@ -26,7 +26,7 @@ def test_ranks_are_the_references(unit: str, bounds: tuple[float, float]) -> Non
     assert list(run.adapters.ranks().values()) == expected
     assert len(set(expected)) > 1
     assert least <= min(expected) <= max(expected) <= most
-    assert run.run().adapters.ledger.verdict(run.budget, "exact") is None
+    assert run.run().adapters.ledger.budget_violation(run.budget, "exact") is None
 
 
 @pytest.mark.parametrize("rule", ["fixed", "live", "rslora"])

@@ -54,7 +54,7 @@ def ids(run: Rig) -> Tensor:
 def gradients(run: Rig, a: float, kind: str = "delta", jacobian: str = "exact") -> list[Tensor]:
     """Of every parameter at one point of the path, as `adapters.parameters()` lists them."""
     probe = run.moment(1).probe
-    run.adapters.path(a, kind, jacobian)
+    run.adapters.set_path_point(a, kind, jacobian)
     found = probe.gradients(probe.batches(1)[0], run.adapters.parameters())
     run.adapters.reset_path()
     return found
@@ -100,7 +100,7 @@ def flat(tensors: list[Tensor]) -> Tensor:
 
 def loss_at(run: Rig, a: float) -> float:
     probe = run.moment(1).probe
-    run.adapters.path(a)
+    run.adapters.set_path_point(a)
     found = probe.loss(probe.batches(1)[0])
     run.adapters.reset_path()
     return found
@@ -290,7 +290,7 @@ def test_t8_kept_cost_is_at_most_the_target_and_less_than_one_ffn_rank_below(cos
     costs: dict[str, float] = {site.name: site.d_in + site.d_out for site in run.adapters.sites}
     if cost == "code":  # feed-forward width is twice the hidden width: (2 + 1) / 2
         costs = {name: 1.0 if name.endswith("mix") else 1.5 for name in costs}
-        assert igu.code_costs(run.allocator.setting) == costs
+        assert igu.code_costs(run.allocator.context) == costs
     cuts = 0
     for step in range(1, run.allocator.decay.end):
         run.step(step)
@@ -323,7 +323,7 @@ def test_t9_the_ledger_has_exact_parameters_beside_the_nominal_budget(unit: str,
     assert ledger.target == {"params": 2 * (16 + 24 + 24) * 2, "ranks": 2 * 6}[unit]
     assert ledger.gate_params == 4 * 6
     assert 0 <= ledger.target - ledger.final[unit] < {"params": 24, "ranks": 1}[unit]
-    assert ledger.verdict(run.budget, "exact") is None
+    assert ledger.budget_violation(run.budget, "exact") is None
     trained = sum(p.numel() for group in run.trainer.optimizer.param_groups for p in group["params"])
     assert trained == exact() + sum(adapters.ranks().values())  # and lambda, folded in on export
 
@@ -469,13 +469,13 @@ def test_a_score_from_training_passes_is_the_mean_over_its_steps() -> None:
     hook = run.allocator.on_gradients
 
     def spy(adapters: Any, step: Any) -> None:
-        seen.append(flat(adapters.tensors(lambda p: p.grad)))
+        seen.append(flat(adapters.stacked(lambda p: p.grad)))
         hook(adapters, step)
 
     run.allocator.on_gradients = spy
     for step in range(1, 4):
         run.step(step)
-    weights = flat(run.adapters.tensors(lambda p: p.detach()))
+    weights = flat(run.adapters.stacked(lambda p: p.detach()))
     expected = (1 - 0.85) * (weights * (seen[1] + seen[2]) / 2).abs()
     assert run.allocator.statistics.updates == 1
     torch.testing.assert_close(flat(run.allocator.statistics.mean), expected)
@@ -496,7 +496,7 @@ def test_the_exact_jacobian_at_the_start_of_the_path_is_the_limit_and_not_zero()
 
 def test_at_the_start_of_the_path_the_model_is_the_base_model() -> None:
     run = curved()
-    run.adapters.path(0.0, "delta", "exact")
+    run.adapters.set_path_point(0.0, "delta", "exact")
     at_zero = run.logits()
     run.adapters.reset_path()
     with run.adapters.disabled():
@@ -557,7 +557,7 @@ def test_no_cut_comes_before_the_first_score(estimator: str) -> None:
     alone = rig("igu", steps=4, ema_every=5).run()  # one score, at the last cut
     assert {row["step"] for row in alone.adapters.history} == {alone.allocator.decay.end}
     for done in (run, alone):
-        assert done.adapters.ledger.verdict(done.budget, "exact") is None
+        assert done.adapters.ledger.budget_violation(done.budget, "exact") is None
 
 
 @pytest.mark.parametrize("prune", ["hard", "soft"])
@@ -801,7 +801,7 @@ def test_the_presets_contradict_nothing() -> None:
 
 def test_the_spread_of_a_ratio_of_pure_noise_is_what_the_specification_says() -> None:
     """specs/igu 6.1: half-normal noise at beta 0.85 scores 1.93 +- 0.44, whatever its size."""
-    statistics = registry.get("method", "igu")(method_config("igu"), rig("igu").allocator.setting).statistics
+    statistics = registry.get("method", "igu")(method_config("igu"), rig("igu").allocator.context).statistics
     generator = torch.Generator().manual_seed(0)
     for _ in range(60):
         statistics.update([1e-7 * torch.randn(4000, generator=generator).abs()])

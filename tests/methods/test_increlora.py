@@ -52,7 +52,7 @@ def test_the_budget_is_reached_before_the_final_phase_whatever_the_horizon(unit:
         if index == rise.end:
             left = run.budget.target - run.budget.spent(run.adapters.ranks())
             assert 0 <= left < min(run.budget.costs.values())
-    assert run.adapters.ledger.verdict(run.budget, "exact") is None
+    assert run.adapters.ledger.budget_violation(run.budget, "exact") is None
     assert max(event["step"] for event in run.adapters.history) <= rise.end
 
 

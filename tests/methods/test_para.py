@@ -36,7 +36,7 @@ def test_ranks_and_what_is_left_of_the_updates_are_the_references(unit: str, rul
 @pytest.mark.parametrize("match", ["final", "peak"])
 def test_the_budget_is_met_at_the_figure_that_must_match(method: str, unit: str, match: str) -> None:
     run = rig(method, unit=unit, match=match, reference_rank=3).run()
-    assert run.adapters.ledger.verdict(run.budget, "exact") is None
+    assert run.adapters.ledger.budget_violation(run.budget, "exact") is None
     assert run.adapters.ledger.final[unit] < run.adapters.ledger.peak[unit]
     factor = 1 if match == "final" else 2
     assert 0 <= run.budget.target / factor - run.budget.spent(run.adapters.ranks()) <= max(run.budget.costs.values())

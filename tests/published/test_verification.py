@@ -10,7 +10,7 @@ from rankbench.cli import main, verify
 from rankbench.published import numbers as published_numbers
 from rankbench.published import verification
 from rankbench.published.verification import measures
-from rankbench.statistics.decision_rules import OUTCOMES
+from rankbench.statistics.decision_rules import REPRODUCTION_OUTCOMES
 from rankbench.studies import study
 from rankbench.studies.study import Study
 from rankbench.sweeps.experiment_files import read
@@ -296,7 +296,7 @@ def test_what_is_not_there_is_said(tmp_path, capsys):
 def test_help_names_the_outcomes():
     done = python("-m", "rankbench", "verify", "--help")
     assert done.returncode == 0
-    assert all(outcome in " ".join(done.stdout.split()) for outcome in OUTCOMES)
+    assert all(outcome in " ".join(done.stdout.split()) for outcome in REPRODUCTION_OUTCOMES)
 
 
 def test_runs_of_several_codes_are_refused_unless_allowed_by_name(tmp_path, capsys):

@@ -57,7 +57,7 @@ def vectors(run: Rig, nodes) -> np.ndarray:
     """w * g at each node, all elements in one row: what the Gram matrix stands for."""
     rows, parameters, probe = [], run.adapters.parameters(), run.moment(1).probe
     for a in nodes:
-        run.adapters.path(a, "delta", "exact")
+        run.adapters.set_path_point(a, "delta", "exact")
         found = probe.gradients(run.trainer.train[:8], parameters)
         rows.append(torch.cat([(p.detach() * g).flatten() for p, g in zip(parameters, found, strict=True)]).numpy())
     run.adapters.reset_path()

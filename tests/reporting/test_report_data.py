@@ -113,7 +113,7 @@ def test_what_is_resolved_is_counted_with_what_could_have_been_seen():
 
 def test_where_too_few_pairs_can_show_nothing_it_is_said():
     said = verdict.sentences(gather(study(declared(seeds=range(3)), lost=0.0, failed=0.0)))
-    assert "The test can find no difference of any size with 3 pairs, before its correction even." in said
+    assert "With 3 pairs the test cannot reach significance, even before correction." in said
 
 
 def test_without_its_uniform_arm_nothing_is_said_to_work():
@@ -168,7 +168,7 @@ def test_a_study_that_has_not_begun_says_that_nothing_can_be_compared():
     assert ranks.draw_rank_maps("x", empty.panels, empty) is None
 
 
-def test_holes_are_counted_and_named():
+def test_missing_runs_are_counted_and_named():
     found = several()
     runs = [run for panel in found.panels for run in panel.runs]
     lost = [run for run in runs if run.status != "ok"]

@@ -28,10 +28,10 @@ from rankbench.core.gated_lora import Scale
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate
 from rankbench.core.sites import Site
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.training.engine import accelerator
+from rankbench.training.engine import make_accelerator
 from rankbench.training.run import Run, execute
 
 SMALL = ["model=tiny", "train.steps=12", "train.batch_size=4", "train.threads=1"]
@@ -59,7 +59,7 @@ def prepared(config: Config) -> Run:
     """A run that has its folder but no parts yet (`run.assembly.complete()` builds them all)."""
     folder = folder_of(config)
     folder.path.mkdir(parents=True, exist_ok=True)
-    return Run(config, folder, accelerator(config.train.precision))
+    return Run(config, folder, make_accelerator(config.train.precision))
 
 
 def begun(config: Config) -> Run:
@@ -174,9 +174,9 @@ def freeze(place: Path, *overrides: str, results: Path | None = None, **method: 
     """Freeze a quick run as a sweep does; `method` gives settings of the faulty method, which must be installed."""
     section = {**FAULTY, **method} if method else None
     config = configure(results or place, *overrides, method=section).plain()
-    order = Order(run_id(config), config, " ".join(overrides) or str(method))
-    order.write(place / f"{order.run_id}.json")
-    return place / f"{order.run_id}.json"
+    frozen = FrozenRun(run_id(config), config, " ".join(overrides) or str(method))
+    frozen.write(place / f"{frozen.run_id}.json")
+    return place / f"{frozen.run_id}.json"
 
 
 FAULTY = {"name": "faulty", "fault": "none", "at": 2, "note": None, "megabytes": 0, "target": None}

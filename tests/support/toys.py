@@ -24,11 +24,11 @@ from rankbench.core.budget import Budget, Ledger
 from rankbench.core.gated_lora import Scale
 from rankbench.core.peft_injection import attach
 from rankbench.core.seeding import Streams
-from rankbench.methods.base import Allocator, Setting, Step
+from rankbench.methods.base import Allocator, RunContext, Step
 from rankbench.models.loading import find_sites
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 from rankbench.training.cost_meter import Meter
-from rankbench.training.engine import Engine, accelerator
+from rankbench.training.engine import Engine, make_accelerator
 from rankbench.training.trainer import Trainer
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -199,8 +199,8 @@ def rig(
     budget = Budget.of(section(BudgetConfig, CONF / "budget" / "r8.yaml", shape), sites, None)
     streams = Streams(seed)
     config = method_config(method, **changes)
-    setting = Setting(sites, budget, steps, streams.numpy("allocator", "start"))
-    allocator = registry.get("method", method)(config, setting)
+    context = RunContext(sites, budget, steps, streams.numpy("allocator", "start"))
+    allocator = registry.get("method", method)(config, context)
     ledger = Ledger(budget.unit, budget.target)
     adapters = attach(
         model,
@@ -213,11 +213,11 @@ def rig(
         path="path" in allocator.needs,
         head=head,
     )
-    processes = accelerator("fp32")
-    adapters.model.to(processes.device, dtype)
+    accelerator = make_accelerator("fp32")
+    adapters.model.to(accelerator.device, dtype)
     defaults = {"steps": steps, "batch_size": 16, "learning_rate": 0.02, "precision": "fp32", "checkpoint_every": 0}
     settings = section(TrainConfig, CONF / "train" / "default.yaml", {**defaults, **(train or {})})
-    engine = Engine(processes, adapters.model, task, Meter(), settings.batch_size, settings.micro_batch_size, streams)
+    engine = Engine(accelerator, adapters.model, task, Meter(), settings.batch_size, settings.micro_batch_size, streams)
     engine.count_passes()
     logs: list[dict[str, Any]] = []
     trainer = Trainer(

@@ -11,7 +11,7 @@ import pytest
 from support.harness import SMALL_EXPERIMENT, write_experiment
 from support.schedules import Played, finish
 
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import run_id
 from rankbench.sweeps.composition import Layout, lay_out, words
 
@@ -69,7 +69,7 @@ def test_a_grid_grows_for_all_arms_alike_at_the_end_where_one_of_them_is(played)
 def test_a_grid_grows_as_often_as_it_may(lay, results):
     """The best rate is always the largest: 2 trials, and one more each time."""
     layout = lay("experiment=small", "arms=[lora]", "tune.widen=3")
-    played = Played(layout, results, loss=lambda order: -order.config["train"]["learning_rate"])
+    played = Played(layout, results, loss=lambda frozen: -frozen.config["train"]["learning_rate"])
     assert sorted(played.rates("lora", trial=True)) == pytest.approx([1e-3, 1e-2, 1e-1, 1, 10])
     assert set(played.rates("lora")) == {10.0}
     assert played.config(played.jobs("lora")[0])["tuned"]["edge"] is True
@@ -173,7 +173,7 @@ def test_a_sweep_that_is_killed_at_any_run_takes_the_same_course_again(lay, resu
         assert len(list(results.glob("runs/*/record.json"))) == stopped
         assert cut.batches == whole.batches[: len(cut.batches)]
         again = Played(layout, results)  # runs that are there already may come earlier
-        assert again.orders == whole.orders
+        assert again.frozen_runs == whole.frozen_runs
         assert sorted(again.sweep.jobs, key=str) == sorted(whole.sweep.jobs, key=str)
 
 
@@ -207,11 +207,11 @@ def test_several_seeds_of_trials_and_a_rate_that_is_typed_twice(lay, results):
 # ---------------------------------------------------------------------------------------------- what cannot be done
 
 
-def failing(monkeypatch, fails: Callable[[Order], str | None]) -> None:
+def failing(monkeypatch, fails: Callable[[FrozenRun], str | None]) -> None:
     done = finish
 
-    def maybe(order: Order, **how) -> None:
-        done(order, fails(order) or "ok")
+    def maybe(frozen: FrozenRun, **how) -> None:
+        done(frozen, fails(frozen) or "ok")
 
     monkeypatch.setattr("support.schedules.finish", maybe)
 
@@ -219,7 +219,7 @@ def failing(monkeypatch, fails: Callable[[Order], str | None]) -> None:
 def test_a_rate_that_fails_is_part_of_the_grid_and_not_chosen(lay, results, monkeypatch):
     failing(
         monkeypatch,
-        lambda order: "nan" if order.config["trial"] and order.config["train"]["learning_rate"] == 1e-2 else None,
+        lambda frozen: "nan" if frozen.config["trial"] and frozen.config["train"]["learning_rate"] == 1e-2 else None,
     )
     played = Played(lay("experiment=small", "arms=[lora]", "tune.widen=0"), results)
     assert set(played.rates("lora")) == {1e-3}
@@ -227,7 +227,7 @@ def test_a_rate_that_fails_is_part_of_the_grid_and_not_chosen(lay, results, monk
 
 
 def test_an_arm_whose_trials_all_failed_is_said_to_wait_and_the_others_go_on(lay, results, monkeypatch):
-    failing(monkeypatch, lambda order: "oom" if order.config["method"]["name"] == "random" else None)
+    failing(monkeypatch, lambda frozen: "oom" if frozen.config["method"]["name"] == "random" else None)
     played = Played(lay("experiment=small", "arms=[lora,random]"), results)
     assert played.sweep.waiting[0] == "random: all 3 trials failed: no learning rate can be chosen"  # it tries lora's
     assert "random: waits for the learning rate of random" in played.sweep.waiting
@@ -241,7 +241,7 @@ def test_a_grid_without_a_rate_that_has_all_its_seeds_chooses_nothing(lay, resul
     failed = {(1e-3, 7), (1e-2, 8)}
     failing(
         monkeypatch,
-        lambda order: "nan" if (order.config["train"]["learning_rate"], order.config["seed"]) in failed else None,
+        lambda frozen: "nan" if (frozen.config["train"]["learning_rate"], frozen.config["seed"]) in failed else None,
     )
     layout = lay("method=lora", "model=tiny", "task=planted", "tune.learning_rate=[1e-3,1e-2]", "tune.seeds=[7,8]")
     played = Played(layout, results)
@@ -251,7 +251,7 @@ def test_a_grid_without_a_rate_that_has_all_its_seeds_chooses_nothing(lay, resul
 
 
 def test_trials_that_were_interrupted_are_waited_for(lay, results, monkeypatch):
-    failing(monkeypatch, lambda order: "killed" if order.config["train"]["learning_rate"] == 1e-2 else None)
+    failing(monkeypatch, lambda frozen: "killed" if frozen.config["train"]["learning_rate"] == 1e-2 else None)
     layout = lay("experiment=small", "arms=[lora]")
     played = Played(layout, results)
     assert played.sweep.waiting[0] == "lora: 1 of 2 trials have not finished"
@@ -263,7 +263,7 @@ def test_trials_that_were_interrupted_are_waited_for(lay, results, monkeypatch):
 def test_a_control_of_a_run_that_failed_says_which(lay, results, monkeypatch):
     failing(
         monkeypatch,
-        lambda order: "nan" if order.config["method"]["name"] == "random" and order.config["seed"] == 1 else None,
+        lambda frozen: "nan" if frozen.config["method"]["name"] == "random" and frozen.config["seed"] == 1 else None,
     )
     played = Played(lay("experiment=small"), results)
     assert len(played.jobs("random reversed")) == 1
@@ -276,16 +276,16 @@ def test_a_control_of_a_run_that_failed_says_which(lay, results, monkeypatch):
 def test_failed_runs_are_ordered_again_on_request_alone(lay, results, monkeypatch):
     layout = lay("experiment=small", "arms=[lora]", "tune.widen=0")
     with monkeypatch.context() as patch:
-        failing(patch, lambda order: None if order.config["trial"] else "oom")
+        failing(patch, lambda frozen: None if frozen.config["trial"] else "oom")
         failed = Played(layout, results)
-    assert {order.redo for order in failed.orders.values()} == {None}
-    digests = {job.run_id: failed.orders[job.run_id].folder.record().digest() for job in failed.jobs("lora")}
+    assert {frozen.redo for frozen in failed.frozen_runs.values()} == {None}
+    digests = {job.run_id: failed.frozen_runs[job.run_id].folder.record().digest() for job in failed.jobs("lora")}
     left = Played(layout, results)
-    assert {left.orders[name].folder.record().status for name in digests} == {"oom"}
+    assert {left.frozen_runs[name].folder.record().status for name in digests} == {"oom"}
     again = Played(layout, results, retry=True)
-    redo = {name: order.redo for name, order in again.orders.items()}
+    redo = {name: frozen.redo for name, frozen in again.frozen_runs.items()}
     assert redo == {**dict.fromkeys(redo), **digests}
-    assert {again.orders[name].folder.record().status for name in digests} == {"ok"}
+    assert {again.frozen_runs[name].folder.record().status for name in digests} == {"ok"}
 
 
 def test_a_choice_is_plain_data(played):

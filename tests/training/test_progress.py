@@ -10,7 +10,7 @@ from rankbench import terminal
 from rankbench.launching import progress
 from rankbench.launching.jobs import JobOutcome
 from rankbench.launching.progress import SweepProgress
-from rankbench.records.frozen_run import Order
+from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord
 from rankbench.training import progress as run_progress
 from rankbench.training.progress import TrainingProgress, rank_map, summarize
@@ -175,8 +175,8 @@ def test_a_run_shows_its_own_record(tmp_path, capsys):
 
 
 def ended(seconds: float | None = 30.0, **changes) -> JobOutcome:
-    order = Order("0123456789ab", {"results_dir": "results"}, "method=igu seed=3")
-    return JobOutcome(order, record(**changes) if changes.get("status", "ok") else None, seconds)
+    frozen = FrozenRun("0123456789ab", {"results_dir": "results"}, "method=igu seed=3")
+    return JobOutcome(frozen, record(**changes) if changes.get("status", "ok") else None, seconds)
 
 
 def test_a_sweep_says_of_each_run_what_became_of_it_and_how_long_the_rest_may_take(capsys):

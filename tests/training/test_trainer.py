@@ -134,8 +134,8 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path, name, size):
 class Diary(Uniform):
     """Writes down what each hook sees."""
 
-    def __init__(self, config, setting):
-        super().__init__(config, setting)
+    def __init__(self, config, context):
+        super().__init__(config, context)
         Diary.lines = self.lines = []
 
     def write(self, hook, adapters, index):
@@ -228,7 +228,7 @@ def test_a_path_lasts_one_micro_batch(tmp_path, method):
 
         def before_forward(self, adapters, step, micro):
             if step.index == 2 and micro == 0:
-                adapters.path(0.0)
+                adapters.set_path_point(0.0)
 
         def on_step_end(self, adapters, step):
             slots = [adapter.slot for adapter in adapters._adapters.values()]
@@ -393,7 +393,7 @@ def test_a_method_that_decides_nothing_is_inert(tmp_path, method):
 def test_a_method_that_keeps_too_much_is_over_budget(tmp_path, method):
     class Greedy(Uniform):
         def initial_ranks(self):
-            return self.setting.budget.uniform(2.0)
+            return self.context.budget.uniform(2.0)
 
     record = perform(configure(tmp_path, method=method(Greedy)))
     assert record["status"] == "over_budget"
@@ -406,7 +406,7 @@ def test_a_method_that_keeps_too_much_is_over_budget(tmp_path, method):
 def test_a_method_that_is_exact_must_spend_its_budget(tmp_path, method):
     class Frugal(Uniform):
         def initial_ranks(self):
-            return self.setting.budget.uniform(0.5)
+            return self.context.budget.uniform(0.5)
 
     section = method(Frugal)
     assert perform(configure(tmp_path / "a", method=section))["status"] == "over_budget"

@@ -25,11 +25,11 @@ class WeightNorm(Allocator[Config]):
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks until the weights are scored."""
-        return self.setting.budget.uniform()
+        return self.context.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Score the sites, then begin at the ranks that the scores give."""
         self.scores = {
             site.name: float(adapters.weight(site.name).norm()) ** self.config.power for site in adapters.sites
         }
-        adapters.restart(self.setting.budget.allocate(self.scores), "weight norm", draw="start")
+        adapters.restart(self.context.budget.allocate(self.scores), "weight norm", draw="start")

@@ -54,12 +54,12 @@ def missing_runs_table(report_data: ReportData) -> Table | None:
     for panel in report_data.panels:
         for arm in panel.arms:
             runs = [run for run in panel.runs if run.arm == arm]
-            lost = [run for run in runs if run.status != "ok"]
-            if lost:
-                counts = Counter(run.status for run in lost)
+            not_ok = [run for run in runs if run.status != "ok"]
+            if not_ok:
+                counts = Counter(run.status for run in not_ok)
                 statuses = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-                seeds = ", ".join("?" if run.seed is None else str(run.seed) for run in lost)
-                texts = [panel.short, arm, f"{len(runs) - len(lost)}/{len(runs)}", statuses, seeds]
+                seeds = ", ".join("?" if run.seed is None else str(run.seed) for run in not_ok)
+                texts = [panel.short, arm, f"{len(runs) - len(not_ok)}/{len(runs)}", statuses, seeds]
                 rows.append([Cell(text, link=link(panel, arm)) for text in texts])
     columns = ["where", "arm", "ok/all", "lost", "seeds"]
     note = "They are counted, never averaged."

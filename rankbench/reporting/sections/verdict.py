@@ -26,7 +26,7 @@ KINDS: dict[Kind, str] = {
     "unresolved": "not resolved",
     "unresolvable": "not resolvable with so few pairs",
 }
-OUTCOMES: dict[Outcome, str] = {"works": "better", "does not work": "worse", "not resolved": "unresolved"}
+FINDING_OF_OUTCOME: dict[Outcome, str] = {"works": "better", "does not work": "worse", "not resolved": "unresolved"}
 
 
 def sentences(report_data: ReportData) -> list[str]:
@@ -98,7 +98,7 @@ def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
             f"({counts} pairs) {size}."
         )
         if smallest_p(pairs[-1]) > ALPHA:
-            yield f"The test can find no difference of any size with {pairs[-1]} pairs, before its correction even."
+            yield f"With {pairs[-1]} pairs the test cannot reach significance, even before correction."
 
 
 def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
@@ -115,7 +115,7 @@ def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
                 for reason, difference in zip(verdicts[0][1].reasons, verdicts[0][2].values(), strict=True)
             )
             yield f"{arm}: {verdicts[0][1].outcome} ({', '.join(sides)})."
-        for outcome in OUTCOMES if len(verdicts) > 1 else ():
+        for outcome in FINDING_OF_OUTCOME if len(verdicts) > 1 else ():
             titles = [where for where, verdict, _ in verdicts if verdict.outcome == outcome]
             if titles:
                 where_text = f": {'; '.join(titles)}" if len(titles) < len(verdicts) else ""
@@ -161,7 +161,10 @@ def _minus(comparison: Comparison, arm: str, control: str | None, level: float) 
 
 
 def verdict_table(report_data: ReportData) -> Table | None:
-    """Each arm that has controls, in each panel: the outcome and the three differences; None without controls."""
+    """Each arm that has controls, in each panel: the outcome and its difference to every control in report.beats.
+
+    None without controls.
+    """
     rows = []
     for panel, comparison in report_data.compared():
         digits = decimals(comparison.values[comparison.metrics[0]])
@@ -169,7 +172,11 @@ def verdict_table(report_data: ReportData) -> Table | None:
             judged = _verdict(report_data, comparison, arm)
             if judged is not None:
                 outcome, differences = judged[0].outcome, judged[1]
-                head = [Cell(panel.short), Cell(arm, link=link(panel, arm)), Cell(outcome, kind=OUTCOMES[outcome])]
+                head = [
+                    Cell(panel.short),
+                    Cell(arm, link=link(panel, arm)),
+                    Cell(outcome, kind=FINDING_OF_OUTCOME[outcome]),
+                ]
                 pairs = sorted({difference.n for difference in differences.values() if difference is not None})
                 n = Cell(" to ".join(map(str, dict.fromkeys([*pairs[:1], *pairs[-1:]]))))
                 why = {role: _absent(comparison, control) for role, control in _controls(report_data, arm).items()}
