@@ -78,7 +78,7 @@ class IGUConfig(PruningConfig):
 @register("method", "igu")
 @register("method", "igu_code")
 class IGU(Allocator[IGUConfig]):
-    """One class, two presets: `igu` is the paper's method made sound, `igu_code` what the released code does."""
+    """One class, two presets: `igu` is the paper's method corrected, `igu_code` what the released code does."""
 
     needs = frozenset({"gates", "path", "resize", "probe_backward"})
     source = "IGU-LoRA, ICLR 2026 (arXiv 2603.13792); withyou12/igulora@3f5ba10"
