@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rankbench.cli.run import config_dir_of, inspects, parse, say
+from rankbench.cli.exit_codes import OK
+from rankbench.cli.run import SWEEP_WORDS, config_dir_of, hydra_run, inspects, parse, say
 from rankbench.config.schema import ConfigError
 
 
@@ -19,16 +20,24 @@ def main(words: Sequence[str]) -> int:
     """
     flags = parse(words)
     if inspects(flags):
-        raise ConfigError(
-            [
-                "-m: --cfg, --info and Hydra's other inspecting flags show one run; leave out -m and give one "
-                "value for each key, or take rankbench plan"
-            ]
-        )
+        if several := [word for word in flags.overrides if _means_several_runs(word)]:
+            advice = "--cfg, --info and the like show one run; take rankbench plan for a sweep"
+            raise ConfigError([f"{word}: {advice}" for word in several])
+        flags.multirun = False  # Hydra shows the one run
+        return hydra_run(flags, lambda composed: OK)
     say("loading the configuration of every run ...")
     from rankbench.launching.driver import start
 
     return start(flags.overrides, config_dir_of(flags), flags.config_name or "config")
+
+
+def _means_several_runs(word: str) -> bool:
+    """Whether only a sweep reads the word, or it is an override with several values."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS:
+        return True
+    return bool(OverridesParser.create().parse_override(word).is_sweep_override())
 
 
 def sweep(overrides: Sequence[str]) -> int:

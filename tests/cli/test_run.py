@@ -145,6 +145,12 @@ def test_a_configuration_can_be_printed(
     assert ran == []
 
 
+@pytest.mark.parametrize("word", ["seed=0,1", "experiment=igu_ablation"])
+def test_a_sweep_has_no_configuration_to_be_printed(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert main(["-m", "method=lora", *BASE, word, "--cfg", "job"]) == 2
+    assert f"{word}: --cfg, --info and the like show one run; take rankbench plan" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "word", ["experiment=igu_ablation", "scale=small", "arms=[lora]", "retry=failed", "tune.widen=0"]
 )
