@@ -53,7 +53,7 @@ def _published_table(report_data: ReportData, wanted: Published, number: int, ju
     notes = [
         f"{len(chosen)} numbers in that table: {', '.join(f'{count} {name}' for name, count in outcomes.items())}.",
         "What a paper prints, with its digits, and our mean in its unit. Verified: by the rule of "
-        "`rankbench verify`, which asks for the paper's model, budget and data; where these differ, "
+        "rankbench verify, which asks for the paper's model, budget and data; where these differ, "
         "differences to the reference say more than values.",
         *([f"No run that is ok on {', '.join(unused)}."] if unused else []),
     ]
