@@ -206,26 +206,26 @@ def _sentence(annotation: Any, value: Any, error: ErrorDetails, place: str, hint
         place: dotted.
         hint: as in `conform`.
     """
-    kind, given = error["type"], f"{place}={show(value)}"
+    kind, setting = error["type"], f"{place}={show(value)}"
     if kind == "missing":
         return f"{place}: missing; give {place}=<{'|'.join(_options(annotation)) or describe(annotation)}>"
     if kind == "extra_forbidden":
         section = _section(annotation)
         names = set(section.model_fields) - section.filled_in if section else ()
         advice = f"{near(str(error['loc'][-1]), names)} {hint(place)}".rstrip()
-        return f"{given}: unknown key; {advice}"
+        return f"{setting}: unknown key; {advice}"
     if error["loc"][-1:] == ("[key]",):
         return f"{place}: the key is no string; put it into quotes"
     if kind == "finite_number":
-        return f"{given}: expected a finite number"
+        return f"{setting}: expected a finite number"
     if kind in BOUNDS:
         limits = " and ".join(f"{sign} {limit:g}" for sign, limit in _limits(annotation))
-        return f"{given}: expected a number {limits}"
+        return f"{setting}: expected a number {limits}"
     if kind == "literal_error" and isinstance(value, str):
-        return f"{given}: expected one of {', '.join(_options(annotation))}"
+        return f"{setting}: expected one of {', '.join(_options(annotation))}"
     if kind == "literal_error" or kind.endswith("_type"):
-        return f"{given}: expected {describe(annotation)}"
-    return f"{given}: {error['msg'].removeprefix('Value error, ')}"  # a validator of somebody's own
+        return f"{setting}: expected {describe(annotation)}"
+    return f"{setting}: {error['msg'].removeprefix('Value error, ')}"  # a validator of somebody's own
 
 
 def _join(path: str, key: Any) -> str:

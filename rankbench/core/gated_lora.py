@@ -16,8 +16,8 @@ class Scale:
     """The factor s, as an explicit rule.
 
     Attributes:
-        rule: "fixed" alpha / reference_rank (a rank change is not a learning-rate change), "live" alpha / r,
-            "rslora" alpha / sqrt(r) (Kalajdzievski 2023).
+        rule: "fixed" alpha / reference_rank (the same at every rank; under Adam a site's first step then grows with its
+            rank), "live" alpha / r, "rslora" alpha / sqrt(r) (Kalajdzievski 2023).
         alpha: lora_alpha.
         reference_rank: uniform rank of the budget.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from rankbench.core.adapter_set import AdapterSet
@@ -54,6 +54,26 @@ def attach(
     for site in sites:
         if not 0 <= ranks[site.name] <= min(site.d_out, site.d_in):
             raise ValueError(f"rank {ranks[site.name]} of {site.name} is not in [0, {min(site.d_out, site.d_in)}]")
+    peft_model = _inject(model, sites, ranks, streams, dropout, head, task_type)
+    modules = dict(peft_model.named_modules())
+    variant = gate is not None or path
+    adapters = {}
+    for site in sites:
+        layer = modules[f"base_model.model.{site.name}"]
+        adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
+    return AdapterSet(peft_model, adapters, scale, gate, ledger)
+
+
+def _inject(
+    model: nn.Module,
+    sites: Sequence[Site],
+    ranks: Mapping[str, int],
+    streams: Streams,
+    dropout: float,
+    head: Sequence[str],
+    task_type: str | None,
+) -> PeftModel:
+    """Put PEFT's stock LoRA on the sites, in the model's own mode; PEFT has no rank 0: such a site gets 1 for now."""
     config = LoraConfig(
         r=1,
         lora_alpha=1,
@@ -68,10 +88,4 @@ def attach(
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         peft_model = get_peft_model(model, config)
     peft_model.train(model.training)  # PEFT makes its modules in training mode
-    modules = dict(peft_model.named_modules())
-    variant = gate is not None or path
-    adapters = {}
-    for site in sites:
-        layer = modules[f"base_model.model.{site.name}"]
-        adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
-    return AdapterSet(peft_model, adapters, scale, gate, ledger)
+    return peft_model

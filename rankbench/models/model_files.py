@@ -52,7 +52,7 @@ def locate(config: ModelConfig, cache: Path, download: bool = True) -> tuple[Pat
 def _local(path: Path, gguf_file: str | None, config: ModelConfig, cache: Path, way_out: str) -> tuple[Path, str]:
     if not path.exists():
         raise ModelError(f"model.path={path} does not exist; {way_out}")
-    ggufs = sorted(found.name for found in path.glob("*.gguf"))
+    ggufs = sorted(gguf.name for gguf in path.glob("*.gguf"))
     file = path / gguf_file if gguf_file else path
     if file.is_dir():
         problem = _lacks(file)
