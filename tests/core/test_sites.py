@@ -35,7 +35,11 @@ def many(*ranks: int) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("ranks", "costs", "reasons"),
     [
-        ([1] * 206 + [576, 365, 73, 50], 1, ["206 of 210 sites have at most rank 1", "layers.206.q (rank 576) holds 45%"]),
+        (
+            [1] * 206 + [576, 365, 73, 50],
+            1,
+            ["206 of 210 sites have at most rank 1", "layers.206.q (rank 576) holds 45%"],
+        ),
         ([2] * 9 + [6], 1, ["layers.9.q (rank 6) holds 25%"]),
         ([2] * 10 + [6], 1, []),  # 23 %
         ([1] * 18 + [11, 11], 1, ["18 of 20 sites have at most rank 1", "holds 28%"]),
