@@ -110,6 +110,7 @@ class Assembly:
             path=path or "path" in allocator.needs,
             dropout=settings.dropout,
             head=loaded.head,
+            trains=allocator.trains,
             task_type="CAUSAL_LM" if loaded.architecture == "decoder" else "SEQ_CLS",
         )
         self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
