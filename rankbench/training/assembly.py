@@ -21,7 +21,6 @@ from rankbench.training.observer import Observer
 from rankbench.training.trainer import Trainer
 
 
-
 class Assembly:
     """The parts of one run, made in four steps of the assembly: `load`, `allocate`, `attach`, `connect`.
 
