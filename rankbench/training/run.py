@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from rankbench.config import environment
+from rankbench.config.schema import ConfigError
 from rankbench.config.sections import Config, TrackingConfig
 from rankbench.core.peft_export import export
 from rankbench.core.sites import describe_unevenness
@@ -140,6 +142,8 @@ class Run:
         return result
 
     def _work(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
+        if problems := environment.refused():  # of this machine: the configuration was checked on another one, maybe
+            raise ConfigError(problems)
         if self.config.train.threads is not None:
             torch.set_num_threads(self.config.train.threads)
         self.assembly.complete()
