@@ -20,6 +20,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -37,6 +38,11 @@ from rankbench.models.model_files import locate
 
 ALL_LINEAR = "all-linear"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+AUTO: dict[str, Any] = {
+    "decoder": AutoModelForCausalLM,
+    "encoder": AutoModelForSequenceClassification,
+    "encoder_decoder": AutoModelForSeq2SeqLM,
+}
 PROBLEMS = {"classification": "single_label_classification", "regression": "regression"}
 __all__ = ["LoadedModel", "ModelConfig", "ModelError", "Shape", "find_sites", "load"]
 
@@ -48,7 +54,7 @@ class LoadedModel:
     Attributes:
         model: transformers PreTrainedModel, in eval mode, on the CPU, nothing frozen yet.
         tokenizer: transformers PreTrainedTokenizerBase with a pad token.
-        architecture: "decoder" or "encoder".
+        architecture: "decoder", "encoder" or "encoder_decoder".
         sites: matrices to adapt, in model order.
         head: names of the modules trained in full beside them; () for decoders.
         revision: {"model": hub commit (40 hex digits), or sha256 of the folder, GGUF file or random weights (64)}.
@@ -91,7 +97,7 @@ def load(
             if config.architecture == "encoder":
                 model = _encoder(folder, config, num_labels, problem, streams)
             else:
-                model = _decoder(folder, config)
+                model = _language_model(folder, config)
     _set_padding(model, tokenizer)
     sites = find_sites(model, config.targets, head)
     return LoadedModel(model.eval(), tokenizer, config.architecture, sites, head, {"model": revision})
@@ -108,7 +114,7 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
         model, *_ = _random(config.shape, DTYPES[config.dtype])
         return find_sites(model, config.targets, head)
     folder, _ = locate(config, cache_dir or default_cache(), download=False)
-    auto: Any = AutoModelForSequenceClassification if config.architecture == "encoder" else AutoModelForCausalLM
+    auto = AUTO[config.architecture]
     with quiet(), _readable(folder), torch.device("meta"):
         shape = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return find_sites(auto.from_config(shape), config.targets, head)
@@ -156,8 +162,8 @@ def _site(name: str, module: nn.Linear) -> Site:
     return Site(name, *parse_site(name), module.out_features, module.in_features)
 
 
-def _decoder(folder: Path, config: ModelConfig) -> Any:
-    model, info = _from_files(AutoModelForCausalLM, folder, config)
+def _language_model(folder: Path, config: ModelConfig) -> Any:
+    model, info = _from_files(AUTO[config.architecture], folder, config)
     _refuse_gaps(folder, info["missing_keys"], ())
     return model
 
@@ -169,7 +175,7 @@ def _encoder(folder: Path, config: ModelConfig, num_labels: int | None, problem:
             "for text generation take a decoder, such as model=smollm2-135m"
         )
     model, info = _from_files(
-        AutoModelForSequenceClassification,
+        AUTO["encoder"],
         folder,
         config,
         num_labels=num_labels,

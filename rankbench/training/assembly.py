@@ -20,6 +20,8 @@ from rankbench.training.engine import Engine, make_accelerator
 from rankbench.training.observer import Observer
 from rankbench.training.trainer import Trainer
 
+TASK_TYPES = {"decoder": "CAUSAL_LM", "encoder": "SEQ_CLS", "encoder_decoder": "SEQ_2_SEQ_LM"}  # PEFT's
+
 
 class Assembly:
     """The parts of one run, made in four steps of the assembly: `load`, `allocate`, `attach`, `connect`.
@@ -108,7 +110,7 @@ class Assembly:
             path=path or "path" in allocator.needs,
             dropout=settings.dropout,
             head=loaded.head,
-            task_type="CAUSAL_LM" if loaded.architecture == "decoder" else "SEQ_CLS",
+            task_type=TASK_TYPES[loaded.architecture],
         )
         self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
 
