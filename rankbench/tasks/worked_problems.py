@@ -22,6 +22,8 @@ from rankbench.tasks.text.tokens import Tokens, fitted, prompt_hash
 
 END = "\n"  # closes a solution, in training and in generation
 FINAL = re.compile(r"####\s*\$?\s*(-?[\d,]*\.?\d+)")  # "#### 1,250": GSM8K's mark of the final number
+# What may follow the mark in a gold: the number as a whole, then at most a unit ("$1,250.50", "40 %", "12 km/h").
+GOLD = re.compile(r"\s*\$?\s*-?(?=\.?\d)(\d{1,3}(,\d{3})+|\d*)(\.\d+)?\.?\s*(%|[^\W\d_][^\d\n]*)?\s*")
 FINAL_LINE = re.compile(r"####[^\n]*\n")
 
 
@@ -48,6 +50,15 @@ def final_number(text: str) -> str | None:
     if match is None:
         return None
     return f"{Decimal(match[1].replace(',', '')).normalize():f}"
+
+
+def gold_number(text: str) -> str | None:
+    """The number after the first `####`, as `final_number` spells it; None unless it is all that stands on that line.
+
+    A fraction ("1/2"), a power ("1e3") or a decimal comma ("1.250,00") would be read as another number.
+    """
+    _, _, rest = text.partition("####")
+    return final_number(text) if GOLD.fullmatch(rest.partition("\n")[0]) else None
 
 
 def has_final_line(text: str) -> bool:
