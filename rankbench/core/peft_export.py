@@ -28,6 +28,8 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
     from peft import LoraConfig, get_peft_model_state_dict  # takes seconds to import
     from peft.utils.warning import PeftWarning
 
+    from rankbench.core.peft_names import exact_keys, exact_targets
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*invalid shape", category=PeftWarning)  # rank 0: left out below
         whole = get_peft_model_state_dict(adapters.model)
@@ -40,14 +42,18 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
         A, B = adapters.folded(name)
         state[f"base_model.model.{name}.lora_A.weight"] = A.cpu().contiguous()
         state[f"base_model.model.{name}.lora_B.weight"] = B.cpu().contiguous()
+    keys = exact_keys(rank_pattern)
     config = adapters.model.peft_config[NAME]
     return state, LoraConfig(
         r=adapters.scale_spec.reference_rank,
         lora_alpha=adapters.scale_spec.alpha,  # type: ignore[arg-type]  # peft declares an int and divides by the rank
         lora_dropout=config.lora_dropout,
-        target_modules=list(rank_pattern),
-        rank_pattern=rank_pattern,
-        alpha_pattern=alpha_pattern,
+        target_modules=exact_targets(
+            list(rank_pattern), [name for name, _ in adapters.model.get_base_model().named_modules()]
+        ),
+        rank_pattern={keys[name]: rank for name, rank in rank_pattern.items()},
+        alpha_pattern={keys[name]: alpha for name, alpha in alpha_pattern.items()},
+        fan_in_fan_out=config.fan_in_fan_out,
         modules_to_save=config.modules_to_save,
         task_type=config.task_type,
         base_model_name_or_path=config.base_model_name_or_path,
@@ -61,5 +67,6 @@ def export(adapters: AdapterSet, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     content = config.to_dict()  # type: ignore[no-untyped-call]
-    content["target_modules"] = sorted(content["target_modules"])
+    targets = content["target_modules"]
+    content["target_modules"] = targets if isinstance(targets, str) else sorted(targets)
     (folder / "adapter_config.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
