@@ -16,12 +16,11 @@ from rankbench import RankbenchError
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import Scale
+from rankbench.core.peft_export import PREFIX
 from rankbench.core.peft_names import exact_keys, exact_targets
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate, SiteAdapter
 from rankbench.core.sites import Site
-
-PREFIX = "base_model.model."  # of the base model's names inside a PeftModel
 
 
 class InjectionError(RankbenchError, ValueError):
