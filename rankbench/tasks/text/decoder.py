@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 
 from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text import generation
-from rankbench.tasks.text.generation import Stop, base_of
+from rankbench.tasks.text.generation import Stop
+from rankbench.tasks.text.reading import accepts, switch
 from rankbench.tasks.text.tokens import Tokens, length_groups, pad
 
 ROWS = 512  # positions whose logits are in fp32 at a time: 100 MB for a vocabulary of 49152
@@ -128,8 +128,8 @@ def logits_at(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, wante
     Args:
         wanted: (examples, length - 1) bool; the last position predicts nothing that is known.
     """
-    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
-    if "logits_to_keep" not in inspect.signature(base_of(model).forward).parameters:
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **switch(model, "use_cache", False)}
+    if not accepts(model, "logits_to_keep"):
         return model(**inputs).logits[:, :-1][wanted]  # type: ignore[no-any-return]
     return model(**inputs, logits_to_keep=F.pad(wanted, (0, 1))).logits  # type: ignore[no-any-return]
 

@@ -12,7 +12,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text.decoder import sum_by_row
-from rankbench.tasks.text.generation import Stop, base_of
+from rankbench.tasks.text.generation import Stop
+from rankbench.tasks.text.reading import base_of
 from rankbench.tasks.text.tokens import Tokens, length_groups, pad, tokenize
 
 
