@@ -31,7 +31,6 @@ from transformers import (
 from rankbench.config.sections import ModelConfig, Shape
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site, parse_site
-from rankbench.files import default_cache
 from rankbench.models.errors import ModelError, _readable, quiet
 from rankbench.models.model_files import locate
 
@@ -85,7 +84,7 @@ def load(
     if config.shape is not None and config.path is None:
         model, tokenizer, revision = _random(config.shape, DTYPES[config.dtype])
     else:
-        folder, revision = locate(config, cache_dir or default_cache())
+        folder, revision = locate(config, cache_dir)
         with quiet(), _readable(folder):
             tokenizer = _tokenizer(folder)
             if config.architecture == "encoder":
@@ -107,7 +106,7 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
     if config.shape is not None and config.path is None:
         model, *_ = _random(config.shape, DTYPES[config.dtype])
         return find_sites(model, config.targets, head)
-    folder, _ = locate(config, cache_dir or default_cache(), download=False)
+    folder, _ = locate(config, cache_dir, download=False)
     auto: Any = AutoModelForSequenceClassification if config.architecture == "encoder" else AutoModelForCausalLM
     with quiet(), _readable(folder), torch.device("meta"):
         shape = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
