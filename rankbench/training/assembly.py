@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from rankbench.config import registry
 from rankbench.config.sections import Config
@@ -37,6 +37,7 @@ class Assembly:
         accelerator: the Accelerator.
         meter: what the run spends.
         task, loaded: the task with its data read; the base model as the task wants it. From `load`.
+        notes: sentences for the record on what a reader of the numbers should know; every step may add some.
         revisions: revisions or hashes of the model's weights and of the data; empty before `load`.
         budget, allocator: what may be spent; the method. From `allocate`.
         ledger, adapters: what is spent; the adapter on the model, None before. From `attach`.
@@ -58,6 +59,7 @@ class Assembly:
         self.streams = Streams(config.seed)
         self.meter = Meter()
         self.adapters: AdapterSet | None = None
+        self.notes: list[str] = []
         self.revisions: tuple[dict[str, str], dict[str, str]] = ({}, {})
 
     @property
@@ -70,8 +72,7 @@ class Assembly:
         config = self.config
         self.task = registry.get("task", config.task.name)(config.task)
         labels = self.task.num_labels() if config.model.architecture == "encoder" else None
-        problem: Literal["classification", "regression"] | None
-        problem = None if labels is None else ("regression" if labels == 1 else "classification")
+        problem = None if labels is None else self.task.problem()
         self.loaded = loading.load(config.model, labels, problem, self.streams)
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
@@ -108,7 +109,7 @@ class Assembly:
             path=path or "path" in allocator.needs,
             dropout=settings.dropout,
             head=loaded.head,
-            task_type="CAUSAL_LM" if loaded.architecture == "decoder" else "SEQ_CLS",
+            task_type=loaded.task_type,
         )
         self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
 

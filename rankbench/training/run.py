@@ -16,6 +16,7 @@ from rankbench.config import environment
 from rankbench.config.schema import ConfigError
 from rankbench.config.sections import Config, TrackingConfig
 from rankbench.core.peft_export import export
+from rankbench.core.sites import describe_unevenness
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.terminal import console
@@ -231,6 +232,7 @@ class Run:
                 self.folder.write_lines("items.jsonl", items)
             self.folder.write_lines("ranks.jsonl", adapters.history)
             export(adapters, self.folder.path / "adapter")
+        assembly.notes += filter(None, [describe_unevenness(adapters.ranks(), assembly.budget.costs)])
         broken = assembly.ledger.budget_violation(assembly.budget, allocator.budget_kind)
         if broken:
             return "over_budget", broken
@@ -253,4 +255,5 @@ class Run:
             history_events=len(adapters.history) if adapters else None,
             metrics=self.metrics,
             cost=cost,
+            notes=list(assembly.notes),
         )
