@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rankbench import RankbenchError
-from rankbench.files import fingerprint
+from rankbench.files import expanded, fingerprint
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget")
@@ -52,7 +52,7 @@ def run_id(config: Mapping[str, Any]) -> str:
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one
-            file = Path(location).expanduser()
+            file = expanded(location)
             identity[path] = fingerprint(file) if file.exists() else str(location)
     return _digest(identity)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rankbench.core.seeding import Streams
-from rankbench.files import fingerprint
+from rankbench.files import expanded, fingerprint
 from rankbench.tasks.base import DataError
 from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig
 from rankbench.tasks.text.file_formats import Row, load_file, quiet
@@ -114,7 +114,7 @@ def _read_folder(
     extra: Sequence[str],
     labels: Sequence[str],
 ) -> tuple[dict[str, Table], str]:
-    folder = Path(data_dir).expanduser()
+    folder = expanded(data_dir)
     if not folder.is_dir():
         other = f", or task.data_dir=null to read {config.hub} from the hub" if isinstance(config, HubConfig) else ""
         raise DataError(f"task.data_dir={data_dir} is not a folder; give one with {_expected(splits)}{other}")
