@@ -147,6 +147,9 @@ class Run:
         if self.config.train.threads is not None:
             torch.set_num_threads(self.config.train.threads)
         self.assembly.complete()
+        if self.accelerator.is_main_process:
+            for note in self.assembly.notes:
+                console().print(note, style="dim", markup=False)
         trainer, total = self.assembly.trainer, self.config.train.steps
         start = self.start()
         clock = [time.perf_counter()]
