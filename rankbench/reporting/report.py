@@ -22,7 +22,7 @@ from rankbench.reporting.sections.frontier import draw_frontier
 from rankbench.reporting.sections.learning_rates import draw_learning_rates, rates_table
 from rankbench.reporting.sections.ranks import draw_rank_maps, draw_rank_totals
 from rankbench.reporting.sections.results import means_table, task_tables
-from rankbench.reporting.sections.setup import arms_table
+from rankbench.reporting.sections.setup import arms_table, deviations_table
 from rankbench.reporting.table import Table, csv_frame, latex_document, latex_table, markdown_section
 from rankbench.studies.ablations import Ablation
 from rankbench.studies.panels import Panel, families
@@ -113,7 +113,7 @@ def all_tables(report_data: ReportData) -> dict[str, list[Table]]:
         "cost": [costs.cost_table(report_data)],
         "rates": [rates_table(report_data)],
         **{ablation.name: _ablation_tables(report_data, ablation) for ablation in report_data.ablations},
-        "setup": [arms_table(report_data)],
+        "setup": [arms_table(report_data), deviations_table(report_data)],
     }
     return {anchor: [table for table in several if table is not None] for anchor, several in tables.items()}
 
