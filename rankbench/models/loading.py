@@ -17,7 +17,6 @@ from transformers import AutoTokenizer
 from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
-from rankbench.files import default_cache
 from rankbench.models.errors import ModelError, _readable, quiet
 from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head
 from rankbench.models.model_files import locate
@@ -77,7 +76,7 @@ def load(
     if config.shape is not None and config.path is None:
         model, tokenizer, revision = random_model(config.shape, DTYPES[config.dtype])
     else:
-        folder, revision = locate(config, cache_dir or default_cache())
+        folder, revision = locate(config, cache_dir)
         with quiet(), _readable(folder):
             tokenizer = _tokenizer(folder)
             if config.architecture == "encoder":
@@ -104,7 +103,7 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
     if config.shape is not None and config.path is None:
         model, *_ = random_model(config.shape, DTYPES[config.dtype])
         return find_sites(model, config.targets, head, config.exclude)
-    folder, _ = locate(config, cache_dir or default_cache(), download=False)
+    folder, _ = locate(config, cache_dir, download=False)
     auto, _ = class_of(config.architecture, None)
     with quiet(), _readable(folder), torch.device("meta"):
         return find_sites(auto.from_config(read_config(folder)), config.targets, head, config.exclude)

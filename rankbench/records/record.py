@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rankbench import RankbenchError
-from rankbench.files import fingerprint
+from rankbench.files import expanded, fingerprint
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget")
@@ -52,7 +52,7 @@ def run_id(config: Mapping[str, Any]) -> str:
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one
-            file = Path(location).expanduser()
+            file = expanded(location)
             identity[path] = fingerprint(file) if file.exists() else str(location)
     return _digest(identity)
 
@@ -132,6 +132,8 @@ class RunRecord:
         metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the
             first step.
         cost: phase -> {seconds, forward_passes, backward_passes, tokens}, and peak_memory_bytes.
+        budget_kind: how the method relates to the budget: "exact", "at_most", or "implicit", which is never an equal
+            one; None in older records.
         notes: sentences on what a reader of the numbers should know: what of the model is not adapted, what was changed
             when it was loaded, an uneven allocation.
     """
@@ -151,6 +153,7 @@ class RunRecord:
     history_events: int | None = None
     metrics: dict[str, dict[str, float | None] | None] | None = None
     cost: dict[str, Any] | None = None
+    budget_kind: str | None = None
     notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -212,7 +215,7 @@ class RunRecord:
             raise RecordError(f"{source}: not JSON ({error})") from error
         keys = {attribute.name for attribute in fields(cls)}
         if isinstance(content, dict):
-            content.setdefault("notes", [])  # older records have none
+            content = {**{"budget_kind": None, "notes": []}, **content}  # older records have neither
         if not isinstance(content, dict) or set(content) != keys:
             odd = sorted(set(content) ^ keys) if isinstance(content, dict) else type(content).__name__
             raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")

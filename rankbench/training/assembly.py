@@ -111,6 +111,7 @@ class Assembly:
             dropout=settings.dropout,
             head=loaded.head,
             task_type=loaded.task_type,
+            trains=allocator.trains,
         )
         self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
 
