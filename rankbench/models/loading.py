@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoTokenizer
 from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
+from rankbench.models import quantization
 from rankbench.models.errors import ModelError, _readable, quiet
 from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head
 from rankbench.models.model_files import locate
@@ -72,6 +73,8 @@ def load(
     head = tuple(config.head) if config.architecture == "encoder" else ()
     if config.shape is not None and config.path is None:
         model, tokenizer, revision = random_model(config.shape, DTYPES[config.dtype])
+        if quantized := quantization.settings(config.quantization, DTYPES[config.dtype], head):
+            model = quantization.quantize(model, quantized)
     else:
         folder, revision = locate(config, cache_dir)
         with quiet(), _readable(folder):
@@ -80,6 +83,7 @@ def load(
                 model = _encoder(folder, config, num_labels, problem, streams)
             else:
                 model = _language_model(folder, config)
+    quantization.settle(model)
     _set_padding(model, tokenizer)
     sites = find_sites(model, config.targets, head)
     _, task_type = class_of(config.architecture, problem)
@@ -134,6 +138,7 @@ def _encoder(
 
 def _from_files(auto: Any, folder: Path, config: ModelConfig, **settings: Any) -> tuple[Any, dict[str, Any]]:
     """Model and what its files lacked. Attention is sdpa where the architecture has it, else eager (DeBERTa-v2)."""
+    head = config.head if config.architecture == "encoder" else ()
     with Streams(0).ambient("init", "base"):  # what the files lack is drawn here: keep it off the global generator
         loaded: tuple[Any, dict[str, Any]] = auto.from_pretrained(
             folder,
@@ -142,6 +147,7 @@ def _from_files(auto: Any, folder: Path, config: ModelConfig, **settings: Any) -
             trust_remote_code=False,
             weights_only=True,
             output_loading_info=True,
+            **quantization.settings(config.quantization, DTYPES[config.dtype], head),
             **settings,
         )
     return loaded

@@ -23,8 +23,8 @@ STOPPED = ("killed",)
 # What cannot change a number. `threads` is left in: summation order follows it.
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
-# Left out where it is off: a run that is no tuning trial has the name it had before there were any.
-OFF_BY_DEFAULT = ("trial",)
+# Left out where they are off: such a run has the name it had before there was the setting.
+OFF_BY_DEFAULT = ("trial", "model.quantization", "train.gradient_checkpointing")
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
 # What readers take for granted of a record that others may have written.
@@ -93,8 +93,9 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     for path in NOT_IDENTITY:
         _pop(identity, path)
     for path in OFF_BY_DEFAULT:
-        if not identity.get(path):
-            _pop(identity, path)
+        section, leaf = _section(identity, path)
+        if not section.get(leaf):
+            section.pop(leaf, None)
     return identity
 
 
@@ -102,11 +103,17 @@ def _digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _pop(tree: dict[str, Any], path: str) -> Any:
+def _section(tree: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """The section that a dotted path leads to, and the key in it."""
     *parents, leaf = path.split(".")
     for parent in parents:
         tree = tree.get(parent, {})
-    return tree.pop(leaf, None)
+    return tree, leaf
+
+
+def _pop(tree: dict[str, Any], path: str) -> Any:
+    section, leaf = _section(tree, path)
+    return section.pop(leaf, None)
 
 
 @dataclass
