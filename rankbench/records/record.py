@@ -24,7 +24,7 @@ STOPPED = ("killed",)
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
 # Left out where they are off: such a run has the name it had before there was the setting.
-OFF_BY_DEFAULT = ("trial", "model.quantization", "train.gradient_checkpointing")
+OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "train.gradient_checkpointing")
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
 # What readers take for granted of a record that others may have written.
@@ -132,6 +132,8 @@ class RunRecord:
         metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the
             first step.
         cost: phase -> {seconds, forward_passes, backward_passes, tokens}, and peak_memory_bytes.
+        budget_kind: how the method relates to the budget: "exact", "at_most", or "implicit", which is never an equal
+            one; None in older records.
         notes: sentences on what a reader of the numbers should know: what of the model is not adapted, what was changed
             when it was loaded, an uneven allocation.
     """
@@ -151,6 +153,7 @@ class RunRecord:
     history_events: int | None = None
     metrics: dict[str, dict[str, float | None] | None] | None = None
     cost: dict[str, Any] | None = None
+    budget_kind: str | None = None
     notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -212,7 +215,7 @@ class RunRecord:
             raise RecordError(f"{source}: not JSON ({error})") from error
         keys = {attribute.name for attribute in fields(cls)}
         if isinstance(content, dict):
-            content.setdefault("notes", [])  # older records have none
+            content = {**{"budget_kind": None, "notes": []}, **content}  # older records have neither
         if not isinstance(content, dict) or set(content) != keys:
             odd = sorted(set(content) ^ keys) if isinstance(content, dict) else type(content).__name__
             raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")
