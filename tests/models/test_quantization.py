@@ -98,10 +98,10 @@ def test_methods_that_read_weights_end_ok(tmp_path, method):
 
 
 def test_the_run_has_another_name_and_the_plain_one_keeps_its(tmp_path):
-    plain, quantized = (configure(tmp_path, f"model.quantization={name}").plain() for name in ("null", "nf4"))
+    plain, quantized = (configure(tmp_path, *WORDS, f"model.quantization={name}").plain() for name in ("null", "nf4"))
     assert run_id(plain) != run_id(quantized)
     del plain["model"]["quantization"], plain["train"]["gradient_checkpointing"]
-    assert run_id(plain) == run_id(configure(tmp_path).plain())
+    assert run_id(plain) == run_id(configure(tmp_path, *WORDS).plain())
 
 
 def test_without_bitsandbytes_the_extra_is_named(tmp_path, monkeypatch):
