@@ -24,7 +24,7 @@ STOPPED = ("killed",)
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
 # Left out where they are off: such a run has the name it had before there was the setting.
-OFF_BY_DEFAULT = ("trial", "model.exclude")
+OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "train.gradient_checkpointing")
 # Settings that came later, by method: at this value a run is what it was without the setting, and has the name it had.
 LATER: dict[str, dict[str, Any]] = {
     "adalora": {"cut": "refill"},

@@ -16,8 +16,8 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.selection import Selection
 from rankbench.cli import main
 from rankbench.cli.records import draw
-from rankbench.quadrature import figure
-from rankbench.quadrature.errors import Point, fits
+from rankbench.quadrature.errors import ESTIMATORS, Point, fits
+from rankbench.quadrature.figure import draw as draw_quadrature
 from rankbench.records import run_folder
 from rankbench.reporting import plotting, rank_map_figures
 
@@ -202,8 +202,8 @@ def report_figure(folder):
 
 def quadrature(folder):
     points = [Point("trapezoid", "trapezoid", m, None, 1 / m**2, 0.0, 1.0, "integral") for m in (1, 2)]
-    points += [Point("sampling", name, 2, n, 1 / n, 0.0, 1.0, "integral") for name in figure.LOOKS for n in (1, 2)]
-    figure.draw(points, fits(points), "title", folder / "quadrature")
+    points += [Point("sampling", name, 2, n, 1 / n, 0.0, 1.0, "integral") for name in ESTIMATORS for n in (1, 2)]
+    draw_quadrature(points, fits(points), "title", folder / "quadrature")
     return sorted(folder.iterdir())
 
 
