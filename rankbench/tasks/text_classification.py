@@ -31,7 +31,7 @@ class Classification(Task[ClassificationConfigT]):
         label: column with the label: the class's number or name.
         labels: name of each class, by number; () for regression.
         template: a decoder's prompt.
-        options: a decoder's answer per class; () where it has none.
+        options: a language model's answer per class; () where each item has its own, and for regression.
         cut: text column that a prompt too long loses the beginning of (encoders lose the end of the longer text).
         test: official split that is the test (the official dev split, where test labels are not public).
         extra_test: part -> official split scored beside it, where the data is there.
@@ -97,7 +97,7 @@ class Classification(Task[ClassificationConfigT]):
     def _make_scorer(self, tokenizer: Any, architecture: str) -> Scorer:
         if architecture == "encoder":
             return Head(tokenizer, self.config.max_length, self.labels)
-        if not self.options:
+        if not self.labels:
             raise DataError(
                 f"task={self.config.name} asks for a score, which a model that answers in words does not give: "
                 "use an encoder"
