@@ -76,8 +76,8 @@ def example_of(made, ending):
 TEXTS = {
     "aqua": "What is 5 + 1?\nA. 5\nB. 6\nC. 7\nD. 8\nE. 9\nAnswer: B",
     "commonsense-qa": "Please choose the correct answer to the question: Where is thing 5?\n\nAnswer1: place 5 "
-    "Answer2: place 6 Answer3: place 7 Answer4: place 8 Answer5: place 9\n\nAnswer format: answer1/answer2/answer3/answer4/"
-    "answer5\nthe correct answer is answer1",
+    "Answer2: place 6 Answer3: place 7 Answer4: place 8 Answer5: place 9\n\nAnswer format: answer1/"
+    "answer2/answer3/answer4/answer5\nthe correct answer is answer1",
     "hellaswag": "Baking: How to bake 5 cakes. Mix. The cook eats very fast. Then 5",
     "mmlu": "The following are multiple choice questions (with answers) about us foreign policy.\n\n"
     "What is 2?\nA. it is 2\nB. it is 3\nC. it is 4\nD. it is 5\nAnswer: C\n\n"
