@@ -47,7 +47,10 @@ BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
             *("glue-cola", "glue-mnli", "glue-mrpc", "glue-qnli", "glue-qqp", "glue-rte", "glue-sst2", "glue-stsb"),
         ),
         "gsm": ("gsm-symbolic", "gsm8k"),
+        "instruction": ("instruction", "magpie-pro", "openorca", "openplatypus"),
         "planted": ("planted",),
+        "squad": ("squad-v1", "squad-v2"),
+        "summarization": ("cnn-dailymail", "xsum"),
     },
 }
 
