@@ -119,7 +119,8 @@ class ModelConfig(Settings):
         hub: repository on the Hugging Face hub.
         revision: commit, tag or branch there; null is main.
         shape: shape of a random model that needs no files.
-        architecture: "decoder" (language modelling) or "encoder" (classification head).
+        architecture: "decoder" (language modelling), "encoder" (a head for classes, a score or a span of the text) or
+            "encoder_decoder" (language modelling of an answer after a text that is read as a whole: T5, BART).
         targets: regular expressions for the end of module names ("q_proj", "attention.output.dense"), from a dot on, of
             the linear layers to adapt; "all-linear" is every one but the output head.
         head: modules of an encoder that start at random and are trained in full.
@@ -135,7 +136,7 @@ class ModelConfig(Settings):
     shape: Shape | None
     targets: list[str]
     head: list[str]
-    architecture: Literal["decoder", "encoder"]
+    architecture: Literal["decoder", "encoder", "encoder_decoder"]
     dtype: Literal["float32", "bfloat16"]
 
 

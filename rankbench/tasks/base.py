@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Literal
 
 import torch
 from torch import Tensor
@@ -100,7 +100,11 @@ class Task(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def num_labels(self) -> int | None:
-        """Outputs of an encoder's head: k classes, 1 for regression, None for language modelling only."""
+        """Outputs of an encoder's head: k classes, 1 for regression, 2 for a span, None for language modelling only."""
+
+    def problem(self) -> Literal["classification", "regression", "span"]:
+        """What an encoder's head answers, where there is one: a class, a score, or a span of the text."""
+        return "regression" if self.num_labels() == 1 else "classification"
 
     @abstractmethod
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
@@ -108,7 +112,7 @@ class Task(ABC, Generic[ConfigT]):
 
         Args:
             tokenizer: tokenizer of the model (a transformers PreTrainedTokenizerBase).
-            architecture: "decoder" or "encoder".
+            architecture: "decoder", "encoder" or "encoder_decoder".
             streams: random streams of the run. Where the data is fixed, neither the splits nor the carving of
                 validation may depend on the run's seed (paired seeds train on the same data): use Streams(0) there.
 

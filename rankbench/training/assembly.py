@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from rankbench.config import registry
 from rankbench.config.sections import Config
@@ -70,8 +70,7 @@ class Assembly:
         config = self.config
         self.task = registry.get("task", config.task.name)(config.task)
         labels = self.task.num_labels() if config.model.architecture == "encoder" else None
-        problem: Literal["classification", "regression"] | None
-        problem = None if labels is None else ("regression" if labels == 1 else "classification")
+        problem = None if labels is None else self.task.problem()
         self.loaded = loading.load(config.model, labels, problem, self.streams)
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
@@ -108,7 +107,7 @@ class Assembly:
             path=path or "path" in allocator.needs,
             dropout=settings.dropout,
             head=loaded.head,
-            task_type="CAUSAL_LM" if loaded.architecture == "decoder" else "SEQ_CLS",
+            task_type=loaded.task_type,
         )
         self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
 

@@ -25,7 +25,7 @@ from rankbench.core.gated_lora import Scale
 from rankbench.core.peft_injection import attach
 from rankbench.core.seeding import Streams
 from rankbench.methods.base import Allocator, RunContext, Step
-from rankbench.models.loading import find_sites
+from rankbench.models.targets import find_sites
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
