@@ -28,24 +28,25 @@ class Table:
     """One official split.
 
     Attributes:
-        rows: in the file's order, restricted to the columns asked for; no value is None.
+        rows: in the file's order, restricted to the columns asked for, none of which is None; with all columns, as they
+            are, where none was asked for.
         place: file or hub address, for messages.
         split: official name of the split.
     """
 
-    rows: list[Row]
+    rows: Sequence[Row]
     place: str
     split: str
 
 
 def read(
-    config: FolderConfig, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str] = ()
+    config: FolderConfig, columns: Sequence[str] | None, splits: Sequence[str], extra: Sequence[str] = ()
 ) -> tuple[dict[str, Table], str]:
     """Tables of the official splits, and the revision of the data.
 
     Args:
         config: settings of the task: where its data is.
-        columns: names that every split must have.
+        columns: names that every split must have; None: any, for a task that looks at the rows it takes.
         splits: official names that must be there.
         extra: official names that are read if they are there.
 
@@ -104,7 +105,7 @@ def _permutation(table: Table, config: FolderConfig) -> list[int]:
 
 
 def _read_folder(
-    config: FolderConfig, data_dir: str, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
+    config: FolderConfig, data_dir: str, columns: Sequence[str] | None, splits: Sequence[str], extra: Sequence[str]
 ) -> tuple[dict[str, Table], str]:
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
@@ -187,9 +188,11 @@ def _explain_whole(file: Path) -> None:
         raise DataError(f"{file} is empty; every split needs rows")
 
 
-def _table(rows: list[Row], columns: Sequence[str], place: str, split: str) -> Table:
-    if not rows:
+def _table(rows: Sequence[Row], columns: Sequence[str] | None, place: str, split: str) -> Table:
+    if not len(rows):
         raise DataError(f"{place} is empty; every split needs rows")
+    if columns is None:
+        return Table(rows, place, split)
     missing = [column for column in columns if column not in rows[0]]
     if missing:
         raise DataError(f"{place} has no column {', '.join(missing)}; its columns are {', '.join(rows[0])}")
@@ -202,7 +205,7 @@ def _table(rows: list[Row], columns: Sequence[str], place: str, split: str) -> T
 
 
 def _read_hub(
-    config: HubConfig, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
+    config: HubConfig, columns: Sequence[str] | None, splits: Sequence[str], extra: Sequence[str]
 ) -> tuple[dict[str, Table], str]:
     name = f"{config.hub}/{config.subset}"
     with quiet():
@@ -212,7 +215,8 @@ def _read_hub(
             raise DataError(f"{name} has no split {missing[0]!r}; its splits are {', '.join(builder.info.splits)}")
         tables = {}
         for split in (*splits, *(split for split in extra if split in builder.info.splits)):
-            rows = builder.as_dataset(split).to_list()
+            data = builder.as_dataset(split)
+            rows = data if columns is None else data.to_list()  # a task that looks at its rows may want a few of millions
             tables[split] = _table(rows, columns, f"{name}@{builder.hash}, split {split}", split)
     return tables, str(builder.hash)
 
