@@ -29,11 +29,11 @@ class Example:
     """One tokenised item.
 
     Attributes:
-        input_ids: (length,) token ids; prompt and target for decoders.
-        labels: (length,) token ids with IGNORE where no loss is taken (decoders), a class (encoders, classification)
-            or a score (encoders, regression).
+        input_ids: (length,) token ids; prompt and target for decoders, the prompt for encoder-decoders.
+        labels: (length,) token ids with IGNORE where no loss is taken (decoders), (target's length,) token ids
+            (encoder-decoders), a class (encoders, classification) or a score (encoders, regression).
         item: row of items.jsonl without prediction and loss: at least {"id", "gold"}.
-        prompt_length: tokens of `input_ids` that are prompt (decoders; what generation and the options start from).
+        prompt_length: tokens of `input_ids` that are prompt (what generation and the options start from).
         segments: (length,) token type ids of a pair of texts (encoders whose tokenizer makes them); else empty.
     """
 

@@ -1,4 +1,4 @@
-"""Classification and regression of texts: decoders by the likelihood of verbal options, encoders through a head."""
+"""Classification and regression of texts: language models by the likelihood of options, encoders by a head."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.answer_scoring import Answer, Head, Item, Options, Scorer
 from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig
 from rankbench.tasks.text.dataset_files import Table, carve, choose, read
+from rankbench.tasks.text.language_model import language_model
 from rankbench.tasks.text.tokens import prompt_hash
 
 ClassificationConfigT = TypeVar("ClassificationConfigT", bound=FolderConfig, default=Any)
@@ -70,7 +71,7 @@ class Classification(Task[ClassificationConfigT]):
                 items["test"] += self._items(tables[split], choose(tables[split], self.config), part)
         tokenised = {split: self._scorer.examples(of_split) for split, of_split in items.items()}
         self.splits = {split: examples for split, (examples, _) in tokenised.items()}
-        wording = (self.template, *self.options) if architecture == "decoder" else self.texts
+        wording = self.texts if architecture == "encoder" else (self.template, *self.options)
         truncated = ", ".join(f"{split} {count}" for split, (_, count) in tokenised.items())
         self.revision = {"data": data, "prompt": prompt_hash(*wording), "truncated": truncated}
 
@@ -78,8 +79,12 @@ class Classification(Task[ClassificationConfigT]):
         if architecture == "encoder":
             return Head(tokenizer, self.config.max_length, self.labels)
         if not self.options:
-            raise DataError(f"task={self.config.name} asks for a score, which a decoder does not give: use an encoder")
-        return Options(tokenizer, self.config.max_length, self.labels, self.template, self.options, self.cut)
+            raise DataError(
+                f"task={self.config.name} asks for a score, which a model that answers in words does not give: "
+                "use an encoder"
+            )
+        words = language_model(architecture, tokenizer, self.config.name)
+        return Options(words, tokenizer, self.config.max_length, self.labels, self.template, self.options, self.cut)
 
     def _items(self, table: Table, rows: Sequence[int], part: str = "") -> list[Item]:
         return [self._item(table, row, part) for row in rows]

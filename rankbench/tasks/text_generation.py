@@ -157,7 +157,7 @@ class TextGeneration(Task[GenerationConfigT]):
         return self._language.losses(model, batch).sum()
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
-        """Loss and perplexity of all examples; BLEU and ROUGE of the first generation_size, left out where that is 0."""
+        """Loss and perplexity of all examples; BLEU and ROUGE of the first generation_size, if not 0."""
         losses = self._language.evaluate_losses(model, examples, batch_size)
         units = [target_length(example) for example in examples]
         texts = self._write(model, examples[: self.config.generation_size], batch_size)

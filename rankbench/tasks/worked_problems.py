@@ -1,4 +1,4 @@
-"""Problems that a decoder answers in words: trained on worked solutions, scored by the answer it generates."""
+"""Problems that a model answers in words: trained on worked solutions, scored by the answer it generates."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from typing_extensions import TypeVar
 
 from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
-from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
-from rankbench.tasks.text import decoder
-from rankbench.tasks.text.decoder import generate
+from rankbench.tasks.base import Batch, Evaluation, Example, Task
+from rankbench.tasks.text.language_model import language_model, prompt_of, target_length
 from rankbench.tasks.text.tokens import prompt_hash, prompts, tokenize
 
 END = "\n"  # closes a solution, in training and in generation
@@ -116,8 +115,7 @@ class Problems(Task[AnswerConfigT]):
 
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
         """Read or generate the problems; the splits do not depend on the run's streams."""
-        if architecture != "decoder":
-            raise DataError(f"task={self.config.name} is answered in words: use a decoder, not an {architecture}")
+        self._language_model = language_model(architecture, tokenizer, self.config.name)
         self._tokenizer = tokenizer
         problems, data = self.problems()
         tokenised = {split: self._examples(of_split) for split, of_split in problems.items()}
@@ -134,25 +132,27 @@ class Problems(Task[AnswerConfigT]):
         ids = [problem.id for problem in problems]
         asked, shortened = prompts(self._tokenizer, self.template, fields, "question", rooms, ids, limit)
         rows = zip(asked, targets, problems, strict=True)
-        examples = [decoder.example(prompt, target, {"id": p.id, "gold": p.gold}) for prompt, target, p in rows]
+        examples = [
+            self._language_model.example(prompt, target, {"id": p.id, "gold": p.gold}) for prompt, target, p in rows
+        ]
         return examples, shortened
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded batch."""
-        return decoder.collate(examples, self._tokenizer.pad_token_id)
+        return self._language_model.collate(examples)
 
     def units(self, batch: Batch) -> int:
         """Number of tokens of the solutions."""
-        return decoder.units(batch)
+        return self._language_model.units(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed cross-entropy of the solutions' tokens."""
-        return decoder.losses(model, batch).sum()
+        return self._language_model.losses(model, batch).sum()
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
         """Loss of all examples; exact match of the first generation_size, left out if none is generated."""
-        losses = decoder.evaluate_losses(model, examples, batch_size, self._tokenizer.pad_token_id)
-        units = [len(example.input_ids) - example.prompt_length for example in examples]
+        losses = self._language_model.evaluate_losses(model, examples, batch_size)
+        units = [target_length(example) for example in examples]
         texts = self._generate(model, examples[: self.config.generation_size], batch_size)
         items = []
         for index, example in enumerate(examples):
@@ -177,7 +177,7 @@ class Problems(Task[AnswerConfigT]):
         def stop(answer: list[int]) -> bool:
             return "\n" in tokenizer.decode(answer[-1:]) and self.complete(tokenizer.decode(answer))
 
-        asked = [example.input_ids[: example.prompt_length] for example in examples]
+        asked = [prompt_of(example) for example in examples]
         limit, ends = self.config.max_new_tokens, tokenizer.all_special_ids  # no answer holds any of them
-        answers = generate(model, asked, limit, ends, tokenizer.pad_token_id, stop, batch_size)
+        answers = self._language_model.generate(model, asked, limit, ends, stop, batch_size)
         return [tokenizer.decode(answer) for answer in answers]

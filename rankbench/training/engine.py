@@ -63,15 +63,15 @@ class Engine:
             return self.task.loss(self.model, batch)
 
     def count_passes(self) -> None:
-        """Count every forward pass of the model from now on, whoever makes it."""
+        """Count every forward pass of the model from now on, whoever makes it, and the tokens read in it."""
 
         def count(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            ids: Tensor = named["input_ids"]
-            mask: Any = named.get("attention_mask")
-            padded = (
-                mask is not None and mask.shape == ids.shape
-            )  # a step with a key-value cache comes without its mask
-            self.meter.count(forward=1, tokens=int(mask.sum()) if padded else ids.numel())
+            sides = [
+                (named.get(f"{side}input_ids"), named.get(f"{side}attention_mask"))
+                for side in ("", "decoder_")  # an encoder-decoder reads two texts, or one that is encoded already
+            ]
+            tokens = sum(_read(ids, mask) for ids, mask in sides if ids is not None)
+            self.meter.count(forward=1, tokens=tokens)
 
         self.model.register_forward_hook(count, with_kwargs=True)
 
@@ -102,3 +102,8 @@ class Engine:
             yield
         finally:
             self.model.train(before)
+
+
+def _read(ids: Tensor, mask: Tensor | None) -> int:
+    """Tokens that are no padding; a step with a key-value cache comes without their mask."""
+    return ids.numel() if mask is None or mask.shape != ids.shape else int(mask.sum())

@@ -127,11 +127,14 @@ class Trainer:
         if not self.allocator.starts_at_identity:
             return
         batch = self.engine.to_device(self.engine.task.collate(self.train[:2]))
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-        with self.engine.inert(), self.engine.accelerator.autocast():
-            adapted = self.engine.model(**inputs).logits
+        outputs: list[Tensor] = []
+        hook = self.engine.model.register_forward_hook(lambda module, inputs, output: outputs.append(output[0]))
+        with self.engine.inert():
+            self.engine.loss(batch)
             with self.adapters.disabled():
-                base = self.engine.model(**inputs).logits
+                self.engine.loss(batch)
+        hook.remove()
+        adapted, base = outputs[0], outputs[len(outputs) // 2]
         if not torch.equal(adapted, base):
             difference = float((adapted.float() - base.float()).abs().max())
             raise NotIdentityError(

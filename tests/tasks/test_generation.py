@@ -5,7 +5,7 @@ import torch
 from support.texts import adapted, decoder
 
 from rankbench.core.seeding import Streams
-from rankbench.tasks.text.decoder import generate
+from rankbench.tasks.text.generation import generate
 
 EOS, PAD = 257, 256
 

@@ -1,4 +1,4 @@
-"""How a model answers a classification item: a decoder by its likeliest option, an encoder through its head."""
+"""How a model answers a classification item: a language model by its likeliest option, an encoder through its head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankbench.tasks.base import Batch, DataError, Example
-from rankbench.tasks.text import decoder
+from rankbench.tasks.text.language_model import LanguageModel, prompt_of, target_length
 from rankbench.tasks.text.tokens import encode, length_groups, pad, prompts, tokenize
 
 
@@ -69,13 +69,20 @@ def _described(item: Item, labels: Sequence[str]) -> dict[str, Any]:
 
 
 class Options:
-    """A decoder: the prompt, then the option that is most likely, by the summed log-likelihood of its tokens."""
+    """A language model: the prompt, then the option that is most likely, by the summed log-likelihood of its tokens."""
 
     def __init__(
-        self, tokenizer: Any, max_length: int, labels: Sequence[str], template: str, options: Sequence[str], cut: str
+        self,
+        language_model: LanguageModel,
+        tokenizer: Any,
+        max_length: int,
+        labels: Sequence[str],
+        template: str,
+        options: Sequence[str],
+        cut: str,
     ) -> None:
-        self._tokenizer, self._max_length, self._labels = tokenizer, max_length, labels
-        self._template, self._cut, self._pad = template, cut, tokenizer.pad_token_id
+        self._language_model, self._tokenizer, self._max_length = language_model, tokenizer, max_length
+        self._labels, self._template, self._cut = labels, template, cut
         self._options = tokenize(tokenizer, options, specials=False)
         twins = [tokens for tokens, count in Counter(self._options).items() if count > 1]
         if twins:
@@ -97,28 +104,28 @@ class Options:
         return [self._example(prompt, item) for prompt, item in pairs], shortened
 
     def _example(self, prompt: tuple[int, ...], item: Item) -> Example:
-        return decoder.example(prompt, self._options[int(item.gold)], _described(item, self._labels))
+        return self._language_model.example(prompt, self._options[int(item.gold)], _described(item, self._labels))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded batch."""
-        return decoder.collate(examples, self._pad)
+        return self._language_model.collate(examples)
 
     def units(self, batch: Batch) -> int:
         """Number of tokens of the gold options."""
-        return decoder.units(batch)
+        return self._language_model.units(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed cross-entropy of the gold options' tokens."""
-        return decoder.losses(model, batch).sum()
+        return self._language_model.losses(model, batch).sum()
 
     def answers(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[Answer]:
         """The likeliest option; the loss is that of the gold one."""
-        asked = [example.input_ids[: example.prompt_length] for example in examples]
-        scores = decoder.option_scores(model, asked, self._options, batch_size, self._pad)
+        asked = [prompt_of(example) for example in examples]
+        scores = self._language_model.option_scores(model, asked, self._options, batch_size)
         gold = [self._labels.index(example.item["gold"]) for example in examples]
         return [
-            Answer(int(np.argmax(score)), -score[right], len(self._options[right]))
-            for score, right in zip(scores, gold, strict=True)
+            Answer(int(np.argmax(score)), -score[right], target_length(example))
+            for score, right, example in zip(scores, gold, examples, strict=True)
         ]
 
 

@@ -216,7 +216,9 @@ def _read_hub(
         tables = {}
         for split in (*splits, *(split for split in extra if split in builder.info.splits)):
             data = builder.as_dataset(split)
-            rows = data if columns is None else data.to_list()  # a task that looks at its rows may want a few of millions
+            rows = (
+                data if columns is None else data.to_list()
+            )  # a task that looks at its rows may want a few of millions
             tables[split] = _table(rows, columns, f"{name}@{builder.hash}, split {split}", split)
     return tables, str(builder.hash)
 

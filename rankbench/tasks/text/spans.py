@@ -93,8 +93,8 @@ class Spans:
     def __init__(self, tokenizer: Any, max_length: int, stride: int, max_answer_length: int) -> None:
         if not tokenizer.is_fast or tokenizer.cls_token_id is None or tokenizer.padding_side != "right":
             raise DataError(
-                "an answer in a text needs a tokenizer with a [CLS] token that pads on the right and knows the characters "
-                f"of its tokens (a fast one); {type(tokenizer).__name__} is none: use an encoder such as BERT or DeBERTa"
+                f"{type(tokenizer).__name__} cannot mark an answer in a text: that needs a [CLS] token, padding on the "
+                "right, and a fast tokenizer, which knows the characters of its tokens; use an encoder such as DeBERTa"
             )
         self._tokenizer, self._max_length = tokenizer, max_length
         self._stride, self._max_answer_length = stride, max_answer_length
@@ -117,8 +117,8 @@ class Spans:
         alone = len(self._tokenizer(asked, question.context[:1], verbose=False)["input_ids"])
         if alone + self._stride > self._max_length:
             raise DataError(
-                f"{question.id}: the question takes {alone} tokens, which leaves no room for task.stride={self._stride} "
-                f"in task.max_length={self._max_length}; make max_length larger"
+                f"{question.id}: the question has {alone} tokens, which leaves no room for task.stride={self._stride} in "
+                f"task.max_length={self._max_length}; make that larger"
             )
         settings = {"truncation": "only_second", "max_length": self._max_length, "stride": self._stride}
         encoded = self._tokenizer(

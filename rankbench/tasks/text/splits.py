@@ -46,5 +46,7 @@ def divide(tables: Mapping[str, Table], config: FolderConfig) -> dict[str, Part]
 def _first(table: Table, split: str, config: FolderConfig) -> list[int]:
     size = config.test_size if split == "test" else config.validation_size
     if size is not None and size > len(table.rows):
-        raise DataError(f"{table.place} has {len(table.rows)} rows, fewer than task.{split}_size={size}; make it smaller")
+        raise DataError(
+            f"{table.place} has {len(table.rows)} rows, fewer than task.{split}_size={size}; make it smaller"
+        )
     return choose(table, config.replace(test_size=size))
