@@ -117,7 +117,7 @@ class Spans:
         alone = len(self._tokenizer(asked, question.context[:1], verbose=False)["input_ids"])
         if alone + self._stride > self._max_length:
             raise DataError(
-                f"{question.id}: the question has {alone} tokens, which leaves no room for task.stride={self._stride} in "
+                f"{question.id}: the question has {alone} tokens: no room is left for task.stride={self._stride} in "
                 f"task.max_length={self._max_length}; make that larger"
             )
         settings = {"truncation": "only_second", "max_length": self._max_length, "stride": self._stride}
