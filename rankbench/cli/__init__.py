@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "tables, figures and one page of a study; --wandb mirrors it",
     "verify": "which published numbers a study reproduces; --published lists them",
     "records": "finished runs as tables: runs, rates, table, maps",
+    "export": "a finished run's adapter again; --uniform-r gives all sites one rank",
     "compare": "two runs: settings, metrics, items, rank maps",
     "noise": "spread between reruns and seeds, and the seeds that an effect needs",
     "methods": "the methods and their facts",

@@ -14,7 +14,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rankbench.config import control_sources, registry, schema
+from rankbench.config import control_sources, environment, registry, schema
 from rankbench.config.schema import ConfigError, Mistake, Section, Settings
 from rankbench.config.sections import Config, config_class, section_schema, section_types
 from rankbench.config.yaml_files import defaults, strip_display
@@ -167,6 +167,10 @@ def _check_results_dir(config: Config) -> list[str]:
         ]
 
 
+def _check_environment(config: Config) -> list[str]:
+    return environment.refused()
+
+
 def _check_own(config: Config) -> list[str]:
     """What the classes of the method and of the task say about their own settings."""
     sections: dict[registry.Kind, Settings] = {"method": config.method, "task": config.task}
@@ -182,5 +186,6 @@ CHECKS: dict[Callable[[Config], list[str]], tuple[str, ...]] = {
     _check_batch: ("train",),
     _check_tracking: ("tracking",),
     _check_results_dir: ("results_dir",),
+    _check_environment: (),
     _check_own: ("method", "task"),
 }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
@@ -15,6 +17,9 @@ from rankbench.core.gated_lora import NAME
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PREFIX = "base_model.model."  # of PEFT's names of sites
 
 
 def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
@@ -38,8 +43,8 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
         raise ValueError("no site has a rank left: there is no adapter to export")
     for name in rank_pattern:
         A, B = adapters.folded(name)
-        state[f"base_model.model.{name}.lora_A.weight"] = A.cpu().contiguous()
-        state[f"base_model.model.{name}.lora_B.weight"] = B.cpu().contiguous()
+        state[f"{PREFIX}{name}.lora_A.weight"] = A.cpu().contiguous()
+        state[f"{PREFIX}{name}.lora_B.weight"] = B.cpu().contiguous()
     config = adapters.model.peft_config[NAME]
     return state, LoraConfig(
         r=adapters.scale_spec.reference_rank,
@@ -58,8 +63,34 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
 def export(adapters: AdapterSet, folder: Path) -> None:
     """Write `to_plain_lora` as PEFT's own two files; `PeftModel.from_pretrained` needs nothing else."""
     state, config = to_plain_lora(adapters)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     content = config.to_dict()  # type: ignore[no-untyped-call]
     content["target_modules"] = sorted(content["target_modules"])
-    (folder / "adapter_config.json").write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+    write(state, content, folder)
+
+
+def write(state: Mapping[str, Tensor], content: Mapping[str, Any], folder: Path) -> None:
+    """Write the tensors and the configuration of an adapter into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(state), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of an adapter that `write` wrote."""
+    return load_file(folder / WEIGHTS), json.loads((folder / CONFIG).read_text())
+
+
+def pad(state: Mapping[str, Tensor], content: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An exported adapter with one rank and one alpha, for what reads no patterns; its update is the same.
+
+    Zero components are appended up to the largest rank r; the scale of each site is folded into its B, and
+    lora_alpha = r.
+    """
+    ranks, alphas = content["rank_pattern"], content["alpha_pattern"]
+    largest = max(ranks.values())
+    padded = dict(state)
+    for name, rank in ranks.items():
+        A, B = (f"{PREFIX}{name}.lora_{role}.weight" for role in "AB")
+        padded[A] = F.pad(state[A], (0, 0, 0, largest - rank))
+        padded[B] = F.pad(state[B] * (alphas[name] / rank), (0, largest - rank))
+    return padded, {**content, "r": largest, "lora_alpha": largest, "rank_pattern": {}, "alpha_pattern": {}}

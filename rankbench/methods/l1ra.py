@@ -21,16 +21,17 @@ class L1RAConfig(Settings):
 
     Attributes:
         l1: strength lambda of the L1 penalty on the gates; 0 is the control that leaves pruning to Adam alone.
-        l1_form: "decoupled" eta_c * lambda off each gate after the optimizer's step (as released), or in the "loss" as
-            lambda times the mean over sites of the gates' sum (the first released form).
+        l1_form: "decoupled" eta_c * lambda off each gate after the optimizer's step (our reading of the released
+            optimizer), or in the "loss" as lambda times the mean over sites of the gates' sum (the first released
+            form).
         gate_rate: constant learning rate eta_c of the gates.
         checks: share of the steps between two checks (rank_update_ratio).
         last_check: share of the steps after which no check is made; ranks given out late would stay untrained.
         threshold: gates below it are pruned.
         reassign: give freed ranks to other sites; else only prune.
         receivers: who comes first: the site whose smallest gate is largest (as released), whose mean gate is largest,
-            or a random order.
-        exclude_pruned: sites that lost a rank at this check receive none.
+            or a random order. Gates count as the optimizer left them, before they are clipped to 1.
+        exclude_pruned: sites with a closed gate receive none at this check, the last rank of a site included.
         carry_over: ranks that no site has room for are given out at the next check; else they are lost (as released).
         rank_cap: largest rank of a site as a multiple of the budget's reference rank; null: no cap.
         moments: "reset" the adapter's optimizer state at a check that pruned, or "keep" that of kept components.
@@ -54,10 +55,11 @@ class L1RAConfig(Settings):
 
 @register("method", "l1ra")
 class L1RA(Allocator[L1RAConfig]):
-    """Gates c in [0, 1] start open, c <- clip(Adam(c) - eta_c lambda, 0, 1); what is 0 at a check is removed.
+    """Gates c in [0, 1] start open, c <- clip(Adam(c) - eta_c lambda, 0, 1); what is closed at a check is removed.
 
-    The freed budget goes one rank at a time to the sites whose weakest gate is strongest; a new rank starts with
-    B = 0 and c = 1, so the output does not change under a scale rule that does not follow the rank.
+    A check comes before the clip, as released: saturated gates keep their order. The freed budget goes one rank at a
+    time to the sites whose weakest gate is strongest; a new rank starts with B = 0 and c = 1, so the output does not
+    change under a scale rule that does not follow the rank.
     """
 
     needs = frozenset({"gates", "resize"})
@@ -101,37 +103,38 @@ class L1RA(Allocator[L1RAConfig]):
 
     @torch.no_grad()
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:
-        """Shrink and clip the gates; at a check, prune and give out the freed ranks."""
+        """Shrink the gates; at a check, prune and give out the freed ranks; then clip the gates."""
         shrink = self.config.gate_rate * self.config.l1 if self.config.l1_form == "decoupled" else 0.0
-        gates = list(_gates(adapters).values())
-        torch._foreach_sub_(gates, shrink)
-        torch._foreach_clamp_min_(gates, 0.0)
-        torch._foreach_clamp_max_(gates, 1.0)
+        torch._foreach_sub_(list(_gates(adapters).values()), shrink)
         interval = max(1, int(self.config.checks * step.total))
         if step.index % interval == 0 and step.index <= self.config.last_check * step.total:
             self._check(adapters, step)
+        gates = list(_gates(adapters).values())
+        torch._foreach_clamp_min_(gates, 0.0)
+        torch._foreach_clamp_max_(gates, 1.0)
 
     def _check(self, adapters: AdapterSet, step: Step) -> None:
-        order = self._order(adapters, step)
-        pruned = self._prune(adapters)
-        able = [name for name in order if not (self.config.exclude_pruned and name in pruned)]
+        order, threshold = self._order(adapters, step), self.config.threshold
+        closed = {name for name, gate in _gates(adapters).items() if bool((gate < threshold).any())}
+        lost = self._prune(adapters)
         if self.config.reassign:
+            able = [name for name in order if not (self.config.exclude_pruned and name in closed)]
             self._reassign(adapters, able)
-        if pruned and self.config.moments == "reset":
+        if lost and self.config.moments == "reset":
             adapters.forget_moments()
             self._resets += 1
 
     def _order(self, adapters: AdapterSet, step: Step) -> list[str]:
-        """Names of the sites, first receiver first, by the gates before pruning; ties go to the earlier site."""
+        """Names of the sites, first receiver first, by the gates before pruning and clipping."""
         gates = _gates(adapters)
         if self.config.receivers == "random":
             return [list(gates)[index] for index in step.rng.permutation(len(gates))]
         statistic = torch.amin if self.config.receivers == "min_gate" else torch.mean
         return sorted(gates, key=lambda name: -float(statistic(gates[name])))
 
-    def _prune(self, adapters: AdapterSet) -> set[str]:
-        """Remove closed components but the last one of a site and return the sites that lost any."""
-        pruned = set()
+    def _prune(self, adapters: AdapterSet) -> int:
+        """Remove closed components but the last one of a site and return how many went."""
+        total = 0
         for name, gate in _gates(adapters).items():
             keep = gate >= self.config.threshold
             keep[-1] |= not keep.any()
@@ -139,8 +142,8 @@ class L1RA(Allocator[L1RAConfig]):
             if lost:
                 adapters.resize(name, keep, reason="gate closed")
                 self._spare += lost * self.context.budget.costs[name]
-                pruned.add(name)
-        return pruned
+                total += lost
+        return total
 
     def _reassign(self, adapters: AdapterSet, able: list[str]) -> None:
         """Give the freed ranks to the receivers, in rounds."""

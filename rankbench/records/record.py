@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("run_id", "status", "method", "model", "task", "budget"), str),
     **dict.fromkeys(("config", "provenance"), dict),
     **dict.fromkeys(("ledger", "ranks", "metrics", "cost"), (dict, type(None))),
+    "notes": list,
 }
 # Settings that name places on one machine.
 PLACES = ("results_dir", "method.source_run", *CONTENT)
@@ -124,6 +125,8 @@ class RunRecord:
         metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the
             first step.
         cost: phase -> {seconds, forward_passes, backward_passes, tokens}, and peak_memory_bytes.
+        notes: sentences on what a reader of the numbers should know: what of the model is not adapted, what was changed
+            when it was loaded, an uneven allocation.
     """
 
     run_id: str
@@ -141,6 +144,7 @@ class RunRecord:
     history_events: int | None = None
     metrics: dict[str, dict[str, float | None] | None] | None = None
     cost: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -199,7 +203,9 @@ class RunRecord:
             content = json.loads(text)
         except json.JSONDecodeError as error:
             raise RecordError(f"{source}: not JSON ({error})") from error
-        keys = {field.name for field in fields(cls)}
+        keys = {attribute.name for attribute in fields(cls)}
+        if isinstance(content, dict):
+            content.setdefault("notes", [])  # older records have none
         if not isinstance(content, dict) or set(content) != keys:
             odd = sorted(set(content) ^ keys) if isinstance(content, dict) else type(content).__name__
             raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")

@@ -37,6 +37,7 @@ class Assembly:
         accelerator: the Accelerator.
         meter: what the run spends.
         task, loaded: the task with its data read; the base model as the task wants it. From `load`.
+        notes: sentences for the record on what a reader of the numbers should know; every step may add some.
         revisions: revisions or hashes of the model's weights and of the data; empty before `load`.
         budget, allocator: what may be spent; the method. From `allocate`.
         ledger, adapters: what is spent; the adapter on the model, None before. From `attach`.
@@ -58,6 +59,7 @@ class Assembly:
         self.streams = Streams(config.seed)
         self.meter = Meter()
         self.adapters: AdapterSet | None = None
+        self.notes: list[str] = []
         self.revisions: tuple[dict[str, str], dict[str, str]] = ({}, {})
 
     @property

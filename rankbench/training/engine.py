@@ -6,6 +6,7 @@ added up over processes; so micro-batches and processes change nothing but round
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,18 +14,36 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, Example, Task
 from rankbench.training.cost_meter import Meter
 
+# What `accelerate launch` and its configuration file say about numbers; where a run computes is theirs to say.
+ACCELERATE = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_")
+PLACE = ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE")
+
 
 def make_accelerator(precision: str) -> Accelerator:
-    """Make the process group and mixed precision of one run; a former run in this process leaves nothing behind."""
+    """Make the process group and mixed precision of one run; a former run in this process leaves nothing behind.
+
+    Nor do the process's own settings: those of Accelerate are taken out of its environment, where transformers reads
+    them too, and matrix products are in full fp32 where they are not in bf16.
+    """
+    for name in list(os.environ):
+        if name.startswith(ACCELERATE) and name not in PLACE:
+            del os.environ[name]
+    torch.set_float32_matmul_precision("highest")
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+    GradientState._reset_state()
+    return Accelerator(
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        dynamo_backend="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rankbench.config import registry
+from rankbench.config import environment, registry
 from rankbench.training.code_identity import numbers_code, shared_code
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def provenance(assembly: Assembly) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_processor()}",
         "threads": torch.get_num_threads(),
+        "environment": environment.recorded(),
         "processes": assembly.accelerator.num_processes,
         "model": model,
         "task": data,

@@ -12,8 +12,11 @@ from typing import Any
 
 import torch
 
+from rankbench.config import environment
+from rankbench.config.schema import ConfigError
 from rankbench.config.sections import Config, TrackingConfig
 from rankbench.core.peft_export import export
+from rankbench.core.sites import describe_unevenness
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.terminal import console
@@ -139,6 +142,8 @@ class Run:
         return result
 
     def _work(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
+        if problems := environment.refused():  # of this machine: the configuration was checked on another one, maybe
+            raise ConfigError(problems)
         if self.config.train.threads is not None:
             torch.set_num_threads(self.config.train.threads)
         self.assembly.complete()
@@ -227,6 +232,7 @@ class Run:
                 self.folder.write_lines("items.jsonl", items)
             self.folder.write_lines("ranks.jsonl", adapters.history)
             export(adapters, self.folder.path / "adapter")
+        assembly.notes += filter(None, [describe_unevenness(adapters.ranks(), assembly.budget.costs)])
         broken = assembly.ledger.budget_violation(assembly.budget, allocator.budget_kind)
         if broken:
             return "over_budget", broken
@@ -249,4 +255,5 @@ class Run:
             history_events=len(adapters.history) if adapters else None,
             metrics=self.metrics,
             cost=cost,
+            notes=list(assembly.notes),
         )

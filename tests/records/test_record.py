@@ -33,7 +33,7 @@ KEYS = {
         "config",
         "provenance",
     ),
-    *("ledger", "ranks", "history_events", "metrics", "cost"),
+    *("ledger", "ranks", "history_events", "metrics", "cost", "notes"),
 }
 
 
@@ -69,6 +69,13 @@ def written(tmp_path_factory):
 def test_round_trip():
     for one in (record(), record(status="nan", reason="loss is nan at step 3", ranks=None, metrics=None)):
         assert RunRecord.from_json(one.to_json()) == one
+
+
+def test_a_record_made_before_there_were_notes_has_none():
+    content = json.loads(record(notes=["a note"]).to_json())
+    assert RunRecord.from_json(json.dumps(content)).notes == ["a note"]
+    del content["notes"]
+    assert RunRecord.from_json(json.dumps(content)).notes == []
 
 
 def test_text_is_the_same_whatever_the_order_of_keys():

@@ -2,20 +2,23 @@
 
 
 def shrink(gate, rate, strength):
-    """Proximal step and clamp after the optimizer's."""
-    return min(1.0, max(0.0, gate - rate * strength))
+    """Proximal step after the optimizer's."""
+    return gate - rate * strength
+
+
+def clip(gate):
+    """What the next forward pass does to a gate."""
+    return min(1.0, max(0.0, gate))
 
 
 def check(gates, threshold=1e-10, exclude_pruned=True):
-    """Ranks after a check, from the gates before it: gates is {site: [c, ...]}."""
+    """Ranks after a check, from the gates that the optimizer left, not clipped: gates is {site: [c, ...]}."""
     weakest = {site: min(values) for site, values in gates.items()}
-    ranks, lost = {}, {}
-    for site, values in gates.items():
-        alive = [c for c in values if c >= threshold]
-        ranks[site] = max(1, len(alive))
-        lost[site] = len(values) - ranks[site]
-    spare = sum(lost.values())
-    receivers = [site for site in sorted(gates, key=lambda s: -weakest[s]) if not (exclude_pruned and lost[site])]
+    ranks = {site: max(1, sum(c >= threshold for c in values)) for site, values in gates.items()}
+    spare = sum(len(gates[site]) - ranks[site] for site in gates)
+    receivers = sorted(gates, key=lambda s: -weakest[s])
+    if exclude_pruned:
+        receivers = [site for site in receivers if weakest[site] >= threshold]
     turn = 0
     while spare and receivers:
         ranks[receivers[turn % len(receivers)]] += 1

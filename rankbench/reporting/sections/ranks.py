@@ -8,6 +8,7 @@ import pandas as pd
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name
+from rankbench.core.sites import LARGE_SHARE, MOST_SITES, UNEVEN
 from rankbench.reporting.plotting import ReportFigure, arm_handles, at_most_twelve, draw_frame, facets
 from rankbench.reporting.rank_map_figures import count_drawn, draw_maps, mean_ranks, rank_maps
 from rankbench.reporting.report_data import ReportData
@@ -66,6 +67,19 @@ def draw_rank_totals(report_data: ReportData) -> ReportFigure | None:
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in curves_of])
     note = f"Mean over seeds; band: their range.{left_out}"
     return ReportFigure("rank-totals", "Rank total over the steps", figure, numbers, note)
+
+
+def sentences(report_data: ReportData) -> list[str]:
+    """One sentence on the arms whose allocations are uneven, by panel; [] where none is."""
+    places = []
+    for panel in report_data.panels:
+        for arm in report_data.arms:
+            done = [record for record, name in zip(panel.records, panel.names, strict=True) if name == arm]
+            uneven = [any(note.startswith(UNEVEN) for note in record.notes) for record in done if record.status == "ok"]
+            if any(uneven):
+                places.append(f"{arm} on {panel.short}, {sum(uneven)} of {len(uneven)} runs")
+    what = f"one site holds {LARGE_SHARE:.0%} of what is spent, or {MOST_SITES:.0%} of the sites have at most rank 1"
+    return [f"Uneven allocations ({what}): {'; '.join(places)}."] if places else []
 
 
 WIDE = 5  # rank maps in a row
