@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
+from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
 from rankbench.models.errors import ModelError
 
@@ -35,6 +36,17 @@ def class_of(architecture: str, problem: Problem | None) -> tuple[Any, str]:
     if problem == "span":
         return AutoModelForQuestionAnswering, "QUESTION_ANS"
     return AutoModelForSequenceClassification, "SEQ_CLS"
+
+
+def head_of(config: ModelConfig, problem: Problem | None) -> tuple[str, ...]:
+    """Names of the modules that an encoder trains in full beside the adapter; () for all but encoders.
+
+    `model.head` names those that classify, which differ from architecture to architecture. A span is marked by one
+    layer on top of the encoder, which transformers and PEFT call `qa_outputs` in all of them.
+    """
+    if config.architecture != "encoder":
+        return ()
+    return ("qa_outputs",) if problem == "span" else tuple(config.head)
 
 
 def draw_head(model: Any, head: Sequence[str], streams: Streams) -> None:

@@ -20,7 +20,7 @@ from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.files import default_cache
 from rankbench.models.errors import ModelError, _readable, quiet
-from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head
+from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head, head_of
 from rankbench.models.model_files import locate
 from rankbench.models.random_model import random_model
 from rankbench.models.targets import find_sites
@@ -70,7 +70,7 @@ def load(
     Raises:
         ModelError: the model cannot be found or read, does not fit the task, or a target or head names nothing in it.
     """
-    head = tuple(config.head) if config.architecture == "encoder" else ()
+    head = head_of(config, problem)
     if config.shape is not None and config.path is None:
         model, tokenizer, revision = random_model(config.shape, DTYPES[config.dtype])
     else:
@@ -93,7 +93,7 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
     Raises:
         ModelError: the model's files are not on this machine, or cannot be read.
     """
-    head = tuple(config.head) if config.architecture == "encoder" else ()
+    head = head_of(config, None)
     if config.shape is not None and config.path is None:
         model, *_ = random_model(config.shape, DTYPES[config.dtype])
         return find_sites(model, config.targets, head)
@@ -128,8 +128,9 @@ def _encoder(
         problem_type=PROBLEM_TYPES.get(problem),
         ignore_mismatched_sizes=True,  # a head of another task: drawn anew below
     )
-    draw_head(model, config.head, streams)
-    _refuse_gaps(folder, info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}, config.head)
+    head = head_of(config, problem)
+    draw_head(model, head, streams)
+    _refuse_gaps(folder, info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}, head)
     return model
 
 
