@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,8 @@ PLAIN = {
     "assistant": "### Response:\n{content}\n\n",
 }  # Stanford Alpaca's headings, where the tokenizer has no chat template
 OPENING = "### Response:\n"
-DATE = datetime.datetime(2024, 7, 26)  # what Llama 3.1's template writes by default
+# Some templates write today's date, so that prompts would differ from day to day; Llama 3.1's writes this one without.
+TODAY = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro %}"
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Writer:
         settings: dict[str, Any] = {
             "tokenize": False,
             "add_generation_prompt": add_generation_prompt,
-            "strftime_now": DATE.strftime,  # some templates write today's date: prompts would differ from day to day
+            "chat_template": f"{TODAY}{self._tokenizer.get_chat_template()}",
         }
         try:
             text: str = self._tokenizer.apply_chat_template(list(messages), **settings)
