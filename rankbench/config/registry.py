@@ -32,6 +32,7 @@ BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
         "l1ra": ("l1ra",),
         "lora": ("lora",),
         "para": ("para", "para_retrain"),
+        "reference_arms": ("bitfit", "dora", "full"),
         "sensitivity": ("sensitivity",),
         "sora": ("sora",),
         "stable_rank": ("stable_rank",),

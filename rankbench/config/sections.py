@@ -122,7 +122,10 @@ class ModelConfig(Settings):
         architecture: "decoder" (language modelling), "encoder" (a head for classes, a score or a span of the text) or
             "encoder_decoder" (language modelling of an answer after a text that is read as a whole: T5, BART).
         targets: regular expressions for the end of module names ("q_proj", "attention.output.dense"), from a dot on, of
-            the linear layers to adapt; "all-linear" is every one but the output head.
+            the linear layers to adapt; "all-linear" is what it is to PEFT: every one but the output embedding, and none
+            of the head.
+        exclude: regular expressions for the end of the names of layers, or of modules with all that is in them, that
+            are not adapted whatever `targets` says.
         head: modules of an encoder that start at random and are trained in full.
         dtype: storage of the frozen base.
     """
@@ -135,6 +138,7 @@ class ModelConfig(Settings):
     revision: str | None
     shape: Shape | None
     targets: list[str]
+    exclude: list[str]
     head: list[str]
     architecture: Literal["decoder", "encoder", "encoder_decoder"]
     dtype: Literal["float32", "bfloat16"]

@@ -18,6 +18,7 @@ from rankbench.config import control_sources, environment, registry, schema
 from rankbench.config.schema import ConfigError, Mistake, Section, Settings
 from rankbench.config.sections import Config, config_class, section_schema, section_types
 from rankbench.config.yaml_files import defaults, strip_display
+from rankbench.records.record import PLACES
 
 
 def build(composed: DictConfig) -> Config:
@@ -41,6 +42,7 @@ def examine(composed: DictConfig, skip: frozenset[str] = frozenset()) -> tuple[C
     """
     try:
         data = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+        data = _with_interpolations(data, OmegaConf.to_container(composed))
     except OmegaConfBaseException as error:
         return Config.model_construct(), [f"{error.full_key}: {str(error).splitlines()[0]}"]
     types, mistakes = section_types(data, skip)
@@ -52,6 +54,13 @@ def examine(composed: DictConfig, skip: frozenset[str] = frozenset()) -> tuple[C
     broken = skip.union(mistake.root for mistake in mistakes)
     config = config or _without(broken, types, data)
     return config, [mistake.sentence for mistake in mistakes] + validate(config, broken)
+
+
+def _with_interpolations(data: Any, unresolved: Any) -> Any:
+    """The values, texts marked that come from an interpolation: the environment knows no numbers."""
+    if isinstance(data, dict) and isinstance(unresolved, dict):
+        return {key: _with_interpolations(value, unresolved[key]) for key, value in data.items()}
+    return schema.Interpolated(data) if isinstance(data, str) and data != unresolved else data
 
 
 def validate(config: Config, broken: frozenset[str] = frozenset()) -> list[str]:
@@ -153,6 +162,14 @@ def _check_tracking(config: Config) -> list[str]:
     return [f"tracking.{key}=null: must be given with tracking={tracking.name}" for key in missing]
 
 
+def _check_places(config: Config) -> list[str]:
+    """An empty text is the working directory to the system, and an oversight of whoever typed it."""
+    plain = config.plain()
+    sections = {place: plain if "." not in place else plain[place.partition(".")[0]] for place in PLACES}
+    empty = [place for place, section in sections.items() if section.get(place.rpartition(".")[2]) == ""]
+    return [f"{place}='': is empty; give a folder" for place in empty]
+
+
 def _check_results_dir(config: Config) -> list[str]:
     """Try to write in the folder or, before it exists, in the nearest parent that does."""
     folder = Path(config.results_dir)
@@ -185,6 +202,7 @@ CHECKS: dict[Callable[[Config], list[str]], tuple[str, ...]] = {
     _check_true_ranks: ("budget", "method", "task"),
     _check_batch: ("train",),
     _check_tracking: ("tracking",),
+    _check_places: ("results_dir", "method", "model", "task"),
     _check_results_dir: ("results_dir",),
     _check_environment: (),
     _check_own: ("method", "task"),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.core.gated_lora import NAME
+from rankbench.core.gated_lora import MAGNITUDE, NAME
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -33,10 +33,13 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
     from peft import LoraConfig, get_peft_model_state_dict  # takes seconds to import
     from peft.utils.warning import PeftWarning
 
+    from rankbench.core.peft_names import exact_keys, exact_targets
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*invalid shape", category=PeftWarning)  # rank 0: left out below
         whole = get_peft_model_state_dict(adapters.model)
-    state = {key: value.detach().cpu() for key, value in whole.items() if ".lora_" not in key}
+    kept = {key: value for key, value in whole.items() if ".lora_" not in key or MAGNITUDE in key}
+    state = {key: value.detach().cpu() for key, value in kept.items()}
     rank_pattern = {name: rank for name, rank in adapters.ranks().items() if rank}
     alpha_pattern = {name: adapters.scale(name) * rank for name, rank in rank_pattern.items()}
     if not rank_pattern:
@@ -45,17 +48,22 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
         A, B = adapters.folded(name)
         state[f"{PREFIX}{name}.lora_A.weight"] = A.cpu().contiguous()
         state[f"{PREFIX}{name}.lora_B.weight"] = B.cpu().contiguous()
+    keys = exact_keys(rank_pattern)
     config = adapters.model.peft_config[NAME]
     return state, LoraConfig(
         r=adapters.scale_spec.reference_rank,
         lora_alpha=adapters.scale_spec.alpha,  # type: ignore[arg-type]  # peft declares an int and divides by the rank
         lora_dropout=config.lora_dropout,
-        target_modules=list(rank_pattern),
-        rank_pattern=rank_pattern,
-        alpha_pattern=alpha_pattern,
+        target_modules=exact_targets(
+            list(rank_pattern), [name for name, _ in adapters.model.get_base_model().named_modules()]
+        ),
+        rank_pattern={keys[name]: rank for name, rank in rank_pattern.items()},
+        alpha_pattern={keys[name]: alpha for name, alpha in alpha_pattern.items()},
+        fan_in_fan_out=config.fan_in_fan_out,
         modules_to_save=config.modules_to_save,
         task_type=config.task_type,
         base_model_name_or_path=config.base_model_name_or_path,
+        use_dora=config.use_dora,
         inference_mode=True,
     )
 
@@ -64,7 +72,8 @@ def export(adapters: AdapterSet, folder: Path) -> None:
     """Write `to_plain_lora` as PEFT's own two files; `PeftModel.from_pretrained` needs nothing else."""
     state, config = to_plain_lora(adapters)
     content = config.to_dict()  # type: ignore[no-untyped-call]
-    content["target_modules"] = sorted(content["target_modules"])
+    targets = content["target_modules"]
+    content["target_modules"] = targets if isinstance(targets, str) else sorted(targets)
     write(state, content, folder)
 
 
@@ -86,11 +95,15 @@ def pad(state: Mapping[str, Tensor], content: Mapping[str, Any]) -> tuple[dict[s
     Zero components are appended up to the largest rank r; the scale of each site is folded into its B, and
     lora_alpha = r.
     """
+    from rankbench.core.peft_names import exact_keys  # PEFT takes seconds to import
+
     ranks, alphas = content["rank_pattern"], content["alpha_pattern"]
     largest = max(ranks.values())
     padded = dict(state)
-    for name, rank in ranks.items():
+    end = ".lora_A.weight"
+    names = [key.removeprefix(PREFIX).removesuffix(end) for key in state if key.endswith(end)]
+    for name, key in exact_keys(names).items():
         A, B = (f"{PREFIX}{name}.lora_{role}.weight" for role in "AB")
-        padded[A] = F.pad(state[A], (0, 0, 0, largest - rank))
-        padded[B] = F.pad(state[B] * (alphas[name] / rank), (0, largest - rank))
+        padded[A] = F.pad(state[A], (0, 0, 0, largest - ranks[key]))
+        padded[B] = F.pad(state[B] * (alphas[key] / ranks[key]), (0, largest - ranks[key]))
     return padded, {**content, "r": largest, "lora_alpha": largest, "rank_pattern": {}, "alpha_pattern": {}}

@@ -18,12 +18,11 @@ from transformers import AutoConfig, AutoTokenizer
 from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
-from rankbench.files import default_cache
 from rankbench.models.errors import ModelError, _readable, quiet
 from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head, head_of
 from rankbench.models.model_files import locate
 from rankbench.models.random_model import random_model
-from rankbench.models.targets import find_sites
+from rankbench.models.targets import ALL_LINEAR, find_sites, left_out
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -40,6 +39,7 @@ class LoadedModel:
         head: names of the modules trained in full beside them; () for all but encoders.
         revision: {"model": hub commit (40 hex digits), or sha256 of the folder, GGUF file or random weights (64)}.
         task_type: what PEFT calls such a model ("CAUSAL_LM").
+        notes: sentences on what a reader of the numbers should know: what was changed, dropped or left unadapted.
     """
 
     model: Any
@@ -49,6 +49,7 @@ class LoadedModel:
     head: tuple[str, ...]
     revision: dict[str, str]
     task_type: str
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -71,10 +72,11 @@ def load(
         ModelError: the model cannot be found or read, does not fit the task, or a target or head names nothing in it.
     """
     head = head_of(config, problem)
+    notes: list[str] = []
     if config.shape is not None and config.path is None:
         model, tokenizer, revision = random_model(config.shape, DTYPES[config.dtype])
     else:
-        folder, revision = locate(config, cache_dir or default_cache())
+        folder, revision = locate(config, cache_dir)
         with quiet(), _readable(folder):
             tokenizer = _tokenizer(folder)
             if config.architecture == "encoder":
@@ -82,9 +84,13 @@ def load(
             else:
                 model = _language_model(folder, config)
     _set_padding(model, tokenizer)
-    sites = find_sites(model, config.targets, head)
+    sites = find_sites(model, config.targets, head, config.exclude)
+    left = left_out(model, sites, head) if ALL_LINEAR in config.targets else None
+    notes += [left] if left else []
     _, task_type = class_of(config.architecture, problem)
-    return LoadedModel(model.eval(), tokenizer, config.architecture, sites, head, {"model": revision}, task_type)
+    return LoadedModel(
+        model.eval(), tokenizer, config.architecture, sites, head, {"model": revision}, task_type, tuple(notes)
+    )
 
 
 def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
@@ -96,12 +102,12 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
     head = head_of(config, None)
     if config.shape is not None and config.path is None:
         model, *_ = random_model(config.shape, DTYPES[config.dtype])
-        return find_sites(model, config.targets, head)
-    folder, _ = locate(config, cache_dir or default_cache(), download=False)
+        return find_sites(model, config.targets, head, config.exclude)
+    folder, _ = locate(config, cache_dir, download=False)
     auto, _ = class_of(config.architecture, None)
     with quiet(), _readable(folder), torch.device("meta"):
         shape = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return find_sites(auto.from_config(shape), config.targets, head)
+        return find_sites(auto.from_config(shape), config.targets, head, config.exclude)
 
 
 def _language_model(folder: Path, config: ModelConfig) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rankbench import RankbenchError
-from rankbench.files import fingerprint
+from rankbench.files import expanded, fingerprint
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget")
@@ -23,8 +23,8 @@ STOPPED = ("killed",)
 # What cannot change a number. `threads` is left in: summation order follows it.
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
-# Left out where it is off: a run that is no tuning trial has the name it had before there were any.
-OFF_BY_DEFAULT = ("trial",)
+# Left out where they are off: such a run has the name it had before there was the setting.
+OFF_BY_DEFAULT = ("trial", "model.exclude")
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
 # What readers take for granted of a record that others may have written.
@@ -52,7 +52,7 @@ def run_id(config: Mapping[str, Any]) -> str:
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one
-            file = Path(location).expanduser()
+            file = expanded(location)
             identity[path] = fingerprint(file) if file.exists() else str(location)
     return _digest(identity)
 
@@ -93,8 +93,9 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     for path in NOT_IDENTITY:
         _pop(identity, path)
     for path in OFF_BY_DEFAULT:
-        if not identity.get(path):
-            _pop(identity, path)
+        section, leaf = _section(identity, path)
+        if not section.get(leaf):
+            section.pop(leaf, None)
     return identity
 
 
@@ -102,11 +103,17 @@ def _digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _pop(tree: dict[str, Any], path: str) -> Any:
+def _section(tree: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """The section that a dotted path leads to, and the key in it."""
     *parents, leaf = path.split(".")
     for parent in parents:
         tree = tree.get(parent, {})
-    return tree.pop(leaf, None)
+    return tree, leaf
+
+
+def _pop(tree: dict[str, Any], path: str) -> Any:
+    section, leaf = _section(tree, path)
+    return section.pop(leaf, None)
 
 
 @dataclass
@@ -125,6 +132,8 @@ class RunRecord:
         metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the
             first step.
         cost: phase -> {seconds, forward_passes, backward_passes, tokens}, and peak_memory_bytes.
+        budget_kind: how the method relates to the budget: "exact", "at_most", or "implicit", which is never an equal
+            one; None in older records.
         notes: sentences on what a reader of the numbers should know: what of the model is not adapted, what was changed
             when it was loaded, an uneven allocation.
     """
@@ -144,6 +153,7 @@ class RunRecord:
     history_events: int | None = None
     metrics: dict[str, dict[str, float | None] | None] | None = None
     cost: dict[str, Any] | None = None
+    budget_kind: str | None = None
     notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -205,7 +215,7 @@ class RunRecord:
             raise RecordError(f"{source}: not JSON ({error})") from error
         keys = {attribute.name for attribute in fields(cls)}
         if isinstance(content, dict):
-            content.setdefault("notes", [])  # older records have none
+            content = {**{"budget_kind": None, "notes": []}, **content}  # older records have neither
         if not isinstance(content, dict) or set(content) != keys:
             odd = sorted(set(content) ^ keys) if isinstance(content, dict) else type(content).__name__
             raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")

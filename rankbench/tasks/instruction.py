@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rankbench.config.registry import register
-from rankbench.tasks.text.conversations import Message, Writer, conversation
+from rankbench.tasks.text.conversations import LISTS, Message, Writer, conversation
 from rankbench.tasks.text.dataset_files import read
 from rankbench.tasks.text.splits import Part, divide
 from rankbench.tasks.text_generation import GenerationConfig, TextGeneration, Writing
@@ -23,7 +23,7 @@ class Instruction(TextGeneration[GenerationConfig]):
     def writings(self) -> tuple[dict[str, list[Writing]], str]:
         """Official splits where they are there; else carved out of train."""
         self._writer = Writer(self._tokenizer)
-        tables, data = read(self.config, None, ("train",), ("validation", "test"))
+        tables, data = read(self.config, None, ("train",), ("validation", "test"), labels=LISTS)
         parts = divide(tables, self.config)
         return {split: self._of_part(part) for split, part in parts.items()}, data
 

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from rankbench.config.registry import register
 from rankbench.core.seeding import Streams
-from rankbench.files import fingerprint
+from rankbench.files import expanded, fingerprint
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.dataset_config import HubConfig
 from rankbench.tasks.text.dataset_files import Table, carve, choose, read
 from rankbench.tasks.text.spans import Question, Spans, Window, exact_match, f1
 from rankbench.tasks.text.tokens import prompt_hash
 
-COLUMNS = ("question", "context", "answers")
 OFF = 2  # characters by which an official position may be off
 
 
@@ -75,9 +74,9 @@ class Squad(Task[SquadConfig]):
         self.revision = {"data": data, "prompt": prompt_hash("question", "context"), "truncated": ", ".join(counts)}
 
     def _read(self) -> tuple[dict[str, Table], str]:
-        folder = None if self.config.data_dir is None else Path(self.config.data_dir).expanduser()
+        folder = None if self.config.data_dir is None else expanded(self.config.data_dir)
         if folder is None or not any((folder / name).is_file() for name in self.files):
-            return read(self.config, COLUMNS, ("train", "validation"))
+            return read(self.config, ("question", "context"), ("train", "validation"), labels=("answers",))
         tables, digest = {}, hashlib.sha256()
         for split, name in zip(("train", "validation"), self.files, strict=True):
             tables[split] = _official(folder / name, split)
@@ -88,12 +87,11 @@ class Squad(Task[SquadConfig]):
         """A row as a question.
 
         Raises:
-            DataError: a value that is no text, or an answer that does not stand where the row says.
+            DataError: an empty context, or an answer that does not stand where the row says.
         """
         values, place = table.rows[row], f"{table.place}, row {row + 1}"
-        for column in ("question", "context"):
-            if not isinstance(values[column], str) or not values[column].strip():
-                raise DataError(f"{place}, column {column}: {values[column]!r} is no text; mend or remove the row")
+        if not values["context"].strip():
+            raise DataError(f"{place}, column context: there is no text; mend or remove the row")
         answers = values["answers"]
         if not isinstance(answers, dict) or not {"text", "answer_start"} <= answers.keys():
             raise DataError(f"{place}, column answers: expected lists text and answer_start, not {answers!r}")

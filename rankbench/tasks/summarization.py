@@ -8,7 +8,6 @@ from typing import ClassVar
 from pydantic import Field
 
 from rankbench.config.registry import register
-from rankbench.tasks.base import DataError
 from rankbench.tasks.text.dataset_files import Table, read
 from rankbench.tasks.text.splits import divide
 from rankbench.tasks.text_generation import GenerationConfig, TextGeneration, Writing
@@ -45,9 +44,6 @@ class Summarization(TextGeneration[SummaryConfig]):
 
     def _writing(self, table: Table, row: int) -> Writing:
         values = table.rows[row]
-        for column in (self.article, self.summary):
-            if not isinstance(values[column], str):
-                raise DataError(f"{table.place}, row {row + 1}, column {column}: {values[column]!r} is no text")
         summary = values[self.summary]
         target = f" {summary}" if self._language.joins else summary
         return Writing(f"{table.split}/{row}", self._ask(), values[self.article], target, summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -58,7 +59,7 @@ class Classification(Task[ClassificationConfigT]):
         """Read the official splits; the streams are not used (Streams(0) carves, so that seeds are paired)."""
         self._scorer = self._make_scorer(tokenizer, architecture)
         tables, data = read(
-            self.config, (*self.texts, self.label), ("train", self.test), tuple(self.extra_test.values())
+            self.config, self.texts, ("train", self.test), tuple(self.extra_test.values()), (self.label,)
         )
         train, validation = carve(tables["train"], self.config)
         items = {
@@ -93,7 +94,7 @@ class Classification(Task[ClassificationConfigT]):
         """One row of a split as an item.
 
         Raises:
-            DataError: a label that is no class (-1 where labels are withheld), a text that is no text.
+            DataError: a label that is no class (-1 where labels are withheld) or, for regression, no number.
         """
         values = table.rows[row]
         place, gold = f"{table.place}, row {row + 1}", values[self.label]
@@ -103,13 +104,9 @@ class Classification(Task[ClassificationConfigT]):
             if not isinstance(gold, int) or not 0 <= gold < len(self.labels):
                 classes = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
                 raise DataError(f"{place}: {self.label}={gold!r} is no class; classes are {classes}")
-        elif not isinstance(gold, int | float):
+        elif not isinstance(gold, int | float) or not math.isfinite(gold):
             raise DataError(f"{place}: {self.label}={gold!r} is no number")
-        texts = {column: values[column] for column in self.texts}
-        for column, text in texts.items():
-            if not isinstance(text, str):
-                raise DataError(f"{place}: {column}={text!r} is no text")
-        return Item(f"{table.split}/{row}", texts, gold, part)
+        return Item(f"{table.split}/{row}", {column: values[column] for column in self.texts}, gold, part)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded batch."""

@@ -74,6 +74,7 @@ class Assembly:
         labels = self.task.num_labels() if config.model.architecture == "encoder" else None
         problem = None if labels is None else self.task.problem()
         self.loaded = loading.load(config.model, labels, problem, self.streams)
+        self.notes += self.loaded.notes
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
         self.revisions = (self.loaded.revision, self.task.revision)
@@ -110,6 +111,7 @@ class Assembly:
             dropout=settings.dropout,
             head=loaded.head,
             task_type=loaded.task_type,
+            trains=allocator.trains,
         )
         self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
 

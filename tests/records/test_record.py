@@ -33,7 +33,7 @@ KEYS = {
         "config",
         "provenance",
     ),
-    *("ledger", "ranks", "history_events", "metrics", "cost", "notes"),
+    *("ledger", "ranks", "history_events", "metrics", "cost", "budget_kind", "notes"),
 }
 
 
@@ -71,11 +71,12 @@ def test_round_trip():
         assert RunRecord.from_json(one.to_json()) == one
 
 
-def test_a_record_made_before_there_were_notes_has_none():
-    content = json.loads(record(notes=["a note"]).to_json())
+def test_an_older_record_has_no_notes_and_no_kind_of_budget():
+    content = json.loads(record(notes=["a note"], budget_kind="exact").to_json())
     assert RunRecord.from_json(json.dumps(content)).notes == ["a note"]
-    del content["notes"]
-    assert RunRecord.from_json(json.dumps(content)).notes == []
+    del content["notes"], content["budget_kind"]
+    older = RunRecord.from_json(json.dumps(content))
+    assert (older.notes, older.budget_kind) == ([], None)
 
 
 def test_text_is_the_same_whatever_the_order_of_keys():

@@ -170,7 +170,7 @@ def test_a_position_off_by_a_character_is_mended_and_one_far_off_is_refused(fold
     [
         ({"answers": {"text": [], "answer_start": []}}, "row 1, column answers: there is none; .* in task=squad-v2"),
         ({"answers": {"text": ["log"]}}, "row 1, column answers: expected lists text and answer_start"),
-        ({"context": " "}, "row 1, column context: ' ' is no text"),
+        ({"context": " "}, "row 1, column context: there is no text; mend"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(folder, changed, message):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankbench.tasks.base import DataError
+from rankbench.tasks.text.dataset_files import is_text
 
 Message = dict[str, str]  # {"role": "system", "user" or "assistant", "content": text}
 
@@ -77,7 +78,7 @@ def _from_columns(row: Mapping[str, Any], layout: Layout, place: str) -> list[Me
         **{layout.input: extra, layout.response: row[layout.response]},
     }
     for column, text in texts.items():
-        if not isinstance(text, str):
+        if not is_text(text):
             raise DataError(f"{place}, column {column}: {text!r} is no text; mend or remove the row")
     question = f"{texts[layout.instruction]}\n\n{extra}" if extra else texts[layout.instruction]
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": texts[layout.response]}]
@@ -90,7 +91,7 @@ def _from_list(turns: Any, place: str) -> list[Message]:
     messages = []
     for number, turn in enumerate(turns, start=1):
         role, content = (turn.get(key) if turn.get(key) is not None else turn.get(other) for key, other in KEYS)
-        if role not in ROLES or not isinstance(content, str):
+        if role not in ROLES or not is_text(content):
             raise DataError(
                 f"{place}, turn {number}: {turn!r} is no turn; it needs role (or from), one of {', '.join(ROLES)}, and "
                 "content (or value), a text"

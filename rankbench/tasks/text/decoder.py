@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 
 from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text import generation
-from rankbench.tasks.text.generation import Stop, base_of
+from rankbench.tasks.text.generation import Stop
+from rankbench.tasks.text.reading import accepts, switch
 from rankbench.tasks.text.tokens import Tokens, length_groups, pad
 
 ROWS = 512  # positions whose logits are in fp32 at a time: 100 MB for a vocabulary of 49152
@@ -67,24 +67,30 @@ class Decoder:
         return sums
 
     def option_scores(
-        self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Tokens], batch_size: int
+        self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
     ) -> list[list[float]]:
-        """Log-likelihood of every option after every prompt, summed over the option's tokens: [prompt][option].
+        """Log-likelihood of each prompt's options after it, summed over the option's tokens: [prompt][option].
 
         Options that share their tokens but the last share a sequence, so options of one token cost one sequence per
-        prompt. The sum, not the mean: the options are a fixed set, and the sum is the probability of the answer, which
-        is what training on the gold option raises.
+        prompt. The sum, not the mean: it is the probability of the answer, which is what training on the gold option
+        raises.
         """
-        stems, words = _stems(options), sorted({token for option in options for token in option})
         device = next(model.parameters()).device
+        stems_of = {row: _stems(row) for row in set(map(tuple, options))}
+        stems = [stems_of[tuple(row)] for row in options]
         scores: list[list[float]] = [[] for _ in prompts]
-        for group in length_groups([len(prompt) for prompt in prompts], max(1, batch_size // len(stems))):
-            rows = [prompts[index] + stem for index in group for stem in stems]
-            starts = [len(prompts[index]) - 1 for index in group for _ in stems]
-            logs = _log_probabilities(model, rows, starts, self.pad_id, torch.tensor(words, device=device))
-            for row, index in enumerate(group):
-                of_stem = logs[row * len(stems) : (row + 1) * len(stems)]
-                scores[index] = [_likelihood(option, stems, of_stem, words) for option in options]
+        most = max(map(len, stems), default=1)
+        for group in length_groups([len(prompt) for prompt in prompts], max(1, batch_size // most)):
+            words = sorted({token for index in group for option in options[index] for token in option})
+            rows = [(index, prompts[index] + stem) for index in group for stem in stems[index]]
+            starts = [len(prompts[index]) - 1 for index, _ in rows]
+            tensors = _log_probabilities(
+                model, [row for _, row in rows], starts, self.pad_id, torch.tensor(words, device=device)
+            )
+            logs = iter(tensors)
+            for index in group:
+                of_stem = [next(logs) for _ in stems[index]]
+                scores[index] = [_likelihood(option, stems[index], of_stem, words) for option in options[index]]
         return scores
 
     def generate(
@@ -122,8 +128,8 @@ def logits_at(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, wante
     Args:
         wanted: (examples, length - 1) bool; the last position predicts nothing that is known.
     """
-    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
-    if "logits_to_keep" not in inspect.signature(base_of(model).forward).parameters:
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **switch(model, "use_cache", False)}
+    if not accepts(model, "logits_to_keep"):
         return model(**inputs).logits[:, :-1][wanted]  # type: ignore[no-any-return]
     return model(**inputs, logits_to_keep=F.pad(wanted, (0, 1))).logits  # type: ignore[no-any-return]
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rankbench.tasks.text.tokens import length_groups, pad
+from rankbench.tasks.text.reading import Reading, reader_of, reading_of
+from rankbench.tasks.text.tokens import length_groups
 
 Stop = Callable[[list[int]], bool]
-
-
-def base_of(model: nn.Module) -> nn.Module:
-    """The transformers model, inside PEFT's or plain."""
-    base: nn.Module = getattr(model, "get_base_model", lambda: model)()
-    return base
 
 
 @torch.no_grad()
@@ -24,7 +19,7 @@ def generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    eos: Collection[int],
+    ends: Collection[int],
     pad_id: int,
     stop: Stop | None,
     batch_size: int,
@@ -34,64 +29,58 @@ def generate(
     Args:
         model: a transformers decoder, plain or inside PEFT's, in evaluation mode.
         prompts: token ids, none empty.
-        eos: tokens that end an answer.
-        stop: tells from the tokens so far whether the answer is complete; None: only `eos` and `max_new_tokens` end it.
-        batch_size: prompts per batch; batches are of like length, and a finished prompt leaves its batch.
+        ends: tokens that end an answer.
+        stop: tells from the tokens so far whether the answer is complete; None: only `ends` and `max_new_tokens` end
+            it.
+        batch_size: prompts per batch; batches are of like length, or of one where padding would change an answer, and a
+            finished prompt leaves its batch where the model's cache can be cut.
 
     Returns:
-        The new tokens of each prompt, in the prompts' order, without the `eos` that ended them.
+        The new tokens of each prompt, in the prompts' order, without the one of `ends` that ended them.
     """
     answers: list[list[int]] = [[] for _ in prompts]
-    for group in length_groups([len(prompt) for prompt in prompts], batch_size):
-        generated = _generate_batch(model, [prompts[index] for index in group], max_new_tokens, eos, pad_id, stop)
+    reading = reading_of(model)
+    lengths = [len(prompt) for prompt in prompts]
+    for group in length_groups(lengths, batch_size) if reading.padding else _equal_groups(lengths, batch_size):
+        batch = [prompts[index] for index in group]
+        generated = _generate_batch(model, reading, batch, max_new_tokens, ends, pad_id, stop)
         for index, answer in zip(group, generated, strict=True):
             answers[index] = answer
     return answers
 
 
+def _equal_groups(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of one length, longest first."""
+    of_length: dict[int, list[int]] = defaultdict(list)
+    for index, length in enumerate(lengths):
+        of_length[length].append(index)
+    groups = [of_length[length] for length in sorted(of_length, reverse=True)]
+    return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
+
+
 def _generate_batch(
     model: nn.Module,
+    reading: Reading,
     prompts: list[Sequence[int]],
     max_new_tokens: int,
-    eos: Collection[int],
+    ends: Collection[int],
     pad_id: int,
     stop: Stop | None,
 ) -> list[list[int]]:
-    device = next(model.parameters()).device
-    ids = pad(prompts, pad_id, left=True).to(device)
-    mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
+    reader = reader_of(model, reading, prompts, pad_id)
     answers: list[list[int]] = [[] for _ in prompts]
-    live = list(range(len(prompts)))  # prompt of each row of the batch
-    cache: Any = None
+    rows = list(range(len(prompts)))  # prompt of each row of the batch
+    complete: set[int] = set()
     for _ in range(max_new_tokens):
-        logits, cache = _forward(model, ids, mask, cache)
-        tokens = logits.argmax(-1)
-        going = []
-        for row, token in enumerate(tokens.tolist()):
-            answer = answers[live[row]]
-            if token not in eos:
-                answer.append(token)
-                if stop is None or not stop(answer):
-                    going.append(row)
+        tokens = reader.logits().argmax(-1).tolist()
+        for prompt, token in zip(rows, tokens, strict=True):
+            if prompt not in complete:
+                if token not in ends:
+                    answers[prompt].append(token)
+                if token in ends or (stop is not None and stop(answers[prompt])):
+                    complete.add(prompt)
+        going = [row for row, prompt in enumerate(rows) if prompt not in complete]
         if not going:
             break
-        if len(going) < len(live):
-            rows = torch.tensor(going, device=device)
-            tokens, mask, live = tokens[rows], mask[rows], [live[row] for row in going]
-            cache.batch_select_indices(rows)
-        ids, mask = tokens[:, None], torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+        rows = [rows[row] for row in reader.go_on(tokens, going)]
     return answers
-
-
-def _forward(model: nn.Module, ids: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
-    """Logits of the next token (rows, vocabulary), and the cache with `ids` in it; padding has no position."""
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1], output.past_key_values
