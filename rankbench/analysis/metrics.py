@@ -32,6 +32,8 @@ METRICS = {
     "perplexity": Metric("perplexity", higher_is_better=False, unit="factor"),
     "accuracy": Metric("accuracy", higher_is_better=True, unit="share"),
     "exact_match": Metric("exact match", higher_is_better=True, unit="share"),
+    "accuracy_norm": Metric("accuracy per character", higher_is_better=True, unit="share"),
+    "mean_accuracy": Metric("mean accuracy of the sets", higher_is_better=True, unit="score"),
     "f1": Metric("F1", higher_is_better=True, unit="score"),
     "bleu4": Metric("BLEU-4", higher_is_better=True, unit="score"),
     "rouge1": Metric("ROUGE-1", higher_is_better=True, unit="score"),
@@ -44,7 +46,11 @@ METRICS = {
     "spearman": Metric("Spearman correlation", higher_is_better=True, unit="score"),
 }
 PER_ITEM = ("f1", "rouge1", "rouge2", "rougeL")  # scores that an item of a split may have; theirs is the items' mean
-PARTS = ("mismatched",)  # parts of a test split with metrics of their own: accuracy_mismatched
+# Parts of a test split with metrics of their own: accuracy_mismatched (MNLI), those of MMLU and of `commonsense`.
+PARTS = (
+    *("mismatched", "stem", "humanities", "social_sciences", "other"),
+    *("arc-challenge", "arc-easy", "boolq", "hellaswag", "openbookqa", "piqa", "siqa", "winogrande", "commonsense-qa"),
+)
 
 
 def metric_of(name: str) -> Metric | None:
