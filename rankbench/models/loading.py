@@ -19,7 +19,7 @@ from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.models import quantization
 from rankbench.models.errors import ModelError, _readable, quiet
-from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head
+from rankbench.models.heads import PROBLEM_TYPES, SPAN_HEAD, Problem, class_of, draw_head
 from rankbench.models.model_files import locate
 from rankbench.models.random_model import random_model
 from rankbench.models.reading import read, read_config
@@ -72,7 +72,7 @@ def load(
     Raises:
         ModelError: the model cannot be found or read, does not fit the task, or a target or head names nothing in it.
     """
-    head = tuple(config.head) if config.architecture == "encoder" else ()
+    head = _head(config, problem)
     notes: list[str] = []
     if config.shape is not None and config.path is None:
         model, tokenizer, revision = random_model(config.shape, DTYPES[config.dtype])
@@ -104,7 +104,7 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
     Raises:
         ModelError: the model's files are not on this machine, or cannot be read.
     """
-    head = tuple(config.head) if config.architecture == "encoder" else ()
+    head = _head(config, None)
     if config.shape is not None and config.path is None:
         model, *_ = random_model(config.shape, DTYPES[config.dtype])
         return find_sites(model, config.targets, head, config.exclude)
@@ -124,10 +124,18 @@ def _encoder(
         )
     settings = {"num_labels": num_labels, "problem_type": PROBLEM_TYPES.get(problem)}
     dtype = DTYPES[config.dtype]
-    stored = quantization.settings(config.quantization, dtype, config.head)
-    model, notes = read(folder, config.architecture, problem, dtype, config.head, stored, **settings)
-    draw_head(model, config.head, streams)
+    head = _head(config, problem)
+    stored = quantization.settings(config.quantization, dtype, head)
+    model, notes = read(folder, config.architecture, problem, dtype, head, stored, **settings)
+    draw_head(model, head, streams)
     return model, notes
+
+
+def _head(config: ModelConfig, problem: Problem | None) -> tuple[str, ...]:
+    """Modules that an encoder trains in full: `model.head` for classes and scores, else the layer that marks spans."""
+    if config.architecture != "encoder":
+        return ()
+    return SPAN_HEAD if problem == "span" else tuple(config.head)
 
 
 def _tokenizer(folder: Path) -> Any:
