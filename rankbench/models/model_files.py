@@ -49,7 +49,9 @@ def locate(config: ModelConfig, cache: Path | None, download: bool = True) -> tu
     raise ModelError(f"model {config.name!r} has no source; set model.path=DIR, or model.hub to a repository")
 
 
-def _local(path: Path, gguf_file: str | None, config: ModelConfig, cache: Path | None, way_out: str) -> tuple[Path, str]:
+def _local(
+    path: Path, gguf_file: str | None, config: ModelConfig, cache: Path | None, way_out: str
+) -> tuple[Path, str]:
     if not path.exists():
         raise ModelError(f"model.path={path} does not exist; {way_out}")
     ggufs = sorted(gguf.name for gguf in path.glob("*.gguf"))

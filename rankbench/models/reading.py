@@ -6,7 +6,7 @@ quantisation. What could change a number unseen is refused, put right, or said i
 
 from __future__ import annotations
 
-from collections import Counter
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,19 @@ def has_class(config: Any, architecture: str, problem: Problem | None) -> bool:
     return type(config) in auto._model_mapping
 
 
+def slow_storage(dtype: str, device: torch.device) -> str | None:
+    """A sentence on bfloat16 weights on a processor that can only emulate their products; None elsewhere."""
+    units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        units = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype != "bfloat16" or device.type != "cpu" or units:
+        return None
+    return (
+        "model.dtype=bfloat16 on a processor without units for it: passes may take several times as long as with "
+        "model.dtype=float32, which is another run"
+    )
+
+
 def _without_layerdrop(config: PretrainedConfig) -> list[str]:
     """Layers that are left out at random would leave a step without gradients, and methods with unequal passes."""
     dropped = [name for name, value in config.to_dict().items() if name.endswith("layerdrop") and value]
@@ -153,6 +166,6 @@ def _unused(folder: Path, unexpected: set[str]) -> list[str]:
             f"{folder} holds {len(layers)} weights of layers that the model read from it lacks ({layers[0]} ...): "
             "its config.json or model.architecture is not that of its weights; give a folder where they agree"
         )
-    modules = Counter(key.rpartition(".")[0] for key in unexpected)
+    modules = {key.rpartition(".")[0] or key for key in unexpected}
     named = ", ".join(sorted(modules)[:5]) + (" ..." if len(modules) > 5 else "")
     return [f"weights in the model's files that are not used: {named}"] if modules else []

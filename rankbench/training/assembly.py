@@ -14,6 +14,7 @@ from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.methods.base import Allocator, RunContext
 from rankbench.models import loading
+from rankbench.models.reading import slow_storage
 from rankbench.tasks.base import Task
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
@@ -75,6 +76,7 @@ class Assembly:
         problem = None if labels is None else self.task.problem()
         self.loaded = loading.load(config.model, labels, problem, self.streams)
         self.notes += self.loaded.notes
+        self.notes += filter(None, [slow_storage(config.model.dtype, self.accelerator.device)])
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
         self.revisions = (self.loaded.revision, self.task.revision)
