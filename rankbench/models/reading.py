@@ -48,9 +48,8 @@ def read(
             f"{folder / ADAPTER} lies beside the weights, and transformers would make that adapter part of the frozen "
             "base; move it out of the folder, or merge it into the weights first"
         )
-    config = read_config(folder, **settings)
+    config = checked_config(folder, architecture, problem, **settings)
     auto, _ = class_of(architecture, problem)
-    refuse_other_kinds(folder, config, architecture, problem)
     notes = [*_without_layerdrop(config), *_quantised(config)]
     for name, value in OURS.items():
         if hasattr(config, name):
@@ -91,14 +90,15 @@ def read_config(folder: Path, **settings: Any) -> Any:
     return config
 
 
-def refuse_other_kinds(folder: Path, config: Any, architecture: str, problem: Problem | None) -> None:
-    """Transformers names every class that it has where it has none for this model: say instead what there is.
+def checked_config(folder: Path, architecture: str, problem: Problem | None, **settings: Any) -> Any:
+    """The config of the model in a folder, if transformers has a class for such a model.
 
     Raises:
-        ModelError: transformers has no class for such a model.
+        ModelError: it has none; the message says which architectures it has, and not every class there is.
     """
+    config = read_config(folder, **settings)
     if has_class(config, architecture, problem):
-        return
+        return config
     kind = f"an encoder with a head for {problem or 'classification'}" if architecture == "encoder" else architecture
     others = [name for name in (*LANGUAGE_MODELS, "encoder") if has_class(config, name, problem)]
     raise ModelError(
