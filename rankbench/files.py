@@ -57,7 +57,7 @@ def default_cache() -> Path:
         return Path(os.environ.get("RANKBENCH_CACHE") or Path.home() / ".cache" / "rankbench").expanduser()
     except RuntimeError as error:
         raise FolderError(
-            "there is no home directory to keep converted models in; set RANKBENCH_CACHE to a folder that can be written"
+            "there is no home directory for converted models; set RANKBENCH_CACHE to a folder that can be written"
         ) from error
 
 

@@ -159,6 +159,17 @@ def _check_true_ranks(config: Config) -> list[str]:
     ]
 
 
+def _check_quantization(config: Config) -> list[str]:
+    """A task that plants an update changes the weights of its base."""
+    quantization = config.model.quantization
+    if quantization is None or not registry.get("task", config.task.name).knows_true_ranks:
+        return []
+    return [
+        f"model.quantization={quantization} with task={config.task.name}: the task changes the weights of the base, "
+        "which are fixed once quantised; take another task"
+    ]
+
+
 def _check_batch(config: Config) -> list[str]:
     batch, micro = config.train.batch_size, config.train.micro_batch_size
     if micro is None or batch % micro == 0:
@@ -213,6 +224,7 @@ def _check_own(config: Config) -> list[str]:
 CHECKS: dict[Callable[[Config], list[str]], tuple[str, ...]] = {
     _check_budget: ("budget",),
     _check_true_ranks: ("budget", "method", "task"),
+    _check_quantization: ("model", "task"),
     _check_batch: ("train",),
     _check_tracking: ("tracking",),
     _check_places: ("results_dir", "method", "model", "task"),

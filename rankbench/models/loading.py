@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
+from rankbench.models import quantization
 from rankbench.models.errors import ModelError, _readable, quiet
 from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head, head_of
 from rankbench.models.model_files import locate
@@ -75,6 +76,8 @@ def load(
     notes: list[str] = []
     if config.shape is not None and config.path is None:
         model, tokenizer, revision = random_model(config.shape, DTYPES[config.dtype])
+        if quantized := quantization.settings(config.quantization, DTYPES[config.dtype], head):
+            model = quantization.quantize(model, quantized)
     else:
         folder, revision = locate(config, cache_dir)
         with quiet(), _readable(folder):
@@ -83,7 +86,9 @@ def load(
                 head = _head(folder, config, problem)
                 model, notes = _encoder(folder, config, head, num_labels, problem, streams)
             else:
-                model, notes = read(folder, config.architecture, None, DTYPES[config.dtype], ())
+                stored = quantization.settings(config.quantization, DTYPES[config.dtype], ())
+                model, notes = read(folder, config.architecture, None, DTYPES[config.dtype], (), stored)
+    quantization.settle(model)
     _set_padding(model, tokenizer)
     sites = find_sites(model, config.targets, head, config.exclude)
     left = left_out(model, sites, head) if ALL_LINEAR in config.targets else None
@@ -125,7 +130,9 @@ def _encoder(
             "for text generation take a decoder, such as model=smollm2-135m"
         )
     settings = {"num_labels": num_labels, "problem_type": PROBLEM_TYPES.get(problem)}
-    model, notes = read(folder, config.architecture, problem, DTYPES[config.dtype], head, **settings)
+    dtype = DTYPES[config.dtype]
+    stored = quantization.settings(config.quantization, dtype, head)
+    model, notes = read(folder, config.architecture, problem, dtype, head, stored, **settings)
     draw_head(model, head, streams)
     return model, notes
 

@@ -7,7 +7,7 @@ quantisation. What could change a number unseen is refused, put right, or said i
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,13 @@ OURS = {"return_dict": True, "output_attentions": False, "output_hidden_states":
 
 
 def read(
-    folder: Path, architecture: str, problem: Problem | None, dtype: torch.dtype, head: Sequence[str], **settings: Any
+    folder: Path,
+    architecture: str,
+    problem: Problem | None,
+    dtype: torch.dtype,
+    head: Sequence[str],
+    stored: Mapping[str, Any],
+    **settings: Any,
 ) -> tuple[Any, list[str]]:
     """The model in a folder, and notes on what of it was changed or is not used.
 
@@ -37,6 +43,7 @@ def read(
         problem: what the head of an encoder answers; None for all others.
         dtype: storage of the weights.
         head: names of modules that need no weights in the folder.
+        stored: arguments of `from_pretrained` on how the weights are stored (rankbench.models.quantization).
         settings: of the model's config, instead of the folder's.
 
     Raises:
@@ -51,6 +58,8 @@ def read(
     config = checked_config(folder, architecture, problem, **settings)
     auto, _ = class_of(architecture, problem)
     notes = [*_without_layerdrop(config), *_quantised(config)]
+    if stored and getattr(config, "quantization_config", None):
+        raise ModelError(f"{folder}: its weights are quantised already; set model.quantization=null")
     for name, value in OURS.items():
         if hasattr(config, name):
             setattr(config, name, value)
@@ -63,6 +72,7 @@ def read(
             trust_remote_code=False,
             weights_only=True,
             output_loading_info=True,
+            **stored,
             ignore_mismatched_sizes=architecture == "encoder",  # a head of another task: it is drawn anew
         )
     check_head(model, head)

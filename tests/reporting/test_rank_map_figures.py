@@ -16,8 +16,8 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.selection import Selection
 from rankbench.cli import main
 from rankbench.cli.records import draw
-from rankbench.quadrature import figure
-from rankbench.quadrature.errors import Point, fits
+from rankbench.quadrature.errors import ESTIMATORS, Point, fits
+from rankbench.quadrature.figure import draw as draw_quadrature
 from rankbench.records import run_folder
 from rankbench.reporting import plotting, rank_map_figures
 
@@ -73,12 +73,12 @@ def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monke
     shown = []
     monkeypatch.setattr(plotting, "write", lambda figure, numbers, place: shown.append(figure) or [place])
     list(draw(Selection("tiny, planted", found, names, []), tmp_path))
-    for figure in shown:
-        title = figure._suptitle
+    for drawing in shown:
+        title = drawing._suptitle
         assert " ".join(title.get_text().split()) == f"tiny, planted {said[1]}; {said[2]}"
-        figure.draw_without_rendering()
-        assert 0 <= title.get_window_extent().x0 < title.get_window_extent().x1 <= figure.bbox.x1
-        assert overlaps([title, *(axes.title for axes in figure.axes)]) == []
+        drawing.draw_without_rendering()
+        assert 0 <= title.get_window_extent().x0 < title.get_window_extent().x1 <= drawing.bbox.x1
+        assert overlaps([title, *(axes.title for axes in drawing.axes)]) == []
 
 
 def agreeing(*found) -> dict[tuple[str, str], tuple[float, int]]:
@@ -202,8 +202,8 @@ def report_figure(folder):
 
 def quadrature(folder):
     points = [Point("trapezoid", "trapezoid", m, None, 1 / m**2, 0.0, 1.0, "integral") for m in (1, 2)]
-    points += [Point("sampling", name, 2, n, 1 / n, 0.0, 1.0, "integral") for name in figure.LOOKS for n in (1, 2)]
-    figure.draw(points, fits(points), "title", folder / "quadrature")
+    points += [Point("sampling", name, 2, n, 1 / n, 0.0, 1.0, "integral") for name in ESTIMATORS for n in (1, 2)]
+    draw_quadrature(points, fits(points), "title", folder / "quadrature")
     return sorted(folder.iterdir())
 
 
