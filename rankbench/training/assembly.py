@@ -17,6 +17,7 @@ from rankbench.models import loading
 from rankbench.tasks.base import Task
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
+from rankbench.training.model_checks import check_model
 from rankbench.training.observer import Observer
 from rankbench.training.trainer import Trainer
 
@@ -76,7 +77,9 @@ class Assembly:
         self.loaded = loading.load(config.model, labels, problem, self.streams)
         self.notes += self.loaded.notes
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
+        self.loaded.model.to(self.accelerator.device)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
+        self.notes += check_model(self.loaded, self.task, config)
         self.revisions = (self.loaded.revision, self.task.revision)
 
     def allocate(self) -> None:
@@ -95,7 +98,6 @@ class Assembly:
             path: whether its layers follow the path even where the method does not ask for that.
         """
         settings, loaded, allocator = self.config.adapter, self.loaded, self.allocator
-        loaded.model.to(self.accelerator.device)
         self.ledger = Ledger(self.budget.unit, self.budget.target, max(self.budget.costs.values()))
         ranks = allocator.initial_ranks()
         self.observer.ranks_chosen(ranks)
