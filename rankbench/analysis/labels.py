@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rankbench.config import yaml_files
-from rankbench.records.record import RunRecord
+from rankbench.records.record import RunRecord, complete
 
 UNKNOWN = "#757575"  # colour of a method that says none, dark enough to be read on white
 # A rank map in the settings is what a method does, not a variant of it; `origin` tells its source runs apart.
@@ -24,9 +24,10 @@ class Display:
 
     Attributes:
         title: display name; "" where there is none but the method's own.
-        colour: hexadecimal. In the files here: black for the reference, greys for controls without a score, blues for
-            what is pruned or grown while training, reds for what is scored before, greens for what is known
-            afterwards, purples for a method's own map, altered; each can be read on white.
+        colour: hexadecimal. In the files here: black for the reference, golds for reference arms outside the budget,
+            greys for controls without a score, blues for what is pruned or grown while training, reds for what is
+            scored before, greens for what is known afterwards, purples for a method's own map, altered; each can be
+            read on white.
         marker: a letter of matplotlib's; "" takes any that is free.
         order: methods stand in tables in this order, those without one last, by name.
     """
@@ -102,7 +103,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _own(record: RunRecord) -> Iterator[tuple[str, str]]:
-    section = record.config.get("method", {})
+    section = complete(record.config)["method"]
     return flat({key: value for key, value in section.items() if key not in NO_VARIANT})
 
 

@@ -29,6 +29,7 @@ COMMANDS = {
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
 RUNNING = ("run", "sweep")  # commands that Hydra reads the flags of
+WRITING = (*RUNNING, "report", "quadrature")  # commands that leave more than what they print
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -72,6 +73,10 @@ def _answer(words: list[str]) -> int:
         return MISTAKE
     if name == "run" and set(SWEEP_FLAGS) & set(rest):
         name = "sweep"
+    if name in WRITING:
+        from rankbench.terminal import outlive_readers  # rich takes a moment to import
+
+        outlive_readers()
     return command(name)(rest)
 
 

@@ -48,6 +48,8 @@ class TrainConfig(Section):
         checkpoint_every: steps between checkpoints; 0 writes none.
         threads: CPU threads of torch; null leaves the number to torch.
         evaluate_before: whether the untrained adapter is scored on the validation split as well.
+        gradient_checkpointing: whether the activations of a layer are computed again in the backward pass, instead of
+            kept: less memory and more time, the same numbers.
     """
 
     steps: int = Field(ge=1)
@@ -63,6 +65,7 @@ class TrainConfig(Section):
     checkpoint_every: int = Field(ge=0)
     threads: int | None = Field(ge=1)
     evaluate_before: bool
+    gradient_checkpointing: bool = False  # configurations of older versions have none
 
 
 class AdapterConfig(Section):
@@ -128,6 +131,8 @@ class ModelConfig(Settings):
             are not adapted whatever `targets` says.
         head: modules of an encoder that start at random and are trained in full.
         dtype: storage of the frozen base.
+        quantization: storage of its linear layers instead, by bitsandbytes: nf4 (4 bits, QLoRA), int8 (LLM.int8()), or
+            null.
     """
 
     path: str | None
@@ -142,6 +147,7 @@ class ModelConfig(Settings):
     head: list[str]
     architecture: Literal["decoder", "encoder", "encoder_decoder"]
     dtype: Literal["float32", "bfloat16"]
+    quantization: Literal["nf4", "int8"] | None = None  # configurations of older versions have none
 
 
 class Config(Section):

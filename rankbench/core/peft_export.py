@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.core.gated_lora import NAME
+from rankbench.core.gated_lora import MAGNITUDE, NAME
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -38,7 +38,8 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*invalid shape", category=PeftWarning)  # rank 0: left out below
         whole = get_peft_model_state_dict(adapters.model)
-    state = {key: value.detach().cpu() for key, value in whole.items() if ".lora_" not in key}
+    kept = {key: value for key, value in whole.items() if ".lora_" not in key or MAGNITUDE in key}
+    state = {key: value.detach().cpu() for key, value in kept.items()}
     rank_pattern = {name: rank for name, rank in adapters.ranks().items() if rank}
     alpha_pattern = {name: adapters.scale(name) * rank for name, rank in rank_pattern.items()}
     if not rank_pattern:
@@ -62,6 +63,7 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
         modules_to_save=config.modules_to_save,
         task_type=config.task_type,
         base_model_name_or_path=config.base_model_name_or_path,
+        use_dora=config.use_dora,
         inference_mode=True,
     )
 

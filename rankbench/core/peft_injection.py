@@ -15,12 +15,14 @@ from torch import nn
 from rankbench import RankbenchError
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
-from rankbench.core.gated_lora import Scale
+from rankbench.core.gated_lora import MAGNITUDE, Scale
 from rankbench.core.peft_export import PREFIX
 from rankbench.core.peft_names import exact_keys, exact_targets
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate, SiteAdapter
 from rankbench.core.sites import Site
+
+OF_BASE = ("base", "biases")  # what `trains` may name in the base model
 
 
 class InjectionError(RankbenchError, ValueError):
@@ -40,6 +42,7 @@ def attach(
     dropout: float = 0.0,
     head: Sequence[str] = (),
     task_type: str | None = None,
+    trains: str = "adapter",
 ) -> AdapterSet:
     """Inject the adapter into `model` and draw its factors from stream "init", site by site.
 
@@ -58,22 +61,50 @@ def attach(
         dropout: share of the adapter's input that is dropped, in [0, 1).
         head: modules trained in full, by name.
         task_type: PEFT's, written into the exported config.
+        trains: what is trained beside the head: "adapter", "adapter and magnitudes" (DoRA), "base" or "biases"; the
+            last two train parameters of `model`, which becomes float32.
 
     Raises:
         InjectionError: PEFT trains more or less than sites and head.
+        ValueError: a rank that a site cannot have, or nothing to train in the base model.
     """
     for site in sites:
         if not 0 <= ranks[site.name] <= min(site.d_out, site.d_in):
             raise ValueError(f"rank {ranks[site.name]} of {site.name} is not in [0, {min(site.d_out, site.d_in)}]")
-    peft_model = _inject(model, sites, ranks, streams, dropout, head, task_type)
+    of_base = _parameters_of_base(model, head, trains) if trains in OF_BASE else []
+    dora = trains == "adapter and magnitudes"
+    peft_model = _inject(model, sites, ranks, streams, dropout, head, task_type, dora)
     _check(peft_model, sites, head)
+    for parameter in of_base:
+        parameter.requires_grad_(True)
+    magnitudes = [parameter for name, parameter in peft_model.named_parameters() if MAGNITUDE in name]
     modules = dict(peft_model.named_modules())
     variant = gate is not None or path
+    if variant and dora:
+        raise ValueError("DoRA has a forward pass of its own: it takes no gate and no path")
     adapters = {}
     for site in sites:
         layer = modules[PREFIX + site.name]
         adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
-    return AdapterSet(peft_model, adapters, scale, gate, ledger)
+    return AdapterSet(peft_model, adapters, scale, gate, ledger, [*of_base, *magnitudes])
+
+
+def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> list[nn.Parameter]:
+    """Parameters of the base model that are trained, in float32, those of the head left out: PEFT trains a copy."""
+    if any(not parameter.is_floating_point() for parameter in model.parameters()):
+        raise ValueError("a quantised base model cannot be trained itself: leave model.quantization out")
+    model.float()
+    parameters = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if not any(name.startswith(f"{module}.") for module in head)
+        and (trains == "base" or name.rpartition(".")[2] == "bias")
+    ]
+    if not parameters:
+        raise ValueError(
+            "the base model has no biases, so there is nothing to train: bitfit needs one that has, as BERT"
+        )
+    return parameters
 
 
 def _inject(
@@ -84,6 +115,7 @@ def _inject(
     dropout: float,
     head: Sequence[str],
     task_type: str | None,
+    dora: bool,
 ) -> PeftModel:
     """Put PEFT's stock LoRA on the sites, in the model's own mode; PEFT has no rank 0: such a site gets 1 for now."""
     keys = exact_keys({site.name for site in sites})
@@ -95,6 +127,7 @@ def _inject(
         rank_pattern={key: max(1, ranks[name]) for name, key in keys.items()},
         modules_to_save=list(head) or None,
         task_type=task_type,
+        use_dora=dora,
     )
     with streams.ambient("init", "peft"), warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 by an older name

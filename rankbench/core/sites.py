@@ -72,10 +72,12 @@ def describe_unevenness(ranks: Mapping[str, int], costs: Mapping[str, int]) -> s
     MOST_SITES of the sites have at most rank 1 although the mean rank is 2 or more.
 
     Args:
-        ranks: site -> rank; some rank is above 0.
+        ranks: site -> rank.
         costs: site -> price of one rank.
     """
     spent = {name: costs[name] * rank for name, rank in ranks.items()}
+    if not any(spent.values()):
+        return None  # no adapter
     largest = max(spent, key=spent.__getitem__)
     share = spent[largest] / sum(spent.values())
     small = sum(rank <= 1 for rank in ranks.values())

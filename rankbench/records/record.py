@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rankbench import RankbenchError
-from rankbench.files import fingerprint
+from rankbench.files import expanded, fingerprint
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget")
@@ -24,7 +24,15 @@ STOPPED = ("killed",)
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
 # Left out where they are off: such a run has the name it had before there was the setting.
-OFF_BY_DEFAULT = ("trial", "model.exclude")
+OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "train.gradient_checkpointing")
+# Settings that came later, by method: at this value a run is what it was without the setting, and has the name it had.
+LATER: dict[str, dict[str, Any]] = {
+    "adalora": {"cut": "refill"},
+    "igu": {"cut": "refill", "stage2_orthogonality": None},
+    "igu_code": {"cut": "refill", "stage2_orthogonality": None},
+    "sora": {"step": "printed", "loss_l1": 0.0},
+    "gora": {"direction": "down", "width": "root"},
+}
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
 # What readers take for granted of a record that others may have written.
@@ -52,7 +60,7 @@ def run_id(config: Mapping[str, Any]) -> str:
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one
-            file = Path(location).expanduser()
+            file = expanded(location)
             identity[path] = fingerprint(file) if file.exists() else str(location)
     return _digest(identity)
 
@@ -96,7 +104,18 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
         section, leaf = _section(identity, path)
         if not section.get(leaf):
             section.pop(leaf, None)
+    method = identity.get("method") or {}
+    for section, name in ((method, method.get("name")), (method.get("settings") or {}, method.get("source"))):
+        for key, value in LATER.get(str(name), {}).items():
+            if key in section and section[key] == value:
+                del section[key]
     return identity
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a record, with the settings of its method that came after it."""
+    method = config.get("method") or {}
+    return {**config, "method": {**LATER.get(str(method.get("name")), {}), **method}}
 
 
 def _digest(identity: Mapping[str, Any]) -> str:
@@ -132,6 +151,8 @@ class RunRecord:
         metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the
             first step.
         cost: phase -> {seconds, forward_passes, backward_passes, tokens}, and peak_memory_bytes.
+        budget_kind: how the method relates to the budget: "exact", "at_most", or "implicit", which is never an equal
+            one; None in older records.
         notes: sentences on what a reader of the numbers should know: what of the model is not adapted, what was changed
             when it was loaded, an uneven allocation.
     """
@@ -151,6 +172,7 @@ class RunRecord:
     history_events: int | None = None
     metrics: dict[str, dict[str, float | None] | None] | None = None
     cost: dict[str, Any] | None = None
+    budget_kind: str | None = None
     notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -212,7 +234,7 @@ class RunRecord:
             raise RecordError(f"{source}: not JSON ({error})") from error
         keys = {attribute.name for attribute in fields(cls)}
         if isinstance(content, dict):
-            content.setdefault("notes", [])  # older records have none
+            content = {**{"budget_kind": None, "notes": []}, **content}  # older records have neither
         if not isinstance(content, dict) or set(content) != keys:
             odd = sorted(set(content) ^ keys) if isinstance(content, dict) else type(content).__name__
             raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")

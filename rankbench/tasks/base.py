@@ -35,6 +35,8 @@ class Example:
         item: row of items.jsonl without prediction and loss: at least {"id", "gold"}.
         prompt_length: tokens of `input_ids` that are prompt (what generation and the options start from).
         segments: (length,) token type ids of a pair of texts (encoders whose tokenizer makes them); else empty.
+        options: token ids of the answers to choose from (classification by a language model); else empty.
+        right: number of the right one among them.
     """
 
     input_ids: tuple[int, ...]
@@ -42,6 +44,8 @@ class Example:
     item: dict[str, Any] = field(default_factory=dict)
     prompt_length: int = 0
     segments: tuple[int, ...] = ()
+    options: tuple[tuple[int, ...], ...] = ()
+    right: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.methods.base import Allocator, RunContext
 from rankbench.models import loading
+from rankbench.models.errors import ModelError
 from rankbench.tasks.base import Task
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
@@ -113,7 +114,10 @@ class Assembly:
             dropout=settings.dropout,
             head=loaded.head,
             task_type=loaded.task_type,
+            trains=allocator.trains,
         )
+        if self.config.train.gradient_checkpointing:
+            _keep_no_activations(loaded.model, self.config.model.name)
         self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
 
     def connect(self) -> None:
@@ -146,6 +150,23 @@ class Assembly:
         self.allocate()
         self.attach(path)
         self.connect()
+
+
+def _keep_no_activations(model: Any, name: str) -> None:
+    """Compute the activations of each layer again in the backward pass of training.
+
+    Called once PEFT has injected its layers: it would ask for the gradient of the embeddings otherwise.
+
+    Raises:
+        ModelError: the architecture has no layers that do so.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise ModelError(
+            f"train.gradient_checkpointing=true: {name} is a {type(model).__name__}, which cannot compute activations "
+            "again; set train.gradient_checkpointing=false"
+        )
+    model.config.use_cache = False  # keys and values of training passes are read by nobody
+    model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def assemble(config: Config, accelerator: Any = None, *, path: bool = False) -> Assembly:

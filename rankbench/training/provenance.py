@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("rankbench", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "hydra-core")
 
+QUANTIZER = "bitsandbytes"  # a number depends on it where the base is quantised
+
 
 def provenance(assembly: Assembly) -> dict[str, Any]:
     """Provenance as in the record; revisions of model and data are {} before they are loaded."""
@@ -28,7 +30,8 @@ def provenance(assembly: Assembly) -> dict[str, Any]:
         **code(),
         "numbers_code": numbers_code(config.method.name, config.task.name, getattr(config.method, "source", None)),
         "shared_code": shared_code(config.task.name),
-        "packages": dict(libraries()),
+        "deviations": list(registry.get("method", config.method.name).deviations_of(config.method)),
+        "packages": dict(libraries()) | ({QUANTIZER: _version(QUANTIZER)} if config.model.quantization else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_processor()}",

@@ -1,10 +1,14 @@
 """Nothing in the environment changes a number unseen: variables have no effect, are refused, or are written down."""
 
+import pwd
+from pathlib import Path
+
 import pytest
 import torch
 from support.harness import configure, perform
 
 from rankbench.config.schema import ConfigError
+from rankbench.files import FolderError, default_cache, expanded
 
 WITHOUT_EFFECT = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8",
@@ -54,3 +58,15 @@ def test_what_changes_the_last_digits_is_in_the_record(tmp_path, monkeypatch):
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     record = perform(configure(tmp_path, "train.steps=1"))
     assert record["provenance"]["environment"]["MKL_CBWR"] == "COMPATIBLE"
+
+
+def test_without_a_home_directory_a_cache_is_asked_for(monkeypatch):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("RANKBENCH_CACHE", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(FolderError, match=r"no home directory .* set RANKBENCH_CACHE to a folder that can be written"):
+        default_cache()
+    assert expanded("~/models") == Path("~/models")

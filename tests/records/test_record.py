@@ -14,6 +14,7 @@ from rankbench.records.record import (
     STOPPED,
     RecordError,
     RunRecord,
+    complete,
     group_id,
     portable,
     run_id,
@@ -33,7 +34,7 @@ KEYS = {
         "config",
         "provenance",
     ),
-    *("ledger", "ranks", "history_events", "metrics", "cost", "notes"),
+    *("ledger", "ranks", "history_events", "metrics", "cost", "budget_kind", "notes"),
 }
 
 
@@ -71,11 +72,12 @@ def test_round_trip():
         assert RunRecord.from_json(one.to_json()) == one
 
 
-def test_a_record_made_before_there_were_notes_has_none():
-    content = json.loads(record(notes=["a note"]).to_json())
+def test_an_older_record_has_no_notes_and_no_kind_of_budget():
+    content = json.loads(record(notes=["a note"], budget_kind="exact").to_json())
     assert RunRecord.from_json(json.dumps(content)).notes == ["a note"]
-    del content["notes"]
-    assert RunRecord.from_json(json.dumps(content)).notes == []
+    del content["notes"], content["budget_kind"]
+    older = RunRecord.from_json(json.dumps(content))
+    assert (older.notes, older.budget_kind) == ([], None)
 
 
 def test_text_is_the_same_whatever_the_order_of_keys():
@@ -348,3 +350,24 @@ def test_a_run_that_is_no_trial_has_the_name_it_had_before_there_were_trials(tmp
     assert run_id(config) == named
     config["tuned"] = {"metric": "validation/loss"}
     assert run_id(config) == named
+
+
+@pytest.mark.parametrize(
+    ("overrides", "section", "key", "other"),
+    [
+        (["method=adalora"], "", "cut", "stop"),
+        (["method=igu"], "", "stage2_orthogonality", 0.1),
+        (["method=sora"], "", "step", "released"),
+        (["method=sora"], "", "loss_l1", 1.0),
+        (["method=gora"], "", "direction", "up"),
+        (["method=shuffled", "method.source=gora"], "settings", "width", "sum"),
+    ],
+)
+def test_a_setting_that_came_later_leaves_runs_their_names(tmp_path, overrides, section, key, other):
+    config = plain(tmp_path, *overrides)
+    former, changed = copy.deepcopy(config), copy.deepcopy(config)
+    for of in (former, changed):
+        settings = of["method"][section] if section else of["method"]
+        settings.pop(key) if of is former else settings.update({key: other})
+    assert run_id(former) == run_id(config) != run_id(changed)
+    assert section or complete(former) == config != complete(changed)

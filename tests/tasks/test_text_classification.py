@@ -102,9 +102,10 @@ def test_options_of_one_token_cost_one_sequence_each(model):
     sizes = []
     handle = model.register_forward_hook(lambda m, a, k, o: sizes.append(k["input_ids"].shape), with_kwargs=True)
     prompts = [(1, 2, 3), (4,), (5, 6)]
-    one = Decoder(256).option_scores(model, prompts, [(7,), (8,)], 8)
-    shared = Decoder(256).option_scores(model, prompts, [(7, 9), (7, 8), (7,)], 8)
-    apart = Decoder(256).option_scores(model, prompts, [(7, 9), (10, 8)], 8)
+    one, shared, apart = (
+        Decoder(256).option_scores(model, prompts, [options] * 3, 8)
+        for options in ([(7,), (8,)], [(7, 9), (7, 8), (7,)], [(7, 9), (10, 8)])
+    )
     handle.remove()
     assert [size[0] for size in sizes] == [3, 3, 6]
     assert shared[0][2] == pytest.approx(one[0][0], rel=1e-5)

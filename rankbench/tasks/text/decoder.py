@@ -67,24 +67,30 @@ class Decoder:
         return sums
 
     def option_scores(
-        self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Tokens], batch_size: int
+        self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
     ) -> list[list[float]]:
-        """Log-likelihood of every option after every prompt, summed over the option's tokens: [prompt][option].
+        """Log-likelihood of each prompt's options after it, summed over the option's tokens: [prompt][option].
 
         Options that share their tokens but the last share a sequence, so options of one token cost one sequence per
-        prompt. The sum, not the mean: the options are a fixed set, and the sum is the probability of the answer, which
-        is what training on the gold option raises.
+        prompt. The sum, not the mean: it is the probability of the answer, which is what training on the gold option
+        raises.
         """
-        stems, words = _stems(options), sorted({token for option in options for token in option})
         device = next(model.parameters()).device
+        stems_of = {row: _stems(row) for row in set(map(tuple, options))}
+        stems = [stems_of[tuple(row)] for row in options]
         scores: list[list[float]] = [[] for _ in prompts]
-        for group in length_groups([len(prompt) for prompt in prompts], max(1, batch_size // len(stems))):
-            rows = [prompts[index] + stem for index in group for stem in stems]
-            starts = [len(prompts[index]) - 1 for index in group for _ in stems]
-            logs = _log_probabilities(model, rows, starts, self.pad_id, torch.tensor(words, device=device))
-            for row, index in enumerate(group):
-                of_stem = logs[row * len(stems) : (row + 1) * len(stems)]
-                scores[index] = [_likelihood(option, stems, of_stem, words) for option in options]
+        most = max(map(len, stems), default=1)
+        for group in length_groups([len(prompt) for prompt in prompts], max(1, batch_size // most)):
+            words = sorted({token for index in group for option in options[index] for token in option})
+            rows = [(index, prompts[index] + stem) for index in group for stem in stems[index]]
+            starts = [len(prompts[index]) - 1 for index, _ in rows]
+            tensors = _log_probabilities(
+                model, [row for _, row in rows], starts, self.pad_id, torch.tensor(words, device=device)
+            )
+            logs = iter(tensors)
+            for index in group:
+                of_stem = [next(logs) for _ in stems[index]]
+                scores[index] = [_likelihood(option, stems[index], of_stem, words) for option in options[index]]
         return scores
 
     def generate(

@@ -81,20 +81,21 @@ class EncoderDecoder:
         return sums
 
     def option_scores(
-        self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Tokens], batch_size: int
+        self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
     ) -> list[list[float]]:
-        """Log-likelihood of every option after every prompt, summed over its tokens; a prompt is encoded once."""
+        """Log-likelihood of each prompt's options, summed over their tokens; a prompt is encoded once."""
         device = next(model.parameters()).device
         scores: list[list[float]] = [[] for _ in prompts]
         for group in length_groups([len(prompt) for prompt in prompts], batch_size):
             inputs = self._encoder_inputs([prompts[index] for index in group], device)
-            for option in options:
-                labels = torch.tensor([self._dressed(option)] * len(group), device=device)
+            for choice in range(max(len(options[index]) for index in group)):
+                read = [options[index][min(choice, len(options[index]) - 1)] for index in group]
+                labels = pad([self._dressed(option) for option in read], IGNORE).to(device)
                 output = model(**inputs, **decoder_inputs(model, labels), use_cache=False)
                 inputs = _encoded(output, inputs["attention_mask"])
                 for index, loss in zip(group, _label_losses(output, labels).tolist(), strict=True):
                     scores[index].append(-loss)
-        return scores
+        return [row[: len(choices)] for row, choices in zip(scores, options, strict=True)]
 
     def _encoder_inputs(self, prompts: Sequence[Tokens], device: torch.device) -> dict[str, Any]:
         mask = pad([[1] * len(prompt) for prompt in prompts], 0)

@@ -41,9 +41,9 @@ class LanguageModel(Protocol):
         """The same, for any number of examples, in their order."""
 
     def option_scores(
-        self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Tokens], batch_size: int
+        self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
     ) -> list[list[float]]:
-        """Log-likelihood of every option after every prompt, summed over the option's tokens: [prompt][option].
+        """Log-likelihood of each prompt's options after it, summed over the option's tokens: [prompt][option].
 
         That of the gold option is minus its example's loss.
         """

@@ -12,6 +12,7 @@ from torch import Tensor
 from rankbench.tasks.base import DataError
 
 Tokens = tuple[int, ...]
+SAMPLE = 64  # prompts that tell whether the tokens of an option depend on the prompt
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], specials: bool) -> list[Tokens]:
@@ -48,19 +49,32 @@ def seam(
 
     For a model that reads them apart, the prompt has its special tokens on both sides, and the target none.
 
+    Where all prompts have the same targets (the options of a task), a sample of prompts tells whether the targets'
+    tokens depend on the prompt; if they do not, the prompts alone are encoded.
+
     Args:
         targets: for each prompt one text or more; with the blank or line break that separates it from the prompt.
     """
+    if len(prompts) > SAMPLE and len({tuple(row) for row in targets}) == 1:
+        step = len(prompts) // SAMPLE
+        rows = _cut(tokenizer, prompts[::step], targets[::step], joins)
+        asked = _asked(tokenizer, prompts, joins)
+        if len({row for _, row in rows}) == 1 and [prompt for prompt, _ in rows] == asked[::step]:
+            return [(prompt, rows[0][1]) for prompt in asked]
+    return _cut(tokenizer, prompts, targets, joins)
+
+
+def _cut(
+    tokenizer: Any, prompts: Sequence[str], targets: Sequence[Sequence[str]], joins: bool
+) -> list[tuple[Tokens, tuple[Tokens, ...]]]:
     flat = [(prompt, target) for prompt, row in zip(prompts, targets, strict=True) for target in row]
     if joins:
-        asked = _opened(tokenizer, prompts)
-        wholes = iter(_opened(tokenizer, [prompt + target for prompt, target in flat]))
+        encoded = iter(_opened(tokenizer, [prompt + target for prompt, target in flat]))
     else:
-        asked = tokenize(tokenizer, prompts, specials=True)
-        wholes = iter(tokenize(tokenizer, [target for _, target in flat], specials=False))
+        encoded = iter(tokenize(tokenizer, [target for _, target in flat], specials=False))
     rows = []
-    for prompt, row in zip(asked, targets, strict=True):
-        read = [next(wholes) for _ in row]
+    for prompt, row in zip(_asked(tokenizer, prompts, joins), targets, strict=True):
+        read = [next(encoded) for _ in row]
         if joins:
             shared = len(prompt)
             while any(whole[:shared] != prompt[:shared] for whole in read):  # a token spans the seam
@@ -68,6 +82,10 @@ def seam(
             prompt, read = prompt[:shared], [whole[shared:] for whole in read]
         rows.append((prompt, tuple(read)))
     return rows
+
+
+def _asked(tokenizer: Any, prompts: Sequence[str], joins: bool) -> list[Tokens]:
+    return _opened(tokenizer, prompts) if joins else tokenize(tokenizer, prompts, specials=True)
 
 
 def _opened(tokenizer: Any, texts: Sequence[str]) -> list[Tokens]:
@@ -128,50 +146,6 @@ def _without_beginning(tokenizer: Any, text: str, count: int) -> str:
         if len(rest) < len(text):
             return rest
     return ""
-
-
-def fit(tokenizer: Any, template: str, fields: Mapping[str, str], cut: str, room: int, place: str) -> Tokens:
-    """Prompt of at most `room` tokens: the field `cut` loses its beginning, token by token; nothing else is touched.
-
-    Args:
-        template: text with {names} of the fields.
-        place: item and setting, for the message.
-
-    Raises:
-        DataError: the prompt does not fit even without the field.
-    """
-    values = dict(fields)
-    while True:
-        (ids,) = tokenize(tokenizer, [template.format(**values)], specials=True)
-        if len(ids) <= room:
-            return ids
-        if not values[cut]:
-            raise DataError(f"{place}: the prompt has {len(ids)} tokens without its {cut}, room is for {room}")
-        (kept,) = tokenize(tokenizer, [values[cut]], specials=False)
-        kept = kept[len(ids) - room :]
-        values[cut] = tokenizer.decode(kept).lstrip("\ufffd") if kept else ""  # half a character would grow again
-
-
-def prompts(
-    tokenizer: Any,
-    template: str,
-    fields: Sequence[Mapping[str, str]],
-    cut: str,
-    rooms: Sequence[int],
-    ids: Sequence[str],
-    max_length: int,
-) -> tuple[list[Tokens], int]:
-    """Prompts of at most rooms[i] tokens, and how many had to be cut.
-
-    Raises:
-        DataError: a prompt does not fit even without its field `cut`; names the item's id and task.max_length.
-    """
-    tokenised = tokenize(tokenizer, [template.format(**values) for values in fields], specials=True)
-    long = [index for index, prompt in enumerate(tokenised) if len(prompt) > rooms[index]]
-    for index in long:
-        place = f"{ids[index]} is too long for task.max_length={max_length}, make that larger"
-        tokenised[index] = fit(tokenizer, template, fields[index], cut, rooms[index], place)
-    return tokenised, len(long)
 
 
 def pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> Tensor:
