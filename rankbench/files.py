@@ -8,6 +8,12 @@ import os
 from functools import cache
 from pathlib import Path
 
+from rankbench import RankbenchError
+
+
+class FolderError(RankbenchError, RuntimeError):
+    """A folder of rankbench's own that cannot be had."""
+
 
 def fingerprint(path: Path) -> str:
     """sha256 (64 hex digits) of a file's content, or of a folder's files: sorted relative names and contents.
@@ -42,8 +48,22 @@ def _content(file: Path, size: int, modified: int) -> str:
 
 
 def default_cache() -> Path:
-    """$RANKBENCH_CACHE, else ~/.cache/rankbench."""
-    return Path(os.environ.get("RANKBENCH_CACHE") or Path.home() / ".cache" / "rankbench").expanduser()
+    """$RANKBENCH_CACHE, else ~/.cache/rankbench.
+
+    Raises:
+        FolderError: the process has no home directory.
+    """
+    try:
+        return Path(os.environ.get("RANKBENCH_CACHE") or Path.home() / ".cache" / "rankbench").expanduser()
+    except RuntimeError as error:
+        raise FolderError(
+            "there is no home directory for converted models; set RANKBENCH_CACHE to a folder that can be written"
+        ) from error
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with the home directory in place of a leading ~; as it is where there is none."""
+    return Path(os.path.expanduser(path))  # Path.expanduser ends with an error that names no path
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

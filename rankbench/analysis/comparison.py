@@ -195,6 +195,7 @@ def _spent(data: pd.DataFrame, reference: str | None) -> pd.DataFrame:
         "unit",
         "target",
         "grain",
+        "budget_kind",
         *(f"{when}/{unit}" for when in WHEN for unit in UNITS),
     ]
     done = data.loc[data["status"] == "ok"].reindex(columns=wanted)
@@ -208,11 +209,15 @@ def _spent(data: pd.DataFrame, reference: str | None) -> pd.DataFrame:
 
 
 def _off(spent: pd.DataFrame) -> pd.Series:
-    """Whether the runs of a label miss their budget: by more than OFF, and by more than integers cannot help."""
+    """Whether the runs of a label miss their budget: by more than OFF, and by more than integers cannot help.
+
+    A label whose method keeps none is off its budget whatever it happened to spend.
+    """
     missed = spent["spent"] - spent["target"]
     close = (-missed).between(0, spent["grain"].astype(float), inclusive="left")
     share = (missed / spent["target"]).abs().groupby(spent["label"]).mean()  # too much does not make up for too little
-    return (share > OFF) & ~close.groupby(spent["label"]).all()
+    implicit = (spent["budget_kind"] == "implicit").groupby(spent["label"]).any()
+    return (share > OFF) & ~close.groupby(spent["label"]).all() | implicit
 
 
 def _paired(values: pd.DataFrame, reference: str | None) -> dict[str, pd.Series]:

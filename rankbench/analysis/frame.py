@@ -39,6 +39,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
     ledger, cost = record.ledger or {}, dict(record.cost or {})
     row |= {key: ledger.get(key) for key in ("unit", "target", "grain", "head_params")}
     row["match"] = record.config.get("budget", {}).get("match", "final")
+    row["budget_kind"] = record.budget_kind
     row["peak_memory_bytes"] = cost.pop("peak_memory_bytes", None)
     figures = {when: ledger.get(when) for when in ("start", "peak", "final")}
     for group in (record.metrics or {}, figures, cost):

@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "tables, figures and one page of a study; --wandb mirrors it",
     "verify": "which published numbers a study reproduces; --published lists them",
     "records": "finished runs as tables: runs, rates, table, maps",
+    "export": "a finished run's adapter again; --uniform-r gives all sites one rank",
     "compare": "two runs: settings, metrics, items, rank maps",
     "noise": "spread between reruns and seeds, and the seeds that an effect needs",
     "methods": "the methods and their facts",
@@ -28,6 +29,7 @@ COMMANDS = {
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
 RUNNING = ("run", "sweep")  # commands that Hydra reads the flags of
+WRITING = (*RUNNING, "report", "quadrature")  # commands that leave more than what they print
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -71,6 +73,10 @@ def _answer(words: list[str]) -> int:
         return MISTAKE
     if name == "run" and set(SWEEP_FLAGS) & set(rest):
         name = "sweep"
+    if name in WRITING:
+        from rankbench.terminal import outlive_readers  # rich takes a moment to import
+
+        outlive_readers()
     return command(name)(rest)
 
 

@@ -98,6 +98,7 @@ def configured(options: argparse.Namespace) -> Config:
     Raises:
         ConfigError: with every mistake in overrides and flags.
     """
+    from rankbench.config import registry
     from rankbench.config.overrides import one_run
     from rankbench.quadrature.integrand import ORDER
 
@@ -111,6 +112,10 @@ def configured(options: argparse.Namespace) -> Config:
         config = one_run(options.overrides).config
     except ConfigError as error:
         raise ConfigError([*error.problems, *problems]) from None
+    if registry.get("method", config.method.name).trains != "adapter":
+        problems.append(
+            f"method={config.method.name}: the path is that of an adapter alone; take a method that trains one"
+        )
     steps, intervals = config.train.steps, getattr(config.method, "quadrature_steps", INTERVALS)
     if options.train_steps > steps:
         problems.append(f"--train-steps {options.train_steps}: the run has train.steps={steps}")

@@ -58,6 +58,10 @@ def _with_settings(
         cls = registry.get("method", name)
     except registry.UnknownName as error:
         return dict(section), [Mistake("method.source", f"method.source={name}: {error}")]
+    if cls.trains != "adapter":
+        return dict(section), [
+            Mistake("method.source", f"method.source={name}: it is a reference arm and allocates nothing")
+        ]
     if cls.decides not in ANNOUNCED or cls.needs & {"source", "truth"}:
         why = "is a control itself" if cls.needs & {"source", "truth"} else f"decides {cls.decides}"
         sentence = f"method.source={name}: {why}; give method.source_run=<a finished run of it>"

@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from rankbench import RankbenchError
@@ -39,6 +39,10 @@ class ConfigError(RankbenchError, ValueError):
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
 
 
+class Interpolated(str):
+    """A text that an interpolation put in: ${oc.env:STEPS} is one, whatever the variable spells."""
+
+
 class Section(BaseModel):
     """A part of a configuration: frozen, strict (true is no integer, "1" no number), without unknown keys.
 
@@ -52,10 +56,15 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_marks(cls, data: Any) -> Any:
-        """A value that the user must give and has not given is missing."""
+        """A value that the user must give and has not given is missing; interpolated texts become what is wanted."""
         if not isinstance(data, Mapping):
             return data
-        return {key: value for key, value in data.items() if not (isinstance(value, str) and value == MISSING)}
+        given = {key: value for key, value in data.items() if not (isinstance(value, str) and value == MISSING)}
+        fields = cls.model_fields
+        return {
+            key: _spelled(value, fields[key].annotation) if isinstance(value, Interpolated) and key in fields else value
+            for key, value in given.items()
+        }
 
     def plain(self) -> dict[str, Any]:
         """The same as dictionaries, lists and scalars, in the order of the fields."""
@@ -74,6 +83,14 @@ class Settings(Section):
     """
 
     name: str
+
+
+def _spelled(text: str, annotation: Any) -> Any:
+    """The number or truth value that a text spells, where one is wanted; else the text."""
+    try:
+        return TypeAdapter(annotation).validate_strings(str(text))
+    except ValidationError:
+        return str(text)
 
 
 SectionT = TypeVar("SectionT", bound=Section)

@@ -48,6 +48,8 @@ class TrainConfig(Section):
         checkpoint_every: steps between checkpoints; 0 writes none.
         threads: CPU threads of torch; null leaves the number to torch.
         evaluate_before: whether the untrained adapter is scored on the validation split as well.
+        gradient_checkpointing: whether the activations of a layer are computed again in the backward pass, instead of
+            kept: less memory and more time, the same numbers.
     """
 
     steps: int = Field(ge=1)
@@ -63,6 +65,7 @@ class TrainConfig(Section):
     checkpoint_every: int = Field(ge=0)
     threads: int | None = Field(ge=1)
     evaluate_before: bool
+    gradient_checkpointing: bool = False  # configurations of older versions have none
 
 
 class AdapterConfig(Section):
@@ -119,11 +122,17 @@ class ModelConfig(Settings):
         hub: repository on the Hugging Face hub.
         revision: commit, tag or branch there; null is main.
         shape: shape of a random model that needs no files.
-        architecture: "decoder" (language modelling) or "encoder" (classification head).
+        architecture: "decoder" (language modelling), "encoder" (a head for classes, a score or a span of the text) or
+            "encoder_decoder" (language modelling of an answer after a text that is read as a whole: T5, BART).
         targets: regular expressions for the end of module names ("q_proj", "attention.output.dense"), from a dot on, of
-            the linear layers to adapt; "all-linear" is every one but the output head.
+            the linear layers to adapt; "all-linear" is what it is to PEFT: every one but the output embedding, and none
+            of the head.
+        exclude: regular expressions for the end of the names of layers, or of modules with all that is in them, that
+            are not adapted whatever `targets` says.
         head: modules of an encoder that start at random and are trained in full.
         dtype: storage of the frozen base.
+        quantization: storage of its linear layers instead, by bitsandbytes: nf4 (4 bits, QLoRA), int8 (LLM.int8()), or
+            null.
     """
 
     path: str | None
@@ -134,9 +143,11 @@ class ModelConfig(Settings):
     revision: str | None
     shape: Shape | None
     targets: list[str]
+    exclude: list[str]
     head: list[str]
-    architecture: Literal["decoder", "encoder"]
+    architecture: Literal["decoder", "encoder", "encoder_decoder"]
     dtype: Literal["float32", "bfloat16"]
+    quantization: Literal["nf4", "int8"] | None = None  # configurations of older versions have none
 
 
 class Config(Section):

@@ -14,10 +14,11 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rankbench.config import control_sources, registry, schema
+from rankbench.config import control_sources, environment, registry, schema
 from rankbench.config.schema import ConfigError, Mistake, Section, Settings
 from rankbench.config.sections import Config, config_class, section_schema, section_types
 from rankbench.config.yaml_files import defaults, strip_display
+from rankbench.records.record import PLACES
 
 
 def build(composed: DictConfig) -> Config:
@@ -41,6 +42,7 @@ def examine(composed: DictConfig, skip: frozenset[str] = frozenset()) -> tuple[C
     """
     try:
         data = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+        data = _with_interpolations(data, OmegaConf.to_container(composed))
     except OmegaConfBaseException as error:
         return Config.model_construct(), [f"{error.full_key}: {str(error).splitlines()[0]}"]
     types, mistakes = section_types(data, skip)
@@ -52,6 +54,13 @@ def examine(composed: DictConfig, skip: frozenset[str] = frozenset()) -> tuple[C
     broken = skip.union(mistake.root for mistake in mistakes)
     config = config or _without(broken, types, data)
     return config, [mistake.sentence for mistake in mistakes] + validate(config, broken)
+
+
+def _with_interpolations(data: Any, unresolved: Any) -> Any:
+    """The values, texts marked that come from an interpolation: the environment knows no numbers."""
+    if isinstance(data, dict) and isinstance(unresolved, dict):
+        return {key: _with_interpolations(value, unresolved[key]) for key, value in data.items()}
+    return schema.Interpolated(data) if isinstance(data, str) and data != unresolved else data
 
 
 def validate(config: Config, broken: frozenset[str] = frozenset()) -> list[str]:
@@ -137,6 +146,17 @@ def _check_true_ranks(config: Config) -> list[str]:
     ]
 
 
+def _check_quantization(config: Config) -> list[str]:
+    """A task that plants an update changes the weights of its base."""
+    quantization = config.model.quantization
+    if quantization is None or not registry.get("task", config.task.name).knows_true_ranks:
+        return []
+    return [
+        f"model.quantization={quantization} with task={config.task.name}: the task changes the weights of the base, "
+        "which are fixed once quantised; take another task"
+    ]
+
+
 def _check_batch(config: Config) -> list[str]:
     batch, micro = config.train.batch_size, config.train.micro_batch_size
     if micro is None or batch % micro == 0:
@@ -153,6 +173,14 @@ def _check_tracking(config: Config) -> list[str]:
     return [f"tracking.{key}=null: must be given with tracking={tracking.name}" for key in missing]
 
 
+def _check_places(config: Config) -> list[str]:
+    """An empty text is the working directory to the system, and an oversight of whoever typed it."""
+    plain = config.plain()
+    sections = {place: plain if "." not in place else plain[place.partition(".")[0]] for place in PLACES}
+    empty = [place for place, section in sections.items() if section.get(place.rpartition(".")[2]) == ""]
+    return [f"{place}='': is empty; give a folder" for place in empty]
+
+
 def _check_results_dir(config: Config) -> list[str]:
     """Try to write in the folder or, before it exists, in the nearest parent that does."""
     folder = Path(config.results_dir)
@@ -167,6 +195,10 @@ def _check_results_dir(config: Config) -> list[str]:
         ]
 
 
+def _check_environment(config: Config) -> list[str]:
+    return environment.refused()
+
+
 def _check_own(config: Config) -> list[str]:
     """What the classes of the method and of the task say about their own settings."""
     sections: dict[registry.Kind, Settings] = {"method": config.method, "task": config.task}
@@ -179,8 +211,11 @@ def _check_own(config: Config) -> list[str]:
 CHECKS: dict[Callable[[Config], list[str]], tuple[str, ...]] = {
     _check_budget: ("budget",),
     _check_true_ranks: ("budget", "method", "task"),
+    _check_quantization: ("model", "task"),
     _check_batch: ("train",),
     _check_tracking: ("tracking",),
+    _check_places: ("results_dir", "method", "model", "task"),
     _check_results_dir: ("results_dir",),
+    _check_environment: (),
     _check_own: ("method", "task"),
 }

@@ -18,7 +18,7 @@ from rankbench.config.registry import RegistryError
 from rankbench.config.schema import ConfigError
 from rankbench.contract.observed_run import STOP, ObservedRun
 from rankbench.contract.short_runs import ShortRuns
-from rankbench.methods.base import BUDGET_KINDS, INSTANTS, NEEDS
+from rankbench.methods.base import BUDGET_KINDS, INSTANTS, NEEDS, TRAINS
 from rankbench.training.assembly import Assembly
 
 FACTS = ("source", "summary", "decides", "signal")
@@ -83,6 +83,7 @@ def facts(runs: ShortRuns) -> str:
     missing = [fact for fact in FACTS if not isinstance(text := getattr(cls, fact, None), str) or not text.strip()]
     expect(not missing, f"{', '.join(missing)}: must be a sentence or a word")
     expect(cls.decides in INSTANTS, f"decides={cls.decides!r}: expected one of {', '.join(INSTANTS)}")
+    expect(cls.trains in TRAINS, f"trains={cls.trains!r}: expected one of {', '.join(TRAINS)}")
     expect(cls.budget_kind in BUDGET_KINDS, f"budget_kind={cls.budget_kind!r}: expected {', '.join(BUDGET_KINDS)}")
     unknown = sorted(set(cls.needs) - NEEDS)
     expect(not unknown, f"needs {', '.join(unknown)}: known are {', '.join(sorted(NEEDS))}")
@@ -235,6 +236,9 @@ def full_rank(runs: ShortRuns) -> str:
 def export(runs: ShortRuns) -> str:
     """Plain PEFT reads the adapter and says what the trained model said."""
     run = ended(runs.main)
+    if not run.assembly.allocator.has_adapter:
+        expect(not (run.folder.path / "adapter").exists(), "trains no adapter, and left one")
+        raise Skip("trains no adapter")
     own = run.logits(run.adapters.model)
     fresh = Assembly(runs.config, run.assembly.accelerator)
     fresh.load()
@@ -274,7 +278,7 @@ def bf16(runs: ShortRuns) -> str:
     """The base may compute in bfloat16."""
     run = ended(runs.bf16)
     expect(all(map(math.isfinite, run.losses)), f"losses {run.losses}")
-    kinds = {parameter.dtype for parameter in run.adapters.parameters()}
+    kinds = {parameter.dtype for parameter in [*run.adapters.parameters(), *run.adapters.beside]}
     expect(kinds == {torch.float32}, f"adapter parameters are {kinds}")
     return f"{run.status}; adapter in fp32"
 

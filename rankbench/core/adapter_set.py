@@ -31,24 +31,29 @@ class AdapterSet:
         sites: adapted matrices.
         model: the PeftModel that carries the adapter.
         scale_spec: rule, alpha and reference rank that give each site its scale.
-        head: trained parameters outside the adapter (classification head).
+        beside: trained parameters that count as the method's own beside the factors: magnitudes, or those of the base.
+        head: the other trained parameters outside the adapter (classification head).
         log: who may change ranks now, and every change so far.
     """
 
     def __init__(
-        self, model: Any, adapters: Mapping[str, SiteAdapter], scale: Scale, gate: Gate | None, ledger: Ledger
+        self,
+        model: Any,
+        adapters: Mapping[str, SiteAdapter],
+        scale: Scale,
+        gate: Gate | None,
+        ledger: Ledger,
+        beside: Sequence[nn.Parameter] = (),
     ) -> None:
-        self.model = model
-        self.scale_spec = scale
-        self.ledger = ledger
+        self.model, self.scale_spec, self._gate_spec, self.ledger = model, scale, gate, ledger
         self.log = RankLog()
         self._adapters = dict(adapters)
         self._list = list(self._adapters.values())
         self.sites = [adapter.site for adapter in self._list]
-        own = {id(parameter) for parameter in self.parameters()}
+        self.beside = list(beside)
+        own = {id(parameter) for parameter in [*self.parameters(), *self.beside]}
         self.head = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
         self._initial_head = [parameter.detach().clone() for parameter in self.head]
-        self._gate_spec = gate
         self._optimizer: torch.optim.Optimizer | None = None
         self._observe()
 
@@ -106,8 +111,9 @@ class AdapterSet:
         return shape.d_in + shape.d_out
 
     def param_count(self) -> int:
-        """Factor parameters present, gates not counted."""
-        return sum(size * self.cost(name) for name, size in self.sizes().items())
+        """Parameters of the factors present and of `beside`; gates not counted."""
+        factors = sum(size * self.cost(name) for name, size in self.sizes().items())
+        return factors + sum(parameter.numel() for parameter in self.beside)
 
     def delta(self, site: str) -> Tensor:
         """The update s * B diag(g * m) A of a site: (d_out, d_in)."""
@@ -180,13 +186,7 @@ class AdapterSet:
         self._observe()
 
     def set_mask(self, site: str, keep: Tensor, reason: str) -> None:
-        """Hold components at zero: out of the forward pass, and unmoved by the optimizer until unmasked.
-
-        Args:
-            site: name.
-            keep: (r,) bool.
-            reason: why, as the history will say.
-        """
+        """Hold all components of a site but `keep`, (r,) bool, at zero: unmoved by the optimizer until unmasked."""
         before = self._adapters[site].rank
         self.log.step_of_change(site)
         self._adapters[site].mask(keep, self._state)
@@ -285,10 +285,10 @@ class AdapterSet:
     # -- optimizer --
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimizer groups: factors, gates (with their own rate and decay), head."""
+        """Optimizer groups: factors, gates (with their own rate and decay), what is trained beside them, head."""
         gates = [adapter.gate for adapter in self._list if adapter.gate is not None]
         factors = self.parameters()[: 2 * len(self._list)]
-        return optimizer_groups.groups(factors, gates, self._gate_spec, self.head, weight_decay)
+        return optimizer_groups.groups(factors, gates, self._gate_spec, self.beside, self.head, weight_decay)
 
     def bind(self, optimizer: torch.optim.Optimizer) -> None:
         """Tell the adapter whose moments to slice.
@@ -313,7 +313,7 @@ class AdapterSet:
             "live": [adapter.live.clone() for adapter in self._list],
             "masked": [adapter.masked for adapter in self._list],
             "factors": [adapter.factor for adapter in self._list],
-            "head": [parameter.detach().cpu().clone() for parameter in self.head],
+            "head": [parameter.detach().cpu().clone() for parameter in [*self.head, *self.beside]],
             "history": list(self.history),
         }
 
@@ -324,6 +324,6 @@ class AdapterSet:
         for adapter, (tensors, live, masked, factor) in zip(self._list, stored, strict=True):
             adapter.put(tensors, live, masked)
             adapter.set_scale_factor(factor)
-        for parameter, value in zip(self.head, state["head"], strict=True):
+        for parameter, value in zip([*self.head, *self.beside], state["head"], strict=True):
             parameter.copy_(value)
         self.log.history = list(state["history"])

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NAME = "default"  # the adapter's name inside PEFT
+MAGNITUDE = "lora_magnitude_vector"  # in PEFT's names of DoRA's magnitudes
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,17 @@ def groups(
     factors: Sequence[nn.Parameter],
     gates: Sequence[nn.Parameter],
     gate: Gate | None,
+    beside: Sequence[nn.Parameter],
     head: Sequence[nn.Parameter],
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Groups of torch's optimizers: factors, gates (with their own rate and decay), head.
+    """Groups of torch's optimizers: factors, gates (with their own rate and decay), others of the method, head.
 
     Args:
         factors: all A, then all B.
         gates: one per site, [] for methods without gates.
         gate: how the method wants its gates; None for methods without.
+        beside: other trained parameters of the method, [] for most.
         head: trained parameters outside the adapter.
         weight_decay: the run's, for groups without their own.
 
@@ -38,8 +40,9 @@ def groups(
         decay = weight_decay if gate.weight_decay is None else gate.weight_decay
         rate = {"rate": gate.learning_rate, "constant": gate.constant_rate}
         result.append({"name": "gates", "params": list(gates), **rate, "weight_decay": decay})
-    if head:
-        result.append({"name": "head", "params": list(head), "rate": 1.0, "weight_decay": weight_decay})
+    for name, parameters in (("beside", beside), ("head", head)):
+        if parameters:
+            result.append({"name": name, "params": list(parameters), "rate": 1.0, "weight_decay": weight_decay})
     return result
 
 

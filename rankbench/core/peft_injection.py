@@ -9,14 +9,24 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from rankbench import RankbenchError
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
-from rankbench.core.gated_lora import Scale
+from rankbench.core.gated_lora import MAGNITUDE, Scale
+from rankbench.core.peft_export import PREFIX
+from rankbench.core.peft_names import exact_keys, exact_targets
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate, SiteAdapter
 from rankbench.core.sites import Site
+
+OF_BASE = ("base", "biases")  # what `trains` may name in the base model
+
+
+class InjectionError(RankbenchError, ValueError):
+    """PEFT does not train what was asked for; the message names the modules and the way out."""
 
 
 def attach(
@@ -32,6 +42,7 @@ def attach(
     dropout: float = 0.0,
     head: Sequence[str] = (),
     task_type: str | None = None,
+    trains: str = "adapter",
 ) -> AdapterSet:
     """Inject the adapter into `model` and draw its factors from stream "init", site by site.
 
@@ -50,18 +61,50 @@ def attach(
         dropout: share of the adapter's input that is dropped, in [0, 1).
         head: modules trained in full, by name.
         task_type: PEFT's, written into the exported config.
+        trains: what is trained beside the head: "adapter", "adapter and magnitudes" (DoRA), "base" or "biases"; the
+            last two train parameters of `model`, which becomes float32.
+
+    Raises:
+        InjectionError: PEFT trains more or less than sites and head.
+        ValueError: a rank that a site cannot have, or nothing to train in the base model.
     """
     for site in sites:
         if not 0 <= ranks[site.name] <= min(site.d_out, site.d_in):
             raise ValueError(f"rank {ranks[site.name]} of {site.name} is not in [0, {min(site.d_out, site.d_in)}]")
-    peft_model = _inject(model, sites, ranks, streams, dropout, head, task_type)
+    of_base = _parameters_of_base(model, head, trains) if trains in OF_BASE else []
+    dora = trains == "adapter and magnitudes"
+    peft_model = _inject(model, sites, ranks, streams, dropout, head, task_type, dora)
+    _check(peft_model, sites, head)
+    for parameter in of_base:
+        parameter.requires_grad_(True)
+    magnitudes = [parameter for name, parameter in peft_model.named_parameters() if MAGNITUDE in name]
     modules = dict(peft_model.named_modules())
     variant = gate is not None or path
+    if variant and dora:
+        raise ValueError("DoRA has a forward pass of its own: it takes no gate and no path")
     adapters = {}
     for site in sites:
-        layer = modules[f"base_model.model.{site.name}"]
+        layer = modules[PREFIX + site.name]
         adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
-    return AdapterSet(peft_model, adapters, scale, gate, ledger)
+    return AdapterSet(peft_model, adapters, scale, gate, ledger, [*of_base, *magnitudes])
+
+
+def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> list[nn.Parameter]:
+    """Parameters of the base model that are trained, in float32, those of the head left out: PEFT trains a copy."""
+    if any(not parameter.is_floating_point() for parameter in model.parameters()):
+        raise ValueError("a quantised base model cannot be trained itself: leave model.quantization out")
+    model.float()
+    parameters = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if not any(name.startswith(f"{module}.") for module in head)
+        and (trains == "base" or name.rpartition(".")[2] == "bias")
+    ]
+    if not parameters:
+        raise ValueError(
+            "the base model has no biases, so there is nothing to train: bitfit needs one that has, as BERT"
+        )
+    return parameters
 
 
 def _inject(
@@ -72,20 +115,52 @@ def _inject(
     dropout: float,
     head: Sequence[str],
     task_type: str | None,
+    dora: bool,
 ) -> PeftModel:
     """Put PEFT's stock LoRA on the sites, in the model's own mode; PEFT has no rank 0: such a site gets 1 for now."""
+    keys = exact_keys({site.name for site in sites})
     config = LoraConfig(
         r=1,
         lora_alpha=1,
         lora_dropout=dropout,
-        target_modules=[site.name for site in sites],
-        rank_pattern={site.name: max(1, ranks[site.name]) for site in sites},
+        target_modules=exact_targets(list(keys), [name for name, _ in model.named_modules()]),
+        rank_pattern={key: max(1, ranks[name]) for name, key in keys.items()},
         modules_to_save=list(head) or None,
         task_type=task_type,
+        use_dora=dora,
     )
     with streams.ambient("init", "peft"), warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 by an older name
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # it is mended by PEFT for each layer
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # see _check
         peft_model = get_peft_model(model, config)
     peft_model.train(model.training)  # PEFT makes its modules in training mode
     return peft_model
+
+
+def _check(peft_model: PeftModel, sites: Sequence[Site], head: Sequence[str]) -> None:
+    """PEFT matches the ends of names, adds modules of its own and renames some: see that it did what it was told."""
+    layers = {name.removeprefix(PREFIX) for name, module in peft_model.named_modules() if isinstance(module, LoraLayer)}
+    wanted = {site.name for site in sites}
+    if layers != wanted:
+        missing, more = _names(wanted - layers), _names(layers - wanted)
+        raise InjectionError(
+            f"PEFT adapts other layers than model.targets: without {missing}; also {more}; "
+            "leave those that it cannot adapt out by model.exclude"
+        )
+    trained = {
+        name.removeprefix(PREFIX) for name, parameter in peft_model.named_parameters() if parameter.requires_grad
+    }
+    beside = {name.partition(".modules_to_save.")[0] for name in trained if ".lora_" not in name}
+    unasked = {name for name in beside if not any(name == top or name.startswith(f"{top}.") for top in head)}
+    frozen = {top for top in head if not any(name == top or name.startswith(f"{top}.") for name in beside)}
+    if unasked or frozen:
+        raise InjectionError(
+            f"PEFT trains other modules in full than model.head={list(head)}: also {_names(unasked)}; "
+            f"without {_names(frozen)}; PEFT goes by the end of a name, so name all of these modules in model.head"
+        )
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:8]) + (" ..." if len(names) > 8 else "") or "none"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+UNEVEN = "uneven allocation"  # how a note on one begins
+LARGE_SHARE, MOST_SITES = 0.25, 0.9
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,27 @@ def rank_grid(ranks: Mapping[str, T]) -> RankGrid[T]:
     cells = {parse_site(name): value for name, value in ranks.items()}
     layers = sorted({layer for layer, _ in cells}, key=lambda layer: (layer is None, layer))
     return RankGrid(list(dict.fromkeys(kind for _, kind in cells)), layers, cells)
+
+
+def describe_unevenness(ranks: Mapping[str, int], costs: Mapping[str, int]) -> str | None:
+    """Why a rank map is so uneven that its result says little about the method; None if it is not.
+
+    It is so uneven where one site holds LARGE_SHARE of what is spent, and twice its share at uniform rank; and where
+    MOST_SITES of the sites have at most rank 1 although the mean rank is 2 or more.
+
+    Args:
+        ranks: site -> rank.
+        costs: site -> price of one rank.
+    """
+    spent = {name: costs[name] * rank for name, rank in ranks.items()}
+    if not any(spent.values()):
+        return None  # no adapter
+    largest = max(spent, key=spent.__getitem__)
+    share = spent[largest] / sum(spent.values())
+    small = sum(rank <= 1 for rank in ranks.values())
+    reasons = []
+    if small >= MOST_SITES * len(ranks) and sum(ranks.values()) >= 2 * len(ranks):
+        reasons.append(f"{small} of {len(ranks)} sites have at most rank 1")
+    if share >= max(LARGE_SHARE, 2 * costs[largest] / sum(costs[name] for name in ranks)):
+        reasons.append(f"{largest} (rank {ranks[largest]}) holds {share:.0%} of what is spent")
+    return f"{UNEVEN}: {', and '.join(reasons)}" if reasons else None

@@ -36,6 +36,7 @@ NEEDS = frozenset(
     }
 )
 BUDGET_KINDS = ("exact", "at_most", "implicit")
+TRAINS = ("adapter", "adapter and magnitudes", "base", "biases")
 INSTANTS = ("at the start", "before training", "while training", "after training")
 
 
@@ -128,6 +129,8 @@ class Allocator(ABC, Generic[ConfigT]):
     Class facts:
         needs: what the run has to provide, out of NEEDS.
         budget_kind: how the final adapter relates to the budget, one of BUDGET_KINDS (see Ledger.budget_violation).
+        trains: what the run trains beside a head, one of TRAINS: the adapter; the adapter with DoRA's magnitudes; for
+            reference arms without an adapter (their ranks are 0) the whole base model, or its biases alone.
         static: decides nothing after `initial_ranks`. A method that is not static and changes no rank is inert.
         starts_at_identity: the adapted model equals the base model before the first step.
         source: paper and repository@commit, or "paper only", or "control".
@@ -149,6 +152,7 @@ class Allocator(ABC, Generic[ConfigT]):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     budget_kind: ClassVar[str] = "exact"
+    trains: ClassVar[str] = "adapter"
     static: bool = False
     starts_at_identity: bool = True
     source: ClassVar[str]
@@ -191,6 +195,11 @@ class Allocator(ABC, Generic[ConfigT]):
         self.config = config
         self.context = context
         self.scores: dict[str, float] | None = None
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the run trains an adapter, which has ranks and can be exported."""
+        return self.trains.startswith("adapter")
 
     @abstractmethod
     def initial_ranks(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from rankbench.files import fingerprint
+from rankbench.files import default_cache, expanded, fingerprint
 from rankbench.models.errors import ModelError
 from rankbench.models.gguf import convert
 
@@ -24,19 +24,19 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spm.model", "tokenizer.model", "sentencepiece.bpe.model")
 
 
-def locate(config: ModelConfig, cache: Path, download: bool = True) -> tuple[Path, str]:
+def locate(config: ModelConfig, cache: Path | None, download: bool = True) -> tuple[Path, str]:
     """Folder with a model's files, and its revision: from model.path, else the package, else the hub.
 
     Args:
         config: the model's section.
-        cache: folder for converted GGUF files.
+        cache: folder for converted GGUF files; None: `default_cache`.
         download: whether what the hub's local cache lacks is fetched.
 
     Raises:
         ModelError: the model is missing, incomplete or cannot be converted; the message has the way out.
     """
     if config.path is not None:
-        path = Path(config.path).expanduser()
+        path = expanded(config.path)
         return _local(path, config.gguf_file, config, cache, "get a whole copy, or set model.path to one")
     if config.gguf_file is not None:
         raise ModelError(f"model.gguf_file={config.gguf_file} needs the folder it lies in: model.path=DIR")
@@ -49,7 +49,9 @@ def locate(config: ModelConfig, cache: Path, download: bool = True) -> tuple[Pat
     raise ModelError(f"model {config.name!r} has no source; set model.path=DIR, or model.hub to a repository")
 
 
-def _local(path: Path, gguf_file: str | None, config: ModelConfig, cache: Path, way_out: str) -> tuple[Path, str]:
+def _local(
+    path: Path, gguf_file: str | None, config: ModelConfig, cache: Path | None, way_out: str
+) -> tuple[Path, str]:
     if not path.exists():
         raise ModelError(f"model.path={path} does not exist; {way_out}")
     ggufs = sorted(gguf.name for gguf in path.glob("*.gguf"))
@@ -66,7 +68,7 @@ def _local(path: Path, gguf_file: str | None, config: ModelConfig, cache: Path, 
         )
     if config.architecture != "decoder":
         raise ModelError(f"{file}: GGUF files are read for decoders only; give the encoder's folder: model.path=DIR")
-    return convert(file, getattr(torch, config.dtype), cache, way_out), fingerprint(file)
+    return convert(file, getattr(torch, config.dtype), cache or default_cache(), way_out), fingerprint(file)
 
 
 def _lacks(folder: Path) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.style import context
 from matplotlib.ticker import NullLocator
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ LOOKS = {
 }
 
 
+@context("default")  # not what a user's matplotlibrc says
 def draw(points: Sequence[Point], fits: Sequence[Fit], title: str, stem: Path) -> None:
     """Write <stem>.png and <stem>.pdf: error over M beside error over N, both against the integral, log-log."""
     figure = Figure(figsize=(9.5, 5.4), layout="constrained")

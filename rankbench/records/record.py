@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from rankbench import RankbenchError
-from rankbench.files import fingerprint
+from rankbench.files import expanded, fingerprint
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "oom", "nan", "timeout", "killed", "error", "inert", "over_budget")
@@ -23,8 +23,8 @@ STOPPED = ("killed",)
 # What cannot change a number. `threads` is left in: summation order follows it.
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
-# Left out where it is off: a run that is no tuning trial has the name it had before there were any.
-OFF_BY_DEFAULT = ("trial",)
+# Left out where they are off: such a run has the name it had before there was the setting.
+OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "train.gradient_checkpointing")
 # Settings that came later, by method: at this value a run is what it was without the setting, and has the name it had.
 LATER: dict[str, dict[str, Any]] = {
     "adalora": {"cut": "refill"},
@@ -40,6 +40,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("run_id", "status", "method", "model", "task", "budget"), str),
     **dict.fromkeys(("config", "provenance"), dict),
     **dict.fromkeys(("ledger", "ranks", "metrics", "cost"), (dict, type(None))),
+    "notes": list,
 }
 # Settings that name places on one machine.
 PLACES = ("results_dir", "method.source_run", *CONTENT)
@@ -59,7 +60,7 @@ def run_id(config: Mapping[str, Any]) -> str:
     for path in CONTENT:
         location = _pop(identity, path)
         if location is not None:  # what is not there keeps its path: a typo is not the run without one
-            file = Path(location).expanduser()
+            file = expanded(location)
             identity[path] = fingerprint(file) if file.exists() else str(location)
     return _digest(identity)
 
@@ -100,8 +101,9 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     for path in NOT_IDENTITY:
         _pop(identity, path)
     for path in OFF_BY_DEFAULT:
-        if not identity.get(path):
-            _pop(identity, path)
+        section, leaf = _section(identity, path)
+        if not section.get(leaf):
+            section.pop(leaf, None)
     method = identity.get("method") or {}
     for section, name in ((method, method.get("name")), (method.get("settings") or {}, method.get("source"))):
         for key, value in LATER.get(str(name), {}).items():
@@ -120,11 +122,17 @@ def _digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _pop(tree: dict[str, Any], path: str) -> Any:
+def _section(tree: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """The section that a dotted path leads to, and the key in it."""
     *parents, leaf = path.split(".")
     for parent in parents:
         tree = tree.get(parent, {})
-    return tree.pop(leaf, None)
+    return tree, leaf
+
+
+def _pop(tree: dict[str, Any], path: str) -> Any:
+    section, leaf = _section(tree, path)
+    return section.pop(leaf, None)
 
 
 @dataclass
@@ -143,6 +151,10 @@ class RunRecord:
         metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the
             first step.
         cost: phase -> {seconds, forward_passes, backward_passes, tokens}, and peak_memory_bytes.
+        budget_kind: how the method relates to the budget: "exact", "at_most", or "implicit", which is never an equal
+            one; None in older records.
+        notes: sentences on what a reader of the numbers should know: what of the model is not adapted, what was changed
+            when it was loaded, an uneven allocation.
     """
 
     run_id: str
@@ -160,6 +172,8 @@ class RunRecord:
     history_events: int | None = None
     metrics: dict[str, dict[str, float | None] | None] | None = None
     cost: dict[str, Any] | None = None
+    budget_kind: str | None = None
+    notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
@@ -218,7 +232,9 @@ class RunRecord:
             content = json.loads(text)
         except json.JSONDecodeError as error:
             raise RecordError(f"{source}: not JSON ({error})") from error
-        keys = {field.name for field in fields(cls)}
+        keys = {attribute.name for attribute in fields(cls)}
+        if isinstance(content, dict):
+            content = {**{"budget_kind": None, "notes": []}, **content}  # older records have neither
         if not isinstance(content, dict) or set(content) != keys:
             odd = sorted(set(content) ^ keys) if isinstance(content, dict) else type(content).__name__
             raise RecordError(f"{source}: not a run record (keys missing or unknown: {odd})")

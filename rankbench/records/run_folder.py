@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rankbench import RankbenchError
-from rankbench.files import write_atomically
+from rankbench.files import expanded, write_atomically
 from rankbench.records.record import RecordError, RunRecord, portable
 
 RECORD = "record.json"
@@ -163,7 +163,7 @@ class RunFolder:
 
 def places(run: str, results_dir: Path) -> list[Path]:
     """Paths where a run named by the user may lie: the path itself, or its run_id under results_dir."""
-    return [Path(run).expanduser(), results_dir / "runs" / run]
+    return [expanded(run), results_dir / "runs" / run]
 
 
 KEYS = ("model", "task", "method", "budget", "seed")

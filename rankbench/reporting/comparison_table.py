@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from rankbench.analysis.comparison import Comparison, decimals
+from rankbench.analysis.comparison import OFF, Comparison, decimals
 from rankbench.analysis.frame import OWN
 from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_cell, number_column
 
@@ -185,7 +185,8 @@ def _about_p(p: pd.DataFrame, metric: str) -> str:
 def _about_budget(off: pd.Series, reference: str | None) -> list[str]:
     """Who did not spend the budget, and what follows from it."""
     notes = [
-        f"{name}: {share * 100:.4g} % of the target, so not at an equal budget: without p, to be shown on a frontier."
+        f"{name}: {share * 100:.4g} % of the target{', by chance' * (abs(share - 1) <= OFF)}, so not at an equal "
+        "budget: without p, to be shown on a frontier."
         for name, share in off.items()
     ]
     return notes + [f"No method is tested: the reference {reference} is off the target."] * (reference in off)

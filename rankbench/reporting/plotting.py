@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -32,6 +33,9 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
 GREY = "#8a8a8a"
 INK = "#222222"
+OWN_STYLE = matplotlib.style.context(
+    "default"
+)  # a decorator: what a user's matplotlibrc says holds for others' figures
 
 
 T = TypeVar("T")
@@ -76,6 +80,7 @@ class SavedFigure:
     files: list[Path]
 
 
+@OWN_STYLE
 def finish(sketch: Sketch, folder: Path) -> SavedFigure | None:
     """Draw, and write the files; None where there is nothing to draw."""
     figure = sketch()
@@ -279,6 +284,7 @@ def shade(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> 
     return axes.imshow(np.ma.masked_invalid(values), cmap=shades, vmin=low, vmax=high, aspect="auto")
 
 
+@OWN_STYLE
 def write(figure: Figure, numbers: pd.DataFrame, stem: Path) -> list[Path]:
     """Write PNG, PDF and CSV beside each other; the same content gives the same files."""
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import colour, labels, sort_key
 from rankbench.core.sites import RankGrid, parse_site, rank_grid
 from rankbench.records.record import RunRecord
-from rankbench.reporting.plotting import COLOUR_MAP, MAP_TEXT, MISSING, shade
+from rankbench.reporting.plotting import COLOUR_MAP, MAP_TEXT, MISSING, OWN_STYLE, shade
 from rankbench.statistics.estimates import rank_correlation
 
 PANELS = 4  # in a row
@@ -118,6 +118,7 @@ def _correlation(first: pd.Series, second: pd.Series) -> float | None:
     return rank_correlation(both.iloc[:, 0], both.iloc[:, 1]).spearman if len(both) else None
 
 
+@OWN_STYLE
 def draw_maps(
     means: pd.DataFrame,
     title: str,
@@ -205,6 +206,7 @@ def _scale(axes: Axes, quantity: str, most: float, box: Box) -> None:
     axes.text(left - 0.07, top + height / 2, quantity, rotation=90, va="center", ha="right", fontsize=MAP_TEXT - 1)
 
 
+@OWN_STYLE
 def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     """A matrix of labels with the correlation in each cell; a dash where there is none."""
     names = table["label"].unique()

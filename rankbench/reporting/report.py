@@ -16,13 +16,11 @@ from rankbench.reporting.page import Section
 from rankbench.reporting.parallel import calling
 from rankbench.reporting.plotting import SavedFigure, Sketch, finish
 from rankbench.reporting.report_data import ReportData, gather, links
-from rankbench.reporting.sections import ablations, costs, missing_runs, published, verdict
+from rankbench.reporting.sections import ablations, costs, missing_runs, published, ranks, setup, verdict
 from rankbench.reporting.sections.ablations import draw_ablation, draw_ablations
 from rankbench.reporting.sections.frontier import draw_frontier
 from rankbench.reporting.sections.learning_rates import draw_learning_rates, rates_table
-from rankbench.reporting.sections.ranks import draw_rank_maps, draw_rank_totals
 from rankbench.reporting.sections.results import means_table, task_tables
-from rankbench.reporting.sections.setup import arms_table, deviations_table
 from rankbench.reporting.table import Table, csv_frame, latex_document, latex_table, markdown_section
 from rankbench.studies.ablations import Ablation
 from rankbench.studies.panels import Panel, families
@@ -75,8 +73,11 @@ def sketches(report_data: ReportData) -> list[Sketch]:
     return [
         partial(draw_frontier, report_data),
         partial(costs.draw_costs, report_data),
-        partial(draw_rank_totals, report_data),
-        *(partial(draw_rank_maps, title, panels, report_data) for title, panels in _of_ranks(report_data).items()),
+        partial(ranks.draw_rank_totals, report_data),
+        *(
+            partial(ranks.draw_rank_maps, title, panels, report_data)
+            for title, panels in _of_ranks(report_data).items()
+        ),
         partial(draw_learning_rates, report_data),
         *_of_ablations(report_data),
     ]
@@ -113,7 +114,7 @@ def all_tables(report_data: ReportData) -> dict[str, list[Table]]:
         "cost": [costs.cost_table(report_data)],
         "rates": [rates_table(report_data)],
         **{ablation.name: _ablation_tables(report_data, ablation) for ablation in report_data.ablations},
-        "setup": [arms_table(report_data), deviations_table(report_data)],
+        "setup": [setup.arms_table(report_data), setup.deviations_table(report_data)],
     }
     return {anchor: [table for table in several if table is not None] for anchor, several in tables.items()}
 
@@ -139,19 +140,21 @@ def make_sections(
     report_data: ReportData, tables: Mapping[str, list[Table]], pictures: Mapping[str, SavedFigure]
 ) -> list[Section]:
     """Sections of the page, in order: what is resolved and what is missing first."""
-    ranks = ["rank-totals", *(f"ranks-{file_name(title)}" for title in _of_ranks(report_data))]
-    figures = {"frontier": ["frontier"], "cost": ["cost"], "ranks": ranks, "rates": ["learning-rates"]}
-    figures["ablations"] = ["curves"]
+    figures = {"frontier": ["frontier"], "cost": ["cost"], "rates": ["learning-rates"], "ablations": ["curves"]}
+    figures["ranks"] = ["rank-totals", *(f"ranks-{file_name(title)}" for title in _of_ranks(report_data))]
     blocks = {anchor: [*_named(pictures, figures.get(anchor, [])), *tables.get(anchor, [])] for anchor in TITLES}
     for ablation in report_data.ablations:
         blocks["ablations"] += [*_named(pictures, [ablation.name]), *tables[ablation.name]]
     sentences = {
         "verdict": verdict.sentences(report_data),
         "holes": missing_runs.sentences(report_data),
-        "results": [comparison_table.NOTE],
+        "results": [comparison_table.NOTE] if blocks["results"] else [],
+        "ranks": ranks.sentences(report_data),
+        "setup": setup.sentences(report_data),
     }
     sections = [Section(anchor, title, sentences.get(anchor, []), blocks[anchor]) for anchor, title in TITLES.items()]
-    return [section for section in sections if section.blocks or section.anchor in ("verdict", "holes")]
+    always = ("verdict", "holes")
+    return [section for section in sections if section.blocks or section.sentences or section.anchor in always]
 
 
 def _named(pictures: Mapping[str, SavedFigure], wanted: Sequence[str]) -> list[Table | SavedFigure]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Literal
 
 import torch
 from torch import Tensor
@@ -29,12 +29,14 @@ class Example:
     """One tokenised item.
 
     Attributes:
-        input_ids: (length,) token ids; prompt and target for decoders.
-        labels: (length,) token ids with IGNORE where no loss is taken (decoders), a class (encoders, classification)
-            or a score (encoders, regression).
+        input_ids: (length,) token ids; prompt and target for decoders, the prompt for encoder-decoders.
+        labels: (length,) token ids with IGNORE where no loss is taken (decoders), (target's length,) token ids
+            (encoder-decoders), a class (encoders, classification) or a score (encoders, regression).
         item: row of items.jsonl without prediction and loss: at least {"id", "gold"}.
-        prompt_length: tokens of `input_ids` that are prompt (decoders; what generation and the options start from).
+        prompt_length: tokens of `input_ids` that are prompt (what generation and the options start from).
         segments: (length,) token type ids of a pair of texts (encoders whose tokenizer makes them); else empty.
+        options: token ids of the answers to choose from (classification by a language model); else empty.
+        right: number of the right one among them.
     """
 
     input_ids: tuple[int, ...]
@@ -42,6 +44,8 @@ class Example:
     item: dict[str, Any] = field(default_factory=dict)
     prompt_length: int = 0
     segments: tuple[int, ...] = ()
+    options: tuple[tuple[int, ...], ...] = ()
+    right: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,11 @@ class Task(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def num_labels(self) -> int | None:
-        """Outputs of an encoder's head: k classes, 1 for regression, None for language modelling only."""
+        """Outputs of an encoder's head: k classes, 1 for regression, 2 for a span, None for language modelling only."""
+
+    def problem(self) -> Literal["classification", "regression", "span"]:
+        """What an encoder's head answers, where there is one: a class, a score, or a span of the text."""
+        return "regression" if self.num_labels() == 1 else "classification"
 
     @abstractmethod
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
@@ -108,7 +116,7 @@ class Task(ABC, Generic[ConfigT]):
 
         Args:
             tokenizer: tokenizer of the model (a transformers PreTrainedTokenizerBase).
-            architecture: "decoder" or "encoder".
+            architecture: "decoder", "encoder" or "encoder_decoder".
             streams: random streams of the run. Where the data is fixed, neither the splits nor the carving of
                 validation may depend on the run's seed (paired seeds train on the same data): use Streams(0) there.
 

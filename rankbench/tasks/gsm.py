@@ -19,6 +19,7 @@ from rankbench.tasks.worked_problems import (
     Problem,
     Problems,
     final_number,
+    gold_number,
     has_final_line,
 )
 
@@ -53,10 +54,13 @@ def _problems(table: Table, rows: Sequence[int]) -> list[Problem]:
 
 
 def _gsm8k_problem(table: Table, row: int) -> Problem:
-    question, solution = (str(table.rows[row][column]).strip() for column in ("question", "answer"))
-    gold = final_number(solution)
+    question, solution = (table.rows[row][column].strip() for column in ("question", "answer"))
+    gold = gold_number(solution)
     if gold is None:
-        raise DataError(f"{table.place}, row {row + 1}: answer has no number after ####: ...{solution[-40:]!r}")
+        raise DataError(
+            f"{table.place}, row {row + 1}: answer has no number after #### that can be compared, such as 12, 0.5 or "
+            f"1,250, with or without a unit: ...{solution[-40:]!r}"
+        )
     return Problem(f"{table.split}/{row}", question, solution, gold)
 
 
@@ -113,7 +117,7 @@ def _symbolic_problem(entry: Any, item: str) -> Problem:
         DataError: the worked solution does not end in the answer.
     """
     steps, mark, _ = str(entry["metadata"].get("answer_cot", "")).rpartition("####")
-    gold, solved = final_number(f"#### {entry['answer']}"), final_number(entry["metadata"].get("answer_cot", ""))
+    gold, solved = gold_number(f"#### {entry['answer']}"), gold_number(entry["metadata"].get("answer_cot", ""))
     if not mark or gold is None or gold != solved:
         raise DataError(
             f"{item}: reasoning-gym's worked solution ends in {solved}, its answer is {entry['answer']}; "

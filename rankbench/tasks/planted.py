@@ -75,6 +75,8 @@ class Planted(Task[PlantedConfig]):
 
     def prepare(self, model: nn.Module, sites: Sequence[Any], streams: Streams) -> None:
         """Scale the base model's matrices, embeddings included; the teacher is a copy of it plus the true updates."""
+        from transformers.pytorch_utils import Conv1D  # transformers takes seconds to import
+
         streams = self._streams(streams)
         self._truth = self.truth(sites, streams)
         with torch.no_grad():
@@ -85,7 +87,8 @@ class Planted(Task[PlantedConfig]):
             modules: dict[str, Any] = dict(teacher.named_modules())
             for site in sites:
                 if self._truth[site.name]:
-                    weight = modules[site.name].weight
+                    layer = modules[site.name]
+                    weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight  # (d_out, d_in), a view
                     update = _update(site, self._truth[site.name], streams.torch("task", "update", site.name))
                     weight += (update * (self.config.strength * weight.float().norm() / update.norm())).to(weight)
         self._teacher = [teacher]  # in a list: not a submodule of anything

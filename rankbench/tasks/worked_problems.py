@@ -1,10 +1,10 @@
-"""Problems that a decoder answers in words: trained on worked solutions, scored by the answer it generates."""
+"""Problems that a model answers in words: trained on worked solutions, scored by the answer it generates."""
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -17,12 +17,13 @@ from typing_extensions import TypeVar
 from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
-from rankbench.tasks.text import decoder
-from rankbench.tasks.text.decoder import generate
-from rankbench.tasks.text.tokens import prompt_hash, prompts, tokenize
+from rankbench.tasks.text.language_model import language_model, prompt_of, target_length
+from rankbench.tasks.text.tokens import Tokens, fitted, prompt_hash
 
 END = "\n"  # closes a solution, in training and in generation
 FINAL = re.compile(r"####\s*\$?\s*(-?[\d,]*\.?\d+)")  # "#### 1,250": GSM8K's mark of the final number
+# What may follow the mark in a gold: the number as a whole, then at most a unit ("$1,250.50", "40 %", "12 km/h").
+GOLD = re.compile(r"\s*\$?\s*-?(?=\.?\d)(\d{1,3}(,\d{3})+|\d*)(\.\d+)?\.?\s*(%|[^\W\d_][^\d\n]*)?\s*")
 FINAL_LINE = re.compile(r"####[^\n]*\n")
 
 
@@ -49,6 +50,15 @@ def final_number(text: str) -> str | None:
     if match is None:
         return None
     return f"{Decimal(match[1].replace(',', '')).normalize():f}"
+
+
+def gold_number(text: str) -> str | None:
+    """The number after the first `####`, as `final_number` spells it; None unless it is all that stands on that line.
+
+    A fraction ("1/2"), a power ("1e3") or a decimal comma ("1.250,00") would be read as another number.
+    """
+    _, _, rest = text.partition("####")
+    return final_number(text) if GOLD.fullmatch(rest.partition("\n")[0]) else None
 
 
 def has_final_line(text: str) -> bool:
@@ -116,9 +126,9 @@ class Problems(Task[AnswerConfigT]):
 
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
         """Read or generate the problems; the splits do not depend on the run's streams."""
-        if architecture != "decoder":
-            raise DataError(f"task={self.config.name} is answered in words: use a decoder, not an {architecture}")
+        self._language_model = language_model(architecture, tokenizer, self.config.name)
         self._tokenizer = tokenizer
+        self._learned: set[int] = set()  # tokens of the solutions
         problems, data = self.problems()
         tokenised = {split: self._examples(of_split) for split, of_split in problems.items()}
         self.splits = {split: examples for split, (examples, _) in tokenised.items()}
@@ -127,32 +137,51 @@ class Problems(Task[AnswerConfigT]):
 
     def _examples(self, problems: Sequence[Problem]) -> tuple[list[Example], int]:
         """Tokenised problems, and how many lost the beginning of their question, being too long with the solution."""
-        targets = tokenize(self._tokenizer, [f" {problem.solution}{END}" for problem in problems], specials=False)
-        fields: list[Mapping[str, str]] = [{"question": problem.question} for problem in problems]
-        limit = self.config.max_length
-        rooms = [limit - len(target) for target in targets]
-        ids = [problem.id for problem in problems]
-        asked, shortened = prompts(self._tokenizer, self.template, fields, "question", rooms, ids, limit)
-        rows = zip(asked, targets, problems, strict=True)
-        examples = [decoder.example(prompt, target, {"id": p.id, "gold": p.gold}) for prompt, target, p in rows]
-        return examples, shortened
+        rows, shortened = fitted(
+            self._tokenizer,
+            self.template,
+            [{"question": problem.question} for problem in problems],
+            "question",
+            [(f" {problem.solution}{END}",) for problem in problems],
+            [problem.id for problem in problems],
+            self.config.max_length,
+            self._language_model.joins,
+        )
+        self._learned.update(token for _, (target,) in rows for token in target)
+        pairs = [(problem, prompt, target) for problem, (prompt, (target,)) in zip(problems, rows, strict=True)]
+        return [self._example(*pair) for pair in pairs], shortened
+
+    def _example(self, problem: Problem, prompt: Tokens, target: Tokens) -> Example:
+        """The problem in tokens.
+
+        Raises:
+            DataError: the tokenizer cannot write the answer, so that no output of the model could be right.
+        """
+        text = self._tokenizer.decode(target)
+        if self.answer(text) != problem.gold:
+            raise DataError(
+                f"{problem.id}: the model's tokenizer writes the solution as {text[-60:]!r}, whose answer is "
+                f"{self.answer(text)!r} instead of {problem.gold!r}; task={self.config.name} needs a model whose "
+                "tokenizer keeps every character"
+            )
+        return self._language_model.example(prompt, target, {"id": problem.id, "gold": problem.gold})
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded batch."""
-        return decoder.collate(examples, self._tokenizer.pad_token_id)
+        return self._language_model.collate(examples)
 
     def units(self, batch: Batch) -> int:
         """Number of tokens of the solutions."""
-        return decoder.units(batch)
+        return self._language_model.units(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed cross-entropy of the solutions' tokens."""
-        return decoder.losses(model, batch).sum()
+        return self._language_model.losses(model, batch).sum()
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
         """Loss of all examples; exact match of the first generation_size, left out if none is generated."""
-        losses = decoder.evaluate_losses(model, examples, batch_size, self._tokenizer.pad_token_id)
-        units = [len(example.input_ids) - example.prompt_length for example in examples]
+        losses = self._language_model.evaluate_losses(model, examples, batch_size)
+        units = [target_length(example) for example in examples]
         texts = self._generate(model, examples[: self.config.generation_size], batch_size)
         items = []
         for index, example in enumerate(examples):
@@ -177,7 +206,7 @@ class Problems(Task[AnswerConfigT]):
         def stop(answer: list[int]) -> bool:
             return "\n" in tokenizer.decode(answer[-1:]) and self.complete(tokenizer.decode(answer))
 
-        asked = [example.input_ids[: example.prompt_length] for example in examples]
-        limit, ends = self.config.max_new_tokens, tokenizer.all_special_ids  # no answer holds any of them
-        answers = generate(model, asked, limit, ends, tokenizer.pad_token_id, stop, batch_size)
+        asked = [prompt_of(example) for example in examples]
+        ends = [token for token in tokenizer.all_special_ids if token not in self._learned]  # answers may hold <unk>
+        answers = self._language_model.generate(model, asked, self.config.max_new_tokens, ends, stop, batch_size)
         return [tokenizer.decode(answer) for answer in answers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from rankbench.config import registry
 from rankbench.config.sections import Config
@@ -14,6 +14,7 @@ from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.methods.base import Allocator, RunContext
 from rankbench.models import loading
+from rankbench.models.errors import ModelError
 from rankbench.tasks.base import Task
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
@@ -37,6 +38,7 @@ class Assembly:
         accelerator: the Accelerator.
         meter: what the run spends.
         task, loaded: the task with its data read; the base model as the task wants it. From `load`.
+        notes: sentences for the record on what a reader of the numbers should know; every step may add some.
         revisions: revisions or hashes of the model's weights and of the data; empty before `load`.
         budget, allocator: what may be spent; the method. From `allocate`.
         ledger, adapters: what is spent; the adapter on the model, None before. From `attach`.
@@ -58,6 +60,7 @@ class Assembly:
         self.streams = Streams(config.seed)
         self.meter = Meter()
         self.adapters: AdapterSet | None = None
+        self.notes: list[str] = []
         self.revisions: tuple[dict[str, str], dict[str, str]] = ({}, {})
 
     @property
@@ -70,9 +73,9 @@ class Assembly:
         config = self.config
         self.task = registry.get("task", config.task.name)(config.task)
         labels = self.task.num_labels() if config.model.architecture == "encoder" else None
-        problem: Literal["classification", "regression"] | None
-        problem = None if labels is None else ("regression" if labels == 1 else "classification")
+        problem = None if labels is None else self.task.problem()
         self.loaded = loading.load(config.model, labels, problem, self.streams)
+        self.notes += self.loaded.notes
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
         self.revisions = (self.loaded.revision, self.task.revision)
@@ -108,8 +111,11 @@ class Assembly:
             path=path or "path" in allocator.needs,
             dropout=settings.dropout,
             head=loaded.head,
-            task_type="CAUSAL_LM" if loaded.architecture == "decoder" else "SEQ_CLS",
+            task_type=loaded.task_type,
+            trains=allocator.trains,
         )
+        if self.config.train.gradient_checkpointing:
+            _keep_no_activations(loaded.model, self.config.model.name)
         self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)
 
     def connect(self) -> None:
@@ -142,6 +148,23 @@ class Assembly:
         self.allocate()
         self.attach(path)
         self.connect()
+
+
+def _keep_no_activations(model: Any, name: str) -> None:
+    """Compute the activations of each layer again in the backward pass of training.
+
+    Called once PEFT has injected its layers: it would ask for the gradient of the embeddings otherwise.
+
+    Raises:
+        ModelError: the architecture has no layers that do so.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise ModelError(
+            f"train.gradient_checkpointing=true: {name} is a {type(model).__name__}, which cannot compute activations "
+            "again; set train.gradient_checkpointing=false"
+        )
+    model.config.use_cache = False  # keys and values of training passes are read by nobody
+    model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def assemble(config: Config, accelerator: Any = None, *, path: bool = False) -> Assembly:

@@ -6,6 +6,7 @@ added up over processes; so micro-batches and processes change nothing but round
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,18 +14,36 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, Example, Task
 from rankbench.training.cost_meter import Meter
 
+# What `accelerate launch` and its configuration file say about numbers; where a run computes is theirs to say.
+ACCELERATE = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_")
+PLACE = ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE")
+
 
 def make_accelerator(precision: str) -> Accelerator:
-    """Make the process group and mixed precision of one run; a former run in this process leaves nothing behind."""
+    """Make the process group and mixed precision of one run; a former run in this process leaves nothing behind.
+
+    Nor do the process's own settings: those of Accelerate are taken out of its environment, where transformers reads
+    them too, and matrix products are in full fp32 where they are not in bf16.
+    """
+    for name in list(os.environ):
+        if name.startswith(ACCELERATE) and name not in PLACE:
+            del os.environ[name]
+    torch.set_float32_matmul_precision("highest")
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+    GradientState._reset_state()
+    return Accelerator(
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        dynamo_backend="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
 
 
 @dataclass
@@ -63,15 +82,15 @@ class Engine:
             return self.task.loss(self.model, batch)
 
     def count_passes(self) -> None:
-        """Count every forward pass of the model from now on, whoever makes it."""
+        """Count every forward pass of the model from now on, whoever makes it, and the tokens read in it."""
 
         def count(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            ids: Tensor = named["input_ids"]
-            mask: Any = named.get("attention_mask")
-            padded = (
-                mask is not None and mask.shape == ids.shape
-            )  # a step with a key-value cache comes without its mask
-            self.meter.count(forward=1, tokens=int(mask.sum()) if padded else ids.numel())
+            sides = [
+                (named.get(f"{side}input_ids"), named.get(f"{side}attention_mask"))
+                for side in ("", "decoder_")  # an encoder-decoder reads two texts, or one that is encoded already
+            ]
+            tokens = sum(_read(ids, mask) for ids, mask in sides if ids is not None)
+            self.meter.count(forward=1, tokens=tokens)
 
         self.model.register_forward_hook(count, with_kwargs=True)
 
@@ -102,3 +121,8 @@ class Engine:
             yield
         finally:
             self.model.train(before)
+
+
+def _read(ids: Tensor, mask: Tensor | None) -> int:
+    """Tokens that are no padding; a step with a key-value cache comes without their mask."""
+    return ids.numel() if mask is None or mask.shape != ids.shape else int(mask.sum())

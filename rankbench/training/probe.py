@@ -86,9 +86,10 @@ class Probe:
         def backward(micro: Batch, units: int) -> Tensor:
             seen.clear()
             loss = self._engine.loss(micro) / units
-            gradients = torch.autograd.grad(loss, [output for _, _, output in seen])
+            captured = tuple(seen)  # gradient checkpointing calls the hook again in the backward pass
+            gradients = torch.autograd.grad(loss, [output for _, _, output in captured])
             self._engine.meter.count(backward=1)
-            for (site, x, _), gradient in zip(seen, gradients, strict=True):
+            for (site, x, _), gradient in zip(captured, gradients, strict=True):
                 product = gradient.flatten(0, -2).float().T @ x.flatten(0, -2).float()
                 total[site] = total[site].to(product.device) + product
             return loss.detach()

@@ -58,7 +58,7 @@ class TrainingProgress:
 
 
 def summarize(record: RunRecord, folder: str, note: str = "") -> None:
-    """Print status, metrics, budget asked and got, cost, rank map, and where the record is."""
+    """Print status, metrics, budget asked and got, cost, rank map, notes, and where the record is."""
     out = console()
     colour = "green" if record.status == "ok" else "red"
     title = f"{record.method} on {record.model}, {record.task}, budget {record.budget}, seed {record.seed}"
@@ -73,6 +73,10 @@ def summarize(record: RunRecord, folder: str, note: str = "") -> None:
         out.print(spent, markup=False)
     if record.ranks and record.status in ("ok", "over_budget", "inert"):
         out.print(rank_map(record.ranks, out.width))
+    if record.notes:
+        out.print("notes", style="bold")
+    for sentence in record.notes:
+        out.print(f"  {sentence}", markup=False)
     out.print(f"record: {folder}/record.json", markup=False, soft_wrap=True)
 
 

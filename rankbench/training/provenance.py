@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rankbench.config import registry
+from rankbench.config import environment, registry
 from rankbench.training.code_identity import numbers_code, shared_code
 
 if TYPE_CHECKING:
     from rankbench.training.assembly import Assembly
 
 PACKAGES = ("rankbench", "torch", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "hydra-core")
+
+QUANTIZER = "bitsandbytes"  # a number depends on it where the base is quantised
 
 
 def provenance(assembly: Assembly) -> dict[str, Any]:
@@ -29,11 +31,12 @@ def provenance(assembly: Assembly) -> dict[str, Any]:
         "numbers_code": numbers_code(config.method.name, config.task.name, getattr(config.method, "source", None)),
         "shared_code": shared_code(config.task.name),
         "deviations": list(registry.get("method", config.method.name).deviations_of(config.method)),
-        "packages": dict(libraries()),
+        "packages": dict(libraries()) | ({QUANTIZER: _version(QUANTIZER)} if config.model.quantization else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_processor()}",
         "threads": torch.get_num_threads(),
+        "environment": environment.recorded(),
         "processes": assembly.accelerator.num_processes,
         "model": model,
         "task": data,

@@ -12,8 +12,11 @@ from typing import Any
 
 import torch
 
+from rankbench.config import environment
+from rankbench.config.schema import ConfigError
 from rankbench.config.sections import Config, TrackingConfig
 from rankbench.core.peft_export import export
+from rankbench.core.sites import describe_unevenness
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.terminal import console
@@ -139,9 +142,14 @@ class Run:
         return result
 
     def _work(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
+        if problems := environment.refused():  # of this machine: the configuration was checked on another one, maybe
+            raise ConfigError(problems)
         if self.config.train.threads is not None:
             torch.set_num_threads(self.config.train.threads)
         self.assembly.complete()
+        if self.accelerator.is_main_process:
+            for note in self.assembly.notes:
+                console().print(note, style="dim", markup=False)
         trainer, total = self.assembly.trainer, self.config.train.steps
         start = self.start()
         clock = [time.perf_counter()]
@@ -221,12 +229,15 @@ class Run:
         self.evaluate("validation", "validation", total)
         if not self.config.trial:
             items = self.evaluate("test", "test", total)
-            self.metrics["test"].update(assembly.task.judge(adapters.ranks()))
+            if allocator.has_adapter:
+                self.metrics["test"].update(assembly.task.judge(adapters.ranks()))
         if self.accelerator.is_main_process:
             if items is not None:
                 self.folder.write_lines("items.jsonl", items)
             self.folder.write_lines("ranks.jsonl", adapters.history)
-            export(adapters, self.folder.path / "adapter")
+            if allocator.has_adapter:
+                export(adapters, self.folder.path / "adapter")
+        assembly.notes += filter(None, [describe_unevenness(adapters.ranks(), assembly.budget.costs)])
         broken = assembly.ledger.budget_violation(assembly.budget, allocator.budget_kind)
         if broken:
             return "over_budget", broken
@@ -245,8 +256,10 @@ class Run:
             reason,
             provenance(assembly),
             ledger=assembly.ledger.to_dict() if adapters else None,
-            ranks=adapters.ranks() if adapters else None,
+            ranks=adapters.ranks() if adapters and assembly.allocator.has_adapter else None,
             history_events=len(adapters.history) if adapters else None,
             metrics=self.metrics,
             cost=cost,
+            budget_kind=assembly.allocator.budget_kind if adapters else None,
+            notes=list(assembly.notes),
         )

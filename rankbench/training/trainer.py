@@ -20,7 +20,7 @@ from rankbench.training.probe import Probe
 
 
 class NotFiniteError(RuntimeError):
-    """The loss or its gradient became NaN or infinite."""
+    """The loss, its gradient or a score became NaN or infinite."""
 
 
 class NotIdentityError(RuntimeError):
@@ -114,8 +114,18 @@ class Trainer:
         with self.engine.meter.phase("calibration"), self.adapters.deciding(self.method, "calibrate", 0):
             probe = self.probe("start")
             self.observer.calibrate(self.adapters, lambda: self.allocator.calibrate(self.adapters, probe))
+        self._check_scores()
         self.adapters.begin()
         self.check_identity()
+
+    def _check_scores(self) -> None:
+        scores = self.allocator.scores or {}
+        bad = [site for site, score in scores.items() if not math.isfinite(score)]
+        if bad:
+            raise NotFiniteError(
+                f"method {self.method} scores {len(bad)} of {len(scores)} sites as NaN or infinite ({bad[0]}); "
+                "the gradients or activations that it reads are not finite"
+            )
 
     @torch.no_grad()
     def check_identity(self) -> None:
@@ -127,11 +137,14 @@ class Trainer:
         if not self.allocator.starts_at_identity:
             return
         batch = self.engine.to_device(self.engine.task.collate(self.train[:2]))
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-        with self.engine.inert(), self.engine.accelerator.autocast():
-            adapted = self.engine.model(**inputs).logits
+        outputs: list[Tensor] = []
+        hook = self.engine.model.register_forward_hook(lambda module, inputs, output: outputs.append(output[0]))
+        with self.engine.inert():
+            self.engine.loss(batch)
             with self.adapters.disabled():
-                base = self.engine.model(**inputs).logits
+                self.engine.loss(batch)
+        hook.remove()
+        adapted, base = outputs[0], outputs[len(outputs) // 2]
         if not torch.equal(adapted, base):
             difference = float((adapted.float() - base.float()).abs().max())
             raise NotIdentityError(

@@ -53,6 +53,19 @@ def test_what_is_resolvable_alone_is_not_beside_many_others():
     assert compared(**two).findings["igu"].kind == "unresolvable"
 
 
+def test_an_arm_that_keeps_no_budget_is_never_at_an_equal_one():
+    """DoRA's magnitudes are less than 1 % of a large adapter."""
+    arms = {"lora": "exact", "igu": "exact", "dora": "implicit"}
+    found = [run for method in arms for run in runs(method, shifted(0.1), "accuracy")]
+    for run in found:
+        run.budget_kind = arms[run.method]
+    compared = compare(frame(found), ["test/accuracy"], "lora")
+    assert compared.shares.tolist() == [1.0] * 3
+    assert list(compared.off.index) == ["dora"]
+    assert (compared.findings["dora"].kind, compared.findings["dora"].text) == ("untested", "not at an equal budget")
+    assert list(compared.tests.index) == ["igu"]
+
+
 def test_a_tie_can_be_shown_with_few_pairs():
     assert compared(lora=LORA, igu=shifted(0.0, 0.0001, range(4))).findings["igu"].kind == "tie"
     assert compared(margin=None, lora=LORA, igu=shifted(0.0, 0.0001, range(4))).findings["igu"].kind == "unresolvable"

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from rankbench.config import registry
-from rankbench.config.overrides import mistakes
+from rankbench.config.overrides import mistakes, one_run
 from rankbench.config.schema import ConfigError
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR
@@ -99,12 +99,31 @@ def test_every_shipped_choice_is_a_valid_configuration(group: str) -> None:
         ("train.micro_batch_size=5", "train.micro_batch_size=5: must divide train.batch_size=16"),
         ("tracking.name=wandb", "tracking.project=null: must be given with tracking=wandb"),
         ("results_dir=7", "results_dir=7: expected a string"),
+        ("results_dir=", "results_dir='': is empty; give a folder"),
+        ("model.path=", "model.path='': is empty; give a folder"),
+        ("train.steps=${oc.env:RANKBENCH_TEST_WORD}", "train.steps=2.5: expected an integer"),
         ("hydra.job.chdr=1", None),  # Hydra's own keys are Hydra's affair
     ],
 )
-def test_a_mistake_is_named_with_key_value_and_way_out(override: str, message: str | None) -> None:
+def test_a_mistake_is_named_with_key_value_and_way_out(
+    override: str, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKBENCH_TEST_WORD", "2.5")
     found = chosen(override)
     assert [sentence.startswith(message or "") for sentence in found[:1]] == ([True] if message else [])
+
+
+def test_a_text_from_the_environment_is_the_number_that_it_spells(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"STEPS": "70", "RATE": "1e-3", "BEFORE": "false", "DIR": "17"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"RANKBENCH_TEST_{name}", value)
+    keys = {"train.steps": "STEPS", "train.learning_rate": "RATE", "train.evaluate_before": "BEFORE"}
+    words = [f"{key}=${{oc.env:RANKBENCH_TEST_{name}}}" for key, name in {**keys, "results_dir": "DIR"}.items()]
+    config = one_run([*BASE, *words]).config
+    train = config.train
+    assert (train.steps, train.learning_rate, train.evaluate_before) == (70, 1e-3, False)
+    assert config.results_dir == "17"
+    assert chosen("train.steps='70'") == ["train.steps=70: expected an integer"]  # typed as a text
 
 
 def test_the_key_of_another_method_names_its_owners() -> None:

@@ -25,7 +25,7 @@ from rankbench.core.rank_log import RankChangeError
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate, SiteAdapter, draw_factors
 from rankbench.core.sites import Site
-from rankbench.models import loading
+from rankbench.models import loading, random_model
 from rankbench.training.trainer import examples_of_step, rate
 
 SVD = Gate(start=0.5)
@@ -670,7 +670,7 @@ def encoder(tmp_path: Path) -> loading.LoadedModel:
         "intermediate_size": 32,
     }
     BertModel(BertConfig(**shape)).save_pretrained(tmp_path)
-    loading._byte_tokenizer().save_pretrained(tmp_path)
+    random_model.byte_tokenizer().save_pretrained(tmp_path)
     config = configure(tmp_path, "model=minilm-l6", f"model.path={tmp_path}")
     return loading.load(config.model, 3, "classification", Streams(0))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rankbench.core.sites import rank_grid
+import pytest
+
+from rankbench.core.sites import UNEVEN, describe_unevenness, rank_grid
 
 
 def test_a_grid_has_kinds_in_the_order_of_the_sites_and_layers_rising():
@@ -24,3 +26,38 @@ def test_sites_outside_the_layers_have_a_column_of_their_own_at_the_end():
 def test_a_grid_takes_any_value_and_no_site_at_all():
     assert rank_grid({"layers.0.q": None}).cells == {(0, "q"): None}
     assert rank_grid({}).layers == []
+
+
+def many(*ranks: int) -> dict[str, int]:
+    return {f"layers.{layer}.q": rank for layer, rank in enumerate(ranks)}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "costs", "reasons"),
+    [
+        (
+            [1] * 206 + [576, 365, 73, 50],
+            1,
+            ["206 of 210 sites have at most rank 1", "layers.206.q (rank 576) holds 45%"],
+        ),
+        ([2] * 9 + [6], 1, ["layers.9.q (rank 6) holds 25%"]),
+        ([2] * 10 + [6], 1, []),  # 23 %
+        ([1] * 18 + [11, 11], 1, ["18 of 20 sites have at most rank 1", "holds 28%"]),
+        ([1] * 17 + [8, 8, 8], 1, []),  # 85 % of the sites, 20 % of what is spent
+        ([1] * 18 + [2, 2], 1, []),  # a budget of about one rank for each site
+        ([8, 8], 1, []),  # two sites hold half each, as they do at uniform rank
+        ([15, 1], 1, []),
+        ([0] * 19 + [40], 1, ["19 of 20 sites have at most rank 1", "holds 100%"]),
+    ],
+)
+def test_an_allocation_is_uneven_where_few_sites_hold_much(ranks, costs, reasons):
+    note = describe_unevenness(many(*ranks), dict.fromkeys(many(*ranks), costs))
+    assert bool(note) == bool(reasons)
+    assert not note or note.startswith(f"{UNEVEN}: ")
+    assert all(reason in note for reason in reasons)
+
+
+def test_what_a_site_holds_is_its_cost():
+    costs = {name: 1 for name in many(*[4] * 10)} | {"layers.0.q": 3}
+    assert describe_unevenness(many(*[4] * 10), costs) is None  # 25 % as at uniform rank
+    assert "layers.0.q (rank 12) holds 50%" in describe_unevenness(many(12, *[4] * 9), costs)

@@ -8,7 +8,7 @@ from support.harness import configure
 from support.toys import ToyTask, rig, toy_model
 
 from rankbench.methods.sensitivity import combine_metrics, diagonal_metrics
-from rankbench.models.loading import find_sites
+from rankbench.models.targets import find_sites
 from rankbench.tasks.base import Example
 from rankbench.training.assembly import assemble
 

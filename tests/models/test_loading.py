@@ -40,7 +40,8 @@ from rankbench.core.sites import parse_site
 from rankbench.files import fingerprint
 from rankbench.models import gguf, loading, model_files
 from rankbench.models.errors import ModelError
-from rankbench.models.loading import find_sites, load
+from rankbench.models.loading import load
+from rankbench.models.targets import find_sites
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))

@@ -34,7 +34,7 @@ KEYS = {
         "config",
         "provenance",
     ),
-    *("ledger", "ranks", "history_events", "metrics", "cost"),
+    *("ledger", "ranks", "history_events", "metrics", "cost", "budget_kind", "notes"),
 }
 
 
@@ -70,6 +70,14 @@ def written(tmp_path_factory):
 def test_round_trip():
     for one in (record(), record(status="nan", reason="loss is nan at step 3", ranks=None, metrics=None)):
         assert RunRecord.from_json(one.to_json()) == one
+
+
+def test_an_older_record_has_no_notes_and_no_kind_of_budget():
+    content = json.loads(record(notes=["a note"], budget_kind="exact").to_json())
+    assert RunRecord.from_json(json.dumps(content)).notes == ["a note"]
+    del content["notes"], content["budget_kind"]
+    older = RunRecord.from_json(json.dumps(content))
+    assert (older.notes, older.budget_kind) == ([], None)
 
 
 def test_text_is_the_same_whatever_the_order_of_keys():

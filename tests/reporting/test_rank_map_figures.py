@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,8 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.selection import Selection
 from rankbench.cli import main
 from rankbench.cli.records import draw
+from rankbench.quadrature.errors import ESTIMATORS, Point, fits
+from rankbench.quadrature.figure import draw as draw_quadrature
 from rankbench.records import run_folder
 from rankbench.reporting import plotting, rank_map_figures
 
@@ -70,12 +73,12 @@ def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monke
     shown = []
     monkeypatch.setattr(plotting, "write", lambda figure, numbers, place: shown.append(figure) or [place])
     list(draw(Selection("tiny, planted", found, names, []), tmp_path))
-    for figure in shown:
-        title = figure._suptitle
+    for drawing in shown:
+        title = drawing._suptitle
         assert " ".join(title.get_text().split()) == f"tiny, planted {said[1]}; {said[2]}"
-        figure.draw_without_rendering()
-        assert 0 <= title.get_window_extent().x0 < title.get_window_extent().x1 <= figure.bbox.x1
-        assert overlaps([title, *(axes.title for axes in figure.axes)]) == []
+        drawing.draw_without_rendering()
+        assert 0 <= title.get_window_extent().x0 < title.get_window_extent().x1 <= drawing.bbox.x1
+        assert overlaps([title, *(axes.title for axes in drawing.axes)]) == []
 
 
 def agreeing(*found) -> dict[tuple[str, str], tuple[float, int]]:
@@ -179,6 +182,41 @@ def test_the_command_line_writes_figures_and_numbers(tmp_path, capsys):
 def test_the_same_content_gives_the_same_files(tmp_path):
     first, second = (plotting.write(Figure((1, 1)), pd.DataFrame({"a": [1]}), tmp_path / name) for name in ("a", "b"))
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def maps(folder):
+    return draw(Selection("tiny", [mapped("lora", 0, [1, 2])], ["lora"], []), folder)
+
+
+def report_figure(folder):
+    def sketch():
+        figure, (axes,) = plotting.facets(["panel"])
+        axes.plot([1, 2], [3, 4])
+        plotting.draw_frame(axes, "x", "y")
+        return plotting.ReportFigure("figure", "Figure", figure, pd.DataFrame({"a": [1]}), "")
+
+    saved = plotting.finish(sketch, folder)
+    (folder / "page.svg").write_text(saved.svg)
+    return [*saved.files, folder / "page.svg"]
+
+
+def quadrature(folder):
+    points = [Point("trapezoid", "trapezoid", m, None, 1 / m**2, 0.0, 1.0, "integral") for m in (1, 2)]
+    points += [Point("sampling", name, 2, n, 1 / n, 0.0, 1.0, "integral") for name in ESTIMATORS for n in (1, 2)]
+    draw_quadrature(points, fits(points), "title", folder / "quadrature")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("drawing", [maps, report_figure, quadrature])
+def test_a_users_matplotlibrc_changes_no_figure(tmp_path, drawing):
+    users = {"text.usetex": True, "font.family": ["monospace"], "axes.grid": True, "savefig.dpi": 30}
+    contents = []
+    for name, settings in (("plain", {}), ("users", users)):
+        folder = tmp_path / name
+        folder.mkdir()
+        with matplotlib.rc_context(settings):
+            contents.append([file.read_bytes() for file in drawing(folder)])
+    assert contents[0] == contents[1]
 
 
 def test_nothing_to_draw_is_an_error_of_the_command_line(tmp_path, capsys):

@@ -7,6 +7,7 @@ import functools
 import pytest
 from support.studies import TUNING_SEED, declared, study
 
+from rankbench.core.sites import UNEVEN
 from rankbench.reporting.report_data import ReportData, gather, links
 from rankbench.reporting.sections import ablations as ablation_curves
 from rankbench.reporting.sections import (
@@ -17,6 +18,7 @@ from rankbench.reporting.sections import (
     published,
     ranks,
     results,
+    setup,
     verdict,
 )
 from rankbench.reporting.sections.setup import arms_table, facts
@@ -248,6 +250,30 @@ def test_what_is_off_the_budget_stands_on_the_frontier():
     assert used["share"]["lora"] == pytest.approx(1.0, abs=0.01)
     drawn = frontier.draw_frontier(single())
     assert drawn.numbers["arm"].tolist() == single().arms
+
+
+def test_what_records_note_is_said_with_the_number_of_runs():
+    made = study(declared(seeds=range(3), vary={}), lost=0.0, failed=0.0)
+    for record in made.records.values():
+        if record.method == "igu" and record.seed < 2 and not record.config.get("trial"):
+            record.notes = [f"{UNEVEN}: one site holds all of seed {record.seed}", "layerdrop set to 0"]
+    noted = gather(made)
+    (sentence,) = ranks.sentences(noted)
+    assert sentence.startswith("Uneven allocations (one site holds 25% of what is spent, or 90% of the sites have at ")
+    assert sentence.endswith("igu on minilm-l6, glue-rte, budget r8, 2 of 3 runs.")
+    (general,) = setup.sentences(noted)
+    runs = sum(len(panel.records) for panel in noted.panels)
+    assert general == f"Noted in 2 of {runs} runs: layerdrop set to 0."
+    assert ranks.sentences(gather(study(declared()))) == []
+
+
+def test_an_arm_without_an_adapter_has_no_rank_total():
+    made = study(declared(seeds=range(2), vary={}), lost=0.0, failed=0.0)
+    for record in made.records.values():
+        record.ranks = None if record.method == "fim" else record.ranks
+    noted = gather(made)
+    totals = ranks.rank_totals(noted.panels[0], made.curves, noted.arms)
+    assert set(totals["arm"]) == set(noted.arms) - {"fim"}
 
 
 def test_rank_totals_are_means_over_seeds_of_what_is_held():

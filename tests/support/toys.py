@@ -10,12 +10,12 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutput
 
 from rankbench.config import registry, schema
 from rankbench.config.sections import BudgetConfig, TrainConfig
@@ -25,7 +25,7 @@ from rankbench.core.gated_lora import Scale
 from rankbench.core.peft_injection import attach
 from rankbench.core.seeding import Streams
 from rankbench.methods.base import Allocator, RunContext, Step
-from rankbench.models.loading import find_sites
+from rankbench.models.targets import find_sites
 from rankbench.tasks.base import Batch, Evaluation, Example, Task
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
@@ -54,11 +54,11 @@ class Toy(nn.Module):
         self.layers = nn.ModuleList(Block(WIDTH) for _ in range(LAYERS))
         self.score = nn.Linear(WIDTH, OUTPUTS)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> SimpleNamespace:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> CausalLMOutput:
         x = self.embed(input_ids)
         for layer in self.layers:
             x = layer(x)
-        return SimpleNamespace(logits=self.score(x))
+        return CausalLMOutput(logits=self.score(x))
 
 
 def toy_model() -> Toy:

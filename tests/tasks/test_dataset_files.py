@@ -85,11 +85,30 @@ def test_other_formats_give_the_same_examples(gsm8k, tmp_path, suffix):
     assert loaded("gsm8k", **{**gsm8k, "data_dir": str(folder)}).splits == expected
 
 
-def test_text_that_looks_like_nothing_stays_text(tmp_path):
+ODD = ["005", "1e5", "NA", "null", "None", "nan", "true", "2024-01-02", "12:30", "1,234", " 7 ", "0x1F", "-0"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "parquet"])
+def test_text_that_looks_like_something_else_stays_text(gsm8k, tmp_path, suffix):
+    (tmp_path / "test.jsonl").unlink()
+    rows = pd.DataFrame({"question": ODD, "answer": [f"#### {number}" for number in range(len(ODD))]})
+    file = tmp_path / f"test.{suffix}"
+    if suffix == "parquet":
+        rows.to_parquet(file)
+    elif suffix == "csv":
+        rows.to_csv(file, index=False)
+    else:
+        rows.to_json(file, orient="records", lines=suffix == "jsonl")
+    read, _ = dataset_files.read(settings("gsm8k", **gsm8k), ("question", "answer"), ("test",))
+    assert [row["question"] for row in read["test"].rows] == ODD
+
+
+@pytest.mark.parametrize("cells", [("0", "1"), ("negative", "positive"), ("False", "True"), ("false", "true")])
+def test_labels_of_a_csv_file_are_numbers_names_or_truth_values(tmp_path, cells):
     for split in ("train", "validation"):
-        (tmp_path / f"{split}.csv").write_text("sentence,label\nNone,0\nNA,1\nnan,1\ncat,0\ndog,1\n")
+        (tmp_path / f"{split}.csv").write_text(f"sentence,label\n005,{cells[0]}\nNA,{cells[1]}\ncat,{cells[1]}\n")
     made = loaded("glue-sst2", "encoder", data_dir=str(tmp_path), validation_size=1)
-    assert sum(len(made.splits[split]) for split in ("train", "validation")) == 5
+    assert [example.labels for example in sorted(made.splits["test"], key=lambda e: e.item["id"])] == [0, 1, 1]
 
 
 def test_revision_is_the_content_of_the_files(gsm8k, tmp_path):
@@ -122,6 +141,13 @@ def test_broken_lines(gsm8k, tmp_path, text, message):
         loaded("gsm8k", **gsm8k)
 
 
+@pytest.mark.parametrize("value", ["5", "true", "1e5", '["a"]', '"\\ud83d"'])
+def test_a_text_column_holds_text(gsm8k, tmp_path, value):
+    (tmp_path / "test.jsonl").write_text(f'{GOOD}{{"question": {value}, "answer": "#### 1"}}\n')
+    with pytest.raises(DataError, match=r"test\.jsonl, row 2: question=.* is no text; put it in quotation marks"):
+        loaded("gsm8k", **gsm8k)
+
+
 def test_bytes_that_are_no_text(gsm8k, tmp_path):
     (tmp_path / "test.jsonl").write_bytes(GOOD.encode() + b'{"question": "\xff", "answer": "#### 1"}\n')
     with pytest.raises(DataError, match=r"test\.jsonl, line 2: not JSON"):
@@ -135,7 +161,12 @@ def test_bytes_that_are_no_text(gsm8k, tmp_path):
         ("json", "[]", r"test\.json is empty"),
         ("parquet", "not parquet", r"test\.parquet cannot be read as parquet: .*mend or replace the file"),
         ("csv", "question,answer\n", r"test\.csv is empty"),
-        ("csv", "", r"test\.csv (is empty|cannot be read as csv)"),
+        ("csv", "", r"test\.csv is empty"),
+        ("csv", "question,answer\na,#### 1\nb, c,#### 2\n", r"test\.csv, line 3: 3 values for 2 columns .*quotation"),
+        ("csv", "question,question\na,b\n", r"test\.csv has two columns 'question'"),
+        ("csv", 'question,answer\n"a,#### 1\n', r"test\.csv, line 2: not CSV \(unexpected end of data\)"),
+        ("json", '[{"question": "a", "answer": NaN}]', r"test\.json: not JSON \(NaN is no number\)"),
+        ("json", "[1]", r"test\.json, row 1: '1' is no JSON object"),
     ],
 )
 def test_broken_files(gsm8k, tmp_path, name, text, message):

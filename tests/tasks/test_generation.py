@@ -2,17 +2,24 @@
 
 import pytest
 import torch
-from support.texts import adapted, decoder
+import transformers
+from support.texts import adapted, byte_tokenizer, decoder
 
 from rankbench.core.seeding import Streams
-from rankbench.tasks.text.decoder import generate
+from rankbench.tasks.base import IGNORE
+from rankbench.tasks.text.decoder import Decoder
+from rankbench.tasks.text.encoder_decoder import EncoderDecoder
+from rankbench.tasks.text.generation import generate
+from rankbench.tasks.text.reading import reading_of
 
 EOS, PAD = 257, 256
 
 
 @pytest.fixture(scope="module")
 def model():
-    return decoder()
+    model = decoder()
+    reading_of(model)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +93,79 @@ def test_works_inside_peft_and_leaves_the_model_as_it_was(model, prompts):
 
 def test_nothing_to_generate(model):
     assert generate(model, [], 5, [EOS], PAD, None, 4) == []
+
+
+TOKENS = {"vocab_size": 258, "pad_token_id": PAD, "bos_token_id": EOS, "eos_token_id": EOS}
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3}
+ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+BART_DECODER = {
+    "d_model": 32,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 64,
+    "init_std": 0.3,
+}
+BART = {**BART_DECODER, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "initializer_factor": 3.0}
+START = {"decoder_start_token_id": EOS, "forced_eos_token_id": None}
+
+
+def random_model(name, **settings):
+    """A tiny model with random weights, in evaluation mode."""
+    config = transformers.AutoConfig.for_model(name, **TOKENS, **settings)
+    auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    with Streams(0).ambient("init"):
+        return auto.from_config(config).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "padding", "cache"),
+    [
+        ("gpt2", GPT2, "left", "cut"),
+        ("bart", {**BART_DECODER, "is_encoder_decoder": False, "forced_eos_token_id": None}, None, "cut"),
+        ("lfm2", {**SIZES, **ATTENTION, "layer_types": ["conv", "full_attention"]}, "left", "kept"),
+        ("mamba", {**SIZES, "state_size": 8}, "left", "kept"),
+        ("rwkv", {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}, "right", None),
+    ],
+)
+def test_every_kind_of_cache_and_padding_answers_as_transformers_does(name, settings, padding, cache, prompts):
+    model = random_model(name, **settings)
+    reading = reading_of(model)
+    assert (reading.causal, reading.padding, reading.cache) == (True, padding, cache)
+    free = [reference(model, prompt, 8) for prompt in prompts]
+    eos = free[0][3]
+    expected = [reference(model, prompt, 8, eos) for prompt in prompts]
+    assert {len(answer) for answer in expected} > {8}
+    assert Decoder(PAD).generate(model, prompts, 8, [eos], None, 4) == expected
+
+
+@pytest.mark.parametrize(("name", "settings"), [("t5", {**T5, **START}), ("bart", {**BART, **START})])
+def test_an_encoder_decoder_is_trained_scored_and_read_as_transformers_does(name, settings, prompts):
+    model = random_model(name, **settings)
+    language_model = EncoderDecoder.of(byte_tokenizer())
+    prompts = [tuple(prompt) for prompt in prompts]
+    targets = [prompt[: 1 + index % 3] for index, prompt in enumerate(reversed(prompts))]
+    examples = [language_model.example(*pair, {}) for pair in zip(prompts, targets, strict=True)]
+    assert all(example.labels[-1] == EOS for example in examples)
+    labels = [torch.tensor([example.labels]) for example in examples]
+    means = [model(torch.tensor([p]), labels=of_one).loss for p, of_one in zip(prompts, labels, strict=True)]
+    expected = [float(mean) * of_one.numel() for mean, of_one in zip(means, labels, strict=True)]
+    losses = language_model.evaluate_losses(model, examples, 3)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    scores = language_model.option_scores(model, prompts, targets, 3)
+    assert [-row[index] for index, row in enumerate(scores)] == pytest.approx(expected, rel=1e-5)
+    batch = language_model.collate(examples)
+    assert language_model.units(batch) == int((batch["labels"] != IGNORE).sum()) == sum(map(len, targets)) + 7
+
+    def answer(prompt):
+        answer = model.generate(torch.tensor([prompt]), do_sample=False, num_beams=1, max_new_tokens=8)[0, 1:].tolist()
+        return answer[:-1] if answer[-1] == EOS else answer
+
+    answers = [answer(prompt) for prompt in prompts]
+    assert language_model.generate(model, prompts, 8, [EOS], None, 3) == answers
+    assert len(set(map(tuple, answers))) > 2
+
+
+def test_a_model_that_sees_the_future_is_no_causal_one():
+    assert not reading_of(random_model("xlnet", d_model=32, n_layer=2, n_head=4, d_inner=64)).causal

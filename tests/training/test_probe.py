@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.toys import Rig, ToyTask, rig, toy_model
 
-from rankbench.models.loading import find_sites
+from rankbench.models.targets import find_sites
 
 
 def filled(method: str = "lora", **changes) -> Rig:

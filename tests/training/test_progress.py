@@ -84,6 +84,13 @@ def test_a_failed_run_shows_why_and_what_there_is(monkeypatch):
     assert "budget:" not in bare
 
 
+def test_notes_stand_under_a_heading(monkeypatch):
+    text = shown(monkeypatch, record(notes=["layerdrop set to 0", "12 sites [of rank 1] skipped"]))
+    lines = text.splitlines()
+    assert lines[lines.index("notes") + 1 :][:2] == ["  layerdrop set to 0", "  12 sites [of rank 1] skipped"]
+    assert "notes" not in shown(monkeypatch, record())
+
+
 def drawn(ranks: dict[str, int], width: int) -> list[str]:
     out = Console(file=io.StringIO(), width=width)
     out.print(rank_map(ranks, width))

@@ -1,17 +1,22 @@
 """One run, from configuration to record: skipped if finished, repeated if failed, never without a record."""
 
 import json
+import math
+import os
 import resource
+import sys
 import threading
 
 import pytest
 import torch
 from support.harness import begun, configure, folder_of, perform, python, rows
 
+from rankbench.methods.sensitivity import Sensitivity
 from rankbench.models import loading
 from rankbench.models.errors import ModelError
 from rankbench.records.run_folder import HELD_UP, RunFolder
 from rankbench.tasks.planted import Planted
+from rankbench.terminal import console, outlive_readers
 from rankbench.training import run
 from rankbench.training.run import execute
 
@@ -93,6 +98,40 @@ def test_a_failed_run_is_a_row_and_is_done_again(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert perform(config)["status"] == "ok"
     assert len(rows(folder_of(config).path / "steps.jsonl")) == 12
+
+
+def test_scores_that_are_not_finite_end_the_run(tmp_path, monkeypatch):
+    def calibrate(self, adapters, probe):
+        self.scores = dict.fromkeys(adapters.ranks(), math.nan)
+
+    monkeypatch.setattr(Sensitivity, "calibrate", calibrate)
+    record = perform(configure(tmp_path, "method=sensitivity"))
+    assert record["status"] == "nan"
+    assert record["reason"].startswith("method sensitivity scores 14 of 14 sites as NaN or infinite (model.layers.0.")
+
+
+def test_a_run_whose_reader_has_gone_goes_on(tmp_path, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        monkeypatch.setattr(sys, "__stdout__", pipe)
+        outlive_readers()
+        record = perform(configure(tmp_path))
+        print("nobody reads this", flush=True)
+    assert record["status"] == "ok"
+
+
+def test_a_console_whose_reader_has_gone_says_nothing(monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        out = console()
+        out.print("a")
+        out.print("b")
+        assert out.quiet
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # what is left in the buffer
 
 
 @pytest.mark.parametrize(

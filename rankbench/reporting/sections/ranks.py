@@ -8,6 +8,7 @@ import pandas as pd
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name
+from rankbench.core.sites import LARGE_SHARE, MOST_SITES, UNEVEN
 from rankbench.reporting.plotting import ReportFigure, arm_handles, at_most_twelve, draw_frame, facets
 from rankbench.reporting.rank_map_figures import count_drawn, draw_maps, mean_ranks, rank_maps
 from rankbench.reporting.report_data import ReportData
@@ -16,13 +17,13 @@ from rankbench.studies.study import Curve
 
 
 def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) -> pd.DataFrame:
-    """Frame of arm, step, mean, low, high (over seeds) and n of the rank total, for runs that are ok."""
+    """Frame of arm, step, mean, low, high (over seeds) and n of the rank total, for runs that are ok and have ranks."""
     rows = []
     for arm in arms:
         runs = [
             curves[run.job.run_id]
             for run in panel.runs
-            if run.arm == arm and run.status == "ok" and curves.get(run.job.run_id)
+            if run.arm == arm and run.status == "ok" and run.record and run.record.ranks and curves.get(run.job.run_id)
         ]
         if runs:
             steps = sorted({step for run in runs for step, _ in run})
@@ -66,6 +67,19 @@ def draw_rank_totals(report_data: ReportData) -> ReportFigure | None:
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in curves_of])
     note = f"Mean over seeds; band: their range.{left_out}"
     return ReportFigure("rank-totals", "Rank total over the steps", figure, numbers, note)
+
+
+def sentences(report_data: ReportData) -> list[str]:
+    """One sentence on the arms whose allocations are uneven, by panel; [] where none is."""
+    places = []
+    for panel in report_data.panels:
+        for arm in report_data.arms:
+            done = [record for record, name in zip(panel.records, panel.names, strict=True) if name == arm]
+            uneven = [any(note.startswith(UNEVEN) for note in record.notes) for record in done if record.status == "ok"]
+            if any(uneven):
+                places.append(f"{arm} on {panel.short}, {sum(uneven)} of {len(uneven)} runs")
+    what = f"one site holds {LARGE_SHARE:.0%} of what is spent, or {MOST_SITES:.0%} of the sites have at most rank 1"
+    return [f"Uneven allocations ({what}): {'; '.join(places)}."] if places else []
 
 
 WIDE = 5  # rank maps in a row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from rankbench.core.sites import UNEVEN
 from rankbench.records.record import RunRecord
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.table import Cell, Table
@@ -37,6 +38,13 @@ def arms_table(report_data: ReportData) -> Table | None:
     return Table(
         "arms", "Arms", ["arm", "settings", "learning rate of", "runs"], rows, [*alike, *axes, *shared, *when, *typed]
     )
+
+
+def sentences(report_data: ReportData) -> list[str]:
+    """What the records note, with the number of runs that do; uneven allocations stand with the rank maps."""
+    records = [record for panel in report_data.panels for record in panel.records]
+    notes = Counter(note for record in records for note in record.notes if not note.startswith(UNEVEN))
+    return [f"Noted in {count} of {len(records)} runs: {note}." for note, count in notes.items()]
 
 
 def deviations_table(report_data: ReportData) -> Table | None:

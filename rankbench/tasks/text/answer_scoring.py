@@ -1,11 +1,11 @@
-"""How a model answers a classification item: a decoder by its likeliest option, an encoder through its head."""
+"""How a model answers a classification item: a language model by its likeliest option, an encoder through its head."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankbench.tasks.base import Batch, DataError, Example
-from rankbench.tasks.text import decoder
-from rankbench.tasks.text.tokens import encode, length_groups, pad, prompts, tokenize
+from rankbench.tasks.text.language_model import LanguageModel, prompt_of, target_length
+from rankbench.tasks.text.tokens import Tokens, encode, fitted, length_groups, pad
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,34 @@ class Item:
         id: official split and row number.
         texts: column -> text.
         gold: right class, or score.
+        shown: the gold as items.jsonl has it: the class's name, or the score.
         part: name of a part of the test split with separate metrics ("mismatched"); "" for the main part.
+        options: a language model's answers to choose from, where they are this item's own; else (), the task's.
     """
 
     id: str
     texts: Mapping[str, str]
     gold: int | float
+    shown: str | float
     part: str = ""
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer to an example: a class or a score, the loss summed over its units, and their count."""
+    """A model's answer to an example.
+
+    Attributes:
+        prediction: a class or a score.
+        loss: summed over the units.
+        units: their count.
+        scores: log-likelihood of every option (language models).
+    """
 
     prediction: int | float
     loss: float
     units: int
+    scores: tuple[float, ...] = ()
 
 
 class Scorer(Protocol):
@@ -63,62 +75,75 @@ class Scorer(Protocol):
         """Answers in the examples' order."""
 
 
-def _described(item: Item, labels: Sequence[str]) -> dict[str, Any]:
-    gold = labels[int(item.gold)] if labels else item.gold
-    return {"id": item.id, "gold": gold, **({"part": item.part} if item.part else {})}
+def _described(item: Item) -> dict[str, Any]:
+    return {"id": item.id, "gold": item.shown, **({"part": item.part} if item.part else {})}
 
 
 class Options:
-    """A decoder: the prompt, then the option that is most likely, by the summed log-likelihood of its tokens."""
+    """A language model: the prompt, then the option that is most likely, by the summed log-likelihood of its tokens."""
 
     def __init__(
-        self, tokenizer: Any, max_length: int, labels: Sequence[str], template: str, options: Sequence[str], cut: str
+        self,
+        language_model: LanguageModel,
+        tokenizer: Any,
+        max_length: int,
+        template: str,
+        options: Sequence[str],
+        cut: str,
     ) -> None:
-        self._tokenizer, self._max_length, self._labels = tokenizer, max_length, labels
-        self._template, self._cut, self._pad = template, cut, tokenizer.pad_token_id
-        self._options = tokenize(tokenizer, options, specials=False)
-        twins = [tokens for tokens, count in Counter(self._options).items() if count > 1]
-        if twins:
-            raise DataError(f"the tokenizer writes two of the options {', '.join(options)} alike: {twins[0]}")
+        self._language_model, self._tokenizer, self._max_length = language_model, tokenizer, max_length
+        self._template, self._options, self._cut = template, tuple(options), cut
 
     def examples(self, items: Sequence[Item]) -> tuple[list[Example], int]:
-        """Prompts with their gold option; a prompt too long loses the beginning of one text."""
-        room = self._max_length - max(len(option) for option in self._options)
-        fitted, shortened = prompts(
+        """Prompts with their options; a prompt too long loses the beginning of one text."""
+        rows, shortened = fitted(
             self._tokenizer,
             self._template,
             [item.texts for item in items],
             self._cut,
-            [room] * len(items),
+            [item.options or self._options for item in items],
             [item.id for item in items],
             self._max_length,
+            self._language_model.joins,
         )
-        pairs = zip(fitted, items, strict=True)
-        return [self._example(prompt, item) for prompt, item in pairs], shortened
+        return [self._example(*row, item) for row, item in zip(rows, items, strict=True)], shortened
 
-    def _example(self, prompt: tuple[int, ...], item: Item) -> Example:
-        return decoder.example(prompt, self._options[int(item.gold)], _described(item, self._labels))
+    def _example(self, prompt: Tokens, options: tuple[Tokens, ...], item: Item) -> Example:
+        """The item in tokens.
+
+        Raises:
+            DataError: the tokenizer writes two of the task's options alike, or nothing for an option.
+        """
+        texts = item.options or self._options
+        if () in options:
+            raise DataError(f"{item.id}: the model's tokenizer writes nothing for {texts[options.index(())]!r}")
+        if not item.options and len(set(options)) < len(options):
+            twin = next(tokens for tokens, count in Counter(options).items() if count > 1)
+            raise DataError(f"the tokenizer writes two of the options {', '.join(texts)} alike: {twin}")
+        right = int(item.gold)
+        example = self._language_model.example(prompt, options[right], _described(item))
+        return replace(example, options=options, right=right)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded batch."""
-        return decoder.collate(examples, self._pad)
+        return self._language_model.collate(examples)
 
     def units(self, batch: Batch) -> int:
         """Number of tokens of the gold options."""
-        return decoder.units(batch)
+        return self._language_model.units(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed cross-entropy of the gold options' tokens."""
-        return decoder.losses(model, batch).sum()
+        return self._language_model.losses(model, batch).sum()
 
     def answers(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[Answer]:
         """The likeliest option; the loss is that of the gold one."""
-        asked = [example.input_ids[: example.prompt_length] for example in examples]
-        scores = decoder.option_scores(model, asked, self._options, batch_size, self._pad)
-        gold = [self._labels.index(example.item["gold"]) for example in examples]
+        asked = [prompt_of(example) for example in examples]
+        options = [example.options for example in examples]
+        scores = self._language_model.option_scores(model, asked, options, batch_size)
         return [
-            Answer(int(np.argmax(score)), -score[right], len(self._options[right]))
-            for score, right in zip(scores, gold, strict=True)
+            Answer(int(np.argmax(score)), -score[example.right], target_length(example), tuple(score))
+            for score, example in zip(scores, examples, strict=True)
         ]
 
 
@@ -148,7 +173,7 @@ class Head:
 
     def _example(self, ids: Sequence[int], segments: Sequence[int], item: Item) -> Example:
         gold = int(item.gold) if self._labels else float(item.gold)
-        return Example(tuple(ids), gold, _described(item, self._labels), segments=tuple(segments))
+        return Example(tuple(ids), gold, _described(item), segments=tuple(segments))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded batch, with token_type_ids where the tokenizer makes them."""

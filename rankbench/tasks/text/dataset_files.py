@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import tempfile
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rankbench.core.seeding import Streams
-from rankbench.files import fingerprint
+from rankbench.files import expanded, fingerprint
 from rankbench.tasks.base import DataError
 from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig
+from rankbench.tasks.text.file_formats import Row, load_file, quiet
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,15 +36,21 @@ class Table:
 
 
 def read(
-    config: FolderConfig, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str] = ()
+    config: FolderConfig,
+    texts: Sequence[str],
+    splits: Sequence[str],
+    extra: Sequence[str] = (),
+    labels: Sequence[str] = (),
 ) -> tuple[dict[str, Table], str]:
     """Tables of the official splits, and the revision of the data.
 
     Args:
         config: settings of the task: where its data is.
-        columns: names that every split must have.
+        texts: columns of text, which every split must have; a value that is no text is refused.
         splits: official names that must be there.
         extra: official names that are read if they are there.
+        labels: columns of numbers, names or lists, which every split must have; a cell of a CSV file is read as the
+            JSON value it spells (1, 0.5, true, ["a", "b"]), else as a name.
 
     Returns:
         split -> table, and the hub's commit or the sha256 of the local files.
@@ -57,10 +60,10 @@ def read(
             or there is neither local data nor a network.
     """
     if config.data_dir is not None:
-        return _read_folder(config, config.data_dir, columns, splits, extra)
+        return _read_folder(config, config.data_dir, texts, splits, extra, labels)
     if not isinstance(config, HubConfig):
         raise DataError(f"task={config.name}: the hub has no such data set; give task.data_dir=DIR")
-    return _read_hub(config, columns, splits, extra)
+    return _read_hub(config, texts, splits, extra, labels)
 
 
 def carve(table: Table, config: FolderConfig) -> tuple[list[int], list[int]]:
@@ -104,9 +107,14 @@ def _permutation(table: Table, config: FolderConfig) -> list[int]:
 
 
 def _read_folder(
-    config: FolderConfig, data_dir: str, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
+    config: FolderConfig,
+    data_dir: str,
+    texts: Sequence[str],
+    splits: Sequence[str],
+    extra: Sequence[str],
+    labels: Sequence[str],
 ) -> tuple[dict[str, Table], str]:
-    folder = Path(data_dir).expanduser()
+    folder = expanded(data_dir)
     if not folder.is_dir():
         other = f", or task.data_dir=null to read {config.hub} from the hub" if isinstance(config, HubConfig) else ""
         raise DataError(f"task.data_dir={data_dir} is not a folder; give one with {_expected(splits)}{other}")
@@ -114,7 +122,7 @@ def _read_folder(
     for split in (*splits, *extra):
         file = _file_of(folder, split, required=split in splits)
         if file is not None:
-            tables[split] = _table(_load_file(file), columns, str(file), split)
+            tables[split] = _table(load_file(file, labels), texts, labels, str(file), split)
             digest.update(f"{split}\0{fingerprint(file)}\n".encode())
     return tables, f"sha256:{digest.hexdigest()}"
 
@@ -133,76 +141,38 @@ def _file_of(folder: Path, split: str, required: bool) -> Path | None:
     return files[0] if files else None
 
 
-def _load_file(file: Path) -> list[Row]:
-    """All rows of a file; the library's own cache lasts for this call alone."""
-    import datasets
+def _table(rows: list[Row], texts: Sequence[str], labels: Sequence[str], place: str, split: str) -> Table:
+    """The columns asked for.
 
-    readers: dict[str, Callable[..., Any]] = {".parquet": datasets.Dataset.from_parquet, ".csv": _from_csv}
-    reader = readers.get(file.suffix, datasets.Dataset.from_json)
-    try:
-        with quiet(), tempfile.TemporaryDirectory() as cache:
-            return list(reader(str(file), cache_dir=cache, keep_in_memory=True).to_list())
-    except (StopIteration, ValueError, OSError, TypeError, datasets.exceptions.DatasetsError) as error:
-        if file.suffix == ".jsonl":
-            _explain_lines(file)
-        if file.suffix == ".json":
-            _explain_whole(file)
-        if "no data" in str(error):
-            raise DataError(f"{file} is empty; every split needs rows") from error
-        cause = error.__cause__ or error
-        raise DataError(f"{file} cannot be read as {file.suffix[1:]}: {cause}; mend or replace the file") from error
-
-
-def _from_csv(file: str, **settings: Any) -> Any:
-    """Rows of a CSV file; "None" and "NA" are texts in it, no missing values."""
-    import datasets
-
-    return datasets.Dataset.from_csv(file, keep_default_na=False, **settings)
-
-
-def _explain_lines(file: Path) -> None:
-    """Raise a DataError for the first broken line of a file of JSON lines, if there is one."""
-    rows = 0
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            rows += 1
-            try:
-                value = json.loads(line)
-            except ValueError as error:  # UnicodeDecodeError is one
-                raise DataError(f"{file}, line {number}: not JSON ({error}); mend or remove the line") from error
-            if not isinstance(value, dict):
-                raise DataError(f'{file}, line {number}: {line[:40].decode()!r} is no JSON object {{"column": value}}')
-    if not rows:
-        raise DataError(f"{file} is empty; every split needs rows")
-
-
-def _explain_whole(file: Path) -> None:
-    try:
-        value = json.loads(file.read_bytes())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg}); mend the file") from error
-    if not value:
-        raise DataError(f"{file} is empty; every split needs rows")
-
-
-def _table(rows: list[Row], columns: Sequence[str], place: str, split: str) -> Table:
+    Raises:
+        DataError: no rows, a missing column or value, a text column's value that is no text.
+    """
     if not rows:
         raise DataError(f"{place} is empty; every split needs rows")
+    columns = (*texts, *labels)
     missing = [column for column in columns if column not in rows[0]]
     if missing:
         raise DataError(f"{place} has no column {', '.join(missing)}; its columns are {', '.join(rows[0])}")
-    chosen = [{column: row[column] for column in columns} for row in rows]
+    chosen = [{column: row.get(column) for column in columns} for row in rows]
     for number, row in enumerate(chosen, start=1):
-        gaps = [column for column, value in row.items() if value is None]
-        if gaps:
-            raise DataError(f"{place}, row {number}: no value in column {gaps[0]}; mend or remove the row")
+        for column, value in row.items():
+            if value is None:
+                raise DataError(f"{place}, row {number}: no value in column {column}; mend or remove the row")
+            if column in texts and not _is_text(value):
+                raise DataError(f"{place}, row {number}: {column}={value!r} is no text; put it in quotation marks")
     return Table(chosen, place, split)
 
 
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that can be written: half of a surrogate pair, which JSON can hold, cannot."""
+    try:
+        return value.encode() is not None
+    except (AttributeError, UnicodeEncodeError):
+        return False
+
+
 def _read_hub(
-    config: HubConfig, columns: Sequence[str], splits: Sequence[str], extra: Sequence[str]
+    config: HubConfig, texts: Sequence[str], splits: Sequence[str], extra: Sequence[str], labels: Sequence[str]
 ) -> tuple[dict[str, Table], str]:
     name = f"{config.hub}/{config.subset}"
     with quiet():
@@ -213,7 +183,7 @@ def _read_hub(
         tables = {}
         for split in (*splits, *(split for split in extra if split in builder.info.splits)):
             rows = builder.as_dataset(split).to_list()
-            tables[split] = _table(rows, columns, f"{name}@{builder.hash}, split {split}", split)
+            tables[split] = _table(rows, texts, labels, f"{name}@{builder.hash}, split {split}", split)
     return tables, str(builder.hash)
 
 
@@ -288,19 +258,3 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the progress bars and log lines of `datasets`; its errors are raised all the same."""
-    import datasets
-
-    bars, level = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(level)
-        if not bars:
-            datasets.enable_progress_bars()

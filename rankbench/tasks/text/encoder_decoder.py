@@ -1,0 +1,174 @@
+"""Losses, option scores and greedy answers of an encoder-decoder, which reads the prompt and writes the target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from rankbench.tasks.base import IGNORE, Batch, Example
+from rankbench.tasks.text.decoder import sum_by_row
+from rankbench.tasks.text.generation import Stop
+from rankbench.tasks.text.reading import base_of
+from rankbench.tasks.text.tokens import Tokens, length_groups, pad, tokenize
+
+
+@dataclass(frozen=True)
+class EncoderDecoder:
+    """A model that reads the prompt as a whole and writes the target from left to right; see `LanguageModel`.
+
+    Attributes:
+        before, after: special tokens around a target, as the tokenizer puts them (BART: <s>, </s>; T5: none, </s>).
+            They are learned and scored as parts of it, as in transformers' own recipes.
+    """
+
+    pad_id: int
+    before: Tokens
+    after: Tokens
+    joins = False
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> EncoderDecoder:
+        """What the tokenizer says about targets; an end token stands behind each even where it adds none."""
+        (bare,), (dressed,) = (tokenize(tokenizer, ["a"], specials) for specials in (False, True))
+        start = next(i for i in range(len(dressed)) if dressed[i : i + len(bare)] == bare)
+        after = dressed[start + len(bare) :]
+        if not after and tokenizer.eos_token_id is not None:
+            after = (tokenizer.eos_token_id,)
+        return cls(tokenizer.pad_token_id, dressed[:start], after)
+
+    def example(self, prompt: Tokens, target: Tokens, item: dict[str, Any]) -> Example:
+        """The prompt as input, the target in its special tokens as labels."""
+        return Example(prompt, self._dressed(target), item, prompt_length=len(prompt))
+
+    def _dressed(self, target: Tokens) -> Tokens:
+        return self.before + target + self.after
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Batch of right-padded input_ids, attention_mask: (examples, longest prompt), labels: (.., longest target)."""
+        ids = [item.input_ids for item in examples]
+        labels = [item.labels for item in examples]
+        return {
+            "input_ids": pad(ids, self.pad_id),
+            "attention_mask": pad([[1] * len(row) for row in ids], 0),
+            "labels": pad(labels, IGNORE),  # type: ignore[arg-type]  # tuples, in an encoder-decoder's example
+        }
+
+    def units(self, batch: Batch) -> int:
+        """Number of target tokens, special ones included."""
+        return int((batch["labels"] != IGNORE).sum())
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Summed negative log-likelihood of each example's target tokens: (examples,), fp32."""
+        labels = batch["labels"]
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        return _label_losses(model(**inputs, **decoder_inputs(model, labels), use_cache=False), labels)
+
+    def evaluate_losses(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[float]:
+        """Summed negative log-likelihood of each example's target, in the examples' order."""
+        device = next(model.parameters()).device
+        sums = [0.0] * len(examples)
+        lengths = [len(item.input_ids) for item in examples]
+        for group in length_groups(lengths, batch_size, tokens=batch_size * sum(lengths) // len(lengths)):
+            batch = self.collate([examples[index] for index in group])
+            values = self.losses(model, {key: value.to(device) for key, value in batch.items()}).tolist()
+            for index, value in zip(group, values, strict=True):
+                sums[index] = value
+        return sums
+
+    def option_scores(
+        self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
+    ) -> list[list[float]]:
+        """Log-likelihood of each prompt's options, summed over their tokens; a prompt is encoded once."""
+        device = next(model.parameters()).device
+        scores: list[list[float]] = [[] for _ in prompts]
+        for group in length_groups([len(prompt) for prompt in prompts], batch_size):
+            inputs = self._encoder_inputs([prompts[index] for index in group], device)
+            for choice in range(max(len(options[index]) for index in group)):
+                read = [options[index][min(choice, len(options[index]) - 1)] for index in group]
+                labels = pad([self._dressed(option) for option in read], IGNORE).to(device)
+                output = model(**inputs, **decoder_inputs(model, labels), use_cache=False)
+                inputs = _encoded(output, inputs["attention_mask"])
+                for index, loss in zip(group, _label_losses(output, labels).tolist(), strict=True):
+                    scores[index].append(-loss)
+        return [row[: len(choices)] for row, choices in zip(scores, options, strict=True)]
+
+    def _encoder_inputs(self, prompts: Sequence[Tokens], device: torch.device) -> dict[str, Any]:
+        mask = pad([[1] * len(prompt) for prompt in prompts], 0)
+        return {"input_ids": pad(prompts, self.pad_id).to(device), "attention_mask": mask.to(device)}
+
+    @torch.no_grad()
+    def generate(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Tokens],
+        max_new_tokens: int,
+        ends: Collection[int],
+        stop: Stop | None,
+        batch_size: int,
+    ) -> list[list[int]]:
+        """Greedy answers to all prompts, each begun with the special tokens before a target."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        for group in length_groups([len(prompt) for prompt in prompts], batch_size):
+            batch = [prompts[index] for index in group]
+            for index, answer in zip(group, self._answers(model, batch, max_new_tokens, ends, stop), strict=True):
+                answers[index] = answer
+        return answers
+
+    def _answers(
+        self, model: nn.Module, prompts: Sequence[Tokens], limit: int, ends: Collection[int], stop: Stop | None
+    ) -> list[list[int]]:
+        """Answers to a batch; the encoder reads it once, and rows whose answer is complete stay in it."""
+        device = next(model.parameters()).device
+        inputs = self._encoder_inputs(prompts, device)
+        empty = torch.tensor([self._dressed(())] * len(prompts), device=device)
+        ids = decoder_inputs(model, empty)["decoder_input_ids"][:, : 1 + len(self.before)]
+        answers: list[list[int]] = [[] for _ in prompts]
+        live = set(range(len(prompts)))
+        cache: Any = None
+        for _ in range(limit):
+            output = model(**inputs, decoder_input_ids=ids, past_key_values=cache, use_cache=True)
+            cache, inputs = output.past_key_values, _encoded(output, inputs["attention_mask"])
+            tokens = output.logits[:, -1].argmax(-1)
+            for row, token in enumerate(tokens.tolist()):
+                if row in live:
+                    if token not in ends:
+                        answers[row].append(token)
+                    if token in ends or (stop is not None and stop(answers[row])):
+                        live.remove(row)
+            if not live:
+                break
+            ids = tokens[:, None] if cache is not None else torch.cat([ids, tokens[:, None]], dim=1)
+        return answers
+
+
+def decoder_inputs(model: nn.Module, labels: Tensor) -> dict[str, Tensor]:
+    """What the decoder reads to predict the labels, shifted as the model itself does it for training.
+
+    Args:
+        model: a transformers encoder-decoder, plain or inside PEFT's.
+        labels: (rows, length) token ids, IGNORE behind a row's end.
+    """
+    base: Any = base_of(model)
+    if hasattr(base, "prepare_decoder_input_ids_from_labels"):
+        ids = base.prepare_decoder_input_ids_from_labels(labels.clone())  # some write into the labels
+    else:
+        start = labels.new_full((len(labels), 1), base.config.decoder_start_token_id)
+        ids = torch.cat([start, labels[:, :-1]], dim=1)
+        ids = ids.masked_fill(ids == IGNORE, base.config.pad_token_id)
+    return {"decoder_input_ids": ids, "decoder_attention_mask": (labels != IGNORE).long()}
+
+
+def _label_losses(output: Any, labels: Tensor) -> Tensor:
+    wanted = labels != IGNORE
+    return sum_by_row(output.logits[wanted], labels, wanted)
+
+
+def _encoded(output: Any, mask: Tensor) -> dict[str, Any]:
+    """Inputs of a further pass over the same prompts: the encoder's output instead of tokens."""
+    encoded = BaseModelOutput(last_hidden_state=output.encoder_last_hidden_state)
+    return {"encoder_outputs": encoded, "attention_mask": mask}

@@ -1,0 +1,194 @@
+"""How a decoder can be read: what it sees, where its rows may be padded, and whether it has a cache to go on from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from rankbench.tasks.text.tokens import pad
+
+LONG, SHORT, STEPS = 6, 3, 3  # tokens of the prompts that a model is tried with, and tokens that follow
+LENGTH = LONG + STEPS
+KEYS, STATE = "past_key_values", "cache_params"  # what models call their cache; Mamba's needs no mask once it is there
+FULL, HALF = 1e-3, 0.05  # root mean square, as a share of the logits' deviation; 16 bits alone round off a hundredth
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the answers to several prompts are the same as to each alone.
+
+    Attributes:
+        causal: whether logits are those of the tokens up to theirs, whatever follows.
+        padding: side on which shorter prompts may be padded; None: only prompts of one length share a batch.
+        cache: "cut": rows that are complete leave the batch and its cache; "kept": they stay to the end; None: every
+            pass reads all tokens again.
+    """
+
+    causal: bool
+    padding: Literal["left", "right"] | None
+    cache: Literal["cut", "kept"] | None
+
+
+CHOICES: tuple[tuple[Literal["left", "right"] | None, Literal["cut", "kept"] | None], ...] = (
+    ("left", "cut"),
+    ("left", "kept"),
+    (None, "cut"),
+    (None, "kept"),
+    ("right", None),
+)  # the fastest first
+_READINGS: WeakKeyDictionary[nn.Module, Reading] = WeakKeyDictionary()
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The transformers model, inside PEFT's or plain."""
+    base: nn.Module = getattr(model, "get_base_model", lambda: model)()
+    return base
+
+
+def accepts(model: nn.Module, argument: str) -> bool:
+    """Whether a forward pass of the model has an argument of this name; one that **kwargs would swallow is none."""
+    return argument in inspect.signature(base_of(model).forward).parameters
+
+
+@torch.no_grad()
+def reading_of(model: nn.Module) -> Reading:
+    """How a model can be read: the first of `CHOICES` whose logits are those of each row read alone and as a whole.
+
+    It is tried on a few tokens, once per model, in passes that no meter sees.
+
+    Args:
+        model: a transformers decoder, plain or inside PEFT's, in evaluation mode.
+    """
+    base = base_of(model)
+    if base not in _READINGS:
+        _READINGS[base] = _try(base)
+    return _READINGS[base]
+
+
+def _try(base: nn.Module) -> Reading:
+    rows = trial_rows(base)
+    ids = torch.tensor(rows, device=next(base.parameters()).device)
+    whole = base(input_ids=ids, attention_mask=torch.ones_like(ids), **switch(base, "use_cache", False)).logits
+    causal = agree(whole[0, :-1], whole[1, :-1])
+    choices = (Reading(causal, padding, cache) for padding, cache in CHOICES)
+    return next((choice for choice in choices if _holds(base, choice, rows, whole)), Reading(causal, None, None))
+
+
+def _holds(base: nn.Module, reading: Reading, rows: Sequence[Sequence[int]], whole: Tensor) -> bool:
+    """Whether the first three tokens after two prompts, the first of which is then complete, are as in `whole`."""
+    texts = [(0, LONG), (0, SHORT) if reading.padding else (1, LONG)]  # row of `rows`, and how much of it is read
+    reader = reader_of(base, reading, [rows[row][:length] for row, length in texts], pad_id=rows[0][0])
+    for _ in range(STEPS):
+        expected = torch.stack([whole[row, length - 1] for row, length in texts])
+        try:
+            if not agree(reader.logits(), expected):
+                return False
+            left = reader.go_on([rows[row][length] for row, length in texts], going=[len(texts) - 1])
+        except Exception:  # whatever a model or a cache that cannot do this raises
+            return False
+        texts = [(row, length + 1) for row, length in (texts[row] for row in left)]
+    return True
+
+
+def trial_rows(model: nn.Module) -> tuple[list[int], list[int]]:
+    """Two rows of token ids, all different, that are no special tokens of the model; the rows differ in the last."""
+    base: Any = base_of(model)
+    count = base.get_input_embeddings().num_embeddings
+    special = {getattr(base.config, f"{name}_token_id", None) for name in ("pad", "bos", "eos", "decoder_start")}
+    tokens = [token for token in range(count // 3, count) if token not in special][: LENGTH + 1]
+    return tokens[:LENGTH], [*tokens[: LENGTH - 1], tokens[LENGTH]]
+
+
+def agree(values: Tensor, expected: Tensor) -> bool:
+    """Whether logits are equal up to the rounding of their type: (..., vocabulary)."""
+    tolerance = HALF if values.dtype in (torch.bfloat16, torch.float16) else FULL
+    values, expected = values.float(), expected.float()
+    spread = (expected - expected.mean(-1, keepdim=True)).square().mean().sqrt()
+    return bool((values - expected).square().mean().sqrt() <= tolerance * spread)  # never where a value is NaN
+
+
+class Reader(Protocol):
+    """A batch of prompts that is read on, token by token."""
+
+    def logits(self) -> Tensor:
+        """Logits of each row's next token: (rows, vocabulary). One forward pass."""
+
+    def go_on(self, tokens: Sequence[int], going: list[int]) -> list[int]:
+        """Put a token behind each row; returns the rows that the next pass reads, `going` at least."""
+
+
+def reader_of(model: nn.Module, reading: Reading, prompts: Sequence[Sequence[int]], pad_id: int) -> Reader:
+    """A reader of prompts, which have one length unless the reading allows padding."""
+    if reading.cache is None:
+        return WholeRows(model, prompts, pad_id)
+    return CachedRows(model, prompts, pad_id, reading.cache == "cut")
+
+
+class CachedRows:
+    """Rows padded on the left, whose keys and values, or states, are kept between passes."""
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: int, cuts: bool) -> None:
+        device = next(model.parameters()).device
+        self._model, self._cuts = model, cuts
+        self._ids = pad(prompts, pad_id, left=True).to(device)
+        self._mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
+        self._name = STATE if accepts(model, STATE) else KEYS
+        self._cache: Any = None
+
+    def logits(self) -> Tensor:
+        """Logits of the next tokens; padding has no position."""
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._ids.shape[1] :]
+        needs_mask = self._cache is None or self._name == KEYS
+        output = self._model(
+            input_ids=self._ids,
+            attention_mask=self._mask if needs_mask else None,
+            **switch(self._model, "position_ids", positions),
+            **{self._name: self._cache},
+            use_cache=True,
+            **switch(self._model, "logits_to_keep", 1),
+        )
+        self._cache = output[self._name]
+        return output.logits[:, -1]  # type: ignore[no-any-return]
+
+    def go_on(self, tokens: Sequence[int], going: list[int]) -> list[int]:
+        """Drop what is complete from the batch and the cache, where they can be cut."""
+        rows = list(range(len(tokens)))
+        ids = torch.tensor(tokens, device=self._ids.device)[:, None]
+        if self._cuts and len(going) < len(rows):
+            rows, chosen = going, torch.tensor(going, device=ids.device)
+            ids, self._mask = ids[chosen], self._mask[chosen]
+            self._cache.batch_select_indices(chosen)
+        self._ids, self._mask = ids, torch.cat([self._mask, self._mask.new_ones(len(rows), 1)], dim=1)
+        return rows
+
+
+class WholeRows:
+    """Rows padded on the right, all of whose tokens are read in every pass."""
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
+        self._model, self._pad_id = model, pad_id
+        self._rows = [list(prompt) for prompt in prompts]
+
+    def logits(self) -> Tensor:
+        """Logits behind each row's last token."""
+        device = next(self._model.parameters()).device
+        mask = pad([[1] * len(row) for row in self._rows], 0).to(device)
+        off = switch(self._model, "use_cache", False)
+        logits = self._model(input_ids=pad(self._rows, self._pad_id).to(device), attention_mask=mask, **off).logits
+        return logits[torch.arange(len(mask), device=device), mask.sum(1) - 1]  # type: ignore[no-any-return]
+
+    def go_on(self, tokens: Sequence[int], going: list[int]) -> list[int]:
+        """Drop what is complete."""
+        self._rows = [[*self._rows[row], tokens[row]] for row in going]
+        return going
+
+
+def switch(model: nn.Module, argument: str, value: Any) -> dict[str, Any]:
+    """The argument of a forward pass, where the model has it."""
+    return {argument: value} if accepts(model, argument) else {}
