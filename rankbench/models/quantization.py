@@ -38,11 +38,12 @@ def settings(quantization: Quantization | None, dtype: torch.dtype, head: Sequen
         raise ModelError(
             f"model.quantization={quantization} needs bitsandbytes; run: pip install 'rankbench[quantization]'"
         )
+    make: Any = BitsAndBytesConfig
     skipped = list(head) or None  # None: transformers leaves out the output embedding
     if quantization == "int8":
-        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+        config = make(load_in_8bit=True, llm_int8_skip_modules=skipped)
     else:
-        config = BitsAndBytesConfig(
+        config = make(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
