@@ -10,7 +10,7 @@ import pandas as pd
 
 from rankbench import RankbenchError
 from rankbench.analysis.labels import flat, labels
-from rankbench.records.record import RunRecord
+from rankbench.records.record import RunRecord, complete
 from rankbench.records.run_folder import KEYS
 
 
@@ -27,7 +27,7 @@ def frame(
     data = pd.DataFrame([_row(record) for record in records])
     data["label"] = labels(records) if names is None else names
     wanted = list(settings)
-    configs = [dict(flat(record.config)) for record in records] if wanted else []
+    configs = [dict(flat(complete(record.config))) for record in records] if wanted else []
     for key in wanted:
         data[key] = [config.get(key) for config in configs]
     return data
@@ -54,7 +54,7 @@ def split(records: Sequence[RunRecord], by: Sequence[str]) -> list[tuple[str, li
         SelectionError: a key that no record has.
     """
     groups: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
-    configs = [dict(flat(record.config)) for record in records]
+    configs = [dict(flat(complete(record.config))) for record in records]
     for key in by:
         if not any(key in config for config in configs):
             raise SelectionError(f"no record has a setting {key!r}; a key is written as on the command line: task.map")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rankbench.config import yaml_files
-from rankbench.records.record import RunRecord
+from rankbench.records.record import RunRecord, complete
 
 UNKNOWN = "#757575"  # colour of a method that says none, dark enough to be read on white
 # A rank map in the settings is what a method does, not a variant of it; `origin` tells its source runs apart.
@@ -103,7 +103,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _own(record: RunRecord) -> Iterator[tuple[str, str]]:
-    section = record.config.get("method", {})
+    section = complete(record.config)["method"]
     return flat({key: value for key, value in section.items() if key not in NO_VARIANT})
 
 

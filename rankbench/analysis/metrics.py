@@ -30,6 +30,8 @@ METRICS = {
     "loss": Metric("loss", higher_is_better=False, unit="nats"),
     "accuracy": Metric("accuracy", higher_is_better=True, unit="share"),
     "exact_match": Metric("exact match", higher_is_better=True, unit="share"),
+    "accuracy_norm": Metric("accuracy per character", higher_is_better=True, unit="share"),
+    "mean_accuracy": Metric("mean accuracy of the sets", higher_is_better=True, unit="score"),
     "f1": Metric("F1", higher_is_better=True, unit="score"),
     "map_correlation": Metric("correlation with the true ranks", higher_is_better=True, unit="score"),
     "map_overlap": Metric("overlap with the true ranks", higher_is_better=True, unit="score"),
@@ -37,7 +39,11 @@ METRICS = {
     "pearson": Metric("Pearson correlation", higher_is_better=True, unit="score"),
     "spearman": Metric("Spearman correlation", higher_is_better=True, unit="score"),
 }
-PARTS = ("mismatched",)  # parts of a test split with metrics of their own: accuracy_mismatched
+# Parts of a test split with metrics of their own: accuracy_mismatched (MNLI), those of MMLU and of `commonsense`.
+PARTS = (
+    *("mismatched", "stem", "humanities", "social_sciences", "other"),
+    *("arc-challenge", "arc-easy", "boolq", "hellaswag", "openbookqa", "piqa", "siqa", "winogrande", "commonsense-qa"),
+)
 
 
 def metric_of(name: str) -> Metric | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rankbench import RankbenchError
 from rankbench.analysis.labels import flat
-from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.record import RecordError, RunRecord, complete
 from rankbench.records.run_folder import RunFolder, places
 
 NAMED = 5  # items that a message names
@@ -127,6 +127,6 @@ def _said(value: Any) -> str:
 
 def config_differences(a: RunRecord, b: RunRecord) -> list[tuple[str, str, str]]:
     """Dotted key and both values of each setting that differs, a given rank map left out; "" where a run lacks it."""
-    first, second = dict(flat(a.config)), dict(flat(b.config))
+    first, second = dict(flat(complete(a.config))), dict(flat(complete(b.config)))
     keys = sorted(key for key in first.keys() | second.keys() if not key.startswith(MAP))
     return [(key, first.get(key, ""), second.get(key, "")) for key in keys if first.get(key) != second.get(key)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -13,6 +14,9 @@ from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
 from rankbench.cli.run import importing
 from rankbench.config import registry
+from rankbench.config.control_sources import complete
+from rankbench.config.schema import Settings, conform
+from rankbench.config.yaml_files import defaults
 from rankbench.terminal import console
 
 WIDTH = 120  # characters, where there is no terminal
@@ -26,8 +30,8 @@ class Entry:
     Attributes:
         name: what `method=` takes.
         package: the package that brings it; "" for rankbench itself.
-        facts: class fact -> its text (see rankbench.methods.base.Allocator).
-        deviations: what differs from the source, a sentence each.
+        facts: fact -> its text (see rankbench.methods.base.Allocator), for the settings of its YAML.
+        deviations: what differs from the source at these settings, a sentence each.
     """
 
     name: str
@@ -55,7 +59,19 @@ def entry(name: str) -> Entry:
     cls: Any = registry.get("method", name)
     owner = next((registry.package(point) for point in registry.points("method") if point.name == name), "")
     facts = {fact: str(getattr(cls, fact, UNKNOWN)) for fact in {**COLUMNS, **MARKDOWN}}
-    return Entry(name, owner, facts, tuple(getattr(cls, "deviations", ())))
+    config = settings(cls, name)
+    if config is None:
+        return Entry(name, owner, facts, tuple(getattr(cls, "deviations", ())))
+    return Entry(name, owner, {**facts, "passes": cls.passes_of(config)}, cls.deviations_of(config))
+
+
+def settings(cls: Any, name: str) -> Settings | None:
+    """The settings of a method's YAML; None where the user has to give some, or where they do not fit the class."""
+    section = defaults("method", name)
+    if "source" in cls.needs:
+        section, _ = complete(section, Path(), lambda source: defaults("method", source))
+    config: Settings | None = conform(cls.Config, section)[0]
+    return config
 
 
 def table(entries: Sequence[Entry]) -> Table:
@@ -92,7 +108,9 @@ def main(words: Sequence[str]) -> int:
         RegistryError: no such method, or one that cannot be loaded.
     """
     parser = command_parser("methods", "The methods and their facts.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these, with their deviations")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="only these, with their deviations at the settings of their YAML"
+    )
     parser.add_argument("--deviations", action="store_true", help="how each differs from its source")
     parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
     arguments = parser.parse_args(words)

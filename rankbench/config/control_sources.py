@@ -25,7 +25,7 @@ def complete(
     """A control's section with the settings of its source, or with the map of its source run, filled in.
 
     Args:
-        section: plain values with the keys of rankbench.methods.derived_controls.SourceConfig.
+        section: plain values with the keys of rankbench.methods.rank_source.SourceConfig.
         results_dir: folder in which a source run is looked for by its run_id.
         defaults: method name -> what its YAML says.
 

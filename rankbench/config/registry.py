@@ -43,11 +43,14 @@ BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
         "commonsense": (
             *("commonsense-arc-challenge", "commonsense-arc-easy", "commonsense-boolq", "commonsense-hellaswag"),
             *("commonsense-openbookqa", "commonsense-piqa", "commonsense-siqa", "commonsense-winogrande"),
+            "commonsense",
         ),
         "glue": (
             *("glue-cola", "glue-mnli", "glue-mrpc", "glue-qnli", "glue-qqp", "glue-rte", "glue-sst2", "glue-stsb"),
         ),
         "gsm": ("gsm-symbolic", "gsm8k"),
+        "mmlu": ("mmlu",),
+        "multiple_choice": ("aqua", "commonsense-qa", "hellaswag"),
         "planted": ("planted",),
     },
 }

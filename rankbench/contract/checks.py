@@ -21,7 +21,7 @@ from rankbench.contract.short_runs import ShortRuns
 from rankbench.methods.base import BUDGET_KINDS, INSTANTS, NEEDS, TRAINS
 from rankbench.training.assembly import Assembly
 
-FACTS = ("source", "summary", "decides", "signal", "passes")
+FACTS = ("source", "summary", "decides", "signal")
 ALIVE = ("ok", "inert")  # where the budget leaves nothing to decide
 ENDED = (*ALIVE, "over_budget")  # which is the affair of one check
 
@@ -87,10 +87,12 @@ def facts(runs: ShortRuns) -> str:
     expect(cls.budget_kind in BUDGET_KINDS, f"budget_kind={cls.budget_kind!r}: expected {', '.join(BUDGET_KINDS)}")
     unknown = sorted(set(cls.needs) - NEEDS)
     expect(not unknown, f"needs {', '.join(unknown)}: known are {', '.join(sorted(NEEDS))}")
-    deviations = cls.deviations
+    deviations = cls.deviations_of(runs.config.method)
     sentences = isinstance(deviations, tuple) and all(isinstance(s, str) and s.endswith(".") for s in deviations)
-    expect(sentences, f"deviations={deviations!r}: expected a tuple of sentences, each with its full stop")
-    expect(bool(deviations) or cls.source == "control", "deviations=(): only source='control' has none")
+    expect(sentences, f"deviations_of gave {deviations!r}: expected a tuple of sentences, each with its full stop")
+    expect(bool(deviations) or cls.source == "control", "deviations_of gave (): only source='control' has none")
+    passes = cls.passes_of(runs.config.method)
+    expect(isinstance(passes, str) and bool(passes.strip()), f"passes_of gave {passes!r}: expected words")
     return f"{cls.decides}, {cls.budget_kind}, {len(deviations)} deviations"
 
 
@@ -131,6 +133,22 @@ def calibration(runs: ShortRuns) -> str:
     spent = run.assembly.meter.spent["calibration"]
     expect(bool(run.losses), f"{run.status} before training: {run.reason}")
     return f"all as found; {spent['forward_passes']:.0f}+{spent['backward_passes']:.0f} passes"
+
+
+def extra_passes(runs: ShortRuns) -> str:
+    """The method's own passes are as many as `extra_passes` says."""
+    run, train = ended(runs.main), runs.config.train
+    predicted = run.assembly.allocator.extra_passes(train.batch_size)
+    counts = [run.assembly.meter.spent[phase] for phase in ("calibration", "allocation")]
+    made = tuple(int(sum(count[f"{way}_passes"] for count in counts)) for way in ("forward", "backward"))
+    said = runs.cls.passes_of(runs.config.method)
+    if predicted is None:
+        expect(said != "none", f"passes_of says none, and {made[0]}+{made[1]} passes were made")
+        return f"{made[0]}+{made[1]} passes, which the data decided; said: {said}"
+    if train.micro_batch_size is not None:
+        raise Skip("train.micro_batch_size was chosen: a mini-batch is several passes")
+    expect(made == tuple(predicted), f"{predicted[0]}+{predicted[1]} passes were announced, {made[0]}+{made[1]} made")
+    return f"{made[0]}+{made[1]} passes, as announced; said: {said}"
 
 
 def training(runs: ShortRuns) -> str:
@@ -274,6 +292,7 @@ CHECKS: dict[str, Check] = {
         initial_ranks,
         start,
         calibration,
+        extra_passes,
         training,
         budget,
         rank_changes,

@@ -67,15 +67,18 @@ def apportion(
     return ranks
 
 
-def select(scores: npt.NDArray[np.float64], costs: npt.NDArray[np.float64], total: float) -> npt.NDArray[np.bool_]:
+def select(
+    scores: npt.NDArray[np.float64], costs: npt.NDArray[np.float64], total: float, refill: bool = True
+) -> npt.NDArray[np.bool_]:
     """The components to keep: best score first, each kept if it still fits into `total`.
 
-    Ties go to the earlier component, so exactly the budget is kept even when scores are equal.
+    Ties go to the earlier component, so no more than the budget is kept even when scores are equal.
 
     Args:
         scores: (n,), higher is kept; NaN is an error.
         costs: (n,) > 0, price of each component.
         total: what may be spent; 0 keeps none.
+        refill: go on past a component that does not fit, to cheaper ones with lower scores; else stop there.
 
     Raises:
         BudgetError: a score is NaN.
@@ -92,6 +95,8 @@ def select(scores: npt.NDArray[np.float64], costs: npt.NDArray[np.float64], tota
         if cost <= left:
             keep[index] = True
             left -= cost
+        elif not refill:
+            break
     return keep
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from rankbench.config.registry import register
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
-from rankbench.methods.base import Allocator, RunContext, Step
+from rankbench.methods.base import NEVER, Allocator, RunContext, Step, differing
 from rankbench.methods.importance import MeanDeviation, combine, penalty, sensitivity, triplets
 from rankbench.methods.pruning import PruningConfig, decay, prune, start_ranks
 
@@ -36,15 +36,25 @@ class AdaLoRA(Allocator[AdaLoRAConfig]):
     needs = frozenset({"gates", "resize"})
     source = "Zhang et al. 2023 (arXiv 2303.10512); QingruZhang/AdaLoRA@d10f5eb; peft 0.21"
     deviations = (
-        "Penalty: mean of un-squared norms over all factors, as released (the paper sums squares).",
         "Scale: the run's scale rule; the sources use alpha / initial rank throughout.",
-        "Pruned triplets are removed at the last cut (compact=true); PEFT holds them at zero to the end.",
         "Budget counts parameters unless budget.unit=ranks; the paper counts ranks.",
         "Ties are broken by site order, so the budget is met exactly; the sources remove all tied triplets.",
     )
     summary = "SVD form, pruned by sensitivity x uncertainty"
     decides = "while training"
     signal = "|w g| x its deviation, smoothed"
+
+    @classmethod
+    def deviations_of(cls, config: AdaLoRAConfig) -> tuple[str, ...]:
+        """Where the sources are left: at any settings, and at these."""
+        source = {
+            "compact": (False, "the sources hold pruned triplets at zero to the end"),
+            "cut": (NEVER, "the sources count ranks, where all triplets cost the same and nothing is left over"),
+            "schedule": ("cubic", "the sources have a cubic schedule"),
+        }
+        penalty = "Penalty: mean of un-squared norms over all factors, as released (the paper sums squares)."
+        said = (penalty,) if config.orthogonality else ()
+        return (*cls.deviations, *said, *differing(config, source))
 
     def __init__(self, config: AdaLoRAConfig, context: RunContext) -> None:
         super().__init__(config, context)
@@ -78,7 +88,8 @@ class AdaLoRA(Allocator[AdaLoRAConfig]):
             self._observe(adapters)
         if self.decay.cuts(step.index):
             scores = triplets(combine("product", statistics.mean, statistics.deviation))
-            prune(adapters, scores, self.context.budget.costs, self.decay.total(step.index), "prune")
+            refill, total = self.config.cut == "refill", self.decay.total(step.index)
+            prune(adapters, scores, self.context.budget.costs, total, refill)
         if step.index == end:
             statistics.clear()
             if self.config.compact:

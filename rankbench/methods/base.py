@@ -7,7 +7,7 @@ the task or another method's settings.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from rankbench import RankbenchError
-from rankbench.config.schema import Settings, settings_of
+from rankbench.config.schema import Settings, settings_of, show
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Budget
 from rankbench.core.site_adapter import Gate
@@ -104,6 +104,20 @@ class Step:
     probe: Probe
 
 
+NEVER = object()  # the source has none of the values that a setting can take
+
+
+def differing(config: Settings, source: Mapping[str, tuple[Any, str]]) -> tuple[str, ...]:
+    """A sentence for each setting at which a source is not reproduced: "sign=outside: the paper ...".
+
+    Args:
+        config: settings of a run.
+        source: setting -> its value in the source (or NEVER), and what the source does.
+    """
+    values = {key: getattr(config, key) for key in source}
+    return tuple(f"{key}={show(values[key])}: {words}." for key, (own, words) in source.items() if values[key] != own)
+
+
 ConfigT = TypeVar("ConfigT", bound=Settings, default=Any)
 
 
@@ -120,11 +134,11 @@ class Allocator(ABC, Generic[ConfigT]):
         static: decides nothing after `initial_ranks`. A method that is not static and changes no rank is inert.
         starts_at_identity: the adapted model equals the base model before the first step.
         source: paper and repository@commit, or "paper only", or "control".
-        deviations: sentences on where this differs from the source.
+        deviations: sentences on where this differs from the source, whatever the settings (see `deviations_of`).
         summary: one line for lists of methods.
         decides: when ranks are decided, one of INSTANTS.
         signal: quantity that the decision is read from, in the field's terms.
-        passes: extra passes through the model, in terms of the settings; "none".
+        passes: extra passes through the model, whatever the settings (see `passes_of`); "none".
         provoked_by: overrides under which a run of 20 steps changes a rank, for methods whose defaults need more; the
             contract is checked with them.
 
@@ -158,6 +172,24 @@ class Allocator(ABC, Generic[ConfigT]):
     def check(config: Any) -> list[str]:
         """Return what is wrong with the settings beyond what their types say, one sentence per mistake."""
         return []
+
+    @classmethod
+    def deviations_of(cls, config: Any) -> tuple[str, ...]:
+        """Return a sentence for each way in which a run with these settings differs from the source."""
+        return cls.deviations
+
+    @classmethod
+    def passes_of(cls, config: Any) -> str:
+        """Return the extra passes of a run with these settings, in words; "none"."""
+        return cls.passes
+
+    def extra_passes(self, batch_size: int) -> tuple[int, int] | None:
+        """Return the number of extra forward and backward passes of this run; None where the data decide it.
+
+        Args:
+            batch_size: examples in a mini-batch, which is one pass where it is not cut into micro-batches.
+        """
+        return (0, 0) if self.passes_of(self.config) == "none" else None
 
     def __init__(self, config: ConfigT, context: RunContext) -> None:
         self.config = config

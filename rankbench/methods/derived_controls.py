@@ -2,124 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Hashable, Sequence
+from typing import Literal
 
 import numpy as np
 
-from rankbench.config import registry
 from rankbench.config.registry import register
-from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, MethodError, Probe, RunContext
-
-
-class SourceConfig(Settings):
-    """Where a control's ranks come from: exactly one of `source` and `source_run`.
-
-    Attributes:
-        source: method that decides before training; its calibration is done, and charged, in this run.
-        settings: settings of that method where they differ from its YAML (+method.settings.batches=4); the rest is
-            filled in from there.
-        source_run: a finished run (folder, record.json, or run_id under results_dir), PEFT's adapter_config.json, or a
-            JSON file with a rank_pattern.
-        origin: filled in from source_run: the method of the run, "peft" or "pattern".
-        ranks: filled in from source_run: site name, or PEFT's pattern -> rank.
-        rank: filled in from source_run: rank of the sites that no pattern names, where PEFT's config has one.
-        targets: filled in from source_run: PEFT's target_modules.
-    """
-
-    source: str | None
-    settings: dict[str, Any]
-    source_run: str | None
-    origin: str | None
-    ranks: dict[str, int] | None
-    rank: int | None
-    targets: list[str] | None
-
-
-def check_source(config: SourceConfig) -> list[str]:
-    """What is wrong unless exactly one origin is given."""
-    if (config.source is None) == (config.source_run is None):
-        return ["method.source, method.source_run: give one of them, the method or its finished run"]
-    return []
-
-
-def source_ranks(config: SourceConfig, sites: Sequence[Site]) -> dict[str, int]:
-    """The rank map of `source_run` on the sites of this model.
-
-    Raises:
-        MethodError: there is no map, or it has no rank for a site.
-    """
-    if config.ranks is None:
-        raise MethodError(f"method.source_run={config.source_run}: an arm stands for its run in an experiment alone")
-    ranks = {site.name: _rank(site.name, config.ranks, config) for site in sites}
-    missing = [name for name, rank in ranks.items() if rank is None]
-    if missing:
-        raise MethodError(f"method.source_run={config.source_run}: no rank for {missing[0]} ({len(missing)} sites)")
-    return {name: rank for name, rank in ranks.items() if rank is not None}
-
-
-def _rank(site: str, ranks: Mapping[str, int], config: SourceConfig) -> int | None:
-    """Rank of one site: its own entry, that of the first pattern that matches, or what PEFT's config says."""
-    if site in ranks:
-        return ranks[site]
-    for pattern, rank in ranks.items():
-        if _matches(pattern, site):
-            return rank
-    if config.targets is None:
-        return None
-    targeted = "all-linear" in config.targets or any(_matches(target, site) for target in config.targets)
-    return config.rank if targeted else 0
-
-
-def _matches(pattern: str, site: str) -> bool:
-    """Whether a pattern is the whole name or its end after a dot, as PEFT matches."""
-    return re.fullmatch(rf"(.*\.)?({pattern})", site) is not None
-
-
-@dataclass
-class SourceDecision:
-    """What a source decided.
-
-    Attributes:
-        ranks: site name -> rank.
-        scores: site name -> score, if the source scores sites.
-    """
-
-    ranks: Mapping[str, int]
-    scores: Mapping[str, float] | None
-
-
-class Source:
-    """The method of `source`, constructed and calibrated inside the control's run.
-
-    Args:
-        config: settings of the control.
-        context: what the control was told; the source draws from the same random stream, before the control.
-    """
-
-    def __init__(self, config: SourceConfig, context: RunContext) -> None:
-        assert config.source is not None, "validated before the run"
-        cls: type[Allocator] = registry.get("method", config.source)
-        self._allocator = cls(cls.Config(**config.settings), context)
-        self._initial: dict[str, int] = self._allocator.initial_ranks()
-
-    def initial_ranks(self) -> dict[str, int]:
-        """Initial ranks of the source."""
-        return self._initial
-
-    def calibrate(self, adapters: AdapterSet, probe: Probe) -> SourceDecision:
-        """Let the source look and decide, from its own initial ranks."""
-        if adapters.ranks() != self._initial:
-            adapters.restart(self._initial, "source", draw="start")
-        self._allocator.calibrate(adapters, probe)
-        return SourceDecision(adapters.ranks(), self._allocator.scores)
-
+from rankbench.methods.base import Allocator, Probe, RunContext
+from rankbench.methods.rank_source import (
+    Source,
+    SourceConfig,
+    SourceDecision,
+    check_source,
+    dropped_factors,
+    source_passes,
+    source_ranks,
+)
 
 GROUPS: dict[str, Callable[[Site], Hashable]] = {
     "all": lambda site: None,
@@ -157,13 +58,25 @@ class Control(Allocator[RearrangedConfig]):
     source = "control"
     deviations = (
         "Where sites cost unequally, the rearranged ranks are shares of the budget, not the ranks themselves.",
-        "Means are rounded to the exact budget, ties to the earlier site.",
-        "Initial factors of the source (eva, gora) are not kept: compare with the source at use=ranks.",
     )
     summary = "another method's ranks: shuffled, reversed, averaged by type or by depth (control)"
     decides = "before training"
     signal = "another method's ranks"
-    passes = "those of its source; none with source_run"
+
+    @classmethod
+    def deviations_of(cls, config: RearrangedConfig) -> tuple[str, ...]:
+        """What does not carry over from the source."""
+        means = ("Means are rounded to the exact budget, ties to the earlier site.",) if config.name in AVERAGES else ()
+        return (*cls.deviations, *means, *dropped_factors(config))
+
+    @classmethod
+    def passes_of(cls, config: RearrangedConfig) -> str:
+        """Those of the source."""
+        return source_passes(config)
+
+    def extra_passes(self, batch_size: int) -> tuple[int, int] | None:
+        """Those of the source."""
+        return (0, 0) if self._source is None else self._source.extra_passes(batch_size)
 
     @staticmethod
     def check(config: RearrangedConfig) -> list[str]:
@@ -239,15 +152,25 @@ class Scaled(Allocator[ScaledConfig]):
     needs = frozenset({"source"})
     static = True
     source = "control"
-    deviations = (
-        "A site to which its source gives rank 0 has scale 0.",
-        "Initial factors of the source (eva, gora) are not kept: compare with the source at use=ranks.",
-    )
+    deviations = ("A site to which its source gives rank 0 has scale 0.",)
     summary = "uniform ranks, scaled by another method's scores (control)"
     decides = "before training"
     signal = "another method's ranks or scores"
-    passes = "those of its source; none with source_run"
     check = staticmethod(check_source)
+
+    @classmethod
+    def deviations_of(cls, config: ScaledConfig) -> tuple[str, ...]:
+        """What does not carry over from the source."""
+        return (*cls.deviations, *dropped_factors(config))
+
+    @classmethod
+    def passes_of(cls, config: ScaledConfig) -> str:
+        """Those of the source."""
+        return source_passes(config)
+
+    def extra_passes(self, batch_size: int) -> tuple[int, int] | None:
+        """Those of the source."""
+        return (0, 0) if self._source is None else self._source.extra_passes(batch_size)
 
     def __init__(self, config: ScaledConfig, context: RunContext) -> None:
         super().__init__(config, context)

@@ -44,15 +44,26 @@ class EVA(Allocator[EVAConfig]):
     needs = frozenset({"probe_forward"})
     source = "Paischer et al. 2025 (arXiv 2410.07170); peft 0.21"
     deviations = (
-        "PEFT's ranks count ranks; with budget.unit=params and sites of unequal cost they are shares of the budget.",
-        "Rows of A beyond PEFT's (where the budget gives a site more ranks) are drawn as for every method.",
         "Each micro-batch is one update of the decomposition.",
         "Scale: the run's scale rule; the fixed one is EVA's own (adjust_scaling_factors).",
     )
     summary = "ranks and initial A from the spectrum of the inputs"
     decides = "before training"
     signal = "explained variance of the site's inputs"
-    passes = "forward until the vectors converge, most_passes at the most"
+
+    @classmethod
+    def deviations_of(cls, config: EVAConfig) -> tuple[str, ...]:
+        """Where PEFT is left: at any settings, and at these."""
+        ranks = "PEFT's ranks are shares of the budget where budget.unit=params and sites cost unequally."
+        rows = "Rows of A beyond PEFT's (where the budget gives a site more ranks) are drawn as for every method."
+        used = {"both": (ranks, rows), "ranks": (ranks,), "init": ()}[config.use]
+        batches = f"{config.batches} mini-batches are taken in turn; the paper goes through the training set."
+        return (*cls.deviations, *used, batches)
+
+    @classmethod
+    def passes_of(cls, config: EVAConfig) -> str:
+        """The data decide how many."""
+        return f"forward until the vectors converge, {config.most_passes} at the most"
 
     def __init__(self, config: EVAConfig, context: RunContext) -> None:
         super().__init__(config, context)

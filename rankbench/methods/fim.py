@@ -11,7 +11,7 @@ from torch import Tensor
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.methods.base import Allocator, Probe
+from rankbench.methods.base import Allocator, Probe, differing
 from rankbench.methods.importance import SecondMoment
 
 
@@ -57,14 +57,44 @@ class FIM(Allocator[FIMConfig]):
     deviations = (
         "Scale: the run's scale rule; the released code trains at alpha / r_i (scale_rule=live).",
         "Added rows of A are the next draws of the site's own stream, as for every method.",
-        "fim: budget and bounds are met exactly, floor relative to the largest score.",
-        "fim_code: ranks are counted whatever the budget's unit, so sites of unequal shape miss a parameter budget.",
-        "Budget counts parameters unless budget.unit=ranks; the released code counts ranks.",
     )
     summary = "ranks from the squared gradient of B before training"
     decides = "before training"
     signal = "mean squared gradient of B (empirical Fisher diagonal)"
-    passes = "batches x (forward + backward)"
+
+    @classmethod
+    def deviations_of(cls, config: FIMConfig) -> tuple[str, ...]:
+        """Where paper and released code are left: at any settings, and at these."""
+        exact = (
+            "Budget counts parameters unless budget.unit=ranks; the released code counts ranks.",
+            "Budget and bounds are met exactly; the released allocator overspends where r_min binds.",
+        )
+        counted = (
+            "Ranks are counted whatever the budget's unit, so sites of unequal shape miss a parameter budget.",
+            "A site gets its full rank at the most; the released allocator has no bound but r_max.",
+        )
+        source = {
+            "score": ("second_moment", "the released code takes the second moment of the mini-batch gradient"),
+            "tensor": ("B", "the released code takes the gradient of B"),
+            "aggregate": ("mean", "the released code takes the mean of the entries"),
+            "dropout": (True, "the released code calibrates in training mode"),
+            "relative_floor": (False, "the released floor is absolute, and depends on the scale of the loss"),
+        }
+        if config.name != "fim_code":
+            source["score"] = ("variance", "the paper writes of a variance, the released code takes the second moment")
+        allocation = exact if config.allocation == "exact" else counted
+        return (*cls.deviations, *allocation, *differing(config, source))
+
+    @classmethod
+    def passes_of(cls, config: FIMConfig) -> str:
+        """One for each calibration mini-batch, or for each of its examples."""
+        examples = "train.batch_size x " if config.score == "per_example" else ""
+        return f"{config.batches} x {examples}(forward + backward)"
+
+    def extra_passes(self, batch_size: int) -> tuple[int, int]:
+        """One for each calibration mini-batch, or for each of its examples."""
+        passes = self.config.batches * (batch_size if self.config.score == "per_example" else 1)
+        return passes, passes
 
     @staticmethod
     def check(config: FIMConfig) -> list[str]:
@@ -74,8 +104,8 @@ class FIM(Allocator[FIMConfig]):
         return []
 
     def initial_ranks(self) -> dict[str, int]:
-        """Uniform ranks until the calibration is done."""
-        return self.context.budget.uniform()
+        """Uniform ranks until the calibration is done, at least 1: a site without a B has no score."""
+        return {name: max(1, rank) for name, rank in self.context.budget.uniform().items()}
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Score the sites, then begin at the ranks that the scores give."""
@@ -85,8 +115,9 @@ class FIM(Allocator[FIMConfig]):
         if config.allocation == "exact":
             ranks = budget.allocate(self.scores, least=config.least_rank, most=cap)
         else:
-            reference, cap = budget.reference_rank, int(config.cap * budget.reference_rank)
-            released = released_ranks(list(self.scores.values()), reference, config.least_rank, cap)
+            cap = int(config.cap * budget.reference_rank)
+            total = len(budget.costs) * budget.target // sum(budget.costs.values())
+            released = released_ranks(list(self.scores.values()), total, config.least_rank, cap)
             ranks = {n: min(r, budget.full_ranks[n]) for n, r in zip(self.scores, released, strict=True)}
         adapters.restart(ranks, "fisher", draw="start")
 
@@ -108,22 +139,22 @@ class FIM(Allocator[FIMConfig]):
         return probe.gradients(batch, [adapters.factors(site.name)[1] for site in adapters.sites], self.config.dropout)
 
 
-def released_ranks(scores: Sequence[float], rank: int, least: int, most: int) -> list[int]:
+def released_ranks(scores: Sequence[float], total: int, least: int, most: int) -> list[int]:
     """The released allocator: largest remainders below a cap, then a floor that is paid by the lowest scores.
 
-    The sum is n * rank unless sites raised to `least` cannot be paid for: capped sites never pay.
+    The sum is the total unless all are capped, or sites raised to `least` cannot be paid for: capped sites never pay.
 
     Args:
         scores: (n,) > 0.
-        rank: uniform rank that defines the budget of n * rank.
+        total: ranks to give out, all sites together.
         least: r_min.
         most: r_max.
     """
-    free, left = list(range(len(scores))), len(scores) * rank
+    free, left = list(range(len(scores))), total
     ranks = [0] * len(scores)
     while free:
-        total = sum(scores[i] for i in free)
-        quota = {i: scores[i] / total * left for i in free}
+        mass = sum(scores[i] for i in free)
+        quota = {i: scores[i] / mass * left for i in free}
         capped = [i for i in free if int(quota[i]) >= most]
         if not capped:
             break

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -17,7 +18,8 @@ from torch import Tensor
 from rankbench.config.registry import register
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.site_adapter import Gate
-from rankbench.methods.base import Allocator, RunContext, Step
+from rankbench.methods.base import Allocator, RunContext, Step, differing
+from rankbench.methods.igu_sources import CODE, PAPER, PRINTED, RELEASED, used
 from rankbench.methods.importance import MeanDeviation, combine, penalty, quadrature, triplets
 from rankbench.methods.pruning import PruningConfig, decay, prune, start_ranks
 
@@ -46,6 +48,7 @@ class IGUConfig(PruningConfig):
         epsilon: guards the ratio.
         relative_epsilon: epsilon is relative to the mean deviation; else absolute, on both sides (as released).
         penalty: "full" as AdaLoRA's, "offdiag" (as released) or "none".
+        stage2_orthogonality: its weight in the second stage, if stage2 is "scratch"; null: that of the first.
         cost: what the cuts before the last one count in: the budget's unit, or the "code" cost model (1 per rank of an
             attention matrix, (m + 1) / 2 of a feed-forward matrix, m = feed-forward width / hidden width).
         prune: "soft" zeroes (may regrow until the last cut), "hard" masks for good.
@@ -69,6 +72,7 @@ class IGUConfig(PruningConfig):
     epsilon: float = Field(ge=0)
     relative_epsilon: bool
     penalty: Literal["full", "offdiag", "none"]
+    stage2_orthogonality: float | None = Field(ge=0)
     cost: Literal["budget", "code"]
     prune: Literal["soft", "hard"]
     stage2: Literal["continue", "scratch"]
@@ -82,17 +86,27 @@ class IGU(Allocator[IGUConfig]):
 
     needs = frozenset({"gates", "path", "resize", "probe_backward"})
     source = "IGU-LoRA, ICLR 2026 (arXiv 2603.13792); withyou12/igulora@3f5ba10"
-    deviations = (
-        "P, lambda, Q are trained themselves (as released); the paper recomputes an SVD of AB, which mixes directions.",
-        "Scale: the run's scale rule (the released code has 1 / initial rank); statistics and scores in fp32.",
-        "endpoints=sampled is ours: the trapezoid's expectation from one pass.",
-        "Both stages share the run's steps; the paper's second stage comes on top.",
-        "The last cut counts in the budget's unit even where cost=code, so the budget is met exactly.",
-    )
     summary = "SVD form, pruned by integrated gradients over their noise"
     decides = "while training"
     signal = "integrated gradients over their deviation, smoothed"
-    passes = "sample_count x (forward + backward) every ema_every steps until the last cut; none with alpha_in_training"
+
+    @classmethod
+    def deviations_of(cls, config: IGUConfig) -> tuple[str, ...]:
+        """Where the source of the preset is left: the released code of igu_code, the paper of any other."""
+        general, source = (RELEASED, CODE) if config.name == "igu_code" else (PRINTED, PAPER)
+        return (*general, *differing(config, used(source, config)))
+
+    @classmethod
+    def passes_of(cls, config: IGUConfig) -> str:
+        """Nodes of the path, for each of the mini-batches that are averaged; none from training passes."""
+        each = _passes_per_score(config)
+        return f"{each} x (forward + backward) every {config.ema_every} steps until the last cut" if each else "none"
+
+    def extra_passes(self, batch_size: int) -> tuple[int, int]:
+        """A score at each multiple of ema_every before the last cut, one with it at the latest."""
+        scores = max(1, (self.decay.end - 1) // self.config.ema_every)
+        passes = scores * _passes_per_score(self.config)
+        return passes, passes
 
     @staticmethod
     def check(config: IGUConfig) -> list[str]:
@@ -155,7 +169,10 @@ class IGU(Allocator[IGUConfig]):
         """Weighted orthogonality penalty."""
         if self.config.penalty == "none":
             return None
-        return penalty(adapters.stacks(), self.config.penalty, self.config.orthogonality)
+        weight, later = self.config.orthogonality, self.config.stage2_orthogonality
+        if later is not None and step.index > self.stages()[0]:
+            weight = later
+        return penalty(adapters.stacks(), self.config.penalty, weight)
 
     def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
         """Keep the gradient of the task alone, where that is what scores."""
@@ -235,7 +252,8 @@ class IGU(Allocator[IGUConfig]):
         if final and costs is not None:
             costs = None
             total = budget.target if budget.match == "final" else budget.target / config.start_ratio
-        prune(adapters, triplets(elements), costs or budget.costs, total, "prune", hard=config.prune == "hard")
+        refill, hard = config.cut == "refill", config.prune == "hard"
+        prune(adapters, triplets(elements), costs or budget.costs, total, refill, hard)
         if final:
             self._gradient, self._sampled = [], 0
             statistics.clear()
@@ -258,6 +276,14 @@ class IGU(Allocator[IGUConfig]):
 def _shares_training_pass(config: IGUConfig) -> bool:
     """Whether scores come from the training passes, without extra ones."""
     return config.alpha_in_training or config.estimator == "instantaneous"
+
+
+def _passes_per_score(config: IGUConfig) -> int:
+    """Extra passes, forward and backward, of one aggregated score."""
+    if _shares_training_pass(config) or config.start_ratio == 1:
+        return 0
+    nodes = quadrature(config.estimator, config.endpoints, config.quadrature_steps, np.random.default_rng(0))
+    return config.sample_count * len(nodes)
 
 
 def code_costs(context: RunContext) -> dict[str, float]:

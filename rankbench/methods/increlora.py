@@ -55,7 +55,11 @@ class IncreLoRA(Allocator[IncreLoRAConfig]):
     needs = frozenset({"gates", "resize"})
     source = "Zhang et al. 2023 (arXiv 2308.12043); FeiyuZhang98/IncreLoRA@7cb7830"
     deviations = (
-        "s is read from the factors and their gradients; the source forms the update and its gradient, entry by entry.",
+        "The signal is another allocator's: s is |w g| of the factors; the released code has sum |W g| / sqrt(entries) "
+        "of the update and its gradient. The two order sites with a Spearman correlation of 0.71 and agree on the best "
+        "two in 62 of 120 draws.",
+        "s is read after the optimizer's step; the released code reads it before.",
+        "A site grows to its full rank at the most; the source has no bound.",
         "No advance learning and no warm-up of a triplet's own rate: new triplets start with B = 0 and gate 1.",
         "New triplets share Adam's step count with their site: their first updates are larger than a fresh one's.",
         "At least top_h triplets per growth, and as many as a linear rise to the budget asks for; the source adds a "

@@ -44,11 +44,16 @@ class PARA(Allocator[PARAConfig]):
     deviations = (
         "The threshold is the one that meets the budget; the source's keeps a share of the energy.",
         "Singular values are of the update with its scale; the source's are of B A.",
-        "para_retrain is ours: it asks what ranks known in hindsight are worth; both stages share the run's steps.",
     )
     summary = "uniform LoRA, truncated by singular value after training (para_retrain: trained again at those ranks)"
     decides = "after training"
     signal = "singular values of the trained update"
+
+    @classmethod
+    def deviations_of(cls, config: PARAConfig) -> tuple[str, ...]:
+        """Where the paper is left: at any settings, and at these."""
+        ours = "Training again at the ranks is ours; search and training share the run's steps."
+        return (*cls.deviations, ours) if config.then == "retrain" else cls.deviations
 
     def __init__(self, config: PARAConfig, context: RunContext) -> None:
         super().__init__(config, context)

@@ -30,6 +30,8 @@ class PruningConfig(Settings):
         beta2: EMA factor of its deviation.
         orthogonality: weight of the orthogonality penalty; 0 switches it off.
         gate_start: initial lambda; 0 starts at the base model.
+        cut: where a component does not fit into what is left of the budget, "refill" goes on to cheaper components
+            with lower scores and "stop" keeps none of them.
     """
 
     start_ratio: float = Field(ge=1)
@@ -41,6 +43,7 @@ class PruningConfig(Settings):
     beta2: float = Field(ge=0, lt=1)
     orthogonality: float = Field(ge=0)
     gate_start: float
+    cut: Literal["refill", "stop"]
 
 
 class AboveBudget(Protocol):
@@ -84,7 +87,7 @@ def prune(
     scores: Sequence[Tensor],
     costs: Mapping[str, float],
     total: float,
-    reason: str,
+    refill: bool,
     hard: bool = False,
 ) -> None:
     """Keep the best components of all sites together at a total cost; the rest is zeroed (soft) or masked (hard).
@@ -93,6 +96,7 @@ def prune(
         scores: one (n, r) tensor per entry of `adapters.alike()`, higher is kept. Masked components cannot return.
         costs: price of one component, by site name.
         total: what may be kept.
+        refill: see rankbench.core.apportionment.select.
     """
     by_site: dict[int, np.ndarray[Any, Any]] = {}
     for indices, values in zip(adapters.alike(), scores, strict=True):
@@ -104,11 +108,11 @@ def prune(
             by_site[index] = np.where(adapters.live(name).numpy(), by_site[index], -np.inf)
     lengths = [len(by_site[index]) for index in order]
     flat_costs = np.repeat([float(costs[name]) for name in names], lengths)
-    kept = select(np.concatenate([by_site[index] for index in order]), flat_costs, total)
+    kept = select(np.concatenate([by_site[index] for index in order]), flat_costs, total, refill)
     decision = dict(zip(names, torch.split(torch.from_numpy(kept), lengths), strict=True))
     if not hard:
-        adapters.zero(decision, reason)
+        adapters.zero(decision, "prune")
         return
     for name, keep in decision.items():
         if not torch.equal(keep & adapters.live(name), adapters.live(name)):
-            adapters.set_mask(name, keep & adapters.live(name), reason)
+            adapters.set_mask(name, keep & adapters.live(name), "prune")

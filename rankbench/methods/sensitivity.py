@@ -14,7 +14,7 @@ from torch import Tensor, float64, split, stack, zeros
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.methods.base import Allocator, Probe
+from rankbench.methods.base import Allocator, Probe, differing
 
 Floats = npt.NDArray[np.float64]
 
@@ -53,6 +53,8 @@ class Sensitivity(Allocator[SensitivityConfig]):
     source = "Zhang et al. 2025 (arXiv 2509.09119); paper only"
     deviations = (
         "Integer ranks by apportionment, so the budget is met exactly; the paper does not say how it rounds.",
+        "Massive activations can take the budget, as the formula has it; only full rank bounds a site here. On "
+        "smollm2-135m and arithmetic at r8 three down_proj get the ranks 576, 365 and 73, and 206 of 210 sites rank 1.",
         "Padding is left out of the statistics; the paper does not say.",
         "Budget counts parameters unless budget.unit=ranks; the paper counts ranks.",
         "Calibrated on the training split; the paper takes PIQA or training data.",
@@ -60,7 +62,25 @@ class Sensitivity(Allocator[SensitivityConfig]):
     summary = "ranks from the energy of the inputs, forward only"
     decides = "before training"
     signal = "diagonal of the inputs' autocorrelation: trace, top-k mean, effective rank"
-    passes = "batches x forward"
+
+    @classmethod
+    def deviations_of(cls, config: SensitivityConfig) -> tuple[str, ...]:
+        """Where the paper is left: at any settings, and at these."""
+        source = {
+            "metrics": ("both", "the paper's method has both, table 7 one of them"),
+            "weights": ("cv", "the paper's method weighs by eq. 11 to 13, table 7 equally"),
+            "scope": ("row", "the paper's matrix is shared by all output rows (app. E)"),
+        }
+        return (*cls.deviations, *differing(config, source))
+
+    @classmethod
+    def passes_of(cls, config: SensitivityConfig) -> str:
+        """One for each calibration mini-batch."""
+        return f"{config.batches} x forward"
+
+    def extra_passes(self, batch_size: int) -> tuple[int, int]:
+        """One for each calibration mini-batch."""
+        return self.config.batches, 0
 
     def initial_ranks(self) -> dict[str, int]:
         """Uniform ranks until the calibration is done."""

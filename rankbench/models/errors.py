@@ -26,7 +26,12 @@ def _readable(folder: Path) -> Iterator[None]:
             f"{folder}: the pickled weights hold more than tensors, or are damaged; "
             "pickled code is not run, so give the model as safetensors"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except ImportError as error:
+        raise ModelError(
+            f"{folder} needs a package that is not installed here: {' '.join(str(error).split())}; install it, or "
+            "give the same model in a form that needs none, such as one that is not quantised"
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{folder} brings code of its own, which is not run; take a model whose architecture transformers has"

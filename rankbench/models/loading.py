@@ -6,14 +6,13 @@ fresh head. Freezing it is PEFT's work, adapting it rankbench.core.adapter_set's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
 from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
@@ -23,6 +22,7 @@ from rankbench.models.errors import ModelError, _readable, quiet
 from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head
 from rankbench.models.model_files import locate
 from rankbench.models.random_model import random_model
+from rankbench.models.reading import read, read_config
 from rankbench.models.targets import ALL_LINEAR, find_sites, left_out
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -83,9 +83,10 @@ def load(
         with quiet(), _readable(folder):
             tokenizer = _tokenizer(folder)
             if config.architecture == "encoder":
-                model = _encoder(folder, config, num_labels, problem, streams)
+                model, notes = _encoder(folder, config, num_labels, problem, streams)
             else:
-                model = _language_model(folder, config)
+                stored = quantization.settings(config.quantization, DTYPES[config.dtype], ())
+                model, notes = read(folder, config.architecture, None, DTYPES[config.dtype], (), stored)
     quantization.settle(model)
     _set_padding(model, tokenizer)
     sites = find_sites(model, config.targets, head, config.exclude)
@@ -110,54 +111,23 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
     folder, _ = locate(config, cache_dir, download=False)
     auto, _ = class_of(config.architecture, None)
     with quiet(), _readable(folder), torch.device("meta"):
-        shape = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return find_sites(auto.from_config(shape), config.targets, head, config.exclude)
-
-
-def _language_model(folder: Path, config: ModelConfig) -> Any:
-    auto, _ = class_of(config.architecture, None)
-    model, info = _from_files(auto, folder, config)
-    _refuse_gaps(folder, info["missing_keys"], ())
-    return model
+        return find_sites(auto.from_config(read_config(folder)), config.targets, head, config.exclude)
 
 
 def _encoder(
     folder: Path, config: ModelConfig, num_labels: int | None, problem: Problem | None, streams: Streams
-) -> Any:
+) -> tuple[Any, list[str]]:
     if num_labels is None or problem is None:
         raise ModelError(
             f"model {config.name!r} is an encoder and needs a task with labels to classify or a score to predict; "
             "for text generation take a decoder, such as model=smollm2-135m"
         )
-    auto, _ = class_of(config.architecture, problem)
-    model, info = _from_files(
-        auto,
-        folder,
-        config,
-        num_labels=num_labels,
-        problem_type=PROBLEM_TYPES.get(problem),
-        ignore_mismatched_sizes=True,  # a head of another task: drawn anew below
-    )
+    settings = {"num_labels": num_labels, "problem_type": PROBLEM_TYPES.get(problem)}
+    dtype = DTYPES[config.dtype]
+    stored = quantization.settings(config.quantization, dtype, config.head)
+    model, notes = read(folder, config.architecture, problem, dtype, config.head, stored, **settings)
     draw_head(model, config.head, streams)
-    _refuse_gaps(folder, info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}, config.head)
-    return model
-
-
-def _from_files(auto: Any, folder: Path, config: ModelConfig, **settings: Any) -> tuple[Any, dict[str, Any]]:
-    """Model and what its files lacked. Attention is sdpa where the architecture has it, else eager (DeBERTa-v2)."""
-    head = config.head if config.architecture == "encoder" else ()
-    with Streams(0).ambient("init", "base"):  # what the files lack is drawn here: keep it off the global generator
-        loaded: tuple[Any, dict[str, Any]] = auto.from_pretrained(
-            folder,
-            dtype=DTYPES[config.dtype],
-            local_files_only=True,
-            trust_remote_code=False,
-            weights_only=True,
-            output_loading_info=True,
-            **quantization.settings(config.quantization, DTYPES[config.dtype], head),
-            **settings,
-        )
-    return loaded
+    return model, notes
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -171,16 +141,14 @@ def _set_padding(model: Any, tokenizer: Any) -> None:
         if tokenizer.eos_token is None:
             raise ModelError("the tokenizer has neither a pad nor an eos token; set pad_token in tokenizer_config.json")
         tokenizer.pad_token = tokenizer.eos_token
+    rows = model.get_input_embeddings().weight.shape[0]
+    for role in ("pad", "bos", "eos", "cls", "sep"):
+        token, index = getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id")
+        if index is not None and index >= rows:
+            raise ModelError(
+                f"the {role} token {token!r} of the tokenizer has the id {index}, and the model has embeddings for "
+                f"{rows} tokens; set {role}_token in tokenizer_config.json to one that it has"
+            )
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.can_generate():
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
-def _refuse_gaps(folder: Path, missing: set[str], head: Sequence[str]) -> None:
-    """A frozen weight that is not in the files would be random, and nobody would see it."""
-    gaps = sorted(key for key in missing if not key.startswith(tuple(f"{top}." for top in head)))
-    if gaps:
-        raise ModelError(
-            f"{folder} has no weights for {', '.join(gaps[:5])}{' ...' if len(gaps) > 5 else ''}; "
-            "take a complete model, or name the module in model.head to train it from a random start"
-        )

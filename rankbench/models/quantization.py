@@ -38,12 +38,11 @@ def settings(quantization: Quantization | None, dtype: torch.dtype, head: Sequen
         raise ModelError(
             f"model.quantization={quantization} needs bitsandbytes; run: pip install 'rankbench[quantization]'"
         )
-    make: Any = BitsAndBytesConfig
     skipped = list(head) or None  # None: transformers leaves out the output embedding
     if quantization == "int8":
-        config = make(load_in_8bit=True, llm_int8_skip_modules=skipped)
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)  # type: ignore[no-untyped-call]
     else:
-        config = make(
+        config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,

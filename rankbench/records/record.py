@@ -25,6 +25,14 @@ STOPPED = ("killed",)
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
 # Left out where they are off: such a run has the name it had before there was the setting.
 OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "train.gradient_checkpointing")
+# Settings that came later, by method: at this value a run is what it was without the setting, and has the name it had.
+LATER: dict[str, dict[str, Any]] = {
+    "adalora": {"cut": "refill"},
+    "igu": {"cut": "refill", "stage2_orthogonality": None},
+    "igu_code": {"cut": "refill", "stage2_orthogonality": None},
+    "sora": {"step": "printed", "loss_l1": 0.0},
+    "gora": {"direction": "down", "width": "root"},
+}
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
 # What readers take for granted of a record that others may have written.
@@ -96,7 +104,18 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
         section, leaf = _section(identity, path)
         if not section.get(leaf):
             section.pop(leaf, None)
+    method = identity.get("method") or {}
+    for section, name in ((method, method.get("name")), (method.get("settings") or {}, method.get("source"))):
+        for key, value in LATER.get(str(name), {}).items():
+            if key in section and section[key] == value:
+                del section[key]
     return identity
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a record, with the settings of its method that came after it."""
+    method = config.get("method") or {}
+    return {**config, "method": {**LATER.get(str(method.get("name")), {}), **method}}
 
 
 def _digest(identity: Mapping[str, Any]) -> str:

@@ -114,7 +114,7 @@ def all_tables(report_data: ReportData) -> dict[str, list[Table]]:
         "cost": [costs.cost_table(report_data)],
         "rates": [rates_table(report_data)],
         **{ablation.name: _ablation_tables(report_data, ablation) for ablation in report_data.ablations},
-        "setup": [setup.arms_table(report_data)],
+        "setup": [setup.arms_table(report_data), setup.deviations_table(report_data)],
     }
     return {anchor: [table for table in several if table is not None] for anchor, several in tables.items()}
 

@@ -16,6 +16,7 @@ from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.answer_scoring import Answer, Head, Item, Options, Scorer
 from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig
 from rankbench.tasks.text.dataset_files import Table, carve, choose, read
+from rankbench.tasks.text.file_formats import Row
 from rankbench.tasks.text.language_model import language_model
 from rankbench.tasks.text.tokens import prompt_hash
 
@@ -30,10 +31,13 @@ class Classification(Task[ClassificationConfigT]):
         label: column with the label: the class's number or name.
         labels: name of each class, by number; () for regression.
         template: a decoder's prompt.
-        options: a decoder's answer per class; () where it has none.
+        options: a language model's answer per class; () where each item has its own, and for regression.
         cut: text column that a prompt too long loses the beginning of (encoders lose the end of the longer text).
         test: official split that is the test (the official dev split, where test labels are not public).
         extra_test: part -> official split scored beside it, where the data is there.
+        lists: columns of other types that `fields` or `choices` reads.
+        parts_of_whole: whether parts make up the test, so that the metrics of all items are given as well; else they
+            stand beside the items that belong to no part.
     """
 
     Config: ClassVar[type[Settings]] = HubConfig
@@ -45,6 +49,8 @@ class Classification(Task[ClassificationConfigT]):
     cut: ClassVar[str]
     test: ClassVar[str] = "validation"
     extra_test: ClassVar[Mapping[str, str]] = {}
+    lists: ClassVar[tuple[str, ...]] = ()
+    parts_of_whole: ClassVar[bool] = False
 
     @staticmethod
     @abstractmethod
@@ -58,9 +64,17 @@ class Classification(Task[ClassificationConfigT]):
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
         """Read the official splits; the streams are not used (Streams(0) carves, so that seeds are paired)."""
         self._scorer = self._make_scorer(tokenizer, architecture)
-        tables, data = read(
-            self.config, self.texts, ("train", self.test), tuple(self.extra_test.values()), (self.label,)
-        )
+        items, data = self.read_items()
+        tokenised = {split: self._scorer.examples(of_split) for split, of_split in items.items()}
+        self.splits = {split: examples for split, (examples, _) in tokenised.items()}
+        wording = self.texts if architecture == "encoder" else (self.template, *self.options)
+        truncated = ", ".join(f"{split} {count}" for split, (_, count) in tokenised.items())
+        self.revision = {"data": data, "prompt": prompt_hash(*wording), "truncated": truncated}
+
+    def read_items(self) -> tuple[dict[str, list[Item]], str]:
+        """Items of train, validation and test, and the revision of the data."""
+        columns = (*self.lists, self.label)
+        tables, data = read(self.config, self.texts, ("train", self.test), tuple(self.extra_test.values()), columns)
         train, validation = carve(tables["train"], self.config)
         items = {
             "train": self._items(tables["train"], train),
@@ -70,22 +84,26 @@ class Classification(Task[ClassificationConfigT]):
         for part, split in self.extra_test.items():
             if split in tables:
                 items["test"] += self._items(tables[split], choose(tables[split], self.config), part)
-        tokenised = {split: self._scorer.examples(of_split) for split, of_split in items.items()}
-        self.splits = {split: examples for split, (examples, _) in tokenised.items()}
-        wording = self.texts if architecture == "encoder" else (self.template, *self.options)
-        truncated = ", ".join(f"{split} {count}" for split, (_, count) in tokenised.items())
-        self.revision = {"data": data, "prompt": prompt_hash(*wording), "truncated": truncated}
+        return items, data
+
+    def fields(self, row: Row, place: str) -> dict[str, str]:
+        """Texts of a row that the template names, and that an encoder reads; `place` is for messages."""
+        return {column: row[column] for column in self.texts}
+
+    def choices(self, row: Row, place: str) -> tuple[str, ...]:
+        """Options of a row, where they are its own; else ()."""
+        return ()
 
     def _make_scorer(self, tokenizer: Any, architecture: str) -> Scorer:
         if architecture == "encoder":
             return Head(tokenizer, self.config.max_length, self.labels)
-        if not self.options:
+        if not self.labels:
             raise DataError(
                 f"task={self.config.name} asks for a score, which a model that answers in words does not give: "
                 "use an encoder"
             )
         words = language_model(architecture, tokenizer, self.config.name)
-        return Options(words, tokenizer, self.config.max_length, self.labels, self.template, self.options, self.cut)
+        return Options(words, tokenizer, self.config.max_length, self.template, self.options, self.cut)
 
     def _items(self, table: Table, rows: Sequence[int], part: str = "") -> list[Item]:
         return [self._item(table, row, part) for row in rows]
@@ -97,16 +115,23 @@ class Classification(Task[ClassificationConfigT]):
             DataError: a label that is no class (-1 where labels are withheld) or, for regression, no number.
         """
         values = table.rows[row]
-        place, gold = f"{table.place}, row {row + 1}", values[self.label]
-        if self.labels:
-            gold = int(gold) if isinstance(gold, bool) else gold
-            gold = self.labels.index(gold) if gold in self.labels else gold
-            if not isinstance(gold, int) or not 0 <= gold < len(self.labels):
-                classes = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
-                raise DataError(f"{place}: {self.label}={gold!r} is no class; classes are {classes}")
-        elif not isinstance(gold, int | float) or not math.isfinite(gold):
-            raise DataError(f"{place}: {self.label}={gold!r} is no number")
-        return Item(f"{table.split}/{row}", {column: values[column] for column in self.texts}, gold, part)
+        place = f"{table.place}, row {row + 1}"
+        gold, shown = self._gold(values[self.label], place)
+        fields, options = self.fields(values, place), self.choices(values, place)
+        return Item(f"{table.split}/{row}", fields, gold, shown, part, options)
+
+    def _gold(self, value: Any, place: str) -> tuple[int | float, str | float]:
+        """Class and name, or the score twice."""
+        if not self.labels:
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise DataError(f"{place}: {self.label}={value!r} is no number")
+            return value, value
+        gold = int(value) if isinstance(value, bool) else value
+        gold = self.labels.index(gold) if gold in self.labels else gold
+        if not isinstance(gold, int) or not 0 <= gold < len(self.labels):
+            classes = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
+            raise DataError(f"{place}: {self.label}={gold!r} is no class; classes are {classes}")
+        return gold, self.labels[gold]
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded batch."""
@@ -121,29 +146,40 @@ class Classification(Task[ClassificationConfigT]):
         return self._scorer.loss(model, batch)
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
-        """Official metrics, and the mean loss; those of an extra part of the test carry its name as a suffix."""
+        """Official metrics, and the mean loss; those of a part of the test carry its name as a suffix."""
         answers = self._scorer.answers(model, examples, batch_size)
+        pairs = list(zip(examples, answers, strict=True))
+        groups: dict[str, list[tuple[Example, Answer]]] = {}
+        for pair in pairs:
+            groups.setdefault(pair[0].item.get("part", ""), []).append(pair)
         metrics: dict[str, float] = {}
-        for part in sorted({example.item.get("part", "") for example in examples}):
-            chosen = [index for index, example in enumerate(examples) if example.item.get("part", "") == part]
-            values = self._score([examples[i] for i in chosen], [answers[i] for i in chosen])
-            metrics |= {f"{name}_{part}" if part else name: value for name, value in values.items()}
-        return Evaluation(metrics, [self._report(*pair) for pair in zip(examples, answers, strict=True)])
+        if self.parts_of_whole:
+            groups[""] = pairs
+        for part, group in sorted(groups.items()):
+            metrics |= {f"{name}_{part}" if part else name: value for name, value in self.score(group).items()}
+        return Evaluation(metrics, [self._report(*pair) for pair in pairs])
 
-    def _score(self, examples: Sequence[Example], answers: Sequence[Answer]) -> dict[str, float]:
-        gold = [self._number(example.item["gold"]) for example in examples]
-        loss = sum(answer.loss for answer in answers) / sum(answer.units for answer in answers)
-        return {"loss": loss, **self.measure(gold, [answer.prediction for answer in answers])}
+    def score(self, pairs: Sequence[tuple[Example, Answer]]) -> dict[str, float]:
+        """Metrics of some examples with their answers."""
+        gold = [self._number(example) for example, _ in pairs]
+        loss = sum(answer.loss for _, answer in pairs) / sum(answer.units for _, answer in pairs)
+        return {"loss": loss, **self.measure(gold, [answer.prediction for _, answer in pairs])}
 
-    def _number(self, gold: Any) -> Any:
-        return self.labels.index(gold) if self.labels else gold
+    def labels_of(self, example: Example) -> tuple[str, ...]:
+        """Names of the example's classes, by number."""
+        return self.labels
+
+    def _number(self, example: Example) -> Any:
+        labels, gold = self.labels_of(example), example.item["gold"]
+        return labels.index(gold) if labels else gold
 
     def _report(self, example: Example, answer: Answer) -> dict[str, Any]:
-        prediction = self.labels[int(answer.prediction)] if self.labels else answer.prediction
+        labels = self.labels_of(example)
+        prediction = labels[int(answer.prediction)] if labels else answer.prediction
         return {
             **example.item,
             "prediction": prediction,
-            "correct": prediction == example.item["gold"] if self.labels else None,
+            "correct": prediction == example.item["gold"] if labels else None,
             "loss": answer.loss / answer.units,
             "units": answer.units,
         }

@@ -30,6 +30,7 @@ def provenance(assembly: Assembly) -> dict[str, Any]:
         **code(),
         "numbers_code": numbers_code(config.method.name, config.task.name, getattr(config.method, "source", None)),
         "shared_code": shared_code(config.task.name),
+        "deviations": list(registry.get("method", config.method.name).deviations_of(config.method)),
         "packages": dict(libraries()) | ({QUANTIZER: _version(QUANTIZER)} if config.model.quantization else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -71,6 +71,13 @@ def test_a_setting_that_one_record_lacks_is_null():
     assert labels([variant("fim"), variant("fim", beta=1)]) == ["fim (beta=null)", "fim (beta=1)"]
 
 
+def test_a_record_made_before_a_setting_has_the_label_of_one_that_leaves_it_at_its_default():
+    assert labels([variant("sora", strength=0.5), variant("sora", strength=0.5, step="printed", loss_l1=0.0)]) == [
+        "sora",
+        "sora",
+    ]
+
+
 def test_known_methods_come_first_and_unknown_ones_by_name():
     found = ["zeta", "igu", "shuffled (source=fim)", "alpha", "lora", "shuffled (source=eva)"]
     assert sorted(found, key=sort_key) == [

@@ -138,8 +138,9 @@ def test_a_budget_that_no_allocation_can_meet_says_so(changes: dict, message: st
 # -- select --
 
 
+@pytest.mark.parametrize("refill", [True, False])
 @pytest.mark.parametrize("equal_costs", [True, False])
-def test_select_equals_the_slow_reference(equal_costs: bool) -> None:
+def test_select_equals_the_slow_reference(equal_costs: bool, refill: bool) -> None:
     for seed in range(CASES):
         rng = np.random.default_rng(seed)
         count = int(rng.integers(1, 40))
@@ -147,8 +148,8 @@ def test_select_equals_the_slow_reference(equal_costs: bool) -> None:
         scores[rng.random(count) < 0.1] = -INF
         costs = np.full(count, 2.0) if equal_costs else rng.choice([1.0, 1.5, 3.0], count)
         total = float(rng.integers(-1, int(costs.sum()) + 2))
-        kept = select(scores, costs, total)
-        assert kept.tolist() == reference.select(scores.tolist(), costs.tolist(), total), f"seed {seed}"
+        kept = select(scores, costs, total, refill)
+        assert kept.tolist() == reference.select(scores.tolist(), costs.tolist(), total, refill), f"seed {seed}"
         left = total - costs[kept].sum()
         assert left >= 0 or not kept.any()
         assert kept.all() or left < costs[~kept].max()
@@ -169,6 +170,19 @@ def test_select_of_nothing_and_of_everything() -> None:
 
 def test_select_passes_over_what_does_not_fit() -> None:
     assert select(np.array([3.0, 2.0, 1.0]), np.array([2.0, 3.0, 1.0]), 3).tolist() == [True, False, True]
+
+
+def test_select_without_a_refill_is_igu_s_released_cut() -> None:
+    """Without ties, which the released code cuts all together."""
+    different = 0
+    for seed in range(CASES):
+        rng = np.random.default_rng(seed)
+        scores, costs = rng.normal(size=30), rng.choice([1.0, 1.5, 3.0], 30)
+        total = float(rng.integers(0, int(costs.sum())))
+        kept = select(scores, costs, total, refill=False).tolist()
+        assert kept == reference.released_cut(scores.tolist(), costs.tolist(), total)
+        different += kept != select(scores, costs, total).tolist()
+    assert different > CASES / 4
 
 
 def test_select_is_not_misled_by_rounding() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from reference import fim as reference
-from support.harness import configure, perform
+from support.harness import begun, configure, perform
 from support.toys import method_config, rig, toy_model
 
 from rankbench.config import registry
@@ -28,23 +28,24 @@ def vectors(count, seed=0):
 def test_the_released_allocator_rank_for_rank(rank, least, most):
     """1,000 vectors in all eight settings together; the spec's own counts of what breaks the budget stand below."""
     for scores in vectors(125, seed=rank * 1000 + least * 10 + most):
-        assert released_ranks(scores, rank, least, most) == reference.ranks(scores, rank, least, most)
+        total = rank * len(scores) + rank // 3  # true ranks need not be a multiple of the number of sites
+        assert released_ranks(scores, total, least, most) == reference.ranks(scores, total, least, most)
 
 
 def test_the_released_allocator_on_a_thousand_vectors_at_its_defaults():
     for scores in vectors(1000):
-        found = released_ranks(scores, 8, 1, 16)
-        assert found == reference.ranks(scores, 8, 1, 16)
+        found = released_ranks(scores, 8 * len(scores), 1, 16)
+        assert found == reference.ranks(scores, 8 * len(scores), 1, 16)
         assert sum(found) == 8 * len(scores)
 
 
 def test_where_the_released_allocator_breaks_its_budget():
     """A floor at the uniform rank: what is capped cannot be paid back. A floor above the cap inverts the map."""
     scores = [100.0, *[1.0] * 7]
-    assert sum(released_ranks(scores, 8, 1, 16)) == 64
-    assert released_ranks(scores, 8, 8, 16) == [16, *[8] * 7]  # 72 of 64
-    assert released_ranks([1.0] * 4, 4, 8, 8) == [8] * 4  # twice the budget
-    assert released_ranks(scores, 2, 8, 4) == [4, *[8] * 7]
+    assert sum(released_ranks(scores, 64, 1, 16)) == 64
+    assert released_ranks(scores, 64, 8, 16) == [16, *[8] * 7]  # 72 of 64
+    assert released_ranks([1.0] * 4, 16, 8, 8) == [8] * 4  # twice the budget
+    assert released_ranks(scores, 16, 8, 4) == [4, *[8] * 7]
 
 
 def calibrated(**changes):
@@ -139,11 +140,19 @@ def test_fim_code_over_its_budget_says_so(tmp_path):
     record = perform(configure(tmp_path, "method=fim_code", "method.least_rank=8", "budget=r8", "budget.unit=ranks"))
     assert record["status"] == "over_budget"
     assert "against a target of" in record["reason"]
-    found = released_ranks(read_scores(tmp_path, record), 8, 8, 16)
+    found = released_ranks(read_scores(tmp_path, record), 8 * 14, 8, 16)
     assert sorted(record["ranks"].values()) == sorted(found)
     exact = perform(configure(tmp_path, "method=fim_code", "budget=r8", "budget.unit=ranks"))
     assert exact["status"] == "ok"
     assert sum(exact["ranks"].values()) == 8 * 14
+
+
+@pytest.mark.parametrize(("method", "rank", "least"), [("fim_code", 8, 1), ("fim", 3, 0)])
+def test_the_true_ranks_are_given_out(tmp_path, method, rank, least):
+    """32 and 12 ranks for 14 sites: no multiple of them, and fewer."""
+    ranks = ["budget=true_ranks", "budget.unit=ranks", f"task.rank={rank}"]
+    run = begun(configure(tmp_path, f"method={method}", f"method.least_rank={least}", *ranks)).assembly
+    assert sum(run.adapters.ranks().values()) == run.budget.target == 4 * rank
 
 
 def read_scores(results, record):

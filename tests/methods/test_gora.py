@@ -29,6 +29,20 @@ def test_ranks_are_the_references(unit: str, bounds: tuple[float, float]) -> Non
     assert run.run().adapters.ledger.budget_violation(run.budget, "exact") is None
 
 
+def test_the_released_width_is_the_sum_itself() -> None:
+    run, printed = (rig("gora", reference_rank=4, cap=8.0, width=width) for width in ("sum", "root"))
+    costs = [run.budget.costs[site.name] for site in run.adapters.sites]
+    expected = reference.ranks(*looked(run), costs, run.budget.target, 2, 32, power=1.0)
+    assert list(run.adapters.ranks().values()) == expected != list(printed.adapters.ranks().values())
+
+
+def test_the_released_first_update_is_the_printed_one_turned_round() -> None:
+    up, down = (rig("gora", gamma=0.3, direction=direction) for direction in ("up", "down"))
+    for site in up.adapters.sites:
+        assert torch.equal(up.adapters.delta(site.name), -down.adapters.delta(site.name))
+        assert up.adapters.delta(site.name).any()
+
+
 @pytest.mark.parametrize("rule", ["fixed", "live", "rslora"])
 def test_the_first_update_is_minus_gamma_times_the_gradient_projected_on_the_rows_of_A(rule: str) -> None:
     run = rig("gora", gamma=0.3, scale_rule=rule, reference_rank=3)

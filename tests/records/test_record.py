@@ -14,6 +14,7 @@ from rankbench.records.record import (
     STOPPED,
     RecordError,
     RunRecord,
+    complete,
     group_id,
     portable,
     run_id,
@@ -349,3 +350,24 @@ def test_a_run_that_is_no_trial_has_the_name_it_had_before_there_were_trials(tmp
     assert run_id(config) == named
     config["tuned"] = {"metric": "validation/loss"}
     assert run_id(config) == named
+
+
+@pytest.mark.parametrize(
+    ("overrides", "section", "key", "other"),
+    [
+        (["method=adalora"], "", "cut", "stop"),
+        (["method=igu"], "", "stage2_orthogonality", 0.1),
+        (["method=sora"], "", "step", "released"),
+        (["method=sora"], "", "loss_l1", 1.0),
+        (["method=gora"], "", "direction", "up"),
+        (["method=shuffled", "method.source=gora"], "settings", "width", "sum"),
+    ],
+)
+def test_a_setting_that_came_later_leaves_runs_their_names(tmp_path, overrides, section, key, other):
+    config = plain(tmp_path, *overrides)
+    former, changed = copy.deepcopy(config), copy.deepcopy(config)
+    for of in (former, changed):
+        settings = of["method"][section] if section else of["method"]
+        settings.pop(key) if of is former else settings.update({key: other})
+    assert run_id(former) == run_id(config) != run_id(changed)
+    assert section or complete(former) == config != complete(changed)

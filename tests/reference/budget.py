@@ -26,7 +26,7 @@ def apportion(
         ranks[first] += 1
 
 
-def select(scores: Sequence[float], costs: Sequence[float], total: float) -> list[bool]:
+def select(scores: Sequence[float], costs: Sequence[float], total: float, refill: bool = True) -> list[bool]:
     keep, left = [False] * len(scores), Fraction(total)
     waiting = list(range(len(scores)))
     while waiting:
@@ -36,7 +36,19 @@ def select(scores: Sequence[float], costs: Sequence[float], total: float) -> lis
         if Fraction(costs[first]) <= left:
             keep[first] = True
             left -= Fraction(costs[first])
+        elif not refill:
+            return keep
     return keep
+
+
+def released_cut(scores: Sequence[float], costs: Sequence[float], total: float) -> list[bool]:
+    """IGU-LoRA as released: the lowest scores go until what they cost is at least the excess, ties all together."""
+    excess, removed = Fraction(sum(map(Fraction, costs))) - Fraction(total), Fraction(0)
+    for index in sorted(range(len(scores)), key=lambda i: scores[i]):
+        removed += Fraction(costs[index])
+        if removed >= excess:
+            return [score > scores[index] for score in scores]
+    return [False] * len(scores)
 
 
 def decayed(kind: str, step: int, start: int, target: int, begin: int, end: int) -> int:

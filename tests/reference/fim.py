@@ -9,13 +9,13 @@
 import math
 
 
-def ranks(scores, rank, least, most):
+def ranks(scores, total, least, most):
     modules = dict(enumerate(scores))
-    result, left = {}, float(len(scores) * rank)
+    result, left = {}, float(total)
     shares = {}
     while modules:
-        total = sum(modules.values())
-        shares = {m: s / total * left for m, s in modules.items()}
+        mass = sum(modules.values())
+        shares = {m: s / mass * left for m, s in modules.items()}
         full = [m for m, share in shares.items() if math.floor(share) >= most]
         if not full:
             break

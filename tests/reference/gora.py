@@ -13,6 +13,7 @@ def ranks(
     total: int,
     least: int,
     most: int,
+    power: float = 0.5,
 ) -> list[int]:
     """From (d_out, d_in) weights and mean gradients."""
     importance = []
@@ -20,7 +21,7 @@ def ranks(
         entries = [abs(float(w) * float(g)) for w, g in zip(W.flatten(), G.flatten(), strict=True)]
         importance.append(sum(entries) / len(entries))
     shares = [value / sum(importance) for value in importance]
-    scores = [share / (W.shape[0] + W.shape[1]) ** 0.5 for share, W in zip(shares, weights, strict=True)]
+    scores = [share / (W.shape[0] + W.shape[1]) ** power for share, W in zip(shares, weights, strict=True)]
     high = [min(*W.shape, most) for W in weights]
     return apportion(scores, costs, total, [min(least, bound) for bound in high], high)
 

@@ -132,7 +132,9 @@ def train(dense: Dense, plan: Plan, config: Any) -> list[tuple[int, str, int, in
             a = node(config, rng)
             u = coefficient = a**3 if config.path == "factor" else a
         total = dense.gradients(plan.batches[step - 1], u, coefficient)
-        for site, found in penalty_gradients(dense, alive, config.penalty, config.orthogonality).items():
+        later = step > plan.stage and config.stage2_orthogonality is not None
+        weight = config.stage2_orthogonality if later else config.orthogonality
+        for site, found in penalty_gradients(dense, alive, config.penalty, weight).items():
             for role, gradient in found.items():
                 total[site][role] = total[site][role] + gradient
         clip(total, alive, plan.max_grad_norm)
@@ -164,6 +166,7 @@ def train(dense: Dense, plan: Plan, config: Any) -> list[tuple[int, str, int, in
                 scores(dense, mean, deviation, config),
                 plan.last_costs if last else plan.costs,
                 plan.last_target if last else budget,
+                config.cut == "refill",
             )
             for site, f in dense.factors.items():
                 f["g"].mul_(kept[site])
@@ -227,10 +230,10 @@ def scores(dense: Dense, mean: Any, deviation: Any, config: Any) -> dict[str, Te
     return found
 
 
-def cut(scores: Mapping[str, Tensor], costs: Mapping[str, float], total: float) -> dict[str, Tensor]:
+def cut(scores: Mapping[str, Tensor], costs: Mapping[str, float], total: float, refill: bool) -> dict[str, Tensor]:
     """The triplets to keep, by site."""
     flat = [(site, float(score)) for site, values in scores.items() for score in values]
-    kept = select([score for _, score in flat], [costs[site] for site, _ in flat], total)
+    kept = select([score for _, score in flat], [costs[site] for site, _ in flat], total, refill)
     return {
         site: torch.tensor([keep for keep, (name, _) in zip(kept, flat, strict=True) if name == site])
         for site in scores

@@ -73,12 +73,12 @@ def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monke
     shown = []
     monkeypatch.setattr(plotting, "write", lambda figure, numbers, place: shown.append(figure) or [place])
     list(draw(Selection("tiny, planted", found, names, []), tmp_path))
-    for figure in shown:
-        title = figure._suptitle
+    for drawing in shown:
+        title = drawing._suptitle
         assert " ".join(title.get_text().split()) == f"tiny, planted {said[1]}; {said[2]}"
-        figure.draw_without_rendering()
-        assert 0 <= title.get_window_extent().x0 < title.get_window_extent().x1 <= figure.bbox.x1
-        assert overlaps([title, *(axes.title for axes in figure.axes)]) == []
+        drawing.draw_without_rendering()
+        assert 0 <= title.get_window_extent().x0 < title.get_window_extent().x1 <= drawing.bbox.x1
+        assert overlaps([title, *(axes.title for axes in drawing.axes)]) == []
 
 
 def agreeing(*found) -> dict[tuple[str, str], tuple[float, int]]:

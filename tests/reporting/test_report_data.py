@@ -267,6 +267,15 @@ def test_what_records_note_is_said_with_the_number_of_runs():
     assert ranks.sentences(gather(study(declared()))) == []
 
 
+def test_an_arm_without_an_adapter_has_no_rank_total():
+    made = study(declared(seeds=range(2), vary={}), lost=0.0, failed=0.0)
+    for record in made.records.values():
+        record.ranks = None if record.method == "fim" else record.ranks
+    noted = gather(made)
+    totals = ranks.rank_totals(noted.panels[0], made.curves, noted.arms)
+    assert set(totals["arm"]) == set(noted.arms) - {"fim"}
+
+
 def test_rank_totals_are_means_over_seeds_of_what_is_held():
     (panel,) = single().panels
     two = {

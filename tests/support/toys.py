@@ -10,12 +10,12 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutput
 
 from rankbench.config import registry, schema
 from rankbench.config.sections import BudgetConfig, TrainConfig
@@ -54,11 +54,11 @@ class Toy(nn.Module):
         self.layers = nn.ModuleList(Block(WIDTH) for _ in range(LAYERS))
         self.score = nn.Linear(WIDTH, OUTPUTS)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> SimpleNamespace:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> CausalLMOutput:
         x = self.embed(input_ids)
         for layer in self.layers:
             x = layer(x)
-        return SimpleNamespace(logits=self.score(x))
+        return CausalLMOutput(logits=self.score(x))
 
 
 def toy_model() -> Toy:

@@ -11,7 +11,7 @@ from rankbench.config import registry
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
 
-SETS = sorted(file.stem for file in CONF.glob("commonsense-*.yaml"))
+SETS = sorted(file.stem for file in CONF.glob("commonsense-*.yaml") if file.stem != "commonsense-qa")
 
 
 def question(name, number):

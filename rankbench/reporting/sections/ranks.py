@@ -17,13 +17,13 @@ from rankbench.studies.study import Curve
 
 
 def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) -> pd.DataFrame:
-    """Frame of arm, step, mean, low, high (over seeds) and n of the rank total, for runs that are ok."""
+    """Frame of arm, step, mean, low, high (over seeds) and n of the rank total, for runs that are ok and have ranks."""
     rows = []
     for arm in arms:
         runs = [
             curves[run.job.run_id]
             for run in panel.runs
-            if run.arm == arm and run.status == "ok" and curves.get(run.job.run_id)
+            if run.arm == arm and run.status == "ok" and run.record and run.record.ranks and curves.get(run.job.run_id)
         ]
         if runs:
             steps = sorted({step for run in runs for step, _ in run})

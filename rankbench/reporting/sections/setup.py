@@ -47,6 +47,19 @@ def sentences(report_data: ReportData) -> list[str]:
     return [f"Noted in {count} of {len(records)} runs: {note}." for note, count in notes.items()]
 
 
+def deviations_table(report_data: ReportData) -> Table | None:
+    """How the methods differ from their sources, a sentence each, as the records say; None where none does."""
+    arms: dict[str, list[str]] = {}
+    for panel in report_data.panels:
+        for run in panel.runs:
+            for sentence in (run.record.provenance.get("deviations") or []) if run.record is not None else []:
+                arms.setdefault(sentence, []).append(run.arm)
+    rows = [[Cell(_different(names)), Cell(sentence)] for sentence, names in arms.items()]
+    return (
+        Table("deviations", "Differences from the sources", ["arms", "difference"], rows, folded=True) if rows else None
+    )
+
+
 def _listed(settings: experiment.DottedSettings) -> str:
     return ", ".join(spell(key, value) for key, value in settings.items())
 

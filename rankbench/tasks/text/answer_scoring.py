@@ -26,6 +26,7 @@ class Item:
         id: official split and row number.
         texts: column -> text.
         gold: right class, or score.
+        shown: the gold as items.jsonl has it: the class's name, or the score.
         part: name of a part of the test split with separate metrics ("mismatched"); "" for the main part.
         options: a language model's answers to choose from, where they are this item's own; else (), the task's.
     """
@@ -33,6 +34,7 @@ class Item:
     id: str
     texts: Mapping[str, str]
     gold: int | float
+    shown: str | float
     part: str = ""
     options: tuple[str, ...] = ()
 
@@ -73,9 +75,8 @@ class Scorer(Protocol):
         """Answers in the examples' order."""
 
 
-def _described(item: Item, labels: Sequence[str]) -> dict[str, Any]:
-    gold = labels[int(item.gold)] if labels else item.gold
-    return {"id": item.id, "gold": gold, **({"part": item.part} if item.part else {})}
+def _described(item: Item) -> dict[str, Any]:
+    return {"id": item.id, "gold": item.shown, **({"part": item.part} if item.part else {})}
 
 
 class Options:
@@ -86,14 +87,12 @@ class Options:
         language_model: LanguageModel,
         tokenizer: Any,
         max_length: int,
-        labels: Sequence[str],
         template: str,
         options: Sequence[str],
         cut: str,
     ) -> None:
         self._language_model, self._tokenizer, self._max_length = language_model, tokenizer, max_length
-        self._labels, self._template, self._cut = labels, template, cut
-        self._options = tuple(options)
+        self._template, self._options, self._cut = template, tuple(options), cut
 
     def examples(self, items: Sequence[Item]) -> tuple[list[Example], int]:
         """Prompts with their options; a prompt too long loses the beginning of one text."""
@@ -122,7 +121,7 @@ class Options:
             twin = next(tokens for tokens, count in Counter(options).items() if count > 1)
             raise DataError(f"the tokenizer writes two of the options {', '.join(texts)} alike: {twin}")
         right = int(item.gold)
-        example = self._language_model.example(prompt, options[right], _described(item, self._labels))
+        example = self._language_model.example(prompt, options[right], _described(item))
         return replace(example, options=options, right=right)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -174,7 +173,7 @@ class Head:
 
     def _example(self, ids: Sequence[int], segments: Sequence[int], item: Item) -> Example:
         gold = int(item.gold) if self._labels else float(item.gold)
-        return Example(tuple(ids), gold, _described(item, self._labels), segments=tuple(segments))
+        return Example(tuple(ids), gold, _described(item), segments=tuple(segments))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded batch, with token_type_ids where the tokenizer makes them."""
