@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench.analysis.metrics import is_share, metric_of
+from rankbench.config.yaml_files import defaults
 from rankbench.published import numbers
 from rankbench.published.numbers import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
@@ -141,7 +142,11 @@ def _doubts(row: Row) -> Iterator[str]:
 Row = Mapping[Any, Any]  # of rankbench.published
 
 # A metric of the papers -> ours, where its name is another; several are averaged.
-OURS = {"correlation": ("pearson",), "accuracy, mean of m and mm": ("accuracy", "accuracy_mismatched")}
+OURS = {
+    "correlation": ("pearson",),
+    "accuracy, mean of m and mm": ("accuracy", "accuracy_mismatched"),
+    "test perplexity": ("perplexity",),
+}
 HARDWARE = ("time", "memory", "speed")  # words in metrics that depend on the machine
 PARAMETERS = 0.1  # share by which a number of parameters may differ and be the same budget
 # Typed words that change no number, or that are looked at by themselves; and sections of such words.
@@ -293,9 +298,9 @@ def _changed(words: Sequence[str]) -> Iterator[str]:
 
 
 def _parts_of_data(records: Sequence[RunRecord]) -> Iterator[str]:
-    """Sizes that cut the official splits."""
+    """Sizes that cut the splits the task has by default: the official ones, or the paper's part of them."""
     for key in ("train_size", "test_size", "generation_size"):
-        if any(record.config["task"].get(key) is not None for record in records):
+        if any(record.config["task"].get(key) != defaults("task", record.task).get(key) for record in records):
             yield f"part of the data (task.{key})"
 
 
