@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.tasks.base import Batch, Example
+from rankbench.tasks.text.encoder_decoder import apart
 from rankbench.training.engine import Engine
 
 Hook = Callable[..., Any]
@@ -106,7 +107,8 @@ class Probe:
         """
         engine = self._engine
         for micro in self.inputs(batch):
-            unpadded = _Unpadded(micro["attention_mask"].bool())
+            micro, masks = apart(engine.model, micro)
+            unpadded = _Unpadded(masks)
 
             def hook(site: str, unpadded: _Unpadded = unpadded) -> Hook:
                 return lambda module, inputs, output: see(site, unpadded(inputs[0]))
@@ -140,18 +142,18 @@ class _Unpadded:
     An input is not kept alive: memory is used again as without anybody looking.
 
     Args:
-        mask: (batch, length) bool, true for tokens.
+        masks: (batch, length) bool, true for tokens, of each text that an input may be of; no two of one shape.
     """
 
-    def __init__(self, mask: Tensor) -> None:
-        self._mask, self._whole = mask, bool(mask.all())
+    def __init__(self, masks: Sequence[Tensor]) -> None:
+        self._masks = {mask.shape: mask for mask in masks if not bool(mask.all())}
         self._input: weakref.ref[Tensor] | None = None
         self._tokens: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._tokens is None or self._input is None or self._input() is not x:
-            padded = not self._whole and x.shape[:-1] == self._mask.shape
-            self._tokens = (x[self._mask] if padded else x.flatten(0, -2)).detach()
+            mask = self._masks.get(x.shape[:-1])
+            self._tokens = (x.flatten(0, -2) if mask is None else x[mask]).detach()
             self._input = weakref.ref(x, self._forget)
         return self._tokens
 
