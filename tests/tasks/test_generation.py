@@ -153,7 +153,7 @@ def test_an_encoder_decoder_is_trained_scored_and_read_as_transformers_does(name
     expected = [float(mean) * of_one.numel() for mean, of_one in zip(means, labels, strict=True)]
     losses = language_model.evaluate_losses(model, examples, 3)
     assert losses == pytest.approx(expected, rel=1e-5)
-    scores = language_model.option_scores(model, prompts, targets, 3)
+    scores = language_model.option_scores(model, prompts, [targets] * len(prompts), 3)
     assert [-row[index] for index, row in enumerate(scores)] == pytest.approx(expected, rel=1e-5)
     batch = language_model.collate(examples)
     assert language_model.units(batch) == int((batch["labels"] != IGNORE).sum()) == sum(map(len, targets)) + 7
