@@ -160,13 +160,17 @@ def _check_true_ranks(config: Config) -> list[str]:
 
 
 def _check_quantization(config: Config) -> list[str]:
-    """A task that plants an update changes the weights of its base."""
+    """A task that plants an update changes the weights of its base, and so does a method that trains the base."""
     quantization = config.model.quantization
-    if quantization is None or not registry.get("task", config.task.name).knows_true_ranks:
-        return []
+    changing = {
+        "task": registry.get("task", config.task.name).knows_true_ranks,
+        "method": registry.get("method", config.method.name).trains in ("base", "biases"),
+    }
     return [
-        f"model.quantization={quantization} with task={config.task.name}: the task changes the weights of the base, "
-        "which are fixed once quantised; take another task"
+        f"model.quantization={quantization} with {group}={getattr(config, group).name}: the {group} changes the weights "
+        f"of the base, which are fixed once quantised; take another {group}"
+        for group, changes in changing.items()
+        if quantization is not None and changes
     ]
 
 
@@ -224,7 +228,7 @@ def _check_own(config: Config) -> list[str]:
 CHECKS: dict[Callable[[Config], list[str]], tuple[str, ...]] = {
     _check_budget: ("budget",),
     _check_true_ranks: ("budget", "method", "task"),
-    _check_quantization: ("model", "task"),
+    _check_quantization: ("model", "task", "method"),
     _check_batch: ("train",),
     _check_tracking: ("tracking",),
     _check_places: ("results_dir", "method", "model", "task"),

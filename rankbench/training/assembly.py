@@ -20,6 +20,7 @@ from rankbench.models.reading import slow_storage
 from rankbench.tasks.base import Task
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
+from rankbench.training.model_checks import check_model
 from rankbench.training.observer import Observer
 from rankbench.training.trainer import Trainer
 
@@ -82,7 +83,9 @@ class Assembly:
         self.notes += self.loaded.notes
         self.notes += filter(None, [slow_storage(config.model.dtype, self.accelerator.device)])
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
+        self.loaded.model.to(self.accelerator.device)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
+        self.notes += check_model(self.loaded, self.task, config)
         self.revisions = (self.loaded.revision, self.task.revision)
 
     def allocate(self) -> None:
@@ -101,7 +104,6 @@ class Assembly:
             path: whether its layers follow the path even where the method does not ask for that.
         """
         settings, loaded, allocator = self.config.adapter, self.loaded, self.allocator
-        loaded.model.to(self.accelerator.device)
         self.ledger = Ledger(self.budget.unit, self.budget.target, max(self.budget.costs.values()))
         ranks = allocator.initial_ranks()
         self.observer.ranks_chosen(ranks)
