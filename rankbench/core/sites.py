@@ -32,11 +32,14 @@ class Site:
 def parse_site(name: str) -> tuple[int | None, str]:
     """Layer and kind of a site, by the rule that found it in the model: the first integer part, and what follows it.
 
-    "model.layers.0.self_attn.q_proj" is (0, "self_attn.q_proj"); a name without an integer is (None, name).
+    "model.layers.0.self_attn.q_proj" is (0, "self_attn.q_proj"); a name without an integer is (None, name). Layers of a
+    decoder beside an encoder have numbers of their own: "model.decoder.layers.0.fc1" is (0, "decoder.fc1").
     """
     parts = name.split(".")
     index = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    return (None, name) if index is None else (int(parts[index]), ".".join(parts[index + 1 :]))
+    if index is None:
+        return None, name
+    return int(parts[index]), ".".join([*(["decoder"] if "decoder" in parts[:index] else []), *parts[index + 1 :]])
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ class Evaluation:
     Attributes:
         metrics: name -> value; "loss" (mean over units, see Task.units) always among them; accuracies in [0, 1]. A
             metric that is not defined here (a correlation with a constant, an accuracy of nothing) is left out.
-        items: one dict per example, in the split's order: {"id", "gold", "prediction", "correct", "loss", "units"};
+        items: one dict per example, or per question where examples are windows of its text, in the split's order:
+            {"id", "gold", "prediction", "correct", "loss", "units"}, and scores by their metric's name ("f1");
             `loss` is the mean over the item's `units`, so the split's is their weighted mean; None where a value was
             not computed for the item (never 0 for missing).
     """

@@ -23,6 +23,11 @@ def test_sites_outside_the_layers_have_a_column_of_their_own_at_the_end():
     assert (0, "pooler") not in grid.cells
 
 
+def test_layers_of_an_encoder_and_of_a_decoder_have_cells_of_their_own():
+    grid = rank_grid({f"model.{part}.layers.0.fc1": rank for part, rank in (("encoder", 1), ("decoder", 2))})
+    assert grid.cells == {(0, "fc1"): 1, (0, "decoder.fc1"): 2}
+
+
 def test_a_grid_takes_any_value_and_no_site_at_all():
     assert rank_grid({"layers.0.q": None}).cells == {(0, "q"): None}
     assert rank_grid({}).layers == []
