@@ -97,12 +97,13 @@ def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
     from rankbench.core.seeding import Streams
     from rankbench.methods.base import RunContext
     from rankbench.models.errors import ModelError
+    from rankbench.models.inferred_settings import resolve
     from rankbench.models.loading import sites_of
 
     frozen = Config.from_plain(config)
     streams = Streams(config["seed"])
     try:
-        sites = sites_of(frozen.model)
+        sites = sites_of(resolve(frozen.model, download=False))
         truth = registry.get("task", config["task"]["name"])(frozen.task).truth(sites, streams)
         budget = Budget.of(frozen.budget, sites, truth)
     except (ModelError, BudgetError):

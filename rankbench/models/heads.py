@@ -18,7 +18,6 @@ from rankbench.core.seeding import Streams
 from rankbench.models.errors import ModelError
 
 Problem = Literal["classification", "regression", "span"]  # what an encoder's head answers
-SPAN_HEAD = ("qa_outputs",)  # transformers' and PEFT's name in all architectures; heads for classes have many names
 PROBLEM_TYPES = {"classification": "single_label_classification", "regression": "regression"}
 
 

@@ -19,10 +19,10 @@ from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.models import quantization
 from rankbench.models.errors import ModelError, _readable, quiet
-from rankbench.models.heads import PROBLEM_TYPES, SPAN_HEAD, Problem, class_of, draw_head
+from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head, head_of
 from rankbench.models.model_files import locate
 from rankbench.models.random_model import random_model
-from rankbench.models.reading import read, read_config
+from rankbench.models.reading import checked_config, read
 from rankbench.models.targets import ALL_LINEAR, find_sites, left_out
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -72,7 +72,7 @@ def load(
     Raises:
         ModelError: the model cannot be found or read, does not fit the task, or a target or head names nothing in it.
     """
-    head = _head(config, problem)
+    head: tuple[str, ...] = ()
     notes: list[str] = []
     if config.shape is not None and config.path is None:
         model, tokenizer, revision = random_model(config.shape, DTYPES[config.dtype])
@@ -83,7 +83,8 @@ def load(
         with quiet(), _readable(folder):
             tokenizer = _tokenizer(folder)
             if config.architecture == "encoder":
-                model, notes = _encoder(folder, config, num_labels, problem, streams)
+                head = _head(folder, config, problem)
+                model, notes = _encoder(folder, config, head, num_labels, problem, streams)
             else:
                 stored = quantization.settings(config.quantization, DTYPES[config.dtype], ())
                 model, notes = read(folder, config.architecture, None, DTYPES[config.dtype], (), stored)
@@ -104,18 +105,24 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
     Raises:
         ModelError: the model's files are not on this machine, or cannot be read.
     """
-    head = _head(config, None)
     if config.shape is not None and config.path is None:
         model, *_ = random_model(config.shape, DTYPES[config.dtype])
-        return find_sites(model, config.targets, head, config.exclude)
+        return find_sites(model, config.targets, (), config.exclude)
     folder, _ = locate(config, cache_dir, download=False)
     auto, _ = class_of(config.architecture, None)
     with quiet(), _readable(folder), torch.device("meta"):
-        return find_sites(auto.from_config(read_config(folder)), config.targets, head, config.exclude)
+        model = auto.from_config(checked_config(folder, config.architecture, None))
+        head = _head(folder, config, None) if config.architecture == "encoder" else ()
+        return find_sites(model, config.targets, head, config.exclude)
 
 
 def _encoder(
-    folder: Path, config: ModelConfig, num_labels: int | None, problem: Problem | None, streams: Streams
+    folder: Path,
+    config: ModelConfig,
+    head: tuple[str, ...],
+    num_labels: int | None,
+    problem: Problem | None,
+    streams: Streams,
 ) -> tuple[Any, list[str]]:
     if num_labels is None or problem is None:
         raise ModelError(
@@ -124,18 +131,19 @@ def _encoder(
         )
     settings = {"num_labels": num_labels, "problem_type": PROBLEM_TYPES.get(problem)}
     dtype = DTYPES[config.dtype]
-    head = _head(config, problem)
     stored = quantization.settings(config.quantization, dtype, head)
     model, notes = read(folder, config.architecture, problem, dtype, head, stored, **settings)
     draw_head(model, head, streams)
     return model, notes
 
 
-def _head(config: ModelConfig, problem: Problem | None) -> tuple[str, ...]:
-    """Modules that an encoder trains in full: `model.head` for classes and scores, else the layer that marks spans."""
-    if config.architecture != "encoder":
-        return ()
-    return SPAN_HEAD if problem == "span" else tuple(config.head)
+def _head(folder: Path, config: ModelConfig, problem: Problem | None) -> tuple[str, ...]:
+    """The modules of an encoder's head: model.head; where that is empty or another problem's, what its class adds."""
+    if config.head and problem != "span":
+        return tuple(config.head)
+    auto, _ = class_of("encoder", problem)
+    with torch.device("meta"):
+        return head_of(auto.from_config(checked_config(folder, "encoder", problem)))
 
 
 def _tokenizer(folder: Path) -> Any:

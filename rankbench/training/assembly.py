@@ -15,9 +15,12 @@ from rankbench.core.sites import Site
 from rankbench.methods.base import Allocator, RunContext
 from rankbench.models import loading
 from rankbench.models.errors import ModelError
+from rankbench.models.inferred_settings import describe, resolve
+from rankbench.models.reading import slow_storage
 from rankbench.tasks.base import Task
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
+from rankbench.training.model_checks import check_model
 from rankbench.training.observer import Observer
 from rankbench.training.trainer import Trainer
 
@@ -72,12 +75,17 @@ class Assembly:
         """Read the task's data and load the base model as the task wants it."""
         config = self.config
         self.task = registry.get("task", config.task.name)(config.task)
-        labels = self.task.num_labels() if config.model.architecture == "encoder" else None
+        model = resolve(config.model)
+        labels = self.task.num_labels() if model.architecture == "encoder" else None
         problem = None if labels is None else self.task.problem()
-        self.loaded = loading.load(config.model, labels, problem, self.streams)
+        self.loaded = loading.load(model, labels, problem, self.streams)
+        self.notes += [describe(self.loaded)] if config.model.architecture == "auto" else []
         self.notes += self.loaded.notes
+        self.notes += filter(None, [slow_storage(config.model.dtype, self.accelerator.device)])
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
+        self.loaded.model.to(self.accelerator.device)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
+        self.notes += check_model(self.loaded, self.task, config)
         self.revisions = (self.loaded.revision, self.task.revision)
 
     def allocate(self) -> None:
@@ -96,7 +104,6 @@ class Assembly:
             path: whether its layers follow the path even where the method does not ask for that.
         """
         settings, loaded, allocator = self.config.adapter, self.loaded, self.allocator
-        loaded.model.to(self.accelerator.device)
         self.ledger = Ledger(self.budget.unit, self.budget.target, max(self.budget.costs.values()))
         ranks = allocator.initial_ranks()
         self.observer.ranks_chosen(ranks)

@@ -126,3 +126,21 @@ class Engine:
 def _read(ids: Tensor, mask: Tensor | None) -> int:
     """Tokens that are no padding; a step with a key-value cache comes without their mask."""
     return ids.numel() if mask is None or mask.shape != ids.shape else int(mask.sum())
+
+
+def predictions(model: nn.Module, task: Task, batch: Batch) -> Tensor:
+    """What the model puts out on the way to the loss of a batch: its logits, or the first of a head with several.
+
+    The first pass counts where a loss makes more than one.
+    """
+    outputs: list[Tensor] = []
+
+    def see(module: nn.Module, inputs: Any, output: Any) -> None:
+        outputs.append(output.logits if hasattr(output, "logits") else output[0])
+
+    hook = model.register_forward_hook(see)
+    try:
+        task.loss(model, batch)
+    finally:
+        hook.remove()
+    return outputs[0]

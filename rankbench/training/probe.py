@@ -137,7 +137,8 @@ class Probe:
 class _Unpadded:
     """(batch, length, d) -> (tokens, d) without padding, the same object as long as the same input is asked for.
 
-    An input is not kept alive: memory is used again as without anybody looking.
+    Some models flatten (batch, length, d) to (batch * length, d) on the way. Vectors of any other number (one per
+    example, say) are all taken. An input is not kept alive: memory is used again as without anybody looking.
 
     Args:
         mask: (batch, length) bool, true for tokens.
@@ -150,8 +151,9 @@ class _Unpadded:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._tokens is None or self._input is None or self._input() is not x:
-            padded = not self._whole and x.shape[:-1] == self._mask.shape
-            self._tokens = (x[self._mask] if padded else x.flatten(0, -2)).detach()
+            per_token = x.shape[:-1] in (self._mask.shape, (self._mask.numel(),))
+            vectors = x.flatten(0, -2)
+            self._tokens = (vectors[self._mask.flatten()] if per_token and not self._whole else vectors).detach()
             self._input = weakref.ref(x, self._forget)
         return self._tokens
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.methods.base import Allocator, Step
 from rankbench.tasks.base import Example
-from rankbench.training.engine import Engine
+from rankbench.training.engine import Engine, predictions
 from rankbench.training.observer import Observer
 from rankbench.training.probe import Probe
 
@@ -137,14 +137,10 @@ class Trainer:
         if not self.allocator.starts_at_identity:
             return
         batch = self.engine.to_device(self.engine.task.collate(self.train[:2]))
-        outputs: list[Tensor] = []
-        hook = self.engine.model.register_forward_hook(lambda module, inputs, output: outputs.append(output[0]))
-        with self.engine.inert():
-            self.engine.loss(batch)
+        with self.engine.inert(), self.engine.accelerator.autocast():
+            adapted = predictions(self.engine.model, self.engine.task, batch)
             with self.adapters.disabled():
-                self.engine.loss(batch)
-        hook.remove()
-        adapted, base = outputs[0], outputs[len(outputs) // 2]
+                base = predictions(self.engine.model, self.engine.task, batch)
         if not torch.equal(adapted, base):
             difference = float((adapted.float() - base.float()).abs().max())
             raise NotIdentityError(

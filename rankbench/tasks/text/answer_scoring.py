@@ -176,15 +176,15 @@ class Head:
         return Example(tuple(ids), gold, _described(item), segments=tuple(segments))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Right-padded batch, with token_type_ids where the tokenizer makes them."""
-        ids = [example.input_ids for example in examples]
+        """Batch padded on the tokenizer's side, with token_type_ids where the tokenizer makes them."""
+        ids, left = [example.input_ids for example in examples], self._tokenizer.padding_side == "left"
         batch = {
-            "input_ids": pad(ids, self._pad),
-            "attention_mask": pad([[1] * len(row) for row in ids], 0),
+            "input_ids": pad(ids, self._pad, left),
+            "attention_mask": pad([[1] * len(row) for row in ids], 0, left),
             "labels": torch.tensor([example.labels for example in examples]),
         }
         if examples[0].segments:
-            batch["token_type_ids"] = pad([example.segments for example in examples], 0)
+            batch["token_type_ids"] = pad([example.segments for example in examples], 0, left)
         return batch
 
     def units(self, batch: Batch) -> int:

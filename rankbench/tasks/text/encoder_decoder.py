@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text.decoder import sum_by_row
 from rankbench.tasks.text.generation import Stop
-from rankbench.tasks.text.reading import base_of
+from rankbench.tasks.text.reading import base_of, same_row, trial_rows
 from rankbench.tasks.text.tokens import Tokens, length_groups, pad, tokenize
 
 
@@ -161,6 +161,14 @@ def decoder_inputs(model: nn.Module, labels: Tensor) -> dict[str, Tensor]:
         ids = torch.cat([start, labels[:, :-1]], dim=1)
         ids = ids.masked_fill(ids == IGNORE, base.config.pad_token_id)
     return {"decoder_input_ids": ids, "decoder_attention_mask": (labels != IGNORE).long()}
+
+
+def decoder_sees_future(model: nn.Module) -> bool:
+    """Whether what the decoder predicts for a token changes with a later one; one pass over two short rows."""
+    rows = torch.tensor(trial_rows(model), device=next(model.parameters()).device)
+    inputs = {"input_ids": rows[:1].expand(2, -1), "attention_mask": torch.ones_like(rows)}
+    logits = model(**inputs, decoder_input_ids=rows, decoder_attention_mask=torch.ones_like(rows)).logits
+    return not same_row(logits[0, :-1], logits[1, :-1])
 
 
 def _label_losses(output: Any, labels: Tensor) -> Tensor:

@@ -1,0 +1,236 @@
+"""What is checked of a model and its data before the first step, in a few small passes that no meter sees.
+
+Each check compares what the model does with what training and evaluation take for granted; a run whose numbers would
+mean something else ends here, with a sentence that names the model, the reason and the way out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rankbench.config.sections import Config
+from rankbench.core.seeding import Streams
+from rankbench.core.sites import Site, parse_site
+from rankbench.models.errors import ModelError
+from rankbench.models.loading import LoadedModel
+from rankbench.tasks.base import Example, Task
+from rankbench.tasks.text.encoder_decoder import decoder_sees_future
+from rankbench.tasks.text.reading import accepts, base_of, reading_of, rounding
+from rankbench.training.engine import predictions
+
+LOOKED_AT = 64  # training examples among which two short ones of unlike length are chosen
+LEARNED = re.compile(r"^(?!.*rel).*(wpe$|position|pos_emb)")  # name of a table with an embedding per position
+ASIDE = 8  # rows that such a table may have for other purposes
+SHOWN = 8  # names in a message
+
+
+@torch.no_grad()
+def check_model(loaded: LoadedModel, task: Task, config: Config) -> list[str]:
+    """Check a model in evaluation mode, on its device, with the task's data read; random streams are not touched.
+
+    Where the task's data asks for it, token types are dropped from its examples and the tokenizer's padding side is
+    set, which an encoder's batches follow.
+
+    Returns:
+        Sentences on what was found and changed, for the record.
+
+    Raises:
+        ModelError: the model cannot be trained or scored on this data as the run would do it.
+    """
+    name = config.model.path or config.model.name
+    with Streams(0).ambient("eval", "checks"):
+        notes = _drop_token_types(loaded.model, task, name)
+        notes += _refuse_lengths(loaded, task, name)
+        _refuse_future(loaded, name)
+        short, long = _unlike(task.splits["train"])
+        with _calls(loaded.model) as called:
+            predictions(loaded.model, task, _batch(loaded.model, task, [short, long]))
+        notes += _refuse_unreached(loaded.sites, called, name)
+        notes += _refuse_padding(loaded, task, (short, long), config)
+    return notes
+
+
+def _batch(model: nn.Module, task: Task, examples: Sequence[Example]) -> dict[str, Tensor]:
+    device = next(model.parameters()).device
+    return {key: value.to(device) for key, value in task.collate(examples).items()}
+
+
+def _unlike(examples: Sequence[Example]) -> tuple[Example, Example]:
+    """The shortest of the first examples, and one that is longer by a few tokens, or as long where all are alike."""
+    by_length = sorted(examples[:LOOKED_AT], key=lambda example: len(example.input_ids))
+    short, longest = by_length[0], by_length[-1]
+    few = (example for example in by_length if len(example.input_ids) >= len(short.input_ids) + 4)
+    return short, next(few, longest)
+
+
+@contextmanager
+def _calls(model: nn.Module) -> Iterator[set[str]]:
+    """Names of the modules that are called inside."""
+    called: set[str] = set()
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: called.add(name)) for name, module in model.named_modules()
+    ]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _drop_token_types(model: nn.Module, task: Task, name: str) -> list[str]:
+    """Take the segments off the examples where the model has no embedding for them."""
+    largest = max((max(e.segments, default=-1) for split in task.splits.values() for e in split), default=-1)
+    if largest < 0:
+        return []
+    types = getattr(base_of(model).config, "type_vocab_size", None)
+    if accepts(model, "token_type_ids") and (types is None or largest < types):
+        return []
+    for split, examples in task.splits.items():
+        task.splits[split] = [replace(example, segments=()) for example in examples]
+    return [f"{name} has no token types: those that the tokenizer makes for pairs of texts are left out"]
+
+
+def _refuse_future(loaded: LoadedModel, name: str) -> None:
+    """A language model that sees what it is asked to predict is scored on answers that it has read."""
+    if loaded.architecture == "decoder":
+        sees = not reading_of(loaded.model).causal
+    else:
+        sees = loaded.architecture == "encoder_decoder" and decoder_sees_future(loaded.model)
+    if sees:
+        raise ModelError(
+            f"{name} sees the future: what it predicts for a token changes with a later token, so that losses and "
+            "options would be scored by a model that has read the answer; take a causal language model, or train this "
+            "one as model.architecture=encoder"
+        )
+
+
+def _refuse_unreached(sites: Sequence[Site], called: set[str], name: str) -> list[str]:
+    """Sites that no text reaches would take budget and learn nothing; experts may be reached by other texts."""
+    reached = {site.name for site in sites if site.name in called}
+    siblings = {_any_expert(site) for site in reached} - {None}
+    idle = [site.name for site in sites if site.name not in reached]
+    never = [site for site in idle if _any_expert(site) not in siblings]
+    if never:
+        modules = list(dict.fromkeys(_largest_idle(site, reached) for site in never))
+        exclude = ", ".join(modules[:SHOWN])
+        raise ModelError(
+            f"{name}: no text reaches {len(never)} of the {len(sites)} sites ({_kinds(never)}), which would get budget "
+            f"and learn nothing; leave them out by model.targets or model.exclude=[{exclude}"
+            f"{', ...' if len(modules) > SHOWN else ''}]"
+        )
+    if idle:
+        return [f"{len(idle)} of {len(sites)} sites are experts that the first training batch does not reach"]
+    return []
+
+
+def _any_expert(site: str) -> str | None:
+    """The name with * for its last number, so that the experts of a layer are alike; None where a layer is all."""
+    parts = site.split(".")
+    numbers = [index for index, part in enumerate(parts) if part.isdigit()]
+    if len(numbers) < 2:
+        return None
+    parts[numbers[-1]] = "*"
+    return ".".join(parts)
+
+
+def _largest_idle(site: str, reached: set[str]) -> str:
+    """The outermost module of the site's path with no reached site in it."""
+    parts = site.split(".")
+    paths = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return next(path for path in paths if not any(other.startswith(f"{path}.") for other in reached))
+
+
+def _kinds(sites: Sequence[str]) -> str:
+    counts = Counter(parse_site(site)[1] for site in sites)
+    shown = [f"{kind} ({count})" for kind, count in counts.most_common(SHOWN)]
+    return ", ".join([*shown, *(["..."] if len(counts) > SHOWN else [])])
+
+
+def _refuse_padding(loaded: LoadedModel, task: Task, pair: tuple[Example, Example], config: Config) -> list[str]:
+    """A text must get the same output alone and in a batch; an encoder that needs padding on the left gets it."""
+    name, train = config.model.path or config.model.name, config.train
+    loaded.tokenizer.padding_side = "right"
+    if len(pair[0].input_ids) == len(pair[1].input_ids) or _same_in_batch(loaded.model, task, pair):
+        return []
+    if loaded.architecture == "encoder":
+        loaded.tokenizer.padding_side = "left"
+        if _same_in_batch(loaded.model, task, pair):
+            return [f"{name} is padded on the left, since its output changes with padding on the right"]
+    if train.eval_batch_size == 1 == train.micro_batch_size:
+        return [f"{name} gives a text another output in a batch, so it stays right only with one text per pass"]
+    raise ModelError(
+        f"{name} gives a text another output in a batch, beside a longer one, whichever side is padded, so that its "
+        "numbers would depend on batch sizes; set train.eval_batch_size=1 and train.micro_batch_size=1, or take "
+        "another model"
+    )
+
+
+def _same_in_batch(model: nn.Module, task: Task, pair: tuple[Example, Example]) -> bool:
+    """Whether the first example's output is the same alone and beside the second, up to rounding."""
+    alone = predictions(model, task, _batch(model, task, pair[:1]))
+    both = predictions(model, task, _batch(model, task, pair))
+    beside = both[tuple(slice(size) for size in alone.shape)].float()  # its rows and positions come first
+    size = both.float().square().mean().sqrt()
+    return bool((alone.float() - beside).square().mean().sqrt() <= rounding(alone.dtype) * size)
+
+
+def _refuse_lengths(loaded: LoadedModel, task: Task, name: str) -> list[str]:
+    """Texts and answers longer than the positions of the model; a soft limit is noted."""
+    model, settings = loaded.model, task.config
+    examples = [example for split in task.splits.values() for example in split]
+    longest = max(max(len(e.input_ids), _target(e)) for e in examples)
+    new = getattr(settings, "max_new_tokens", 0)
+    answered = max(0 if loaded.architecture == "encoder_decoder" else e.prompt_length for e in examples) + new
+    limit, hard = _positions(model)
+    if limit is None or max(longest, answered) <= limit:
+        return []
+    if longest > limit:
+        what = f"task.max_length={getattr(settings, 'max_length', longest)} is above the {limit} positions of {name}"
+        way = f"its longest text has {longest} tokens; set task.max_length={limit}"
+    else:
+        what = f"task.max_new_tokens={new} after a prompt of {answered - new} tokens is above the {limit} positions of "
+        what, way = what + name, "lower task.max_new_tokens or task.max_length"
+    if hard or not _bears(model, max(longest, answered)):
+        raise ModelError(f"{what}: {way}")
+    return [f"{what}, which it was trained with"]
+
+
+def _target(example: Example) -> int:
+    return len(example.labels) if isinstance(example.labels, tuple) else 0
+
+
+def _positions(model: nn.Module) -> tuple[int | None, bool]:
+    """Positions of the model, and whether they are a table of embeddings, which ends there."""
+    base: Any = base_of(model)
+    text = base.config.get_text_config()
+    values = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    positions = next((value for value in values if isinstance(value, int) and value > 0), None)
+    if positions is None:
+        return None, False
+    tables = [
+        module.num_embeddings - getattr(module, "offset", 0) - (0 if module.padding_idx is None else 1 + pad)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and LEARNED.search(name.rpartition(".")[2])
+        if positions <= module.num_embeddings <= positions + ASIDE  # a table for images has another size
+        for pad in [module.padding_idx or 0]  # RoBERTa's first position comes after it
+    ]
+    return min([*tables, positions]), bool(tables)
+
+
+def _bears(model: nn.Module, length: int) -> bool:
+    """Whether the model can read a text of this length: no table ends, stored angles may."""
+    device = next(model.parameters()).device
+    ids = torch.ones(1, length, dtype=torch.long, device=device)
+    try:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except (IndexError, RuntimeError):
+        return False
+    return True
