@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -42,6 +42,23 @@ def parse_site(name: str) -> tuple[int | None, str]:
     return int(parts[index]), ".".join([*(["decoder"] if "decoder" in parts[:index] else []), *parts[index + 1 :]])
 
 
+def places(names: Iterable[str]) -> dict[str, tuple[int | None, str]]:
+    """Layer and kind of each site, no two alike: name -> (layer, kind).
+
+    Where a model has several stacks with layers of the same numbers (encoder and decoder), their kinds begin with what
+    tells the stacks apart: "decoder.self_attn.q_proj".
+    """
+    parsed = {name: parse_site(name) for name in names}
+    if len(set(parsed.values())) == len(parsed):
+        return parsed
+    stacks = {name: name.removesuffix(kind).split(".") for name, (layer, kind) in parsed.items() if layer is not None}
+    shared = set.intersection(*map(set, stacks.values()))
+    return {
+        name: (layer, ".".join([part for part in stacks.get(name, ()) if part not in shared | {str(layer)}] + [kind]))
+        for name, (layer, kind) in parsed.items()
+    }
+
+
 @dataclass(frozen=True)
 class RankGrid(Generic[T]):
     """Values of sites as kinds x layers: rows and columns of a rank map's picture.
@@ -49,7 +66,7 @@ class RankGrid(Generic[T]):
     Attributes:
         kinds: rows, in the order of the map's sites.
         layers: columns, rising; None, the column of sites outside the layers, comes last.
-        cells: (layer, kind), as `parse_site` returns them -> value; a kind that a layer lacks has no cell.
+        cells: (layer, kind), as `places` returns them -> value; a kind that a layer lacks has no cell.
     """
 
     kinds: list[str]
@@ -63,7 +80,8 @@ def rank_grid(ranks: Mapping[str, T]) -> RankGrid[T]:
     Args:
         ranks: site -> value, sites by plain module name.
     """
-    cells = {parse_site(name): value for name, value in ranks.items()}
+    at = places(ranks)
+    cells = {at[name]: value for name, value in ranks.items()}
     layers = sorted({layer for layer, _ in cells}, key=lambda layer: (layer is None, layer))
     return RankGrid(list(dict.fromkeys(kind for _, kind in cells)), layers, cells)
 

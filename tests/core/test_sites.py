@@ -66,3 +66,15 @@ def test_what_a_site_holds_is_its_cost():
     costs = {name: 1 for name in many(*[4] * 10)} | {"layers.0.q": 3}
     assert describe_unevenness(many(*[4] * 10), costs) is None  # 25 % as at uniform rank
     assert "layers.0.q (rank 12) holds 50%" in describe_unevenness(many(12, *[4] * 9), costs)
+
+
+def test_stacks_with_layers_of_the_same_numbers_are_told_apart():
+    ranks = {
+        "model.encoder.layers.0.q": 1,
+        "model.decoder.layers.0.q": 2,
+        "model.decoder.layers.1.cross.q": 3,
+        "out": 4,
+    }
+    grid = rank_grid(ranks)
+    assert grid.cells == {(0, "encoder.q"): 1, (0, "decoder.q"): 2, (1, "decoder.cross.q"): 3, (None, "out"): 4}
+    assert grid.kinds == ["encoder.q", "decoder.q", "decoder.cross.q", "out"]
