@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+LATER_STACKS = ("decoder", "vision_model", "vision_tower", "visual", "audio_tower")  # beside a stack without a mark
 UNEVEN = "uneven allocation"  # how a note on one begins
 LARGE_SHARE, MOST_SITES = 0.25, 0.9
 
@@ -32,14 +33,15 @@ class Site:
 def parse_site(name: str) -> tuple[int | None, str]:
     """Layer and kind of a site, by the rule that found it in the model: the first integer part, and what follows it.
 
-    "model.layers.0.self_attn.q_proj" is (0, "self_attn.q_proj"); a name without an integer is (None, name). Layers of a
-    decoder beside an encoder have numbers of their own: "model.decoder.layers.0.fc1" is (0, "decoder.fc1").
+    "model.layers.0.self_attn.q_proj" is (0, "self_attn.q_proj"); a name without an integer is (None, name). Of a model
+    with several stacks of layers, kinds of all but the first are marked: "decoder.block.0.wi" is (0, "decoder.wi").
     """
     parts = name.split(".")
     index = next((i for i, part in enumerate(parts) if part.isdigit()), None)
     if index is None:
         return None, name
-    return int(parts[index]), ".".join([*(["decoder"] if "decoder" in parts[:index] else []), *parts[index + 1 :]])
+    stack = [part for part in parts[:index] if part in LATER_STACKS][:1]
+    return int(parts[index]), ".".join(stack + parts[index + 1 :])
 
 
 @dataclass(frozen=True)

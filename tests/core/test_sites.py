@@ -66,3 +66,10 @@ def test_what_a_site_holds_is_its_cost():
     costs = {name: 1 for name in many(*[4] * 10)} | {"layers.0.q": 3}
     assert describe_unevenness(many(*[4] * 10), costs) is None  # 25 % as at uniform rank
     assert "layers.0.q (rank 12) holds 50%" in describe_unevenness(many(12, *[4] * 9), costs)
+
+
+def test_two_stacks_of_layers_are_two_sets_of_kinds():
+    names = ["encoder.block.0.wi", "decoder.block.0.wi", "model.vision_tower.layers.0.wi", "model.layers.0.wo"]
+    grid = rank_grid(dict.fromkeys(names, 1))
+    assert grid.kinds == ["wi", "decoder.wi", "vision_tower.wi", "wo"]
+    assert len(grid.cells) == len(names)
