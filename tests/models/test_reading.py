@@ -9,6 +9,7 @@ import torch
 import transformers
 from omegaconf import OmegaConf
 from support.architectures import CONFIGS, HEADS
+from tokenizers.processors import TemplateProcessing
 
 from rankbench.core.seeding import Streams
 from rankbench.models import reading
@@ -24,6 +25,8 @@ CONF = Path(__file__).parents[2] / "conf" / "model"
 def published(tmp_path_factory):
     """Folders with the tiny models of test_targets, with a tokenizer that fits them."""
     root, tokenizer = tmp_path_factory.mktemp("published"), byte_tokenizer()
+    ending = TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 258)])
+    tokenizer.backend_tokenizer.post_processor = ending
     for name in (*HEADS, "llama"):
         config = CONFIGS[name]() if name in CONFIGS else transformers.LlamaConfig(**SHAPE)
         config.vocab_size, config.pad_token_id, config.bos_token_id, config.eos_token_id = 264, 256, 257, 258
@@ -57,6 +60,13 @@ def test_fresh_heads_are_drawn_as_the_architecture_draws_them(published, name, s
     weights = [p.detach() for top in HEADS[name] for p in loaded.model.get_submodule(top).parameters() if p.dim() == 2]
     assert float(torch.cat([weight.flatten() for weight in weights]).std()) == pytest.approx(spread, rel=0.3)
     assert not any(site.name.startswith(tuple(HEADS[name])) for site in loaded.sites)
+
+
+def test_a_classifier_that_reads_its_end_token_needs_one(published, tmp_path):
+    folder = edited(published / "bart", tmp_path / "model")
+    byte_tokenizer().save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"reads its answer at the end token .* adds none; set model.architecture=enc"):
+        read(folder, "encoder", ("classification_head",))
 
 
 def test_an_adapter_beside_the_weights_is_refused(published, tmp_path):
