@@ -100,6 +100,13 @@ def test_weights_of_layers_that_the_config_lacks_are_refused(published, tmp_path
         read(folder)
 
 
+def test_weights_of_another_shape_are_refused(published, tmp_path):
+    folder = edited(published / "llama", tmp_path / "model", intermediate_size=32)
+    words = r"model.layers.0.mlp.down_proj.weight has the shape \(16, 24\) in its files, and \(16, 32\) by its config"
+    with pytest.raises(ModelError, match=words):
+        read(folder)
+
+
 def test_unused_weights_are_said(published):
     assert read(published / "llama").notes == ()
     notes = read(published / "llama", "encoder", ("score",)).notes
