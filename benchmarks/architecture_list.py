@@ -36,15 +36,14 @@ def alike(names: str, settings: Settings | None = None) -> dict[str, Settings]:
 
 # None leaves one of the shared sizes out.
 DECODERS = {
-    **alike(
-        "gpt2 gpt_bigcode gpt_neox gptj codegen bloom mpt openai-gpt biogpt llama mistral qwen2 qwen3 gemma gemma2"
-    ),
+    **alike("gpt2 gpt_bigcode gpt_neox bloom mpt openai-gpt biogpt llama mistral qwen2 qwen3 gemma gemma2"),
     **alike(
         "gemma3_text phi phi3 olmo olmo2 cohere cohere2 granite stablelm starcoder2 nemotron persimmon smollm3 glm"
     ),
     **alike("glm4 exaone4 helium diffllama arcee apertus seed_oss modernbert-decoder electra"),
     **alike("mixtral phimoe granitemoe jetmoe minimax qwen2_moe qwen3_moe olmoe gpt_oss", MOE),
     **alike("bert roberta", {"is_decoder": True}),
+    **alike("gptj codegen", {"rotary_dim": 4}),
     "falcon": {"head_dim": None},
     "gpt_neo": {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 16},
     "opt": OPT,

@@ -92,7 +92,7 @@ class Table:
             "adapter, read by plain PEFT on the plain transformers model, has the same loss on every test item (within "
             f"{TOLERANCE:g}) and generates the same answers; with `lora`, a plain training loop from the same factors "
             "also has the same loss at every step. Numbers refer to the sentences below the tables: the reason why a "
-            "run is refused, or what a run says in its notes.",
+            "run is refused or fails, or what a run says in its notes.",
         ]
         for kind, rows in self.rows.items():
             header = [titles[kind], "sites", *methods, "notes"]
@@ -284,10 +284,11 @@ def fill(table: Table, subject: Subject, methods: Sequence[str], results: Path, 
     cells, notes, sites = [], [], "-"
     for method in methods:
         record, reason = outcome(subject, method, results, data)
-        sentence = reason.replace(str(subject.folder), "the model")
+        sentence, _, unforeseen = reason.replace(str(subject.folder), "the model").partition(" (traceback: ")
         sites = str(len(record["ranks"])) if record["ranks"] else sites
         notes += [note for note in record["notes"] if note not in notes and "uneven" not in note]
-        cells.append(f"refused ({table.number(sentence)})" if reason else "works")
+        refused = "fails" if unforeseen else "refused" if record["status"] == "error" else "differs"
+        cells.append(f"{refused} ({table.number(sentence)})" if reason else "works")
         if reason and not record["ledger"]:
             cells = cells * len(methods)
             break
