@@ -68,13 +68,8 @@ def test_what_a_site_holds_is_its_cost():
     assert "layers.0.q (rank 12) holds 50%" in describe_unevenness(many(12, *[4] * 9), costs)
 
 
-def test_stacks_with_layers_of_the_same_numbers_are_told_apart():
-    ranks = {
-        "model.encoder.layers.0.q": 1,
-        "model.decoder.layers.0.q": 2,
-        "model.decoder.layers.1.cross.q": 3,
-        "out": 4,
-    }
-    grid = rank_grid(ranks)
-    assert grid.cells == {(0, "encoder.q"): 1, (0, "decoder.q"): 2, (1, "decoder.cross.q"): 3, (None, "out"): 4}
-    assert grid.kinds == ["encoder.q", "decoder.q", "decoder.cross.q", "out"]
+def test_two_stacks_of_layers_are_two_sets_of_kinds():
+    names = ["encoder.block.0.wi", "decoder.block.0.wi", "model.vision_tower.layers.0.wi", "model.layers.0.wo"]
+    grid = rank_grid(dict.fromkeys(names, 1))
+    assert grid.kinds == ["wi", "decoder.wi", "vision_tower.wi", "wo"]
+    assert len(grid.cells) == len(names)
