@@ -84,7 +84,7 @@ def load(
             tokenizer = _tokenizer(folder)
             if config.architecture == "encoder":
                 head = _head(folder, config, problem)
-                model, notes = _encoder(folder, config, head, num_labels, problem, streams)
+                model, notes = _encoder(folder, tokenizer, config, head, num_labels, problem, streams)
             else:
                 stored = quantization.settings(config.quantization, DTYPES[config.dtype], ())
                 model, notes = read(folder, config.architecture, None, DTYPES[config.dtype], (), stored)
@@ -118,6 +118,7 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
 
 def _encoder(
     folder: Path,
+    tokenizer: Any,
     config: ModelConfig,
     head: tuple[str, ...],
     num_labels: int | None,
@@ -134,6 +135,11 @@ def _encoder(
     stored = quantization.settings(config.quantization, dtype, head)
     model, notes = read(folder, config.architecture, problem, dtype, head, stored, **settings)
     draw_head(model, head, streams)
+    if model.config.is_encoder_decoder and tokenizer.eos_token_id not in tokenizer("a").input_ids:
+        raise ModelError(
+            f"{folder}: such a classifier reads its answer at the end token of a text, and its tokenizer adds none; "
+            "set model.architecture=encoder_decoder, or let tokenizer_config.json add one"
+        )
     return model, notes
 
 
