@@ -167,8 +167,8 @@ def _check_quantization(config: Config) -> list[str]:
         "method": registry.get("method", config.method.name).trains in ("base", "biases"),
     }
     return [
-        f"model.quantization={quantization} with {group}={getattr(config, group).name}: the {group} changes the weights "
-        f"of the base, which are fixed once quantised; take another {group}"
+        f"model.quantization={quantization} with {group}={getattr(config, group).name}: the {group} changes the "
+        f"weights of the base, which are fixed once quantised; take another {group}"
         for group, changes in changing.items()
         if quantization is not None and changes
     ]

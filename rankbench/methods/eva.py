@@ -120,9 +120,16 @@ class EVA(Allocator[EVAConfig]):
             if passes == 1:  # PEFT looks at the inputs of all sites before it decomposes any
                 site_inputs.check([site.name for site in self.context.sites])
 
+        micros = [micro for batch in probe.batches(config.batches) for micro in probe.inputs(batch)]
+        two = getattr(getattr(adapters.model, "config", None), "is_encoder_decoder", False)
+        if two and micros[0]["labels"].dim() > 1:
+            raise MethodError(
+                "method=eva takes one text per example, as PEFT's search for vectors does; an encoder-decoder reads "
+                "two: take another method"
+            )
         vectors: dict[str, Tensor] = eva.get_eva_state_dict(
             adapters.model,
-            [per_token(micro) for batch in probe.batches(config.batches) for micro in probe.inputs(batch)],
+            [per_token(micro) for micro in micros],
             LoraConfig(r=rank, init_lora_weights="eva", eva_config=settings),
             forward_fn=forward,
             prepare_layer_inputs_fn=site_inputs.prepare,

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -62,7 +62,7 @@ class TextGeneration(Task[GenerationConfigT]):
         keeps: which end of the text is kept where the prompt is too long.
     """
 
-    keeps: ClassVar[str] = "end"
+    keeps: ClassVar[Literal["start", "end"]] = "end"
     _tokenizer: Any
     _language: LanguageModel
 
@@ -142,7 +142,9 @@ class TextGeneration(Task[GenerationConfigT]):
         (ids,) = tokenize(self._tokenizer, [text], specials=False)
         kept = ids[excess:] if self.keeps == "end" else ids[: max(0, len(ids) - excess)]
         shorter: str = self._tokenizer.decode(kept).strip("\ufffd") if kept else ""  # half a character would grow again
-        return shorter if len(shorter) < len(text) else text[:-1] if self.keeps == "start" else text[1:]
+        if len(shorter) < len(text):
+            return shorter
+        return text[1:] if self.keeps == "end" else text[:-1]
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Right-padded batch."""

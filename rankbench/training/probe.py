@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.tasks.base import Batch, Example
+from rankbench.tasks.text.encoder_decoder import apart
 from rankbench.training.engine import Engine
 
 Hook = Callable[..., Any]
@@ -106,7 +107,8 @@ class Probe:
         """
         engine = self._engine
         for micro in self.inputs(batch):
-            unpadded = _Unpadded(micro["attention_mask"].bool())
+            micro, masks = apart(engine.model, micro)
+            unpadded = _Unpadded(masks)
 
             def hook(site: str, unpadded: _Unpadded = unpadded) -> Hook:
                 return lambda module, inputs, output: see(site, unpadded(inputs[0]))
@@ -141,19 +143,19 @@ class _Unpadded:
     example, say) are all taken. An input is not kept alive: memory is used again as without anybody looking.
 
     Args:
-        mask: (batch, length) bool, true for tokens.
+        masks: (batch, length) bool, true for tokens, of each text that an input may be of; no two of one shape.
     """
 
-    def __init__(self, mask: Tensor) -> None:
-        self._mask, self._whole = mask, bool(mask.all())
+    def __init__(self, masks: Sequence[Tensor]) -> None:
+        padded = [mask for mask in masks if not bool(mask.all())]
+        self._masks = {shape: mask.flatten() for mask in padded for shape in (mask.shape, mask.flatten().shape)}
         self._input: weakref.ref[Tensor] | None = None
         self._tokens: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._tokens is None or self._input is None or self._input() is not x:
-            per_token = x.shape[:-1] in (self._mask.shape, (self._mask.numel(),))
-            vectors = x.flatten(0, -2)
-            self._tokens = (vectors[self._mask.flatten()] if per_token and not self._whole else vectors).detach()
+            mask, vectors = self._masks.get(x.shape[:-1]), x.flatten(0, -2)
+            self._tokens = (vectors if mask is None else vectors[mask]).detach()
             self._input = weakref.ref(x, self._forget)
         return self._tokens
 

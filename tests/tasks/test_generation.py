@@ -8,7 +8,7 @@ from support.texts import adapted, byte_tokenizer, decoder
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import IGNORE
 from rankbench.tasks.text.decoder import Decoder
-from rankbench.tasks.text.encoder_decoder import EncoderDecoder
+from rankbench.tasks.text.encoder_decoder import EncoderDecoder, apart
 from rankbench.tasks.text.generation import generate
 from rankbench.tasks.text.reading import reading_of
 
@@ -153,7 +153,7 @@ def test_an_encoder_decoder_is_trained_scored_and_read_as_transformers_does(name
     expected = [float(mean) * of_one.numel() for mean, of_one in zip(means, labels, strict=True)]
     losses = language_model.evaluate_losses(model, examples, 3)
     assert losses == pytest.approx(expected, rel=1e-5)
-    scores = language_model.option_scores(model, prompts, targets, 3)
+    scores = language_model.option_scores(model, prompts, [targets] * len(prompts), 3)
     assert [-row[index] for index, row in enumerate(scores)] == pytest.approx(expected, rel=1e-5)
     batch = language_model.collate(examples)
     assert language_model.units(batch) == int((batch["labels"] != IGNORE).sum()) == sum(map(len, targets)) + 7
@@ -169,3 +169,18 @@ def test_an_encoder_decoder_is_trained_scored_and_read_as_transformers_does(name
 
 def test_a_model_that_sees_the_future_is_no_causal_one():
     assert not reading_of(random_model("xlnet", d_model=32, n_layer=2, n_head=4, d_inner=64)).causal
+
+
+def test_source_and_target_of_a_batch_can_be_told_apart_by_their_lengths():
+    model = random_model("t5", **T5, **START)
+    language_model = EncoderDecoder.of(byte_tokenizer())
+    batch = language_model.collate(
+        [language_model.example((1, 2, 3), (4, 5), {}), language_model.example((1,), (4,), {})]
+    )
+    assert batch["labels"].shape == batch["input_ids"].shape
+    same, (source, target) = apart(model, batch)
+    assert [mask.sum(1).tolist() for mask in (source, target)] == [[3, 1], [3, 2]]
+    assert target.shape == (2, 4)
+    torch.testing.assert_close(language_model.losses(model, same), language_model.losses(model, batch))
+    _, masks = apart(decoder(), batch)
+    assert len(masks) == 1

@@ -7,11 +7,12 @@ import pytest
 import torch
 from support.harness import configure
 from support.texts import WORDS, evaluate, task, word_tokenizer, write
+from tokenizers import models, pre_tokenizers
 from transformers import BertConfig, BertForQuestionAnswering, BertModel
 
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
-from rankbench.tasks.text.spans import Spans, exact_match, f1
+from rankbench.tasks.text.spans import Question, Spans, exact_match, f1
 from rankbench.training.assembly import assemble
 
 CONTEXT = "the dog sat on a log and the cat ran under the mat"
@@ -87,7 +88,20 @@ def test_a_long_context_is_read_in_windows_that_mark_the_answer_where_it_lies_as
     first, second = (instance._spans.text(window, (window.first, window.last)).split() for window in windows)
     assert first[-3:] == second[:3]  # the stride
     assert first + second[3:] == CONTEXT.split()
-    assert instance.revision["truncated"] == "train 3, validation 2, test 2"
+    assert instance.revision["windowed"] == "train 3, validation 2, test 2"
+
+
+def test_tokens_that_begin_with_a_blank_mark_the_same_answer():
+    """As DeBERTa-v3's tokens do."""
+    tokenizer = word_tokenizer()
+    vocabulary = {**tokenizer.get_vocab(), **{f"\u2581{word}": 20 + index for index, word in enumerate(WORDS)}}
+    tokenizer._tokenizer.model = models.WordLevel(vocabulary, unk_token="[UNK]")
+    tokenizer._tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    spans = Spans(tokenizer, 64, 8, 30)
+    question = Question("q", "who sat", CONTEXT, ((CONTEXT.index("the cat"), "the cat"),))
+    ((window,),) = spans.windows([question])
+    assert tokenizer.convert_ids_to_tokens(window.input_ids[window.labels[0]]) == "\u2581the"
+    assert spans.text(window, window.labels) == "the cat"
 
 
 def test_the_loss_is_that_of_transformers_and_padding_changes_nothing(folder, model):

@@ -2,7 +2,9 @@
 
 import functools
 import math
+from types import SimpleNamespace
 
+import datasets
 import pytest
 import sacrebleu
 import torch
@@ -12,6 +14,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import IGNORE, DataError
+from rankbench.tasks.text import dataset_files
 from rankbench.tasks.text.conversations import conversation
 from rankbench.tasks.text.overlap import bleu4, rouge
 from rankbench.tasks.text.tokens import prompt_hash
@@ -113,6 +116,19 @@ def test_a_template_without_a_system_turn_has_its_text_in_the_users(tmp_path):
 def test_a_template_that_cannot_be_used_is_refused(folder, template, message):
     with pytest.raises(DataError, match=message):
         made("instruction", chatting(template), data_dir=folder, validation_size=1, test_size=1)
+
+
+def test_of_a_data_set_of_the_hub_only_the_chosen_rows_are_read(monkeypatch):
+    turns = [[{"from": "human", "value": f"ask {i}"}, {"from": "gpt", "value": f"say {i}"}] for i in range(12)]
+    data = datasets.Dataset.from_list([{"conversations": row} for row in turns])
+    monkeypatch.setattr(datasets.Dataset, "to_list", None)
+    builder = SimpleNamespace(hash="c" * 40, info=SimpleNamespace(splits=["train"]), as_dataset=lambda split: data)
+    monkeypatch.setattr(dataset_files, "prepare", lambda config: builder)
+    instance = made("magpie-pro", chatting(), train_size=2)
+    assert [len(instance.splits[split]) for split in ("train", "validation", "test")] == [2, 3, 4]
+    number = ids(instance, "train")[0].removeprefix("train/")
+    assert instance.splits["train"][0].item["gold"] == f"say {number}"
+    assert instance.revision["data"] == "c" * 40
 
 
 USER, ANSWER = {"role": "user", "content": "ask"}, {"role": "assistant", "content": "say"}

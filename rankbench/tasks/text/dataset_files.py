@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rankbench.core.seeding import Streams
 from rankbench.files import expanded, fingerprint
@@ -88,19 +88,21 @@ def carve(table: Table, config: FolderConfig) -> tuple[list[int], list[int]]:
     return order[config.validation_size :][:size], order[: config.validation_size]
 
 
-def choose(table: Table, config: FolderConfig) -> list[int]:
-    """Row numbers of the test split: the first test_size of a fixed permutation (None: all), so sizes are nested.
+def choose(
+    table: Table, config: FolderConfig, setting: Literal["train_size", "validation_size", "test_size"] = "test_size"
+) -> list[int]:
+    """Row numbers of a split: the first rows of a fixed permutation, as many as `setting` says (None: all).
+
+    Smaller sizes are nested in larger ones.
 
     Raises:
-        DataError: fewer rows than test_size.
+        DataError: there are fewer rows.
     """
-    order = _permutation(table, config)
-    if config.test_size is not None and config.test_size > len(order):
-        raise DataError(
-            f"{table.place} has {len(order)} rows, fewer than task.test_size={config.test_size}; "
-            "make it smaller, or null"
-        )
-    return order[: config.test_size]
+    order, size = _permutation(table, config), getattr(config, setting)
+    if size is not None and size > len(order):
+        ways_out = "make it smaller" if setting == "validation_size" else "make it smaller, or null"
+        raise DataError(f"{table.place} has {len(order)} rows, fewer than task.{setting}={size}; {ways_out}")
+    return order[:size]
 
 
 def _permutation(table: Table, config: FolderConfig) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad as pad_columns
 from transformers.modeling_outputs import BaseModelOutput
 
 from rankbench.tasks.base import IGNORE, Batch, Example
@@ -161,6 +162,22 @@ def decoder_inputs(model: nn.Module, labels: Tensor) -> dict[str, Tensor]:
         ids = torch.cat([start, labels[:, :-1]], dim=1)
         ids = ids.masked_fill(ids == IGNORE, base.config.pad_token_id)
     return {"decoder_input_ids": ids, "decoder_attention_mask": (labels != IGNORE).long()}
+
+
+def apart(model: nn.Module, batch: Batch) -> tuple[Batch, list[Tensor]]:
+    """The batch with its texts in unlike shapes, which tell them apart inside the model, and the mask of each text.
+
+    Returns:
+        The batch, whose labels may have a column without loss more, and (rows, length) bool, true for tokens, of the
+        source and, where an encoder-decoder writes a text, of that.
+    """
+    masks, labels = [batch["attention_mask"].bool()], batch.get("labels")
+    config = getattr(base_of(model), "config", None)
+    if labels is None or labels.dim() == 1 or not getattr(config, "is_encoder_decoder", False):
+        return batch, masks
+    if labels.shape == masks[0].shape:
+        labels = pad_columns(labels, (0, 1), value=IGNORE)
+    return {**batch, "labels": labels}, [*masks, labels != IGNORE]
 
 
 def decoder_sees_future(model: nn.Module) -> bool:

@@ -138,9 +138,9 @@ class Spans:
         return Window(tuple(ids), labels or (null, null), item, segments=segments, **place)
 
     def text(self, window: Window, span: tuple[int, int]) -> str:
-        """The characters of the context under tokens of a window."""
+        """The characters of the context under tokens of a window, without the blank that some tokens begin with."""
         offsets = self._encode(window.question)[window.number].offsets
-        return window.question.context[offsets[span[0]][0] : offsets[span[1]][1]]
+        return window.question.context[offsets[span[0]][0] : offsets[span[1]][1]].strip()
 
     def collate(self, windows: Sequence[Example]) -> Batch:
         """Right-padded batch, with token_type_ids where the tokenizer makes them; labels are (windows, 2)."""
