@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 VALIDATION = "validation/"
-# share: of the items of a split, in [0, 1]; score: a coefficient that is at most 1; nats: >= 0, without an upper end.
-Unit = Literal["share", "score", "nats"]
+# share: of the items of a split, in [0, 1]; score: a coefficient that is at most 1; nats: >= 0, without an upper end;
+# factor: >= 1, without an upper end.
+Unit = Literal["share", "score", "nats", "factor"]
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,23 @@ class Metric:
 METRICS = {
     "kl": Metric("KL divergence", higher_is_better=False, unit="nats"),
     "loss": Metric("loss", higher_is_better=False, unit="nats"),
+    "perplexity": Metric("perplexity", higher_is_better=False, unit="factor"),
     "accuracy": Metric("accuracy", higher_is_better=True, unit="share"),
     "exact_match": Metric("exact match", higher_is_better=True, unit="share"),
     "accuracy_norm": Metric("accuracy per character", higher_is_better=True, unit="share"),
     "mean_accuracy": Metric("mean accuracy of the sets", higher_is_better=True, unit="score"),
     "f1": Metric("F1", higher_is_better=True, unit="score"),
+    "bleu4": Metric("BLEU-4", higher_is_better=True, unit="score"),
+    "rouge1": Metric("ROUGE-1", higher_is_better=True, unit="score"),
+    "rouge2": Metric("ROUGE-2", higher_is_better=True, unit="score"),
+    "rougeL": Metric("ROUGE-L", higher_is_better=True, unit="score"),
     "map_correlation": Metric("correlation with the true ranks", higher_is_better=True, unit="score"),
     "map_overlap": Metric("overlap with the true ranks", higher_is_better=True, unit="score"),
     "matthews": Metric("Matthews correlation", higher_is_better=True, unit="score"),
     "pearson": Metric("Pearson correlation", higher_is_better=True, unit="score"),
     "spearman": Metric("Spearman correlation", higher_is_better=True, unit="score"),
 }
+PER_ITEM = ("f1", "rouge1", "rouge2", "rougeL")  # scores that an item of a split may have; theirs is the items' mean
 # Parts of a test split with metrics of their own: accuracy_mismatched (MNLI), those of MMLU and of `commonsense`.
 PARTS = (
     *("mismatched", "stem", "humanities", "social_sciences", "other"),
@@ -69,7 +76,7 @@ def is_share(name: str) -> bool:
 def is_on_common_scale(name: str) -> bool:
     """Whether a metric may be averaged with those of other tasks as it is: shares and scores."""
     metric = metric_of(name)
-    return metric is not None and metric.unit != "nats"
+    return metric is not None and metric.unit in ("share", "score")
 
 
 def directions() -> str:

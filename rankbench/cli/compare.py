@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rankbench.analysis.metrics import PER_ITEM
 from rankbench.analysis.run_pair import (
     Item,
     PairedRun,
@@ -62,13 +63,19 @@ def flips(pairs: Sequence[tuple[Item, Item]]) -> Flips:
 
 
 def item_rows(pairs: Sequence[tuple[Item, Item]], title: str) -> Iterator[tuple[str, ...]]:
-    """Cells of the item table, for accuracy and loss where measured: what, items, A, B, B - A, McNemar's p."""
+    """Cells of the item table, for what was measured of items: what, items, A, B, B - A, McNemar's p."""
     right = [(float(a["correct"]), float(b["correct"])) for a, b in pairs if None not in (a["correct"], b["correct"])]
     if right:
         first, second = zip(*right, strict=True)
         shares = (interval(wilson(int(sum(side)), len(side)), "") for side in (first, second))
         gain = interval(paired_bootstrap_items(second, first))
         yield f"correct{title}", str(len(right)), *shares, gain, f"{mcnemar(first, second).p:.3g}"
+    for name in PER_ITEM:
+        values = [(a[name], b[name]) for a, b in pairs if None not in (a.get(name), b.get(name))]
+        if values:
+            first, second = zip(*values, strict=True)
+            means = (f"{sum(side) / len(side):.4g}" for side in (first, second))
+            yield f"{name}{title}", str(len(values)), *means, interval(paired_bootstrap_items(second, first)), ""
     lost = [(a, b) for a, b in pairs if None not in (a.get("loss"), b.get("loss"))]
     if lost:
         yield f"loss{title}", str(len(lost)), *_losses(lost), ""

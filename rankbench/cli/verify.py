@@ -57,10 +57,18 @@ def _published(words: Sequence[str]) -> int:
     parser.add_argument("--task", help="such as glue-rte")
     parser.add_argument("--method", help="our name or the paper's")
     parser.add_argument("--averages", action="store_true", help="check the averages against their rows")
+    parser.add_argument(
+        "--coverage", action="store_true", help="which of all numbers an experiment runs for, as Markdown"
+    )
     parser.add_argument("--folder", type=Path, help="folder of the files; by default those of rankbench")
     arguments = parser.parse_intermixed_args(words)
+    from rankbench.published.coverage import coverage, markdown, summary
     from rankbench.published.numbers import averages, load, select
 
+    if arguments.coverage:
+        tables = coverage()
+        print(f"{summary(tables)}\n\n{markdown(tables)}")
+        return OK
     data = select(load(arguments.name, arguments.folder), arguments.task, arguments.method)
     if arguments.averages:
         print(_markdown(averages(data).round({"recomputed": 3})))

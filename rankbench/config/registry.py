@@ -49,9 +49,12 @@ BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
             *("glue-cola", "glue-mnli", "glue-mrpc", "glue-qnli", "glue-qqp", "glue-rte", "glue-sst2", "glue-stsb"),
         ),
         "gsm": ("gsm-symbolic", "gsm8k"),
+        "instruction": ("instruction", "magpie-pro", "openorca", "openplatypus"),
         "mmlu": ("mmlu",),
         "multiple_choice": ("aqua", "commonsense-qa", "hellaswag"),
         "planted": ("planted",),
+        "squad": ("squad-v1", "squad-v2"),
+        "summarization": ("cnn-dailymail", "xsum"),
     },
 }
 

@@ -122,14 +122,16 @@ class ModelConfig(Settings):
         hub: repository on the Hugging Face hub.
         revision: commit, tag or branch there; null is main.
         shape: shape of a random model that needs no files.
-        architecture: "decoder" (language modelling), "encoder" (a head for classes, a score or a span of the text) or
-            "encoder_decoder" (language modelling of an answer after a text that is read as a whole: T5, BART).
+        architecture: "decoder" (language modelling), "encoder" (a head for classes, a score or a span of the text),
+            "encoder_decoder" (language modelling of an answer after a text that is read as a whole: T5, BART) or
+            "auto" (what the model's files are).
         targets: regular expressions for the end of module names ("q_proj", "attention.output.dense"), from a dot on, of
             the linear layers to adapt; "all-linear" is what it is to PEFT: every one but the output embedding, and none
             of the head.
         exclude: regular expressions for the end of the names of layers, or of modules with all that is in them, that
             are not adapted whatever `targets` says.
-        head: modules of an encoder that start at random and are trained in full.
+        head: modules of an encoder that start at random and are trained in full; where it is empty, and for a head that
+            marks spans, those that the head's class adds to the body.
         dtype: storage of the frozen base.
         quantization: storage of its linear layers instead, by bitsandbytes: nf4 (4 bits, QLoRA), int8 (LLM.int8()), or
             null.
@@ -145,7 +147,7 @@ class ModelConfig(Settings):
     targets: list[str]
     exclude: list[str]
     head: list[str]
-    architecture: Literal["decoder", "encoder", "encoder_decoder"]
+    architecture: Literal["decoder", "encoder", "encoder_decoder", "auto"]
     dtype: Literal["float32", "bfloat16"]
     quantization: Literal["nf4", "int8"] | None = None  # configurations of older versions have none
 

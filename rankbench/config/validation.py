@@ -6,6 +6,7 @@ Defaults stand in conf/, meanings in rankbench.config.sections and, for a method
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -45,6 +46,8 @@ def examine(composed: DictConfig, skip: frozenset[str] = frozenset()) -> tuple[C
         data = _with_interpolations(data, OmegaConf.to_container(composed))
     except OmegaConfBaseException as error:
         return Config.model_construct(), [f"{error.full_key}: {str(error).splitlines()[0]}"]
+    if "model" not in skip:
+        data["model"] = _called_by_path(data["model"])
     types, mistakes = section_types(data, skip)
     if "method" not in skip.union(mistake.root for mistake in mistakes):
         data["method"], wrong = _complete(data)
@@ -93,6 +96,16 @@ def _complete(data: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
     if "source" not in registry.get("method", section["name"]).needs:
         return section, []
     return control_sources.complete(section, Path(str(data.get("results_dir"))), lambda name: defaults("method", name))
+
+
+def _called_by_path(model: Any) -> Any:
+    """The section of model=auto with a name: the last part of its path, which may be the name of a hub's repository."""
+    path = model.get("path") if isinstance(model, dict) and model.get("name") == "auto" else None
+    if not isinstance(path, str) or path == schema.MISSING:
+        return model
+    on_hub = not Path(path).expanduser().exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path)
+    source = {"hub": path, "path": None} if on_hub else {}
+    return {**model, "name": Path(path).expanduser().resolve().name, **source}
 
 
 def _elsewhere(place: str, types: Mapping[str, Any]) -> str:
@@ -147,13 +160,17 @@ def _check_true_ranks(config: Config) -> list[str]:
 
 
 def _check_quantization(config: Config) -> list[str]:
-    """A task that plants an update changes the weights of its base."""
+    """A task that plants an update changes the weights of its base, and so does a method that trains the base."""
     quantization = config.model.quantization
-    if quantization is None or not registry.get("task", config.task.name).knows_true_ranks:
-        return []
+    changing = {
+        "task": registry.get("task", config.task.name).knows_true_ranks,
+        "method": registry.get("method", config.method.name).trains in ("base", "biases"),
+    }
     return [
-        f"model.quantization={quantization} with task={config.task.name}: the task changes the weights of the base, "
-        "which are fixed once quantised; take another task"
+        f"model.quantization={quantization} with {group}={getattr(config, group).name}: the {group} changes the "
+        f"weights of the base, which are fixed once quantised; take another {group}"
+        for group, changes in changing.items()
+        if quantization is not None and changes
     ]
 
 
@@ -211,7 +228,7 @@ def _check_own(config: Config) -> list[str]:
 CHECKS: dict[Callable[[Config], list[str]], tuple[str, ...]] = {
     _check_budget: ("budget",),
     _check_true_ranks: ("budget", "method", "task"),
-    _check_quantization: ("model", "task"),
+    _check_quantization: ("model", "task", "method"),
     _check_batch: ("train",),
     _check_tracking: ("tracking",),
     _check_places: ("results_dir", "method", "model", "task"),

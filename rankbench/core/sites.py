@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+LATER_STACKS = ("decoder", "vision_model", "vision_tower", "visual", "audio_tower")  # beside a stack without a mark
 UNEVEN = "uneven allocation"  # how a note on one begins
 LARGE_SHARE, MOST_SITES = 0.25, 0.9
 
@@ -32,28 +33,15 @@ class Site:
 def parse_site(name: str) -> tuple[int | None, str]:
     """Layer and kind of a site, by the rule that found it in the model: the first integer part, and what follows it.
 
-    "model.layers.0.self_attn.q_proj" is (0, "self_attn.q_proj"); a name without an integer is (None, name).
+    "model.layers.0.self_attn.q_proj" is (0, "self_attn.q_proj"); a name without an integer is (None, name). Of a model
+    with several stacks of layers, kinds of all but the first are marked: "decoder.block.0.wi" is (0, "decoder.wi").
     """
     parts = name.split(".")
     index = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    return (None, name) if index is None else (int(parts[index]), ".".join(parts[index + 1 :]))
-
-
-def places(names: Iterable[str]) -> dict[str, tuple[int | None, str]]:
-    """Layer and kind of each site, no two alike: name -> (layer, kind).
-
-    Where a model has several stacks with layers of the same numbers (encoder and decoder), their kinds begin with what
-    tells the stacks apart: "decoder.self_attn.q_proj".
-    """
-    parsed = {name: parse_site(name) for name in names}
-    if len(set(parsed.values())) == len(parsed):
-        return parsed
-    stacks = {name: name.removesuffix(kind).split(".") for name, (layer, kind) in parsed.items() if layer is not None}
-    shared = set.intersection(*map(set, stacks.values()))
-    return {
-        name: (layer, ".".join([part for part in stacks.get(name, ()) if part not in shared | {str(layer)}] + [kind]))
-        for name, (layer, kind) in parsed.items()
-    }
+    if index is None:
+        return None, name
+    stack = [part for part in parts[:index] if part in LATER_STACKS][:1]
+    return int(parts[index]), ".".join(stack + parts[index + 1 :])
 
 
 @dataclass(frozen=True)
@@ -63,7 +51,7 @@ class RankGrid(Generic[T]):
     Attributes:
         kinds: rows, in the order of the map's sites.
         layers: columns, rising; None, the column of sites outside the layers, comes last.
-        cells: (layer, kind), as `places` returns them -> value; a kind that a layer lacks has no cell.
+        cells: (layer, kind), as `parse_site` returns them -> value; a kind that a layer lacks has no cell.
     """
 
     kinds: list[str]
@@ -77,8 +65,7 @@ def rank_grid(ranks: Mapping[str, T]) -> RankGrid[T]:
     Args:
         ranks: site -> value, sites by plain module name.
     """
-    at = places(ranks)
-    cells = {at[name]: value for name, value in ranks.items()}
+    cells = {parse_site(name): value for name, value in ranks.items()}
     layers = sorted({layer for layer, _ in cells}, key=lambda layer: (layer is None, layer))
     return RankGrid(list(dict.fromkeys(kind for _, kind in cells)), layers, cells)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -90,10 +91,11 @@ class EVA(Allocator[EVAConfig]):
         """PEFT's vectors, best first: site name -> (rank, d_in), rank >= 0.
 
         Raises:
-            MethodError: they have not converged after `most_passes` passes.
+            MethodError: the input of a site is not one vector per token, or the vectors have not converged after
+                `most_passes` passes.
         """
         from peft import EvaConfig, LoraConfig  # takes seconds to import
-        from peft.tuners.lora.eva import get_eva_state_dict
+        from peft.tuners.lora import eva
 
         config, rank = self.config, self.context.budget.reference_rank
         widest = min(site.d_in for site in self.context.sites) / rank
@@ -103,7 +105,7 @@ class EVA(Allocator[EVAConfig]):
             use_label_mask=config.label_mask,
             whiten=config.whiten,
         )
-        passes = 0
+        passes, site_inputs = 0, SiteInputs()
 
         def forward(model: Any, inputs: dict[str, Tensor]) -> None:
             nonlocal passes
@@ -113,7 +115,10 @@ class EVA(Allocator[EVAConfig]):
                     f"EVA's vectors have not converged after {config.most_passes} passes: raise method.most_passes or "
                     "train.batch_size (each pass needs more tokens than a site may get ranks), or lower method.tau"
                 )
+            site_inputs.tokens = tuple(inputs["input_ids"].shape)
             model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+            if passes == 1:  # PEFT looks at the inputs of all sites before it decomposes any
+                site_inputs.check([site.name for site in self.context.sites])
 
         micros = [micro for batch in probe.batches(config.batches) for micro in probe.inputs(batch)]
         two = getattr(getattr(adapters.model, "config", None), "is_encoder_decoder", False)
@@ -122,15 +127,53 @@ class EVA(Allocator[EVAConfig]):
                 "method=eva takes one text per example, as PEFT's search for vectors does; an encoder-decoder reads "
                 "two: take another method"
             )
-        vectors: dict[str, Tensor] = get_eva_state_dict(
+        vectors: dict[str, Tensor] = eva.get_eva_state_dict(
             adapters.model,
             [per_token(micro) for micro in micros],
             LoraConfig(r=rank, init_lora_weights="eva", eva_config=settings),
             forward_fn=forward,
+            prepare_layer_inputs_fn=site_inputs.prepare,
             gather_distributed_inputs=False,
             show_progress_bar=False,
         )
         return {site.name: vectors[PREFIX + site.name] for site in self.context.sites}
+
+
+class SiteInputs:
+    """What PEFT is given of the sites' inputs: the vectors of the tokens that count.
+
+    Attributes:
+        tokens: (batch, length) of the pass that is being made.
+        shapes: site name -> shape of its input, as last seen.
+    """
+
+    def __init__(self) -> None:
+        self.tokens: tuple[int, ...] = ()
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def prepare(self, layer_input: Any, indices: Tensor, name: str) -> Tensor:
+        """The vectors at `indices` (n, 2) of an input (batch, length, d_in): (n, d_in); any other input as it is."""
+        x: Tensor = layer_input if isinstance(layer_input, Tensor) else layer_input[0]
+        self.shapes[name.removeprefix(PREFIX)] = tuple(x.shape)
+        return x[indices.T.unbind()] if x.shape[:-1] == self.tokens else x.contiguous()
+
+    def check(self, sites: Sequence[str]) -> None:
+        """Refuse sites whose input is not one vector per token.
+
+        Raises:
+            MethodError: with the names of the sites, and the way out.
+        """
+        odd = [
+            f"{name} reads {self.shapes[name]}" if name in self.shapes else f"{name} is not reached"
+            for name in sites
+            if self.shapes.get(name, ())[:-1] != self.tokens
+        ]
+        if odd:
+            tokens, more = " x ".join(map(str, self.tokens)), f" and {len(odd) - 5} more sites" if len(odd) > 5 else ""
+            raise MethodError(
+                f"method eva needs one input vector for each token at every site, but in a batch of {tokens} tokens "
+                f"{', '.join(odd[:5])}{more}: leave these sites out of model.targets"
+            )
 
 
 def per_token(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

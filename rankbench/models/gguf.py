@@ -21,9 +21,10 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from rankbench.files import fingerprint
+from rankbench.models import gguf_metadata
 from rankbench.models.errors import ModelError, quiet
 
-CONVERSION = 1  # part of the cache key: raise it when a change here can change what comes out
+CONVERSION = 2  # part of the cache key: raise it when a change here can change what comes out
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def convert(file: Path, dtype: torch.dtype, cache: Path, way_out: str) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{key}.lock")):
             if not folder.is_dir():
-                _convert_into(folder, file, dtype, header.fields)
+                _convert_into(folder, file, dtype, header)
     except OSError as error:
         raise ModelError(
             f"the cache folder {cache} cannot be used ({error}); set RANKBENCH_CACHE to a folder that can be written"
@@ -85,13 +86,19 @@ def convert(file: Path, dtype: torch.dtype, cache: Path, way_out: str) -> Path:
 
 
 class Header(GGUFReader):
-    """The header of a GGUF file; `end` is the offset just past its last tensor, in bytes from the start of the file."""
+    """The header of a GGUF file.
+
+    Attributes:
+        end: offset just past its last tensor, in bytes from the start of the file.
+        names: of its tensors.
+    """
 
     end: int
+    names: list[str]
 
     def _build_tensors(self, start_offs: int, fields: list[ReaderField]) -> None:
         # instead of mapping the tensors, which on a file that is too short fails without naming sizes
-        self.end = start_offs
+        self.end, self.names = start_offs, [field.name for field in fields]
         for field in fields:
             *_, dimensions, kind, offset = field.parts
             block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind[0])]
@@ -121,7 +128,7 @@ def read_header(file: Path, way_out: str) -> Header:
     return header
 
 
-def _convert_into(folder: Path, file: Path, dtype: torch.dtype, fields: Mapping[str, ReaderField]) -> None:
+def _convert_into(folder: Path, file: Path, dtype: torch.dtype, header: Header) -> None:
     """Write the model and its tokenizer beside `folder`, then rename; the caller holds the lock."""
     logger.info("converting %s once, into %s", file.name, folder)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -130,7 +137,8 @@ def _convert_into(folder: Path, file: Path, dtype: torch.dtype, fields: Mapping[
         with quiet():
             model, tokenizer = _read(file, dtype)
             tokenizer.model_max_length = model.config.max_position_embeddings
-            _mend(tokenizer, fields)
+            _mend(tokenizer, header.fields)
+            gguf_metadata.apply(file, header.fields, header.names, model.config)
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
         os.replace(partial, folder)

@@ -66,7 +66,7 @@ def _local(
         raise ModelError(
             f"model.gguf_file={gguf_file} is not in {path}; GGUF files in it: {', '.join(ggufs) or 'none'}"
         )
-    if config.architecture != "decoder":
+    if config.architecture not in ("decoder", "auto"):
         raise ModelError(f"{file}: GGUF files are read for decoders only; give the encoder's folder: model.path=DIR")
     return convert(file, getattr(torch, config.dtype), cache or default_cache(), way_out), fingerprint(file)
 

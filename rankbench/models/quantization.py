@@ -62,10 +62,17 @@ def quantize(model: Any, arguments: dict[str, Any]) -> Any:
 
 
 def settle(model: Any) -> None:
-    """Let layers of 4 bits compute alike in training and evaluation.
+    """Let quantised layers compute alike in training and evaluation, and wherever they are moved.
 
-    On processors with AVX512-BF16, bitsandbytes would repack their weights in evaluation and compute in bf16.
+    On processors with AVX512-BF16, bitsandbytes would repack weights of 4 bits in evaluation and compute in bf16. A
+    weight of 8 bits loses the scales of its rows when it is moved after a forward pass.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+        if hasattr(module, "init_8bit_state"):
+            module.register_forward_hook(_keep_scales)
+
+
+def _keep_scales(module: Any, inputs: Any, output: Any) -> None:
+    module.weight.SCB = module.state.SCB

@@ -6,7 +6,7 @@ quantisation. What could change a number unseen is refused, put right, or said i
 
 from __future__ import annotations
 
-from collections import Counter
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,11 @@ def read(
             f"{folder / ADAPTER} lies beside the weights, and transformers would make that adapter part of the frozen "
             "base; move it out of the folder, or merge it into the weights first"
         )
-    config = read_config(folder, **settings)
+    config = checked_config(folder, architecture, problem, **settings)
     auto, _ = class_of(architecture, problem)
-    refuse_other_kinds(folder, config, architecture, problem)
     notes = [*_without_layerdrop(config), *_quantised(config)]
+    if stored and getattr(config, "quantization_config", None):
+        raise ModelError(f"{folder}: its weights are quantised already; set model.quantization=null")
     for name, value in OURS.items():
         if hasattr(config, name):
             setattr(config, name, value)
@@ -72,10 +73,10 @@ def read(
             weights_only=True,
             output_loading_info=True,
             **stored,
-            ignore_mismatched_sizes=architecture == "encoder",  # a head of another task: it is drawn anew
+            ignore_mismatched_sizes=True,  # a head of another task is drawn anew; others are refused below
         )
     check_head(model, head)
-    _refuse_gaps(folder, info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}, head)
+    _refuse_gaps(folder, info, head)
     return model, notes + _unused(folder, info["unexpected_keys"])
 
 
@@ -99,14 +100,15 @@ def read_config(folder: Path, **settings: Any) -> Any:
     return config
 
 
-def refuse_other_kinds(folder: Path, config: Any, architecture: str, problem: Problem | None) -> None:
-    """Transformers names every class that it has where it has none for this model: say instead what there is.
+def checked_config(folder: Path, architecture: str, problem: Problem | None, **settings: Any) -> Any:
+    """The config of the model in a folder, if transformers has a class for such a model.
 
     Raises:
-        ModelError: transformers has no class for such a model.
+        ModelError: it has none; the message says which architectures it has, and not every class there is.
     """
+    config = read_config(folder, **settings)
     if has_class(config, architecture, problem):
-        return
+        return config
     kind = f"an encoder with a head for {problem or 'classification'}" if architecture == "encoder" else architecture
     others = [name for name in (*LANGUAGE_MODELS, "encoder") if has_class(config, name, problem)]
     raise ModelError(
@@ -119,6 +121,19 @@ def has_class(config: Any, architecture: str, problem: Problem | None) -> bool:
     """Whether transformers has a class for a model of this config."""
     auto, _ = class_of(architecture, problem)
     return type(config) in auto._model_mapping
+
+
+def slow_storage(dtype: str, device: torch.device) -> str | None:
+    """A sentence on bfloat16 weights on a processor that can only emulate their products; None elsewhere."""
+    units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        units = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype != "bfloat16" or device.type != "cpu" or units:
+        return None
+    return (
+        "model.dtype=bfloat16 on a processor without units for it: passes may take several times as long as with "
+        "model.dtype=float32, which is another run"
+    )
 
 
 def _without_layerdrop(config: PretrainedConfig) -> list[str]:
@@ -139,14 +154,21 @@ def _quantised(config: PretrainedConfig) -> list[str]:
     return [f"the weights of the base are quantised in its folder ({method}); model.dtype does not apply to them"]
 
 
-def _refuse_gaps(folder: Path, missing: set[str], head: Sequence[str]) -> None:
+def _refuse_gaps(folder: Path, info: Mapping[str, Any], head: Sequence[str]) -> None:
     """A frozen weight that is not in the files would be random, and nobody would see it."""
-    gaps = sorted(key for key in missing if not key.startswith(tuple(f"{top}." for top in head)))
+    drawn = tuple(f"{top}." for top in head)
+    gaps = sorted(key for key in info["missing_keys"] if not key.startswith(drawn))
     if gaps:
         raise ModelError(
             f"{folder} has no weights for {', '.join(gaps[:5])}{' ...' if len(gaps) > 5 else ''}; "
             "take a complete model, or name the module in model.head to train it from a random start"
         )
+    for key, stored, wanted in sorted(info["mismatched_keys"]):
+        if not key.startswith(drawn):
+            raise ModelError(
+                f"{folder}: {key} has the shape {tuple(stored)} in its files, and {tuple(wanted)} by its config.json; "
+                "give a folder where they agree"
+            )
 
 
 def _unused(folder: Path, unexpected: set[str]) -> list[str]:
@@ -161,6 +183,6 @@ def _unused(folder: Path, unexpected: set[str]) -> list[str]:
             f"{folder} holds {len(layers)} weights of layers that the model read from it lacks ({layers[0]} ...): "
             "its config.json or model.architecture is not that of its weights; give a folder where they agree"
         )
-    modules = Counter(key.rpartition(".")[0] for key in unexpected)
+    modules = {key.rpartition(".")[0] or key for key in unexpected}
     named = ", ".join(sorted(modules)[:5]) + (" ..." if len(modules) > 5 else "")
     return [f"weights in the model's files that are not used: {named}"] if modules else []

@@ -35,10 +35,10 @@ SETS = {  # tasks that an average is taken over
 # Items of the official splits that are the tests here.
 ITEMS = {
     **{"glue-cola": 1043, "glue-mnli": 9815, "glue-mrpc": 408, "glue-qnli": 5463},
-    **{"glue-qqp": 40430, "glue-rte": 277, "glue-sst2": 872, "boolq": 3270, "gsm8k": 1319},
+    **{"glue-qqp": 40430, "glue-rte": 277, "glue-sst2": 872, "boolq": 3270, "gsm8k": 1319, "aqua": 254},
     **{"commonsense-boolq": 3270, "commonsense-piqa": 1838, "commonsense-siqa": 1954, "commonsense-hellaswag": 10042},
     **{"commonsense-winogrande": 1267, "commonsense-arc-easy": 2376, "commonsense-arc-challenge": 1172},
-    "commonsense-openbookqa": 500,
+    **{"commonsense-openbookqa": 500, "squad-v1": 10570, "squad-v2": 11873},
 }
 PLACE = Path("results") / "published"
 PACKAGED = Path("rankbench") / "published" / "data"  # the same files in a wheel

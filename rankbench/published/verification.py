@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from rankbench.analysis.metrics import is_share, metric_of
+from rankbench.config.yaml_files import defaults
 from rankbench.published import numbers
 from rankbench.published.numbers import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
@@ -141,8 +142,12 @@ def _doubts(row: Row) -> Iterator[str]:
 Row = Mapping[Any, Any]  # of rankbench.published
 
 # A metric of the papers -> ours, where its name is another; several are averaged.
-OURS = {"correlation": ("pearson",), "accuracy, mean of m and mm": ("accuracy", "accuracy_mismatched")}
-HARDWARE = ("time", "memory", "speed")  # words in metrics that depend on the machine
+OURS = {
+    "correlation": ("pearson",),
+    "accuracy, mean of m and mm": ("accuracy", "accuracy_mismatched"),
+    "test perplexity": ("perplexity",),
+}
+HARDWARE = frozenset({"time", "memory", "speed"})  # words in metrics that depend on the machine
 PARAMETERS = 0.1  # share by which a number of parameters may differ and be the same budget
 # Typed words that change no number, or that are looked at by themselves; and sections of such words.
 HARMLESS = (
@@ -181,7 +186,7 @@ def counterpart(study: Study, report: Report, table: Published, row: Row, rows: 
         reason = "no arm of this experiment" if row["our_method"] else "no such method here"
         return Counterpart({}, reason=reason)
     parts = _parts(row, rows, report)
-    if unknown := [task for task in parts if task not in _tasks()]:
+    if unknown := [task for task in parts if task not in known_tasks()]:
         return Counterpart({}, reason=f"no such task here: {', '.join(unknown)}")
     if reason := _unmeasured(parts):
         return Counterpart({}, outcome="not comparable", reason=reason)
@@ -193,7 +198,7 @@ def counterpart(study: Study, report: Report, table: Published, row: Row, rows: 
 
 
 @functools.cache
-def _tasks() -> dict[str, Path]:
+def known_tasks() -> dict[str, Path]:
     """Task -> its YAML, in this package and in installed ones."""
     return experiment_files.names(group="task")
 
@@ -215,9 +220,14 @@ def _parts(row: Row, rows: Sequence[Row], report: Report) -> dict[str, list[str]
     return {task: metrics or [report.metric_of(task).rpartition("/")[2]] for task, metrics in beside.items()}
 
 
+def is_of_hardware(metric: str) -> bool:
+    """Whether a published metric depends on the machine: "training time", but not "Kendall tau, Sentiment140"."""
+    return not HARDWARE.isdisjoint(metric.split())
+
+
 def _unmeasured(parts: Mapping[str, Sequence[str]]) -> str:
     metrics = [metric for names in parts.values() for metric in names]
-    if any(word in metric for metric in metrics for word in HARDWARE):
+    if any(is_of_hardware(metric) for metric in metrics):
         return "measured on other hardware"
     ours = [name for metric in metrics for name in OURS.get(metric, (metric,))]
     strange = [name for name in ours if metric_of(name) is None]
@@ -293,10 +303,15 @@ def _changed(words: Sequence[str]) -> Iterator[str]:
 
 
 def _parts_of_data(records: Sequence[RunRecord]) -> Iterator[str]:
-    """Sizes that cut the official splits."""
+    """Sizes that cut the splits the task has by default: the official ones, or the paper's part of them."""
     for key in ("train_size", "test_size", "generation_size"):
-        if any(record.config["task"].get(key) is not None for record in records):
+        if any(record.config["task"].get(key) != _defaults(record.task).get(key) for record in records):
             yield f"part of the data (task.{key})"
+
+
+@functools.cache
+def _defaults(task: str) -> dict[str, Any]:
+    return defaults("task", task)
 
 
 def _twice(records: Sequence[RunRecord]) -> Iterator[str]:

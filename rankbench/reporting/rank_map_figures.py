@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import colour, labels, sort_key
-from rankbench.core.sites import RankGrid, places, rank_grid
+from rankbench.core.sites import RankGrid, parse_site, rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.reporting.plotting import COLOUR_MAP, MAP_TEXT, MISSING, OWN_STYLE, shade
 from rankbench.statistics.estimates import rank_correlation
@@ -47,7 +47,7 @@ def rank_maps(records: Sequence[RunRecord], names: Sequence[str] | None = None) 
         raise SelectionError(f"none of {len(records)} runs is ok and has ranks: there is no map to draw")
     sites = [site for record, _ in mapped for site in record.ranks or {}]
     sizes = [len(record.ranks or {}) for record, _ in mapped]
-    parsed = places(dict.fromkeys(sites))
+    parsed = {site: parse_site(site) for site in set(sites)}
     return pd.DataFrame(
         {
             "label": np.repeat([label for _, label in mapped], sizes).astype(object),

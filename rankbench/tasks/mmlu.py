@@ -13,7 +13,7 @@ from rankbench.tasks.base import DataError
 from rankbench.tasks.multiple_choice import LETTERS, MultipleChoice, lettered, texts_of
 from rankbench.tasks.text.answer_scoring import Item
 from rankbench.tasks.text.dataset_config import HubConfig
-from rankbench.tasks.text.dataset_files import Table, carve, choose, read
+from rankbench.tasks.text.dataset_files import Table, choose, read
 from rankbench.tasks.text.file_formats import Row
 
 SUBJECTS = {  # the authors' categories; EleutherAI's harness counts anatomy as stem
@@ -75,15 +75,12 @@ class Mmlu(MultipleChoice[MmluConfig]):
         """Official splits: auxiliary_train, validation, test, and dev for the examples."""
         splits = ("auxiliary_train", "validation", "test", "dev")
         tables, data = read(self.config, self.texts, splits, (), (*self.lists, self.label))
-        train, _ = carve(tables["auxiliary_train"], self.config.model_copy(update={"validation_size": 0}))
-        validation = choose(
-            tables["validation"], self.config.model_copy(update={"test_size": self.config.validation_size})
-        )
+        auxiliary, validation, test = (tables[split] for split in splits[:3])
         self._shots = self._solved(tables["dev"])
         return {
-            "train": self._items(tables["auxiliary_train"], train),
-            "validation": self._items(tables["validation"], validation, "subject"),
-            "test": self._items(tables["test"], choose(tables["test"], self.config), "subject"),
+            "train": self._items(auxiliary, choose(auxiliary, self.config, "train_size")),
+            "validation": self._items(validation, choose(validation, self.config, "validation_size"), "subject"),
+            "test": self._items(test, choose(test, self.config), "subject"),
         }, data
 
     def _solved(self, dev: Table) -> dict[str, list[str]]:

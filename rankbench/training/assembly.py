@@ -15,6 +15,8 @@ from rankbench.core.sites import Site
 from rankbench.methods.base import Allocator, RunContext
 from rankbench.models import loading
 from rankbench.models.errors import ModelError
+from rankbench.models.inferred_settings import describe, resolve
+from rankbench.models.reading import slow_storage
 from rankbench.tasks.base import Task
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
@@ -73,10 +75,13 @@ class Assembly:
         """Read the task's data and load the base model as the task wants it."""
         config = self.config
         self.task = registry.get("task", config.task.name)(config.task)
-        labels = self.task.num_labels() if config.model.architecture == "encoder" else None
+        model = resolve(config.model)
+        labels = self.task.num_labels() if model.architecture == "encoder" else None
         problem = None if labels is None else self.task.problem()
-        self.loaded = loading.load(config.model, labels, problem, self.streams)
+        self.loaded = loading.load(model, labels, problem, self.streams)
+        self.notes += [describe(self.loaded)] if config.model.architecture == "auto" else []
         self.notes += self.loaded.notes
+        self.notes += filter(None, [slow_storage(config.model.dtype, self.accelerator.device)])
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
         self.loaded.model.to(self.accelerator.device)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)

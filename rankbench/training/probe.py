@@ -139,21 +139,23 @@ class Probe:
 class _Unpadded:
     """(batch, length, d) -> (tokens, d) without padding, the same object as long as the same input is asked for.
 
-    An input is not kept alive: memory is used again as without anybody looking.
+    Some models flatten (batch, length, d) to (batch * length, d) on the way. Vectors of any other number (one per
+    example, say) are all taken. An input is not kept alive: memory is used again as without anybody looking.
 
     Args:
         masks: (batch, length) bool, true for tokens, of each text that an input may be of; no two of one shape.
     """
 
     def __init__(self, masks: Sequence[Tensor]) -> None:
-        self._masks = {mask.shape: mask for mask in masks if not bool(mask.all())}
+        padded = [mask for mask in masks if not bool(mask.all())]
+        self._masks = {shape: mask.flatten() for mask in padded for shape in (mask.shape, mask.flatten().shape)}
         self._input: weakref.ref[Tensor] | None = None
         self._tokens: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._tokens is None or self._input is None or self._input() is not x:
-            mask = self._masks.get(x.shape[:-1])
-            self._tokens = (x.flatten(0, -2) if mask is None else x[mask]).detach()
+            mask, vectors = self._masks.get(x.shape[:-1]), x.flatten(0, -2)
+            self._tokens = (vectors if mask is None else vectors[mask]).detach()
             self._input = weakref.ref(x, self._forget)
         return self._tokens
 

@@ -22,7 +22,7 @@ def test_only_shares_of_the_main_part_have_its_number_of_items():
 
 
 def test_losses_stand_on_no_common_scale_and_neither_does_what_is_not_known():
-    assert {name for name in METRICS if not is_on_common_scale(name)} == {"kl", "loss"}
+    assert {name for name in METRICS if not is_on_common_scale(name)} == {"kl", "loss", "perplexity"}
     assert not is_on_common_scale("regret")
 
 
@@ -32,6 +32,8 @@ def test_losses_stand_on_no_common_scale_and_neither_does_what_is_not_known():
         ("test/accuracy", "test accuracy"),
         ("validation/loss", "validation loss, nats"),
         ("kl", "KL divergence, nats"),
+        ("test/perplexity", "test perplexity"),
+        ("rougeL", "ROUGE-L"),
         ("test/accuracy_mismatched", "test accuracy mismatched"),
         ("test/regret", "test/regret"),
     ],
@@ -47,4 +49,4 @@ def test_every_metric_that_a_report_shows_by_default_is_in_the_table():
 
 def test_a_message_can_name_all_directions():
     assert directions().startswith("higher is better of accuracy, exact_match")
-    assert directions().endswith("lower of kl, loss")
+    assert directions().endswith("lower of kl, loss, perplexity")

@@ -91,6 +91,16 @@ def test_settings_metrics_items_and_ranks_are_shown(printed):
     assert "do not say what other seeds would give" in text
 
 
+def test_scores_of_items_are_paired_where_both_runs_have_them(printed):
+    """B gains 0.1 on each of the six items that both have generated; nothing of them is right or wrong."""
+    ours = [0.5] * 6 + [None] * 2
+    theirs = [0.6] * 7 + [None]
+    texts = [rows(name, correct=[None] * 8, rougeL=scores) for name, scores in (("A", ours), ("B", theirs))]
+    _, text = printed(run("A"), run("B"), *texts)
+    assert line(text, "rougeL") == ["rougeL", "6", "0.5", "0.6", "+0.1", "[+0.1,", "+0.1]"]
+    assert "correct " not in text
+
+
 def test_a_run_is_named_by_its_folder_too(tmp_path, capsys):
     folders = [write(tmp_path / name, run(name), rows(name)) for name in "AB"]
     copy = tmp_path / "copy"

@@ -23,6 +23,11 @@ def test_sites_outside_the_layers_have_a_column_of_their_own_at_the_end():
     assert (0, "pooler") not in grid.cells
 
 
+def test_layers_of_an_encoder_and_of_a_decoder_have_cells_of_their_own():
+    grid = rank_grid({f"model.{part}.layers.0.fc1": rank for part, rank in (("encoder", 1), ("decoder", 2))})
+    assert grid.cells == {(0, "fc1"): 1, (0, "decoder.fc1"): 2}
+
+
 def test_a_grid_takes_any_value_and_no_site_at_all():
     assert rank_grid({"layers.0.q": None}).cells == {(0, "q"): None}
     assert rank_grid({}).layers == []
@@ -63,13 +68,8 @@ def test_what_a_site_holds_is_its_cost():
     assert "layers.0.q (rank 12) holds 50%" in describe_unevenness(many(12, *[4] * 9), costs)
 
 
-def test_stacks_with_layers_of_the_same_numbers_are_told_apart():
-    ranks = {
-        "model.encoder.layers.0.q": 1,
-        "model.decoder.layers.0.q": 2,
-        "model.decoder.layers.1.cross.q": 3,
-        "out": 4,
-    }
-    grid = rank_grid(ranks)
-    assert grid.cells == {(0, "encoder.q"): 1, (0, "decoder.q"): 2, (1, "decoder.cross.q"): 3, (None, "out"): 4}
-    assert grid.kinds == ["encoder.q", "decoder.q", "decoder.cross.q", "out"]
+def test_two_stacks_of_layers_are_two_sets_of_kinds():
+    names = ["encoder.block.0.wi", "decoder.block.0.wi", "model.vision_tower.layers.0.wi", "model.layers.0.wo"]
+    grid = rank_grid(dict.fromkeys(names, 1))
+    assert grid.kinds == ["wi", "decoder.wi", "vision_tower.wi", "wo"]
+    assert len(grid.cells) == len(names)

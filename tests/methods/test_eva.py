@@ -1,11 +1,16 @@
 """EVA: its ranks and vectors are those of PEFT's own initialisation on the same mini-batches."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from support.harness import configure
+from support.toys import Toy, rig
+from torch import nn
 
 from rankbench.core.seeding import Streams
+from rankbench.methods.base import MethodError
 from rankbench.methods.eva import per_token
 from rankbench.models import loading
 from rankbench.training.assembly import assemble
@@ -86,3 +91,25 @@ def test_labels_of_examples_are_not_taken_for_labels_of_tokens(tmp_path):
 def test_vectors_that_do_not_converge_end_in_a_message(tmp_path):
     with pytest.raises(ValueError, match=r"not converged after 3 passes: raise method.most_passes"):
         calibrated(tmp_path, "method.most_passes=3", "method.tau=0.999999")
+
+
+class Uneven(Toy):
+    """A toy that flattens the tokens on the way, pools the first one, and has a layer that nothing calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.pool, self.idle = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, input_ids, attention_mask=None):
+        x = self.layers[1](self.layers[0](self.embed(input_ids)))
+        x = x + self.flat(x.flatten(0, 1)).view(x.shape)
+        return SimpleNamespace(logits=self.score(x) + self.score(self.pool(x[:, 0])).unsqueeze(1))
+
+
+def test_sites_without_one_vector_per_token_are_refused_by_name():
+    with pytest.raises(MethodError, match=r"one input vector for each token") as error:
+        rig("eva", steps=2, batches=2, model=Uneven())
+    text = str(error.value)
+    assert "in a batch of 16 x 3 tokens" in text
+    assert "flat reads (48, 8), pool reads (16, 8), idle is not reached: leave these sites out of model.targets" in text
+    assert "and 6 more sites" not in text

@@ -149,9 +149,12 @@ def test_an_average_of_tasks_with_two_metrics_takes_the_mean_of_these_first():
     assert {f.outcome for f in findings if f.row["rank_or_budget"].endswith("r=8")} == {"reproduced"}
 
 
-def test_a_method_that_is_not_here_says_so():
+def test_a_method_or_task_that_is_not_here_says_so():
     finding = said(studied([], [ADALORA]))["HAdapter", "glue-rte", "accuracy"]
     assert (finding.outcome, finding.reason) == ("not run", "no such method here")
+    table = {"file": "sensitivity", "table": "Table 10", "arms": {"adalora": "AdaLoRA"}}
+    finding = said(studied([], [table]))["AdaLoRA", "gpqa", "accuracy"]
+    assert (finding.outcome, finding.reason) == ("not run", "no such task here: gpqa")
 
 
 @pytest.mark.parametrize(
@@ -159,8 +162,7 @@ def test_a_method_that_is_not_here_says_so():
     [
         ([], [], ("full fine-tuning", "boolq", "accuracy"), "not run", "no arm of this experiment"),
         ([], [], ("GoRA", "boolq", "accuracy"), "not run", "no arm of this experiment"),
-        ([], [], ("LoRA", "aqua", "accuracy"), "not run", "no such task here: aqua"),
-        ([], [], ("LoRA", "reasoning-5", "average"), "not run", "no such task here: aqua"),
+        ([], [], ("LoRA", "reasoning-5", "average"), "not run", "no finished run of arm lora"),
         ([], [], ("LoRA", "boolq", "accuracy"), "not run", "no finished run of arm lora"),
         (
             [run("lora", "boolq", 0, None, status="oom")],

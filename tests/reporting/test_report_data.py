@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import pytest
+from support.records import record as made_record
 from support.studies import TUNING_SEED, declared, study
 
 from rankbench.core.sites import UNEVEN
@@ -21,7 +23,7 @@ from rankbench.reporting.sections import (
     setup,
     verdict,
 )
-from rankbench.reporting.sections.setup import arms_table, facts
+from rankbench.reporting.sections.setup import arms_table, deviations_table, facts
 from rankbench.studies.ablations import ablations, varied
 from rankbench.sweeps.experiment import with_arms
 
@@ -338,6 +340,18 @@ def test_the_design_lists_arms_axes_and_what_was_typed():
     assert sheet.notes[0] == "Axes: model=[minilm-l6], task=[glue-rte], budget=[r8], seed=[0,1,2,3,4,5,6,7]."
     head = dict(facts(single()))
     assert (head["runs ok"], head["seeds"], head["code"]) == ("184 of 184", "8 (0 to 7)", "c" * 10)
+
+
+def test_differences_from_the_sources_are_those_of_the_records_each_once():
+    def run(arm, *deviations):
+        return SimpleNamespace(arm=arm, record=made_record(arm, 0, provenance={"deviations": list(deviations)}))
+
+    old, failed = SimpleNamespace(arm="old", record=made_record("fim", 0)), SimpleNamespace(arm="failed", record=None)
+    runs = [run("igu", "Scale.", "sign=outside: |w|."), run("igu N=4", "Scale."), run("igu", "Scale."), old, failed]
+    sheet = deviations_table(SimpleNamespace(panels=[SimpleNamespace(runs=runs)]))
+    assert column(sheet, "arms") == ["igu, igu N=4", "igu"]
+    assert column(sheet, "difference") == ["Scale.", "sign=outside: |w|."]
+    assert deviations_table(SimpleNamespace(panels=[SimpleNamespace(runs=[old, failed])])) is None
 
 
 def test_every_arm_of_a_panel_has_a_place_of_its_own():

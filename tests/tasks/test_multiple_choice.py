@@ -158,6 +158,13 @@ def test_mmlu_has_an_accuracy_for_each_category_and_shots_that_can_be_cut(tmp_pa
     assert text(example_of(plain, 5)).count("What is") == 1
 
 
+def test_mmlu_validates_on_the_official_split(tmp_path):
+    made = loaded("mmlu", **{**folder(tmp_path, "mmlu"), "train_size": 5})
+    assert [len(made.splits[split]) for split in ("train", "validation", "test")] == [5, 4, 18]
+    with pytest.raises(DataError, match=r"validation.jsonl has 18 rows, fewer than task.validation_size=19; make it"):
+        loaded("mmlu", **{**folder(tmp_path, "mmlu"), "validation_size": 19})
+
+
 def test_auxiliary_questions_have_no_subject_and_no_shots(tmp_path):
     settings = folder(tmp_path, "mmlu")
     write(tmp_path / "auxiliary_train.jsonl", [{**ROWS["mmlu"](n), "subject": ""} for n in range(6)])

@@ -55,14 +55,14 @@ def llama(scheme, **around):
     return wrap(backend, **around)
 
 
-def unigram():
+def unigram(texts=TEXTS):
     """Like T5: blanks and line breaks are one mark, an end token after every text."""
     backend = Tokenizer(models.Unigram())
     backend.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     backend.decoder = decoders.Metaspace(prepend_scheme="always")
     learn = trainers.UnigramTrainer(vocab_size=90, unk_token="<unk>", special_tokens=SPECIALS, show_progress=False)
-    backend.train_from_iterator(TEXTS, learn)
+    backend.train_from_iterator(texts, learn)
     return wrap(backend, bos=False, eos=True)
 
 
@@ -155,6 +155,15 @@ def test_a_tokenizer_that_cannot_write_the_answer_is_refused(tmp_path):
         r"of '\d+'; task=gsm8k needs a model whose tokenizer keeps every character",
     ):
         made.load(wordpiece(), "decoder", Streams(0))
+
+
+def test_an_unknown_token_that_solutions_hold_does_not_end_an_answer(tmp_path, monkeypatch):
+    made, ends = task("gsm8k", **write_gsm8k(tmp_path)), []
+    for tokenizer in (unigram(), unigram([text.replace("<", "") for text in TEXTS])):
+        made.load(tokenizer, "encoder_decoder", Streams(0))
+        monkeypatch.setattr(type(made._language_model), "generate", lambda *rest: ends.append(set(rest[4])) or [])
+        made._generate(None, made.splits["test"], 3)
+    assert ends == [{0, 1, 2}, {1, 2}]
 
 
 def test_a_text_is_cut_even_where_its_first_token_is_a_mark_alone():

@@ -81,6 +81,29 @@ def test_sites_that_read_one_tensor_get_one_object():
     assert seen["layers.1.mix"] is not seen["layers.1.up"]
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_activations_leave_padding_out_where_the_model_flattens_the_tokens(flat):
+    model = toy_model()
+    mix = model.layers[0].mix
+    if flat:
+        model.layers[0].forward = lambda x: x + mix(x.flatten(0, 1)).view(x.shape)
+    task = ToyTask(model, find_sites(model, ["all-linear"], ("score",)))
+    run = rig("lora", steps=4, model=model, task=task)
+    collate, seen = task.collate, {}
+
+    def padded(examples):
+        batch = collate(examples)
+        batch["attention_mask"][:, -1] = 0
+        return batch
+
+    task.collate = padded
+    probe = run.trainer.probe("start")
+    (batch,) = probe.batches(1)
+    probe.activations(batch, lambda site, x: seen.update({site: x.clone()}))
+    expected = model.embed(task.collate(batch)["input_ids"])[:, :2].flatten(0, 1)
+    assert torch.equal(seen["layers.0.mix"], expected)
+
+
 def test_gradients_with_dropout_use_a_stream_of_their_own():
     model = toy_model()
     model.layers[0].register_forward_hook(lambda m, x, y: torch.nn.functional.dropout(y, 0.5, m.training))

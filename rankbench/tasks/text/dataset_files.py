@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rankbench.core.seeding import Streams
 from rankbench.files import expanded, fingerprint
@@ -25,19 +25,20 @@ class Table:
     """One official split.
 
     Attributes:
-        rows: in the file's order, restricted to the columns asked for; no value is None.
+        rows: in the file's order, restricted to the columns asked for, none of which is None; as they are, where any
+            column would do.
         place: file or hub address, for messages.
         split: official name of the split.
     """
 
-    rows: list[Row]
+    rows: Sequence[Row]
     place: str
     split: str
 
 
 def read(
     config: FolderConfig,
-    texts: Sequence[str],
+    texts: Sequence[str] | None,
     splits: Sequence[str],
     extra: Sequence[str] = (),
     labels: Sequence[str] = (),
@@ -46,7 +47,8 @@ def read(
 
     Args:
         config: settings of the task: where its data is.
-        texts: columns of text, which every split must have; a value that is no text is refused.
+        texts: columns of text, which every split must have; a value that is no text is refused. None: any columns, for
+            a task that looks at the rows it takes; `labels` may be missing then.
         splits: official names that must be there.
         extra: official names that are read if they are there.
         labels: columns of numbers, names or lists, which every split must have; a cell of a CSV file is read as the
@@ -86,19 +88,21 @@ def carve(table: Table, config: FolderConfig) -> tuple[list[int], list[int]]:
     return order[config.validation_size :][:size], order[: config.validation_size]
 
 
-def choose(table: Table, config: FolderConfig) -> list[int]:
-    """Row numbers of the test split: the first test_size of a fixed permutation (None: all), so sizes are nested.
+def choose(
+    table: Table, config: FolderConfig, setting: Literal["train_size", "validation_size", "test_size"] = "test_size"
+) -> list[int]:
+    """Row numbers of a split: the first rows of a fixed permutation, as many as `setting` says (None: all).
+
+    Smaller sizes are nested in larger ones.
 
     Raises:
-        DataError: fewer rows than test_size.
+        DataError: there are fewer rows.
     """
-    order = _permutation(table, config)
-    if config.test_size is not None and config.test_size > len(order):
-        raise DataError(
-            f"{table.place} has {len(order)} rows, fewer than task.test_size={config.test_size}; "
-            "make it smaller, or null"
-        )
-    return order[: config.test_size]
+    order, size = _permutation(table, config), getattr(config, setting)
+    if size is not None and size > len(order):
+        ways_out = "make it smaller" if setting == "validation_size" else "make it smaller, or null"
+        raise DataError(f"{table.place} has {len(order)} rows, fewer than task.{setting}={size}; {ways_out}")
+    return order[:size]
 
 
 def _permutation(table: Table, config: FolderConfig) -> list[int]:
@@ -109,7 +113,7 @@ def _permutation(table: Table, config: FolderConfig) -> list[int]:
 def _read_folder(
     config: FolderConfig,
     data_dir: str,
-    texts: Sequence[str],
+    texts: Sequence[str] | None,
     splits: Sequence[str],
     extra: Sequence[str],
     labels: Sequence[str],
@@ -141,14 +145,16 @@ def _file_of(folder: Path, split: str, required: bool) -> Path | None:
     return files[0] if files else None
 
 
-def _table(rows: list[Row], texts: Sequence[str], labels: Sequence[str], place: str, split: str) -> Table:
+def _table(rows: Sequence[Row], texts: Sequence[str] | None, labels: Sequence[str], place: str, split: str) -> Table:
     """The columns asked for.
 
     Raises:
         DataError: no rows, a missing column or value, a text column's value that is no text.
     """
-    if not rows:
+    if not len(rows):
         raise DataError(f"{place} is empty; every split needs rows")
+    if texts is None:
+        return Table(rows, place, split)
     columns = (*texts, *labels)
     missing = [column for column in columns if column not in rows[0]]
     if missing:
@@ -158,12 +164,12 @@ def _table(rows: list[Row], texts: Sequence[str], labels: Sequence[str], place: 
         for column, value in row.items():
             if value is None:
                 raise DataError(f"{place}, row {number}: no value in column {column}; mend or remove the row")
-            if column in texts and not _is_text(value):
+            if column in texts and not is_text(value):
                 raise DataError(f"{place}, row {number}: {column}={value!r} is no text; put it in quotation marks")
     return Table(chosen, place, split)
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Whether a value is a text that can be written: half of a surrogate pair, which JSON can hold, cannot."""
     try:
         return value.encode() is not None
@@ -172,7 +178,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _read_hub(
-    config: HubConfig, texts: Sequence[str], splits: Sequence[str], extra: Sequence[str], labels: Sequence[str]
+    config: HubConfig, texts: Sequence[str] | None, splits: Sequence[str], extra: Sequence[str], labels: Sequence[str]
 ) -> tuple[dict[str, Table], str]:
     name = f"{config.hub}/{config.subset}"
     with quiet():
@@ -182,7 +188,8 @@ def _read_hub(
             raise DataError(f"{name} has no split {missing[0]!r}; its splits are {', '.join(builder.info.splits)}")
         tables = {}
         for split in (*splits, *(split for split in extra if split in builder.info.splits)):
-            rows = builder.as_dataset(split).to_list()
+            data = builder.as_dataset(split)
+            rows = data if texts is None else data.to_list()  # a task that looks at rows may want few of millions
             tables[split] = _table(rows, texts, labels, f"{name}@{builder.hash}, split {split}", split)
     return tables, str(builder.hash)
 

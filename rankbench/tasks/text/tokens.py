@@ -91,7 +91,7 @@ def _asked(tokenizer: Any, prompts: Sequence[str], joins: bool) -> list[Tokens]:
 def _opened(tokenizer: Any, texts: Sequence[str]) -> list[Tokens]:
     """Token ids per text, with what the tokenizer puts before a text and without what it puts after it."""
     (mask,) = encode(tokenizer, [["a"]], return_special_tokens_mask=True)["special_tokens_mask"]
-    appended = next(count for count, special in enumerate(reversed(mask)) if not special)
+    appended = next((count for count, special in enumerate(reversed(mask)) if not special), 0)
     rows = [ids[: len(ids) - appended] for ids in tokenize(tokenizer, texts, specials=True)]
     twice = (tokenizer.bos_token_id,) * 2  # a chat template writes its own
     return [ids[1:] if ids[:2] == twice else ids for ids in rows]

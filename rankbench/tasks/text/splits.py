@@ -1,0 +1,52 @@
+"""Which rows are train, validation and test, for data sets of which some have no split but train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rankbench.tasks.base import DataError
+from rankbench.tasks.text.dataset_config import FolderConfig
+from rankbench.tasks.text.dataset_files import Table, carve, choose
+
+Part = tuple[Table, list[int]]  # a table and the numbers of its rows
+
+
+def divide(tables: Mapping[str, Table], config: FolderConfig) -> dict[str, Part]:
+    """Rows of train, validation and test: what has no official split is carved out of train, the same for every seed.
+
+    Of an official split the first rows of a fixed permutation are taken, as many as the sizes say.
+
+    Args:
+        tables: official splits, "train" at least.
+        config: sizes of the splits.
+
+    Raises:
+        DataError: a split has fewer rows than asked for, or there is no test split and no size for one.
+    """
+    train = tables["train"]
+    sizes = {"test": config.test_size, "validation": config.validation_size}
+    if "test" not in tables and config.test_size is None:
+        raise DataError(
+            f"{train.place}: the data set has no test split; say with task.test_size=N how many rows of train become it"
+        )
+    carved = {split: size for split, size in sizes.items() if split not in tables and size is not None}
+    held = sum(carved.values())
+    if held + (config.train_size or 1) > len(train.rows):
+        asked = ", ".join(f"task.{split}_size={size}" for split, size in {"train": config.train_size, **carved}.items())
+        raise DataError(f"{train.place} has {len(train.rows)} rows, too few for {asked}; make them smaller")
+    parts = {split: (tables[split], _first(tables[split], split, config)) for split in sizes if split in tables}
+    if not carved:
+        return {"train": (train, choose(train, config.replace(test_size=config.train_size))), **parts}
+    learned, rest = carve(train, config.replace(validation_size=held))
+    for split, size in carved.items():
+        parts[split], rest = (train, rest[:size]), rest[size:]
+    return {"train": (train, learned), **parts}
+
+
+def _first(table: Table, split: str, config: FolderConfig) -> list[int]:
+    size = config.test_size if split == "test" else config.validation_size
+    if size is not None and size > len(table.rows):
+        raise DataError(
+            f"{table.place} has {len(table.rows)} rows, fewer than task.{split}_size={size}; make it smaller"
+        )
+    return choose(table, config.replace(test_size=size))
