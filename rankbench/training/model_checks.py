@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,12 +73,14 @@ def _unlike(examples: Sequence[Example]) -> tuple[Example, Example]:
 
 
 @contextmanager
-def _calls(model: nn.Module) -> Iterator[set[str]]:
-    """Names of the modules that are called inside."""
-    called: set[str] = set()
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: called.add(name)) for name, module in model.named_modules()
-    ]
+def _calls(model: nn.Module) -> Iterator[dict[str, bool]]:
+    """Names of the modules that are called inside, and whether each puts out one tensor."""
+    called: dict[str, bool] = {}
+
+    def see(module: nn.Module, inputs: Any, output: Any, name: str) -> None:
+        called[name] = isinstance(output, Tensor)
+
+    hooks = [module.register_forward_hook(partial(see, name=name)) for name, module in model.named_modules()]
     try:
         yield called
     finally:
@@ -112,8 +115,14 @@ def _refuse_future(loaded: LoadedModel, name: str) -> None:
         )
 
 
-def _refuse_unreached(sites: Sequence[Site], called: set[str], name: str) -> list[str]:
+def _refuse_unreached(sites: Sequence[Site], called: dict[str, bool], name: str) -> list[str]:
     """Sites that no text reaches would take budget and learn nothing; experts may be reached by other texts."""
+    several = [site.name for site in sites if not called.get(site.name, True)]
+    if several:
+        raise ModelError(
+            f"{name}: {len(several)} sites ({_kinds(several)}) are layers that put out more than a product with their "
+            f"weight, which no adapter can be added to; leave them out by model.exclude=[{', '.join(_ends(several))}]"
+        )
     reached = {site.name for site in sites if site.name in called}
     siblings = {_any_expert(site) for site in reached} - {None}
     idle = [site.name for site in sites if site.name not in reached]
@@ -146,6 +155,10 @@ def _largest_idle(site: str, reached: set[str]) -> str:
     parts = site.split(".")
     paths = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
     return next(path for path in paths if not any(other.startswith(f"{path}.") for other in reached))
+
+
+def _ends(sites: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(site.rpartition(".")[2] for site in sites))
 
 
 def _kinds(sites: Sequence[str]) -> str:
