@@ -58,9 +58,10 @@ def export(source: Path, target: Path, uniform: bool) -> str:
         state, content = pad(state, content)
     write(state, content, target)
     ranks = sorted(set(content["rank_pattern"].values())) or [content["r"]]
+    sites = sum(".lora_A." in name for name in state)
     size = sum(tensor.nbytes for tensor in state.values()) / 2**20
     span = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
-    return f"{span} at {len(content['target_modules'])} sites, {size:,.1f} MiB"
+    return f"{span} at {sites} sites, {size:,.1f} MiB"
 
 
 def main(words: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 The words are those of `rankbench -m`. There is a row for each arm and point of the axes: runs, how many are done, the
 budget and the adapter that a run starts with, in parameters, and the time that the others may take one after the other.
 The time comes from finished runs of the same kind, or with --measure from a short run of each model and task made now.
+With --memory there is the peak memory of a run as well, predicted without its weights (rankbench.training.memory).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,9 @@ from rankbench.records import run_folder
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord
 from rankbench.terminal import console, duration
+
+if TYPE_CHECKING:
+    from rankbench.core.sites import Site
 
 MEASURED_STEPS = 3
 WHAT = ("arm", "model", "task", "budget")
@@ -45,6 +49,7 @@ class Row:
         start: parameters of the adapter that the method starts with; None likewise.
         seconds: time that the runs still to be done may take, those that failed not among them; None where nothing
             like them has finished here.
+        memory: peak memory of a run in bytes; None where it is not asked for, or model or data are not on this machine.
     """
 
     what: tuple[str, str, str, str]
@@ -53,16 +58,20 @@ class Row:
     target: int | None
     start: int | None
     seconds: float | None
+    memory: int | None = None
 
 
 def rows(
-    frozen_runs: Sequence[tuple[str, FrozenRun]], cost: Callable[[Mapping[str, Any]], float | None]
+    frozen_runs: Sequence[tuple[str, FrozenRun]],
+    cost: Callable[[Mapping[str, Any]], float | None],
+    memory: bool = False,
 ) -> Iterator[Row]:
     """A row for each arm, model, task and budget, in the order of the runs.
 
     Args:
         frozen_runs: label and frozen run.
         cost: configuration -> seconds of its run; None where nothing is known.
+        memory: whether the peak memory of a run is predicted.
     """
     groups: dict[tuple[str, str, str, str], list[FrozenRun]] = {}
     for name, frozen in frozen_runs:
@@ -79,9 +88,11 @@ def rows(
         ]
         spent = [cost(frozen.config) for frozen in left]
         estimates = [seconds for seconds in spent if seconds is not None]
-        target, start = _parameters(members[0].config)
+        beginning = _beginning(members[0].config)
+        target, start = (beginning.target, beginning.start) if beginning else (None, None)
+        peak = beginning.memory() if beginning and memory else None
         seconds = sum(estimates) if len(estimates) == len(spent) else None
-        yield Row(what, len(members), done, target, start, seconds)
+        yield Row(what, len(members), done, target, start, seconds, peak)
 
 
 def _record(frozen: FrozenRun) -> RunRecord | None:
@@ -89,8 +100,42 @@ def _record(frozen: FrozenRun) -> RunRecord | None:
     return frozen.folder.readable_record() if frozen.run_id else None
 
 
-def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """The budget, and the parameters of the adapter that the method starts with; None where not known here."""
+@dataclass(frozen=True)
+class Beginning:
+    """What a run starts with.
+
+    Attributes:
+        config: of the run.
+        sites: adapted matrices.
+        target: budget.
+        ranks: site -> rank; None where another run decides them.
+        start: parameters of the adapter.
+        gates: whether components have gates.
+    """
+
+    config: Config
+    sites: list[Site]
+    target: int
+    ranks: Mapping[str, int] | None
+    start: int
+    gates: bool
+
+    def memory(self) -> int | None:
+        """Peak memory of the run in bytes; None where it cannot be told here."""
+        from rankbench.models.errors import ModelError
+        from rankbench.tasks.base import DataError
+        from rankbench.training.memory import predict
+
+        if self.ranks is None:
+            return None
+        try:
+            return predict(self.config, self.sites, self.ranks, self.gates).peak
+        except (ModelError, DataError):
+            return None
+
+
+def _beginning(config: Mapping[str, Any]) -> Beginning | None:
+    """The budget, and the adapter that the method starts with; None where not known here."""
     # torch and transformers take seconds to import
     from rankbench.core.apportionment import BudgetError
     from rankbench.core.budget import Budget
@@ -107,12 +152,13 @@ def _parameters(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
         truth = registry.get("task", config["task"]["name"])(frozen.task).truth(sites, streams)
         budget = Budget.of(frozen.budget, sites, truth)
     except (ModelError, BudgetError):
-        return None, None
+        return None
     if getattr(frozen.method, "source_run", None):
-        return budget.target, budget.target
+        return Beginning(frozen, sites, budget.target, None, budget.target, False)
     context = RunContext(sites, budget, config["train"]["steps"], streams.numpy("allocator", "start"), truth)
     allocator = registry.get("method", config["method"]["name"])(frozen.method, context)
-    return budget.target, budget.params(allocator.initial_ranks())
+    ranks = allocator.initial_ranks()
+    return Beginning(frozen, sites, budget.target, ranks, budget.params(ranks), allocator.gate() is not None)
 
 
 def kind(config: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -188,20 +234,28 @@ def table(lines: Sequence[Row]) -> Table:
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=", ".join(common), title_justify="left")
     for title in ("arm", *(WHAT[index] for index in varied)):
         shown.add_column(title, overflow="fold")
-    for title in ("runs", "done", "target", "start", "time left"):
+    memory = any(row.memory is not None for row in lines)
+    for title in ("runs", "done", "target", "start", *(["peak memory"] if memory else []), "time left"):
         shown.add_column(title, justify="right")
     for row in lines:
         what = (Text(row.what[index]) for index in (0, *varied))
-        shown.add_row(*what, str(row.runs), str(row.done), *map(_figure, (row.target, row.start)), _time(row))
+        figures = [*map(_figure, (row.target, row.start)), *([_bytes(row.memory)] if memory else [])]
+        shown.add_row(*what, str(row.runs), str(row.done), *figures, _time(row))
     total = sum(row.seconds or 0 for row in lines)
     unknown = "" if all(row.seconds is not None for row in lines) else "; some not known"
     counts = (str(sum(row.runs for row in lines)), str(sum(row.done for row in lines)))
-    shown.add_row("all", *[""] * len(varied), *counts, "", "", f"{duration(total)}{unknown}", style="bold")
+    shown.add_row(
+        "all", *[""] * len(varied), *counts, "", "", *[""] * memory, f"{duration(total)}{unknown}", style="bold"
+    )
     return shown
 
 
 def _figure(value: int | None) -> str:
     return "not known" if value is None else f"{value:,}"
+
+
+def _bytes(value: int | None) -> str:
+    return "not known" if value is None else f"{value / 2**20:,.0f} MiB"
 
 
 def _time(row: Row) -> str:
@@ -220,6 +274,9 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("words", nargs="*", metavar="WORD", help="as after rankbench -m")
     add_results(parser)
     parser.add_argument("--measure", action="store_true", help="time a short run of each model and task first")
+    parser.add_argument(
+        "--memory", action="store_true", help="predict the peak memory of a run, too; takes seconds each"
+    )
     parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
     arguments = parser.parse_intermixed_args(words)
     from rankbench.sweeps import composition
@@ -243,7 +300,8 @@ def main(words: Sequence[str]) -> int:
         (str(cell.arm or cell.config["method"]["name"]), FrozenRun("", cell.config, "")) for cell in waiting
     ]
     out = console()
-    out.print(table(list(rows(frozen_runs, from_short_runs(cost) if arguments.measure else cost))))
+    seconds = from_short_runs(cost) if arguments.measure else cost
+    out.print(table(list(rows(frozen_runs, seconds, arguments.memory))))
     if waiting:
         out.print(f"{len(waiting)} of them wait for a learning rate, or for the ranks of another run", style="dim")
     return OK

@@ -65,8 +65,8 @@ def attach(
             last two train parameters of `model`, which becomes float32.
 
     Raises:
-        InjectionError: PEFT trains more or less than sites and head.
-        ValueError: a rank that a site cannot have, or nothing to train in the base model.
+        InjectionError: PEFT trains more or less than sites and head; nothing to train in the base model.
+        ValueError: a rank that a site cannot have.
     """
     for site in sites:
         if not 0 <= ranks[site.name] <= min(site.d_out, site.d_in):
@@ -92,7 +92,7 @@ def attach(
 def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> list[nn.Parameter]:
     """Parameters of the base model that are trained, in float32, those of the head left out: PEFT trains a copy."""
     if any(not parameter.is_floating_point() for parameter in model.parameters()):
-        raise ValueError("a quantised base model cannot be trained itself: leave model.quantization out")
+        raise InjectionError("a quantised base model cannot be trained itself: leave model.quantization out")
     model.float()
     parameters = [
         parameter
@@ -101,7 +101,7 @@ def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> l
         and (trains == "base" or name.rpartition(".")[2] == "bias")
     ]
     if not parameters:
-        raise ValueError(
+        raise InjectionError(
             "the base model has no biases, so there is nothing to train: bitfit needs one that has, as BERT"
         )
     return parameters

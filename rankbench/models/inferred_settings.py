@@ -12,6 +12,7 @@ from rankbench.models.errors import ModelError, _readable, quiet
 from rankbench.models.loading import LoadedModel
 from rankbench.models.model_files import locate
 from rankbench.models.reading import has_class, read_config
+from rankbench.models.targets import first_few
 
 HEADED = ("ForSequenceClassification", "ForQuestionAnswering", "ForTokenClassification", "ForMultipleChoice")
 GENERATING = ("ForCausalLM", "LMHeadModel")
@@ -37,7 +38,7 @@ def resolve(config: ModelConfig, cache_dir: Path | None = None, download: bool =
 
 def describe(loaded: LoadedModel) -> str:
     """A sentence on what was inferred."""
-    kinds = ", ".join(sorted({site.kind for site in loaded.sites}))
+    kinds = first_few(list(dict.fromkeys(site.kind for site in loaded.sites)))
     return (
         f"{loaded.model.config.model_type} model read as {loaded.architecture.replace('_', '-')}; adapted are its "
         f"{len(loaded.sites)} matrices {kinds}; trained in full: {', '.join(loaded.head) or 'nothing'}"

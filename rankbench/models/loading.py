@@ -21,7 +21,7 @@ from rankbench.models import quantization
 from rankbench.models.errors import ModelError, _readable, quiet
 from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head, head_of
 from rankbench.models.model_files import locate
-from rankbench.models.random_model import random_model
+from rankbench.models.random_model import byte_tokenizer, config_of, random_model
 from rankbench.models.reading import checked_config, read
 from rankbench.models.targets import ALL_LINEAR, find_sites, left_out
 
@@ -84,7 +84,7 @@ def load(
             tokenizer = _tokenizer(folder)
             if config.architecture == "encoder":
                 head = _head(folder, config, problem)
-                model, notes = _encoder(folder, config, head, num_labels, problem, streams)
+                model, notes = _encoder(folder, tokenizer, config, head, num_labels, problem, streams)
             else:
                 stored = quantization.settings(config.quantization, DTYPES[config.dtype], ())
                 model, notes = read(folder, config.architecture, None, DTYPES[config.dtype], (), stored)
@@ -105,19 +105,48 @@ def sites_of(config: ModelConfig, cache_dir: Path | None = None) -> list[Site]:
     Raises:
         ModelError: the model's files are not on this machine, or cannot be read.
     """
-    if config.shape is not None and config.path is None:
-        model, *_ = random_model(config.shape, DTYPES[config.dtype])
-        return find_sites(model, config.targets, (), config.exclude)
-    folder, _ = locate(config, cache_dir, download=False)
+    with torch.device("meta"):
+        model = without_weights(config, cache_dir)
+    head: tuple[str, ...] = ()
+    if config.architecture == "encoder":
+        folder, _ = locate(config, cache_dir, download=False)
+        head = _head(folder, config, None)
+    return find_sites(model, config.targets, head, config.exclude)
+
+
+def without_weights(config: ModelConfig, cache_dir: Path | None = None) -> Any:
+    """The model that `load` would read, with weights that are not; made on the device that the caller has chosen.
+
+    Raises:
+        ModelError: the model's files are not on this machine, or cannot be read.
+    """
     auto, _ = class_of(config.architecture, None)
-    with quiet(), _readable(folder), torch.device("meta"):
-        model = auto.from_config(checked_config(folder, config.architecture, None))
-        head = _head(folder, config, None) if config.architecture == "encoder" else ()
-        return find_sites(model, config.targets, head, config.exclude)
+    dtype = DTYPES[config.dtype]
+    if config.shape is not None and config.path is None:
+        return auto.from_config(config_of(config.shape, byte_tokenizer()), dtype=dtype)
+    folder, _ = locate(config, cache_dir, download=False)
+    with quiet(), _readable(folder):
+        return auto.from_config(checked_config(folder, config.architecture, None), dtype=dtype)
+
+
+def tokenizer_of(config: ModelConfig, cache_dir: Path | None = None) -> Any:
+    """The tokenizer that `load` would read.
+
+    Raises:
+        ModelError: the model's files are not on this machine, or cannot be read.
+    """
+    if config.shape is not None and config.path is None:
+        return byte_tokenizer()
+    folder, _ = locate(config, cache_dir, download=False)
+    with quiet(), _readable(folder):
+        tokenizer = _tokenizer(folder)
+    _choose_pad_token(tokenizer)
+    return tokenizer
 
 
 def _encoder(
     folder: Path,
+    tokenizer: Any,
     config: ModelConfig,
     head: tuple[str, ...],
     num_labels: int | None,
@@ -134,6 +163,11 @@ def _encoder(
     stored = quantization.settings(config.quantization, dtype, head)
     model, notes = read(folder, config.architecture, problem, dtype, head, stored, **settings)
     draw_head(model, head, streams)
+    if model.config.is_encoder_decoder and tokenizer.eos_token_id not in tokenizer("a").input_ids:
+        raise ModelError(
+            f"{folder}: such a classifier reads its answer at the end token of a text, and its tokenizer adds none; "
+            "set model.architecture=encoder_decoder, or let tokenizer_config.json add one"
+        )
     return model, notes
 
 
@@ -152,11 +186,15 @@ def _tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _set_padding(model: Any, tokenizer: Any) -> None:
+def _choose_pad_token(tokenizer: Any) -> None:
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError("the tokenizer has neither a pad nor an eos token; set pad_token in tokenizer_config.json")
         tokenizer.pad_token = tokenizer.eos_token
+
+
+def _set_padding(model: Any, tokenizer: Any) -> None:
+    _choose_pad_token(tokenizer)
     rows = model.get_input_embeddings().weight.shape[0]
     for role in ("pad", "bos", "eos", "cls", "sep"):
         token, index = getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id")

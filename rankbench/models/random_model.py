@@ -16,7 +16,18 @@ from rankbench.core.seeding import Streams
 def random_model(shape: Shape, dtype: torch.dtype) -> tuple[Any, Any, str]:
     """A Qwen2 with random weights, the same for every run's seed, its byte tokenizer and the hash of its weights."""
     tokenizer = byte_tokenizer()
-    config = Qwen2Config(
+    with Streams(0).ambient("init", "base"):
+        model: Any = Qwen2ForCausalLM(config_of(shape, tokenizer))
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return model.to(dtype), tokenizer, digest.hexdigest()
+
+
+def config_of(shape: Shape, tokenizer: Any) -> Qwen2Config:
+    """The config of that model."""
+    return Qwen2Config(
         hidden_size=shape.hidden_size,
         num_hidden_layers=shape.num_hidden_layers,
         num_attention_heads=shape.num_attention_heads,
@@ -27,13 +38,6 @@ def random_model(shape: Shape, dtype: torch.dtype) -> tuple[Any, Any, str]:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    with Streams(0).ambient("init", "base"):
-        model: Any = Qwen2ForCausalLM(config)
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.numpy().tobytes())
-    return model.to(dtype), tokenizer, digest.hexdigest()
 
 
 def byte_tokenizer() -> Any:

@@ -73,10 +73,10 @@ def read(
             weights_only=True,
             output_loading_info=True,
             **stored,
-            ignore_mismatched_sizes=architecture == "encoder",  # a head of another task: it is drawn anew
+            ignore_mismatched_sizes=True,  # a head of another task is drawn anew; others are refused below
         )
     check_head(model, head)
-    _refuse_gaps(folder, info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}, head)
+    _refuse_gaps(folder, info, head)
     return model, notes + _unused(folder, info["unexpected_keys"])
 
 
@@ -154,14 +154,21 @@ def _quantised(config: PretrainedConfig) -> list[str]:
     return [f"the weights of the base are quantised in its folder ({method}); model.dtype does not apply to them"]
 
 
-def _refuse_gaps(folder: Path, missing: set[str], head: Sequence[str]) -> None:
+def _refuse_gaps(folder: Path, info: Mapping[str, Any], head: Sequence[str]) -> None:
     """A frozen weight that is not in the files would be random, and nobody would see it."""
-    gaps = sorted(key for key in missing if not key.startswith(tuple(f"{top}." for top in head)))
+    drawn = tuple(f"{top}." for top in head)
+    gaps = sorted(key for key in info["missing_keys"] if not key.startswith(drawn))
     if gaps:
         raise ModelError(
             f"{folder} has no weights for {', '.join(gaps[:5])}{' ...' if len(gaps) > 5 else ''}; "
             "take a complete model, or name the module in model.head to train it from a random start"
         )
+    for key, stored, wanted in sorted(info["mismatched_keys"]):
+        if not key.startswith(drawn):
+            raise ModelError(
+                f"{folder}: {key} has the shape {tuple(stored)} in its files, and {tuple(wanted)} by its config.json; "
+                "give a folder where they agree"
+            )
 
 
 def _unused(folder: Path, unexpected: set[str]) -> list[str]:

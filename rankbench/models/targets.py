@@ -94,7 +94,7 @@ def left_out(model: nn.Module, sites: Sequence[Site], head: Sequence[str] = ()) 
     if not left:
         return None
     share = sum(adapted.values()) / (sum(adapted.values()) + sum(p.numel() for many in left.values() for p in many))
-    return f"all-linear adapts {share:.1%} of the weights in the model's matrices; it leaves out " + _some(
+    return f"all-linear adapts {share:.1%} of the weights in the model's matrices; it leaves out " + first_few(
         [f"{kind} ({len(many)} of shape {tuple(many[0].shape)})" for kind, many in left.items()]
     )
 
@@ -135,10 +135,10 @@ def _path(name: str) -> list[str]:
 
 
 def _kinds(linears: dict[str, nn.Module]) -> str:
-    return _some(sorted({_site(name, module).kind for name, module in linears.items()}))
+    return first_few(sorted({_site(name, module).kind for name, module in linears.items()}))
 
 
-def _some(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

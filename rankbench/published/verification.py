@@ -305,8 +305,13 @@ def _changed(words: Sequence[str]) -> Iterator[str]:
 def _parts_of_data(records: Sequence[RunRecord]) -> Iterator[str]:
     """Sizes that cut the splits the task has by default: the official ones, or the paper's part of them."""
     for key in ("train_size", "test_size", "generation_size"):
-        if any(record.config["task"].get(key) != defaults("task", record.task).get(key) for record in records):
+        if any(record.config["task"].get(key) != _defaults(record.task).get(key) for record in records):
             yield f"part of the data (task.{key})"
+
+
+@functools.cache
+def _defaults(task: str) -> dict[str, Any]:
+    return defaults("task", task)
 
 
 def _twice(records: Sequence[RunRecord]) -> Iterator[str]:

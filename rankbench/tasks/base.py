@@ -31,7 +31,7 @@ class Example:
     Attributes:
         input_ids: (length,) token ids; prompt and target for decoders, the prompt for encoder-decoders.
         labels: (length,) token ids with IGNORE where no loss is taken (decoders), (target's length,) token ids
-            (encoder-decoders), a class (encoders, classification) or a score (encoders, regression).
+            (encoder-decoders); of encoders a class, a score, or the first and last token of a span.
         item: row of items.jsonl without prediction and loss: at least {"id", "gold"}.
         prompt_length: tokens of `input_ids` that are prompt (what generation and the options start from).
         segments: (length,) token type ids of a pair of texts (encoders whose tokenizer makes them); else empty.
@@ -81,7 +81,8 @@ class Task(ABC, Generic[ConfigT]):
     Instance attributes after `load`:
         splits: {"train", "validation", "test"} -> list of Example.
         revision: {"data": hub revision or sha256 of the local files, "prompt": sha256 of the prompt template}, and
-            "truncated": how many examples of each split had to be shortened, where texts are tokenised.
+            "truncated": how many examples of each split had to be shortened, where texts are tokenised; or "windowed":
+            how many texts of each split are read in several windows, so that nothing is lost.
     """
 
     source: ClassVar[str]

@@ -71,7 +71,7 @@ class Squad(Task[SquadConfig]):
             windows = self._spans.windows([self._question(table, row) for row in chosen])
             self.splits[split] = [window for of_question in windows for window in of_question]
             counts.append(f"{split} {sum(len(of_question) > 1 for of_question in windows)}")
-        self.revision = {"data": data, "prompt": prompt_hash("question", "context"), "truncated": ", ".join(counts)}
+        self.revision = {"data": data, "prompt": prompt_hash("question", "context"), "windowed": ", ".join(counts)}
 
     def _read(self) -> tuple[dict[str, Table], str]:
         folder = None if self.config.data_dir is None else expanded(self.config.data_dir)

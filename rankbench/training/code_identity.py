@@ -26,7 +26,7 @@ IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+([^\n]*))", re.MULTILINE
 )
 # Modules of training that only show or record.
-NEUTRAL = frozenset(f"{OWN}.training.{name}" for name in ("code_identity", "progress", "provenance"))
+NEUTRAL = frozenset(f"{OWN}.training.{name}" for name in ("code_identity", "memory", "progress", "provenance"))
 
 
 @cache

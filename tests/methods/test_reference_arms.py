@@ -95,11 +95,13 @@ def test_what_cannot_be_trained_is_said():
             super().__init__()
             self.weight = torch.nn.Parameter(torch.zeros(2, 2), requires_grad=False)
 
-    with pytest.raises(ValueError, match="the base model has no biases, so there is nothing to train"):
+    with pytest.raises(
+        peft_injection.InjectionError, match="the base model has no biases, so there is nothing to train"
+    ):
         peft_injection._parameters_of_base(Bare(), [], "biases")
     quantised = Bare()
     quantised.weight.data = quantised.weight.data.to(torch.uint8)
-    with pytest.raises(ValueError, match="a quantised base model cannot be trained itself"):
+    with pytest.raises(peft_injection.InjectionError, match="a quantised base model cannot be trained itself"):
         peft_injection._parameters_of_base(quantised, [], "base")
 
 

@@ -9,6 +9,7 @@ import torch
 import transformers
 from omegaconf import OmegaConf
 from support.architectures import CONFIGS, HEADS
+from tokenizers.processors import TemplateProcessing
 
 from rankbench.core.seeding import Streams
 from rankbench.models import reading
@@ -24,6 +25,8 @@ CONF = Path(__file__).parents[2] / "conf" / "model"
 def published(tmp_path_factory):
     """Folders with the tiny models of test_targets, with a tokenizer that fits them."""
     root, tokenizer = tmp_path_factory.mktemp("published"), byte_tokenizer()
+    ending = TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 258)])
+    tokenizer.backend_tokenizer.post_processor = ending
     for name in (*HEADS, "llama"):
         config = CONFIGS[name]() if name in CONFIGS else transformers.LlamaConfig(**SHAPE)
         config.vocab_size, config.pad_token_id, config.bos_token_id, config.eos_token_id = 264, 256, 257, 258
@@ -59,6 +62,13 @@ def test_fresh_heads_are_drawn_as_the_architecture_draws_them(published, name, s
     assert not any(site.name.startswith(tuple(HEADS[name])) for site in loaded.sites)
 
 
+def test_a_classifier_that_reads_its_end_token_needs_one(published, tmp_path):
+    folder = edited(published / "bart", tmp_path / "model")
+    byte_tokenizer().save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"reads its answer at the end token .* adds none; set model.architecture=enc"):
+        read(folder, "encoder", ("classification_head",))
+
+
 def test_an_adapter_beside_the_weights_is_refused(published, tmp_path):
     folder = edited(published / "llama", tmp_path / "model")
     (folder / "adapter_config.json").write_text("{}")
@@ -87,6 +97,13 @@ def test_settings_of_the_forward_pass_are_the_run_s(published, tmp_path):
 def test_weights_of_layers_that_the_config_lacks_are_refused(published, tmp_path):
     folder = edited(published / "llama", tmp_path / "model", num_hidden_layers=1)
     with pytest.raises(ModelError, match=r"holds 9 weights of layers that the model .* lacks \(model.layers.1.*agree"):
+        read(folder)
+
+
+def test_weights_of_another_shape_are_refused(published, tmp_path):
+    folder = edited(published / "llama", tmp_path / "model", intermediate_size=32)
+    words = r"model.layers.0.mlp.down_proj.weight has the shape \(16, 24\) in its files, and \(16, 32\) by its config"
+    with pytest.raises(ModelError, match=words):
         read(folder)
 
 

@@ -88,7 +88,7 @@ def test_a_long_context_is_read_in_windows_that_mark_the_answer_where_it_lies_as
     first, second = (instance._spans.text(window, (window.first, window.last)).split() for window in windows)
     assert first[-3:] == second[:3]  # the stride
     assert first + second[3:] == CONTEXT.split()
-    assert instance.revision["truncated"] == "train 3, validation 2, test 2"
+    assert instance.revision["windowed"] == "train 3, validation 2, test 2"
 
 
 def test_tokens_that_begin_with_a_blank_mark_the_same_answer():
