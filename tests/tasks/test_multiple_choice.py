@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support.texts import byte_tokenizer, decoder, evaluate, loaded, task, word_tokenizer, write
+from support.texts import byte_tokenizer, decoder, evaluate, loaded, settings, task, word_tokenizer, write
 
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.config import registry
@@ -199,7 +199,12 @@ def test_the_mixture_trains_on_several_sets_and_tests_each_by_itself(tmp_path, m
     assert text(other.splits["train"][0]).startswith("Please choose the correct answer to the question: Where is thing")
 
 
-def test_the_mixture_says_which_folder_it_lacks(tmp_path):
+def test_the_mixture_says_what_it_lacks(tmp_path):
+    check = registry.get("task", "commonsense").check
+    assert check(settings("commonsense")) == []
+    assert check(settings("commonsense", test_on=["piqa", "piqa"])) == [
+        "task.test_on=['piqa', 'piqa']: a set is named twice; name each once"
+    ]
     with pytest.raises(
         DataError, match=r"piqa is not a folder; give one with train.jsonl \(or .json, .parquet, .csv\)$"
     ):
