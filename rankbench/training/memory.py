@@ -4,7 +4,7 @@ The sum of what lies there all the time and of the largest pass. Passes are trac
 content, at the heaviest batch among the first training steps: what an architecture, a loss, a longer text or gradient
 checkpointing keeps is counted, not assumed. On a GPU the figure is the allocator's peak; on a CPU it is resident
 memory, which holds Python and its libraries, too. Not counted is what a method keeps for itself: GoRA's weight
-gradients are another copy of the base in fp32, and DoRA's norms a copy of one weight at a time.
+gradients are another copy of the base in fp32.
 """
 
 from __future__ import annotations
@@ -138,8 +138,10 @@ class Tracer:
     def __init__(self, config: Config, sites: list[Site], ranks: Mapping[str, int], gates: bool) -> None:
         self.config = config
         self.model: Any
+        self.trains = registry.get("method", config.method.name).trains
+        stored = config.model.replace(dtype="float32") if self.trains in OF_BASE else config.model
         with FakeTensorMode(allow_non_fake_inputs=True) as self.mode:
-            self.model = loading.without_weights(config.model)
+            self.model = loading.without_weights(stored)
             self.model.requires_grad_(False)
             for site in sites:
                 if ranks[site.name]:
@@ -155,12 +157,9 @@ class Tracer:
 
     def _of_base(self) -> list[nn.Parameter]:
         """What a reference arm trains of the base, which is then in float32."""
-        trains = registry.get("method", self.config.method.name).trains
-        if trains not in OF_BASE:
-            return []
-        self.model.float()
-        named = self.model.named_parameters()
-        return [parameter for name, parameter in named if trains == "base" or name.rpartition(".")[2] == "bias"]
+        whole = self.trains == "base"
+        named = self.model.named_parameters() if self.trains in OF_BASE else ()
+        return [parameter for name, parameter in named if whole or name.rpartition(".")[2] == "bias"]
 
     def _head_names(self) -> list[str]:
         return list(self.config.model.head) if self.config.model.architecture == "encoder" else []

@@ -6,6 +6,7 @@ from support.harness import configure, prepared
 from torch.utils._pytree import tree_leaves
 
 from rankbench.cli import main
+from rankbench.cli.plan import Beginning
 from rankbench.training.memory import Living, Shape, Tracer, heaviest_batch, predict
 
 WORDS = ["task=arithmetic", "task.train_size=32", "task.validation_size=4", "task.test_size=4", "train.batch_size=8"]
@@ -71,6 +72,11 @@ def test_the_plan_says_it(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "peak memory" in out
     assert " MiB" in out
+
+
+def test_the_plan_says_nothing_of_dora(tmp_path):
+    config = configure(tmp_path, *WORDS, "method=dora")
+    assert Beginning(config, [], 0, {}, 0, gates=False).memory() is None
 
 
 def test_views_and_what_is_gone_do_not_count():
