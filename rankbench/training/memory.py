@@ -4,7 +4,7 @@ The sum of what lies there all the time and of the largest pass. Passes are trac
 content, at the heaviest batch among the first training steps: what an architecture, a loss, a longer text or gradient
 checkpointing keeps is counted, not assumed. On a GPU the figure is the allocator's peak; on a CPU it is resident
 memory, which holds Python and its libraries, too. Not counted is what a method keeps for itself: GoRA's weight
-gradients are another copy of the base in fp32.
+gradients are another copy of the base in fp32, and DoRA's norms a copy of one weight at a time.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from rankbench.config import registry
 from rankbench.config.sections import Config
+from rankbench.core.peft_injection import OF_BASE
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.models import loading
@@ -144,12 +145,22 @@ class Tracer:
                 if ranks[site.name]:
                     self._adapt(site, ranks[site.name], gates)
             heads = [self.model.get_submodule(name) for name in self._head_names()]
-            trained = [parameter for head in heads for parameter in head.parameters()]
+            trained = [*self._of_base(), *(parameter for head in heads for parameter in head.parameters())]
+            trained = list({id(parameter): parameter for parameter in trained}.values())
             for parameter in trained:
                 parameter.requires_grad_(True)
         self.head = sum(parameter.numel() for parameter in trained)
         self.itemsize = loading.DTYPES[config.model.dtype].itemsize
         self.sites = {f"{site.name}.weight" for site in sites}
+
+    def _of_base(self) -> list[nn.Parameter]:
+        """What a reference arm trains of the base, which is then in float32."""
+        trains = registry.get("method", self.config.method.name).trains
+        if trains not in OF_BASE:
+            return []
+        self.model.float()
+        named = self.model.named_parameters()
+        return [parameter for name, parameter in named if trains == "base" or name.rpartition(".")[2] == "bias"]
 
     def _head_names(self) -> list[str]:
         return list(self.config.model.head) if self.config.model.architecture == "encoder" else []
