@@ -41,7 +41,7 @@ DECODERS = {
     **alike(
         "gemma3_text phi phi3 olmo olmo2 cohere cohere2 granite stablelm starcoder2 nemotron persimmon smollm3 glm"
     ),
-    **alike("glm4 exaone4 helium diffllama arcee apertus seed_oss modernbert-decoder electra"),
+    **alike("exaone4 diffllama apertus modernbert-decoder electra"),
     **alike("mixtral phimoe granitemoe jetmoe minimax qwen2_moe qwen3_moe olmoe gpt_oss", MOE),
     **alike("bert roberta", {"is_decoder": True}),
     **alike("gptj codegen", {"rotary_dim": 4}),
@@ -68,10 +68,8 @@ ENCODER_DECODERS = {
     "led": {**BART, "attention_window": 8, "max_encoder_position_embeddings": 256},
 }
 ENCODERS = {
-    **alike(
-        "bert roberta xlm-roberta camembert electra deberta mpnet ernie modernbert eurobert nomic_bert roformer fnet"
-    ),
-    **alike("megatron-bert ibert nystromformer yoso big_bird gpt2 gpt_neox llama mistral qwen2 qwen3 gemma phi3"),
+    **alike("bert roberta xlm-roberta electra deberta mpnet ernie modernbert eurobert nomic_bert roformer fnet"),
+    **alike("megatron-bert ibert nystromformer yoso big_bird gpt2 gpt_neox llama qwen2 gemma phi3"),
     **alike("convbert squeezebert", {"embedding_size": 32}),
     **alike("xlm flaubert", XLM),
     "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4},

@@ -23,7 +23,7 @@ from rankbench.core.sites import Site, parse_site
 from rankbench.models.errors import ModelError
 from rankbench.models.loading import LoadedModel
 from rankbench.tasks.base import Example, Task
-from rankbench.tasks.text.encoder_decoder import decoder_sees_future
+from rankbench.tasks.text.encoder_decoder import decoder_sees_future, goes_on
 from rankbench.tasks.text.reading import accepts, base_of, reading_of, rounding
 from rankbench.training.engine import predictions
 
@@ -102,11 +102,16 @@ def _drop_token_types(model: nn.Module, task: Task, name: str) -> list[str]:
 
 
 def _refuse_future(loaded: LoadedModel, name: str) -> None:
-    """A language model that sees what it is asked to predict is scored on answers that it has read."""
+    """A language model that sees what it is asked to predict is scored on answers that it has read.
+
+    How the model can be read on is tried here as well, so that it is settled before the first step.
+    """
+    sees = False
     if loaded.architecture == "decoder":
         sees = not reading_of(loaded.model).causal
-    else:
-        sees = loaded.architecture == "encoder_decoder" and decoder_sees_future(loaded.model)
+    elif loaded.architecture == "encoder_decoder":
+        goes_on(loaded.model)
+        sees = decoder_sees_future(loaded.model)
     if sees:
         raise ModelError(
             f"{name} sees the future: what it predicts for a token changes with a later token, so that losses and "
@@ -128,7 +133,8 @@ def _refuse_unreached(sites: Sequence[Site], called: dict[str, bool], name: str)
     idle = [site.name for site in sites if site.name not in reached]
     never = [site for site in idle if _any_expert(site) not in siblings]
     if never:
-        modules = list(dict.fromkeys(_largest_idle(site, reached) for site in never))
+        busy = set(_ends([*reached]))
+        modules = list(dict.fromkeys(_idle_part(site, reached, busy) for site in never))
         exclude = ", ".join(modules[:SHOWN])
         raise ModelError(
             f"{name}: no text reaches {len(never)} of the {len(sites)} sites ({_kinds(never)}), which would get budget "
@@ -150,9 +156,11 @@ def _any_expert(site: str) -> str | None:
     return ".".join(parts)
 
 
-def _largest_idle(site: str, reached: set[str]) -> str:
-    """The outermost module of the site's path with no reached site in it."""
+def _idle_part(site: str, reached: set[str], busy: set[str]) -> str:
+    """What names the site and no reached one: its last name, or else the outermost module of its path."""
     parts = site.split(".")
+    if not parts[-1].isdigit() and parts[-1] not in busy:
+        return parts[-1]
     paths = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
     return next(path for path in paths if not any(other.startswith(f"{path}.") for other in reached))
 
