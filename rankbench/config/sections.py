@@ -10,6 +10,7 @@ from pydantic import Field, create_model
 
 from rankbench.config import registry, schema
 from rankbench.config.schema import ConfigError, Mistake, Section, Settings
+from rankbench.records.record import complete
 
 
 class BudgetConfig(Settings):
@@ -188,11 +189,12 @@ class Config(Section):
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Config:
-        """Inverse of `plain`: the configuration of a frozen run or of a record.
+        """Inverse of `plain`: the configuration of a frozen run or of a record, of this or an older version.
 
         Raises:
             ConfigError: it does not fit the schemas of this version, with every mistake.
         """
+        data = complete(data)
         types, mistakes = section_types(data)
         config, wrong = schema.conform(config_class(types), data)
         if config is None or mistakes:

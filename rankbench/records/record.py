@@ -23,9 +23,9 @@ STOPPED = ("killed",)
 # What cannot change a number. `threads` is left in: summation order follows it.
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
-# Left out where they are off: such a run has the name it had before there was the setting.
+# Left out where they are off: older configurations have none of them, and are the same run.
 OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "train.gradient_checkpointing")
-# Settings that came later, by method: at this value a run is what it was without the setting, and has the name it had.
+# Settings of methods that older configurations have not, and the value at which a run is the same without them.
 LATER: dict[str, dict[str, Any]] = {
     "adalora": {"cut": "refill"},
     "igu": {"cut": "refill", "stage2_orthogonality": None},
@@ -113,9 +113,12 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a record, with the settings of its method that came after it."""
+    """A configuration of this or an older version, with all settings of its method and of a control's source."""
     method = config.get("method") or {}
-    return {**config, "method": {**LATER.get(str(method.get("name")), {}), **method}}
+    method = {**LATER.get(str(method.get("name")), {}), **method}
+    if method.get("settings"):
+        method["settings"] = {**LATER.get(str(method.get("source")), {}), **method["settings"]}
+    return {**config, "method": method}
 
 
 def _digest(identity: Mapping[str, Any]) -> str:

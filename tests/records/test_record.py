@@ -8,6 +8,7 @@ import re
 import pytest
 from support.harness import configure, folder_of, perform
 
+from rankbench.config.sections import Config
 from rankbench.records.record import (
     SCHEMA_VERSION,
     STATUSES,
@@ -370,4 +371,5 @@ def test_a_setting_that_came_later_leaves_runs_their_names(tmp_path, overrides, 
         settings = of["method"][section] if section else of["method"]
         settings.pop(key) if of is former else settings.update({key: other})
     assert run_id(former) == run_id(config) != run_id(changed)
-    assert section or complete(former) == config != complete(changed)
+    assert complete(former) == config != complete(changed)
+    assert Config.from_plain(former).plain() == config
