@@ -152,7 +152,8 @@ def _beginning(config: Mapping[str, Any]) -> Beginning | None:
     frozen = Config.from_plain(config)
     streams = Streams(config["seed"])
     try:
-        sites = sites_of(resolve(frozen.model, download=False))
+        frozen = frozen.replace(model=resolve(frozen.model, download=False))
+        sites = sites_of(frozen.model)
         truth = registry.get("task", config["task"]["name"])(frozen.task).truth(sites, streams)
         budget = Budget.of(frozen.budget, sites, truth)
     except (ModelError, BudgetError):
