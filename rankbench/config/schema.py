@@ -59,11 +59,11 @@ class Section(BaseModel):
         """A value that the user must give and has not given is missing; interpolated texts become what is wanted."""
         if not isinstance(data, Mapping):
             return data
-        given = {key: value for key, value in data.items() if not (isinstance(value, str) and value == MISSING)}
+        present = {key: value for key, value in data.items() if not (isinstance(value, str) and value == MISSING)}
         fields = cls.model_fields
         return {
             key: _spelled(value, fields[key].annotation) if isinstance(value, Interpolated) and key in fields else value
-            for key, value in given.items()
+            for key, value in present.items()
         }
 
     def plain(self) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def _check_quantization(config: Config) -> list[str]:
     quantization = config.model.quantization
     changing = {
         "task": registry.get("task", config.task.name).knows_true_ranks,
-        "method": registry.get("method", config.method.name).trains in ("base", "biases"),
+        "method": not registry.get("method", config.method.name).has_adapter(),
     }
     return [
         f"model.quantization={quantization} with {group}={getattr(config, group).name}: the {group} changes the "

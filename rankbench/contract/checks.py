@@ -140,15 +140,16 @@ def extra_passes(runs: ShortRuns) -> str:
     run, train = ended(runs.main), runs.config.train
     predicted = run.assembly.allocator.extra_passes(train.batch_size)
     counts = [run.assembly.meter.spent[phase] for phase in ("calibration", "allocation")]
-    made = tuple(int(sum(count[f"{way}_passes"] for count in counts)) for way in ("forward", "backward"))
-    said = runs.cls.passes_of(runs.config.method)
+    passes = tuple(int(sum(count[f"{way}_passes"] for count in counts)) for way in ("forward", "backward"))
+    words = runs.cls.passes_of(runs.config.method)
     if predicted is None:
-        expect(said != "none", f"passes_of says none, and {made[0]}+{made[1]} passes were made")
-        return f"{made[0]}+{made[1]} passes, which the data decided; said: {said}"
+        expect(words != "none", f"passes_of says none, and {passes[0]}+{passes[1]} passes were made")
+        return f"{passes[0]}+{passes[1]} passes, which the data decided; said: {words}"
     if train.micro_batch_size is not None:
         raise Skip("train.micro_batch_size was chosen: a mini-batch is several passes")
-    expect(made == tuple(predicted), f"{predicted[0]}+{predicted[1]} passes were announced, {made[0]}+{made[1]} made")
-    return f"{made[0]}+{made[1]} passes, as announced; said: {said}"
+    announced = f"{predicted[0]}+{predicted[1]} passes were announced"
+    expect(passes == tuple(predicted), f"{announced}, {passes[0]}+{passes[1]} made")
+    return f"{passes[0]}+{passes[1]} passes, as announced; said: {words}"
 
 
 def training(runs: ShortRuns) -> str:
@@ -236,7 +237,7 @@ def full_rank(runs: ShortRuns) -> str:
 def export(runs: ShortRuns) -> str:
     """Plain PEFT reads the adapter and says what the trained model said."""
     run = ended(runs.main)
-    if not run.assembly.allocator.has_adapter:
+    if not run.assembly.allocator.has_adapter():
         expect(not (run.folder.path / "adapter").exists(), "trains no adapter, and left one")
         raise Skip("trains no adapter")
     own = run.logits(run.adapters.model)

@@ -37,9 +37,8 @@ def to_plain_lora(adapters: AdapterSet) -> tuple[dict[str, Tensor], LoraConfig]:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*invalid shape", category=PeftWarning)  # rank 0: left out below
-        whole = get_peft_model_state_dict(adapters.model)
-    kept = {key: value for key, value in whole.items() if ".lora_" not in key or MAGNITUDE in key}
-    state = {key: value.detach().cpu() for key, value in kept.items()}
+        tensors = get_peft_model_state_dict(adapters.model)
+    state = {key: t.detach().cpu() for key, t in tensors.items() if ".lora_" not in key or MAGNITUDE in key}
     rank_pattern = {name: rank for name, rank in adapters.ranks().items() if rank}
     alpha_pattern = {name: adapters.scale(name) * rank for name, rank in rank_pattern.items()}
     if not rank_pattern:

@@ -52,9 +52,8 @@ class AdaLoRA(Allocator[AdaLoRAConfig]):
             "cut": (NEVER, "the sources count ranks, where all triplets cost the same and nothing is left over"),
             "schedule": ("cubic", "the sources have a cubic schedule"),
         }
-        penalty = "Penalty: mean of un-squared norms over all factors, as released (the paper sums squares)."
-        said = (penalty,) if config.orthogonality else ()
-        return (*cls.deviations, *said, *differing(config, source))
+        norms = "Penalty: mean of un-squared norms over all factors, as released (the paper sums squares)."
+        return (*cls.deviations, *((norms,) if config.orthogonality else ()), *differing(config, source))
 
     def __init__(self, config: AdaLoRAConfig, context: RunContext) -> None:
         super().__init__(config, context)

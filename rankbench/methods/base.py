@@ -196,10 +196,10 @@ class Allocator(ABC, Generic[ConfigT]):
         self.context = context
         self.scores: dict[str, float] | None = None
 
-    @property
-    def has_adapter(self) -> bool:
-        """Whether the run trains an adapter, which has ranks and can be exported."""
-        return self.trains.startswith("adapter")
+    @classmethod
+    def has_adapter(cls) -> bool:
+        """Whether a run trains an adapter, which has ranks and can be exported."""
+        return cls.trains.startswith("adapter")
 
     @abstractmethod
     def initial_ranks(self) -> dict[str, int]:

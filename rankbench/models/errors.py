@@ -15,8 +15,8 @@ from rankbench import RankbenchError
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Say which folder could not be read."""
+def readable(folder: Path) -> Iterator[None]:
+    """Turn errors of reading a model inside the block into a ModelError that names the folder and the way out."""
     try:
         yield
     except ModelError:

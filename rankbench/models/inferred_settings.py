@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoModelForMaskedLM
 
 from rankbench.config.sections import ModelConfig
-from rankbench.models.errors import ModelError, _readable, quiet
+from rankbench.models.errors import ModelError, quiet, readable
 from rankbench.models.loading import LoadedModel
 from rankbench.models.model_files import locate
 from rankbench.models.reading import has_class, read_config
@@ -32,7 +32,7 @@ def resolve(config: ModelConfig, cache_dir: Path | None = None, download: bool =
     if config.architecture != "auto":
         return config
     folder, _ = locate(config, cache_dir, download)
-    with quiet(), _readable(folder):
+    with quiet(), readable(folder):
         return config.replace(architecture=_architecture(folder, read_config(folder)))
 
 

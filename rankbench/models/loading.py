@@ -18,7 +18,7 @@ from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.models import quantization
-from rankbench.models.errors import ModelError, _readable, quiet
+from rankbench.models.errors import ModelError, quiet, readable
 from rankbench.models.heads import PROBLEM_TYPES, Problem, class_of, draw_head, head_of
 from rankbench.models.model_files import locate
 from rankbench.models.random_model import byte_tokenizer, config_of, random_model
@@ -80,7 +80,7 @@ def load(
             model = quantization.quantize(model, quantized)
     else:
         folder, revision = locate(config, cache_dir)
-        with quiet(), _readable(folder):
+        with quiet(), readable(folder):
             tokenizer = _tokenizer(folder)
             if config.architecture == "encoder":
                 head = _head(folder, config, problem)
@@ -125,7 +125,7 @@ def without_weights(config: ModelConfig, cache_dir: Path | None = None) -> Any:
     if config.shape is not None and config.path is None:
         return auto.from_config(config_of(config.shape, byte_tokenizer()), dtype=dtype)
     folder, _ = locate(config, cache_dir, download=False)
-    with quiet(), _readable(folder):
+    with quiet(), readable(folder):
         return auto.from_config(checked_config(folder, config.architecture, None), dtype=dtype)
 
 
@@ -138,7 +138,7 @@ def tokenizer_of(config: ModelConfig, cache_dir: Path | None = None) -> Any:
     if config.shape is not None and config.path is None:
         return byte_tokenizer()
     folder, _ = locate(config, cache_dir, download=False)
-    with quiet(), _readable(folder):
+    with quiet(), readable(folder):
         tokenizer = _tokenizer(folder)
     _choose_pad_token(tokenizer)
     return tokenizer

@@ -163,10 +163,10 @@ def _refuse_gaps(folder: Path, info: Mapping[str, Any], head: Sequence[str]) -> 
             f"{folder} has no weights for {', '.join(gaps[:5])}{' ...' if len(gaps) > 5 else ''}; "
             "take a complete model, or name the module in model.head to train it from a random start"
         )
-    for key, stored, wanted in sorted(info["mismatched_keys"]):
+    for key, stored, shape in sorted(info["mismatched_keys"]):
         if not key.startswith(drawn):
             raise ModelError(
-                f"{folder}: {key} has the shape {tuple(stored)} in its files, and {tuple(wanted)} by its config.json; "
+                f"{folder}: {key} has the shape {tuple(stored)} in its files, and {tuple(shape)} by its config.json; "
                 "give a folder where they agree"
             )
 

@@ -229,13 +229,13 @@ class Run:
         self.evaluate("validation", "validation", total)
         if not self.config.trial:
             items = self.evaluate("test", "test", total)
-            if allocator.has_adapter:
+            if allocator.has_adapter():
                 self.metrics["test"].update(assembly.task.judge(adapters.ranks()))
         if self.accelerator.is_main_process:
             if items is not None:
                 self.folder.write_lines("items.jsonl", items)
             self.folder.write_lines("ranks.jsonl", adapters.history)
-            if allocator.has_adapter:
+            if allocator.has_adapter():
                 export(adapters, self.folder.path / "adapter")
         assembly.notes += filter(None, [describe_unevenness(adapters.ranks(), assembly.budget.costs)])
         broken = assembly.ledger.budget_violation(assembly.budget, allocator.budget_kind)
@@ -256,7 +256,7 @@ class Run:
             reason,
             provenance(assembly),
             ledger=assembly.ledger.to_dict() if adapters else None,
-            ranks=adapters.ranks() if adapters and assembly.allocator.has_adapter else None,
+            ranks=adapters.ranks() if adapters and assembly.allocator.has_adapter() else None,
             history_events=len(adapters.history) if adapters else None,
             metrics=self.metrics,
             cost=cost,
