@@ -41,9 +41,9 @@ class Table:
             f"{sum(counts.values())} architectures, each a tiny random model with `model.targets=[all-linear]` on a "
             f"small task; {works} runs work. *Works* means that a run of six steps ended ok and that its exported "
             "adapter, read by plain PEFT on the plain transformers model, has the same loss on every test item (within "
-            f"{self.tolerance:g}) and generates the same answers, one item at a time and without a cache; with `lora`, a "
-            "plain training loop from the same factors also has the same loss at every step. Numbers refer to the sentences "
-            "below the tables: why a run is refused or fails, or what it says in its notes.",
+            f"{self.tolerance:g}) and generates the same answers, one item at a time and without a cache; with `lora`, "
+            "a plain training loop from the same factors also has the same loss at every step. Numbers refer to the "
+            "sentences below the tables: why a run is refused or fails, or what it says in its notes.",
         ]
         for kind, rows in self.rows.items():
             header = [titles[kind], "sites", *methods, "notes"]
