@@ -113,7 +113,7 @@ class TextGeneration(Task[GenerationConfigT]):
 
     def _ended(self, target: Tokens) -> Tokens:
         special = self._tokenizer.added_tokens_decoder.get(target[-1]) if target else None
-        if special is None or not special.special:
+        if special is None or not special.special or target[-1] == self._tokenizer.unk_token_id:
             return (*target, int(self._tokenizer.eos_token_id))
         self._ends.add(target[-1])
         return target
