@@ -38,8 +38,8 @@ TRAINED = 12  # bytes of a trained parameter: value and AdamW's two moments in f
 # Bits of a quantised weight with its scales: NF4 has one of 8 bits for 64 weights, and one of 32 for 256 of those.
 BITS = {"nf4": 4 + 8 / 64 + 32 / (64 * 256), "int8": 8}
 # Of what all layers keep in a pass, the share that glibc's heap holds beyond it on a CPU, in pieces that it does not
-# give back: without and with gradient checkpointing. Measured on thirteen runs of tiny, minilm-l6 and smollm2-135m,
-# whose peaks are then within a tenth.
+# give back: without and with gradient checkpointing. Fitted to thirteen runs of tiny, minilm-l6 and smollm2-135m on
+# one machine (docs/large_models.md).
 FRAGMENTS = {False: 0.85, True: 0.6}
 LOOKED_AT = 50  # training steps whose batches are compared
 
