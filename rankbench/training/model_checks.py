@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +21,7 @@ from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site, parse_site
 from rankbench.models.errors import ModelError
 from rankbench.models.loading import LoadedModel
-from rankbench.tasks.base import Example, Task
+from rankbench.tasks.base import Batch, Example, Task
 from rankbench.tasks.text.encoder_decoder import decoder_sees_future, goes_on
 from rankbench.tasks.text.reading import accepts, base_of, reading_of, rounding
 from rankbench.training.engine import predictions
@@ -52,9 +51,8 @@ def check_model(loaded: LoadedModel, task: Task, config: Config) -> list[str]:
         notes += _refuse_lengths(loaded, task, name)
         _refuse_future(loaded, name)
         short, long = _unlike(task.splits["train"])
-        with _calls(loaded.model) as called:
-            predictions(loaded.model, task, _batch(loaded.model, task, [short, long]))
-        notes += _refuse_unreached(loaded.sites, called, name)
+        reached = _reached(loaded.model, loaded.sites, task, _batch(loaded.model, task, [short, long]))
+        notes += _refuse_unreached(loaded.sites, reached, name)
         notes += _refuse_padding(loaded, task, (short, long), config)
     return notes
 
@@ -72,20 +70,30 @@ def _unlike(examples: Sequence[Example]) -> tuple[Example, Example]:
     return short, next(few, longest)
 
 
-@contextmanager
-def _calls(model: nn.Module) -> Iterator[dict[str, bool]]:
-    """Names of the modules that are called inside, and whether each puts out one tensor."""
-    called: dict[str, bool] = {}
+def _reached(model: nn.Module, sites: Sequence[Site], task: Task, batch: Batch) -> dict[str, bool]:
+    """The sites that a batch's loss depends on, each with whether it puts out one tensor, as an adapter needs it.
 
-    def see(module: nn.Module, inputs: Any, output: Any, name: str) -> None:
-        called[name] = isinstance(output, Tensor)
+    A zero is added to what each site puts out: the loss has a gradient with respect to it, or does not depend on it.
+    """
+    several: set[str] = set()
+    zeros: list[tuple[str, Tensor]] = []
 
-    hooks = [module.register_forward_hook(partial(see, name=name)) for name, module in model.named_modules()]
-    try:
-        yield called
-    finally:
-        for hook in hooks:
-            hook.remove()
+    def add_zero(module: nn.Module, inputs: Any, output: Any, name: str) -> Tensor | None:
+        if not isinstance(output, Tensor):
+            several.add(name)
+            return None
+        zeros.append((name, output.new_zeros((), requires_grad=True)))
+        return output + zeros[-1][1]
+
+    modules = dict(model.named_modules())
+    hooks = [modules[site.name].register_forward_hook(partial(add_zero, name=site.name)) for site in sites]
+    with torch.enable_grad():
+        loss = task.loss(model, batch)
+    for hook in hooks:
+        hook.remove()
+    gradients = torch.autograd.grad(loss, [zero for _, zero in zeros], allow_unused=True) if zeros else ()
+    used = {name for (name, _), gradient in zip(zeros, gradients, strict=True) if gradient is not None}
+    return {**dict.fromkeys(used, True), **dict.fromkeys(several, False)}
 
 
 def _drop_token_types(model: nn.Module, task: Task, name: str) -> list[str]:
@@ -120,25 +128,24 @@ def _refuse_future(loaded: LoadedModel, name: str) -> None:
         )
 
 
-def _refuse_unreached(sites: Sequence[Site], called: dict[str, bool], name: str) -> list[str]:
-    """Sites that no text reaches would take budget and learn nothing; experts may be reached by other texts."""
-    several = [site.name for site in sites if not called.get(site.name, True)]
+def _refuse_unreached(sites: Sequence[Site], reached: dict[str, bool], name: str) -> list[str]:
+    """Sites that the loss does not depend on would take budget and learn nothing; experts may serve other texts."""
+    several = [site.name for site in sites if not reached.get(site.name, True)]
     if several:
         raise ModelError(
             f"{name}: {len(several)} sites ({_kinds(several)}) are layers that put out more than a product with their "
             f"weight, which no adapter can be added to; leave them out by model.exclude=[{', '.join(_ends(several))}]"
         )
-    reached = {site.name for site in sites if site.name in called}
     siblings = {_any_expert(site) for site in reached} - {None}
     idle = [site.name for site in sites if site.name not in reached]
     never = [site for site in idle if _any_expert(site) not in siblings]
     if never:
         busy = set(_ends([*reached]))
-        modules = list(dict.fromkeys(_idle_part(site, reached, busy) for site in never))
+        modules = list(dict.fromkeys(_idle_part(site, set(reached), busy) for site in never))
         exclude = ", ".join(modules[:SHOWN])
         raise ModelError(
-            f"{name}: no text reaches {len(never)} of the {len(sites)} sites ({_kinds(never)}), which would get budget "
-            f"and learn nothing; leave them out by model.targets or model.exclude=[{exclude}"
+            f"{name}: the loss does not depend on {len(never)} of the {len(sites)} sites ({_kinds(never)}), which "
+            f"would get budget and learn nothing; leave them out by model.targets or model.exclude=[{exclude}"
             f"{', ...' if len(modules) > SHOWN else ''}]"
         )
     if idle:

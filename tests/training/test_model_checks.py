@@ -78,14 +78,20 @@ class WithTower(transformers.Qwen2ForCausalLM):
         self.tower = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(3))
         for layer in self.model.layers:
             layer.mlp.experts = torch.nn.ModuleList(torch.nn.Linear(32, 32) for _ in range(4))
-            layer.mlp.register_forward_pre_hook(lambda mlp, inputs: (mlp.experts[0](inputs[0]), None)[1])
+            layer.mlp.register_forward_pre_hook(lambda mlp, inputs: inputs[0] + mlp.experts[0](inputs[0]))
 
 
-def test_sites_that_no_text_reaches_are_refused_by_name(arithmetic):
+def test_sites_that_the_loss_does_not_depend_on_are_refused_by_name(arithmetic):
     model = WithTower(decoder().config).eval()
-    with pytest.raises(ModelError, match=r"no text reaches 3 of the 25 sites .*model.exclude=\[tower\]"):
+    with pytest.raises(ModelError, match=r"the loss does not depend on 3 of the 25 sites .*model.exclude=\[tower\]"):
         check(model, arithmetic)
     del model.tower
+    model.pooler = torch.nn.Linear(32, 8)
+    hook = model.model.register_forward_hook(lambda module, inputs, output: (model.pooler(output[0]), None)[1])
+    with pytest.raises(ModelError, match=r"the loss does not depend on 1 of the 23 sites .*model.exclude=\[pooler\]"):
+        check(model, arithmetic)
+    hook.remove()
+    del model.pooler
     (note,) = check(model, arithmetic)
     assert note == "6 of 22 sites are experts that the first training batch does not reach"
 
