@@ -32,6 +32,7 @@ THINKING = CHAT.replace(
 )
 THINKING = THINKING.replace("{{ m.content }}", "{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}")
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
+DROPS_SYSTEM = CHAT.replace("in messages", "in messages if m.role != 'system'")
 SIZES = {"validation_size": 3, "test_size": 4, "generation_size": 2, "max_new_tokens": 6}
 
 
@@ -116,9 +117,10 @@ def test_a_text_that_ends_in_an_unknown_character_has_an_end_token(tmp_path):
     assert instance._ends == {tokenizer.eos_token_id}
 
 
-def test_a_template_without_a_system_turn_has_its_text_in_the_users(tmp_path):
+@pytest.mark.parametrize("template", [NO_SYSTEM, DROPS_SYSTEM])
+def test_a_template_without_a_system_turn_has_its_text_in_the_users(tmp_path, template):
     write(tmp_path / "train.jsonl", orca(system_prompt="Be brief."))
-    instance = made("instruction", chatting(NO_SYSTEM), data_dir=str(tmp_path))
+    instance = made("instruction", chatting(template), data_dir=str(tmp_path))
     text = chatting().decode(instance.splits["train"][0].input_ids)
     assert text.startswith("<|im_start|>user\nBe brief.\n\nWhat is")
 

@@ -154,10 +154,12 @@ class Writer:
         }
         try:
             text: str = self._tokenizer.apply_chat_template(list(messages), **settings)
+            if messages[0]["role"] != "system" or messages[0]["content"].strip() in text:
+                return text
         except jinja2.TemplateError:
             if messages[0]["role"] != "system":
                 raise
-            system, user, *rest = messages
-            merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-            text = self._tokenizer.apply_chat_template([merged, *rest], **settings)
+        system, user, *rest = messages
+        merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
+        text = self._tokenizer.apply_chat_template([merged, *rest], **settings)
         return text
