@@ -47,6 +47,7 @@ def check_model(loaded: LoadedModel, task: Task, config: Config) -> list[str]:
     """
     name = config.model.path or config.model.name
     with Streams(0).ambient("eval", "checks"):
+        _refuse_tokens(loaded, task, name)
         notes = _drop_token_types(loaded.model, task, name)
         notes += _refuse_lengths(loaded, task, name)
         _refuse_future(loaded, name)
@@ -94,6 +95,21 @@ def _reached(model: nn.Module, sites: Sequence[Site], task: Task, batch: Batch) 
     gradients = torch.autograd.grad(loss, [zero for _, zero in zeros], allow_unused=True) if zeros else ()
     used = {name for (name, _), gradient in zip(zeros, gradients, strict=True) if gradient is not None}
     return {**dict.fromkeys(used, True), **dict.fromkeys(several, False)}
+
+
+def _refuse_tokens(loaded: LoadedModel, task: Task, name: str) -> None:
+    """A token without an embedding, such as one that a chat template brings, would end the run in one of its passes."""
+    base: Any = base_of(loaded.model)
+    rows, answers_in_text = base.get_input_embeddings().num_embeddings, loaded.architecture != "encoder"
+    for example in (example for split in task.splits.values() for example in split):
+        learned = example.labels if answers_in_text and isinstance(example.labels, tuple) else ()
+        largest = max(map(max, filter(None, (example.input_ids, learned, *example.options))), default=-1)
+        if largest >= rows:
+            token = loaded.tokenizer.convert_ids_to_tokens(largest)
+            raise ModelError(
+                f"{name} has embeddings for {rows} tokens, and its tokenizer writes {token!r}, which is in "
+                f"{example.item['id']}, as number {largest}; give a folder whose tokenizer is that of its weights"
+            )
 
 
 def _drop_token_types(model: nn.Module, task: Task, name: str) -> list[str]:

@@ -136,6 +136,12 @@ def test_texts_beyond_the_positions_are_refused_where_the_model_has_no_more(limi
             check(model, arithmetic)
 
 
+def test_a_token_that_the_model_has_no_embedding_for_is_named(arithmetic):
+    model = random_model(transformers.AutoModelForCausalLM, "gpt2", **{**TOKENS, "vocab_size": 60}, **GPT2)
+    with pytest.raises(ModelError, match=r"MODEL has embeddings for 60 tokens, and its tokenizer writes 'Ė?.*', which"):
+        check(model, arithmetic)
+
+
 def test_the_first_positions_of_roberta_are_no_positions(tmp_path):
     task = loaded("glue-rte", "encoder", **write_classification(tmp_path, "glue-rte"))
     longest = max(len(e.input_ids) for split in task.splits.values() for e in split)
