@@ -175,6 +175,8 @@ class Problems(Task[AnswerConfigT]):
                 f"{self.answer(text)!r} instead of {problem.gold!r}; task={self.config.name} needs a model whose "
                 "tokenizer keeps every character"
             )
+        if self._language_model.joins and not text.endswith(END) and self._tokenizer.eos_token_id is not None:
+            target = (*target, int(self._tokenizer.eos_token_id))  # its tokenizer writes no line break: XGLM, XLNet
         return self._language_model.example(prompt, target, {"id": problem.id, "gold": problem.gold})
 
     def collate(self, examples: Sequence[Example]) -> Batch:
