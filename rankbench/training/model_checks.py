@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,11 +48,10 @@ def check_model(loaded: LoadedModel, task: Task, config: Config) -> list[str]:
     with Streams(0).ambient("eval", "checks"):
         notes = _drop_token_types(loaded.model, task, name)
         notes += _refuse_lengths(loaded, task, name)
+        _refuse_stretching(loaded, task, name, config)
         _refuse_future(loaded, name)
         short, long = _unlike(task.splits["train"])
-        with _calls(loaded.model) as called:
-            predictions(loaded.model, task, _batch(loaded.model, task, [short, long]))
-        notes += _refuse_unreached(loaded.sites, called, name)
+        notes += _refuse_unreached(loaded.sites, _reached(loaded, task, [short, long], name), name)
         notes += _refuse_padding(loaded, task, (short, long), config)
     return notes
 
@@ -71,18 +69,36 @@ def _unlike(examples: Sequence[Example]) -> tuple[Example, Example]:
     return short, next(few, longest)
 
 
-@contextmanager
-def _calls(model: nn.Module) -> Iterator[set[str]]:
-    """Names of the modules that are called inside."""
-    called: set[str] = set()
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: called.add(name)) for name, module in model.named_modules()
-    ]
+def _reached(loaded: LoadedModel, task: Task, examples: Sequence[Example], name: str) -> set[str]:
+    """Names of the sites whose output takes part in the loss of a batch; being called is not enough for that.
+
+    Raises:
+        ModelError: a site gives more than one tensor, so that no adapter could be added to it.
+    """
+    modules, outputs = dict(loaded.model.named_modules()), []
+
+    def hook(site: str) -> Callable[..., Any]:
+        def see(module: Any, inputs: Any, output: Any) -> Any:
+            if not isinstance(output, Tensor):
+                raise ModelError(
+                    f"{name}: {site} gives a {type(output).__name__} and not one tensor, so no adapter can be added to "
+                    f"it; leave it out by model.targets or model.exclude=[{site.rpartition('.')[2]}]"
+                )
+            output = output if output.requires_grad else output.detach().requires_grad_().clone()
+            outputs.append((site, output))
+            return output
+
+        return see
+
+    hooks = [modules[site.name].register_forward_hook(hook(site.name)) for site in loaded.sites]
     try:
-        yield called
+        with torch.enable_grad():
+            loss = task.loss(loaded.model, _batch(loaded.model, task, examples))
+            gradients = torch.autograd.grad(loss, [output for _, output in outputs], allow_unused=True)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
+    return {site for (site, _), gradient in zip(outputs, gradients, strict=True) if gradient is not None}
 
 
 def _drop_token_types(model: nn.Module, task: Task, name: str) -> list[str]:
@@ -112,9 +128,8 @@ def _refuse_future(loaded: LoadedModel, name: str) -> None:
         )
 
 
-def _refuse_unreached(sites: Sequence[Site], called: set[str], name: str) -> list[str]:
+def _refuse_unreached(sites: Sequence[Site], reached: set[str], name: str) -> list[str]:
     """Sites that no text reaches would take budget and learn nothing; experts may be reached by other texts."""
-    reached = {site.name for site in sites if site.name in called}
     siblings = {_any_expert(site) for site in reached} - {None}
     idle = [site.name for site in sites if site.name not in reached]
     never = [site for site in idle if _any_expert(site) not in siblings]
@@ -185,10 +200,8 @@ def _same_in_batch(model: nn.Module, task: Task, pair: tuple[Example, Example]) 
 def _refuse_lengths(loaded: LoadedModel, task: Task, name: str) -> list[str]:
     """Texts and answers longer than the positions of the model; a soft limit is noted."""
     model, settings = loaded.model, task.config
-    examples = [example for split in task.splits.values() for example in split]
-    longest = max(max(len(e.input_ids), _target(e)) for e in examples)
+    longest, answered = _lengths(loaded, task)
     new = getattr(settings, "max_new_tokens", 0)
-    answered = max(0 if loaded.architecture == "encoder_decoder" else e.prompt_length for e in examples) + new
     limit, hard = _positions(model)
     if limit is None or max(longest, answered) <= limit:
         return []
@@ -201,6 +214,41 @@ def _refuse_lengths(loaded: LoadedModel, task: Task, name: str) -> list[str]:
     if hard or not _bears(model, max(longest, answered)):
         raise ModelError(f"{what}: {way}")
     return [f"{what}, which it was trained with"]
+
+
+def _refuse_stretching(loaded: LoadedModel, task: Task, name: str, config: Config) -> None:
+    """Texts beyond a length at which a model changes the angles of all positions, of every text in the batch.
+
+    With dynamic scaling the angles depend on earlier batches, too (transformers 5.23).
+    """
+    length = max(_lengths(loaded, task))
+    for module in loaded.model.modules():
+        types, settings = getattr(module, "rope_type", None), getattr(module, "config", None)
+        named = types if isinstance(types, dict) else {None: types}
+        for layer, rope in named.items():
+            if rope == "dynamic":
+                limit, way_out = module.original_max_seq_len, ""
+            elif rope == "longrope":
+                parameters: Any = settings.rope_parameters if layer is None else settings.rope_parameters[layer]
+                limit = parameters["original_max_position_embeddings"]
+                way_out = ", or train.eval_batch_size=1 and train.micro_batch_size=1"
+            else:
+                continue
+            alone = way_out and config.train.eval_batch_size == 1 == config.train.micro_batch_size
+            if length > limit and not alone:
+                raise ModelError(
+                    f"{name}: its rotary positions ({rope}) change for all texts of a batch once one has more than "
+                    f"{limit} tokens, and here are up to {length}, so that numbers would depend on which texts are "
+                    f"read together; set task.max_length={limit}{way_out}"
+                )
+
+
+def _lengths(loaded: LoadedModel, task: Task) -> tuple[int, int]:
+    """Tokens of the longest example, and of the longest prompt with its answer."""
+    examples = [example for split in task.splits.values() for example in split]
+    longest = max(max(len(example.input_ids), _target(example)) for example in examples)
+    prompts = [0 if loaded.architecture == "encoder_decoder" else example.prompt_length for example in examples]
+    return longest, max(prompts) + getattr(task.config, "max_new_tokens", 0)
 
 
 def _target(example: Example) -> int:

@@ -78,7 +78,7 @@ class WithTower(transformers.Qwen2ForCausalLM):
         self.tower = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(3))
         for layer in self.model.layers:
             layer.mlp.experts = torch.nn.ModuleList(torch.nn.Linear(32, 32) for _ in range(4))
-            layer.mlp.register_forward_pre_hook(lambda mlp, inputs: (mlp.experts[0](inputs[0]), None)[1])
+            layer.mlp.register_forward_pre_hook(lambda mlp, inputs: (inputs[0] + mlp.experts[0](inputs[0]),))
 
 
 def test_sites_that_no_text_reaches_are_refused_by_name(arithmetic):
@@ -88,6 +88,29 @@ def test_sites_that_no_text_reaches_are_refused_by_name(arithmetic):
     del model.tower
     (note,) = check(model, arithmetic)
     assert note == "6 of 22 sites are experts that the first training batch does not reach"
+
+
+def test_a_site_that_is_called_in_vain_or_gives_no_tensor_is_refused(arithmetic):
+    model = decoder()
+    model.model.unused = torch.nn.Linear(32, 32)
+    model.model.embed_tokens.register_forward_hook(lambda module, inputs, output: (model.model.unused(output), None)[1])
+    with pytest.raises(ModelError, match=r"no text reaches 1 of the 15 sites .*model.exclude=\[model.unused\]"):
+        check(model, arithmetic)
+    model.model.unused.register_forward_hook(lambda module, inputs, output: (output,))
+    with pytest.raises(ModelError, match=r"model.unused gives a tuple and not one tensor.*model.exclude=\[unused\]"):
+        check(model, arithmetic)
+
+
+@pytest.mark.parametrize(("rope", "way_out"), [("dynamic", "28$"), ("longrope", "28, or train.eval_batch_size=1")])
+def test_positions_that_change_with_the_longest_text_of_a_batch_are_refused(rope, way_out, arithmetic):
+    angles = {"type": rope, "factor": 8.0, "short_factor": [1.0] * 4, "long_factor": [8.0] * 4}
+    angles |= {"original_max_position_embeddings": 28, "rope_theta": 1e4}
+    settings = {**TOKENS, **SIZES, "num_key_value_heads": 2, "max_position_embeddings": 28}
+    model = random_model(transformers.AutoModelForCausalLM, "llama", **settings, rope_scaling=angles)
+    with pytest.raises(ModelError, match=rf"rotary positions \({rope}\) change .* set task.max_length={way_out}"):
+        check(model, arithmetic)
+    if rope == "longrope":
+        check(model, arithmetic, micro_batch_size=1, eval_batch_size=1)
 
 
 def test_a_classifier_that_pools_the_last_position_is_padded_on_the_left(rte):
