@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -15,7 +16,7 @@ from torch import nn
 from rankbench import RankbenchError
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
-from rankbench.core.gated_lora import MAGNITUDE, Scale
+from rankbench.core.gated_lora import MAGNITUDE, NAME, Scale
 from rankbench.core.peft_export import PREFIX
 from rankbench.core.peft_names import exact_keys, exact_targets
 from rankbench.core.seeding import Streams
@@ -85,7 +86,9 @@ def attach(
     adapters = {}
     for site in sites:
         layer = modules[PREFIX + site.name]
-        adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
+        adapter = adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
+        if dora:  # PEFT's have the rounding of the base's dtype, and output and base would differ at the start
+            layer.lora_magnitude_vector[NAME].weight.data = torch.linalg.norm(adapter.weight(), dim=1)
     return AdapterSet(peft_model, adapters, scale, gate, ledger, [*of_base, *magnitudes])
 
 
