@@ -223,13 +223,13 @@ def _refuse_stretching(loaded: LoadedModel, task: Task, name: str, config: Confi
     """
     length = max(_lengths(loaded, task))
     for module in loaded.model.modules():
-        types, settings = getattr(module, "rope_type", None), getattr(module, "config", None)
-        named = types if isinstance(types, dict) else {None: types}
-        for layer, rope in named.items():
+        types: Any = getattr(module, "rope_type", None)
+        settings: Any = getattr(module, "config", None)
+        for layer, rope in types.items() if isinstance(types, dict) else [(None, types)]:
             if rope == "dynamic":
                 limit, way_out = module.original_max_seq_len, ""
             elif rope == "longrope":
-                parameters: Any = settings.rope_parameters if layer is None else settings.rope_parameters[layer]
+                parameters = settings.rope_parameters if layer is None else settings.rope_parameters[layer]
                 limit = parameters["original_max_position_embeddings"]
                 way_out = ", or train.eval_batch_size=1 and train.micro_batch_size=1"
             else:
