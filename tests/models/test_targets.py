@@ -54,7 +54,7 @@ def test_all_linear_of_a_classifier_is_peft_s(name):
     model = classifier(name)
     sites = find_sites(model, ["all-linear"], HEADS[name])
     assert left_out(model, sites, HEADS[name]) is None
-    assert {site.name for site in sites} == wrapped_by_peft(model, task_type="SEQ_CLS", modules_to_save=HEADS[name])
+    assert {site.name for site in sites} == wrapped_by_peft(model, task_type="SEQ_CLS", modules_to_save=list(HEADS[name]))
 
 
 def test_a_conv1d_has_its_two_dimensions_the_right_way_round():
@@ -75,6 +75,11 @@ def test_a_conv1d_has_its_two_dimensions_the_right_way_round():
             "deepseek_v3",
             {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
             r"mlp.down_proj \(1 of .*mlp.shared_experts.gate_proj",
+        ),
+        (
+            "llama4_text",
+            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+            r"feed_forward.experts.down_proj .*feed_forward.router \(2 of shape \(4, 16\)\)",
         ),
         ("mamba", {"in_proj", "x_proj"}, r"mixer.dt_proj \(2 of .*mixer.out_proj \(2 of"),
     ],
