@@ -17,7 +17,8 @@ MOE: Settings = {
 }
 LATENT: Settings = {
     **{"n_group": 2, "topk_group": 1, "first_k_dense_replace": 1, "q_lora_rank": 16, "kv_lora_rank": 16},
-    **{"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "head_dim": None},
+    **{"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "head_dim": 8},
+    "num_key_value_heads": 4,
 }
 BART: Settings = {
     **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
@@ -40,7 +41,7 @@ DECODERS = {
     **alike(
         "gemma3_text phi phi3 olmo olmo2 cohere cohere2 granite stablelm starcoder2 nemotron persimmon smollm3 glm"
     ),
-    **alike("glm4 exaone4 helium diffllama arcee apertus seed_oss modernbert-decoder electra"),
+    **alike("exaone4 diffllama apertus modernbert-decoder electra"),
     **alike("mixtral phimoe granitemoe jetmoe minimax qwen2_moe qwen3_moe olmoe gpt_oss", MOE),
     **alike("bert roberta", {"is_decoder": True}),
     **alike("gptj codegen", {"rotary_dim": 4}),
@@ -67,10 +68,8 @@ ENCODER_DECODERS = {
     "led": {**BART, "attention_window": 8, "max_encoder_position_embeddings": 256},
 }
 ENCODERS = {
-    **alike(
-        "bert roberta xlm-roberta camembert electra deberta mpnet ernie modernbert eurobert nomic_bert roformer fnet"
-    ),
-    **alike("megatron-bert ibert nystromformer yoso big_bird gpt2 gpt_neox llama mistral qwen2 qwen3 gemma phi3"),
+    **alike("bert roberta xlm-roberta electra deberta mpnet ernie modernbert eurobert nomic_bert roformer fnet"),
+    **alike("megatron-bert ibert nystromformer yoso big_bird gpt2 gpt_neox llama qwen2 gemma phi3"),
     **alike("convbert squeezebert", {"embedding_size": 32}),
     **alike("xlm flaubert", XLM),
     "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4},

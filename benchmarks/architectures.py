@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
+import functools
 import io
 import json
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ import torch
 import torch.nn.functional as F
 import transformers
 from architecture_list import architectures
+from architecture_page import Table
 from peft import LoraConfig, PeftModel, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
 from rankbench.config import registry
@@ -40,67 +42,23 @@ from rankbench.training.assembly import assemble
 from rankbench.training.run import execute
 from rankbench.training.trainer import examples_of_step
 
-METHODS = ("lora", "adalora", "igu", "fim", "l1ra", "gora")
+METHODS = ("lora", "adalora", "fim", "l1ra", "gora")
 AUTO: dict[str, Any] = {
     "decoder": transformers.AutoModelForCausalLM,
     "encoder_decoder": transformers.AutoModelForSeq2SeqLM,
     "encoder": transformers.AutoModelForSequenceClassification,
 }
 TOLERANCE = 1e-4  # of a loss
+LONGEST = 400  # characters of a sentence on the page
 NEW_TOKENS = 4  # largest length of an answer
 SETTINGS = [
-    *("model=tiny", "model.targets=[all-linear]", "train=smoke", "budget=r2", "train.steps=8", "train.batch_size=4"),
+    *("model=tiny", "model.targets=[all-linear]", "train=smoke", "budget=r2", "train.steps=6", "train.batch_size=4"),
     *("train.learning_rate=0.01", "train.schedule=constant", "train.warmup_share=0", "train.weight_decay=0"),
     *("train.max_grad_norm=null", "train.evaluate_before=false", "train.threads=1"),
 ]
-WORDS = ["task=arithmetic", "task.train_size=32", "task.validation_size=2", "task.test_size=3"]
+WORDS = ["task=arithmetic", "task.train_size=32", "task.validation_size=2", "task.test_size=2"]
 CHOICE = ["task=glue-rte", "task.validation_size=2"]
 PAIRS = [("The cat sat on the mat.", "A cat sat."), ("A dog ran.", "The dog was on the log, and it was good.")]
-
-
-@dataclass
-class Table:
-    """Rows of the page, and the sentences that they refer to.
-
-    Attributes:
-        rows: cells of each architecture, its name first, by kind of model.
-        sentences: reasons and notes, in the order of their first use; a cell names one by its number.
-    """
-
-    rows: dict[str, list[list[str]]] = field(default_factory=dict)
-    sentences: list[str] = field(default_factory=list)
-
-    def number(self, sentence: str) -> int:
-        """The number of a sentence, from 1."""
-        if sentence not in self.sentences:
-            self.sentences.append(sentence)
-        return self.sentences.index(sentence) + 1
-
-    def write(self, methods: Sequence[str]) -> str:
-        """The page, in Markdown."""
-        packages = ", ".join(f"{name} {version(name)}" for name in ("transformers", "peft", "torch"))
-        titles = {"decoder": "Decoders", "encoder_decoder": "Encoder-decoders", "encoder": "Encoders"}
-        counts = {kind: len(rows) for kind, rows in self.rows.items()}
-        works = sum(cell == "works" for rows in self.rows.values() for row in rows for cell in row[2:-1])
-        lines = [
-            "# Architectures",
-            "",
-            f"Written by `python benchmarks/architectures.py --out docs/architectures.md` with {packages}.",
-            "",
-            f"{sum(counts.values())} architectures, each a tiny random model with `model.targets=[all-linear]` on a "
-            f"small task; {works} runs work. *Works* means that a run of eight steps ended ok and that its exported "
-            "adapter, read by plain PEFT on the plain transformers model, has the same loss on every test item (within "
-            f"{TOLERANCE:g}) and generates the same answers; with `lora`, a plain training loop from the same factors "
-            "also has the same loss at every step. Numbers refer to the sentences below the tables: the reason why a "
-            "run is refused or fails, or what a run says in its notes.",
-        ]
-        for kind, rows in self.rows.items():
-            header = [titles[kind], "sites", *methods, "notes"]
-            lines += ["", f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
-            lines += [f"| {' | '.join(row)} |" for row in rows]
-        lines += ["", "## Reasons and notes", ""]
-        lines += [f"{number}. {sentence}" for number, sentence in enumerate(self.sentences, 1)]
-        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)
@@ -132,7 +90,7 @@ class Subject:
         if model.can_generate():  # no token is forced
             model.generation_config.forced_bos_token_id = model.generation_config.forced_eos_token_id = None
         model.save_pretrained(folder)
-        tokenizer().save_pretrained(folder)
+        tokenizer(kind).save_pretrained(folder)
         return cls(kind, name, folder)
 
     def plain(self) -> Any:
@@ -150,20 +108,34 @@ class Subject:
 
     def config(self, method: str, results: Path, data: Path) -> Config:
         """Configuration of a run."""
-        task = [*CHOICE, f"task.data_dir={data}"] if self.kind == "encoder" else [*WORDS, "task.max_new_tokens=4"]
-        model = [f"model.path={self.folder}", f"model.architecture={self.kind}"]
-        head = f"model.head=[{','.join(self.head())}]"
-        return one_run([*SETTINGS, *task, *model, head, f"method={method}", f"results_dir={results}"]).config
+        plain = composed(self.kind, method, data)
+        plain["model"] |= {"path": str(self.folder), "head": self.head()}
+        return Config.from_plain({**plain, "results_dir": str(results)})
 
 
-def tokenizer() -> Any:
-    """One token per byte, after <bos>, <pad> and <eos>; none of them is added to a text."""
+def composed(kind: str, method: str, data: Path) -> dict[str, Any]:
+    """Plain configuration of the runs of one kind of model."""
+    return copy.deepcopy(_composed(kind, method, data))
+
+
+@functools.cache
+def _composed(kind: str, method: str, data: Path) -> dict[str, Any]:
+    task = [*CHOICE, f"task.data_dir={data}"] if kind == "encoder" else [*WORDS, f"task.max_new_tokens={NEW_TOKENS}"]
+    return one_run([*SETTINGS, *task, f"model.architecture={kind}", f"method={method}"]).config.plain()
+
+
+def tokenizer(kind: str) -> Any:
+    """One token per byte, after <bos>, <pad> and <eos>; a text ends with <eos> where it is one by itself."""
     vocabulary = {
         token: i for i, token in enumerate(["<bos>", "<pad>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
     }
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
+    if kind != "decoder":
+        backend.post_processor = processors.TemplateProcessing(
+            single="$A <eos>", pair="$A <eos> $B <eos>", special_tokens=[("<eos>", vocabulary["<eos>"])]
+        )
     wrap: Any = transformers.PreTrainedTokenizerFast
     return wrap(tokenizer_object=backend, bos_token="<bos>", pad_token="<pad>", eos_token="<eos>")
 
@@ -186,7 +158,7 @@ def outcome(subject: Subject, method: str, results: Path, data: Path) -> tuple[d
     execute(config)
     folder = results / "runs" / run_id(config.plain())
     record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    if record["status"] not in ("ok", "inert"):  # eight steps are too few for some methods to decide
+    if record["status"] not in ("ok", "inert"):  # six steps are too few for some methods to decide
         return record, str(record["reason"])
     with torch.no_grad():
         wrong = compare_items(subject, config, folder)
@@ -213,8 +185,11 @@ def compare_items(subject: Subject, config: Config, folder: Path) -> str:
         loss = float(loss_of(model, batch))
         if abs(loss - item["loss"]) > TOLERANCE:
             return f"a test item has loss {item['loss']:.6f}, and {loss:.6f} in plain PEFT"
-        if subject.kind != "encoder" and not begins(answer(model, example), item["output"]):
-            return f"a test item is answered {item['output']!r}, and {answer(model, example)!r} in plain PEFT"
+        if subject.kind == "encoder" or begins(answer(model, example), item["output"]):
+            continue
+        if subject.kind == "decoder" and begins(slow_answer(model, example), item["output"]):
+            continue
+        return f"a test item is answered {item['output']!r}, and {answer(model, example)!r} in plain PEFT"
     return ""
 
 
@@ -226,13 +201,13 @@ def begins(text: str, output: str) -> bool:
 def load_task(subject: Subject, config: Config) -> Task:
     """The task as a run reads it."""
     task: Task = registry.get("task", config.task.name)(config.task)
-    task.load(tokenizer(), subject.kind, Streams(0))
+    task.load(tokenizer(subject.kind), subject.kind, Streams(0))
     return task
 
 
 def answer(model: Any, example: Example) -> str:
     """The text that plain transformers generates for an example, greedily and without a cache."""
-    words, ids = tokenizer(), torch.tensor([example.input_ids[: example.prompt_length]])
+    words, ids = tokenizer("decoder"), torch.tensor([example.input_ids[: example.prompt_length]])
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -244,6 +219,18 @@ def answer(model: Any, example: Example) -> str:
     )
     tokens = output[0, 1 if model.config.is_encoder_decoder else ids.shape[1] :]
     return str(words.decode(tokens, skip_special_tokens=True))
+
+
+def slow_answer(model: Any, example: Example) -> str:
+    """The likeliest tokens of forward passes over the text so far.
+
+    Some models number positions otherwise in `generate` than in the passes of training (RoBERTa).
+    """
+    words, ids = tokenizer("decoder"), list(example.input_ids[: example.prompt_length])
+    start = len(ids)
+    while len(ids) < start + NEW_TOKENS and not {*ids[start:]} & {*words.all_special_ids}:
+        ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    return str(words.decode(ids[start:], skip_special_tokens=True))
 
 
 def compare_training(subject: Subject, config: Config, folder: Path) -> str:
@@ -285,6 +272,8 @@ def fill(table: Table, subject: Subject, methods: Sequence[str], results: Path, 
     for method in methods:
         record, reason = outcome(subject, method, results, data)
         sentence, _, unforeseen = reason.replace(str(subject.folder), "the model").partition(" (traceback: ")
+        sentence = " ".join(sentence.split())
+        sentence = sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST]} ..."
         sites = str(len(record["ranks"])) if record["ranks"] else sites
         notes += [note for note in record["notes"] if note not in notes and "uneven" not in note]
         refused = "fails" if unforeseen else "refused" if record["status"] == "error" else "differs"
@@ -303,7 +292,7 @@ def build(only: Iterable[str], methods: Sequence[str], see: Callable[[str], None
         only: "kind:name" or model types.
         see: called with each row, once it is there.
     """
-    table, names = Table(), set(only)
+    table, names = Table(TOLERANCE), set(only)
     with tempfile.TemporaryDirectory() as place:
         data = Path(place) / "pairs"
         data.mkdir()

@@ -121,12 +121,16 @@ class Beginning:
     gates: bool
 
     def memory(self) -> int | None:
-        """Peak memory of the run in bytes; None where it cannot be told here."""
+        """Peak memory of the run in bytes; None where it cannot be told here.
+
+        DoRA's passes keep more than the ones that are traced, so nothing is said of it.
+        """
         from rankbench.models.errors import ModelError
         from rankbench.tasks.base import DataError
         from rankbench.training.memory import predict
 
-        if self.ranks is None:
+        dora = registry.get("method", self.config.method.name).trains == "adapter and magnitudes"
+        if self.ranks is None or dora:
             return None
         try:
             return predict(self.config, self.sites, self.ranks, self.gates).peak

@@ -93,7 +93,9 @@ def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no run and no file there (looked for {paths[0]} and {paths[1]})")
     content = json.loads(files[0].read_text())
     if "schema_version" in content:
-        if content["status"] not in ("ok", "inert") or not content["ranks"]:
+        if content["status"] == "ok" and not content["ranks"]:
+            raise ValueError(f"{files[0]}: method {content['method']} trains no adapter, so the run has no rank map")
+        if content["status"] not in ("ok", "inert"):
             raise ValueError(f"{files[0]}: the run ended with status {content['status']}; finish it first")
         return {"origin": content["method"], "ranks": content["ranks"], "rank": None, "targets": None}
     if "peft_type" in content:

@@ -145,7 +145,7 @@ class ModelConfig(Settings):
     revision: str | None
     shape: Shape | None
     targets: list[str]
-    exclude: list[str]
+    exclude: list[str] = Field(default=[])  # configurations of older versions have none
     head: list[str]
     architecture: Literal["decoder", "encoder", "encoder_decoder", "auto"]
     dtype: Literal["float32", "bfloat16"]

@@ -76,6 +76,8 @@ def _lacks(folder: Path) -> str | None:
     if not (folder / "config.json").is_file():
         return "config.json is missing"
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None and (folder / "adapter_config.json").is_file():
+        return "it holds an adapter, not the model that the adapter was made for"
     if weights is None:
         return f"weights are missing ({' or '.join(WEIGHTS)})"
     if weights.suffix == ".json":

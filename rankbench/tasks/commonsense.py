@@ -148,6 +148,16 @@ class Mixture(Classification[MixtureConfig]):
     parts_of_whole = True
     measure = staticmethod(answer_scoring.accuracy)
 
+    @staticmethod
+    def check(config: MixtureConfig) -> list[str]:
+        """Sets that are named twice."""
+        named: dict[str, list[str]] = {"train_on": [*config.train_on], "test_on": [*config.test_on]}
+        return [
+            f"task.{key}={names}: a set is named twice; name each once"
+            for key, names in named.items()
+            if len(set(names)) < len(names)
+        ]
+
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
         """Read the sets.
 

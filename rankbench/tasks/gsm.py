@@ -58,7 +58,7 @@ def _gsm8k_problem(table: Table, row: int) -> Problem:
     gold = gold_number(solution)
     if gold is None:
         raise DataError(
-            f"{table.place}, row {row + 1}: answer has no number after #### that can be compared, such as 12, 0.5 or "
+            f"{table.at(row)}: answer has no number after #### that can be compared, such as 12, 0.5 or "
             f"1,250, with or without a unit: ...{solution[-40:]!r}"
         )
     return Problem(f"{table.split}/{row}", question, solution, gold)

@@ -29,7 +29,7 @@ class Instruction(TextGeneration[GenerationConfig]):
 
     def _of_part(self, part: Part) -> list[Writing]:
         table, rows = part
-        return [self._writing(table.rows[row], f"{table.split}/{row}", f"{table.place}, row {row + 1}") for row in rows]
+        return [self._writing(table.rows[row], f"{table.split}/{row}", table.at(row)) for row in rows]
 
     def _writing(self, row: dict[str, object], item: str, place: str) -> Writing:
         messages = conversation(row, place)

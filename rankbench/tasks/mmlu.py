@@ -86,8 +86,8 @@ class Mmlu(MultipleChoice[MmluConfig]):
     def _solved(self, dev: Table) -> dict[str, list[str]]:
         """Subject -> its questions with their answers."""
         solved = defaultdict(list)
-        for number, row in enumerate(dev.rows, start=1):
-            place = f"{dev.place}, row {number}"
+        for number, row in enumerate(dev.rows):
+            place = dev.at(number)
             _, letter = self._gold(row[self.label], place)
             solved[row["subject"]].append(f"{self._asked(row, place)}\nAnswer: {letter}\n\n")
         return solved

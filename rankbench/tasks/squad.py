@@ -89,7 +89,7 @@ class Squad(Task[SquadConfig]):
         Raises:
             DataError: an empty context, or an answer that does not stand where the row says.
         """
-        values, place = table.rows[row], f"{table.place}, row {row + 1}"
+        values, place = table.rows[row], table.at(row)
         if not values["context"].strip():
             raise DataError(f"{place}, column context: there is no text; mend or remove the row")
         answers = values["answers"]

@@ -115,7 +115,7 @@ class Classification(Task[ClassificationConfigT]):
             DataError: a label that is no class (-1 where labels are withheld) or, for regression, no number.
         """
         values = table.rows[row]
-        place = f"{table.place}, row {row + 1}"
+        place = table.at(row)
         gold, shown = self._gold(values[self.label], place)
         fields, options = self.fields(values, place), self.choices(values, place)
         return Item(f"{table.split}/{row}", fields, gold, shown, part, options)

@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from rankbench.config import registry
 from rankbench.config.sections import Config
+from rankbench.core.peft_injection import OF_BASE
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
 from rankbench.models import loading
@@ -36,6 +37,10 @@ from rankbench.training.trainer import examples_of_step
 TRAINED = 12  # bytes of a trained parameter: value and AdamW's two moments in fp32; gradients belong to a pass
 # Bits of a quantised weight with its scales: NF4 has one of 8 bits for 64 weights, and one of 32 for 256 of those.
 BITS = {"nf4": 4 + 8 / 64 + 32 / (64 * 256), "int8": 8}
+# Of what all layers keep in a pass, the share that glibc's heap holds beyond it on a CPU, in pieces that it does not
+# give back: without and with gradient checkpointing. Fitted to thirteen runs of tiny, minilm-l6 and smollm2-135m on
+# one machine (docs/large_models.md).
+FRAGMENTS = {False: 0.85, True: 0.6}
 LOOKED_AT = 50  # training steps whose batches are compared
 
 
@@ -48,17 +53,19 @@ class Memory:
         base: weights of the base as they are stored.
         adapter: factors, gates and head, with the moments of the optimizer.
         passes: what the largest pass keeps and makes on its way: activations, logits, loss and gradients.
+        fragments: freed memory that the process does not give back; 0 on a GPU.
     """
 
     libraries: int
     base: int
     adapter: int
     passes: int
+    fragments: int
 
     @property
     def peak(self) -> int:
         """Their sum."""
-        return self.libraries + self.base + self.adapter + self.passes
+        return self.libraries + self.base + self.adapter + self.passes + self.fragments
 
 
 @dataclass(frozen=True)
@@ -81,18 +88,20 @@ def predict(config: Config, sites: list[Site], ranks: Mapping[str, int], gates: 
     Raises:
         ModelError, DataError: files of the model or of the data are not on this machine.
     """
-    libraries = 0 if torch.cuda.is_available() else resident()
+    on_cpu = not torch.cuda.is_available()
+    libraries = resident() if on_cpu else 0
     train, model = config.train, config.model
     batch = heaviest_batch(config)
     tracer = Tracer(config, sites, ranks, gates)
-    passes = tracer.peak(batch, training=True)
+    kept = tracer.peak(batch, training=True)
+    passes = tracer.peak(batch, training=True, again=True) if train.gradient_checkpointing else kept
     passes = max(passes, tracer.peak(Shape(train.eval_batch_size, batch.length, batch.scored), training=False))
     per_rank = {site.name: site.d_in + site.d_out + gates for site in sites}
     trained = sum(rank * per_rank[name] for name, rank in ranks.items()) + tracer.head
-    transient = 0
-    if model.quantization:  # one weight at a time is brought back to the dtype of the passes
-        transient = max(site.d_out * site.d_in for site in sites) * tracer.itemsize
-    return Memory(libraries, tracer.base(model.quantization), TRAINED * trained, passes + transient)
+    dequantised = [site.d_out * site.d_in * tracer.itemsize for site in sites] if model.quantization else [0]
+    passes += max(dequantised)  # one weight at a time is brought back to the dtype of the passes
+    fragments = round(FRAGMENTS[train.gradient_checkpointing] * (kept + sum(dequantised))) if on_cpu else 0
+    return Memory(libraries, tracer.base(model.quantization), TRAINED * trained, passes, fragments)
 
 
 @functools.cache
@@ -130,19 +139,28 @@ class Tracer:
     def __init__(self, config: Config, sites: list[Site], ranks: Mapping[str, int], gates: bool) -> None:
         self.config = config
         self.model: Any
+        self.trains = registry.get("method", config.method.name).trains
+        stored = config.model.replace(dtype="float32") if self.trains in OF_BASE else config.model
         with FakeTensorMode(allow_non_fake_inputs=True) as self.mode:
-            self.model = loading.without_weights(config.model)
+            self.model = loading.without_weights(stored)
             self.model.requires_grad_(False)
             for site in sites:
                 if ranks[site.name]:
                     self._adapt(site, ranks[site.name], gates)
             heads = [self.model.get_submodule(name) for name in self._head_names()]
-            trained = [parameter for head in heads for parameter in head.parameters()]
+            trained = [*self._of_base(), *(parameter for head in heads for parameter in head.parameters())]
+            trained = list({id(parameter): parameter for parameter in trained}.values())
             for parameter in trained:
                 parameter.requires_grad_(True)
         self.head = sum(parameter.numel() for parameter in trained)
         self.itemsize = loading.DTYPES[config.model.dtype].itemsize
         self.sites = {f"{site.name}.weight" for site in sites}
+
+    def _of_base(self) -> list[nn.Parameter]:
+        """What a reference arm trains of the base, which is then in float32."""
+        whole = self.trains == "base"
+        named = self.model.named_parameters() if self.trains in OF_BASE else ()
+        return [parameter for name, parameter in named if whole or name.rpartition(".")[2] == "bias"]
 
     def _head_names(self) -> list[str]:
         return list(self.config.model.head) if self.config.model.architecture == "encoder" else []
@@ -172,11 +190,17 @@ class Tracer:
             total += round(quantised * (BITS[quantization] / 8 - self.itemsize))
         return int(total)
 
-    def peak(self, shape: Shape, training: bool) -> int:
-        """Most bytes alive at a time in a pass over a batch, forward alone or with the backward pass."""
+    def peak(self, shape: Shape, training: bool, again: bool = False) -> int:
+        """Most bytes alive at a time in a pass over a batch, forward alone or with the backward pass.
+
+        Args:
+            shape: of the batch.
+            training: whether there is a backward pass.
+            again: whether it computes the activations again (gradient checkpointing).
+        """
         model, architecture = self.model, self.config.model.architecture
         model.train(training)
-        if training and self.config.train.gradient_checkpointing:
+        if again:
             model.activation_checkpointing_enable({"use_reentrant": False})
         with ExitStack() as stack:
             stack.enter_context(self.mode)
@@ -198,6 +222,8 @@ class Tracer:
                 loss = logits.float().log_softmax(-1).sum()
                 if training:
                     loss.backward()
+        if again:
+            model.activation_checkpointing_disable()
         for parameter in model.parameters():
             parameter.grad = None
         return int(living.peak)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from rankbench.core.sites import Site, parse_site
 from rankbench.models.errors import ModelError
 from rankbench.models.loading import LoadedModel
 from rankbench.tasks.base import Example, Task
-from rankbench.tasks.text.encoder_decoder import decoder_sees_future
+from rankbench.tasks.text.encoder_decoder import decoder_sees_future, goes_on
 from rankbench.tasks.text.reading import accepts, base_of, reading_of, rounding
 from rankbench.training.engine import predictions
 
@@ -73,31 +74,31 @@ def _reached(loaded: LoadedModel, task: Task, examples: Sequence[Example], name:
     """Names of the sites whose output takes part in the loss of a batch; being called is not enough for that.
 
     Raises:
-        ModelError: a site gives more than one tensor, so that no adapter could be added to it.
+        ModelError: a site puts out more than one tensor.
     """
-    modules, outputs = dict(loaded.model.named_modules()), []
+    modules, outputs, several = dict(loaded.model.named_modules()), [], []
 
-    def hook(site: str) -> Callable[..., Any]:
-        def see(module: Any, inputs: Any, output: Any) -> Any:
-            if not isinstance(output, Tensor):
-                raise ModelError(
-                    f"{name}: {site} gives a {type(output).__name__} and not one tensor, so no adapter can be added to "
-                    f"it; leave it out by model.targets or model.exclude=[{site.rpartition('.')[2]}]"
-                )
-            output = output if output.requires_grad else output.detach().requires_grad_().clone()
-            outputs.append((site, output))
+    def see(module: nn.Module, inputs: Any, output: Any, site: str) -> Any:
+        if not isinstance(output, Tensor):
+            several.append(site)
             return output
+        output = output if output.requires_grad else output.detach().requires_grad_().clone()
+        outputs.append((site, output))
+        return output
 
-        return see
-
-    hooks = [modules[site.name].register_forward_hook(hook(site.name)) for site in loaded.sites]
+    hooks = [modules[site.name].register_forward_hook(partial(see, site=site.name)) for site in loaded.sites]
     try:
         with torch.enable_grad():
             loss = task.loss(loaded.model, _batch(loaded.model, task, examples))
-            gradients = torch.autograd.grad(loss, [output for _, output in outputs], allow_unused=True)
     finally:
-        for handle in hooks:
-            handle.remove()
+        for hook in hooks:
+            hook.remove()
+    if several:
+        raise ModelError(
+            f"{name}: {len(several)} sites ({_kinds(several)}) are layers that put out more than a product with their "
+            f"weight, which no adapter can be added to; leave them out by model.exclude=[{', '.join(_ends(several))}]"
+        )
+    gradients = torch.autograd.grad(loss, [output for _, output in outputs], allow_unused=True)
     return {site for (site, _), gradient in zip(outputs, gradients, strict=True) if gradient is not None}
 
 
@@ -115,11 +116,16 @@ def _drop_token_types(model: nn.Module, task: Task, name: str) -> list[str]:
 
 
 def _refuse_future(loaded: LoadedModel, name: str) -> None:
-    """A language model that sees what it is asked to predict is scored on answers that it has read."""
+    """A language model that sees what it is asked to predict is scored on answers that it has read.
+
+    How the model can be read on is tried here as well, so that it is settled before the first step.
+    """
+    sees = False
     if loaded.architecture == "decoder":
         sees = not reading_of(loaded.model).causal
-    else:
-        sees = loaded.architecture == "encoder_decoder" and decoder_sees_future(loaded.model)
+    elif loaded.architecture == "encoder_decoder":
+        goes_on(loaded.model)
+        sees = decoder_sees_future(loaded.model)
     if sees:
         raise ModelError(
             f"{name} sees the future: what it predicts for a token changes with a later token, so that losses and "
@@ -134,7 +140,8 @@ def _refuse_unreached(sites: Sequence[Site], reached: set[str], name: str) -> li
     idle = [site.name for site in sites if site.name not in reached]
     never = [site for site in idle if _any_expert(site) not in siblings]
     if never:
-        modules = list(dict.fromkeys(_largest_idle(site, reached) for site in never))
+        busy = set(_ends([*reached]))
+        modules = list(dict.fromkeys(_idle_part(site, reached, busy) for site in never))
         exclude = ", ".join(modules[:SHOWN])
         raise ModelError(
             f"{name}: no text reaches {len(never)} of the {len(sites)} sites ({_kinds(never)}), which would get budget "
@@ -156,11 +163,17 @@ def _any_expert(site: str) -> str | None:
     return ".".join(parts)
 
 
-def _largest_idle(site: str, reached: set[str]) -> str:
-    """The outermost module of the site's path with no reached site in it."""
+def _idle_part(site: str, reached: set[str], busy: set[str]) -> str:
+    """What names the site and no reached one: its last name, or else the outermost module of its path."""
     parts = site.split(".")
+    if not parts[-1].isdigit() and parts[-1] not in busy:
+        return parts[-1]
     paths = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
     return next(path for path in paths if not any(other.startswith(f"{path}.") for other in reached))
+
+
+def _ends(sites: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(site.rpartition(".")[2] for site in sites))
 
 
 def _kinds(sites: Sequence[str]) -> str:

@@ -249,6 +249,9 @@ def test_a_map_that_names_no_site_of_this_model_or_a_failed_run_is_refused(tmp_p
     (tmp_path / "record.json").write_text('{"schema_version": 1, "status": "nan", "ranks": {"a": 1}}')
     with pytest.raises(ValueError, match=r"record.json: the run ended with status nan; finish it first"):
         rank_map(str(tmp_path), tmp_path)
+    (tmp_path / "record.json").write_text('{"schema_version": 1, "status": "ok", "ranks": null, "method": "full"}')
+    with pytest.raises(ValueError, match=r"record.json: method full trains no adapter, so the run has no rank map"):
+        rank_map(str(tmp_path), tmp_path)
     (tmp_path / "odd.json").write_text('{"a": "b"}')
     with pytest.raises(ValueError, match=r"odd.json: neither a record, nor PEFT"):
         rank_map(str(tmp_path / "odd.json"), tmp_path)

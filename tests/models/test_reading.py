@@ -74,6 +74,9 @@ def test_an_adapter_beside_the_weights_is_refused(published, tmp_path):
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"model/adapter_config.json lies beside the weights, .*move it out"):
         read(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="it holds an adapter, not the model that the adapter was made for; get"):
+        read(folder)
 
 
 def test_layers_are_not_left_out_at_random(published, tmp_path):

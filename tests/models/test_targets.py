@@ -54,7 +54,9 @@ def test_all_linear_of_a_classifier_is_peft_s(name):
     model = classifier(name)
     sites = find_sites(model, ["all-linear"], HEADS[name])
     assert left_out(model, sites, HEADS[name]) is None
-    assert {site.name for site in sites} == wrapped_by_peft(model, task_type="SEQ_CLS", modules_to_save=list(HEADS[name]))
+    assert {site.name for site in sites} == wrapped_by_peft(
+        model, task_type="SEQ_CLS", modules_to_save=list(HEADS[name])
+    )
 
 
 def test_a_conv1d_has_its_two_dimensions_the_right_way_round():

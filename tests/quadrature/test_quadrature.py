@@ -233,6 +233,7 @@ def test_a_method_without_gates_has_attributions_of_two_roles(tmp_path):
         (["--reference", "65"], "--reference 65: must be even"),
         (["--train-steps", "80"], "--train-steps 80: the run has train.steps=60"),
         (["method.quadrature_steps=1"], "method.quadrature_steps=1: the sampling study needs inner nodes, so >= 2"),
+        (["method=full"], "method=full: the path is that of an adapter alone"),
         (["--double", "train.precision=bf16"], "--double: needs train.precision=fp32, not bf16"),
     ],
 )

@@ -88,7 +88,7 @@ def test_an_answer_that_is_no_option_is_named(tmp_path):
     write(tmp_path / "test.jsonl", [{**rows[0], "answer": "solution3"}])
     made = task("commonsense-piqa", data_dir=str(tmp_path), validation_size=2)
     with pytest.raises(
-        DataError, match=r"test.jsonl, row 1: answer='solution3' is no class; classes are 0 \(solution1\)"
+        DataError, match=r"test.jsonl, line 1: answer='solution3' is no class; classes are 0 \(solution1\)"
     ):
         made.load(byte_tokenizer(), "decoder", Streams(0))
 

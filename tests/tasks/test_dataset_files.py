@@ -132,7 +132,7 @@ GOOD = '{"question": "a", "answer": "#### 1"}\n'
         ("", r"test\.jsonl is empty; every split needs rows"),
         ("\n\n", r"test\.jsonl is empty"),
         ('{"question": "a"}\n', r"test\.jsonl has no column answer; its columns are question"),
-        (GOOD + '{"question": "b"}\n', r"test\.jsonl, row 2: no value in column answer"),
+        (GOOD + "\n" + '{"question": "b"}\n', r"test\.jsonl, line 3: no value in column answer"),
     ],
 )
 def test_broken_lines(gsm8k, tmp_path, text, message):
@@ -144,7 +144,7 @@ def test_broken_lines(gsm8k, tmp_path, text, message):
 @pytest.mark.parametrize("value", ["5", "true", "1e5", '["a"]', '"\\ud83d"'])
 def test_a_text_column_holds_text(gsm8k, tmp_path, value):
     (tmp_path / "test.jsonl").write_text(f'{GOOD}{{"question": {value}, "answer": "#### 1"}}\n')
-    with pytest.raises(DataError, match=r"test\.jsonl, row 2: question=.* is no text; put it in quotation marks"):
+    with pytest.raises(DataError, match=r"test\.jsonl, line 2: question=.* is no text; put it in quotation marks"):
         loaded("gsm8k", **gsm8k)
 
 
@@ -160,6 +160,7 @@ def test_bytes_that_are_no_text(gsm8k, tmp_path):
         ("json", '[{"question": "a",\n "answer": }]', r"test\.json, line 2: not JSON"),
         ("json", "[]", r"test\.json is empty"),
         ("parquet", "not parquet", r"test\.parquet cannot be read as parquet: .*mend or replace the file"),
+        ("csv", 'question,answer\n"a\nb",#### 1\nc,none\n', r"test\.csv, line 4: answer has no number"),
         ("csv", "question,answer\n", r"test\.csv is empty"),
         ("csv", "", r"test\.csv is empty"),
         ("csv", "question,answer\na,#### 1\nb, c,#### 2\n", r"test\.csv, line 3: 3 values for 2 columns .*quotation"),
@@ -179,9 +180,9 @@ def test_broken_files(gsm8k, tmp_path, name, text, message):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"sentence": "a", "label": -1}, r"row 1: label=-1 is no class; classes are 0 \(negative\), 1 \(positive\)"),
-        ({"sentence": "a", "label": "1"}, r"row 1: label='1' is no class"),
-        ({"sentence": 3, "label": 1}, r"row 1: sentence=3 is no text"),
+        ({"sentence": "a", "label": -1}, r"line 1: label=-1 is no class; classes are 0 \(negative\), 1 \(positive\)"),
+        ({"sentence": "a", "label": "1"}, r"line 1: label='1' is no class"),
+        ({"sentence": 3, "label": 1}, r"line 1: sentence=3 is no text"),
     ],
 )
 def test_values_that_do_not_fit(folder, tmp_path, row, message):

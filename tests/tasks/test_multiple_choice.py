@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support.texts import byte_tokenizer, decoder, evaluate, loaded, task, word_tokenizer, write
+from support.texts import byte_tokenizer, decoder, evaluate, loaded, settings, task, word_tokenizer, write
 
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.config import registry
@@ -107,17 +107,17 @@ def test_the_prompt_its_options_and_the_likeliest_one(name, tmp_path, model):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("aqua", {"correct": "F"}, r"row 3: correct='F' is no class; classes are 0 \(A\)"),
-        ("aqua", {"options": ["A)1", "B)2"]}, r"row 3: options=.* is no list of 5 texts"),
-        ("aqua", {"options": ["A)1", "C)2", "B)3", "D)4", "E)5"]}, r"row 3: options has 'C\)2' where B\) begins"),
-        ("commonsense-qa", {"choices": ["a"]}, r"row 3: choices.text=None is no list of 5 texts"),
-        ("hellaswag", {"endings": ["a", "b", "c", 4]}, r"row 3: endings=.* is no list of 4 texts"),
-        ("hellaswag", {"label": ""}, r"row 3: label='' is no class"),
-        ("mmlu", {"subject": "cooking"}, r"row 3: subject='cooking' is none of MMLU's 57"),
+        ("aqua", {"correct": "F"}, r"line 3: correct='F' is no class; classes are 0 \(A\)"),
+        ("aqua", {"options": ["A)1", "B)2"]}, r"line 3: options=.* is no list of 5 texts"),
+        ("aqua", {"options": ["A)1", "C)2", "B)3", "D)4", "E)5"]}, r"line 3: options has 'C\)2' where B\) begins"),
+        ("commonsense-qa", {"choices": ["a"]}, r"line 3: choices.text=None is no list of 5 texts"),
+        ("hellaswag", {"endings": ["a", "b", "c", 4]}, r"line 3: endings=.* is no list of 4 texts"),
+        ("hellaswag", {"label": ""}, r"line 3: label='' is no class"),
+        ("mmlu", {"subject": "cooking"}, r"line 3: subject='cooking' is none of MMLU's 57"),
         (
             "mmlu",
             {"subject": "virology"},
-            r"row 3: the split dev has 0 questions of subject virology, fewer than task.sh",
+            r"line 3: the split dev has 0 questions of subject virology, fewer than task.sh",
         ),
     ],
 )
@@ -199,7 +199,12 @@ def test_the_mixture_trains_on_several_sets_and_tests_each_by_itself(tmp_path, m
     assert text(other.splits["train"][0]).startswith("Please choose the correct answer to the question: Where is thing")
 
 
-def test_the_mixture_says_which_folder_it_lacks(tmp_path):
+def test_the_mixture_says_what_it_lacks(tmp_path):
+    check = registry.get("task", "commonsense").check
+    assert check(settings("commonsense")) == []
+    assert check(settings("commonsense", test_on=["piqa", "piqa"])) == [
+        "task.test_on=['piqa', 'piqa']: a set is named twice; name each once"
+    ]
     with pytest.raises(
         DataError, match=r"piqa is not a folder; give one with train.jsonl \(or .json, .parquet, .csv\)$"
     ):

@@ -174,7 +174,7 @@ def test_a_position_off_by_a_character_is_mended_and_one_far_off_is_refused(fold
     assert {instance._spans.text(window, window.labels) for window in windows} == {"log"}
     write_flat(folder, [row(), row(), row("log", right + 3)], [row()])
     with pytest.raises(
-        DataError, match=r"train.jsonl, row 3, column answers: 'log' does not stand at \d+ of the context"
+        DataError, match=r"train.jsonl, line 3, column answers: 'log' does not stand at \d+ of the context"
     ):
         loaded(folder, validation_size=1)
 
@@ -182,9 +182,9 @@ def test_a_position_off_by_a_character_is_mended_and_one_far_off_is_refused(fold
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"answers": {"text": [], "answer_start": []}}, "row 1, column answers: there is none; .* in task=squad-v2"),
-        ({"answers": {"text": ["log"]}}, "row 1, column answers: expected lists text and answer_start"),
-        ({"context": " "}, "row 1, column context: there is no text; mend"),
+        ({"answers": {"text": [], "answer_start": []}}, "line 1, column answers: there is none; .* in task=squad-v2"),
+        ({"answers": {"text": ["log"]}}, "line 1, column answers: expected lists text and answer_start"),
+        ({"context": " "}, "line 1, column context: there is no text; mend"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(folder, changed, message):

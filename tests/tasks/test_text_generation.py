@@ -108,9 +108,9 @@ def test_a_template_without_a_system_turn_has_its_text_in_the_users(tmp_path):
     [
         (
             "{{ raise_exception('no') }}",
-            r"train.jsonl, row \d+: the tokenizer's chat template refuses the conversation: no",
+            r"train.jsonl, line \d+: the tokenizer's chat template refuses the conversation: no",
         ),
-        ("{{ messages | length }}", r"row \d+: the tokenizer's chat template writes the prompt '1' otherwise once"),
+        ("{{ messages | length }}", r"line \d+: the tokenizer's chat template writes the prompt '1' otherwise once"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused(folder, template, message):
@@ -318,7 +318,7 @@ def test_an_encoder_decoder_reads_the_article_alone_and_its_loss_is_that_of_tran
 
 def test_a_text_that_is_none_is_named(news, tmp_path):
     write(tmp_path / "test.jsonl", [{"document": "x", "summary": "y"}, {"document": 5, "summary": "y"}])
-    with pytest.raises(DataError, match=r"test.jsonl, row 2.*document.*5"):
+    with pytest.raises(DataError, match=r"test.jsonl, line 2.*document.*5"):
         made("xsum", byte_tokenizer(), **news)
 
 

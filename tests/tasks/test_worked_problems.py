@@ -145,7 +145,7 @@ def test_a_gold_is_a_number_as_a_whole(text, number):
 @pytest.mark.parametrize("answer", ["it is 2", "so\n#### 1/2"])
 def test_gsm8k_answer_without_number_is_refused(gsm8k, tmp_path, answer):
     write(tmp_path / "test.jsonl", [{"question": "a", "answer": "#### 1"}, {"question": "b", "answer": answer}])
-    with pytest.raises(DataError, match=r"test\.jsonl, row 2: answer has no number after #### .*2'$"):
+    with pytest.raises(DataError, match=r"test\.jsonl, line 2: answer has no number after #### .*2'$"):
         loaded("gsm8k", **gsm8k)
 
 

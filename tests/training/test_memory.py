@@ -6,6 +6,7 @@ from support.harness import configure, prepared
 from torch.utils._pytree import tree_leaves
 
 from rankbench.cli import main
+from rankbench.cli.plan import Beginning
 from rankbench.training.memory import Living, Shape, Tracer, heaviest_batch, predict
 
 WORDS = ["task=arithmetic", "task.train_size=32", "task.validation_size=4", "task.test_size=4", "train.batch_size=8"]
@@ -23,7 +24,8 @@ def tracer(assembly):
 
 
 @pytest.mark.parametrize(
-    "words", [["method=lora"], ["method=igu", "adapter.dropout=0.1"], ["train.gradient_checkpointing=true"]]
+    "words",
+    [["method=lora"], ["method=igu", "adapter.dropout=0.1"], ["train.gradient_checkpointing=true"], ["method=full"]],
 )
 def test_the_traced_pass_is_the_real_one(tmp_path, words):
     assembly = assembled(tmp_path, *words)
@@ -33,18 +35,18 @@ def test_the_traced_pass_is_the_real_one(tmp_path, words):
     engine.model.train()
     with Living(tree_leaves([list(engine.model.parameters()), batch])) as living:
         (engine.loss(batch) / units).backward()
-    traced = tracer(assembly).peak(Shape(rows, length, round(units / rows)), training=True)
+    again = assembly.config.train.gradient_checkpointing
+    traced = tracer(assembly).peak(Shape(rows, length, round(units / rows)), training=True, again=again)
     assert traced == pytest.approx(living.peak, rel=0.15)
 
 
 def test_what_makes_a_pass_larger(tmp_path):
-    plain, again = (
-        tracer(assembled(tmp_path, f"train.gradient_checkpointing={switch}")) for switch in ("false", "true")
-    )
+    traced = tracer(assembled(tmp_path))
     shape, longer = Shape(4, 64, 2), Shape(4, 128, 2)
-    assert plain.peak(longer, training=True) > 1.8 * plain.peak(shape, training=True)
-    assert again.peak(longer, training=True) < 0.8 * plain.peak(longer, training=True)
-    assert plain.peak(shape, training=False) < plain.peak(shape, training=True)
+    kept = traced.peak(longer, training=True)
+    assert kept > 1.8 * traced.peak(shape, training=True)
+    assert traced.peak(longer, training=True, again=True) < 0.8 * kept
+    assert traced.peak(longer, training=False) < kept
 
 
 def test_the_parts_of_a_run(tmp_path):
@@ -54,8 +56,11 @@ def test_the_parts_of_a_run(tmp_path):
     base = sum(p.numel() * p.element_size() for n, p in assembly.loaded.model.named_parameters() if "lora_" not in n)
     assert memory.base == base
     assert memory.adapter == 12 * assembly.adapters.param_count()
-    assert memory.peak == memory.libraries + memory.base + memory.adapter + memory.passes
+    assert memory.peak == sum(vars(memory).values())
     assert heaviest_batch(assembly.config).examples == 8
+    none = dict.fromkeys(ranks, 0)
+    full = predict(configure(tmp_path, *WORDS, "method=full"), sites, none, gates=False)
+    assert (full.base, full.adapter) == (0, 12 * base // 4)  # every weight is trained, in fp32
     quantized = predict(configure(tmp_path, *WORDS, "model.quantization=nf4"), sites, ranks, gates=False)
     matrices = sum(site.d_out * site.d_in for site in sites)
     assert base - quantized.base == pytest.approx(matrices * (32 - 4.127) / 8, rel=1e-3)
@@ -67,6 +72,11 @@ def test_the_plan_says_it(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "peak memory" in out
     assert " MiB" in out
+
+
+def test_the_plan_says_nothing_of_dora(tmp_path):
+    config = configure(tmp_path, *WORDS, "method=dora")
+    assert Beginning(config, [], 0, {}, 0, gates=False).memory() is None
 
 
 def test_views_and_what_is_gone_do_not_count():

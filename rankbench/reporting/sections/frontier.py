@@ -70,7 +70,7 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         wide = rows["final_params"].max() > 3 * rows["final_params"].min()
         on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
         ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
-        draw_frame(axes, "adapter parameters at the end", title_of(groups[title][0].metric), ticks)
+        draw_frame(axes, "trained parameters at the end", title_of(groups[title][0].metric), ticks)
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = (
         "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "

@@ -7,7 +7,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,11 +29,17 @@ class Table:
             column would do.
         place: file or hub address, for messages.
         split: official name of the split.
+        lines: the line of the file on which each row ends; empty where rows are no lines.
     """
 
     rows: Sequence[Row]
     place: str
     split: str
+    lines: Sequence[int] = ()
+
+    def at(self, row: int) -> str:
+        """Where a row stands, for messages: `row` counts from 0, what is said from 1."""
+        return f"{self.place}, line {self.lines[row]}" if self.lines else f"{self.place}, row {row + 1}"
 
 
 def read(
@@ -126,7 +132,8 @@ def _read_folder(
     for split in (*splits, *extra):
         file = _file_of(folder, split, required=split in splits)
         if file is not None:
-            tables[split] = _table(load_file(file, labels), texts, labels, str(file), split)
+            rows, lines = load_file(file, labels)
+            tables[split] = _table(Table(rows, str(file), split, lines), texts, labels)
             digest.update(f"{split}\0{fingerprint(file)}\n".encode())
     return tables, f"sha256:{digest.hexdigest()}"
 
@@ -145,28 +152,28 @@ def _file_of(folder: Path, split: str, required: bool) -> Path | None:
     return files[0] if files else None
 
 
-def _table(rows: Sequence[Row], texts: Sequence[str] | None, labels: Sequence[str], place: str, split: str) -> Table:
+def _table(table: Table, texts: Sequence[str] | None, labels: Sequence[str]) -> Table:
     """The columns asked for.
 
     Raises:
         DataError: no rows, a missing column or value, a text column's value that is no text.
     """
-    if not len(rows):
-        raise DataError(f"{place} is empty; every split needs rows")
+    if not len(table.rows):
+        raise DataError(f"{table.place} is empty; every split needs rows")
     if texts is None:
-        return Table(rows, place, split)
-    columns = (*texts, *labels)
-    missing = [column for column in columns if column not in rows[0]]
+        return table
+    columns, first = (*texts, *labels), table.rows[0]
+    missing = [column for column in columns if column not in first]
     if missing:
-        raise DataError(f"{place} has no column {', '.join(missing)}; its columns are {', '.join(rows[0])}")
-    chosen = [{column: row.get(column) for column in columns} for row in rows]
-    for number, row in enumerate(chosen, start=1):
+        raise DataError(f"{table.place} has no column {', '.join(missing)}; its columns are {', '.join(first)}")
+    chosen = [{column: row.get(column) for column in columns} for row in table.rows]
+    for number, row in enumerate(chosen):
         for column, value in row.items():
             if value is None:
-                raise DataError(f"{place}, row {number}: no value in column {column}; mend or remove the row")
+                raise DataError(f"{table.at(number)}: no value in column {column}; mend or remove it")
             if column in texts and not is_text(value):
-                raise DataError(f"{place}, row {number}: {column}={value!r} is no text; put it in quotation marks")
-    return Table(chosen, place, split)
+                raise DataError(f"{table.at(number)}: {column}={value!r} is no text; put it in quotation marks")
+    return replace(table, rows=chosen)
 
 
 def is_text(value: Any) -> bool:
@@ -190,7 +197,7 @@ def _read_hub(
         for split in (*splits, *(split for split in extra if split in builder.info.splits)):
             data = builder.as_dataset(split)
             rows = data if texts is None else data.to_list()  # a task that looks at rows may want few of millions
-            tables[split] = _table(rows, texts, labels, f"{name}@{builder.hash}, split {split}", split)
+            tables[split] = _table(Table(rows, f"{name}@{builder.hash}, split {split}", split), texts, labels)
     return tables, str(builder.hash)
 
 

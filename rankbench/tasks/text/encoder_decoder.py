@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,7 @@ class EncoderDecoder:
     def option_scores(
         self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
     ) -> list[list[float]]:
-        """Log-likelihood of each prompt's options, summed over their tokens; a prompt is encoded once."""
+        """Log-likelihood of each prompt's options, summed over their tokens; the model's encoder reads it once."""
         device = next(model.parameters()).device
         scores: list[list[float]] = [[] for _ in prompts]
         for group in length_groups([len(prompt) for prompt in prompts], batch_size):
@@ -93,7 +94,8 @@ class EncoderDecoder:
                 read = [options[index][min(choice, len(options[index]) - 1)] for index in group]
                 labels = pad([self._dressed(option) for option in read], IGNORE).to(device)
                 output = model(**inputs, **decoder_inputs(model, labels), use_cache=False)
-                inputs = _encoded(output, inputs["attention_mask"])
+                if goes_on(model):
+                    inputs = _encoded(output, inputs["attention_mask"])
                 for index, loss in zip(group, _label_losses(output, labels).tolist(), strict=True):
                     scores[index].append(-loss)
         return [row[: len(choices)] for row, choices in zip(scores, options, strict=True)]
@@ -123,17 +125,19 @@ class EncoderDecoder:
     def _answers(
         self, model: nn.Module, prompts: Sequence[Tokens], limit: int, ends: Collection[int], stop: Stop | None
     ) -> list[list[int]]:
-        """Answers to a batch; the encoder reads it once, and rows whose answer is complete stay in it."""
+        """Answers to a batch; the encoder reads it once if it can, and rows whose answer is complete stay in it."""
         device = next(model.parameters()).device
         inputs = self._encoder_inputs(prompts, device)
         empty = torch.tensor([self._dressed(())] * len(prompts), device=device)
         ids = decoder_inputs(model, empty)["decoder_input_ids"][:, : 1 + len(self.before)]
         answers: list[list[int]] = [[] for _ in prompts]
         live = set(range(len(prompts)))
-        cache: Any = None
+        cached, cache = goes_on(model), None
         for _ in range(limit):
-            output = model(**inputs, decoder_input_ids=ids, past_key_values=cache, use_cache=True)
-            cache, inputs = output.past_key_values, _encoded(output, inputs["attention_mask"])
+            former = {"past_key_values": cache, "use_cache": True} if cached else {"use_cache": False}
+            output = model(**inputs, decoder_input_ids=ids, **former)
+            if cached:
+                cache, inputs = output.past_key_values, _encoded(output, inputs["attention_mask"])
             tokens = output.logits[:, -1].argmax(-1)
             for row, token in enumerate(tokens.tolist()):
                 if row in live:
@@ -143,7 +147,7 @@ class EncoderDecoder:
                         live.remove(row)
             if not live:
                 break
-            ids = tokens[:, None] if cache is not None else torch.cat([ids, tokens[:, None]], dim=1)
+            ids = tokens[:, None] if cached else torch.cat([ids, tokens[:, None]], dim=1)
         return answers
 
 
@@ -180,11 +184,35 @@ def apart(model: nn.Module, batch: Batch) -> tuple[Batch, list[Tensor]]:
     return {**batch, "labels": labels}, [*masks, labels != IGNORE]
 
 
+_GOES_ON: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def goes_on(model: nn.Module) -> bool:
+    """Whether a pass can go on from a former one: from the encoder's output and the decoder's cache.
+
+    Tried once per model, in two short passes that no meter sees.
+    """
+    base = base_of(model)
+    if base not in _GOES_ON:
+        rows = torch.tensor(trial_rows(base), device=next(base.parameters()).device)
+        try:
+            first = base(input_ids=rows, decoder_input_ids=rows, use_cache=True)
+            inputs = _encoded(first, torch.ones_like(rows))
+            base(**inputs, decoder_input_ids=rows[:, :1], past_key_values=first.past_key_values, use_cache=True)
+            _GOES_ON[base] = first.past_key_values is not None
+        except Exception:  # whatever a model that cannot do this raises
+            _GOES_ON[base] = False
+    return _GOES_ON[base]
+
+
 def decoder_sees_future(model: nn.Module) -> bool:
     """Whether what the decoder predicts for a token changes with a later one; one pass over two short rows."""
     rows = torch.tensor(trial_rows(model), device=next(model.parameters()).device)
     inputs = {"input_ids": rows[:1].expand(2, -1), "attention_mask": torch.ones_like(rows)}
-    logits = model(**inputs, decoder_input_ids=rows, decoder_attention_mask=torch.ones_like(rows)).logits
+    logits = model(
+        **inputs, decoder_input_ids=rows, decoder_attention_mask=torch.ones_like(rows), use_cache=False
+    ).logits
     return not same_row(logits[0, :-1], logits[1, :-1])
 
 

@@ -17,8 +17,10 @@ from rankbench.tasks.base import DataError
 Row = dict[str, Any]
 
 
-def load_file(file: Path, labels: Sequence[str]) -> list[Row]:
-    """All rows of a file. Nothing guesses at types: a text of digits, a date or "NA" stays the text it is.
+def load_file(file: Path, labels: Sequence[str]) -> tuple[list[Row], list[int]]:
+    """All rows of a file, and the line on which each ends; no lines where a format has none (Parquet, a JSON list).
+
+    Nothing guesses at types: a text of digits, a date or "NA" stays the text it is.
 
     Args:
         file: its suffix (.jsonl, .json, .parquet, .csv) tells its format.
@@ -29,11 +31,11 @@ def load_file(file: Path, labels: Sequence[str]) -> list[Row]:
     """
     try:
         if file.suffix == ".parquet":
-            return _from_parquet(file)
+            return _from_parquet(file), []
         text = file.read_bytes().decode("utf-8-sig") if file.suffix != ".jsonl" else ""
         if file.suffix == ".csv":
             return _from_csv(file, text, labels)
-        return _from_list(file, text) if text.lstrip().startswith("[") else _from_lines(file)
+        return (_from_list(file, text), []) if text.lstrip().startswith("[") else _from_lines(file)
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is no UTF-8 text ({error}); save it in that encoding") from error
     except OSError as error:
@@ -55,8 +57,8 @@ def _from_parquet(file: Path) -> list[Row]:
         raise DataError(f"{file} cannot be read as parquet: {cause}; mend or replace the file") from error
 
 
-def _from_csv(file: Path, text: str, labels: Sequence[str]) -> list[Row]:
-    """Cells as they stand; those of `labels` as what they spell."""
+def _from_csv(file: Path, text: str, labels: Sequence[str]) -> tuple[list[Row], list[int]]:
+    """Cells as they stand, those of `labels` as what they spell; and the line of each row."""
     csv.field_size_limit(2**31 - 1)  # its default refuses texts of 131,073 characters
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -64,7 +66,7 @@ def _from_csv(file: Path, text: str, labels: Sequence[str]) -> list[Row]:
     except csv.Error as error:
         raise DataError(f"{file}, line {reader.line_num}: not CSV ({error}); mend or remove the line") from error
     if not lines:
-        return []
+        return [], []
     _, header = lines[0]
     twice = [column for column, count in Counter(header).items() if count > 1]
     if twice:
@@ -76,7 +78,8 @@ def _from_csv(file: Path, text: str, labels: Sequence[str]) -> list[Row]:
                 "text with a comma or a quotation mark in quotation marks"
             )
     rows: list[Row] = [dict(zip(header, line, strict=True)) for _, line in lines[1:]]
-    return [{**row, **{column: _spelled(row[column]) for column in labels if column in row}} for row in rows]
+    rows = [{**row, **{column: _spelled(row[column]) for column in labels if column in row}} for row in rows]
+    return rows, [number for number, _ in lines[1:]]
 
 
 def _spelled(cell: str) -> Any:
@@ -86,9 +89,9 @@ def _spelled(cell: str) -> Any:
         return cell
 
 
-def _from_lines(file: Path) -> list[Row]:
-    """JSON lines; blank ones are left out."""
-    rows = []
+def _from_lines(file: Path) -> tuple[list[Row], list[int]]:
+    """JSON lines, blank ones left out, and their numbers."""
+    rows, lines = [], []
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
@@ -100,7 +103,8 @@ def _from_lines(file: Path) -> list[Row]:
             if not isinstance(value, dict):
                 raise DataError(f'{file}, line {number}: {line.decode()[:40]!r} is no JSON object {{"column": value}}')
             rows.append(value)
-    return rows
+            lines.append(number)
+    return rows, lines
 
 
 def _from_list(file: Path, text: str) -> list[Row]:

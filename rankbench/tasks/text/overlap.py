@@ -20,7 +20,10 @@ def bleu4(references: Sequence[str], predictions: Sequence[str]) -> float:
 
 
 def rouge(reference: str, prediction: str) -> dict[str, float]:
-    """F1 of common words, word pairs and the longest common subsequence, stemmed, each in [0, 1] (Lin 2004)."""
+    """F1 of common words, word pairs and the longest common subsequence, stemmed, each in [0, 1] (Lin 2004).
+
+    Words are made of English letters and digits: a text in another script has none, and 0.
+    """
     scores = _scorer().score(reference, prediction)
     return {name: float(scores[name].fmeasure) for name in ROUGE}
 
