@@ -94,14 +94,17 @@ def attach(
 
 def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> list[nn.Parameter]:
     """Parameters of the base model that are trained, in float32, those of the head left out: PEFT trains a copy."""
-    if any(not parameter.is_floating_point() for parameter in model.parameters()):
-        raise InjectionError("a quantised base model cannot be trained itself: leave model.quantization out")
+    packed = any(not parameter.is_floating_point() for parameter in model.parameters())
+    if packed or getattr(model, "is_quantized", False):  # some kinds keep their weights in buffers
+        raise InjectionError(
+            "a quantised base model cannot be trained itself: give one whose files are not quantised, and leave "
+            "model.quantization out"
+        )
     model.float()
     parameters = [
         parameter
         for name, parameter in model.named_parameters()
-        if not any(name.startswith(f"{module}.") for module in head)
-        and (trains == "base" or name.rpartition(".")[2] == "bias")
+        if not any(name.startswith(f"{module}.") for module in head) and (trains == "base" or name.endswith("bias"))
     ]
     if not parameters:
         raise InjectionError(
@@ -137,7 +140,16 @@ def _inject(
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # it is mended by PEFT for each layer
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # see _check
-        peft_model = get_peft_model(model, config)
+        try:
+            peft_model = get_peft_model(model, config)
+        except TypeError as error:
+            if "modules_to_save" not in str(error):
+                raise
+            both = {site.name for site in sites if site.name.endswith(tuple(config.modules_to_save or ()))}
+            raise InjectionError(
+                f"PEFT would train {_names(both)} in full, as it goes by the end of a name, and model.targets adapts "
+                f"them, too; name them in model.head={list(head)} or leave them out by model.exclude"
+            ) from error
     peft_model.train(model.training)  # PEFT makes its modules in training mode
     return peft_model
 

@@ -63,11 +63,14 @@ def _batch(model: nn.Module, task: Task, examples: Sequence[Example]) -> dict[st
 
 
 def _unlike(examples: Sequence[Example]) -> tuple[Example, Example]:
-    """The shortest of the first examples, and one that is longer by a few tokens, or as long where all are alike."""
-    by_length = sorted(examples[:LOOKED_AT], key=lambda example: len(example.input_ids))
+    """The shortest of the first examples, and one that is longer by a few tokens, or as long where all are alike.
+
+    Its target, where an encoder-decoder writes one, is longer, too, if such an example is there.
+    """
+    by_length = sorted(examples[:LOOKED_AT], key=lambda example: (len(example.input_ids), _target(example)))
     short, longest = by_length[0], by_length[-1]
-    few = (example for example in by_length if len(example.input_ids) >= len(short.input_ids) + 4)
-    return short, next(few, longest)
+    few = [example for example in by_length if len(example.input_ids) >= len(short.input_ids) + 4] or [longest]
+    return short, next((example for example in few if _target(example) > _target(short)), few[0])
 
 
 def _reached(loaded: LoadedModel, task: Task, examples: Sequence[Example], name: str) -> set[str]:
@@ -186,7 +189,8 @@ def _refuse_padding(loaded: LoadedModel, task: Task, pair: tuple[Example, Exampl
     """A text must get the same output alone and in a batch; an encoder that needs padding on the left gets it."""
     name, train = config.model.path or config.model.name, config.train
     loaded.tokenizer.padding_side = "right"
-    if len(pair[0].input_ids) == len(pair[1].input_ids) or _same_in_batch(loaded.model, task, pair):
+    alike = len({(len(example.input_ids), _target(example)) for example in pair}) == 1
+    if alike or _same_in_batch(loaded.model, task, pair):
         return []
     if loaded.architecture == "encoder":
         loaded.tokenizer.padding_side = "left"

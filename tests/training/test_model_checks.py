@@ -11,8 +11,9 @@ from rankbench.core.seeding import Streams
 from rankbench.models.errors import ModelError
 from rankbench.models.loading import LoadedModel
 from rankbench.models.targets import find_sites
+from rankbench.tasks.base import Example
 from rankbench.tasks.text.reading import reading_of
-from rankbench.training.model_checks import check_model
+from rankbench.training.model_checks import _unlike, check_model
 
 TOKENS = {"vocab_size": 258, "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 257}
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -68,6 +69,15 @@ def test_an_encoder_decoder_whose_decoder_is_not_causal_is_refused():
         layer.layer[0].SelfAttention.is_causal = False
     with pytest.raises(ModelError, match="MODEL sees the future"):
         check(t5, task, "encoder_decoder")
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(3, 2), (3, 5), (3, 3)], [(3, 2), (8, 2), (9, 5)], [(9, 4), (3, 3), (3, 2), (7, 3)]]
+)
+def test_a_text_is_compared_beside_a_longer_one_with_a_longer_target(sizes):
+    short, long = _unlike([Example((1,) * source, (1,) * target) for source, target in sizes])
+    assert (len(short.input_ids), len(short.labels)) == (3, 2)
+    assert len(long.labels) > 2
 
 
 class WithTower(transformers.Qwen2ForCausalLM):
