@@ -42,7 +42,7 @@ from rankbench.training.assembly import assemble
 from rankbench.training.run import execute
 from rankbench.training.trainer import examples_of_step
 
-METHODS = ("lora", "adalora", "fim", "l1ra", "gora")
+METHODS = ("lora", "adalora", "igu", "fim", "l1ra", "gora")
 AUTO: dict[str, Any] = {
     "decoder": transformers.AutoModelForCausalLM,
     "encoder_decoder": transformers.AutoModelForSeq2SeqLM,

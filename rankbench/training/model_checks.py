@@ -21,7 +21,7 @@ from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site, parse_site
 from rankbench.models.errors import ModelError
 from rankbench.models.loading import LoadedModel
-from rankbench.tasks.base import Example, Task
+from rankbench.tasks.base import Batch, Example, Task
 from rankbench.tasks.text.encoder_decoder import decoder_sees_future, goes_on
 from rankbench.tasks.text.reading import accepts, base_of, reading_of, rounding
 from rankbench.training.engine import predictions
@@ -52,7 +52,8 @@ def check_model(loaded: LoadedModel, task: Task, config: Config) -> list[str]:
         _refuse_stretching(loaded, task, name, config)
         _refuse_future(loaded, name)
         short, long = _unlike(task.splits["train"])
-        notes += _refuse_unreached(loaded.sites, _reached(loaded, task, [short, long], name), name)
+        reached = _reached(loaded.model, loaded.sites, task, _batch(loaded.model, task, [short, long]))
+        notes += _refuse_unreached(loaded.sites, reached, name)
         notes += _refuse_padding(loaded, task, (short, long), config)
     return notes
 
@@ -73,36 +74,30 @@ def _unlike(examples: Sequence[Example]) -> tuple[Example, Example]:
     return short, next((example for example in few if _target(example) > _target(short)), few[0])
 
 
-def _reached(loaded: LoadedModel, task: Task, examples: Sequence[Example], name: str) -> set[str]:
-    """Names of the sites whose output takes part in the loss of a batch; being called is not enough for that.
+def _reached(model: nn.Module, sites: Sequence[Site], task: Task, batch: Batch) -> dict[str, bool]:
+    """The sites that a batch's loss depends on, each with whether it puts out one tensor, as an adapter needs it.
 
-    Raises:
-        ModelError: a site puts out more than one tensor.
+    A zero is added to what each site puts out: the loss has a gradient with respect to it, or does not depend on it.
     """
-    modules, outputs, several = dict(loaded.model.named_modules()), [], []
+    several: set[str] = set()
+    zeros: list[tuple[str, Tensor]] = []
 
-    def see(module: nn.Module, inputs: Any, output: Any, site: str) -> Any:
+    def add_zero(module: nn.Module, inputs: Any, output: Any, name: str) -> Tensor | None:
         if not isinstance(output, Tensor):
-            several.append(site)
-            return output
-        output = output if output.requires_grad else output.detach().requires_grad_().clone()
-        outputs.append((site, output))
-        return output
+            several.add(name)
+            return None
+        zeros.append((name, output.new_zeros((), requires_grad=True)))
+        return output + zeros[-1][1]
 
-    hooks = [modules[site.name].register_forward_hook(partial(see, site=site.name)) for site in loaded.sites]
-    try:
-        with torch.enable_grad():
-            loss = task.loss(loaded.model, _batch(loaded.model, task, examples))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if several:
-        raise ModelError(
-            f"{name}: {len(several)} sites ({_kinds(several)}) are layers that put out more than a product with their "
-            f"weight, which no adapter can be added to; leave them out by model.exclude=[{', '.join(_ends(several))}]"
-        )
-    gradients = torch.autograd.grad(loss, [output for _, output in outputs], allow_unused=True)
-    return {site for (site, _), gradient in zip(outputs, gradients, strict=True) if gradient is not None}
+    modules = dict(model.named_modules())
+    hooks = [modules[site.name].register_forward_hook(partial(add_zero, name=site.name)) for site in sites]
+    with torch.enable_grad():
+        loss = task.loss(model, batch)
+    for hook in hooks:
+        hook.remove()
+    gradients = torch.autograd.grad(loss, [zero for _, zero in zeros], allow_unused=True) if zeros else ()
+    used = {name for (name, _), gradient in zip(zeros, gradients, strict=True) if gradient is not None}
+    return {**dict.fromkeys(used, True), **dict.fromkeys(several, False)}
 
 
 def _drop_token_types(model: nn.Module, task: Task, name: str) -> list[str]:
@@ -137,18 +132,24 @@ def _refuse_future(loaded: LoadedModel, name: str) -> None:
         )
 
 
-def _refuse_unreached(sites: Sequence[Site], reached: set[str], name: str) -> list[str]:
-    """Sites that no text reaches would take budget and learn nothing; experts may be reached by other texts."""
+def _refuse_unreached(sites: Sequence[Site], reached: dict[str, bool], name: str) -> list[str]:
+    """Sites that the loss does not depend on would take budget and learn nothing; experts may serve other texts."""
+    several = [site.name for site in sites if not reached.get(site.name, True)]
+    if several:
+        raise ModelError(
+            f"{name}: {len(several)} sites ({_kinds(several)}) are layers that put out more than a product with their "
+            f"weight, which no adapter can be added to; leave them out by model.exclude=[{', '.join(_ends(several))}]"
+        )
     siblings = {_any_expert(site) for site in reached} - {None}
     idle = [site.name for site in sites if site.name not in reached]
     never = [site for site in idle if _any_expert(site) not in siblings]
     if never:
         busy = set(_ends([*reached]))
-        modules = list(dict.fromkeys(_idle_part(site, reached, busy) for site in never))
+        modules = list(dict.fromkeys(_idle_part(site, set(reached), busy) for site in never))
         exclude = ", ".join(modules[:SHOWN])
         raise ModelError(
-            f"{name}: no text reaches {len(never)} of the {len(sites)} sites ({_kinds(never)}), which would get budget "
-            f"and learn nothing; leave them out by model.targets or model.exclude=[{exclude}"
+            f"{name}: the loss does not depend on {len(never)} of the {len(sites)} sites ({_kinds(never)}), which "
+            f"would get budget and learn nothing; leave them out by model.targets or model.exclude=[{exclude}"
             f"{', ...' if len(modules) > SHOWN else ''}]"
         )
     if idle:

@@ -88,7 +88,8 @@ class Probe:
             seen.clear()
             loss = self._engine.loss(micro) / units
             captured = tuple(seen)  # gradient checkpointing calls the hook again in the backward pass
-            gradients = torch.autograd.grad(loss, [output for _, _, output in captured])
+            outputs = [output for _, _, output in captured]  # of which a layer that is called twice may drop one
+            gradients = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)
             self._engine.meter.count(backward=1)
             for (site, x, _), gradient in zip(captured, gradients, strict=True):
                 product = gradient.flatten(0, -2).float().T @ x.flatten(0, -2).float()
