@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -15,7 +16,7 @@ from torch import nn
 from rankbench import RankbenchError
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
-from rankbench.core.gated_lora import MAGNITUDE, Scale
+from rankbench.core.gated_lora import MAGNITUDE, NAME, Scale
 from rankbench.core.peft_export import PREFIX
 from rankbench.core.peft_names import exact_keys, exact_targets
 from rankbench.core.seeding import Streams
@@ -85,20 +86,25 @@ def attach(
     adapters = {}
     for site in sites:
         layer = modules[PREFIX + site.name]
-        adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
+        adapter = adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
+        if dora:  # PEFT's have the rounding of the base's dtype, and output and base would differ at the start
+            layer.lora_magnitude_vector[NAME].weight.data = torch.linalg.norm(adapter.weight(), dim=1)
     return AdapterSet(peft_model, adapters, scale, gate, ledger, [*of_base, *magnitudes])
 
 
 def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> list[nn.Parameter]:
     """Parameters of the base model that are trained, in float32, those of the head left out: PEFT trains a copy."""
-    if any(not parameter.is_floating_point() for parameter in model.parameters()):
-        raise InjectionError("a quantised base model cannot be trained itself: leave model.quantization out")
+    packed = any(not parameter.is_floating_point() for parameter in model.parameters())
+    if packed or getattr(model, "is_quantized", False):  # some kinds keep their weights in buffers
+        raise InjectionError(
+            "a quantised base model cannot be trained itself: give one whose files are not quantised, and leave "
+            "model.quantization out"
+        )
     model.float()
     parameters = [
         parameter
         for name, parameter in model.named_parameters()
-        if not any(name.startswith(f"{module}.") for module in head)
-        and (trains == "base" or name.rpartition(".")[2] == "bias")
+        if not any(name.startswith(f"{module}.") for module in head) and (trains == "base" or name.endswith("bias"))
     ]
     if not parameters:
         raise InjectionError(
@@ -134,7 +140,16 @@ def _inject(
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # it is mended by PEFT for each layer
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # see _check
-        peft_model = get_peft_model(model, config)
+        try:
+            peft_model = get_peft_model(model, config)
+        except TypeError as error:
+            if "modules_to_save" not in str(error):
+                raise
+            both = {site.name for site in sites if site.name.endswith(tuple(config.modules_to_save or ()))}
+            raise InjectionError(
+                f"PEFT would train {_names(both)} in full, as it goes by the end of a name, and model.targets adapts "
+                f"them, too; name them in model.head={list(head)} or leave them out by model.exclude"
+            ) from error
     peft_model.train(model.training)  # PEFT makes its modules in training mode
     return peft_model
 

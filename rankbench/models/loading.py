@@ -94,6 +94,7 @@ def load(
     sites = find_sites(model, config.targets, head, config.exclude)
     left = left_out(model, sites, head) if ALL_LINEAR in config.targets else None
     notes += [left] if left else []
+    notes += [quantization.BY_BATCH] if config.quantization == "int8" else []
     _, task_type = class_of(config.architecture, problem)
     return LoadedModel(
         model.eval(), tokenizer, config.architecture, sites, head, {"model": revision}, task_type, tuple(notes)

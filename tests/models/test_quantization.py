@@ -49,6 +49,12 @@ def apart(a, b):
     return float((a - b).norm() / b.norm())
 
 
+def test_only_what_depends_on_the_batch_is_said_to(pair):
+    name, quantized, plain = pair
+    assert any("read together" in note for note in quantized.notes) == (name == "int8")
+    assert not plain.notes
+
+
 def test_gates_path_and_gradients_are_those_on_the_dequantised_weights(pair):
     name, *assemblies = pair
     tolerance = 1e-5 if name == "nf4" else QUANTIZED[name]
