@@ -17,7 +17,7 @@ from typing_extensions import TypeVar
 from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
-from rankbench.tasks.text.language_model import language_model, prompt_of, target_length
+from rankbench.tasks.text.language_model import evaluate_losses, language_model, prompt_of, target_length
 from rankbench.tasks.text.tokens import Tokens, fitted, prompt_hash
 
 END = "\n"  # closes a solution, in training and in generation
@@ -193,7 +193,7 @@ class Problems(Task[AnswerConfigT]):
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
         """Loss of all examples; exact match of the first generation_size, left out if none is generated."""
-        losses = self._language_model.evaluate_losses(model, examples, batch_size)
+        losses = evaluate_losses(self._language_model, model, examples, batch_size)
         units = [target_length(example) for example in examples]
         texts = self._generate(model, examples[: self.config.generation_size], batch_size)
         items = []
