@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -78,7 +79,6 @@ def attach(
     _check(peft_model, sites, head)
     for parameter in of_base:
         parameter.requires_grad_(True)
-    magnitudes = [parameter for name, parameter in peft_model.named_parameters() if MAGNITUDE in name]
     modules = dict(peft_model.named_modules())
     variant = gate is not None or path
     if variant and dora:
@@ -86,10 +86,24 @@ def attach(
     adapters = {}
     for site in sites:
         layer = modules[PREFIX + site.name]
+<<<<<<< HEAD
         adapter = adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
         if dora:  # PEFT's have the rounding of the base's dtype, and output and base would differ at the start
             layer.lora_magnitude_vector[NAME].weight.data = torch.linalg.norm(adapter.weight(), dim=1)
+=======
+        if dora:
+            _start_magnitudes(layer)
+        adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
+    magnitudes = [parameter for name, parameter in peft_model.named_parameters() if MAGNITUDE in name]
+>>>>>>> revA
     return AdapterSet(peft_model, adapters, scale, gate, ledger, [*of_base, *magnitudes])
+
+
+def _start_magnitudes(layer: Any) -> None:
+    """Set DoRA's magnitudes to the norms of W0 in fp32, in which the forward pass takes them; PEFT rounds its own."""
+    A, B = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight  # in fp32, B = 0
+    magnitudes = layer.lora_magnitude_vector[NAME]
+    magnitudes.update_layer(base_layer=layer.get_base_layer(), lora_A=A, lora_B=B, scaling=layer.scaling[NAME])
 
 
 def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> list[nn.Parameter]:
@@ -157,9 +171,9 @@ def _inject(
 def _check(peft_model: PeftModel, sites: Sequence[Site], head: Sequence[str]) -> None:
     """PEFT matches the ends of names, adds modules of its own and renames some: see that it did what it was told."""
     layers = {name.removeprefix(PREFIX) for name, module in peft_model.named_modules() if isinstance(module, LoraLayer)}
-    wanted = {site.name for site in sites}
-    if layers != wanted:
-        missing, more = _names(wanted - layers), _names(layers - wanted)
+    targets = {site.name for site in sites}
+    if layers != targets:
+        missing, more = _names(targets - layers), _names(layers - targets)
         raise InjectionError(
             f"PEFT adapts other layers than model.targets: without {missing}; also {more}; "
             "leave those that it cannot adapt out by model.exclude"

@@ -90,6 +90,7 @@ class Planted(Task[PlantedConfig]):
                     layer = modules[site.name]
                     weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight  # (d_out, d_in), a view
                     update = _update(site, self._truth[site.name], streams.torch("task", "update", site.name))
+                    update = update.to(weight.device)
                     weight += (update * (self.config.strength * weight.float().norm() / update.norm())).to(weight)
         self._teacher = [teacher]  # in a list: not a submodule of anything
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -80,12 +80,12 @@ def _reached(model: nn.Module, sites: Sequence[Site], task: Task, batch: Batch) 
 
     A zero is added to what each site puts out: the loss has a gradient with respect to it, or does not depend on it.
     """
-    several: set[str] = set()
+    composite: set[str] = set()
     zeros: list[tuple[str, Tensor]] = []
 
     def add_zero(module: nn.Module, inputs: Any, output: Any, name: str) -> Tensor | None:
         if not isinstance(output, Tensor):
-            several.add(name)
+            composite.add(name)
             return None
         zeros.append((name, output.new_zeros((), requires_grad=True)))
         return output + zeros[-1][1]
@@ -98,7 +98,7 @@ def _reached(model: nn.Module, sites: Sequence[Site], task: Task, batch: Batch) 
         hook.remove()
     gradients = torch.autograd.grad(loss, [zero for _, zero in zeros], allow_unused=True) if zeros else ()
     used = {name for (name, _), gradient in zip(zeros, gradients, strict=True) if gradient is not None}
-    return {**dict.fromkeys(used, True), **dict.fromkeys(several, False)}
+    return {**dict.fromkeys(used, True), **dict.fromkeys(composite, False)}
 
 
 def _refuse_tokens(loaded: LoadedModel, task: Task, name: str) -> None:
@@ -150,18 +150,17 @@ def _refuse_future(loaded: LoadedModel, name: str) -> None:
 
 def _refuse_unreached(sites: Sequence[Site], reached: dict[str, bool], name: str) -> list[str]:
     """Sites that the loss does not depend on would take budget and learn nothing; experts may serve other texts."""
-    several = [site.name for site in sites if not reached.get(site.name, True)]
-    if several:
+    composite = [site.name for site in sites if not reached.get(site.name, True)]
+    if composite:
         raise ModelError(
-            f"{name}: {len(several)} sites ({_kinds(several)}) are layers that put out more than a product with their "
-            f"weight, which no adapter can be added to; leave them out by model.exclude=[{', '.join(_ends(several))}]"
+            f"{name}: {len(composite)} sites ({_kinds(composite)}) are layers that put out more than a product with their "
+            f"weight, which no adapter can be added to; leave them out by model.exclude=[{', '.join(_ends(composite))}]"
         )
     siblings = {_any_expert(site) for site in reached} - {None}
     idle = [site.name for site in sites if site.name not in reached]
     never = [site for site in idle if _any_expert(site) not in siblings]
     if never:
-        busy = set(_ends([*reached]))
-        modules = list(dict.fromkeys(_idle_part(site, set(reached), busy) for site in never))
+        modules = list(dict.fromkeys(_idle_part(site, reached) for site in never))
         exclude = ", ".join(modules[:SHOWN])
         raise ModelError(
             f"{name}: the loss does not depend on {len(never)} of the {len(sites)} sites ({_kinds(never)}), which "
@@ -183,16 +182,16 @@ def _any_expert(site: str) -> str | None:
     return ".".join(parts)
 
 
-def _idle_part(site: str, reached: set[str], busy: set[str]) -> str:
+def _idle_part(site: str, reached: Collection[str]) -> str:
     """What names the site and no reached one: its last name, or else the outermost module of its path."""
     parts = site.split(".")
-    if not parts[-1].isdigit() and parts[-1] not in busy:
+    if not parts[-1].isdigit() and parts[-1] not in _ends(reached):
         return parts[-1]
     paths = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
     return next(path for path in paths if not any(other.startswith(f"{path}.") for other in reached))
 
 
-def _ends(sites: Sequence[str]) -> list[str]:
+def _ends(sites: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(site.rpartition(".")[2] for site in sites))
 
 
@@ -245,7 +244,7 @@ def _refuse_lengths(loaded: LoadedModel, task: Task, name: str) -> list[str]:
     else:
         what = f"task.max_new_tokens={new} after a prompt of {answered - new} tokens is above the {limit} positions of "
         what, way = what + name, "lower task.max_new_tokens or task.max_length"
-    if hard or not _bears(model, max(longest, answered)):
+    if hard or not _bears(loaded, max(longest, answered)):
         raise ModelError(f"{what}: {way}")
     return [f"{what}, which it was trained with"]
 
@@ -307,12 +306,15 @@ def _positions(model: nn.Module) -> tuple[int | None, bool]:
     return min([*tables, positions]), bool(tables)
 
 
-def _bears(model: nn.Module, length: int) -> bool:
-    """Whether the model can read a text of this length: no table ends, stored angles may."""
-    device = next(model.parameters()).device
-    ids = torch.ones(1, length, dtype=torch.long, device=device)
+def _bears(loaded: LoadedModel, length: int) -> bool:
+    """Whether the model can read, and an encoder-decoder write, a text of this length: stored angles may end."""
+    model = loaded.model
+    ids = torch.ones(1, length, dtype=torch.long, device=next(model.parameters()).device)
+    target = {"decoder_input_ids": ids} if loaded.architecture == "encoder_decoder" else {}
     try:
-        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), **target)
+    except torch.OutOfMemoryError:
+        raise
     except (IndexError, RuntimeError):
         return False
     return True

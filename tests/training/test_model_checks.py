@@ -58,12 +58,15 @@ def test_a_masked_language_model_is_refused_as_a_decoder(arithmetic):
         check(model, arithmetic)
 
 
-def test_an_encoder_decoder_whose_decoder_is_not_causal_is_refused():
+def test_an_encoder_decoder_passes_at_any_length_and_is_refused_where_its_decoder_is_not_causal():
     settings = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "initializer_factor": 3.0}
     t5 = random_model(transformers.AutoModelForSeq2SeqLM, "t5", **TOKENS, **settings, decoder_start_token_id=256)
     task = loaded("arithmetic", train_size=8, validation_size=4, test_size=4)
     task.load(byte_tokenizer(), "encoder_decoder", Streams(0))
     assert check(t5, task, "encoder_decoder") == []
+    t5.config.n_positions = 8
+    (note,) = check(t5, task, "encoder_decoder")
+    assert note.endswith("is above the 8 positions of MODEL, which it was trained with")
     t5.decoder.config.is_decoder = False  # no causal mask, nor causal kernels without one
     for layer in t5.decoder.block:
         layer.layer[0].SelfAttention.is_causal = False
