@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -86,24 +85,11 @@ def attach(
     adapters = {}
     for site in sites:
         layer = modules[PREFIX + site.name]
-<<<<<<< HEAD
         adapter = adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
         if dora:  # PEFT's have the rounding of the base's dtype, and output and base would differ at the start
             layer.lora_magnitude_vector[NAME].weight.data = torch.linalg.norm(adapter.weight(), dim=1)
-=======
-        if dora:
-            _start_magnitudes(layer)
-        adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
     magnitudes = [parameter for name, parameter in peft_model.named_parameters() if MAGNITUDE in name]
->>>>>>> revA
     return AdapterSet(peft_model, adapters, scale, gate, ledger, [*of_base, *magnitudes])
-
-
-def _start_magnitudes(layer: Any) -> None:
-    """Set DoRA's magnitudes to the norms of W0 in fp32, in which the forward pass takes them; PEFT rounds its own."""
-    A, B = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight  # in fp32, B = 0
-    magnitudes = layer.lora_magnitude_vector[NAME]
-    magnitudes.update_layer(base_layer=layer.get_base_layer(), lora_A=A, lora_B=B, scaling=layer.scaling[NAME])
 
 
 def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> list[nn.Parameter]:

@@ -153,8 +153,9 @@ def _refuse_unreached(sites: Sequence[Site], reached: dict[str, bool], name: str
     composite = [site.name for site in sites if not reached.get(site.name, True)]
     if composite:
         raise ModelError(
-            f"{name}: {len(composite)} sites ({_kinds(composite)}) are layers that put out more than a product with their "
-            f"weight, which no adapter can be added to; leave them out by model.exclude=[{', '.join(_ends(composite))}]"
+            f"{name}: {len(composite)} sites ({_kinds(composite)}) are layers that put out more than a product with "
+            "their weight, which no adapter can be added to; leave them out by "
+            f"model.exclude=[{', '.join(_ends(composite))}]"
         )
     siblings = {_any_expert(site) for site in reached} - {None}
     idle = [site.name for site in sites if site.name not in reached]
