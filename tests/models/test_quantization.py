@@ -51,7 +51,7 @@ def apart(a, b):
 
 
 def test_only_what_depends_on_the_batch_is_said_to(pair):
-    name, quantized, plain = pair
+    name, quantized, plain, _ = pair
     assert any("read together" in note for note in quantized.notes) == (name == "int8")
     assert not plain.notes
 
