@@ -9,10 +9,10 @@ READY := $(VENV)/.ready
 TEST = $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast lint format type check bench clean
+.PHONY: help install run test test-fast test-extras lint format type check bench clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY)  ## create .venv with the tested versions and the embedded weights
 
@@ -32,6 +32,11 @@ test: $(READY)  ## run all tests, two files at a time (JOBS=1: one)
 
 test-fast: $(READY)  ## run the tests that take seconds
 	$(TEST) -m 'not slow' $(ARGS)
+
+# bitsandbytes lies apart: PEFT would import it at each start, which takes a second.
+test-extras: $(READY)  ## run the tests that need bitsandbytes, which is installed for them alone
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps --upgrade --target $(VENV)/extras bitsandbytes
+	PYTHONPATH=$(VENV)/extras $(BIN)/python -m pytest tests/models/test_quantization.py tests/training/test_gradient_checkpointing.py $(ARGS)
 
 lint: $(READY)  ## check style with ruff, and imports against the floors of the package
 	$(BIN)/ruff check

@@ -40,7 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     try:
         code = _answer(list(sys.argv[1:] if words is None else words))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed from the start (>&-)
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print("rankbench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

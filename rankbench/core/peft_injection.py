@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -85,30 +85,26 @@ def attach(
     adapters = {}
     for site in sites:
         layer = modules[PREFIX + site.name]
-        if dora:
-            _start_magnitudes(layer)
-        adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
+        adapter = adapters[site.name] = SiteAdapter(site, layer, scale, gate, streams, ranks[site.name], variant)
+        if dora:  # PEFT's have the rounding of the base's dtype, and output and base would differ at the start
+            layer.lora_magnitude_vector[NAME].weight.data = torch.linalg.norm(adapter.weight(), dim=1)
     magnitudes = [parameter for name, parameter in peft_model.named_parameters() if MAGNITUDE in name]
     return AdapterSet(peft_model, adapters, scale, gate, ledger, [*of_base, *magnitudes])
 
 
-def _start_magnitudes(layer: Any) -> None:
-    """Set DoRA's magnitudes to the norms of W0 in fp32, in which the forward pass takes them; PEFT rounds its own."""
-    A, B = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight  # in fp32, B = 0
-    magnitudes = layer.lora_magnitude_vector[NAME]
-    magnitudes.update_layer(base_layer=layer.get_base_layer(), lora_A=A, lora_B=B, scaling=layer.scaling[NAME])
-
-
 def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> list[nn.Parameter]:
     """Parameters of the base model that are trained, in float32, those of the head left out: PEFT trains a copy."""
-    if any(not parameter.is_floating_point() for parameter in model.parameters()):
-        raise InjectionError("a quantised base model cannot be trained itself: leave model.quantization out")
+    packed = any(not parameter.is_floating_point() for parameter in model.parameters())
+    if packed or getattr(model, "is_quantized", False):  # some kinds keep their weights in buffers
+        raise InjectionError(
+            "a quantised base model cannot be trained itself: give one whose files are not quantised, and leave "
+            "model.quantization out"
+        )
     model.float()
     parameters = [
         parameter
         for name, parameter in model.named_parameters()
-        if not any(name.startswith(f"{module}.") for module in head)
-        and (trains == "base" or name.rpartition(".")[2] == "bias")
+        if not any(name.startswith(f"{module}.") for module in head) and (trains == "base" or name.endswith("bias"))
     ]
     if not parameters:
         raise InjectionError(
@@ -144,7 +140,16 @@ def _inject(
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # it is mended by PEFT for each layer
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # see _check
-        peft_model = get_peft_model(model, config)
+        try:
+            peft_model = get_peft_model(model, config)
+        except TypeError as error:
+            if "modules_to_save" not in str(error):
+                raise
+            both = {site.name for site in sites if site.name.endswith(tuple(config.modules_to_save or ()))}
+            raise InjectionError(
+                f"PEFT would train {_names(both)} in full, as it goes by the end of a name, and model.targets adapts "
+                f"them, too; name them in model.head={list(head)} or leave them out by model.exclude"
+            ) from error
     peft_model.train(model.training)  # PEFT makes its modules in training mode
     return peft_model
 

@@ -52,10 +52,10 @@ def _architecture(folder: Path, config: Any) -> str:
     """
     saved = tuple(getattr(config, "architectures", None) or ())
     masked: Any = AutoModelForMaskedLM
-    if getattr(config, "is_encoder_decoder", False):
-        order = ["encoder_decoder"]
-    elif any(name.endswith(HEADED) for name in saved):
+    if any(name.endswith(HEADED) for name in saved):
         order = ["encoder"]
+    elif getattr(config, "is_encoder_decoder", False):
+        order = ["encoder_decoder"]
     elif any(name.endswith(GENERATING) for name in saved):
         order = ["decoder"]
     else:

@@ -89,10 +89,12 @@ def load(
                 stored = quantization.settings(config.quantization, DTYPES[config.dtype], ())
                 model, notes = read(folder, config.architecture, None, DTYPES[config.dtype], (), stored)
     quantization.settle(model)
+    _settle(tokenizer)
     _set_padding(model, tokenizer)
     sites = find_sites(model, config.targets, head, config.exclude)
     left = left_out(model, sites, head) if ALL_LINEAR in config.targets else None
     notes += [left] if left else []
+    notes += [quantization.BY_BATCH] if config.quantization == "int8" else []
     _, task_type = class_of(config.architecture, problem)
     return LoadedModel(
         model.eval(), tokenizer, config.architecture, sites, head, {"model": revision}, task_type, tuple(notes)
@@ -136,10 +138,12 @@ def tokenizer_of(config: ModelConfig, cache_dir: Path | None = None) -> Any:
         ModelError: the model's files are not on this machine, or cannot be read.
     """
     if config.shape is not None and config.path is None:
-        return byte_tokenizer()
-    folder, _ = locate(config, cache_dir, download=False)
-    with quiet(), readable(folder):
-        tokenizer = _tokenizer(folder)
+        tokenizer = byte_tokenizer()
+    else:
+        folder, _ = locate(config, cache_dir, download=False)
+        with quiet(), readable(folder):
+            tokenizer = _tokenizer(folder)
+    _settle(tokenizer)
     _choose_pad_token(tokenizer)
     return tokenizer
 
@@ -184,6 +188,17 @@ def _tokenizer(folder: Path) -> Any:
     if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")) and not find_spec("sentencepiece"):
         raise ModelError(f"{folder}: its tokenizer is a SentencePiece model; to read it, pip install sentencepiece")
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _settle(tokenizer: Any) -> None:
+    """Put settings that a folder may bring, and that texts do not depend on in any run, to what they are here.
+
+    A text that is too long loses its end, unless a task says otherwise; a decoded text is what the tokens spell; what
+    looks like a special token in a text ("</s>", "[SEP]") is a text, too.
+    """
+    tokenizer.truncation_side = "right"
+    tokenizer.clean_up_tokenization_spaces = False
+    tokenizer.split_special_tokens = True
 
 
 def _choose_pad_token(tokenizer: Any) -> None:

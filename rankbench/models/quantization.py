@@ -17,6 +17,10 @@ from transformers import BitsAndBytesConfig
 from rankbench.models.errors import ModelError, quiet
 
 Quantization = Literal["nf4", "int8"]
+BY_BATCH = (
+    "model.quantization=int8: LLM.int8() multiplies a feature in full precision as soon as one text of the batch has a "
+    "value above 6 in it, so that losses depend slightly on which texts are read together"
+)
 
 
 def settings(quantization: Quantization | None, dtype: torch.dtype, head: Sequence[str]) -> dict[str, Any]:

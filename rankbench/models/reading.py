@@ -60,9 +60,10 @@ def read(
     notes = [*_without_layerdrop(config), *_quantised(config)]
     if stored and getattr(config, "quantization_config", None):
         raise ModelError(f"{folder}: its weights are quantised already; set model.quantization=null")
-    for name, value in OURS.items():
-        if hasattr(config, name):
-            setattr(config, name, value)
+    for part in _parts(config):
+        for name, value in OURS.items():
+            if hasattr(part, name):
+                setattr(part, name, value)
     with Streams(0).ambient("init", "base"):  # what the files lack is drawn here: keep it off the global generator
         model, info = auto.from_pretrained(
             folder,
@@ -95,9 +96,17 @@ def read_config(folder: Path, **settings: Any) -> Any:
                 "take a model whose architecture it has, or a newer transformers"
             ) from error
         raise
-    for part in (config, *(getattr(config, key) for key in config.sub_configs if getattr(config, key, None))):
+    for part in _parts(config):
         part._attn_implementation_internal = None
     return config
+
+
+def _parts(config: Any) -> list[Any]:
+    """A config and the configs of the models that a model is made of (vision tower, encoder and decoder)."""
+    return [
+        config,
+        *(part for value in vars(config).values() if isinstance(value, PretrainedConfig) for part in _parts(value)),
+    ]
 
 
 def checked_config(folder: Path, architecture: str, problem: Problem | None, **settings: Any) -> Any:
@@ -138,9 +147,11 @@ def slow_storage(dtype: str, device: torch.device) -> str | None:
 
 def _without_layerdrop(config: PretrainedConfig) -> list[str]:
     """Layers that are left out at random would leave a step without gradients, and methods with unequal passes."""
-    dropped = [name for name, value in config.to_dict().items() if name.endswith("layerdrop") and value]
-    for name in dropped:
-        setattr(config, name, 0.0)
+    dropped = []
+    for part in _parts(config):
+        for name in [name for name, value in part.to_dict().items() if name.endswith("layerdrop") and value]:
+            setattr(part, name, 0.0)
+            dropped.append(name)
     return (
         [f"{', '.join(dropped)} of the model's config is set to 0: no layer is left out at random"] if dropped else []
     )

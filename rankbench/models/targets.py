@@ -15,8 +15,12 @@ from rankbench.models.errors import ModelError
 
 ALL_LINEAR = "all-linear"
 SHOWN = 8  # names in a message
-READ_PAST = {"mamba": "dt_proj", "falcon_mamba": "dt_proj", "jamba": "dt_proj"}  # model type -> layer whose weight
-# transformers 5.23 multiplies with by itself, past any adapter on the layer
+# Model type -> layer to which no adapter can be added: transformers 5.23 multiplies with its weight by itself, or it
+# gives the choice of experts instead of a product.
+READ_PAST = {
+    **dict.fromkeys(("mamba", "falcon_mamba", "jamba"), "dt_proj"),
+    **dict.fromkeys(("llama4_text", "phimoe"), "router"),
+}
 
 
 def find_sites(

@@ -17,7 +17,7 @@ from rankbench.core.seeding import Streams
 from rankbench.files import expanded, fingerprint
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.dataset_config import HubConfig
-from rankbench.tasks.text.dataset_files import Table, carve, choose, read
+from rankbench.tasks.text.dataset_files import Table, carve, choose, is_text, read
 from rankbench.tasks.text.spans import Question, Spans, Window, exact_match, f1
 from rankbench.tasks.text.tokens import prompt_hash
 
@@ -93,11 +93,11 @@ class Squad(Task[SquadConfig]):
         if not values["context"].strip():
             raise DataError(f"{place}, column context: there is no text; mend or remove the row")
         answers = values["answers"]
-        if not isinstance(answers, dict) or not {"text", "answer_start"} <= answers.keys():
+        if not _is_list(answers):
             raise DataError(f"{place}, column answers: expected lists text and answer_start, not {answers!r}")
         pairs = zip(answers["answer_start"], answers["text"], strict=True)
         context = values["context"]
-        spans = tuple((_position(context, words, int(start), place), words) for start, words in pairs if words)
+        spans = tuple((_position(context, words, start, place), words) for start, words in pairs if words)
         if not spans and not self.unanswerable:
             raise DataError(f"{place}, column answers: there is none; questions without an answer are in task=squad-v2")
         return Question(f"{table.split}/{row}", values["question"], context, spans)
@@ -138,6 +138,16 @@ class Squad(Task[SquadConfig]):
             "f1": float(np.mean([item["f1"] for item in items])),
         }
         return Evaluation(metrics, items)
+
+
+def _is_list(answers: Any) -> bool:
+    """Whether answers are texts with as many whole numbers, in two lists."""
+    if not isinstance(answers, dict):
+        return False
+    texts, starts = answers.get("text"), answers.get("answer_start")
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        return False
+    return all(is_text(text) for text in texts) and all(type(start) is int for start in starts)
 
 
 def _position(context: str, words: str, start: int, place: str) -> int:

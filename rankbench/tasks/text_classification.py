@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -19,6 +19,9 @@ from rankbench.tasks.text.dataset_files import Table, carve, choose, read
 from rankbench.tasks.text.file_formats import Row
 from rankbench.tasks.text.language_model import language_model
 from rankbench.tasks.text.tokens import prompt_hash
+
+# Names of a second class that a label `true` stands for; "not_entailment" is none.
+AFFIRMED = ("yes", "true", "positive", "acceptable", "equivalent", "duplicate")
 
 ClassificationConfigT = TypeVar("ClassificationConfigT", bound=FolderConfig, default=Any)
 
@@ -123,12 +126,13 @@ class Classification(Task[ClassificationConfigT]):
     def _gold(self, value: Any, place: str) -> tuple[int | float, str | float]:
         """Class and name, or the score twice."""
         if not self.labels:
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise DataError(f"{place}: {self.label}={value!r} is no number")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not abs(value) <= sys.float_info.max:
+                raise DataError(f"{place}: {self.label}={str(value)[:40]!r} is no number")
             return value, value
-        gold = int(value) if isinstance(value, bool) else value
+        gold = int(value) if isinstance(value, bool) and self.labels[1] in AFFIRMED else value
         gold = self.labels.index(gold) if gold in self.labels else gold
-        if not isinstance(gold, int) or not 0 <= gold < len(self.labels):
+        if type(gold) is not int or not 0 <= gold < len(self.labels):
             classes = ", ".join(f"{number} ({name})" for number, name in enumerate(self.labels))
             raise DataError(f"{place}: {self.label}={gold!r} is no class; classes are {classes}")
         return gold, self.labels[gold]

@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.dataset_config import HubConfig
-from rankbench.tasks.text.language_model import LanguageModel, language_model, prompt_of, target_length
+from rankbench.tasks.text.language_model import LanguageModel, evaluate_losses, language_model, prompt_of, target_length
 from rankbench.tasks.text.overlap import ROUGE, bleu4, rouge
 from rankbench.tasks.text.tokens import Tokens, prompt_hash, seam, tokenize
 
@@ -113,7 +113,7 @@ class TextGeneration(Task[GenerationConfigT]):
 
     def _ended(self, target: Tokens) -> Tokens:
         special = self._tokenizer.added_tokens_decoder.get(target[-1]) if target else None
-        if special is None or not special.special:
+        if special is None or not special.special or target[-1] == self._tokenizer.unk_token_id:
             return (*target, int(self._tokenizer.eos_token_id))
         self._ends.add(target[-1])
         return target
@@ -160,7 +160,7 @@ class TextGeneration(Task[GenerationConfigT]):
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
         """Loss and perplexity of all examples; BLEU and ROUGE of the first generation_size, if not 0."""
-        losses = self._language.evaluate_losses(model, examples, batch_size)
+        losses = evaluate_losses(self._language, model, examples, batch_size)
         units = [target_length(example) for example in examples]
         texts = self._write(model, examples[: self.config.generation_size], batch_size)
         items = []

@@ -17,13 +17,15 @@ from typing_extensions import TypeVar
 from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
-from rankbench.tasks.text.language_model import language_model, prompt_of, target_length
+from rankbench.tasks.text.language_model import evaluate_losses, language_model, prompt_of, target_length
 from rankbench.tasks.text.tokens import Tokens, fitted, prompt_hash
 
 END = "\n"  # closes a solution, in training and in generation
 FINAL = re.compile(r"####\s*\$?\s*(-?[\d,]*\.?\d+)")  # "#### 1,250": GSM8K's mark of the final number
 # What may follow the mark in a gold: the number as a whole, then at most a unit ("$1,250.50", "40 %", "12 km/h").
-GOLD = re.compile(r"\s*\$?\s*-?(?=\.?\d)(\d{1,3}(,\d{3})+|\d*)(\.\d+)?\.?\s*(%|[^\W\d_][^\d\n]*)?\s*")
+GOLD = re.compile(r"\s*\$?\s*-?(?=\.?\d)(\d{1,3}(,\d{3})+|\d*)(\.\d+)?\.?\s*(?P<unit>%|[^\W\d_][^\d\n]*)?\s*")
+# Words that make another number of the one before them ("3 million", "5k", "2 and a half"): they are no unit.
+FACTOR = re.compile(r"(k|hundred|thousand|million|billion|trillion|dozen|half|halve|third|quarter)s?", re.IGNORECASE)
 FINAL_LINE = re.compile(r"####[^\n]*\n")
 
 
@@ -49,16 +51,25 @@ def final_number(text: str) -> str | None:
     match = FINAL.search(text)
     if match is None:
         return None
-    return f"{Decimal(match[1].replace(',', '')).normalize():f}"
+    number = f"{Decimal(match[1].replace(',', '')):f}"
+    shortest = number.rstrip("0").rstrip(".") if "." in number else number
+    return "0" if shortest == "-0" else shortest
 
 
 def gold_number(text: str) -> str | None:
-    """The number after the first `####`, as `final_number` spells it; None unless it is all that stands on that line.
+    """The number after the only `####`, as `final_number` spells it; None unless it is all that stands on that line.
 
-    A fraction ("1/2"), a power ("1e3") or a decimal comma ("1.250,00") would be read as another number.
+    A fraction ("1/2", "1½"), a power ("1e3"), a decimal comma ("1.250,00") or a factor ("3 million") would be read as
+    another number.
     """
     _, _, rest = text.partition("####")
-    return final_number(text) if GOLD.fullmatch(rest.partition("\n")[0]) else None
+    match = GOLD.fullmatch(rest.partition("\n")[0])
+    if match is None or "####" in rest:
+        return None
+    unit = match["unit"] or "%"
+    if (unit != "%" and not unit[0].isalpha()) or any(map(FACTOR.fullmatch, re.findall(r"\w+", unit))):
+        return None
+    return final_number(text)
 
 
 def has_final_line(text: str) -> bool:
@@ -164,6 +175,8 @@ class Problems(Task[AnswerConfigT]):
                 f"{self.answer(text)!r} instead of {problem.gold!r}; task={self.config.name} needs a model whose "
                 "tokenizer keeps every character"
             )
+        if self._language_model.joins and not text.endswith(END) and self._tokenizer.eos_token_id is not None:
+            target = (*target, int(self._tokenizer.eos_token_id))  # its tokenizer writes no line break: XGLM, XLNet
         return self._language_model.example(prompt, target, {"id": problem.id, "gold": problem.gold})
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -180,7 +193,7 @@ class Problems(Task[AnswerConfigT]):
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
         """Loss of all examples; exact match of the first generation_size, left out if none is generated."""
-        losses = self._language_model.evaluate_losses(model, examples, batch_size)
+        losses = evaluate_losses(self._language_model, model, examples, batch_size)
         units = [target_length(example) for example in examples]
         texts = self._generate(model, examples[: self.config.generation_size], batch_size)
         items = []

@@ -47,8 +47,10 @@ def check_model(loaded: LoadedModel, task: Task, config: Config) -> list[str]:
     """
     name = config.model.path or config.model.name
     with Streams(0).ambient("eval", "checks"):
+        _refuse_tokens(loaded, task, name)
         notes = _drop_token_types(loaded.model, task, name)
         notes += _refuse_lengths(loaded, task, name)
+        _refuse_stretching(loaded, task, name, config)
         _refuse_future(loaded, name)
         short, long = _unlike(task.splits["train"])
         reached = _reached(loaded.model, loaded.sites, task, _batch(loaded.model, task, [short, long]))
@@ -63,11 +65,14 @@ def _batch(model: nn.Module, task: Task, examples: Sequence[Example]) -> dict[st
 
 
 def _unlike(examples: Sequence[Example]) -> tuple[Example, Example]:
-    """The shortest of the first examples, and one that is longer by a few tokens, or as long where all are alike."""
-    by_length = sorted(examples[:LOOKED_AT], key=lambda example: len(example.input_ids))
+    """The shortest of the first examples, and one that is longer by a few tokens, or as long where all are alike.
+
+    Its target, where an encoder-decoder writes one, is longer, too, if such an example is there.
+    """
+    by_length = sorted(examples[:LOOKED_AT], key=lambda example: (len(example.input_ids), _target(example)))
     short, longest = by_length[0], by_length[-1]
-    few = (example for example in by_length if len(example.input_ids) >= len(short.input_ids) + 4)
-    return short, next(few, longest)
+    few = [example for example in by_length if len(example.input_ids) >= len(short.input_ids) + 4] or [longest]
+    return short, next((example for example in few if _target(example) > _target(short)), few[0])
 
 
 def _reached(model: nn.Module, sites: Sequence[Site], task: Task, batch: Batch) -> dict[str, bool]:
@@ -94,6 +99,21 @@ def _reached(model: nn.Module, sites: Sequence[Site], task: Task, batch: Batch) 
     gradients = torch.autograd.grad(loss, [zero for _, zero in zeros], allow_unused=True) if zeros else ()
     used = {name for (name, _), gradient in zip(zeros, gradients, strict=True) if gradient is not None}
     return {**dict.fromkeys(used, True), **dict.fromkeys(composite, False)}
+
+
+def _refuse_tokens(loaded: LoadedModel, task: Task, name: str) -> None:
+    """A token without an embedding, such as one that a chat template brings, would end the run in one of its passes."""
+    base: Any = base_of(loaded.model)
+    rows, answers_in_text = base.get_input_embeddings().num_embeddings, loaded.architecture != "encoder"
+    for example in (example for split in task.splits.values() for example in split):
+        learned = example.labels if answers_in_text and isinstance(example.labels, tuple) else ()
+        largest = max(map(max, filter(None, (example.input_ids, learned, *example.options))), default=-1)
+        if largest >= rows:
+            token = loaded.tokenizer.convert_ids_to_tokens(largest)
+            raise ModelError(
+                f"{name} has embeddings for {rows} tokens, and its tokenizer writes {token!r}, which is in "
+                f"{example.item['id']}, as number {largest}; give a folder whose tokenizer is that of its weights"
+            )
 
 
 def _drop_token_types(model: nn.Module, task: Task, name: str) -> list[str]:
@@ -186,7 +206,8 @@ def _refuse_padding(loaded: LoadedModel, task: Task, pair: tuple[Example, Exampl
     """A text must get the same output alone and in a batch; an encoder that needs padding on the left gets it."""
     name, train = config.model.path or config.model.name, config.train
     loaded.tokenizer.padding_side = "right"
-    if len(pair[0].input_ids) == len(pair[1].input_ids) or _same_in_batch(loaded.model, task, pair):
+    alike = len({(len(example.input_ids), _target(example)) for example in pair}) == 1
+    if alike or _same_in_batch(loaded.model, task, pair):
         return []
     if loaded.architecture == "encoder":
         loaded.tokenizer.padding_side = "left"
@@ -213,10 +234,8 @@ def _same_in_batch(model: nn.Module, task: Task, pair: tuple[Example, Example]) 
 def _refuse_lengths(loaded: LoadedModel, task: Task, name: str) -> list[str]:
     """Texts and answers longer than the positions of the model; a soft limit is noted."""
     model, settings = loaded.model, task.config
-    examples = [example for split in task.splits.values() for example in split]
-    longest = max(max(len(e.input_ids), _target(e)) for e in examples)
+    longest, answered = _lengths(loaded, task)
     new = getattr(settings, "max_new_tokens", 0)
-    answered = max(0 if loaded.architecture == "encoder_decoder" else e.prompt_length for e in examples) + new
     limit, hard = _positions(model)
     if limit is None or max(longest, answered) <= limit:
         return []
@@ -229,6 +248,41 @@ def _refuse_lengths(loaded: LoadedModel, task: Task, name: str) -> list[str]:
     if hard or not _bears(loaded, max(longest, answered)):
         raise ModelError(f"{what}: {way}")
     return [f"{what}, which it was trained with"]
+
+
+def _refuse_stretching(loaded: LoadedModel, task: Task, name: str, config: Config) -> None:
+    """Texts beyond a length at which a model changes the angles of all positions, of every text in the batch.
+
+    With dynamic scaling the angles depend on earlier batches, too (transformers 5.23).
+    """
+    length = max(_lengths(loaded, task))
+    for module in loaded.model.modules():
+        types: Any = getattr(module, "rope_type", None)
+        settings: Any = getattr(module, "config", None)
+        for layer, rope in types.items() if isinstance(types, dict) else [(None, types)]:
+            if rope == "dynamic":
+                limit, way_out = module.original_max_seq_len, ""
+            elif rope == "longrope":
+                parameters = settings.rope_parameters if layer is None else settings.rope_parameters[layer]
+                limit = parameters["original_max_position_embeddings"]
+                way_out = ", or train.eval_batch_size=1 and train.micro_batch_size=1"
+            else:
+                continue
+            alone = way_out and config.train.eval_batch_size == 1 == config.train.micro_batch_size
+            if length > limit and not alone:
+                raise ModelError(
+                    f"{name}: its rotary positions ({rope}) change for all texts of a batch once one has more than "
+                    f"{limit} tokens, and here are up to {length}, so that numbers would depend on which texts are "
+                    f"read together; set task.max_length={limit}{way_out}"
+                )
+
+
+def _lengths(loaded: LoadedModel, task: Task) -> tuple[int, int]:
+    """Tokens of the longest example, and of the longest prompt with its answer."""
+    examples = [example for split in task.splits.values() for example in split]
+    longest = max(max(len(example.input_ids), _target(example)) for example in examples)
+    prompts = [0 if loaded.architecture == "encoder_decoder" else example.prompt_length for example in examples]
+    return longest, max(prompts) + getattr(task.config, "max_new_tokens", 0)
 
 
 def _target(example: Example) -> int:

@@ -156,6 +156,11 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(words: str) -> None:
     assert done.stderr == ""
 
 
+def test_a_command_goes_on_without_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as with >&-
+    assert main(["--version"]) == 0
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -15,7 +15,7 @@ from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import Scale
 from rankbench.core.peft_export import export
-from rankbench.core.peft_injection import InjectionError, attach
+from rankbench.core.peft_injection import InjectionError, _parameters_of_base, attach
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate
 from rankbench.models.targets import find_sites
@@ -101,3 +101,17 @@ def test_export_of_conv1d_layers_gives_the_same_logits_in_plain_peft(tmp_path, g
     assert torch.allclose(loaded(ids).logits, logits, atol=1e-5)
     merged = loaded.merge_and_unload()
     assert torch.allclose(merged(ids).logits, logits, atol=1e-5)
+
+
+def test_a_site_whose_name_ends_like_the_head_s_is_refused_by_name():
+    with pytest.raises(InjectionError, match=r"would train pre_classifier in full.*model.head=\['classifier'\]"):
+        adapted(Towers(), ["all-linear"], head=("classifier",))
+
+
+def test_biases_are_trained_whatever_they_are_called_and_packed_weights_never():
+    model = Towers()
+    model.block.register_parameter("q_bias", nn.Parameter(torch.zeros(6)))
+    assert any(parameter is model.block.q_bias for parameter in _parameters_of_base(model, (), "biases"))
+    model.is_quantized = True  # as GPTQ's are, whose weights are buffers
+    with pytest.raises(InjectionError, match="a quantised base model cannot be trained itself"):
+        _parameters_of_base(model, (), "base")

@@ -117,3 +117,10 @@ def test_what_cannot_be_trained_is_said():
 def test_a_control_cannot_take_the_ranks_of_a_reference_arm(tmp_path):
     with pytest.raises(ValueError, match=r"method\.source=dora: it is a reference arm and allocates nothing"):
         configure(tmp_path, "method=shuffled", "method.source=dora")
+
+
+def test_dora_starts_exactly_at_a_base_in_bfloat16(tmp_path):
+    run = begun(configure(tmp_path, *arrange(tmp_path, "dora", "decoder"), "model.dtype=bfloat16"))
+    magnitude = run.assembly.adapters.beside[0]
+    weight = run.assembly.adapters.weight(run.assembly.sites[0].name)
+    torch.testing.assert_close(magnitude.detach(), weight.norm(dim=1), rtol=1e-6, atol=0)

@@ -51,6 +51,12 @@ def test_architecture_and_head_follow_from_the_files(tmp_path, save, name, auto)
     assert describe(loaded).startswith(f"{name} model read as {words}; adapted are its {len(loaded.sites)} matrices")
 
 
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_an_encoder_decoder_that_was_saved_with_a_head_is_a_classifier(tmp_path, save, name):
+    folder = save(name, "AutoModelForSequenceClassification")
+    assert resolve(configure(tmp_path, "model=auto", f"model.path={folder}").model).architecture == "encoder"
+
+
 def test_a_head_for_spans_is_that_of_its_class(tmp_path, save):
     section = configure(tmp_path, "model=minilm-l6", f"model.path={save('distilbert', 'AutoModel')}").model
     section = section.replace(targets=["all-linear"])

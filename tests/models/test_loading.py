@@ -271,6 +271,18 @@ def copy(source: Path, target: Path, *without: str) -> Path:
     return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without)))
 
 
+def test_settings_of_a_folder_s_tokenizer_change_no_text(folders, tmp_path, tiny):
+    folder = copy(folders / "decoder", tmp_path / "odd")
+    file = folder / "tokenizer_config.json"
+    odd = {"truncation_side": "left", "clean_up_tokenization_spaces": True, "split_special_tokens": False}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **odd}))
+    for tokenizer in (read("tiny", path=str(folder)).tokenizer, tiny.tokenizer, loading.tokenizer_of(settings("tiny"))):
+        ids = tokenizer("is n't <eos> it ?")["input_ids"]
+        assert tokenizer.eos_token_id not in ids  # a special token that stands in a text is a text
+        assert tokenizer.decode(ids) == "is n't <eos> it ?"
+        assert tokenizer.decode(tokenizer("abc", truncation=True, max_length=2)["input_ids"]) == "ab"
+
+
 def test_folder_wins_over_the_configured_source(folders):
     path = folders / "decoder"
     for name in ("tiny", "smollm2-135m", "qwen2.5-0.5b"):

@@ -25,18 +25,19 @@ def assembled(tmp_path, *words):
 
 @pytest.fixture(scope="module", params=QUANTIZED)
 def pair(request, tmp_path_factory):
-    """An adapter off its start on a quantised base, and on a plain base with the dequantised weights."""
+    """An adapter off its start on a quantised base, on a plain base with those weights, and the plain base's own."""
     folder = tmp_path_factory.mktemp("runs")
     quantized, plain = assembled(folder, f"model.quantization={request.param}"), assembled(folder)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in quantized.adapters.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        weights = {site.name: plain.adapters.weight(site.name).clone() for site in plain.sites}
         for site in plain.sites:
             module = plain.adapters.model.get_submodule(f"base_model.model.{site.name}.base_layer")
             module.weight.copy_(quantized.adapters.weight(site.name))
     plain.adapters.load_state_dict(quantized.adapters.state_dict())
-    return request.param, quantized, plain
+    return request.param, quantized, plain, weights
 
 
 def logits(model, assembly):
@@ -49,8 +50,14 @@ def apart(a, b):
     return float((a - b).norm() / b.norm())
 
 
+def test_only_what_depends_on_the_batch_is_said_to(pair):
+    name, quantized, plain, _ = pair
+    assert any("read together" in note for note in quantized.notes) == (name == "int8")
+    assert not plain.notes
+
+
 def test_gates_path_and_gradients_are_those_on_the_dequantised_weights(pair):
-    name, *assemblies = pair
+    name, *assemblies, _ = pair
     tolerance = 1e-5 if name == "nf4" else QUANTIZED[name]
     outputs, weights, factors = [], [], []
     for assembly in assemblies:
@@ -71,7 +78,7 @@ def test_gates_path_and_gradients_are_those_on_the_dequantised_weights(pair):
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 def test_the_export_is_a_stock_adapter_on_the_quantised_base(pair, tmp_path):
-    _, assembly, _ = pair
+    _, assembly, *_ = pair
     export(assembly.adapters, tmp_path)
     loaded = loading.load(assembly.config.model, None, None, Streams(1))
     stock = PeftModel.from_pretrained(loaded.model, tmp_path)
@@ -82,13 +89,12 @@ def test_the_export_is_a_stock_adapter_on_the_quantised_base(pair, tmp_path):
     assert apart(logits(merged, assembly), expected) < QUANTIZED["int8"]
 
 
-def test_weights_are_near_those_of_the_plain_base(pair, tmp_path):
-    _, quantized, _ = pair
-    base = assembled(tmp_path)
-    for site in base.sites:
+def test_weights_are_near_those_of_the_plain_base(pair):
+    _, quantized, plain, weights = pair
+    for site in plain.sites:
         weight = quantized.adapters.weight(site.name)
         assert (weight.shape, weight.dtype) == ((site.d_out, site.d_in), torch.float32)
-        assert 0 < apart(weight, base.adapters.weight(site.name)) < 0.12
+        assert 0 < apart(weight, weights[site.name]) < 0.12
 
 
 @pytest.mark.parametrize("method", ["gora", "fim"])
@@ -99,9 +105,10 @@ def test_methods_that_read_weights_end_ok(tmp_path, method):
 
 def test_the_run_has_another_name_and_the_plain_one_keeps_its(tmp_path):
     plain, quantized = (configure(tmp_path, *WORDS, f"model.quantization={name}").plain() for name in ("null", "nf4"))
-    assert run_id(plain) != run_id(quantized)
+    name = run_id(plain)
+    assert name != run_id(quantized)
     del plain["model"]["quantization"], plain["train"]["gradient_checkpointing"]
-    assert run_id(plain) == run_id(configure(tmp_path, *WORDS).plain())
+    assert run_id(plain) == name
 
 
 def test_without_bitsandbytes_the_extra_is_named(tmp_path, monkeypatch):

@@ -85,6 +85,15 @@ def test_layers_are_not_left_out_at_random(published, tmp_path):
     assert loaded.model.config.layerdrop == loaded.model.model.decoder.layerdrop == 0
 
 
+def test_layers_of_a_model_in_a_model_are_not_left_out_at_random_either():
+    bart = transformers.BartConfig(decoder_layerdrop=0.5, encoder_layerdrop=0.0)
+    pair = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(transformers.BertConfig(), bart)
+    assert reading._without_layerdrop(pair) == [
+        "decoder_layerdrop of the model's config is set to 0: no layer is left out at random"
+    ]
+    assert pair.decoder.decoder_layerdrop == 0
+
+
 def test_settings_of_the_forward_pass_are_the_run_s(published, tmp_path):
     odd = {"return_dict": False, "output_attentions": True, "output_hidden_states": True}
     odd |= {"gradient_checkpointing": True, "attn_implementation": "eager", "dtype": "bfloat16"}

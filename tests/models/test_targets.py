@@ -78,6 +78,11 @@ def test_a_conv1d_has_its_two_dimensions_the_right_way_round():
             {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
             r"mlp.down_proj \(1 of .*mlp.shared_experts.gate_proj",
         ),
+        (
+            "llama4_text",
+            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+            r"feed_forward.experts.down_proj .*feed_forward.router \(2 of shape \(4, 16\)\)",
+        ),
         ("mamba", {"in_proj", "x_proj"}, r"mixer.dt_proj \(2 of .*mixer.out_proj \(2 of"),
     ],
 )

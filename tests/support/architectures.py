@@ -39,6 +39,9 @@ CONFIGS = {
         qk_nope_head_dim=8,
         v_head_dim=8,
     ),
+    "llama4_text": lambda: transformers.Llama4TextConfig(
+        **EXPERTS, intermediate_size_mlp=24, head_dim=8, num_local_experts=4
+    ),
     "mamba": lambda: transformers.MambaConfig(**IDS, hidden_size=16, num_hidden_layers=2, state_size=4),
 }
 HEADS = {

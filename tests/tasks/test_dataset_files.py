@@ -111,6 +111,33 @@ def test_labels_of_a_csv_file_are_numbers_names_or_truth_values(tmp_path, cells)
     assert [example.labels for example in sorted(made.splits["test"], key=lambda e: e.item["id"])] == [0, 1, 1]
 
 
+def test_classes_of_a_parquet_file_go_by_their_names(folder, tmp_path):
+    data = folder("glue-rte")
+    (tmp_path / "validation.jsonl").unlink()
+    text = datasets.Value("string")
+    classes = datasets.ClassLabel(names=["not_entailment", "entailment"])
+    features = datasets.Features({"sentence1": text, "sentence2": text, "label": classes})
+    rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "validation.parquet"))
+    made = loaded("glue-rte", "encoder", **data)
+    assert {e.item["id"]: e.labels for e in made.splits["test"]} == {"validation/0": 1, "validation/1": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "message"),
+    [
+        ("glue-rte", True, "label=True is no class"),  # true would be class 1: not_entailment
+        ("glue-stsb", True, "label='True' is no number"),
+        ("glue-stsb", 10**400, "label='1000.* is no number"),
+    ],
+)
+def test_labels_that_would_be_read_as_others(folder, tmp_path, name, label, message):
+    data = folder(name)
+    write(tmp_path / "validation.jsonl", [{"sentence1": "a", "sentence2": "b", "label": label}])
+    with pytest.raises(DataError, match=message):
+        loaded(name, "encoder", **data)
+
+
 def test_revision_is_the_content_of_the_files(gsm8k, tmp_path):
     before = loaded("gsm8k", **gsm8k).revision["data"]
     (tmp_path / "notes.txt").write_text("not data")
@@ -131,6 +158,7 @@ GOOD = '{"question": "a", "answer": "#### 1"}\n'
         (GOOD + "[1, 2]\n", r"test\.jsonl, line 2: '\[1, 2\]\\n' is no JSON object"),
         ("", r"test\.jsonl is empty; every split needs rows"),
         ("\n\n", r"test\.jsonl is empty"),
+        (GOOD + GOOD.replace("question", "answer"), r"test\.jsonl, line 2: not JSON \(the key 'answer' stands twice"),
         ('{"question": "a"}\n', r"test\.jsonl has no column answer; its columns are question"),
         (GOOD + "\n" + '{"question": "b"}\n', r"test\.jsonl, line 3: no value in column answer"),
     ],

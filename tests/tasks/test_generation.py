@@ -10,6 +10,7 @@ from rankbench.tasks.base import IGNORE
 from rankbench.tasks.text.decoder import Decoder
 from rankbench.tasks.text.encoder_decoder import EncoderDecoder, apart
 from rankbench.tasks.text.generation import generate
+from rankbench.tasks.text.language_model import evaluate_losses
 from rankbench.tasks.text.reading import reading_of
 
 EOS, PAD = 257, 256
@@ -151,7 +152,7 @@ def test_an_encoder_decoder_is_trained_scored_and_read_as_transformers_does(name
     labels = [torch.tensor([example.labels]) for example in examples]
     means = [model(torch.tensor([p]), labels=of_one).loss for p, of_one in zip(prompts, labels, strict=True)]
     expected = [float(mean) * of_one.numel() for mean, of_one in zip(means, labels, strict=True)]
-    losses = language_model.evaluate_losses(model, examples, 3)
+    losses = evaluate_losses(language_model, model, examples, 3)
     assert losses == pytest.approx(expected, rel=1e-5)
     scores = language_model.option_scores(model, prompts, [targets] * len(prompts), 3)
     assert [-row[index] for index, row in enumerate(scores)] == pytest.approx(expected, rel=1e-5)

@@ -143,7 +143,7 @@ def test_gsm8k_ends_no_prompt_and_keeps_every_gold(name, tmp_path):
     made, tokenizer = task("gsm8k", **write_gsm8k(tmp_path)), KINDS[name]()
     made.load(tokenizer, "decoder", Streams(0))
     for example in (example for split in made.splits.values() for example in split):
-        assert 2 not in example.input_ids
+        assert 2 not in example.input_ids[:-1]  # it ends a solution that has no line break
         assert made.answer(tokenizer.decode(example.input_ids[example.prompt_length :])) == example.item["gold"]
 
 
@@ -155,6 +155,18 @@ def test_a_tokenizer_that_cannot_write_the_answer_is_refused(tmp_path):
         r"of '\d+'; task=gsm8k needs a model whose tokenizer keeps every character",
     ):
         made.load(wordpiece(), "decoder", Streams(0))
+
+
+def test_a_solution_ends_in_the_end_token_where_a_tokenizer_writes_no_line_break(monkeypatch):
+    made, ends = task("arithmetic", train_size=4, validation_size=2, test_size=2), []
+    stripping = byte_level()._tokenizer
+    stripping.normalizer = normalizers.Strip()
+    for backend, last in ((stripping, {2}), (byte_level()._tokenizer, {201})):
+        made.load(wrap(backend), "decoder", Streams(0))
+        assert {example.labels[-1] for example in made.splits["train"]} == last
+        monkeypatch.setattr(type(made._language_model), "generate", lambda *rest: ends.append(2 in rest[4]) or [])
+        made._generate(None, made.splits["test"], 3)
+    assert ends == [True, True]
 
 
 def test_an_unknown_token_that_solutions_hold_does_not_end_an_answer(tmp_path, monkeypatch):

@@ -183,7 +183,15 @@ def test_a_position_off_by_a_character_is_mended_and_one_far_off_is_refused(fold
     ("changed", "message"),
     [
         ({"answers": {"text": [], "answer_start": []}}, "line 1, column answers: there is none; .* in task=squad-v2"),
-        ({"answers": {"text": ["log"]}}, "line 1, column answers: expected lists text and answer_start"),
+        *(
+            ({"answers": answers}, "line 1, column answers: expected lists text and answer_start")
+            for answers in (
+                {"text": ["log"]},
+                {"text": [7], "answer_start": [0]},
+                {"text": ["log"], "answer_start": [0.5]},
+                {"text": ["log"], "answer_start": [0, 1]},
+            )
+        ),
         ({"context": " "}, "line 1, column context: there is no text; mend"),
     ],
 )

@@ -8,7 +8,7 @@ import datasets
 import pytest
 import sacrebleu
 import torch
-from support.texts import byte_tokenizer, decoder, evaluate, task, write
+from support.texts import byte_tokenizer, decoder, evaluate, task, word_tokenizer, write
 from tokenizers import processors
 from transformers import BartConfig, BartForConditionalGeneration
 
@@ -27,7 +27,12 @@ DATED = (
     "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}"
     "{% if not add_generation_prompt %} {{ messages[-1].content }}{% endif %}"
 )
+THINKING = CHAT.replace(
+    "assistant\n{%", "assistant\n{% if not enable_thinking|default(true) %}<think></think>{% endif %}{%"
+)
+THINKING = THINKING.replace("{{ m.content }}", "{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}")
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
+DROPS_SYSTEM = CHAT.replace("in messages", "in messages if m.role != 'system'")
 SIZES = {"validation_size": 3, "test_size": 4, "generation_size": 2, "max_new_tokens": 6}
 
 
@@ -96,9 +101,26 @@ def test_a_template_that_writes_the_date_writes_the_same_every_day(folder):
     assert text.startswith("26 Jul 2024 What is")
 
 
-def test_a_template_without_a_system_turn_has_its_text_in_the_users(tmp_path):
+def test_the_empty_thought_of_a_template_is_in_the_prompt_not_in_the_answer(folder):
+    tokenizer = chatting(THINKING)
+    example = find(made("instruction", tokenizer, data_dir=folder), "train/5")
+    assert tokenizer.decode(example.input_ids[: example.prompt_length]).endswith("assistant\n<think></think>")
+    assert tokenizer.decode(learned(example)) == "It is 6.<|im_end|>"
+
+
+def test_a_text_that_ends_in_an_unknown_character_has_an_end_token(tmp_path):
+    write(tmp_path / "train.jsonl", orca(response="the cat ☃"))
+    tokenizer = word_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "[EOS]"})
+    instance = made("instruction", tokenizer, data_dir=str(tmp_path))
+    assert learned(instance.splits["train"][0])[-2:] == [tokenizer.unk_token_id, tokenizer.eos_token_id]
+    assert instance._ends == {tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM, DROPS_SYSTEM])
+def test_a_template_without_a_system_turn_has_its_text_in_the_users(tmp_path, template):
     write(tmp_path / "train.jsonl", orca(system_prompt="Be brief."))
-    instance = made("instruction", chatting(NO_SYSTEM), data_dir=str(tmp_path))
+    instance = made("instruction", chatting(template), data_dir=str(tmp_path))
     text = chatting().decode(instance.splits["train"][0].input_ids)
     assert text.startswith("<|im_start|>user\nBe brief.\n\nWhat is")
 

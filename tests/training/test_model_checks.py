@@ -11,8 +11,9 @@ from rankbench.core.seeding import Streams
 from rankbench.models.errors import ModelError
 from rankbench.models.loading import LoadedModel
 from rankbench.models.targets import find_sites
+from rankbench.tasks.base import Example
 from rankbench.tasks.text.reading import reading_of
-from rankbench.training.model_checks import check_model
+from rankbench.training.model_checks import _unlike, check_model
 
 TOKENS = {"vocab_size": 258, "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 257}
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -73,6 +74,15 @@ def test_an_encoder_decoder_passes_at_any_length_and_is_refused_where_its_decode
         check(t5, task, "encoder_decoder")
 
 
+@pytest.mark.parametrize(
+    "sizes", [[(3, 2), (3, 5), (3, 3)], [(3, 2), (8, 2), (9, 5)], [(9, 4), (3, 3), (3, 2), (7, 3)]]
+)
+def test_a_text_is_compared_beside_a_longer_one_with_a_longer_target(sizes):
+    short, long = _unlike([Example((1,) * source, (1,) * target) for source, target in sizes])
+    assert (len(short.input_ids), len(short.labels)) == (3, 2)
+    assert len(long.labels) > 2
+
+
 class WithTower(transformers.Qwen2ForCausalLM):
     """A decoder with layers that no text reaches, and experts of which a text reaches the first."""
 
@@ -97,6 +107,18 @@ def test_sites_that_the_loss_does_not_depend_on_are_refused_by_name(arithmetic):
     del model.pooler
     (note,) = check(model, arithmetic)
     assert note == "6 of 22 sites are experts that the first training batch does not reach"
+
+
+@pytest.mark.parametrize(("rope", "way_out"), [("dynamic", "28$"), ("longrope", "28, or train.eval_batch_size=1")])
+def test_positions_that_change_with_the_longest_text_of_a_batch_are_refused(rope, way_out, arithmetic):
+    angles = {"type": rope, "factor": 8.0, "short_factor": [1.0] * 4, "long_factor": [8.0] * 4}
+    angles |= {"original_max_position_embeddings": 28, "rope_theta": 1e4}
+    settings = {**TOKENS, **SIZES, "num_key_value_heads": 2, "max_position_embeddings": 28}
+    model = random_model(transformers.AutoModelForCausalLM, "llama", **settings, rope_scaling=angles)
+    with pytest.raises(ModelError, match=rf"rotary positions \({rope}\) change .* set task.max_length={way_out}"):
+        check(model, arithmetic)
+    if rope == "longrope":
+        check(model, arithmetic, micro_batch_size=1, eval_batch_size=1)
 
 
 def test_a_classifier_that_pools_the_last_position_is_padded_on_the_left(rte):
@@ -137,6 +159,12 @@ def test_texts_beyond_the_positions_are_refused_where_the_model_has_no_more(limi
         message = f"task.max_length={arithmetic.config.max_length} is above the 28 positions of MODEL: .*max_length=28"
         with pytest.raises(ModelError, match=message):
             check(model, arithmetic)
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_named(arithmetic):
+    model = random_model(transformers.AutoModelForCausalLM, "gpt2", **{**TOKENS, "vocab_size": 60}, **GPT2)
+    with pytest.raises(ModelError, match=r"MODEL has embeddings for 60 tokens, and its tokenizer writes 'Ė?.*', which"):
+        check(model, arithmetic)
 
 
 def test_the_first_positions_of_roberta_are_no_positions(tmp_path):

@@ -112,6 +112,7 @@ class Writer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer, self._chat = tokenizer, tokenizer.chat_template is not None
+        tokenizer.split_special_tokens = not self._chat  # a template writes special tokens
         self.wording = (tokenizer.get_chat_template(),) if self._chat else (*PLAIN.values(), OPENING)
 
     def prompt(self, messages: Sequence[Message]) -> str:
@@ -148,14 +149,17 @@ class Writer:
         settings: dict[str, Any] = {
             "tokenize": False,
             "add_generation_prompt": add_generation_prompt,
+            "enable_thinking": False,  # else Qwen3's has an empty thought in the answer, and none in the prompt
             "chat_template": f"{TODAY}{self._tokenizer.get_chat_template()}",
         }
         try:
             text: str = self._tokenizer.apply_chat_template(list(messages), **settings)
+            if messages[0]["role"] != "system" or messages[0]["content"].strip() in text:
+                return text
         except jinja2.TemplateError:
             if messages[0]["role"] != "system":
                 raise
-            system, user, *rest = messages
-            merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-            text = self._tokenizer.apply_chat_template([merged, *rest], **settings)
+        system, user, *rest = messages
+        merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
+        text = self._tokenizer.apply_chat_template([merged, *rest], **settings)
         return text

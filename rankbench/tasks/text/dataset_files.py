@@ -15,7 +15,7 @@ from rankbench.core.seeding import Streams
 from rankbench.files import expanded, fingerprint
 from rankbench.tasks.base import DataError
 from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig
-from rankbench.tasks.text.file_formats import Row, load_file, quiet
+from rankbench.tasks.text.file_formats import Row, load_file, named, quiet
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
@@ -196,7 +196,7 @@ def _read_hub(
         tables = {}
         for split in (*splits, *(split for split in extra if split in builder.info.splits)):
             data = builder.as_dataset(split)
-            rows = data if texts is None else data.to_list()  # a task that looks at rows may want few of millions
+            rows = data if texts is None else named(data)  # a task that looks at rows may want few of millions
             tables[split] = _table(Table(rows, f"{name}@{builder.hash}, split {split}", split), texts, labels)
     return tables, str(builder.hash)
 

@@ -32,13 +32,7 @@ class Decoder:
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Batch of right-padded input_ids, attention_mask, labels: each (examples, longest)."""
-        ids = [item.input_ids for item in examples]
-        labels = [item.labels for item in examples]
-        return {
-            "input_ids": pad(ids, self.pad_id),
-            "attention_mask": pad([[1] * len(row) for row in ids], 0),
-            "labels": pad(labels, IGNORE),  # type: ignore[arg-type]  # tuples, in a decoder's example
-        }
+        return collate(examples, self.pad_id)
 
     def units(self, batch: Batch) -> int:
         """Number of target tokens."""
@@ -50,21 +44,6 @@ class Decoder:
         wanted = targets != IGNORE
         logits = logits_at(model, batch["input_ids"], batch["attention_mask"], wanted)
         return sum_by_row(logits, targets, wanted)
-
-    def evaluate_losses(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[float]:
-        """Summed negative log-likelihood of each example's target, in the examples' order.
-
-        Batches hold at most batch_size examples and the tokens of as many examples of mean length: logits are large.
-        """
-        device = next(model.parameters()).device
-        sums = [0.0] * len(examples)
-        lengths = [len(item.input_ids) for item in examples]
-        for group in length_groups(lengths, batch_size, tokens=batch_size * sum(lengths) // len(lengths)):
-            batch = self.collate([examples[index] for index in group])
-            values = self.losses(model, {key: value.to(device) for key, value in batch.items()}).tolist()
-            for index, value in zip(group, values, strict=True):
-                sums[index] = value
-        return sums
 
     def option_scores(
         self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
@@ -104,6 +83,17 @@ class Decoder:
     ) -> list[list[int]]:
         """Greedy answers to all prompts; the same as for each prompt alone, up to rounding."""
         return generation.generate(model, prompts, max_new_tokens, ends, self.pad_id, stop, batch_size)
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Batch of input_ids and attention_mask, (examples, longest input), and labels, (examples, longest labels)."""
+    ids = [item.input_ids for item in examples]
+    labels = [item.labels for item in examples]
+    return {
+        "input_ids": pad(ids, pad_id),
+        "attention_mask": pad([[1] * len(row) for row in ids], 0),
+        "labels": pad(labels, IGNORE),  # type: ignore[arg-type]  # tuples, in a language model's example
+    }
 
 
 def sum_by_row(logits: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.functional import pad as pad_columns
 from transformers.modeling_outputs import BaseModelOutput
 
 from rankbench.tasks.base import IGNORE, Batch, Example
-from rankbench.tasks.text.decoder import sum_by_row
+from rankbench.tasks.text.decoder import collate, sum_by_row
 from rankbench.tasks.text.generation import Stop
 from rankbench.tasks.text.reading import base_of, same_row, trial_rows
 from rankbench.tasks.text.tokens import Tokens, length_groups, pad, tokenize
@@ -52,13 +52,7 @@ class EncoderDecoder:
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Batch of right-padded input_ids, attention_mask: (examples, longest prompt), labels: (.., longest target)."""
-        ids = [item.input_ids for item in examples]
-        labels = [item.labels for item in examples]
-        return {
-            "input_ids": pad(ids, self.pad_id),
-            "attention_mask": pad([[1] * len(row) for row in ids], 0),
-            "labels": pad(labels, IGNORE),  # type: ignore[arg-type]  # tuples, in an encoder-decoder's example
-        }
+        return collate(examples, self.pad_id)
 
     def units(self, batch: Batch) -> int:
         """Number of target tokens, special ones included."""
@@ -69,18 +63,6 @@ class EncoderDecoder:
         labels = batch["labels"]
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         return _label_losses(model(**inputs, **decoder_inputs(model, labels), use_cache=False), labels)
-
-    def evaluate_losses(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[float]:
-        """Summed negative log-likelihood of each example's target, in the examples' order."""
-        device = next(model.parameters()).device
-        sums = [0.0] * len(examples)
-        lengths = [len(item.input_ids) for item in examples]
-        for group in length_groups(lengths, batch_size, tokens=batch_size * sum(lengths) // len(lengths)):
-            batch = self.collate([examples[index] for index in group])
-            values = self.losses(model, {key: value.to(device) for key, value in batch.items()}).tolist()
-            for index, value in zip(group, values, strict=True):
-                sums[index] = value
-        return sums
 
     def option_scores(
         self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int

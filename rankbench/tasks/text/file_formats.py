@@ -45,16 +45,29 @@ def load_file(file: Path, labels: Sequence[str]) -> tuple[list[Row], list[int]]:
 
 
 def _from_parquet(file: Path) -> list[Row]:
-    """The library's own cache lasts for this call alone."""
+    """Rows, with the names of classes for their numbers; the library's own cache lasts for this call alone."""
     import datasets
 
     try:
         with quiet(), tempfile.TemporaryDirectory() as cache:
             table = datasets.Dataset.from_parquet(str(file), cache_dir=cache, keep_in_memory=True)
-            return list(table.to_list())
+            return named(table)
     except (StopIteration, ValueError, OSError, TypeError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         raise DataError(f"{file} cannot be read as parquet: {cause}; mend or replace the file") from error
+
+
+def named(table: Any) -> list[Row]:
+    """The rows of a `datasets.Dataset`; a class is its name where the data set has names, which may be in any order."""
+    import datasets
+
+    names = {
+        column: dict(enumerate(feature.names))
+        for column, feature in table.features.items()
+        if isinstance(feature, datasets.ClassLabel) and feature.names != [str(i) for i in range(len(feature.names))]
+    }
+    rows: list[Row] = table.to_list()
+    return [{**row, **{column: names[column].get(row[column], row[column]) for column in names}} for row in rows]
 
 
 def _from_csv(file: Path, text: str, labels: Sequence[str]) -> tuple[list[Row], list[int]]:
@@ -84,7 +97,7 @@ def _from_csv(file: Path, text: str, labels: Sequence[str]) -> tuple[list[Row], 
 
 def _spelled(cell: str) -> Any:
     try:
-        return json.loads({"True": "true", "False": "false"}.get(cell, cell), parse_constant=_refuse_constant)
+        return parsed({"True": "true", "False": "false"}.get(cell, cell))
     except ValueError:
         return cell
 
@@ -97,7 +110,7 @@ def _from_lines(file: Path) -> tuple[list[Row], list[int]]:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line, parse_constant=_refuse_constant)
+                value = parsed(line)
             except ValueError as error:  # UnicodeDecodeError is one
                 raise DataError(f"{file}, line {number}: not JSON ({error}); mend or remove the line") from error
             if not isinstance(value, dict):
@@ -110,7 +123,7 @@ def _from_lines(file: Path) -> tuple[list[Row], list[int]]:
 def _from_list(file: Path, text: str) -> list[Row]:
     """One JSON list of objects."""
     try:
-        rows = json.loads(text, parse_constant=_refuse_constant)
+        rows = parsed(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{file}, line {error.lineno}: not JSON ({error.msg}); mend the file") from error
     except ValueError as error:
@@ -119,6 +132,23 @@ def _from_list(file: Path, text: str) -> list[Row]:
         if not isinstance(row, dict):
             raise DataError(f'{file}, row {number}: {str(row)[:40]!r} is no JSON object {{"column": value}}')
     return list(rows)
+
+
+def parsed(text: str | bytes) -> Any:
+    """The JSON value of a text.
+
+    Raises:
+        ValueError: it is none, or one that other readers would read otherwise: NaN, Infinity, a key that stands twice.
+    """
+    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} stands twice in an object")
+    return row
 
 
 def _refuse_constant(name: str) -> None:

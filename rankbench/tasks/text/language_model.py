@@ -11,7 +11,7 @@ from rankbench.tasks.base import IGNORE, Batch, DataError, Example
 from rankbench.tasks.text.decoder import Decoder
 from rankbench.tasks.text.encoder_decoder import EncoderDecoder
 from rankbench.tasks.text.generation import Stop
-from rankbench.tasks.text.tokens import Tokens
+from rankbench.tasks.text.tokens import Tokens, length_groups
 
 
 class LanguageModel(Protocol):
@@ -36,9 +36,6 @@ class LanguageModel(Protocol):
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed negative log-likelihood of each example's target tokens: (examples,), fp32. One forward pass."""
-
-    def evaluate_losses(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[float]:
-        """The same, for any number of examples, in their order."""
 
     def option_scores(
         self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
@@ -89,6 +86,24 @@ def language_model(architecture: str, tokenizer: Any, task: str) -> LanguageMode
     if architecture == "encoder_decoder":
         return EncoderDecoder.of(tokenizer)
     raise DataError(f"task={task} is answered in words: use a decoder or an encoder_decoder, not an {architecture}")
+
+
+def evaluate_losses(
+    language_model: LanguageModel, model: nn.Module, examples: Sequence[Example], batch_size: int
+) -> list[float]:
+    """Summed negative log-likelihood of each example's target, in the examples' order.
+
+    Batches hold at most batch_size examples and the tokens of as many examples of mean length: logits are large.
+    """
+    device = next(model.parameters()).device
+    sums = [0.0] * len(examples)
+    lengths = [len(item.input_ids) for item in examples]
+    for group in length_groups(lengths, batch_size, tokens=batch_size * sum(lengths) // len(lengths)):
+        batch = language_model.collate([examples[index] for index in group])
+        values = language_model.losses(model, {key: value.to(device) for key, value in batch.items()}).tolist()
+        for index, value in zip(group, values, strict=True):
+            sums[index] = value
+    return sums
 
 
 def prompt_of(example: Example) -> Tokens:

@@ -30,23 +30,18 @@ def divide(tables: Mapping[str, Table], config: FolderConfig) -> dict[str, Part]
             f"{train.place}: the data set has no test split; say with task.test_size=N how many rows of train become it"
         )
     carved = {split: size for split, size in sizes.items() if split not in tables and size is not None}
-    held = sum(carved.values())
-    if held + (config.train_size or 1) > len(train.rows):
+    taken = sum(carved.values())
+    if taken + (config.train_size or 1) > len(train.rows):
         asked = ", ".join(f"task.{split}_size={size}" for split, size in {"train": config.train_size, **carved}.items())
         raise DataError(f"{train.place} has {len(train.rows)} rows, too few for {asked}; make them smaller")
-    parts = {split: (tables[split], _first(tables[split], split, config)) for split in sizes if split in tables}
+    parts: dict[str, Part] = {}
+    if "test" in tables:
+        parts["test"] = (tables["test"], choose(tables["test"], config))
+    if "validation" in tables:
+        parts["validation"] = (tables["validation"], choose(tables["validation"], config, "validation_size"))
     if not carved:
-        return {"train": (train, choose(train, config.replace(test_size=config.train_size))), **parts}
-    learned, rest = carve(train, config.replace(validation_size=held))
+        return {"train": (train, choose(train, config, "train_size")), **parts}
+    learned, rest = carve(train, config.replace(validation_size=taken))
     for split, size in carved.items():
         parts[split], rest = (train, rest[:size]), rest[size:]
     return {"train": (train, learned), **parts}
-
-
-def _first(table: Table, split: str, config: FolderConfig) -> list[int]:
-    size = config.test_size if split == "test" else config.validation_size
-    if size is not None and size > len(table.rows):
-        raise DataError(
-            f"{table.place} has {len(table.rows)} rows, fewer than task.{split}_size={size}; make it smaller"
-        )
-    return choose(table, config.replace(test_size=size))
