@@ -184,6 +184,7 @@ def test_a_position_off_by_a_character_is_mended_and_one_far_off_is_refused(fold
     [
         ({"answers": {"text": [], "answer_start": []}}, "line 1, column answers: there is none; .* in task=squad-v2"),
         ({"answers": {"text": ["log"]}}, "line 1, column answers: expected lists text and answer_start"),
+        ({"answers": {"text": ["log"], "answer_start": []}}, "expected lists text and answer_start of one length"),
         ({"context": " "}, "line 1, column context: there is no text; mend"),
     ],
 )
