@@ -32,13 +32,13 @@ def find(run: str, results_dir: Path) -> tuple[RunRecord, Path]:
         ExportError: no such run, or one without an adapter.
         RecordError: its record cannot be read.
     """
-    tried = places(run, results_dir)
-    folder = next((path for path in tried if (path / RECORD).is_file()), None)
+    candidates = places(run, results_dir)
+    folder = next((path for path in candidates if (path / RECORD).is_file()), None)
     record = None if folder is None else RunFolder.from_path(folder).record()
     if folder is None or record is None:
         raise ExportError(
-            f"no run {run!r}: neither {tried[0]} nor {tried[1]} has a {RECORD}; give a run's folder, or its run_id and "
-            "--results DIR"
+            f"no run {run!r}: neither {candidates[0]} nor {candidates[1]} has a {RECORD}; give a run's folder, or "
+            "its run_id and --results DIR"
         )
     if not (folder / ADAPTER).is_dir():
         reason = f" ({record.reason})" if record.reason else ""

@@ -160,7 +160,7 @@ def _encoder(
     if num_labels is None or problem is None:
         raise ModelError(
             f"model {config.name!r} is an encoder and needs a task with labels to classify or a score to predict; "
-            "for text generation take a decoder, such as model=smollm2-135m"
+            "for text generation take a decoder or an encoder-decoder, such as model=smollm2-135m"
         )
     settings = {"num_labels": num_labels, "problem_type": PROBLEM_TYPES.get(problem)}
     dtype = DTYPES[config.dtype]

@@ -33,9 +33,8 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
 GREY = "#8a8a8a"
 INK = "#222222"
-OWN_STYLE = matplotlib.style.context(
-    "default"
-)  # a decorator: what a user's matplotlibrc says holds for others' figures
+# A decorator: a user's matplotlibrc does not change the figures of a report.
+OWN_STYLE = matplotlib.style.context("default")
 
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ class Instruction(TextGeneration[GenerationConfig]):
     source = "a data set of instructions"
 
     def writings(self) -> tuple[dict[str, list[Writing]], str]:
-        """Official splits where they are there; else carved out of train."""
+        """Official splits; one that the data set does not have is carved out of train."""
         self._writer = Writer(self._tokenizer)
         tables, data = read(self.config, None, ("train",), ("validation", "test"), labels=LISTS)
         parts = divide(tables, self.config)

@@ -112,7 +112,7 @@ class Mmlu(MultipleChoice[MmluConfig]):
         if not subject:  # the auxiliary questions
             about, solved = "", []
         elif subject not in CATEGORY:
-            raise DataError(f"{place}: subject={subject!r} is none of MMLU's 57, such as abstract_algebra")
+            raise DataError(f"{place}: subject={subject!r} is none of MMLU's 57 (abstract_algebra, ...); mend the row")
         elif len(self._shots[subject]) < shots:
             raise DataError(
                 f"{place}: the split dev has {len(self._shots[subject])} questions of subject {subject}, fewer than "

@@ -39,7 +39,7 @@ def texts_of(row: Row, column: str, count: int, place: str) -> list[str]:
     """
     texts = row[column]
     if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{place}: {column}={texts!r} is no list of {count} texts")
+        raise DataError(f"{place}: {column}={texts!r} is no list of {count} texts; mend or remove the row")
     return texts
 
 
@@ -72,7 +72,7 @@ class Aqua(MultipleChoice):
         written = texts_of(row, "options", len(LETTERS), place)
         for letter, text in zip(LETTERS, written, strict=True):
             if not text.startswith(f"{letter})"):
-                raise DataError(f"{place}: options has {text!r} where {letter}) begins an answer")
+                raise DataError(f"{place}: {text!r} in options does not begin with {letter}); mend the row")
         return {"question": lettered(row["question"], [text[2:].strip() for text in written])}
 
 

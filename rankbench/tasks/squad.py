@@ -94,7 +94,10 @@ class Squad(Task[SquadConfig]):
             raise DataError(f"{place}, column context: there is no text; mend or remove the row")
         answers = values["answers"]
         if not _is_list(answers):
-            raise DataError(f"{place}, column answers: expected lists text and answer_start, not {answers!r}")
+            raise DataError(
+                f"{place}, column answers: expected lists text and answer_start of one length, not {answers!r}; mend "
+                "the row"
+            )
         pairs = zip(answers["answer_start"], answers["text"], strict=True)
         context = values["context"]
         spans = tuple((_position(context, words, start, place), words) for start, words in pairs if words)
@@ -118,17 +121,17 @@ class Squad(Task[SquadConfig]):
         """Loss per window; exact match and F1 per question, whose answer is the best span of all its windows."""
         windows = [example for example in examples if isinstance(example, Window)]
         readings = self._spans.readings(model, windows, batch_size)
-        places: dict[str, list[int]] = {}
-        for place, window in enumerate(windows):
-            places.setdefault(window.question.id, []).append(place)
+        numbers: dict[str, list[int]] = {}
+        for number, window in enumerate(windows):
+            numbers.setdefault(window.question.id, []).append(number)
         items = []
-        for of_question in places.values():
-            best = max(of_question, key=lambda place: readings[place].score)
-            null = min(readings[place].null for place in of_question)
+        for of_question in numbers.values():
+            best = max(of_question, key=lambda number: readings[number].score)
+            null = min(readings[number].null for number in of_question)
             silent = self.unanswerable and null > readings[best].score
             predicted = "" if silent else self._spans.text(windows[best], readings[best].span)
             gold = windows[best].question.gold
-            losses = [readings[place].loss for place in of_question]
+            losses = [readings[number].loss for number in of_question]
             scores = {"correct": exact_match(gold, predicted), "f1": f1(gold, predicted)}
             loss = {"loss": float(np.mean(losses)), "units": len(losses)}
             items.append({**windows[best].item, "prediction": predicted, **scores, **loss})

@@ -109,7 +109,7 @@ def test_the_prompt_its_options_and_the_likeliest_one(name, tmp_path, model):
     [
         ("aqua", {"correct": "F"}, r"line 3: correct='F' is no class; classes are 0 \(A\)"),
         ("aqua", {"options": ["A)1", "B)2"]}, r"line 3: options=.* is no list of 5 texts"),
-        ("aqua", {"options": ["A)1", "C)2", "B)3", "D)4", "E)5"]}, r"line 3: options has 'C\)2' where B\) begins"),
+        ("aqua", {"options": ["A)1", "C)2", "B)3", "D)4", "E)5"]}, r"line 3: 'C\)2' in options does not begin with B"),
         ("commonsense-qa", {"choices": ["a"]}, r"line 3: choices.text=None is no list of 5 texts"),
         ("hellaswag", {"endings": ["a", "b", "c", 4]}, r"line 3: endings=.* is no list of 4 texts"),
         ("hellaswag", {"label": ""}, r"line 3: label='' is no class"),

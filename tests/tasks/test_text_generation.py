@@ -222,7 +222,7 @@ def test_what_has_no_official_split_is_carved_out_of_train_and_the_official_ones
     ("sizes", "message"),
     [
         ({"test_size": None}, "train.jsonl: the data set has no test split; say with task.test_size=N how many rows"),
-        ({"test_size": 9}, "has 12 rows, too few for task.train_size=None, task.test_size=9, task.validation_size=3"),
+        ({"test_size": 9}, "has 12 rows, too few for task.test_size=9, task.validation_size=3"),
         ({"train_size": 6}, "has 12 rows, too few for task.train_size=6, task.test_size=4"),
     ],
 )

@@ -128,14 +128,14 @@ class Spans:
 
     def _window(self, question: Question, number: int, encoding: Any) -> Window:
         ids = encoding.ids
-        inside = [place for place, sequence in enumerate(encoding.sequence_ids) if sequence == 1]
+        inside = [index for index, sequence in enumerate(encoding.sequence_ids) if sequence == 1]
         null = ids.index(self._tokenizer.cls_token_id)
         first, last = inside[0], inside[-1]
         labels = _tokens_of(question.answers[0], encoding.offsets, first, last) if question.answers else None
         segments = tuple(encoding.type_ids) if "token_type_ids" in self._tokenizer.model_input_names else ()
         item = {"id": question.id, "gold": question.gold}
-        place = {"question": question, "number": number, "first": first, "last": last, "null": null}
-        return Window(tuple(ids), labels or (null, null), item, segments=segments, **place)
+        position = {"question": question, "number": number, "first": first, "last": last, "null": null}
+        return Window(tuple(ids), labels or (null, null), item, segments=segments, **position)
 
     def text(self, window: Window, span: tuple[int, int]) -> str:
         """The characters of the context under tokens of a window, without the blank that some tokens begin with."""
@@ -202,8 +202,8 @@ def _tokens_of(
     start, end = answer[0], answer[0] + len(answer[1])
     if offsets[first][0] > start or offsets[last][1] < end:
         return None
-    head = max(place for place in range(first, last + 1) if offsets[place][0] <= start)
-    tail = min(place for place in range(first, last + 1) if offsets[place][1] >= end)
+    head = max(index for index in range(first, last + 1) if offsets[index][0] <= start)
+    tail = min(index for index in range(first, last + 1) if offsets[index][1] >= end)
     return head, max(head, tail)
 
 

@@ -32,8 +32,9 @@ def divide(tables: Mapping[str, Table], config: FolderConfig) -> dict[str, Part]
     carved = {split: size for split, size in sizes.items() if split not in tables and size is not None}
     taken = sum(carved.values())
     if taken + (config.train_size or 1) > len(train.rows):
-        asked = ", ".join(f"task.{split}_size={size}" for split, size in {"train": config.train_size, **carved}.items())
-        raise DataError(f"{train.place} has {len(train.rows)} rows, too few for {asked}; make them smaller")
+        asked = {**({} if config.train_size is None else {"train": config.train_size}), **carved}
+        sizes_asked = ", ".join(f"task.{split}_size={size}" for split, size in asked.items())
+        raise DataError(f"{train.place} has {len(train.rows)} rows, too few for {sizes_asked}; make them smaller")
     parts: dict[str, Part] = {}
     if "test" in tables:
         parts["test"] = (tables["test"], choose(tables["test"], config))
