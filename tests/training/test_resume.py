@@ -14,6 +14,7 @@ from rankbench import files
 from rankbench.launching.local_pool import start_server
 from rankbench.records.run_folder import RunFolder
 from rankbench.tasks.planted import Planted
+from rankbench.training.engine import Engine
 from rankbench.training.run import execute
 
 NOISE = ("peak_memory_bytes",)
@@ -115,7 +116,7 @@ def test_a_run_stopped_in_its_last_evaluation_does_not_train_again(tmp_path, mon
         patch.setattr(Planted, "evaluate", stopping)
         run_until_stopped(parts)
     with monkeypatch.context() as patch:
-        patch.setattr(Planted, "loss", None)  # a training step would fail
+        patch.setattr(Engine, "loss", None)  # a training step would fail
         assert differences(expected, outcome(parts, perform(parts))) == []
 
 
@@ -146,8 +147,8 @@ def test_a_resumed_run_says_so_and_forgets_the_steps_after_its_checkpoint(tmp_pa
         run_until_stopped(config)
     capsys.readouterr()
     trained = []
-    loss = Planted.loss
-    monkeypatch.setattr(Planted, "loss", lambda self, *rest: trained.append(1) or loss(self, *rest))
+    loss = Engine.loss
+    monkeypatch.setattr(Engine, "loss", lambda self, *rest: trained.append(1) or loss(self, *rest))
     perform(config)
     assert len(trained) == 12 - 4
     assert f"resuming {folder_of(config).run_id} after step 4" in capsys.readouterr().out
