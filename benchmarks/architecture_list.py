@@ -42,7 +42,8 @@ DECODERS = {
         "gemma3_text phi phi3 olmo olmo2 cohere cohere2 granite stablelm starcoder2 nemotron persimmon smollm3 glm"
     ),
     **alike("exaone4 diffllama apertus modernbert-decoder electra"),
-    **alike("mixtral phimoe granitemoe jetmoe minimax qwen2_moe qwen3_moe olmoe gpt_oss", MOE),
+    **alike("mixtral granitemoe jetmoe minimax qwen2_moe qwen3_moe olmoe gpt_oss", MOE),
+    "phimoe": {**MOE, "router_jitter_noise": 0.0},  # noise is drawn in training, as dropout is
     **alike("bert roberta", {"is_decoder": True}),
     **alike("gptj codegen", {"rotary_dim": 4}),
     "falcon": {"head_dim": None},
@@ -62,7 +63,11 @@ DECODERS = {
 }
 ENCODER_DECODERS = {
     **alike("t5 mt5 umt5 longt5", T5),
-    "switch_transformers": {**T5, "num_experts": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
+    "switch_transformers": {
+        **T5,
+        **{"num_experts": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
+        "router_jitter_noise": 0.0,
+    },
     **alike("bart mbart pegasus blenderbot blenderbot-small marian plbart mvp m2m_100", BART),
     "pegasus_x": {**BART, "block_size": 8, "num_global_tokens": 4},
     "led": {**BART, "attention_window": 8, "max_encoder_position_embeddings": 256},
