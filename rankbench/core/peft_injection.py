@@ -21,7 +21,7 @@ from rankbench.core.peft_export import PREFIX
 from rankbench.core.peft_names import exact_keys, exact_targets
 from rankbench.core.seeding import Streams
 from rankbench.core.site_adapter import Gate, SiteAdapter
-from rankbench.core.sites import Site
+from rankbench.core.sites import Site, within
 
 OF_BASE = ("base", "biases")  # what `trains` may name in the base model
 
@@ -67,7 +67,7 @@ def attach(
 
     Raises:
         InjectionError: PEFT trains more or less than sites and head; nothing to train in the base model.
-        ValueError: a rank that a site cannot have.
+        ValueError: a rank that a site cannot have; gates or a path with DoRA.
     """
     for site in sites:
         if not 0 <= ranks[site.name] <= min(site.d_out, site.d_in):
@@ -104,7 +104,7 @@ def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> l
     parameters = [
         parameter
         for name, parameter in model.named_parameters()
-        if not any(name.startswith(f"{module}.") for module in head) and (trains == "base" or name.endswith("bias"))
+        if not within(name, head) and (trains == "base" or name.endswith("bias"))
     ]
     if not parameters:
         raise InjectionError(
@@ -168,8 +168,8 @@ def _check(peft_model: PeftModel, sites: Sequence[Site], head: Sequence[str]) ->
         name.removeprefix(PREFIX) for name, parameter in peft_model.named_parameters() if parameter.requires_grad
     }
     beside = {name.partition(".modules_to_save.")[0] for name in trained if ".lora_" not in name}
-    unasked = {name for name in beside if not any(name == top or name.startswith(f"{top}.") for top in head)}
-    frozen = {top for top in head if not any(name == top or name.startswith(f"{top}.") for name in beside)}
+    unasked = {name for name in beside if not within(name, head)}
+    frozen = {top for top in head if not any(within(name, [top]) for name in beside)}
     if unasked or frozen:
         raise InjectionError(
             f"PEFT trains other modules in full than model.head={list(head)}: also {_names(unasked)}; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -42,6 +42,11 @@ def parse_site(name: str) -> tuple[int | None, str]:
         return None, name
     stack = [part for part in parts[:index] if part in LATER_STACKS][:1]
     return int(parts[index]), ".".join(stack + parts[index + 1 :])
+
+
+def within(name: str, modules: Iterable[str]) -> bool:
+    """Whether a module or parameter is one of these modules, or lies in one."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from rankbench.core.sites import Site, parse_site
+from rankbench.core.sites import Site, parse_site, within
 from rankbench.models.errors import ModelError
 
 ALL_LINEAR = "all-linear"
@@ -91,7 +91,7 @@ def left_out(model: nn.Module, sites: Sequence[Site], head: Sequence[str] = ()) 
     aside = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding) or module is output}
     left: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if name in adapted or id(parameter) in aside or _within(name, head):
+        if name in adapted or id(parameter) in aside or within(name, head):
             continue
         if name in linears or sum(size > 1 for size in parameter.shape) > 1:
             left.setdefault(parse_site(name.removesuffix(".weight"))[1], []).append(parameter)
@@ -108,7 +108,7 @@ def _linears(model: nn.Module, head: Sequence[str]) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not _within(name, head)
+        if isinstance(module, nn.Linear | Conv1D) and not within(name, head)
     }
 
 
@@ -126,10 +126,6 @@ def _all_linear(model: nn.Module, linears: dict[str, nn.Module]) -> list[str]:
 def _output(model: nn.Module) -> nn.Module | None:
     hugging: Any = model
     return hugging.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-
-
-def _within(name: str, modules: Sequence[str]) -> bool:
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def _path(name: str) -> list[str]:

@@ -183,6 +183,8 @@ def goes_on(model: nn.Module) -> bool:
             inputs = _encoded(first, torch.ones_like(rows))
             base(**inputs, decoder_input_ids=rows[:, :1], past_key_values=first.past_key_values, use_cache=True)
             _GOES_ON[base] = first.past_key_values is not None
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # whatever a model that cannot do this raises
             _GOES_ON[base] = False
     return _GOES_ON[base]

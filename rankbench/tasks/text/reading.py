@@ -89,6 +89,8 @@ def _holds(base: nn.Module, reading: Reading, rows: Sequence[Sequence[int]], who
             if not agree(reader.logits(), expected):
                 return False
             left = reader.go_on([rows[row][length] for row, length in texts], going=[len(texts) - 1])
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # whatever a model or a cache that cannot do this raises
             return False
         texts = [(row, length + 1) for row, length in (texts[row] for row in left)]
