@@ -92,7 +92,8 @@ def test_sites_that_peft_gives_to_fused_experts_are_named():
 @pytest.mark.parametrize("gate", [None, Gate(start=0.0)])
 def test_export_of_conv1d_layers_gives_the_same_logits_in_plain_peft(tmp_path, gate):
     shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, bos_token_id=1, eos_token_id=2, **shape)).eval()
+    with Streams(0).ambient("init", "base"):
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=40, bos_token_id=1, eos_token_id=2, **shape)).eval()
     plain, ids = copy.deepcopy(model), torch.arange(24).view(2, 12)
     adapters = adapted(model, ["all-linear"], gate=gate)
     export(adapters, tmp_path)
