@@ -85,12 +85,11 @@ class Engine:
         """Count every forward pass of the model from now on, whoever makes it, and the tokens read in it."""
 
         def count(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            sides = [
-                (named.get(f"{side}input_ids"), named.get(f"{side}attention_mask"))
-                for side in ("", "decoder_")  # an encoder-decoder reads two texts, or one that is encoded already
-            ]
-            tokens = sum(_read(ids, mask) for ids, mask in sides if ids is not None)
-            self.meter.count(forward=1, tokens=tokens)
+            self.meter.count(forward=1)
+            for side in ("", "decoder_"):  # an encoder-decoder reads two texts, or one that is encoded already
+                ids, mask = named.get(f"{side}input_ids"), named.get(f"{side}attention_mask")
+                if ids is not None:
+                    self.meter.count(tokens=_read(ids, mask))
 
         self.model.register_forward_hook(count, with_kwargs=True)
 
@@ -123,9 +122,9 @@ class Engine:
             self.model.train(before)
 
 
-def _read(ids: Tensor, mask: Tensor | None) -> int:
-    """Tokens that are no padding; a step with a key-value cache comes without their mask."""
-    return ids.numel() if mask is None or mask.shape != ids.shape else int(mask.sum())
+def _read(ids: Tensor, mask: Tensor | None) -> int | Tensor:
+    """Tokens that are no padding, on their device; a step with a key-value cache comes without their mask."""
+    return ids.numel() if mask is None or mask.shape != ids.shape else mask.sum(dtype=torch.long)
 
 
 def predictions(model: nn.Module, task: Task, batch: Batch) -> Tensor:

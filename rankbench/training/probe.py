@@ -48,7 +48,8 @@ class Probe:
     def loss(self, batch: Sequence[Example]) -> float:
         """Mean loss of a mini-batch."""
         with torch.no_grad():
-            return self._accumulate(batch, lambda micro, units: self._engine.loss(micro) / units, dropout=False)
+            total = self._accumulate(batch, lambda micro, units: self._engine.loss(micro) / units, dropout=False)
+        return float(self._engine.sum(total))
 
     def gradients(self, batch: Sequence[Example], parameters: Sequence[Tensor], dropout: bool = False) -> list[Tensor]:
         """Gradients of the mean loss of a mini-batch; the parameters' own .grad is left alone."""
@@ -117,14 +118,15 @@ class Probe:
             with torch.no_grad(), engine.inert(), self._adapters.disabled(), self._adapters.watching(hook):
                 engine.loss(micro)
 
-    def _accumulate(self, batch: Sequence[Example], one: Callable[[Batch, int], Tensor], dropout: bool) -> float:
+    def _accumulate(self, batch: Sequence[Example], one: Callable[[Batch, int], Tensor], dropout: bool) -> Tensor:
+        """Sum of what `one` gives for each of this process's micro-batches: ()."""
         engine = self._engine
         with self._mode(dropout):
             micros, units = engine.micro_batches(batch)
-            total = torch.zeros(1, device=engine.accelerator.device)  # a process may have no share of a small batch
+            total = torch.zeros((), device=engine.accelerator.device)  # a process may have no share of a small batch
             for micro in micros:
                 total += one(micro, units).detach().float()
-        return float(engine.sum(total)[0])
+        return total
 
     def _mode(self, dropout: bool) -> AbstractContextManager[Any]:
         """Evaluation mode, or training mode with a separate random stream for dropout."""
