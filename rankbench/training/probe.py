@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.tasks.base import Batch, Example
+from rankbench.tasks.text.decoder import examples_of
 from rankbench.tasks.text.encoder_decoder import apart
 from rankbench.training.engine import Engine
 
@@ -41,9 +42,10 @@ class Probe:
 
     def inputs(self, batch: Sequence[Example]) -> list[Batch]:
         """The model's inputs for a mini-batch, in micro-batches, all of them on every process."""
-        whole = self._engine.to_device(self._engine.task.collate(batch))
+        whole = self._engine.task.collate(batch)
         size = self._engine.micro_batch_size or len(batch)
-        return [{k: v[start : start + size] for k, v in whole.items()} for start in range(0, len(batch), size)]
+        parts = [examples_of(whole, start, start + size) for start in range(0, len(batch), size)]
+        return [self._engine.to_device(part) for part in parts]
 
     def loss(self, batch: Sequence[Example]) -> float:
         """Mean loss of a mini-batch."""
