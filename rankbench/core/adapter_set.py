@@ -177,8 +177,9 @@ class AdapterSet:
             self.log.step_of_change(name)
         gates: list[Tensor] = [gate for name in keep if (gate := self.gates(name)) is not None]
         assert len(gates) == len(keep), "zero() needs gates"
-        masks = [kept.to(gate.device) for kept, gate in zip(keep.values(), gates, strict=True)]
-        torch._foreach_mul_(gates, masks)
+        if gates:
+            masks = torch.cat(list(keep.values())).to(gates[0].device, gates[0].dtype, non_blocking=True)
+            torch._foreach_mul_(gates, torch.split(masks, list(map(len, gates))))
         for name, kept in keep.items():
             before = self._adapters[name].rank
             self._adapters[name].keep(kept)

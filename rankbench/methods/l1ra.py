@@ -138,9 +138,10 @@ class L1RA(Allocator[L1RAConfig]):
         torch._foreach_clamp_max_(gates, 1.0)
 
     def _check(self, adapters: AdapterSet, step: Step) -> None:
-        order, threshold = self._order(adapters, step), self.config.threshold
-        closed = {name for name, gate in _gates(adapters).items() if bool((gate < threshold).any())}
-        lost = self._prune(adapters)
+        gates = _on_host(_gates(adapters))
+        order, threshold = self._order(gates, step), self.config.threshold
+        closed = {name for name, gate in gates.items() if bool((gate < threshold).any())}
+        lost = self._prune(adapters, gates)
         if self.config.reassign:
             able = [name for name in order if not (self.config.exclude_pruned and name in closed)]
             self._reassign(adapters, able)
@@ -148,18 +149,17 @@ class L1RA(Allocator[L1RAConfig]):
             adapters.forget_moments()
             self._resets += 1
 
-    def _order(self, adapters: AdapterSet, step: Step) -> list[str]:
+    def _order(self, gates: dict[str, torch.Tensor], step: Step) -> list[str]:
         """Names of the sites, first receiver first, by the gates before pruning and clipping."""
-        gates = _gates(adapters)
         if self.config.receivers == "random":
             return [list(gates)[index] for index in step.rng.permutation(len(gates))]
         statistic = torch.amin if self.config.receivers == "min_gate" else torch.mean
         return sorted(gates, key=lambda name: -float(statistic(gates[name])))
 
-    def _prune(self, adapters: AdapterSet) -> int:
+    def _prune(self, adapters: AdapterSet, gates: dict[str, torch.Tensor]) -> int:
         """Remove closed components but the last one of a site and return how many went."""
         total = 0
-        for name, gate in _gates(adapters).items():
+        for name, gate in gates.items():
             keep = gate >= self.config.threshold
             keep[-1] |= not keep.any()
             lost = int((~keep).sum())
@@ -197,3 +197,9 @@ def _gates(adapters: AdapterSet) -> dict[str, torch.Tensor]:
     """Gates of the sites that have components."""
     gates = {site.name: adapters.gates(site.name) for site in adapters.sites}
     return {name: gate.data for name, gate in gates.items() if gate is not None and gate.numel()}
+
+
+def _on_host(gates: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The gates on the CPU, in one read for all sites."""
+    parts = torch.split(torch.cat(list(gates.values())).cpu(), list(map(len, gates.values())))
+    return dict(zip(gates, parts, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -98,9 +98,10 @@ def prune(
         total: what may be kept.
         refill: see rankbench.core.apportionment.select.
     """
-    by_site: dict[int, np.ndarray[Any, Any]] = {}
-    for indices, values in zip(adapters.alike(), scores, strict=True):
-        by_site.update(zip(indices, values.detach().double().cpu().numpy(), strict=True))
+    counts = [values.shape[1] for values in scores for _ in range(len(values))]  # components of each site
+    values = torch.cat([values.detach().flatten() for values in scores]).double().cpu()  # one read for all sites
+    indices = [index for stacked in adapters.alike() for index in stacked]
+    by_site = {index: part.numpy() for index, part in zip(indices, torch.split(values, counts), strict=True)}
     order = sorted(by_site)  # site order decides ties
     names = [adapters.sites[index].name for index in order]
     if hard:
