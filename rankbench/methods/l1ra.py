@@ -12,6 +12,7 @@ from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import distribute
+from rankbench.core.parameter_stacks import on_host
 from rankbench.core.site_adapter import Gate
 from rankbench.methods.base import Allocator, RunContext, Step, differing
 
@@ -138,7 +139,8 @@ class L1RA(Allocator[L1RAConfig]):
         torch._foreach_clamp_max_(gates, 1.0)
 
     def _check(self, adapters: AdapterSet, step: Step) -> None:
-        gates = _on_host(_gates(adapters))
+        gates = _gates(adapters)
+        gates = dict(zip(gates, on_host(list(gates.values())), strict=True))
         order, threshold = self._order(gates, step), self.config.threshold
         closed = {name for name, gate in gates.items() if bool((gate < threshold).any())}
         lost = self._prune(adapters, gates)
@@ -197,9 +199,3 @@ def _gates(adapters: AdapterSet) -> dict[str, torch.Tensor]:
     """Gates of the sites that have components."""
     gates = {site.name: adapters.gates(site.name) for site in adapters.sites}
     return {name: gate.data for name, gate in gates.items() if gate is not None and gate.numel()}
-
-
-def _on_host(gates: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The gates on the CPU, in one read for all sites."""
-    parts = torch.split(torch.cat(list(gates.values())).cpu(), list(map(len, gates.values())))
-    return dict(zip(gates, parts, strict=True))

@@ -14,6 +14,7 @@ from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
 from rankbench.core.budget import Decay
+from rankbench.core.parameter_stacks import on_host
 from rankbench.methods.base import RunContext
 
 
@@ -98,10 +99,9 @@ def prune(
         total: what may be kept.
         refill: see rankbench.core.apportionment.select.
     """
-    counts = [values.shape[1] for values in scores for _ in range(len(values))]  # components of each site
-    values = torch.cat([values.detach().flatten() for values in scores]).double().cpu()  # one read for all sites
     indices = [index for stacked in adapters.alike() for index in stacked]
-    by_site = {index: part.numpy() for index, part in zip(indices, torch.split(values, counts), strict=True)}
+    rows = on_host([row for stacked in scores for row in stacked])
+    by_site = {index: row.double().numpy() for index, row in zip(indices, rows, strict=True)}
     order = sorted(by_site)  # site order decides ties
     names = [adapters.sites[index].name for index in order]
     if hard:
