@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 READS = {  # operators whose result, or its shape, the host must know
@@ -59,9 +58,8 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator; what it makes of the device's tensors is on the device."""
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         result = func(*args, **(kwargs or {}))
-        if any(map(self.has, tensors)):
+        if any(map(self.has, _tensors([args, *(kwargs or {}).values()]))):
             self.operators += not func.is_view
             operator = func.overloadpacket
             if operator in READS:
@@ -70,9 +68,8 @@ class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
                 indices = [index for index in args[1] if index is not None]
                 self.reads["boolean index"] += sum(index.dtype == torch.bool for index in indices)
                 self.copies += sum(not self.has(index) for index in indices)
-            for leaf in tree_leaves(result):
-                if isinstance(leaf, Tensor) and operator is not aten._local_scalar_dense:
-                    self.put(leaf)
+            for tensor in _tensors([result]):
+                self.put(tensor)
         return result
 
     def has(self, tensor: Tensor) -> bool:
@@ -110,6 +107,15 @@ class _Calls(TorchFunctionMode):
             counter.copies += copied and not kwargs.get("non_blocking")
             counter.put(result)
         return result
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among arguments or results, also in lists and tuples."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _names_device(counter: HostReads, arguments: tuple[Any, ...]) -> bool:
