@@ -303,7 +303,7 @@ class AdapterSet:
 
     def _state(self, parameter: nn.Parameter) -> dict[str, Any]:
         """The bound optimizer's state of a parameter; nothing before one is bound."""
-        return {} if self._optimizer is None else self._optimizer.state[parameter]  # type: ignore[no-any-return]
+        return {} if self._optimizer is None else self._optimizer.state[parameter]
 
     # -- in and out --
 

@@ -1,7 +1,7 @@
 """The adapter folded into the frozen weights for a while, so that each layer costs one product: W0 + s B diag(g m) A.
 
-Where W0 is dense and in fp32 it holds the update up to fp32's rounding. Other weights stay as they are, and their layers
-compute the update beside them, as in training.
+Where W0 is dense and in fp32 it holds the update up to fp32's rounding. Other weights stay as they are, and their
+layers compute the update beside them, as in training.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _foldable(adapter: SiteAdapter) -> bool:
 
 
 def _multiplies_in_fp32(device: torch.device) -> bool:
-    """Whether products have fp32's precision: in fewer bits the sum would lose more of the update than W0 alone does."""
+    """Whether products have fp32's precision: in fewer bits the sum would lose a part of the update."""
     return not torch.is_autocast_enabled(device.type) and torch.get_float32_matmul_precision() == "highest"
 
 
@@ -73,8 +73,7 @@ def _fits(weights: Sequence[Tensor]) -> bool:
 
 def _folded(adapter: SiteAdapter, weight: Tensor) -> Tensor:
     """The weight plus what the layer adds to its output, as a matrix, in the layout of the weight."""
-    layer, slot = adapter.layer, adapter.slot
-    factor = slot.coefficients() * slot.value if NAME in layer.lora_variant else adapter.scale
+    factor = adapter.coefficients()
     A = adapter.A * (factor[:, None] if isinstance(factor, Tensor) else factor)
-    left, right = (A.T, adapter.B.T) if layer.fan_in_fan_out else (adapter.B, A)
+    left, right = (A.T, adapter.B.T) if adapter.layer.fan_in_fan_out else (adapter.B, A)
     return torch.addmm(weight, left, right)
