@@ -78,6 +78,7 @@ class SiteAdapter:
             layer.lora_gate = self.gate
             self.roles.append((self.gate, 0))
         self.slot = layer.rankbench_slot = _Slot(0.0, self.gate)
+        self._variant = variant
         if variant:
             from rankbench.core.peft_variant import SlotVariant  # PEFT takes seconds to import
 
@@ -224,6 +225,10 @@ class SiteAdapter:
         places = torch.as_tensor(linear_sum_assignment(-overlap.cpu().numpy())[1], device=A.device)
         sign = torch.where(cosine.gather(1, places[:, None])[:, 0] < 0, -1.0, 1.0)
         self.A[live], self.B[:, live], self.gate[live] = Q[places] * sign[:, None], P[:, places] * sign, values[places]
+
+    def coefficients(self) -> Tensor | float:
+        """What the forward pass multiplies the components by: scale, gate, mask and path; (r,), or one for all."""
+        return self.slot.coefficients() * self.slot.value if self._variant else self.scale
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """A and B of the live components, gate and mask folded into B."""

@@ -214,7 +214,12 @@ class Run:
         task, engine, trainer = self.assembly.task, self.assembly.engine, self.assembly.trainer
         if self.accelerator.is_main_process:
             console().print(f"evaluating {split} ({len(task.splits[split])} examples)", style="dim")
-        with engine.meter.phase("evaluation"), engine.inert(), torch.no_grad(), engine.accelerator.autocast():
+        with (
+            engine.meter.phase("evaluation"),
+            engine.inert(),
+            engine.accelerator.autocast(),
+            trainer.adapters.folding(),
+        ):
             result = task.evaluate(engine.model, task.splits[split], self.config.train.eval_batch_size)
         loss = result.metrics["loss"]
         if not math.isfinite(loss):
