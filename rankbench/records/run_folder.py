@@ -94,9 +94,11 @@ class RunFolder:
             RecordError: there is a file that is none, or the record of another run.
         """
         file = self.path / RECORD
-        if not file.exists():
+        try:
+            text = file.read_text(errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        record = RunRecord.from_json(file.read_text(errors="replace"), str(file))
+        record = RunRecord.from_json(text, str(file))
         if self._named_after_run and record.run_id != self.run_id:
             raise RecordError(f"{file}: the record of another run, {record.run_id}")
         return record
