@@ -162,7 +162,7 @@ class Examiner:
         return _examine(pickle.loads(composed.blank), rest, frozenset(self._skip))
 
     def _examine_without_seed(self, blank: bytes, lines: tuple[str, ...]) -> Config | None:
-        """What jobs agree in that differ in their seed alone; None where it is wrong, or another value follows the seed.
+        """What jobs share that differ in their seed alone; None where it is wrong, or another value follows the seed.
 
         Args:
             blank: as in `Composed`.
