@@ -86,8 +86,9 @@ def spare_casts(model: Any) -> None:
     """Let PEFT's layers take their inputs as they come, for passes under autocast.
 
     PEFT casts them to the factors' fp32, and autocast casts that to bf16 again: the same values, but two copies of each
-    input, of which the second is kept for the backward pass once for every site that reads it.
+    input, of which the second is kept for the backward pass once for every site that reads it. Left alone are layers of
+    DoRA, whose norms are computed in the dtype of the input.
     """
     for module in model.modules():
-        if hasattr(module, "lora_A"):
+        if hasattr(module, "lora_A") and not module.lora_magnitude_vector:
             module.cast_input_dtype_enabled = False

@@ -62,6 +62,7 @@ def test_passes_in_bf16_are_close_to_those_in_fp32_and_the_same_where_activation
     assert half != full
     assert half == pytest.approx(full, rel=0.01)
     assert losses(*BF16, "train.gradient_checkpointing=true") == half
+    assert losses(*BF16, "method=dora") == pytest.approx(full, rel=0.01)
 
 
 def test_sparing_casts_changes_no_number_and_keeps_fewer_copies(tmp_path):
