@@ -72,7 +72,7 @@ class SiteAdapter:
         self._scale, self._gate_spec, self._streams = scale, gate, streams
         self.A: nn.Parameter = layer.lora_A[NAME].weight
         self.B: nn.Parameter = layer.lora_B[NAME].weight
-        self.gate = None if gate is None else nn.Parameter(torch.ones(1))
+        self.gate = None if gate is None else nn.Parameter(torch.ones(1, device=self.A.device))
         self.roles: list[tuple[nn.Parameter, int]] = [(self.A, 0), (self.B, 1)]
         if self.gate is not None:
             layer.lora_gate = self.gate
