@@ -1,11 +1,12 @@
 """Evaluation of an adapted model beside lm-evaluation-harness (HF backend): one JSON line per row.
 
-python benchmarks/evaluation.py [row ...] [--boolq DIR] [--gsm8k DIR] [--pairs N] [--threads N]
+python benchmarks/evaluation.py [row ...] [--boolq DIR] [--gsm8k DIR] [--rounds N] [--threads N]
 
 Rows are `options` (BoolQ, the likelier of two answers) and `generation` (GSM8K, greedy). DIR holds the data set's
 files, as task.data_dir does. Both sides have the same base model in fp32, the same adapter (random factors, exported
 by us, read by the harness's `peft=`), the same prompts and options, token for token, and the same batch size. They run
-in one process and take turns; the speed-up is the median of the ratios turn by turn, harness / ours.
+in one process and take turns, each on one part of the items, which takes many seconds, so there is no warm-up; the
+speed-up is the median of the ratios turn by turn, harness / ours.
 
 Our side is what a run does: Run.evaluate, from tokenised examples to metrics. The harness's is `loglikelihood` or
 `generate_until` with its defaults, from texts to scores or texts; turning texts into tokens is in its turns, a few
@@ -24,9 +25,8 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from rankbench.core.peft_export import export
 from rankbench.models.errors import ModelError
 from rankbench.models.model_files import locate
 from rankbench.records.run_folder import RunFolder
+from rankbench.tasks.base import Example
 from rankbench.tasks.text.language_model import prompt_of
 from rankbench.tasks.worked_problems import END
 from rankbench.training.engine import make_accelerator
@@ -50,6 +51,7 @@ from rankbench.training.run import Run
 OPTIONS, GENERATION, BOTH = "options", "generation", "generation_and_loss"
 GOALS = {OPTIONS: 1.6, GENERATION: 2.0, BOTH: 2.0}  # least speed-up
 Line = dict[str, Any]
+Sides = Mapping[str, Callable[[Any], list[Any]]]  # side -> what gives its answers to a part of its inputs
 SPREAD = 0.02  # standard deviation of the adapter's B: its update moves the answers and leaves the model a model
 
 
@@ -63,6 +65,7 @@ class Ours:
     Attributes:
         run: the run.
         task: its task, with the data read.
+        examples: those of the test split.
         adapter: folder of the exported adapter.
     """
 
@@ -74,6 +77,7 @@ class Ours:
         self.task: Any = self.run.assembly.task
         assert self.run.assembly.adapters is not None, "complete() attaches them"
         draw_update(self.run.assembly.adapters)
+        self.examples = self.task.splits["test"]
         self.adapter = folder / "adapter"
         export(self.run.assembly.adapters, self.adapter)
 
@@ -82,8 +86,9 @@ class Ours:
         """Examples of a batch."""
         return self.run.config.train.eval_batch_size
 
-    def evaluate(self) -> list[dict[str, Any]]:
-        """The items of the test split, as a run evaluates it."""
+    def evaluate(self, examples: Sequence[Example]) -> list[Line]:
+        """The items of some examples, as a run evaluates a split."""
+        self.task.splits["test"] = list(examples)
         with redirect_stdout(StringIO()):  # what the run says
             return self.run.evaluate("test", "test", 0)
 
@@ -132,40 +137,44 @@ class Harness:
         return answers
 
 
-def compare_options(ours: Ours, harness: Any, pairs: int) -> Iterator[Line]:
+def compare_options(ours: Ours, harness: Any, parts: int, rounds: int) -> Iterator[Line]:
     """Both sides score the options of the test split's items."""
     items, _ = ours.task.read_items()
     prompts, options = [ours.task.template.format(**item.texts) for item in items["test"]], ours.task.options
-    for example, prompt in zip(ours.task.splits["test"], prompts, strict=True):
+    for example, prompt in zip(ours.examples, prompts, strict=True):
         check_tokens(harness, prompt, prompt_of(example))
         for text, option in zip(options, example.options, strict=True):
             check_tokens(harness, prompt + text, prompt_of(example) + option)
-    score = partial(harness.scores, prompts, [options] * len(prompts))
-    (answers, scores), (mine, theirs) = take_turns(pairs, ours.evaluate, score)
+    sides: Sides = {"ours": ours.evaluate, "harness": lambda prompts: harness.scores(prompts, [options] * len(prompts))}
+    answers, seconds = take_turns(sides, {"ours": ours.examples, "harness": prompts}, parts, rounds)
     yield {
         "row": OPTIONS,
-        **speedup(mine, theirs, GOALS[OPTIONS]),
-        **option_agreement(answers, scores, ours.task.labels),
+        **speedup(seconds["ours"], seconds["harness"], GOALS[OPTIONS]),
+        **option_agreement(answers["ours"], answers["harness"], ours.task.labels),
     }
 
 
-def compare_generation(ours: Ours, harness: Any, pairs: int) -> Iterator[Line]:
+def compare_generation(ours: Ours, harness: Any, parts: int, rounds: int) -> Iterator[Line]:
     """Both sides answer the test split's problems; the harness then scores the worked solutions."""
     problems, _ = ours.task.problems()
     prompts = [ours.task.template.format(question=problem.question) for problem in problems["test"]]
-    solutions = [(f" {problem.solution}{END}",) for problem in problems["test"]]
-    for example, prompt, (solution,) in zip(ours.task.splits["test"], prompts, solutions, strict=True):
+    solutions = [f" {problem.solution}{END}" for problem in problems["test"]]
+    solved = list(zip(prompts, solutions, strict=True))
+    for example, (prompt, solution) in zip(ours.examples, solved, strict=True):
         check_tokens(harness, prompt, prompt_of(example))
         check_tokens(harness, prompt + solution, example.input_ids)
-    write = partial(harness.texts, prompts, ours.task.config.max_new_tokens)
-    (answers, texts, scores), (mine, writing, scoring) = take_turns(
-        pairs, ours.evaluate, write, partial(harness.scores, prompts, solutions)
-    )
-    agreement = text_agreement(answers, texts, ours.task.complete)
-    yield {"row": GENERATION, **speedup(mine, writing, GOALS[GENERATION]), **agreement}
-    both = [sum(parts) for parts in zip(writing, scoring, strict=True)]
-    difference = largest_difference(answers, [row[0] for row in scores])
-    yield {"row": BOTH, **speedup(mine, both, GOALS[BOTH]), **agreement, "largest_difference": difference}
+    sides: Sides = {
+        "ours": ours.evaluate,
+        "texts": lambda prompts: harness.texts(prompts, ours.task.config.max_new_tokens),
+        "losses": lambda pairs: harness.scores([prompt for prompt, _ in pairs], [(text,) for _, text in pairs]),
+    }
+    inputs = {"ours": ours.examples, "texts": prompts, "losses": solved}
+    answers, seconds = take_turns(sides, inputs, parts, rounds)
+    agreement = text_agreement(answers["ours"], answers["texts"], ours.task.complete)
+    yield {"row": GENERATION, **speedup(seconds["ours"], seconds["texts"], GOALS[GENERATION]), **agreement}
+    both = [sum(turns) for turns in zip(seconds["texts"], seconds["losses"], strict=True)]
+    difference = largest_difference(answers["ours"], [score for (score,) in answers["losses"]])
+    yield {"row": BOTH, **speedup(seconds["ours"], both, GOALS[BOTH]), **agreement, "largest_difference": difference}
 
 
 def check_tokens(harness: Any, text: str, ours: Sequence[int]) -> None:
@@ -174,16 +183,19 @@ def check_tokens(harness: Any, text: str, ours: Sequence[int]) -> None:
         raise ValueError(f"{text[-60:]!r} is read as other tokens by the harness; the sides cannot be compared")
 
 
-def take_turns(pairs: int, *actions: Callable[[], Any]) -> tuple[list[Any], list[list[float]]]:
-    """The last answer of each action, and the seconds of its turns; a turn before the first one is a warm-up."""
-    seconds: list[list[float]] = [[] for _ in actions]
-    for _ in range(pairs + 1):
-        answers = []
-        for side, action in zip(seconds, actions, strict=True):
-            start = time.perf_counter()
-            answers.append(action())
-            side.append(time.perf_counter() - start)
-    return answers, [side[1:] for side in seconds]
+def take_turns(
+    sides: Sides, inputs: Mapping[str, Sequence[Any]], parts: int, rounds: int
+) -> tuple[dict[str, list[Any]], dict[str, list[float]]]:
+    """Each side's answers to all its inputs, and the seconds of its turns, one per part and round."""
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        answers: dict[str, list[Any]] = {side: [None] * len(own) for side, own in inputs.items()}
+        for part in range(parts):
+            for side, answer in sides.items():
+                start = time.perf_counter()
+                answers[side][part::parts] = answer(inputs[side][part::parts])
+                seconds[side].append(time.perf_counter() - start)
+    return answers, seconds
 
 
 def speedup(ours: Sequence[float], theirs: Sequence[float], goal: float) -> Line:
@@ -223,19 +235,16 @@ def text_agreement(items: Sequence[Line], texts: Sequence[str], complete: Callab
     return {"items": len(items), "agree": agree, "complete": sum(complete(output) for output, _ in pairs)}
 
 
-ROWS: dict[str, tuple[Callable[[Ours, Any, int], Iterator[Line]], Sequence[str]]] = {
-    OPTIONS: (compare_options, ("task=boolq", "task.test_size=200", "task.max_length=1024")),  # cuts no passage
-    GENERATION: (
-        compare_generation,
-        ("task=gsm8k", "task.test_size=50", "task.generation_size=50", "task.max_new_tokens=64"),
-    ),
+ROWS: dict[str, tuple[Callable[[Ours, Any, int, int], Iterator[Line]], Sequence[str], int]] = {  # the last: parts
+    OPTIONS: (compare_options, ("task=boolq", "task.test_size=200", "task.max_length=1024"), 4),  # cuts no passage
+    GENERATION: (compare_generation, ("task=gsm8k", "task.test_size=50", "task.max_new_tokens=64"), 2),
 }
 SMALLEST = ("task.train_size=1", "task.validation_size=1")  # splits that no row looks at
 
 
-def measure(row: str, data: Path | None, pairs: int) -> Iterator[Line]:
+def measure(row: str, data: Path | None, rounds: int) -> Iterator[Line]:
     """The lines of a row."""
-    compare, overrides = ROWS[row]
+    compare, overrides, parts = ROWS[row]
     start: Line = {"row": row, "model": "smollm2-135m"}
     try:
         if data is None:
@@ -244,7 +253,7 @@ def measure(row: str, data: Path | None, pairs: int) -> Iterator[Line]:
             ours = Ours(Path(folder), "model=smollm2-135m", f"task.data_dir={data.resolve()}", *SMALLEST, *overrides)
             base, _ = locate(ours.run.config.model, None)
             harness = Harness(base, ours.adapter, ours.batch_size, str(ours.run.accelerator.device))
-            for line in compare(ours, harness, pairs):
+            for line in compare(ours, harness, parts, rounds):
                 yield {**start, **line, "batch": ours.batch_size}
     except (ModelError, ModuleNotFoundError) as error:
         yield {**start, "skipped": str(error)}
@@ -259,7 +268,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--boolq", type=Path, help="folder with BoolQ's train and validation files")
     parser.add_argument("--gsm8k", type=Path, help="folder with GSM8K's train and test files")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
-    parser.add_argument("--pairs", type=int, default=5, help="turns of each side (default 5)")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each part is evaluated (default 1)")
     options = parser.parse_args(arguments)
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"row {min(unknown)!r} is unknown; rows are {', '.join(ROWS)}")
@@ -269,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     for row in options.rows or ROWS:
         load = round(os.getloadavg()[0], 2)  # before the row
-        for line in measure(row, options.boolq if row == OPTIONS else options.gsm8k, options.pairs):
+        for line in measure(row, options.boolq if row == OPTIONS else options.gsm8k, options.rounds):
             print(json.dumps({**line, "threads": options.threads, "precision": "fp32", "load": load}), flush=True)
 
 

@@ -185,8 +185,9 @@ class Bench:
             settings = ("model=auto", *self.settings(model, precision), *task, *evaluation.SMALLEST)
             with tempfile.TemporaryDirectory(dir=self.folder) as folder:
                 ours = evaluation.Ours(Path(folder), *settings)
-                ours.evaluate()
-                seconds = [timed(self.device, ours.evaluate) for _ in range(size.pairs)]
+                evaluate = partial(ours.evaluate, ours.examples)
+                evaluate()
+                seconds = [timed(self.device, evaluate) for _ in range(size.pairs)]
             line[f"{kind}_per_second"] = round(counts[kind] / statistics.median(seconds), 2)
             line["batch"] = ours.batch_size
         return line

@@ -77,17 +77,17 @@ def sides(tmp_path_factory):
 
 def test_the_exported_adapter_picks_the_same_options_elsewhere(sides):
     ours, peft = sides["options"]
-    (line,) = compare_options(ours, peft, pairs=1)
-    assert (line["row"], line["items"], line["agree"], line["pairs"]) == ("options", ITEMS, ITEMS, 1)
+    (line,) = compare_options(ours, peft, parts=2, rounds=1)
+    assert (line["row"], line["items"], line["agree"], line["pairs"]) == ("options", ITEMS, ITEMS, 2)
     assert line["largest_difference"] < 1e-4
     with peft.model.disable_adapter():
-        (line,) = compare_options(ours, peft, pairs=1)
+        (line,) = compare_options(ours, peft, parts=2, rounds=1)
     assert line["largest_difference"] > 1e-3  # the adapter is no small part of what is compared
 
 
 def test_the_exported_adapter_writes_the_same_texts_elsewhere(sides):
-    texts, both = compare_generation(*sides["generation"], pairs=1)
-    assert (texts["row"], texts["items"], texts["agree"]) == ("generation", ITEMS, ITEMS)
+    texts, both = compare_generation(*sides["generation"], parts=2, rounds=2)
+    assert (texts["row"], texts["items"], texts["agree"], texts["pairs"]) == ("generation", ITEMS, ITEMS, 4)
     assert both["row"] == "generation_and_loss"
     assert both["largest_difference"] < 1e-3
     assert both["seconds_harness"] > texts["seconds_harness"]
