@@ -40,6 +40,7 @@ from random_inputs import QWEN, SMOLLM2, write_data, write_model
 from sides import Bare, Ours, StepShape
 from transformers.utils.logging import disable_progress_bar
 
+from rankbench.models.random_model import byte_tokenizer
 from rankbench.training.provenance import code, libraries
 
 METHODS = ("lora", "adalora", "igu", "l1ra")
@@ -93,7 +94,7 @@ class Bench:
         self.folder, self.size, self.device = folder, size, device
         self._bare: tuple[Any, Any] = (None, None)
         for name in (SMOLLM2, QWEN):
-            write_model(name, folder / name, size.shrink)
+            write_model(name, folder / name, byte_tokenizer(), size.shrink)
         self.boolq, self.gsm8k = folder / "boolq", folder / "gsm8k"
         for data in (self.boolq, self.gsm8k):
             data.mkdir()

@@ -10,17 +10,20 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rankbench.models.random_model import byte_tokenizer
-
 SMOLLM2, QWEN = "smollm2-135m", "qwen2.5-0.5b"
 
 
-def write_model(name: str, folder: Path, shrink: bool) -> None:
-    """A model folder: random weights in the shape of the model, bf16 as published, and a tokenizer of bytes.
+def write_model(name: str, folder: Path, tokenizer: Any, shrink: bool = False) -> None:
+    """A model folder: random weights in the shape of the model, bf16 as published, and a tokenizer.
 
-    Embeddings are tied; those of tokens that are no bytes are zero, so that an answer is text and ends at its length.
+    Embeddings are tied; those of special tokens, and of numbers that are no tokens, are zero, so that an answer is text
+    and ends at its length.
+
+    Args:
+        name: SMOLLM2 or QWEN.
+        tokenizer: of fewer tokens than the model has.
+        shrink: whether the model has two narrow layers and few tokens.
     """
-    tokenizer = byte_tokenizer()
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     shape: dict[str, Any] = {"max_position_embeddings": 8192, "tie_word_embeddings": True, **special}
     if name == SMOLLM2:
@@ -34,7 +37,8 @@ def write_model(name: str, folder: Path, shrink: bool) -> None:
         shape |= {"num_attention_heads": 2, "num_key_value_heads": 1}
     torch.manual_seed(0)
     model: Any = LlamaForCausalLM(LlamaConfig(**shape)) if name == SMOLLM2 else Qwen2ForCausalLM(Qwen2Config(**shape))
-    model.get_input_embeddings().weight.data[256:] = 0.0
+    embeddings = model.get_input_embeddings().weight.data
+    embeddings[len(tokenizer) :] = embeddings[tokenizer.all_special_ids] = 0.0
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

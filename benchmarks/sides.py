@@ -105,7 +105,7 @@ class Ours:
     """
 
     def __init__(self, shape: StepShape, method: str, *overrides: str, steps: int = LONG) -> None:
-        config = _config(shape, f"method={method}", f"train.steps={steps}", *overrides)
+        config = config_of(shape, f"method={method}", f"train.steps={steps}", *overrides)
         self.trainer = assemble(config, _processes(config.train.precision)).trainer
         self.calibrate()
         self.trainer.build_optimizer()
@@ -151,7 +151,7 @@ class Bare:
     """
 
     def __init__(self, shape: StepShape, kind: type[LoraConfig], first: int = 1, **settings: Any) -> None:
-        config = _config(shape)
+        config = config_of(shape)
         loaded = loading.load(config.model, 2, "classification", Streams(0))
         processes = _processes(config.train.precision)
         peft_config = kind(
@@ -228,7 +228,8 @@ def _processes(precision: str) -> Accelerator:
     return make_accelerator(precision)
 
 
-def _config(shape: StepShape, *overrides: str) -> Config:
+def config_of(shape: StepShape, *overrides: str) -> Config:
+    """The configuration of a run whose steps have this shape."""
     register("task", "bench-tokens")(Tokens)  # here: importing this module adds nothing to the choices of a run
     settings = [f"model={shape.model}", f"train.batch_size={shape.batch_size}", "train.checkpoint_every=0"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
