@@ -32,6 +32,7 @@ LATER: dict[str, dict[str, Any]] = {
     "igu_code": {"cut": "refill", "stage2_orthogonality": None},
     "sora": {"step": "printed", "loss_l1": 0.0},
     "gora": {"direction": "down", "width": "root"},
+    "eva": {"search": "peft"},
 }
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.tasks.base import Batch, Example
+from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text.decoder import examples_of
 from rankbench.tasks.text.encoder_decoder import apart
 from rankbench.training.engine import Engine
@@ -106,8 +106,11 @@ class Probe:
             self._accumulate(batch, backward, dropout)
         return dict(zip(total, self._engine.sum_gradients(list(total.values())), strict=True))
 
-    def activations(self, batch: Sequence[Example], see: Callable[[str, Tensor], None]) -> None:
+    def activations(self, batch: Sequence[Example], see: Callable[[str, Tensor], None], labelled: bool = False) -> None:
         """One forward pass of the base model; `see` gets each site's name and input (tokens, d_in), padding left out.
+
+        With `labelled`, tokens without a label are left out, too, where labels are per token: the source that an
+        encoder-decoder reads has none, and stays.
 
         Sites that read the same tensor one after the other (q, k, v) get the same object. Every process sees the whole
         mini-batch, so that what a method makes of it is equal everywhere.
@@ -115,6 +118,9 @@ class Probe:
         engine = self._engine
         for micro in self._cut(batch):
             micro, masks = apart(engine.model, micro)
+            labels = micro.get("labels")
+            if labelled and labels is not None:
+                masks = [mask & (labels != IGNORE) if mask.shape == labels.shape else mask for mask in masks]
             unpadded = _Unpadded(masks, engine.accelerator.device)
 
             def hook(site: str, unpadded: _Unpadded = unpadded) -> Hook:
