@@ -5,6 +5,7 @@ Nothing here computes: a process that has run threads must not be forked.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from importlib import import_module
@@ -48,3 +49,4 @@ code()  # the commit that is imported here is the one the records name, whatever
 own_sources()  # and so is the code, whatever is edited meanwhile
 libraries()  # and so are the versions
 assert run  # imported for its own sake
+gc.freeze()  # no job looks through a million objects of modules for garbage, which would also copy their memory
