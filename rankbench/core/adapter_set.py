@@ -1,7 +1,7 @@
 """The adapter every method shares, and the only writer of ranks.
 
-rankbench.core.site_adapter has the computation at one site; PEFT does target matching, classification heads, quantised
-bases and merging. This module holds all sites together: what methods may look at, and how ranks change.
+rankbench.core.site_adapter computes one site; PEFT matches targets, carries heads and quantised bases, and merges. Here
+all sites are together: what methods may look at, and how ranks change.
 """
 
 from __future__ import annotations
