@@ -22,7 +22,9 @@ from rankbench.core.site_adapter import Gate, SiteAdapter
 
 
 class AdapterSet:
-    """The adapters of one run, in site order. Ranks change only through `zero`, `set_mask`, `resize` and `restart`, inside `deciding`.
+    """The adapters of one run, in site order; the only writer of ranks.
+
+    They change only through `zero`, `set_mask`, `resize` and `restart`, inside `deciding`.
 
     Attributes:
         sites: adapted matrices.
