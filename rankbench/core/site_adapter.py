@@ -72,7 +72,7 @@ class SiteAdapter:
         self._scale, self._gate_spec, self._streams = scale, gate, streams
         self.A: nn.Parameter = layer.lora_A[NAME].weight
         self.B: nn.Parameter = layer.lora_B[NAME].weight
-        self.gate = None if gate is None else nn.Parameter(torch.ones(1))
+        self.gate = None if gate is None else nn.Parameter(torch.ones(1, device=self.A.device))
         self.roles: list[tuple[nn.Parameter, int]] = [(self.A, 0), (self.B, 1)]
         if self.gate is not None:
             layer.lora_gate = self.gate
@@ -161,16 +161,19 @@ class SiteAdapter:
 
     def mask(self, keep: Tensor, state: OptimizerState) -> None:
         """Hold all components but `keep` (r,) out of the forward pass, their moments at zero."""
+        kept = keep.to(self.A.device)
         for parameter, axis in self.roles:
             for moment in _moments(parameter, state).values():
-                moment.mul_(_along(axis, keep, moment))
+                moment.mul_(_along(axis, kept, moment))
         self.put([parameter.detach().clone() for parameter, _ in self.roles], keep, masked=not bool(keep.all()))
 
     @torch.no_grad()
     def hold(self) -> None:
         """Put masked components back where they were: decay and momentum moved them."""
-        for (parameter, axis), before in zip(self.roles, self._held, strict=False):
-            parameter.copy_(torch.where(_along(axis, self.live, parameter), parameter, before))
+        if self.slot.mask is not None:
+            kept = self.slot.mask.bool()  # on the device already
+            for (parameter, axis), before in zip(self.roles, self._held, strict=True):
+                parameter.copy_(torch.where(_along(axis, kept, parameter), parameter, before))
 
     @torch.no_grad()
     def resize(self, kept: Tensor, grow: int, stream: str, state: OptimizerState, reset: bool) -> None:
@@ -268,5 +271,4 @@ def _moments(parameter: nn.Parameter, state: OptimizerState) -> dict[str, Tensor
 
 def _along(axis: int, keep: Tensor, parameter: Tensor) -> Tensor:
     """`keep` (r,) shaped to broadcast along a parameter's rank axis: (r, 1) for A, (1, r) for B, (r,) for a gate."""
-    keep = keep.to(parameter.device)
     return keep.view([-1 if dimension == axis else 1 for dimension in range(parameter.ndim)])
