@@ -39,7 +39,7 @@ class TrainConfig(Section):
         steps: optimizer steps; second stages are part of them.
         batch_size: examples per optimizer step, over all processes.
         micro_batch_size: examples per forward pass, over all processes; divides batch_size; null: the whole batch.
-        eval_batch_size: examples per forward pass of an evaluation.
+        eval_batch_size: examples per forward pass of an evaluation, at most; a CPU reads fewer long ones at a time.
         learning_rate: peak learning rate of AdamW.
         weight_decay: decoupled weight decay of AdamW.
         schedule: course of the learning rate after the warm-up; linear and cosine end at 0.

@@ -1,7 +1,6 @@
 """The adapter every method shares, and the only writer of ranks.
 
-rankbench.core.site_adapter computes one site; PEFT matches targets, carries heads and quantised bases, and merges. Here
-all sites are together: what methods may look at, and how ranks change.
+rankbench.core.site_adapter computes one site; PEFT matches targets, carries heads and quantised bases, and merges.
 """
 
 from __future__ import annotations
