@@ -22,7 +22,7 @@ from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.terminal import console
 from rankbench.tracking.wandb_run import tracker
-from rankbench.training import checkpoint
+from rankbench.training import checkpoint, precision
 from rankbench.training.assembly import Assembly
 from rankbench.training.cost_meter import forget_peak_memory, peak_memory
 from rankbench.training.engine import make_accelerator
@@ -156,7 +156,8 @@ class Run:
         return result
 
     def _work(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
-        if problems := environment.refused():  # of this machine: the configuration was checked on another one, maybe
+        # of this machine: the configuration was checked on another one, maybe
+        if problems := [*environment.refused(), *precision.refused(self.config, self.accelerator.device)]:
             raise ConfigError(problems)
         if self.config.train.threads is not None:
             torch.set_num_threads(self.config.train.threads)
@@ -229,7 +230,12 @@ class Run:
         task, engine, trainer = self.assembly.task, self.assembly.engine, self.assembly.trainer
         if self.accelerator.is_main_process:
             console().print(f"evaluating {split} ({len(task.splits[split])} examples)", style="dim")
-        with engine.meter.phase("evaluation"), engine.inert(), torch.no_grad(), engine.accelerator.autocast():
+        with (
+            engine.meter.phase("evaluation"),
+            engine.inert(),
+            engine.accelerator.autocast(),
+            trainer.adapters.folding(),
+        ):
             result = task.evaluate(engine.model, task.splits[split], self.config.train.eval_batch_size)
         loss = result.metrics["loss"]
         if not math.isfinite(loss):
