@@ -186,11 +186,21 @@ class Run:
         trainer.calibrate()
         if trainer.allocator.scores is not None and self.accelerator.is_main_process:
             self.folder.write("scores.json", json.dumps(trainer.allocator.scores, indent=2) + "\n")
-        if self.config.train.evaluate_before:
+        if self.config.train.evaluate_before and not self._starts_at_base():
             self.evaluate("validation", "before", 0)
         trainer.build_optimizer()
         self._checkpoint(0)
         return 0
+
+    def _starts_at_base(self) -> bool:
+        """Whether the model before the first step is the base model, which is still there after the last one.
+
+        Evaluating it takes minutes for which the first step, and whoever watches for it, need not wait.
+        """
+        allocator = self.assembly.allocator
+        return (
+            allocator.starts_at_identity and allocator.trains == "adapter" and not self.assembly.trainer.adapters.head
+        )
 
     def _resume(self) -> int:
         done, self.metrics = checkpoint.load(self.assembly, self.folder)
@@ -226,6 +236,9 @@ class Run:
         """Evaluate, export, and judge the run as a whole."""
         assembly, total, items = self.assembly, self.config.train.steps, None
         adapters, allocator = assembly.trainer.adapters, assembly.allocator
+        if self.config.train.evaluate_before and self.metrics["before"] is None:
+            with adapters.disabled():
+                self.evaluate("validation", "before", 0)
         self.evaluate("validation", "validation", total)
         if not self.config.trial:
             items = self.evaluate("test", "test", total)
