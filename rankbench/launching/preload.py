@@ -35,6 +35,8 @@ LATER = (
     "scipy.stats",
 )
 
+# Asked for CUDA, torch would start its driver, after which no forked process could use it; NVML only counts devices.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # of Arrow, which datasets brings: no thread
 for kind in registry.PACKAGES:
     registry.import_all(kind)

@@ -7,6 +7,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+import torch
 from support.harness import freeze, python
 
 from rankbench.launching import local_pool, preload
@@ -21,6 +22,7 @@ def test_it_can_be_imported():
     assert gc.get_freeze_count() > 100_000  # a job leaves them alone
     gc.unfreeze()
     assert set(preload.LATER) <= set(sys.modules)
+    assert torch.cuda._nvml_based_avail()  # a look for a GPU starts no driver, which would be lost to forked processes
     assert provenance.code.cache_info().currsize == 1  # the commit at the start is that of every job
     assert code_identity.own_sources.cache_info().currsize == 1  # and so is the code
 
