@@ -20,6 +20,7 @@ from rankbench.core.peft_export import export
 from rankbench.core.sites import describe_unevenness
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
+from rankbench.tasks.text.tokens import counting
 from rankbench.terminal import console
 from rankbench.tracking.wandb_run import tracker
 from rankbench.training import checkpoint, precision
@@ -28,7 +29,7 @@ from rankbench.training.cost_meter import forget_peak_memory, peak_memory
 from rankbench.training.engine import make_accelerator
 from rankbench.training.failures import failure_of
 from rankbench.training.observer import Observer
-from rankbench.training.progress import DONE_ALREADY, TrainingProgress, summarize
+from rankbench.training.progress import DONE_ALREADY, EvaluationProgress, TrainingProgress, summarize
 from rankbench.training.provenance import provenance
 from rankbench.training.trainer import NotFiniteError
 
@@ -238,9 +239,10 @@ class Run:
             NotFiniteError: the last step broke the model.
         """
         task, engine, trainer = self.assembly.task, self.assembly.engine, self.assembly.trainer
-        if self.accelerator.is_main_process:
-            console().print(f"evaluating {split} ({len(task.splits[split])} examples)", style="dim")
+        progress = EvaluationProgress(split, len(task.splits[split]), self.accelerator.is_main_process)
         with (
+            progress,
+            counting(progress.show),
             engine.meter.phase("evaluation"),
             engine.inert(),
             engine.accelerator.autocast(),
