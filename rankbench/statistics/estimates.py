@@ -76,7 +76,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     inside(level, "level")
     differences = first - second
     mean = float(differences.mean())
-    if _all_equal(differences):
+    if all_equal(differences):
         return PairedDifference(differences.size, mean, None, None)
     half = _critical(differences.size, level) * _standard_error(differences)
     return PairedDifference(differences.size, mean, mean - half, mean + half)
@@ -141,7 +141,7 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
     """
     values = finite(differences, "differences")
     _inside_power(power, level)
-    if _all_equal(values):
+    if all_equal(values):
         return None
     # t squared is F: its noncentrality, where 1 - power lies below the critical value, has a closed inverse in scipy.
     shift = special.ncfdtrinc(1, values.size - 1, 1 - power, _critical(values.size, level) ** 2) ** 0.5
@@ -205,7 +205,7 @@ def deviation(values: ArrayLike, level: float = 0.95) -> Estimate:
     inside(level, "level")
     if numbers.size == 1:
         raise ValueError("one value has no deviation; give at least two")
-    if _all_equal(numbers):
+    if all_equal(numbers):
         return Estimate(0.0, None, None)
     freedom, value = numbers.size - 1, float(numbers.std(ddof=1))
     tails = (1 - level) / 2, (1 + level) / 2  # chdtri takes the upper tail
@@ -235,7 +235,7 @@ def _inside_power(power: float, level: float) -> None:
         raise ValueError(f"power {power} is not in ({1 - level:g}, 1): that much is found where there is no difference")
 
 
-def _all_equal(values: Array) -> bool:
+def all_equal(values: Array) -> bool:
     """Whether values are equal up to rounding (0.53 - 0.5 is not 0.59 - 0.56): no deviation can be estimated."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 

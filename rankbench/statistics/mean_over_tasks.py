@@ -1,0 +1,106 @@
+"""Mean gain of an arm over several tasks: over these tasks, and over tasks like these.
+
+Gains of different tasks are averaged in units of their own, such as each task's smallest effect of interest, frozen
+before the runs; raw accuracies and losses of different tasks have no common scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from rankbench.statistics.estimates import Array, Estimate, finite, inside
+from rankbench.statistics.family import LEVEL
+
+
+@dataclass(frozen=True)
+class RandomEffects:
+    """Mean gain over tasks like these.
+
+    Attributes:
+        mean: estimate and interval, in the units of the tasks.
+        deviation: tau, the standard deviation of true gains between tasks, >= 0.
+    """
+
+    mean: Estimate
+    deviation: float
+
+
+def standardised(gains: Sequence[ArrayLike], units: ArrayLike) -> list[Array]:
+    """Gains of each task, divided by the task's unit.
+
+    Args:
+        gains: one list (n,) per task, pairs by seed.
+        units: (tasks,), > 0: smallest effects of interest, or what else was fixed before the runs. The deviation of
+            the gains themselves is no such unit: it depends on what the pairs share.
+
+    Raises:
+        ValueError: another number of units than of tasks, or a unit that is not > 0.
+    """
+    scale = finite(units, "units")
+    if scale.size != len(gains) or not (scale > 0).all():
+        raise ValueError(f"{len(gains)} tasks need as many units > 0, not {scale.tolist()}")
+    return [finite(values, "gains") / unit for values, unit in zip(gains, scale, strict=True)]
+
+
+def mean_of_these(gains: Sequence[ArrayLike], level: float = LEVEL) -> Estimate:
+    """Mean of the true gains of these tasks: each weighs the same, seeds are the only chance.
+
+    The standard error is sqrt(sum s^2 / n) / tasks, with the degrees of freedom of Welch and Satterthwaite (1946):
+    each task has its own spread, which seed-wise means over tasks would average away. That 0 lies outside is the
+    stratified test.
+
+    Args:
+        gains: one list (n,) per task, in one unit, two seeds or more.
+        level: coverage of the interval, in (0, 1).
+
+    Raises:
+        ValueError: no task, a task with a single gain, one that is not finite, or a level outside (0, 1).
+    """
+    means, variances, freedoms = _tasks(gains, 1)
+    inside(level, "level")
+    total = variances.sum()
+    freedom = total**2 / max((variances**2 / freedoms).sum(), np.finfo(float).tiny)
+    return _interval(float(means.mean()), float(np.sqrt(total)) / means.size, freedom, level)
+
+
+def mean_of_such(gains: Sequence[ArrayLike], level: float = LEVEL) -> RandomEffects:
+    """Mean of the true gains of tasks like these, of which these are a sample (random effects).
+
+    The interval is Student's over the means of the tasks, which Knapp and Hartung's (2003) is for equal weights; it
+    takes in the spread of tasks and of seeds at once. Weights of 1 / (s^2 / n + tau^2) suit large studies: with five
+    or ten seeds s^2 is so uncertain that their interval holds in 90 to 95 % of cases (tau by Paule and Mandel 1982;
+    experiments/decision_rule.md). tau^2 = variance of the means - mean of s^2 / n, cut at 0 (Hedges and Olkin 1985).
+
+    Args:
+        gains: one list (n,) per task, in one unit; two tasks and two seeds of each, or more.
+        level: coverage of the interval, in (0, 1).
+
+    Raises:
+        ValueError: as in `mean_of_these`, or a single task.
+    """
+    means, variances, _ = _tasks(gains, 2)
+    inside(level, "level")
+    spread = float(means.var(ddof=1))
+    mean = _interval(float(means.mean()), np.sqrt(spread / means.size), means.size - 1, level)
+    return RandomEffects(mean, float(np.sqrt(max(spread - variances.mean(), 0.0))))
+
+
+def _interval(mean: float, error: float, freedom: float, level: float) -> Estimate:
+    half = float(special.stdtrit(freedom, (1 + level) / 2) * error)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _tasks(gains: Sequence[ArrayLike], least: int) -> tuple[Array, Array, Array]:
+    """Means, variances of the means and degrees of freedom of each task, (tasks,)."""
+    lists = [finite(values, "gains") for values in gains]
+    if len(lists) < least or any(values.size < 2 for values in lists):
+        sizes = [values.size for values in lists]
+        raise ValueError(f"gains of {sizes} seeds: {least} task(s) with two seeds each are the least")
+    means = np.array([values.mean() for values in lists])
+    variances = np.array([values.var(ddof=1) / values.size for values in lists])
+    return means, variances, np.array([values.size - 1 for values in lists])
