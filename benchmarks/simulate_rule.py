@@ -20,7 +20,7 @@ from rankbench.statistics import budget_ladder
 from rankbench.statistics.decision import outcomes
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.family import LEVEL, power, simultaneous_bounds
-from rankbench.statistics.mean_over_tasks import mean_of_such, mean_of_these
+from rankbench.statistics.over_tasks import mean_of_such, mean_of_these
 from rankbench.statistics.seeds_and_items import crossed_mean
 
 ARMS = 12

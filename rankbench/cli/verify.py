@@ -96,7 +96,7 @@ def report(verifications: Sequence[Verification]) -> str:
     import pandas as pd
 
     from rankbench.reporting.table import markdown_of_frame
-    from rankbench.statistics.decision_rules import REPRODUCTION_OUTCOMES
+    from rankbench.statistics.reproduction import REPRODUCTION_OUTCOMES
 
     counts = Counter(verification.outcome for verification in verifications)
     summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in REPRODUCTION_OUTCOMES)

@@ -3,7 +3,7 @@
 A report's folder may stand in place of the words. Each number of the tables that the experiment names, and each
 difference to the table's reference (uniform LoRA, or the arm named first) where both were run, is reproduced, not
 reproduced, not comparable or not run, with the reason. The rule is
-`reproduction` of rankbench.statistics.decision_rules.
+`reproduction` of rankbench.statistics.reproduction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rankbench.config.yaml_files import defaults
 from rankbench.published import numbers
 from rankbench.published.numbers import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
-from rankbench.statistics.decision_rules import ReproductionOutcome, reproduction
+from rankbench.statistics.reproduction import ReproductionOutcome, reproduction
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment_files
 from rankbench.sweeps.experiment import FULL, Published, Report

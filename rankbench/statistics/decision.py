@@ -23,8 +23,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rankbench.statistics.estimates import Array, PairedDifference, all_equal, finite
-from rankbench.statistics.family import MOST, POWER, seeds_needed, simultaneous_bounds
+from rankbench.statistics.estimates import Array, PairedDifference, all_equal, finite, mean_interval
+from rankbench.statistics.family import LEVEL, MOST, POWER, joint_level, pairs_needed
+
+CONTROLS = {"uniform": "tuned uniform", "shuffled": "its own shuffled ranks", "random": "random ranks"}
 
 Outcome = Literal["works", "worthwhile", "no worthwhile gain", "harmful", "open", "withheld"]
 OUTCOMES: tuple[Outcome, ...] = ("works", "worthwhile", "no worthwhile gain", "harmful", "open", "withheld")
@@ -38,12 +40,14 @@ class Declaration:
         seeds: number of pairs, >= 2.
         comparisons: size of the family: arms x panels x looks at the data.
         smallest_effect: smallest gain of interest, > 0, in the unit of the gains.
+        level: probability that all intervals over one reference or control hold, in (0, 1).
         headroom: whether more budget helps here (`budget_ladder.headroom`); if not, its allocation cannot matter.
     """
 
     seeds: int
     comparisons: int
     smallest_effect: float
+    level: float = LEVEL
     headroom: bool = True
 
 
@@ -54,10 +58,9 @@ class Decision:
     Attributes:
         outcome: one of OUTCOMES.
         reason: why, in a clause.
-        intervals: name -> gain over the reference (first) and over each control, with its simultaneous interval;
-            there is no entry for what was not run.
+        intervals: name -> gain over the reference (first) and over each control, with its simultaneous interval.
         seeds: of an open question, the number of pairs that would close it with probability POWER; None where that
-            is above MOST or a control was not run, and for all other outcomes.
+            is above MOST or no number would, and for all other outcomes.
     """
 
     outcome: Outcome
@@ -66,34 +69,39 @@ class Decision:
     seeds: int | None = None
 
 
-def decide(gains: Mapping[str, ArrayLike], declaration: Declaration, lost: int = 0, at_edge: bool = False) -> Decision:
+def decide(
+    gains: Mapping[str, ArrayLike],
+    declaration: Declaration,
+    absent: Sequence[str] = (),
+    lost: int = 0,
+    at_edge: bool = False,
+) -> Decision:
     """Decide on an arm.
 
     Args:
         gains: name of the reference (first), then of every control -> gains of the arm over it, (n,), pairs by seed,
-            above 0 where the arm is better (`family.paired_gains`); empty where the control was not run.
+            above 0 where the arm is better (`family.paired_gains`).
         declaration: what was declared before the first run.
-        lost: seeds whose run of the arm, the reference or a control failed, was inert or over its budget.
+        absent: controls that there is no gain over, each with the reason ("random ranks: not run").
+        lost: declared seeds at which the arm, the reference or a control has no run that is ok.
         at_edge: whether the learning rate of the arm, the reference or a control lies at an edge of its grid.
 
     Raises:
-        ValueError: a gain that is not finite, or a smallest effect that is not > 0.
+        ValueError: no gain, one that is not finite, or a smallest effect that is not > 0.
     """
     smallest = declaration.smallest_effect
     if not (smallest > 0 and np.isfinite(smallest)):
         raise ValueError(f"smallest effect {smallest} is not > 0; it is the smallest gain that would matter")
-    pairs = {name: finite(values, f"gains over {name}") for name, values in gains.items() if np.size(values)}
-    intervals = {name: _interval(values, declaration.comparisons) for name, values in pairs.items()}
-    if reason := _why_withheld(gains, pairs, declaration, lost, at_edge):
+    pairs = {name: finite(values, f"gains over {name}") for name, values in gains.items()}
+    intervals = {name: _interval(values, declaration) for name, values in pairs.items()}
+    if reason := _why_withheld(pairs, declaration, lost, at_edge):
         return Decision("withheld", reason, intervals)
-    absent = [name for name in gains if name not in pairs]
     bounds = [(interval.low, interval.high) for interval in intervals.values()]
     low, high = np.array(bounds + [(-np.inf, np.inf)] * len(absent), dtype=float).T
     outcome: Outcome = str(outcomes(low, high, smallest))  # type: ignore[assignment]
-    if outcome != "open":
-        return Decision(outcome, _why_shown(outcome, intervals, smallest), intervals)
-    seeds = _seeds_that_close([pairs[name] for name in _not_beaten(intervals)], declaration)
-    return Decision("open", _why_open(intervals, absent, seeds), intervals, seeds)
+    if outcome == "open":
+        return _open(pairs, intervals, absent, declaration)
+    return Decision(outcome, _why_shown(outcome, intervals, smallest), intervals)
 
 
 def outcomes(low: Array, high: Array, smallest_effect: float) -> NDArray[np.str_]:
@@ -118,73 +126,70 @@ def outcomes(low: Array, high: Array, smallest_effect: float) -> NDArray[np.str_
     return np.select(list(shown.values()), list(shown), "open")
 
 
-def _interval(gains: Array, comparisons: int) -> PairedDifference:
-    mean = float(gains.mean())
-    if all_equal(gains):
-        return PairedDifference(gains.size, mean, None, None)
-    low, high = simultaneous_bounds(gains, comparisons)
-    return PairedDifference(gains.size, mean, float(low), float(high))
+def _interval(gains: Array, declaration: Declaration) -> PairedDifference:
+    return mean_interval(gains, joint_level(declaration.comparisons, declaration.level))
 
 
-def _not_beaten(intervals: Mapping[str, PairedDifference]) -> list[str]:
-    return [name for name, interval in intervals.items() if interval.low is None or interval.low <= 0]
-
-
-def _why_withheld(
-    gains: Mapping[str, ArrayLike], pairs: Mapping[str, Array], declaration: Declaration, lost: int, at_edge: bool
-) -> str | None:
-    reference = next(iter(gains))
+def _why_withheld(pairs: Mapping[str, Array], declaration: Declaration, lost: int, at_edge: bool) -> str | None:
     if not declaration.headroom:
         return "no headroom: more budget does not help here, so its allocation cannot matter"
     if at_edge:
-        return "a learning rate lies at an edge of its grid: extend the grid"
+        return "a learning rate lies at an edge of its grid"
     if lost:
-        return f"{lost} of {declaration.seeds} seeds are lost: repair their runs"
-    if reference not in pairs:
-        return f"no pair with {reference}"
+        return f"{lost} of {declaration.seeds} seeds without a run that is ok"
     for name, values in pairs.items():
         if values.size != declaration.seeds:
             return f"{values.size} pairs with {name}, {declaration.seeds} were declared"
+        if values.size == 1:
+            return f"one pair with {name}: no spread to judge by"
         if all_equal(values):
-            return f"{values.size} pairs with {name}, all {values[0]:+.3g}: there is no spread to judge by"
+            return f"all {values.size} pairs with {name} differ by {values[0]:+.3g}: no spread to judge by"
     return None
 
 
 def _why_shown(outcome: Outcome, intervals: Mapping[str, PairedDifference], smallest: float) -> str:
-    reference, *controls = intervals
-    low = intervals[reference].low
+    reference = next(iter(intervals))
     if outcome == "harmful":
         return f"worse than {reference}"
     if outcome == "no worthwhile gain":
+        low = intervals[reference].low
         above = "above 0, but " if low is not None and low > 0 else ""
         return f"the gain over {reference} is {above}below {smallest:.3g}"
-    beaten = " and ".join(filter(None, [", ".join([reference, *controls][:-1]), [reference, *controls][-1]]))
-    return f"better than {beaten}" + f", and than {reference} by more than {smallest:.3g}" * (outcome == "worthwhile")
+    more = f", and than {reference} by more than {smallest:.3g}" if outcome == "worthwhile" else ""
+    return f"better than {_listed(list(intervals))}{more}"
 
 
-def _why_open(intervals: Mapping[str, PairedDifference], absent: Sequence[str], seeds: int | None) -> str:
-    worse = [name for name, interval in intervals.items() if interval.high is not None and interval.high < 0]
-    undecided = [name for name in _not_beaten(intervals) if name not in worse]
-    parts = [
-        f"{what} {', '.join(names)}"
-        for what, names in (("worse than", worse), ("not told from", undecided), ("not run:", absent))
-        if names
-    ]
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _open(
+    pairs: Mapping[str, Array],
+    intervals: Mapping[str, PairedDifference],
+    absent: Sequence[str],
+    declaration: Declaration,
+) -> Decision:
+    """An open question: what is not told, and how many seeds would tell it."""
+    worse = [name for name, interval in intervals.items() if interval.resolved and interval.mean < 0]
+    undecided = [name for name, interval in intervals.items() if not interval.resolved]
+    if worse:  # it does not work, but against the reference there may be more to say
+        undecided = [name for name in undecided if name == next(iter(intervals))]
+    seeds = _seeds_that_close([pairs[name] for name in undecided], declaration) if undecided else None
+    parts = [f"worse than {_listed(worse)}"] if worse else []
     if undecided:
         number = f"more than {MOST}" if seeds is None else f"{seeds}"
-        parts.append(f"{number} seeds would close it with {POWER:.0%} probability")
-    return "; ".join(parts)
+        parts.append(f"not told from {_listed(undecided)}")
+        parts.append(f"{number} seeds would tell with {POWER * 100:g} % probability")
+    return Decision("open", "; ".join([*parts, *absent]), intervals, seeds)
 
 
 def _seeds_that_close(pairs: Sequence[Array], declaration: Declaration) -> int | None:
-    """Pairs that would show a gain like the least of those not shown to lie above 0, or below the smallest effect.
+    """Pairs that would show a gain like the least of these to lie above 0, or below the smallest effect.
 
     A lucky mean promises no more than the smallest effect does; the largest deviation is taken for all.
     """
-    if not pairs:
-        return None
     least, smallest = min(float(values.mean()) for values in pairs), declaration.smallest_effect
     effect = min(max(least, smallest - least), smallest)
     deviation = max(float(values.std(ddof=1)) for values in pairs)
-    seeds = seeds_needed(effect, deviation, declaration.comparisons, len(pairs))
+    seeds = pairs_needed(effect, deviation, declaration.comparisons, len(pairs), level=declaration.level)
     return None if seeds is None else max(seeds, declaration.seeds + 1)

@@ -48,16 +48,31 @@ def paired_gains(values: ArrayLike, reference: ArrayLike, higher_is_better: bool
     return first - second if higher_is_better else second - first
 
 
+def joint_level(comparisons: int, level: float = LEVEL) -> float:
+    """Level of each interval of a family that holds together at `level`: 1 - (1 - level) / comparisons (Dunn 1961).
+
+    Args:
+        comparisons: size of the family, >= 1: arms x panels x looks at the data.
+        level: probability that no interval of the family misses its mean, in (0, 1).
+
+    Raises:
+        ValueError: no comparison, or a level outside (0, 1).
+    """
+    inside(level, "level")
+    if comparisons < 1:
+        raise ValueError(f"{comparisons} comparisons are no family: one at least is needed")
+    return 1 - (1 - level) / comparisons
+
+
 def simultaneous_bounds(gains: ArrayLike, comparisons: int, level: float = LEVEL) -> tuple[Array, Array]:
     """Lower and upper bounds of mean gains, which hold together for the whole family: mean -+ t s / sqrt(n).
 
-    t is the 1 - (1 - level) / (2 comparisons) quantile of Student's distribution with n - 1 degrees of freedom
-    (Dunn 1961); s the standard deviation of the n pairs.
+    They are those of `estimates.mean_interval` at `joint_level`, for many rows at once: t is Student's quantile for
+    n - 1 degrees of freedom, s the standard deviation of the n pairs.
 
     Args:
         gains: (..., n), n >= 2; each row is one comparison.
-        comparisons: size of the family, >= 1: arms x panels x looks, those in `gains` and all others.
-        level: probability that no interval of the family misses its mean, in (0, 1).
+        comparisons, level: as in `joint_level`; the family may have more comparisons than `gains` has rows.
 
     Returns:
         Two arrays (...).
@@ -66,10 +81,7 @@ def simultaneous_bounds(gains: ArrayLike, comparisons: int, level: float = LEVEL
         ValueError: fewer than two pairs, no comparison, or a level outside (0, 1).
     """
     values = np.asarray(gains, dtype=float)
-    n = values.shape[-1]
-    if n < 2:
-        raise ValueError(f"{n} pair has no spread to make an interval of; give at least two")
-    mean = values.mean(axis=-1)
+    n, mean = values.shape[-1], values.mean(axis=-1)
     half = _critical(n, comparisons, level) * values.std(axis=-1, ddof=1) / np.sqrt(n)
     return mean - half, mean + half
 
@@ -102,7 +114,7 @@ def power(effect: float, deviation: float, n: int, comparisons: int, controls: i
     return float(((shift + means) / deviations > critical).all(axis=1).mean())
 
 
-def seeds_needed(
+def pairs_needed(
     effect: float,
     deviation: float,
     comparisons: int,
@@ -135,10 +147,9 @@ def seeds_needed(
 
 
 def _critical(n: int, comparisons: int, level: float) -> float:
-    inside(level, "level")
-    if n < 2 or comparisons < 1:
-        raise ValueError(f"{n} pairs and {comparisons} comparisons: at least two and one are needed")
-    return float(special.stdtrit(n - 1, 1 - (1 - level) / (2 * comparisons)))
+    if n < 2:
+        raise ValueError(f"pairs: {n} has no spread to make an interval of; two at least are needed")
+    return float(special.stdtrit(n - 1, (1 + joint_level(comparisons, level)) / 2))
 
 
 @functools.lru_cache(maxsize=64)

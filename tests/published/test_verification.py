@@ -10,7 +10,7 @@ from rankbench.cli import main, verify
 from rankbench.published import numbers as published_numbers
 from rankbench.published import verification
 from rankbench.published.verification import measures
-from rankbench.statistics.decision_rules import REPRODUCTION_OUTCOMES
+from rankbench.statistics.reproduction import REPRODUCTION_OUTCOMES
 from rankbench.studies import study
 from rankbench.studies.study import Study
 from rankbench.sweeps.experiment_files import read

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rankbench.statistics.estimates import seeds_needed as seeds_needed_two_sided
-from rankbench.statistics.family import paired_gains, power, seeds_needed, simultaneous_bounds
+from rankbench.statistics.estimates import seeds_needed
+from rankbench.statistics.family import paired_gains, pairs_needed, power, simultaneous_bounds
 
 GAINS = np.array([0.3, -0.1, 0.4, 0.2, 0.6])
 
@@ -32,7 +32,7 @@ def test_bounds_are_students_at_the_corrected_level(comparisons):
 
 
 def test_one_pair_has_no_bounds():
-    with pytest.raises(ValueError, match="1 pair has no spread"):
+    with pytest.raises(ValueError, match="1 has no spread"):
         simultaneous_bounds([0.1], 3)
 
 
@@ -57,16 +57,16 @@ def test_the_draws_for_one_control_agree_with_the_formula(monkeypatch):
 
 @pytest.mark.parametrize(("effect", "comparisons", "controls"), [(1.0, 1, 1), (1.0, 10, 1), (1.5, 12, 3)])
 def test_the_seeds_needed_are_the_fewest(effect, comparisons, controls):
-    n = seeds_needed(effect, 1.0, comparisons, controls)
+    n = pairs_needed(effect, 1.0, comparisons, controls)
     assert power(effect, 1.0, n, comparisons, controls) >= 0.8 > power(effect, 1.0, n - 1, comparisons, controls)
 
 
 def test_a_single_comparison_needs_what_the_two_sided_test_needs():
-    assert [seeds_needed(1, s, 1) for s in (0.5, 1, 2)] == [seeds_needed_two_sided(1, s) for s in (0.5, 1, 2)]
+    assert [pairs_needed(1, s, 1) for s in (0.5, 1, 2)] == [seeds_needed(1, s) for s in (0.5, 1, 2)]
 
 
 def test_what_cannot_be_resolved_has_no_number():
-    assert seeds_needed(0.001, 1.0, 12) is None
+    assert pairs_needed(0.001, 1.0, 12) is None
 
 
 @pytest.mark.parametrize("arguments", [(0, 1, 5, 1), (1, 0, 5, 1), (1, 1, 1, 1), (1, 1, 5, 0)])

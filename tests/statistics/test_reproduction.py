@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rankbench.statistics.decision_rules import reproduction
+from rankbench.statistics.reproduction import reproduction
 
 
 def test_the_interval_is_that_of_the_mean_of_as_many_runs_as_the_paper_has():

@@ -1,82 +1,16 @@
-"""The verdict on an allocator on one task: does it work?"""
+"""Whether runs of ours agree with a published mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from rankbench.statistics.estimates import Array, Estimate, PairedDifference, finite
+from rankbench.statistics.estimates import Array, Estimate, finite
 from rankbench.statistics.items import wilson
-
-Outcome = Literal["works", "does not work", "not resolved"]
-
-NOT_RUN = "not run"
-CONTROLS = {"uniform": "tuned uniform", "shuffled": "its own shuffled ranks", "random": "random ranks"}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the comparisons with the controls say together, and each by itself.
-
-    Attributes:
-        outcome: what the rule in `works` says.
-        reasons: one sentence per control.
-    """
-
-    outcome: Outcome
-    reasons: tuple[str, ...]
-
-
-def works(
-    differences: Mapping[str, PairedDifference | None],
-    higher_is_better: bool = True,
-    absent: Mapping[str, str] = MappingProxyType({}),
-) -> Verdict:
-    """An allocator works on a task if it beats every control named, intervals beyond 0.
-
-    It does not work where one of the intervals lies on the wrong side of 0. Everything else is not resolved: a tie is
-    shown by `estimates.equivalence`, never by an interval that contains 0. All have to be beaten, so their number needs
-    no correction: the rule errs no more often than one comparison does.
-
-    Args:
-        differences: key of CONTROLS -> allocator minus control, paired by seed, at rates chosen on validation; None
-            where there is no such pair.
-        higher_is_better: direction of the metric.
-        absent: key of CONTROLS -> why there is no pair, where the reason is not that the control was not run.
-    """
-    sides = {
-        role: f"{absent.get(role, NOT_RUN)}:" if difference is None else _side(difference, higher_is_better)
-        for role, difference in differences.items()
-    }
-    outcome: Outcome = "not resolved"
-    if "worse than" in sides.values():
-        outcome = "does not work"
-    elif set(sides.values()) == {"better than"}:
-        outcome = "works"
-    return Verdict(
-        outcome, tuple(_reason(CONTROLS[role], sides[role], difference) for role, difference in differences.items())
-    )
-
-
-def _side(difference: PairedDifference, higher_is_better: bool) -> str:
-    if not difference.resolved:
-        return "not resolved from"
-    return "better than" if (difference.mean > 0) == higher_is_better else "worse than"
-
-
-def _reason(name: str, side: str, difference: PairedDifference | None) -> str:
-    if difference is None:
-        return f"{side} {name}"
-    if difference.low is None:
-        return f"{side} {name}: {difference.mean:+.4g} (1 pair: no interval)"
-    return f"{side} {name}: {difference.mean:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}], n = {difference.n}"
-
 
 ReproductionOutcome = Literal["reproduced", "not reproduced", "not comparable", "not run"]
 REPRODUCTION_OUTCOMES: tuple[ReproductionOutcome, ...] = ("reproduced", "not reproduced", "not comparable", "not run")
