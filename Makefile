@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 TEST = $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast test-extras lint format type check bench clean
+.PHONY: help install run test test-fast test-extras lint format type check bench bench-gpu bench-table clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,8 +56,21 @@ check: $(READY)  ## run all checks needed before a commit: format, lint, types, 
 	$(BIN)/mypy
 	$(TEST)
 
-bench: $(READY)  ## print the speed table, one JSON line per row
+# The harness lies apart and comes alone: what its HF backend imports is here already.
+HARNESS = $(BIN)/python -m pip install --quiet -c constraints.txt --no-deps --upgrade --target $(VENV)/harness lm-eval
+DATA = $(if $(BOOLQ),--boolq $(BOOLQ)) $(if $(GSM8K),--gsm8k $(GSM8K))
+
+bench: $(READY)  ## print the speed table, one JSON line per row; BOOLQ=DIR GSM8K=DIR adds lm-evaluation-harness
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+	$(HARNESS)
+	PYTHONPATH=$(VENV)/harness $(BIN)/python benchmarks/evaluation.py $(DATA)
+
+bench-table: $(READY)  ## measure the rows of experiments/speed.md on a quiet machine, in half an hour; BOOLQ=DIR GSM8K=DIR
+	$(HARNESS)
+	PYTHONPATH=$(VENV)/harness $(BIN)/python benchmarks/speed_table.py $(DATA) $(ARGS)
+
+bench-gpu: $(READY)  ## measure training and evaluation on a GPU, in eight minutes; ARGS=--dry tries it on a CPU
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 clean:  ## remove .venv, caches and builds (results stay)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -40,11 +40,13 @@ class StepShape:
         model: option of the group model.
         batch_size: examples.
         length: tokens per example, no padding.
+        settings: further overrides of the configuration, such as its precision (fp32 if none says so).
     """
 
     model: str
     batch_size: int
     length: int
+    settings: tuple[str, ...] = ()
 
 
 class TokensConfig(Settings):
@@ -103,8 +105,8 @@ class Ours:
     """
 
     def __init__(self, shape: StepShape, method: str, *overrides: str, steps: int = LONG) -> None:
-        config = _config(shape, f"method={method}", f"train.steps={steps}", *overrides)
-        self.trainer = assemble(config, _processes()).trainer
+        config = config_of(shape, f"method={method}", f"train.steps={steps}", *overrides)
+        self.trainer = assemble(config, _processes(config.train.precision)).trainer
         self.calibrate()
         self.trainer.build_optimizer()
         self.trainer.engine.model.train()
@@ -149,8 +151,9 @@ class Bare:
     """
 
     def __init__(self, shape: StepShape, kind: type[LoraConfig], first: int = 1, **settings: Any) -> None:
-        config = _config(shape)
+        config = config_of(shape)
         loaded = loading.load(config.model, 2, "classification", Streams(0))
+        processes = _processes(config.train.precision)
         peft_config = kind(
             lora_alpha=16,
             target_modules=[site.name for site in loaded.sites],
@@ -160,18 +163,22 @@ class Bare:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of no concern to a timing
-            self.model: Any = get_peft_model(loaded.model, peft_config).train()
+            self.model: Any = get_peft_model(loaded.model, peft_config).train().to(processes.device)
         assert isinstance(config.task, TokensConfig)
         task = Tokens(config.task)
         task.load(loaded.tokenizer, loaded.architecture, Streams(0))
-        self._batch = task.collate(task.splits["train"])
+        batch = task.collate(task.splits["train"])
+        self._batch = {name: tensor.to(processes.device) for name, tensor in batch.items()}
+        self._autocast = processes.autocast
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(self.trained, lr=1e-3, weight_decay=0.0, fused=True)
         self._indices = itertools.count(first) if kind is AdaLoraConfig else None
 
     def step(self) -> None:
         """One optimizer step."""
-        self.model(**self._batch).loss.backward()
+        with self._autocast():
+            loss = self.model(**self._batch).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self._optimizer.step()
         self._allocate()
@@ -217,15 +224,16 @@ def fill_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 @functools.cache
-def _processes() -> Accelerator:
-    return make_accelerator("fp32")
+def _processes(precision: str) -> Accelerator:
+    return make_accelerator(precision)
 
 
-def _config(shape: StepShape, *overrides: str) -> Config:
+def config_of(shape: StepShape, *overrides: str) -> Config:
+    """The configuration of a run whose steps have this shape."""
     register("task", "bench-tokens")(Tokens)  # here: importing this module adds nothing to the choices of a run
     settings = [f"model={shape.model}", f"train.batch_size={shape.batch_size}", "train.checkpoint_every=0"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        composed = compose("config", [*settings, "train.precision=fp32", *overrides])
+        composed = compose("config", [*settings, "train.precision=fp32", *shape.settings, *overrides])
     with open_dict(composed):
         composed.task = {"name": "bench-tokens", "size": shape.batch_size, "length": shape.length}
     return build(composed)

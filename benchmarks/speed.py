@@ -25,7 +25,7 @@ from sides import LONG, Bare, Ours, StepShape, fill_gradients
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rankbench.methods.eva import per_token
+from rankbench.methods.peft_search import per_token
 from rankbench.models.errors import ModelError
 
 ENCODER, DECODER = StepShape("minilm-l6", 32, 64), StepShape("smollm2-135m", 4, 128)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 from functools import cache
 from pathlib import Path
 
@@ -75,8 +76,11 @@ def disk_is_full(error: Exception) -> bool:
 
 
 def write_atomically(file: Path, content: bytes, sync: bool = True) -> None:
-    """Replace `file` in one step; with `sync`, its content is on disk before its name."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    """Replace `file` in one step; with `sync`, its content is on disk before its name.
+
+    No other process writes under the same temporary name, on whatever machine: those of two may share a process id.
+    """
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as handle:
             handle.write(content)

@@ -15,7 +15,7 @@ from rankbench.analysis.labels import sort_key
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.statistics.decision import Decision, Declaration, Outcome, decide
 from rankbench.statistics.estimates import PairedDifference, mean_interval, smallest_difference
-from rankbench.statistics.family import LEVEL, joint_level
+from rankbench.statistics.family import LEVEL, joint_level, paired_gains
 
 WHEN, UNITS = ("final", "peak"), ("params", "ranks")  # values of budget.match and of budget.unit
 OFF = 0.01  # share of the target by which an equal budget may be missed
@@ -104,8 +104,9 @@ class Comparison:
         others = {str(self.reference): self.reference} | {
             name: control for name, control in controls.items() if name not in absent
         }
-        values, sign = self.values[self.metrics[0]], 1 if higher else -1
-        gains = {name: sign * (values[label] - values[other]).dropna() for name, other in others.items()}
+        values = self.values[self.metrics[0]]
+        pairs = {name: values[[label, other]].dropna() for name, other in others.items()}
+        gains = {name: paired_gains(both.iloc[:, 0], both.iloc[:, 1], higher) for name, both in pairs.items()}
         members = [label, *others.values()]
         seeds = self.data["seed"][self.data["label"].isin(members)].nunique()
         return decide(

@@ -18,7 +18,7 @@ COMMANDS = {
     "status": "what became of the runs of a sweep",
     "report": "tables, figures and one page of a study; --wandb mirrors it",
     "verify": "which published numbers a study reproduces; --published lists them",
-    "records": "finished runs as tables: runs, rates, table, maps",
+    "records": "finished runs as tables: runs, rates, table, maps; merge joins folders",
     "export": "a finished run's adapter again; --uniform-r gives all sites one rank",
     "compare": "two runs: settings, metrics, items, rank maps",
     "noise": "spread between reruns and seeds, and the seeds that an effect needs",

@@ -225,8 +225,8 @@ def group_help(group: str, files: dict[Path, str]) -> str:
 
 
 def _first_comment(file: Path) -> str:
-    first = file.read_text().partition("\n")[0]
-    return first.lstrip("# ") if first.startswith("#") and "@package" not in first else ""
+    first = file.read_text().removeprefix("# @package _global_\n").partition("\n")[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
 
 
 def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:

@@ -114,7 +114,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--deviations", action="store_true", help="how each differs from its source")
     parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
     arguments = parser.parse_args(words)
-    with importing():
+    with importing("torch"):
         entries = [entry(name) for name in arguments.names or registry.names("method")]
     out = console()
     out.width = out.width if out.is_terminal else WIDTH

@@ -63,13 +63,15 @@ class Row:
 
 def rows(
     frozen_runs: Sequence[tuple[str, FrozenRun]],
+    finished: Mapping[str, RunRecord],
     cost: Callable[[Mapping[str, Any]], float | None],
     memory: bool = False,
 ) -> Iterator[Row]:
     """A row for each arm, model, task and budget, in the order of the runs.
 
     Args:
-        frozen_runs: label and frozen run.
+        frozen_runs: label and frozen run; its run_id is "" while its learning rate or its ranks are not known.
+        finished: run_id -> record.
         cost: configuration -> seconds of its run; None where nothing is known.
         memory: whether the peak memory of a run is predicted.
     """
@@ -79,7 +81,7 @@ def rows(
         what = (name, *(str(config[section]["name"]) for section in ("model", "task", "budget")))
         groups.setdefault((what[0], what[1], what[2], what[3]), []).append(frozen)
     for what, members in groups.items():
-        records = [_record(frozen) for frozen in members]
+        records = [finished.get(frozen.run_id) for frozen in members]
         done = sum(record is not None and record.status == "ok" for record in records)
         left = [
             frozen
@@ -93,11 +95,6 @@ def rows(
         peak = beginning.memory() if beginning and memory else None
         seconds = sum(estimates) if len(estimates) == len(spent) else None
         yield Row(what, len(members), done, target, start, seconds, peak)
-
-
-def _record(frozen: FrozenRun) -> RunRecord | None:
-    """The record; None also where the run has no name yet, since its learning rate or its ranks are not known."""
-    return frozen.folder.readable_record() if frozen.run_id else None
 
 
 @dataclass(frozen=True)
@@ -184,13 +181,11 @@ def from_records(records: Sequence[RunRecord]) -> Callable[[Mapping[str, Any]], 
             steps = record.config["train"]["steps"]
             for key in ((*kind(record.config), record.method), kind(record.config)):
                 per_step.setdefault(key, []).append((spent[0] + spent[3], (spent[1] + spent[2]) / steps))
+    means = {key: [sum(values) / len(runs) for values in zip(*runs, strict=True)] for key, runs in per_step.items()}
 
     def cost(config: Mapping[str, Any]) -> float | None:
-        runs = per_step.get((*kind(config), config["method"]["name"])) or per_step.get(kind(config))
-        if not runs:
-            return None
-        fixed, step = (sum(values) / len(runs) for values in zip(*runs, strict=True))
-        return float(fixed + step * config["train"]["steps"])
+        mean = means.get((*kind(config), config["method"]["name"])) or means.get(kind(config))
+        return None if mean is None else float(mean[0] + mean[1] * config["train"]["steps"])
 
     return cost
 
@@ -306,7 +301,8 @@ def main(words: Sequence[str]) -> int:
     ]
     out = console()
     seconds = from_short_runs(cost) if arguments.measure else cost
-    out.print(table(list(rows(frozen_runs, seconds, arguments.memory))))
+    by_name = {record.run_id: record for record in finished}
+    out.print(table(list(rows(frozen_runs, by_name, seconds, arguments.memory))))
     if waiting:
         out.print(f"{len(waiting)} of them wait for a learning rate, or for the ranks of another run", style="dim")
     return OK

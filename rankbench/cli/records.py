@@ -1,7 +1,8 @@
-"""`rankbench records [runs|rates|table|maps] [--results DIR]`: finished runs as tables and figures.
+"""`rankbench records [runs|rates|table|maps|merge] [--results DIR]`: finished runs as tables and figures.
 
 runs: a row per run (what is shown where none of the four is named). rates: learning-rate curves and the rate chosen on
 validation. table: methods beside a reference, paired by seed. maps: rank maps, and how far methods and seeds agree.
+merge: several results folders into one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from rankbench import RankbenchError
 from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, integers, names, results_of
 from rankbench.cli.arguments import parser as command_parser
-from rankbench.cli.exit_codes import OK
+from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.records.run_folder import records, save
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
@@ -55,7 +56,9 @@ def _bare(words: Sequence[str]) -> Iterator[int]:
 def runs(words: Sequence[str]) -> int:
     """Print a table of runs for each model, task and budget; name what could not be read."""
     parser = command_parser(
-        f"records [{'|'.join(ACTIONS)}]", __doc__ or "", "rankbench records rates|table|maps --help says more of those."
+        f"records [{'|'.join(ACTIONS)}]",
+        __doc__ or "",
+        "rankbench records rates|table|maps|merge --help says more of those.",
     )
     _add_source(parser)
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the records in compact form")
@@ -235,4 +238,28 @@ def load(results: str | Path = RESULTS) -> pd.DataFrame:
     return frame(finished)
 
 
-ACTIONS = {"runs": runs, "rates": rates, "table": tables, "maps": maps}
+def merges(words: Sequence[str]) -> int:
+    """Bring several results folders into one; 1 if a run could not be brought over.
+
+    Raises:
+        MergeError: a folder without runs, or runs that are ok in two folders with different numbers.
+    """
+    description = "Brings the finished runs of several results folders, such as one of each node, into one."
+    parser = command_parser("records merge", description)
+    parser.add_argument("sources", nargs="+", type=Path, metavar="DIR", help="results folders; they stay as they are")
+    parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="results folder; it may hold runs")
+    arguments = parser.parse_intermixed_args(words)
+    from rankbench.records.merging import merge
+    from rankbench.sweeps import manifest
+
+    merged = merge(arguments.sources, arguments.into)
+    merged.problems += manifest.merge(arguments.sources, arguments.into)
+    print(f"{arguments.into}: {merged.taken} runs merged, {merged.present} there already")
+    if merged.unfinished:
+        print(f"{merged.unfinished} unfinished runs were left where they are")
+    for problem in merged.problems:
+        print(problem)
+    return FAILED if merged.problems else OK
+
+
+ACTIONS = {"runs": runs, "rates": rates, "table": tables, "maps": maps, "merge": merges}

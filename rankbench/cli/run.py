@@ -47,7 +47,7 @@ def main(words: Sequence[str]) -> int:
         refuse_unknown_keys(flags.overrides, config_dir_of(flags))
     if "torch" not in sys.modules:
         say("loading torch ...")
-    with importing():  # Hydra, and torch with the classes of the method and the task
+    with importing("torch"):  # and Hydra, and the classes of the method and the task
         from rankbench.config.overrides import one_run
 
         checked = one_run(flags.overrides, config_dir_of(flags), flags.config_name or "config")
@@ -100,7 +100,10 @@ def run(overrides: Sequence[str], config_dir: Path | None = None) -> RunRecord:
     from rankbench.config.overrides import one_run
 
     config = one_run(overrides, config_dir).config
-    perform(config)
+    try:
+        perform(config)
+    finally:
+        gc.unfreeze()  # the process is the caller's: what `importing` left out of collections may become garbage
     folder = folder_of(config)
     record = folder.record()
     if record is None:
@@ -124,8 +127,8 @@ def perform(config: Config) -> int:
         summarize(record, str(folder.path), DONE_ALREADY)
         return OK
     say(f"loading transformers, PEFT, {config.model.name}, {config.task.name} ...")
-    from rankbench.training.run import execute
-
+    with importing("rankbench.training.run"):
+        from rankbench.training.run import execute
     return execute(config)
 
 
@@ -143,13 +146,24 @@ def _finished(folder: RunFolder) -> RunRecord | None:
 
 
 @contextmanager
-def importing() -> Iterator[None]:
-    """Import without garbage collection: modules stay, and looking through them takes a seventh of torch's import."""
+def importing(module: str) -> Iterator[None]:
+    """Import without garbage collection, and leave what is there then out of collections to come, also the last ones.
+
+    A million objects of modules stay until the process ends; looking through them again and again would take a quarter
+    of a short run.
+
+    Args:
+        module: what the block imports; nothing is changed where that has been done before.
+    """
+    if module in sys.modules:
+        yield
+        return
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if enabled:
             gc.enable()
 

@@ -35,14 +35,20 @@ class State:
         state: one of STATES. interrupted: begun, and no process is at it; the same command goes on with it.
         status: status in its record; None without a record.
         reason: why it is not ok.
-        log: file with what it printed; None where there is none.
+        folder: of the run.
     """
 
     job: Job
     state: str
     status: str | None
     reason: str | None
-    log: Path | None
+    folder: RunFolder
+
+    @property
+    def log(self) -> Path | None:
+        """File with what it printed; None where there is none."""
+        file = self.folder.path / LOG
+        return file if file.exists() else None
 
 
 def states(swept: Study, results_dir: Path) -> list[State]:
@@ -51,9 +57,8 @@ def states(swept: Study, results_dir: Path) -> list[State]:
 
 
 def _state(job: Job, record: RunRecord | None, folder: RunFolder) -> State:
-    log = folder.path / LOG
     status, reason = (record.status, record.reason) if record else (None, None)
-    return State(job, _name(record, folder), status, reason, log if log.exists() else None)
+    return State(job, _name(record, folder), status, reason, folder)
 
 
 def _name(record: RunRecord | None, folder: RunFolder) -> str:
@@ -94,7 +99,7 @@ def main(words: Sequence[str]) -> int:
     add_results(parser)
     arguments = parser.parse_intermixed_args(words)
     typed = with_results(arguments.words, arguments)
-    swept = study.load(typed)
+    swept = study.load(typed, curves=False)
     runs = states(swept, study.results_dir_of(typed))
     out = console()
     out.print(f"{swept.sweep.name}: rankbench -m {' '.join(swept.sweep.words)}", markup=False, soft_wrap=True)

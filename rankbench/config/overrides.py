@@ -6,9 +6,9 @@ first, all mistakes are reported together, and the configuration that was examin
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
+import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,6 +118,7 @@ class Examiner:
         self._groups = frozenset(self._loader.list_groups(""))
         self._options = functools.cache(functools.partial(_options, self._loader))
         self._compose = functools.cache(functools.partial(_compose, hydra, config_name))
+        self._without_seed = functools.cache(self._examine_without_seed)
         parser = OverridesParser.create(self._loader)
         self._parsed = functools.cache(lambda override: parser.parse_overrides([override])[0])
         self._skip: set[str] = set()  # sections whose only choice is wrong: nothing can be said about their keys
@@ -152,7 +153,25 @@ class Examiner:
             return Config.model_construct(), composed.problems
         self.job_logging = composed.job_logging
         rest = [override for override in job if not self._chooses(override)]
-        return _examine(copy.deepcopy(composed.config), rest, frozenset(self._skip))
+        others = tuple(override.input_line or "" for override in rest if override.key_or_group != "seed")
+        seeds = [override.value() for override in rest if _is_whole_seed(override)]
+        if len(seeds) == 1 and len(others) == len(rest) - 1:
+            config = self._without_seed(composed.blank, others)
+            if config is not None:
+                return config.replace(seed=seeds[0]), []
+        return _examine(pickle.loads(composed.blank), rest, frozenset(self._skip))
+
+    def _examine_without_seed(self, blank: bytes, lines: tuple[str, ...]) -> Config | None:
+        """What jobs share that differ in their seed alone; None where it is wrong, or another value follows the seed.
+
+        Args:
+            blank: as in `Composed`.
+            lines: the overrides of values, that of the seed left out.
+        """
+        composed = pickle.loads(blank)
+        config, problems = _examine(composed, [self._parsed(line) for line in lines], frozenset(self._skip))
+        interpolates = "${" in str(OmegaConf.to_container(composed))
+        return None if problems or interpolates else config
 
     def _chooses(self, override: Override) -> bool:
         """Whether it picks an option of a group (and is not a key=value inside one)."""
@@ -234,10 +253,21 @@ def _options(loader: ConfigLoader, group: str) -> list[str]:
     return [option for option in loader.get_group_options(group) if not option.startswith("_")]
 
 
+def _is_whole_seed(override: Override) -> bool:
+    """Whether it gives the seed a whole number, which any run may have."""
+    return override.input_line == f"seed={override.value()}" and type(override.value()) is int
+
+
 class Composed(NamedTuple):
-    """What Hydra makes of some choices: the configuration and the logging of a run, or why there is neither."""
+    """What Hydra makes of some choices: the configuration and the logging of a run, or why there is neither.
+
+    Attributes:
+        config: the configuration.
+        blank: the same, pickled: what is read from it takes an eighth of the time of a deep copy.
+    """
 
     config: DictConfig
+    blank: bytes
     job_logging: DictConfig
     problems: list[str]
 
@@ -247,11 +277,12 @@ def _compose(hydra: Hydra, config_name: str, choices: tuple[str, ...]) -> Compos
     try:
         composed = hydra.compose_config(config_name, list(choices), RunMode.RUN, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
-        return Composed(DictConfig({}), DictConfig({}), [str(error)])
+        return Composed(DictConfig({}), b"", DictConfig({}), [str(error)])
     job_logging = composed.hydra.job_logging
     with open_dict(composed):
         del composed["hydra"]
-    return Composed(yaml_files.strip_display(composed), job_logging, [])
+    config = yaml_files.strip_display(composed)
+    return Composed(config, pickle.dumps(config), job_logging, [])
 
 
 def _examine(composed: DictConfig, rest: Sequence[Override], skip: frozenset[str]) -> tuple[Config, list[str]]:

@@ -45,7 +45,8 @@ class TrainConfig(Section):
         schedule: course of the learning rate after the warm-up; linear and cosine end at 0.
         warmup_share: share of the steps over which the rate rises linearly from 0.
         max_grad_norm: the gradient is clipped to this norm; null does not clip.
-        precision: precision of the passes; bf16 is autocast of the base's computation; adapter parameters stay fp32.
+        precision: arithmetic of the passes (see rankbench.training.precision): fp32; tf32, which rounds the factors of
+            fp32 products on NVIDIA GPUs; bf16 by autocast. What is trained stays in fp32.
         checkpoint_every: steps between checkpoints; 0 writes none.
         threads: CPU threads of torch; null leaves the number to torch.
         evaluate_before: whether the untrained adapter is scored on the validation split as well.
@@ -62,7 +63,7 @@ class TrainConfig(Section):
     schedule: Literal["linear", "cosine", "constant"]
     warmup_share: float = Field(ge=0, le=1)
     max_grad_norm: float | None = Field(gt=0)
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     checkpoint_every: int = Field(ge=0)
     threads: int | None = Field(ge=1)
     evaluate_before: bool
@@ -136,6 +137,8 @@ class ModelConfig(Settings):
         dtype: storage of the frozen base.
         quantization: storage of its linear layers instead, by bitsandbytes: nf4 (4 bits, QLoRA), int8 (LLM.int8()), or
             null.
+        attention: implementation of its attention: eager, sdpa, flash_attention_2 (GPUs and bf16 alone, with the
+            package flash-attn), or null for what transformers takes.
     """
 
     path: str | None
@@ -151,6 +154,7 @@ class ModelConfig(Settings):
     architecture: Literal["decoder", "encoder", "encoder_decoder", "auto"]
     dtype: Literal["float32", "bfloat16"]
     quantization: Literal["nf4", "int8"] | None = None  # configurations of older versions have none
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None  # nor this
 
 
 class Config(Section):

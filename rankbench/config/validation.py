@@ -174,6 +174,16 @@ def _check_quantization(config: Config) -> list[str]:
     ]
 
 
+def _check_attention(config: Config) -> list[str]:
+    """Fused kernels of that package multiply 16 bits alone, also in the checks before the first step."""
+    if config.model.attention != "flash_attention_2" or config.model.dtype == "bfloat16":
+        return []
+    return [
+        f"model.attention=flash_attention_2 with model.dtype={config.model.dtype}: computes in 16 bits alone; set "
+        "model.dtype=bfloat16 and train.precision=bf16, or model.attention=sdpa"
+    ]
+
+
 def _check_batch(config: Config) -> list[str]:
     batch, micro = config.train.batch_size, config.train.micro_batch_size
     if micro is None or batch % micro == 0:
@@ -229,6 +239,7 @@ CHECKS: dict[Callable[[Config], list[str]], tuple[str, ...]] = {
     _check_budget: ("budget",),
     _check_true_ranks: ("budget", "method", "task"),
     _check_quantization: ("model", "task", "method"),
+    _check_attention: ("model",),
     _check_batch: ("train",),
     _check_tracking: ("tracking",),
     _check_places: ("results_dir", "method", "model", "task"),

@@ -1,8 +1,7 @@
 """The adapter every method shares, and the only writer of ranks.
 
-PEFT does target matching, classification heads, quantised bases and merging (rankbench.core.peft_injection);
-rankbench.core.site_adapter has the computation at one site. This module holds all sites together: what methods may look
-at, and how ranks change.
+rankbench.core.site_adapter has the computation at one site; PEFT does target matching, classification heads, quantised
+bases and merging. This module holds all sites together: what methods may look at, and how ranks change.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rankbench.core import forward_switches, optimizer_groups, parameter_stacks
+from rankbench.core import folding, forward_switches, optimizer_groups, parameter_stacks
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import Scale
 from rankbench.core.parameter_stacks import Stack
@@ -138,6 +137,10 @@ class AdapterSet:
         """Run the base model alone inside the block."""
         return forward_switches.disabled(self._list)
 
+    def folding(self) -> AbstractContextManager[None]:
+        """Evaluate with the adapter folded into those frozen weights that can hold it; see rankbench.core.folding."""
+        return folding.folding(self._list)
+
     def set_path_point(self, a: float, kind: str = "delta", jacobian: str = "raw") -> None:
         """Evaluate at a point of the path from no adapter (0) to the adapter (1), until `reset_path`; see set_path."""
         forward_switches.set_path(self._list, a, kind, jacobian)
@@ -161,8 +164,7 @@ class AdapterSet:
         self.log.note(site, before, self._adapters[site].rank, reason)
 
     def _observe(self) -> None:
-        sizes = self.sizes()
-        gates = sum(sizes.values()) if self._gate_spec else 0
+        gates = sum(self.sizes().values()) if self._gate_spec else 0
         self.ledger.observe(sum(self.ranks().values()), self.param_count(), gates)
 
     @torch.no_grad()
@@ -177,8 +179,9 @@ class AdapterSet:
             self.log.step_of_change(name)
         gates: list[Tensor] = [gate for name in keep if (gate := self.gates(name)) is not None]
         assert len(gates) == len(keep), "zero() needs gates"
-        masks = [kept.to(gate.device) for kept, gate in zip(keep.values(), gates, strict=True)]
-        torch._foreach_mul_(gates, masks)
+        if gates:
+            masks = torch.cat(list(keep.values())).to(gates[0].device, gates[0].dtype, non_blocking=True)
+            torch._foreach_mul_(gates, torch.split(masks, list(map(len, gates))))
         for name, kept in keep.items():
             before = self._adapters[name].rank
             self._adapters[name].keep(kept)
@@ -301,8 +304,7 @@ class AdapterSet:
 
     def _state(self, parameter: nn.Parameter) -> dict[str, Any]:
         """The bound optimizer's state of a parameter; nothing before one is bound."""
-        state: dict[str, Any] = self._optimizer.state[parameter] if self._optimizer is not None else {}
-        return state
+        return {} if self._optimizer is None else self._optimizer.state[parameter]
 
     # -- in and out --
 

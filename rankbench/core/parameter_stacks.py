@@ -71,3 +71,9 @@ def stacks(adapters: Sequence[SiteAdapter]) -> Iterator[Stack]:
     for indices in alike(adapters):
         A, B = next(tensors), next(tensors)
         yield Stack(indices, A, B, None if adapters[indices[0]].gate is None else next(tensors))
+
+
+def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Vectors (n,) of one dtype, copied to the CPU together: a host waits for its accelerator at each copy."""
+    lengths = [len(tensor) for tensor in tensors]
+    return list(torch.split(torch.cat(list(tensors)).detach().cpu(), lengths))

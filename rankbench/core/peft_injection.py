@@ -76,6 +76,8 @@ def attach(
     dora = trains == "adapter and magnitudes"
     peft_model = _inject(model, sites, ranks, streams, dropout, head, task_type, dora)
     _check(peft_model, sites, head)
+    for name in head:
+        _keep_in_fp32(peft_model.get_submodule(PREFIX + name))
     for parameter in of_base:
         parameter.requires_grad_(True)
     modules = dict(peft_model.named_modules())
@@ -111,6 +113,16 @@ def _parameters_of_base(model: nn.Module, head: Sequence[str], trains: str) -> l
             "the base model has no biases, so there is nothing to train: bitfit needs one that has, as BERT"
         )
     return parameters
+
+
+def _keep_in_fp32(module: nn.Module) -> None:
+    """What is trained is stored in fp32, whatever the base is, and so are the inputs it gets."""
+    if all(parameter.dtype == torch.float32 for parameter in module.parameters()):
+        return
+    module.float()
+    module.register_forward_pre_hook(
+        lambda module, inputs: tuple(x.float() if isinstance(x, torch.Tensor) else x for x in inputs)
+    )
 
 
 def _inject(

@@ -72,12 +72,13 @@ class SiteAdapter:
         self._scale, self._gate_spec, self._streams = scale, gate, streams
         self.A: nn.Parameter = layer.lora_A[NAME].weight
         self.B: nn.Parameter = layer.lora_B[NAME].weight
-        self.gate = None if gate is None else nn.Parameter(torch.ones(1))
+        self.gate = None if gate is None else nn.Parameter(torch.ones(1, device=self.A.device))
         self.roles: list[tuple[nn.Parameter, int]] = [(self.A, 0), (self.B, 1)]
         if self.gate is not None:
             layer.lora_gate = self.gate
             self.roles.append((self.gate, 0))
         self.slot = layer.rankbench_slot = _Slot(0.0, self.gate)
+        self._variant = variant
         if variant:
             from rankbench.core.peft_variant import SlotVariant  # PEFT takes seconds to import
 
@@ -160,16 +161,19 @@ class SiteAdapter:
 
     def mask(self, keep: Tensor, state: OptimizerState) -> None:
         """Hold all components but `keep` (r,) out of the forward pass, their moments at zero."""
+        kept = keep.to(self.A.device)
         for parameter, axis in self.roles:
             for moment in _moments(parameter, state).values():
-                moment.mul_(_along(axis, keep, moment))
+                moment.mul_(_along(axis, kept, moment))
         self.put([parameter.detach().clone() for parameter, _ in self.roles], keep, masked=not bool(keep.all()))
 
     @torch.no_grad()
     def hold(self) -> None:
         """Put masked components back where they were: decay and momentum moved them."""
-        for (parameter, axis), before in zip(self.roles, self._held, strict=False):
-            parameter.copy_(torch.where(_along(axis, self.live, parameter), parameter, before))
+        if self.slot.mask is not None:
+            kept = self.slot.mask.bool()  # on the device already
+            for (parameter, axis), before in zip(self.roles, self._held, strict=True):
+                parameter.copy_(torch.where(_along(axis, kept, parameter), parameter, before))
 
     @torch.no_grad()
     def resize(self, kept: Tensor, grow: int, stream: str, state: OptimizerState, reset: bool) -> None:
@@ -222,6 +226,10 @@ class SiteAdapter:
         sign = torch.where(cosine.gather(1, places[:, None])[:, 0] < 0, -1.0, 1.0)
         self.A[live], self.B[:, live], self.gate[live] = Q[places] * sign[:, None], P[:, places] * sign, values[places]
 
+    def coefficients(self) -> Tensor | float:
+        """What the forward pass multiplies the components by: scale, gate, mask and path; (r,), or one for all."""
+        return self.slot.coefficients() * self.slot.value if self._variant else self.scale
+
     def folded(self) -> tuple[Tensor, Tensor]:
         """A and B of the live components, gate and mask folded into B."""
         A, B = self.A.detach()[self.live], self.B.detach()[:, self.live]
@@ -263,5 +271,4 @@ def _moments(parameter: nn.Parameter, state: OptimizerState) -> dict[str, Tensor
 
 def _along(axis: int, keep: Tensor, parameter: Tensor) -> Tensor:
     """`keep` (r,) shaped to broadcast along a parameter's rank axis: (r, 1) for A, (1, r) for B, (r,) for a gate."""
-    keep = keep.to(parameter.device)
     return keep.view([-1 if dimension == axis else 1 for dimension in range(parameter.ndim)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -57,17 +57,25 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
     results_dir = results_dir_of(layout)
     header = describe(typed, layout, arguments, results_dir)
     folder = manifest.folder(results_dir, header.sweep_id)
+    final: dict[str, str] = {}
     with _launching(typed.hydra, folder, config_dir, config_name) as launch:
         try:
-            _follow(SweepSchedule(layout, header, results_dir, typed.retry == "failed"), results_dir, launch)
+            _follow(SweepSchedule(layout, header, results_dir, typed.retry == "failed"), results_dir, launch, final)
         except Exception:  # of the launcher: a job of it was lost, or could not be started
-            _conclude(header, results_dir)
+            _conclude(header, results_dir, final)
             raise
-    return _conclude(header, results_dir)
+    return _conclude(header, results_dir, final)
 
 
-def _follow(schedule: SweepSchedule, results_dir: Path, launch: Launch) -> None:
-    """Launch the runs as they can be frozen, batch by batch."""
+def _follow(schedule: SweepSchedule, results_dir: Path, launch: Launch, final: dict[str, str]) -> None:
+    """Launch the runs as they can be frozen, batch by batch.
+
+    Args:
+        schedule: freezes them.
+        results_dir: folder of every run.
+        launch: does frozen runs.
+        final: takes run_id -> status of those that are left as they are, so that their records are read once.
+    """
     header = schedule.sweep
     folder = manifest.folder(results_dir, header.sweep_id)
     earlier = _earlier(folder)
@@ -77,7 +85,8 @@ def _follow(schedule: SweepSchedule, results_dir: Path, launch: Launch) -> None:
         for frozen in batch:
             frozen.write(files[frozen.run_id])
         _save(header, earlier, results_dir)
-        if todo := [frozen for frozen in batch if not _stands(frozen)]:
+        final |= {frozen.run_id: status for frozen in batch if (status := _final_status(frozen)) is not None}
+        if todo := [frozen for frozen in batch if frozen.run_id not in final]:
             launch([files[frozen.run_id] for frozen in todo])
     manifest.save(header, results_dir)
 
@@ -98,10 +107,10 @@ def _save(header: Sweep, earlier: Sequence[Job], results_dir: Path) -> None:
     )
 
 
-def _stands(frozen: FrozenRun) -> bool:
-    """Whether the run is left as it is."""
+def _final_status(frozen: FrozenRun) -> str | None:
+    """Status of a run that is left as it is; None for one that is to be done."""
     record = frozen.folder.readable_record()
-    return record is not None and record.is_final(frozen.redo)
+    return record.status if record is not None and record.is_final(frozen.redo) else None
 
 
 def _chosen(words_of_hydra: Sequence[str]) -> str:
@@ -153,9 +162,9 @@ def _missing(name: str, launchers: Sequence[str]) -> str | None:
     )
 
 
-def _conclude(header: Sweep, results_dir: Path) -> int:
-    """Print how the runs ended and return the exit code."""
-    statuses = Counter(_status(job, results_dir) for job in header.jobs)
+def _conclude(header: Sweep, results_dir: Path, final: Mapping[str, str]) -> int:
+    """Print how the runs ended and return the exit code; `final`: run_id -> status, as far as known."""
+    statuses = Counter(final.get(job.run_id) or _status(job, results_dir) for job in header.jobs)
     ordered = sorted(statuses.items(), key=lambda pair: (pair[0] != "ok", -pair[1], pair[0]))
     counts = ", ".join(f"{count} {status}" for status, count in ordered)
     out = console()

@@ -35,7 +35,8 @@ class LaunchSettings:
     Attributes:
         slots: jobs at a time; None: one for each device; without devices as many as the CPU has room for where every
             run fixes its own threads, else one.
-        devices: values for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none.
+        devices: values for CUDA_VISIBLE_DEVICES, dealt to the slots in turn; () where there is none. Slots of one
+            device share its memory equally: a run that wants more ends as oom, and takes no other with it.
         timeout: seconds a job may take; None: no limit.
         memory: GiB of data a job may hold; None: no limit.
         threads: the most CPU threads that a run fixes for itself (train.threads); None where one of them does not.
@@ -60,10 +61,10 @@ class LaunchSettings:
         count = self.slots or len(self.devices) or max(1, fitting)
         memory = None if self.memory is None else int(self.memory * 2**30)
         threads = None if count == 1 else max(1, cores // count)
-        return [
-            SlotResources(self.devices[slot % len(self.devices)] if self.devices else None, threads, memory)
-            for slot in range(count)
-        ]
+        if not self.devices:
+            return [SlotResources(None, threads, memory)] * count
+        dealt = [self.devices[slot % len(self.devices)] for slot in range(count)]
+        return [SlotResources(device, threads, memory, sharing=dealt.count(device)) for device in dealt]
 
 
 def fixed_threads(files: Sequence[Path]) -> int | None:
@@ -135,8 +136,10 @@ class SlotResources:
         device: value for CUDA_VISIBLE_DEVICES; None leaves it.
         threads: CPU threads, where the run's own setting leaves it open; None: what torch chooses.
         memory: address space for data, bytes; None: no limit.
+        sharing: slots of its device, each of which gets an equal share of the device's memory.
     """
 
     device: str | None = None
     threads: int | None = None
     memory: int | None = None
+    sharing: int = 1

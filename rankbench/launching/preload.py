@@ -5,6 +5,7 @@ Nothing here computes: a process that has run threads must not be forked.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from importlib import import_module
@@ -34,6 +35,8 @@ LATER = (
     "scipy.stats",
 )
 
+# Asked for CUDA, torch would start its driver, after which no forked process could use it; NVML only counts devices.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # of Arrow, which datasets brings: no thread
 for kind in registry.PACKAGES:
     registry.import_all(kind)
@@ -46,3 +49,4 @@ code()  # the commit that is imported here is the one the records name, whatever
 own_sources()  # and so is the code, whatever is edited meanwhile
 libraries()  # and so are the versions
 assert run  # imported for its own sake
+gc.freeze()  # no job looks through a million objects of modules for garbage, which would also copy their memory

@@ -21,6 +21,7 @@ from rankbench.launching.jobs import SlotResources
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.run_folder import HELD_UP, LOG
 
+CONTEXT = 2**30  # bytes on a device that a process takes outside torch's allocator: CUDA's context and libraries
 DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG of prctl
 
 
@@ -66,6 +67,16 @@ def _settle(room: SlotResources) -> None:
         import torch
 
         torch.set_num_threads(room.threads)
+    if room.sharing > 1:
+        _share_device(room.sharing)
+
+
+def _share_device(slots: int) -> None:
+    """Keep torch's allocator to this slot's share of the device, less what CUDA itself takes for each process."""
+    import torch
+
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(max(0.0, 1 / slots - CONTEXT / total))
 
 
 def _die_with_launcher() -> None:

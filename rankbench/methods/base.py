@@ -62,8 +62,11 @@ class Probe(Protocol):
     def weight_gradients(self, batch: Any, dropout: bool = False) -> dict[str, Tensor]:
         """Gradients of the same with respect to the frozen weights: site name -> (d_out, d_in), fp32, all at once."""
 
-    def activations(self, batch: Any, see: Callable[[str, Tensor], None]) -> None:
-        """One forward pass of the base model; `see(site, x)` gets each site's x (tokens, d_in), padding left out."""
+    def activations(self, batch: Any, see: Callable[[str, Tensor], None], labelled: bool = False) -> None:
+        """One forward pass of the base model; `see(site, x)` gets each site's x (tokens, d_in), padding left out.
+
+        With `labelled`, tokens without a label are left out, too, where labels are per token.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
-"""EVA: ranks and A from the singular vectors of each site's inputs, computed by PEFT."""
+"""EVA: ranks and A from the principal components of each site's inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.methods import peft_search
 from rankbench.methods.base import Allocator, MethodError, Probe, RunContext
-
-PREFIX = "base_model.model."
 
 
 class EVAConfig(Settings):
@@ -21,15 +23,19 @@ class EVAConfig(Settings):
 
     Attributes:
         use: the ranks, the initialisation of A, or both.
-        batches: calibration mini-batches, taken in turn until the vectors converge.
+        search: "exact" the components of the inputs of all mini-batches together, one pass for each, with a covariance
+            (d_in, d_in) in fp32 for each distinct input; "peft" PEFT's incremental search, which takes the mini-batches
+            in turn until the vectors converge, and holds no covariance.
+        batches: calibration mini-batches.
         rho: largest rank over the budget's reference rank; unused with use=init, where all sites have the same.
-        tau: cosine similarity of successive vectors that counts as converged.
+        tau: cosine similarity of successive vectors that counts as converged; search=peft alone.
         whiten: divide each vector by the root of its singular value.
         label_mask: leave out tokens without a label, where labels are per token.
-        most_passes: forward passes after which the search for vectors is given up.
+        most_passes: forward passes after which the search for vectors is given up; search=peft alone.
     """
 
     use: Literal["both", "ranks", "init"]
+    search: Literal["exact", "peft"]
     batches: int = Field(ge=1)
     rho: float = Field(ge=1)
     tau: float = Field(gt=0, lt=1)
@@ -44,10 +50,7 @@ class EVA(Allocator[EVAConfig]):
 
     needs = frozenset({"probe_forward"})
     source = "Paischer et al. 2025 (arXiv 2410.07170); peft 0.21"
-    deviations = (
-        "Each micro-batch is one update of the decomposition.",
-        "Scale: the run's scale rule; the fixed one is EVA's own (adjust_scaling_factors).",
-    )
+    deviations = ("Scale: the run's scale rule; the fixed one is EVA's own (adjust_scaling_factors).",)
     summary = "ranks and initial A from the spectrum of the inputs"
     decides = "before training"
     signal = "explained variance of the site's inputs"
@@ -58,13 +61,24 @@ class EVA(Allocator[EVAConfig]):
         ranks = "PEFT's ranks are shares of the budget where budget.unit=params and sites cost unequally."
         rows = "Rows of A beyond PEFT's (where the budget gives a site more ranks) are drawn as for every method."
         used = {"both": (ranks, rows), "ranks": (ranks,), "init": ()}[config.use]
-        batches = f"{config.batches} mini-batches are taken in turn; the paper goes through the training set."
-        return (*cls.deviations, *used, batches)
+        search = {
+            "exact": f"{config.batches} mini-batches are decomposed together, so their order does not count; paper and "
+            "PEFT update the vectors with one mini-batch after the other, until they converge.",
+            "peft": f"{config.batches} mini-batches are taken in turn, each micro-batch is one update; the paper goes "
+            "through the training set.",
+        }[config.search]
+        return (*cls.deviations, *used, search)
 
     @classmethod
     def passes_of(cls, config: EVAConfig) -> str:
-        """The data decide how many."""
+        """One for each calibration mini-batch, or as many as the data ask for."""
+        if config.search == "exact":
+            return f"{config.batches} x forward"
         return f"forward until the vectors converge, {config.most_passes} at the most"
+
+    def extra_passes(self, batch_size: int) -> tuple[int, int] | None:
+        """One for each calibration mini-batch; PEFT's search makes as many as the data ask for."""
+        return (self.config.batches, 0) if self.config.search == "exact" else None
 
     def __init__(self, config: EVAConfig, context: RunContext) -> None:
         super().__init__(config, context)
@@ -75,7 +89,7 @@ class EVA(Allocator[EVAConfig]):
         return self.context.budget.uniform()
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
-        """Let PEFT find the vectors; begin at its ranks, with its vectors as first rows of A."""
+        """Begin at the ranks that the components of the inputs give, with the components as first rows of A."""
         vectors = self.vectors(adapters, probe)
         if self.config.use != "init":
             shares = {name: float(len(rows)) for name, rows in vectors.items()}
@@ -88,94 +102,103 @@ class EVA(Allocator[EVAConfig]):
                 adapters.set_factors(name, A, B)
 
     def vectors(self, adapters: AdapterSet, probe: Probe) -> dict[str, Tensor]:
-        """PEFT's vectors, best first: site name -> (rank, d_in), rank >= 0.
+        """Components of the inputs of each site, best first: site name -> (rank, d_in), rank >= 0.
 
         Raises:
-            MethodError: the input of a site is not one vector per token, or the vectors have not converged after
-                `most_passes` passes.
+            MethodError: a site has no inputs, or fewer than it may get ranks; PEFT's search fails (see peft_search).
         """
-        from peft import EvaConfig, LoraConfig  # takes seconds to import
-        from peft.tuners.lora import eva
+        config, rank, sites = self.config, self.context.budget.reference_rank, self.context.sites
+        widest = min(site.d_in for site in sites) / rank
+        rho = 1.0 if config.use == "init" else max(1.0, min(config.rho, widest))
+        if config.search == "peft":
+            return peft_search.search(adapters, probe, config, rank, rho)
+        moments, leaders = self.moments(probe)
+        spectra = {leader: inputs.spectrum(round(rho * rank)) for leader, inputs in moments.items()}
+        spectrum_of = {site.name: spectra[leaders[site.name]] for site in sites}
+        ranks = ranks_by_variance({name: shares for name, (shares, _, _) in spectrum_of.items()}, rank * len(sites))
+        vectors = {}
+        for name, (_, singular_values, components) in spectrum_of.items():
+            rows = components[: ranks[name]]
+            vectors[name] = rows / singular_values[: len(rows), None].sqrt() if config.whiten else rows
+        return vectors
 
-        config, rank = self.config, self.context.budget.reference_rank
-        widest = min(site.d_in for site in self.context.sites) / rank
-        settings = EvaConfig(
-            rho=1.0 if config.use == "init" else max(1.0, min(config.rho, widest)),
-            tau=config.tau,
-            use_label_mask=config.label_mask,
-            whiten=config.whiten,
-        )
-        passes, site_inputs = 0, SiteInputs()
+    def moments(self, probe: Probe) -> tuple[dict[str, Moments], dict[str, str]]:
+        """Moments of the inputs, and the site under whose name each site's are: of those that read the same tensor."""
+        moments: dict[str, Moments] = {}
+        leaders: dict[str, str] = {}
+        latest: tuple[Callable[[], Tensor | None], str] = (lambda: None, "")
 
-        def forward(model: Any, inputs: dict[str, Tensor]) -> None:
-            nonlocal passes
-            passes += 1
-            if passes > config.most_passes:
-                raise MethodError(
-                    f"EVA's vectors have not converged after {config.most_passes} passes: raise method.most_passes or "
-                    "train.batch_size (each pass needs more tokens than a site may get ranks), or lower method.tau"
-                )
-            site_inputs.tokens = tuple(inputs["input_ids"].shape)
-            model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-            if passes == 1:  # PEFT looks at the inputs of all sites before it decomposes any
-                site_inputs.check([site.name for site in self.context.sites])
+        def see(site: str, x: Tensor) -> None:
+            nonlocal latest
+            if latest[0]() is not x:
+                latest = weakref.ref(x), site
+            leader = leaders.setdefault(site, latest[1])
+            if leader == site:
+                moments.setdefault(site, Moments()).add(x)
 
-        micros = [micro for batch in probe.batches(config.batches) for micro in probe.inputs(batch)]
-        two = getattr(getattr(adapters.model, "config", None), "is_encoder_decoder", False)
-        if two and micros[0]["labels"].dim() > 1:
+        for batch in probe.batches(self.config.batches):
+            probe.activations(batch, see, labelled=self.config.label_mask)
+        idle = [site.name for site in self.context.sites if site.name not in leaders]
+        if idle:
             raise MethodError(
-                "method=eva takes one text per example, as PEFT's search for vectors does; an encoder-decoder reads "
-                "two: take another method"
+                f"method=eva reads the inputs of {idle[0]}, which no pass reaches: leave it out of model.targets"
             )
-        vectors: dict[str, Tensor] = eva.get_eva_state_dict(
-            adapters.model,
-            [per_token(micro) for micro in micros],
-            LoraConfig(r=rank, init_lora_weights="eva", eva_config=settings),
-            forward_fn=forward,
-            prepare_layer_inputs_fn=site_inputs.prepare,
-            gather_distributed_inputs=False,
-            show_progress_bar=False,
-        )
-        return {site.name: vectors[PREFIX + site.name] for site in self.context.sites}
+        return moments, leaders
 
 
-class SiteInputs:
-    """What PEFT is given of the sites' inputs: the vectors of the tokens that count.
+class Moments:
+    """Mean and scatter of the vectors seen so far.
 
     Attributes:
-        tokens: (batch, length) of the pass that is being made.
-        shapes: site name -> shape of its input, as last seen.
+        count: number n of vectors.
+        mean: (d,).
+        scatter: sum over the vectors of (x - mean)(x - mean)^T: (d, d).
     """
 
     def __init__(self) -> None:
-        self.tokens: tuple[int, ...] = ()
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.count, self.mean, self.scatter = 0, torch.zeros(0), torch.zeros(0, 0)
 
-    def prepare(self, layer_input: Any, indices: Tensor, name: str) -> Tensor:
-        """The vectors at `indices` (n, 2) of an input (batch, length, d_in): (n, d_in); any other input as it is."""
-        x: Tensor = layer_input if isinstance(layer_input, Tensor) else layer_input[0]
-        self.shapes[name.removeprefix(PREFIX)] = tuple(x.shape)
-        return x[indices.T.unbind()] if x.shape[:-1] == self.tokens else x.contiguous()
+    def add(self, x: Tensor) -> None:
+        """Take in vectors x (n, d); none at all change nothing."""
+        if not len(x):
+            return
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            if not self.count:
+                self.mean, self.scatter = torch.zeros_like(x[0]), x.new_zeros(x.shape[1], x.shape[1])
+            centre, count = x.mean(0), self.count + len(x)
+            shift, x = centre - self.mean, x - centre
+            self.scatter.addmm_(x.T, x).addr_(shift, shift, alpha=self.count * len(x) / count)
+            self.mean += shift * (len(x) / count)
+        self.count = count
 
-    def check(self, sites: Sequence[str]) -> None:
-        """Refuse sites whose input is not one vector per token.
+    def spectrum(self, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The first `most` principal components: shares of the variance, singular values (most,), vectors (most, d).
+
+        The largest entry of each vector is positive, as PEFT has it.
 
         Raises:
-            MethodError: with the names of the sites, and the way out.
+            MethodError: there are not enough vectors.
         """
-        odd = [
-            f"{name} reads {self.shapes[name]}" if name in self.shapes else f"{name} is not reached"
-            for name in sites
-            if self.shapes.get(name, ())[:-1] != self.tokens
-        ]
-        if odd:
-            tokens, more = " x ".join(map(str, self.tokens)), f" and {len(odd) - 5} more sites" if len(odd) > 5 else ""
+        if self.count <= most:
             raise MethodError(
-                f"method eva needs one input vector for each token at every site, but in a batch of {tokens} tokens "
-                f"{', '.join(odd[:5])}{more}: leave these sites out of model.targets"
+                f"EVA looks for {most} components in {self.count} tokens: raise method.batches or train.batch_size, or "
+                "lower method.rho"
             )
+        values, vectors = torch.linalg.eigh(self.scatter)
+        values, rows = values.flip(0)[:most].clamp(min=0), vectors.flip(1)[:, :most].T
+        rows = rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
+        return values / self.scatter.trace(), values.sqrt(), rows
 
 
-def per_token(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inputs that have one value per token: PEFT takes any labels for labels of tokens."""
-    return {key: value for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}
+def ranks_by_variance(shares: Mapping[str, Tensor], total: int) -> dict[str, int]:
+    """Give `total` ranks to the largest shares of variance, all sites together; of equal ones to the earlier site.
+
+    Args:
+        shares: site name -> (most,), the share that each component explains of the variance at its site.
+        total: ranks to give out.
+    """
+    components = [(share, name) for name, values in shares.items() for share in values.tolist()]
+    components.sort(key=lambda component: component[0], reverse=True)
+    ranks = Counter(name for _, name in components[:total])
+    return {name: ranks[name] for name in shares}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, stack
 
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
@@ -128,7 +128,7 @@ class FIM(Allocator[FIMConfig]):
         for batch in probe.batches(config.batches):
             for sample in [[example] for example in batch] if config.score == "per_example" else [batch]:
                 moments.add(self._gradients(adapters, probe, sample))
-        raw = [float(getattr(entries, config.aggregate)()) for entries in moments.value()]
+        raw = stack([getattr(entries, config.aggregate)() for entries in moments.value()]).tolist()
         floor = config.floor * (max(raw) if config.relative_floor else 1.0)
         return {site.name: max(score, floor) for site, score in zip(adapters.sites, raw, strict=True)}
 

@@ -95,7 +95,8 @@ class GoRA(Allocator[GoRAConfig]):
         gradients = mean_gradients(probe, self.config.batches)
         if self.config.use != "init":
             power = 0.5 if self.config.width == "root" else 1.0
-            self.scores = {name: advantage(adapters.weight(name), G, power) for name, G in gradients.items()}
+            scores = torch.stack([advantage(adapters.weight(name), G, power) for name, G in gradients.items()])
+            self.scores = dict(zip(gradients, scores.tolist(), strict=True))
             budget, reference = self.context.budget, self.context.budget.reference_rank
             least, cap = int(self.config.least * reference), int(self.config.cap * reference)
             ranks = budget.allocate(self.scores, least=least, most=cap)
@@ -118,10 +119,10 @@ def mean_gradients(probe: Probe, count: int) -> dict[str, Tensor]:
     return {name: G / count for name, G in total.items()}
 
 
-def advantage(weight: Tensor, gradient: Tensor, power: float) -> float:
-    """Mean |W * G| / (d_in + d_out)^power: the share of a site, already per rank. Both (d_out, d_in)."""
+def advantage(weight: Tensor, gradient: Tensor, power: float) -> Tensor:
+    """Mean |W * G| / (d_in + d_out)^power: the share of a site, already per rank: (). Both (d_out, d_in)."""
     importance = (weight * gradient.to(weight.device)).abs().double().mean()
-    return float(importance) / math.pow(sum(weight.shape), power)
+    return importance / math.pow(sum(weight.shape), power)
 
 
 def compressed(gradient: Tensor, A: Tensor) -> Tensor:

@@ -83,8 +83,9 @@ def combine(
         return (m * d for m, d in zip(mean, deviation, strict=True))
     if not relative:
         return ((m + epsilon) / (d + epsilon) for m, d in zip(mean, deviation, strict=True))
-    total = sum(float(d.sum(dtype=torch.float64)) for d in deviation) / max(1, sum(d.numel() for d in deviation))
-    floor = max(epsilon * total, torch.finfo(torch.float32).tiny)
+    sums = torch.stack([d.sum(dtype=torch.float64) for d in deviation])
+    average = sums.cumsum(0)[-1] / sum(d.numel() for d in deviation)  # added in order, and left on the device
+    floor = (epsilon * average).clamp_min(torch.finfo(torch.float32).tiny)
     return (m / (d + floor) for m, d in zip(mean, deviation, strict=True))
 
 

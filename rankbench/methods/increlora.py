@@ -116,10 +116,9 @@ class IncreLoRA(Allocator[IncreLoRAConfig]):
     @torch.no_grad()
     def _observe(self, adapters: AdapterSet) -> None:
         pairs = zip(adapters.iter_stacked(), adapters.iter_stacked(lambda p: p.grad), strict=True)
-        by_triplet = triplets(sensitivity(w, g) for w, g in pairs)
+        stacked = torch.cat([scores.mean(dim=1) for scores in triplets(sensitivity(w, g) for w, g in pairs)])
         by_site = torch.zeros(len(adapters.sites))
-        for indices, scores in zip(adapters.alike(), by_triplet, strict=True):
-            by_site[list(indices)] = scores.mean(dim=1).cpu()
+        by_site[[index for indices in adapters.alike() for index in indices]] = stacked.cpu()  # one read for all sites
         self.statistics.update([by_site])
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import distribute
+from rankbench.core.parameter_stacks import on_host
 from rankbench.core.site_adapter import Gate
 from rankbench.methods.base import Allocator, RunContext, Step, differing
 
@@ -138,9 +139,11 @@ class L1RA(Allocator[L1RAConfig]):
         torch._foreach_clamp_max_(gates, 1.0)
 
     def _check(self, adapters: AdapterSet, step: Step) -> None:
-        order, threshold = self._order(adapters, step), self.config.threshold
-        closed = {name for name, gate in _gates(adapters).items() if bool((gate < threshold).any())}
-        lost = self._prune(adapters)
+        gates = _gates(adapters)
+        gates = dict(zip(gates, on_host(list(gates.values())), strict=True))
+        order, threshold = self._order(gates, step), self.config.threshold
+        closed = {name for name, gate in gates.items() if bool((gate < threshold).any())}
+        lost = self._prune(adapters, gates)
         if self.config.reassign:
             able = [name for name in order if not (self.config.exclude_pruned and name in closed)]
             self._reassign(adapters, able)
@@ -148,18 +151,17 @@ class L1RA(Allocator[L1RAConfig]):
             adapters.forget_moments()
             self._resets += 1
 
-    def _order(self, adapters: AdapterSet, step: Step) -> list[str]:
+    def _order(self, gates: dict[str, torch.Tensor], step: Step) -> list[str]:
         """Names of the sites, first receiver first, by the gates before pruning and clipping."""
-        gates = _gates(adapters)
         if self.config.receivers == "random":
             return [list(gates)[index] for index in step.rng.permutation(len(gates))]
         statistic = torch.amin if self.config.receivers == "min_gate" else torch.mean
         return sorted(gates, key=lambda name: -float(statistic(gates[name])))
 
-    def _prune(self, adapters: AdapterSet) -> int:
+    def _prune(self, adapters: AdapterSet, gates: dict[str, torch.Tensor]) -> int:
         """Remove closed components but the last one of a site and return how many went."""
         total = 0
-        for name, gate in _gates(adapters).items():
+        for name, gate in gates.items():
             keep = gate >= self.config.threshold
             keep[-1] |= not keep.any()
             lost = int((~keep).sum())

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
+from rankbench.core.parameter_stacks import on_host
 from rankbench.methods.base import Allocator, RunContext, Step
 from rankbench.methods.pruning import final_total, start_ranks
 
@@ -88,18 +90,17 @@ class PARA(Allocator[PARAConfig]):
         """The number of singular values to keep, by site; the adapters are rewritten as their decompositions."""
         adapters.refactor()
         names = [site.name for site in adapters.sites]
-        values = [singular_values(adapters, name) for name in names]
+        values = [part.numpy() for part in on_host([singular_values(adapters, name) for name in names])]
         return dict(
             zip(names, truncated(values, [self.context.budget.costs[n] for n in names], self.total), strict=True)
         )
 
 
-def singular_values(adapters: AdapterSet, site: str) -> np.ndarray[Any, Any]:
+def singular_values(adapters: AdapterSet, site: str) -> Tensor:
     """Singular values (r,) of the update of a decomposed site (see AdapterSet.refactor), scale included, falling."""
     A, B = adapters.folded(site)
-    values = adapters.scale(site) * torch.linalg.vector_norm(A.double(), dim=1) * B.double().norm(dim=0)
-    result: np.ndarray[Any, Any] = values.cpu().numpy()
-    return result
+    values: Tensor = adapters.scale(site) * torch.linalg.vector_norm(A.double(), dim=1) * B.double().norm(dim=0)
+    return values
 
 
 def truncated(values: Sequence[np.ndarray[Any, Any]], costs: Sequence[float], total: float) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.apportionment import select
 from rankbench.core.budget import Decay
+from rankbench.core.parameter_stacks import on_host
 from rankbench.methods.base import RunContext
 
 
@@ -98,9 +99,9 @@ def prune(
         total: what may be kept.
         refill: see rankbench.core.apportionment.select.
     """
-    by_site: dict[int, np.ndarray[Any, Any]] = {}
-    for indices, values in zip(adapters.alike(), scores, strict=True):
-        by_site.update(zip(indices, values.detach().double().cpu().numpy(), strict=True))
+    indices = [index for stacked in adapters.alike() for index in stacked]
+    rows = on_host([row for stacked in scores for row in stacked])
+    by_site = {index: row.double().numpy() for index, row in zip(indices, rows, strict=True)}
     order = sorted(by_site)  # site order decides ties
     names = [adapters.sites[index].name for index in order]
     if hard:

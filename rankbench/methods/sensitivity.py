@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from torch import Tensor, float64, split, stack, zeros
+from torch import Tensor, float64, split, stack
 
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.parameter_stacks import on_host
 from rankbench.methods.base import Allocator, Probe, differing
 
 Floats = npt.NDArray[np.float64]
@@ -89,7 +90,7 @@ class Sensitivity(Allocator[SensitivityConfig]):
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Sum squares of the inputs, score, then begin at the ranks that the scores give."""
         config, sites = self.config, self.context.sites
-        diagonals = {site.name: zeros(site.d_in, dtype=float64) for site in sites}
+        diagonals = {site.name: adapters.factors(site.name)[0].new_zeros(site.d_in, dtype=float64) for site in sites}
         seen: dict[str, Any] = {"input": None}
 
         def see(site: str, x: Tensor) -> None:
@@ -101,8 +102,8 @@ class Sensitivity(Allocator[SensitivityConfig]):
             probe.activations(batch, see)
         copies = [site.d_out if config.scope == "full" else 1 for site in sites]
         metrics = [
-            diagonal_metrics(diagonals[site.name].numpy(), config.topk_share, config.mass, count)
-            for site, count in zip(sites, copies, strict=True)
+            diagonal_metrics(diagonal.numpy(), config.topk_share, config.mass, count)
+            for diagonal, count in zip(on_host(list(diagonals.values())), copies, strict=True)
         ]
         theta = combine_metrics(np.array(metrics), config.metrics, config.weights)
         self.scores = dict(zip((site.name for site in sites), theta.tolist(), strict=True))
@@ -111,9 +112,9 @@ class Sensitivity(Allocator[SensitivityConfig]):
 
 
 def sum_of_squares(x: Tensor) -> Tensor:
-    """Sum over tokens, (tokens, d) -> (d,), float64 on the CPU; in parts, so that the squares stay in the cache."""
+    """Sum over tokens, (tokens, d) -> (d,), float64; in parts, so that the squares stay in the cache."""
     parts = [part.float().square().sum(0) for part in split(x, 256)]
-    return stack(parts).double().sum(0).cpu()
+    return stack(parts).double().sum(0)
 
 
 def diagonal_metrics(diagonal: Floats, topk_share: float, mass: float, copies: int = 1) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.parameter_stacks import on_host
 from rankbench.core.site_adapter import Gate
 from rankbench.methods.base import Allocator, Step, differing
 from rankbench.methods.pruning import start_ranks
@@ -87,7 +88,7 @@ class SoRA(Allocator[SoRAConfig]):
         gates: list[Tensor] = [gate for site in adapters.sites if (gate := adapters.gates(site.name)) is not None]
         threshold = self.config.strength * self.config.gate_rate * step.learning_rate
         shrink(gates, threshold, least=threshold if self.config.step == "released" else 0.0)
-        alive = torch.split((torch.cat(gates) != 0).cpu(), [len(gate) for gate in gates])  # one transfer for all sites
+        alive = [gate != 0 for gate in on_host(gates)]
         adapters.zero(dict(zip((site.name for site in adapters.sites), alive, strict=True)), "proximal step")
 
 

@@ -41,13 +41,14 @@ class StableRank(Allocator[StableRankConfig]):
 
     def calibrate(self, adapters: AdapterSet, probe: Probe) -> None:
         """Score the weights, then begin at the ranks that the scores give."""
-        self.scores = {site.name: stable_rank(adapters.weight(site.name)) for site in adapters.sites}
+        scores = torch.stack([stable_rank(adapters.weight(site.name)) for site in adapters.sites])
+        self.scores = dict(zip((site.name for site in adapters.sites), scores.tolist(), strict=True))
         ranks = self.context.budget.allocate(self.scores, least=self.config.least_rank)
         adapters.restart(ranks, "stable rank", draw="start")
 
 
-def stable_rank(weight: Tensor) -> float:
-    """||W||_F^2 / ||W||_2^2 of W (d_out, d_in): in [1, min(d_out, d_in)], or 0 where W is zero."""
+def stable_rank(weight: Tensor) -> Tensor:
+    """||W||_F^2 / ||W||_2^2 of W (d_out, d_in): (), in [1, min(d_out, d_in)], or 0 where W is zero."""
     values = torch.linalg.svdvals(weight).double()
-    largest = float(values.max())
-    return float((values / largest).square().sum()) if largest else 0.0
+    largest = values.max()
+    return torch.where(largest == 0, 0.0, (values / largest).square().sum())

@@ -75,7 +75,7 @@ def load(
     head: tuple[str, ...] = ()
     notes: list[str] = []
     if config.shape is not None and config.path is None:
-        model, tokenizer, revision = random_model(config.shape, DTYPES[config.dtype])
+        model, tokenizer, revision = random_model(config.shape, DTYPES[config.dtype], config.attention)
         if quantized := quantization.settings(config.quantization, DTYPES[config.dtype], head):
             model = quantization.quantize(model, quantized)
     else:
@@ -87,7 +87,8 @@ def load(
                 model, notes = _encoder(folder, tokenizer, config, head, num_labels, problem, streams)
             else:
                 stored = quantization.settings(config.quantization, DTYPES[config.dtype], ())
-                model, notes = read(folder, config.architecture, None, DTYPES[config.dtype], (), stored)
+                dtype = DTYPES[config.dtype]
+                model, notes = read(folder, config.architecture, None, dtype, (), stored, config.attention)
     quantization.settle(model)
     _settle(tokenizer)
     _set_padding(model, tokenizer)
@@ -123,12 +124,15 @@ def without_weights(config: ModelConfig, cache_dir: Path | None = None) -> Any:
         ModelError: the model's files are not on this machine, or cannot be read.
     """
     auto, _ = class_of(config.architecture, None)
-    dtype = DTYPES[config.dtype]
+    # a fused kernel keeps what sdpa keeps
+    settings = {"dtype": DTYPES[config.dtype]} | (
+        {"attn_implementation": "eager"} if config.attention == "eager" else {}
+    )
     if config.shape is not None and config.path is None:
-        return auto.from_config(config_of(config.shape, byte_tokenizer()), dtype=dtype)
+        return auto.from_config(config_of(config.shape, byte_tokenizer()), **settings)
     folder, _ = locate(config, cache_dir, download=False)
     with quiet(), readable(folder):
-        return auto.from_config(checked_config(folder, config.architecture, None), dtype=dtype)
+        return auto.from_config(checked_config(folder, config.architecture, None), **settings)
 
 
 def tokenizer_of(config: ModelConfig, cache_dir: Path | None = None) -> Any:
@@ -165,7 +169,7 @@ def _encoder(
     settings = {"num_labels": num_labels, "problem_type": PROBLEM_TYPES.get(problem)}
     dtype = DTYPES[config.dtype]
     stored = quantization.settings(config.quantization, dtype, head)
-    model, notes = read(folder, config.architecture, problem, dtype, head, stored, **settings)
+    model, notes = read(folder, config.architecture, problem, dtype, head, stored, config.attention, **settings)
     draw_head(model, head, streams)
     if model.config.is_encoder_decoder and tokenizer.eos_token_id not in tokenizer("a").input_ids:
         raise ModelError(

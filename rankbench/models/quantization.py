@@ -60,7 +60,8 @@ def quantize(model: Any, arguments: dict[str, Any]) -> Any:
     """A model made in memory, quantised: bitsandbytes quantises while it reads files."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         model.save_pretrained(folder)
-        quantized = type(model).from_pretrained(folder, dtype=model.dtype, **arguments)
+        chosen = model.config._attn_implementation
+        quantized = type(model).from_pretrained(folder, dtype=model.dtype, attn_implementation=chosen, **arguments)
     quantized.name_or_path = model.name_or_path  # the folder is gone
     return quantized
 

@@ -11,13 +11,16 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rankbench.config.sections import Shape
 from rankbench.core.seeding import Streams
+from rankbench.models.attention import arguments
 
 
-def random_model(shape: Shape, dtype: torch.dtype) -> tuple[Any, Any, str]:
+def random_model(shape: Shape, dtype: torch.dtype, attention: str | None = None) -> tuple[Any, Any, str]:
     """A Qwen2 with random weights, the same for every run's seed, its byte tokenizer and the hash of its weights."""
     tokenizer = byte_tokenizer()
     with Streams(0).ambient("init", "base"):
-        model: Any = Qwen2ForCausalLM(config_of(shape, tokenizer))
+        config = config_of(shape, tokenizer)
+        config._attn_implementation = arguments(attention, Qwen2ForCausalLM).get("attn_implementation")
+        model: Any = Qwen2ForCausalLM(config)
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

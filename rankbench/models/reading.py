@@ -16,6 +16,7 @@ import transformers
 from transformers import AutoConfig, PretrainedConfig
 
 from rankbench.core.seeding import Streams
+from rankbench.models import attention as attentions
 from rankbench.models.errors import ModelError
 from rankbench.models.heads import LANGUAGE_MODELS, Problem, check_head, class_of
 
@@ -31,11 +32,12 @@ def read(
     dtype: torch.dtype,
     head: Sequence[str],
     stored: Mapping[str, Any],
+    attention: str | None = None,
     **settings: Any,
 ) -> tuple[Any, list[str]]:
     """The model in a folder, and notes on what of it was changed or is not used.
 
-    Attention is sdpa where the architecture has it, else eager (DeBERTa-v2).
+    Attention is sdpa where the architecture has it, else eager (DeBERTa-v2), unless one is asked for.
 
     Args:
         folder: a model folder.
@@ -44,11 +46,12 @@ def read(
         dtype: storage of the weights.
         head: names of modules that need no weights in the folder.
         stored: arguments of `from_pretrained` on how the weights are stored (rankbench.models.quantization).
+        attention: model.attention.
         settings: of the model's config, instead of the folder's.
 
     Raises:
         ModelError: an adapter lies in the folder, weights are missing or belong to layers that the model lacks, or
-            transformers has no class for such a model.
+            transformers has no class for such a model, or no such attention for it.
     """
     if (folder / ADAPTER).is_file():
         raise ModelError(
@@ -57,6 +60,7 @@ def read(
         )
     config = checked_config(folder, architecture, problem, **settings)
     auto, _ = class_of(architecture, problem)
+    implementation = attentions.arguments(attention, auto._model_mapping[type(config)])
     notes = [*_without_layerdrop(config), *_quantised(config)]
     if stored and getattr(config, "quantization_config", None):
         raise ModelError(f"{folder}: its weights are quantised already; set model.quantization=null")
@@ -74,6 +78,7 @@ def read(
             weights_only=True,
             output_loading_info=True,
             **stored,
+            **implementation,
             ignore_mismatched_sizes=True,  # a head of another task is drawn anew; others are refused below
         )
     check_head(model, head)

@@ -33,8 +33,10 @@ class FrozenRun:
         return RunFolder(Path(self.config["results_dir"]), self.run_id)
 
     def write(self, file: Path) -> None:
-        """Write the file that `read` reads."""
-        write_atomically(file, json.dumps(vars(self)).encode(), sync=False)
+        """Write the file that `read` reads, unless it is there as it would be written."""
+        content = json.dumps(vars(self)).encode()
+        if not file.is_file() or file.read_bytes() != content:
+            write_atomically(file, content, sync=False)
 
     @classmethod
     def read(cls, file: Path) -> FrozenRun:

@@ -24,7 +24,7 @@ STOPPED = ("killed",)
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
 # Left out where they are off: older configurations have none of them, and are the same run.
-OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "train.gradient_checkpointing")
+OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "model.attention", "train.gradient_checkpointing")
 # Settings of methods that older configurations have not, and the value at which a run is the same without them.
 LATER: dict[str, dict[str, Any]] = {
     "adalora": {"cut": "refill"},
@@ -32,6 +32,7 @@ LATER: dict[str, dict[str, Any]] = {
     "igu_code": {"cut": "refill", "stage2_orthogonality": None},
     "sora": {"step": "printed", "loss_l1": 0.0},
     "gora": {"direction": "down", "width": "root"},
+    "eva": {"search": "peft"},
 }
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")

@@ -6,6 +6,8 @@ A record is written whole or not at all; a folder is one process's at a time; a 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -94,9 +96,11 @@ class RunFolder:
             RecordError: there is a file that is none, or the record of another run.
         """
         file = self.path / RECORD
-        if not file.exists():
+        try:
+            text = file.read_text(errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        record = RunRecord.from_json(file.read_text(errors="replace"), str(file))
+        record = RunRecord.from_json(text, str(file))
         if self._named_after_run and record.run_id != self.run_id:
             raise RecordError(f"{file}: the record of another run, {record.run_id}")
         return record
@@ -123,7 +127,28 @@ class RunFolder:
 
     def write_lines(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Write a JSON-lines file atomically."""
-        self.write(name, "".join(json.dumps(row) + "\n" for row in rows))
+        self.write(name, _lines(rows))
+
+    def write_folder(self, name: str, write: Callable[[Path], None]) -> None:
+        """Write a folder of files, each atomically.
+
+        Args:
+            name: of the folder.
+            write: writes the files into the folder that it is given.
+        """
+        target, staging = self.path / name, self.path / f".{name}.{secrets.token_hex(8)}.tmp"
+        write(staging)
+        target.mkdir(exist_ok=True)
+        for file in staging.iterdir():
+            file.replace(target / file.name)
+        staging.rmdir()
+
+    def settle_lines(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Write a JSON-lines file again if it holds anything else: where locks do nothing, two processes append."""
+        text = _lines(rows)
+        file = self.path / name
+        if not file.exists() or file.read_text(errors="replace") != text:
+            self.write(name, text)
 
     def json(self, name: str) -> Any:
         """Content of a JSON file; None without one, or with one that was cut off."""
@@ -161,9 +186,23 @@ class RunFolder:
         (self.path / name).unlink(missing_ok=True)
 
 
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
 def places(run: str, results_dir: Path) -> list[Path]:
     """Paths where a run named by the user may lie: the path itself, or its run_id under results_dir."""
     return [expanded(run), results_dir / "runs" / run]
+
+
+def run_folders(results_dir: Path) -> list[RunFolder]:
+    """The run folders of a results folder, by name; [] where it has none."""
+    try:
+        with os.scandir(results_dir / "runs") as entries:
+            names = sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [RunFolder(results_dir, name) for name in names]
 
 
 KEYS = ("model", "task", "method", "budget", "seed")
@@ -178,8 +217,7 @@ def records(source: Path) -> tuple[list[RunRecord], list[str]]:
         lines = enumerate(source.read_text().splitlines(), 1)
         readers = [partial(RunRecord.from_json, line, f"{source}:{number}") for number, line in lines]
     else:
-        folders = sorted((source / "runs").glob("[!.]*/"))
-        readers = [partial(_record_in, RunFolder(source, folder.name)) for folder in folders]
+        readers = [partial(_record_in, folder) for folder in run_folders(source)]
     for read in readers:
         try:
             read_records.append(read())

@@ -50,8 +50,12 @@ def results_dir_of(words: Sequence[str]) -> Path:
     return Path(next((word.partition("=")[2] for word in words if word.startswith("results_dir=")), "results"))
 
 
-def load(words: Sequence[str]) -> Study:
+def load(words: Sequence[str], curves: bool = True) -> Study:
     """The study that words name: ["experiment=X"], more of the words of its sweep, or the folder of a report alone.
+
+    Args:
+        words: of the command.
+        curves: whether the steps of the runs are read; they are most of what there is to read.
 
     Raises:
         SweepError: no such study.
@@ -64,7 +68,7 @@ def load(words: Sequence[str]) -> Study:
     rest = [word for word in words if word.split("=")[0] not in ("experiment", "results_dir")]
     sweep = manifest.last(results_dir, name, rest)
     if sweep is not None:
-        return study_of_sweep(sweep, results_dir)
+        return study_of_sweep(sweep, results_dir, curves)
     committed = results_dir / (name or "") / manifest.FILE
     if name and committed.is_file() and not rest:
         return study_in_folder(committed.parent)
@@ -78,8 +82,8 @@ def _no_sweep(words: Sequence[str], results_dir: Path) -> str:
     return f"{results_dir} holds no sweep of {typed}; start it with rankbench -m {typed}, or give --results DIR"
 
 
-def study_of_sweep(sweep: Sweep, results_dir: Path) -> Study:
-    """A sweep with what its runs left in the runs/ of a results folder."""
+def study_of_sweep(sweep: Sweep, results_dir: Path, with_curves: bool = True) -> Study:
+    """A sweep with what its runs left in the runs/ of a results folder; `with_curves`: as in `load`."""
     records, curves, problems = {}, {}, []
     for job in sweep.jobs:
         folder = RunFolder(results_dir, job.run_id)
@@ -87,6 +91,7 @@ def study_of_sweep(sweep: Sweep, results_dir: Path) -> Study:
             record = folder.record()
             if record is not None:
                 records[job.run_id] = record
+            if record is not None and with_curves:
                 curves[job.run_id] = list(_changes(folder.lines(STEPS)))
         except RecordError as error:
             problems.append(str(error))

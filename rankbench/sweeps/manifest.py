@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,26 @@ def all_of(results_dir: Path) -> tuple[list[Sweep], list[str]]:
         except SweepError as error:
             problems.append(str(error))
     return sorted(sweeps, key=lambda sweep: sweep.order), problems
+
+
+def merge(sources: Iterable[Path], target: Path) -> list[str]:
+    """Bring the sweeps of results folders into one, and return a sentence on each that cannot be read.
+
+    A sweep that several folders have gets the jobs of all. Those new to the target count as started after its own.
+    """
+    own, problems = all_of(target)
+    sweeps = {sweep.sweep_id: sweep for sweep in own}
+    for source in sources:
+        of_source, unreadable = all_of(source)
+        problems += unreadable
+        for sweep in of_source:
+            earlier = sweeps.get(sweep.sweep_id)
+            order = earlier.order if earlier else 1 + max((other.order for other in sweeps.values()), default=0)
+            jobs = {job.run_id: job for job in [*(earlier.jobs if earlier else []), *sweep.jobs]}
+            if earlier is None or len(jobs) > len(earlier.jobs):
+                sweeps[sweep.sweep_id] = replace(sweep, order=order, jobs=list(jobs.values()))
+                save(sweeps[sweep.sweep_id], target)
+    return problems
 
 
 def last(results_dir: Path, name: str | None, words: Iterable[str] = ()) -> Sweep | None:

@@ -6,7 +6,6 @@ waits for that arm's run. All follows from the layout and from records, so a swe
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -202,9 +201,9 @@ class SweepSchedule:
             NotReady: the ranks that it takes are not there yet.
         """
         changed: dict[str, str] = {}
-        config = copy.deepcopy(cell.config)
+        config = dict(cell.config)  # its sections are shared with the cell, so they are replaced, not changed
         if rate is not None:
-            config["train"]["learning_rate"], changed[RATE] = rate, spell(RATE, rate)
+            config["train"], changed[RATE] = {**config["train"], "learning_rate": rate}, spell(RATE, rate)
         if trial:
             config["seed"], config["trial"] = seed, True
             changed |= {"seed": spell("seed", seed), "trial": "trial=true"}
@@ -212,7 +211,7 @@ class SweepSchedule:
             config["tuned"] = asdict(choice)
         if group.source is not None:
             source = self._source_run(group, group.source, seed, trial)
-            config["method"] |= {"source_run": source, **self._rank_map(group, source)}
+            config["method"] = {**config["method"], "source_run": source, **self._rank_map(group, source)}
             changed["method.source_run"] = spell("method.source_run", source)
         name = run_id(config)
         self._configs[name] = config

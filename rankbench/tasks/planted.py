@@ -151,10 +151,17 @@ class Planted(Task[PlantedConfig]):
         true, final = (np.array([rank_map[name] for name in names]) for rank_map in (self._truth, ranks))
         metrics = {"map_overlap": float(np.minimum(true, final).sum() / true.sum())}
         if true.std() and final.std():
-            from scipy.stats import spearmanr  # takes a moment to import
-
-            metrics["map_correlation"] = float(spearmanr(true, final).statistic)
+            metrics["map_correlation"] = float(np.corrcoef(_positions(true), _positions(final))[1, 0])
         return metrics
+
+
+def _positions(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Place of each value in sorted order, from 1; equal values share their mean place.
+
+    scipy.stats has it too (rankdata), and takes a tenth of this task's whole run to import.
+    """
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (count.cumsum() - (count - 1) / 2)[place]
 
 
 def true_map(config: PlantedConfig, sites: Sequence[Any], rng: np.random.Generator) -> dict[str, int]:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
-from rankbench.tracking.rank_map_image import draw
 from rankbench.tracking.series import names, rank_rows, record_figures, step_figures
 
 # It neither prints nor asks for a key, and does not report its errors, which would wait for an absent server.
@@ -100,6 +99,8 @@ class Wandb:
     def _show(self, ranks: dict[str, int]) -> None:
         """The rank map as a picture and as a table."""
         import wandb
+
+        from rankbench.tracking.rank_map_image import draw  # runs without a mirror need no Pillow
 
         picture = wandb.Image(draw(ranks, f"{self.run.name}: {sum(ranks.values())} ranks"))
         self.run.log({"ranks/map": picture}, commit=False)

@@ -18,6 +18,7 @@ from rankbench.models.errors import ModelError
 from rankbench.models.inferred_settings import describe, resolve
 from rankbench.models.reading import slow_storage
 from rankbench.tasks.base import Task
+from rankbench.training import precision
 from rankbench.training.cost_meter import Meter
 from rankbench.training.engine import Engine, make_accelerator
 from rankbench.training.model_checks import check_model
@@ -81,7 +82,8 @@ class Assembly:
         self.loaded = loading.load(model, labels, problem, self.streams)
         self.notes += [describe(self.loaded)] if config.model.architecture == "auto" else []
         self.notes += self.loaded.notes
-        self.notes += filter(None, [slow_storage(config.model.dtype, self.accelerator.device)])
+        device = self.accelerator.device
+        self.notes += filter(None, [slow_storage(config.model.dtype, device), precision.slow_casts(config, device)])
         self.task.load(self.loaded.tokenizer, self.loaded.architecture, self.streams)
         self.loaded.model.to(self.accelerator.device)
         self.task.prepare(self.loaded.model, self.loaded.sites, self.streams)
@@ -121,6 +123,8 @@ class Assembly:
             task_type=loaded.task_type,
             trains=allocator.trains,
         )
+        if self.config.train.precision == "bf16":
+            precision.spare_casts(loaded.model)
         if self.config.train.gradient_checkpointing:
             _keep_no_activations(loaded.model, self.config.model.name)
         self.ledger.head_params = sum(parameter.numel() for parameter in self.adapters.head)

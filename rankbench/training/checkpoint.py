@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.serialization import default_restore_location
 
 from rankbench.records.run_folder import RunFolder, StoreError
 from rankbench.training.assembly import Assembly
@@ -48,7 +50,7 @@ def load(assembly: Assembly, folder: RunFolder) -> tuple[int, dict[str, Any]]:
         StoreError: the checkpoint is another run's.
     """
     file, trainer = folder.checkpoint_file(), assembly.trainer
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = torch.load(file, map_location=placed_on(assembly.accelerator.device), weights_only=True)
     if state["run_id"] != folder.run_id:
         raise StoreError(
             f"{file} is a checkpoint of another config (run {state['run_id']}, "
@@ -63,3 +65,12 @@ def load(assembly: Assembly, folder: RunFolder) -> tuple[int, dict[str, Any]]:
     for key, value in state["ledger"].items():
         setattr(assembly.ledger, key, value)
     return int(state["done"]), state["metrics"]
+
+
+def placed_on(device: torch.device) -> Callable[[Any, str], Any]:
+    """`map_location` of torch.load: what was kept on the CPU stays there, and what lay on a device lies on this one."""
+
+    def place(storage: Any, location: str) -> Any:
+        return storage if location == "cpu" else default_restore_location(storage, str(device))  # type: ignore[no-untyped-call]
+
+    return place

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rankbench.records.record import PHASES
 
@@ -23,11 +24,20 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self.spent: dict[str, dict[str, float]] = {
+        self._spent: dict[str, dict[str, float]] = {
             phase: {"seconds": 0.0, "forward_passes": 0, "backward_passes": 0, "tokens": 0} for phase in PHASES
         }
+        self._tokens: dict[str, Tensor] = {}  # by phase, on the device: counted there, read when somebody asks
         self._running: list[str] = []
         self._since = 0.0
+
+    @property
+    def spent(self) -> dict[str, dict[str, float]]:
+        """Seconds, passes and tokens of each phase."""
+        for phase, tokens in self._tokens.items():
+            self._spent[phase]["tokens"] += int(tokens)
+        self._tokens = {}
+        return self._spent
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -40,18 +50,25 @@ class Meter:
             self._charge()
             self._running.pop()
 
-    def count(self, *, forward: int = 0, backward: int = 0, tokens: int = 0) -> None:
-        """Charge passes (micro-batches) and tokens (padding left out) to the phase that is running."""
+    def count(self, *, forward: int = 0, backward: int = 0, tokens: int | Tensor = 0) -> None:
+        """Charge passes (micro-batches) and tokens (padding left out) to the phase that is running.
+
+        Nothing is read from a tensor (), so that no pass makes the host wait for its device.
+        """
         if self._running:
-            spent = self.spent[self._running[-1]]
+            phase = self._running[-1]
+            spent = self._spent[phase]
             spent["forward_passes"] += forward
             spent["backward_passes"] += backward
-            spent["tokens"] += tokens
+            if isinstance(tokens, Tensor):
+                self._tokens[phase] = self._tokens[phase] + tokens if phase in self._tokens else tokens
+            else:
+                spent["tokens"] += tokens
 
     def _charge(self) -> None:
         now = time.perf_counter()
         if self._running:
-            self.spent[self._running[-1]]["seconds"] += now - self._since
+            self._spent[self._running[-1]]["seconds"] += now - self._since
         self._since = now
 
     def state_dict(self) -> dict[str, Any]:
@@ -61,7 +78,7 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what an interrupted run had spent."""
-        self.spent = {phase: dict(state[phase]) for phase in PHASES}
+        self._spent, self._tokens = {phase: dict(state[phase]) for phase in PHASES}, {}
 
 
 PEAK_SWITCH = Path("/proc/self/clear_refs")  # Linux: writing 5 sets the peak to what is resident now

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, Example, Task
+from rankbench.training import precision
 from rankbench.training.cost_meter import Meter
 
 # What `accelerate launch` and its configuration file say about numbers; where a run computes is theirs to say.
@@ -27,20 +28,20 @@ ACCELERATE = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_")
 PLACE = ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE")
 
 
-def make_accelerator(precision: str) -> Accelerator:
+def make_accelerator(settings: str) -> Accelerator:
     """Make the process group and mixed precision of one run; a former run in this process leaves nothing behind.
 
     Nor do the process's own settings: those of Accelerate are taken out of its environment, where transformers reads
-    them too, and matrix products are in full fp32 where they are not in bf16.
+    them too, and kernels are those that the precision asks for (rankbench.training.precision).
     """
     for name in list(os.environ):
         if name.startswith(ACCELERATE) and name not in PLACE:
             del os.environ[name]
-    torch.set_float32_matmul_precision("highest")
+    precision.set_kernels(settings)
     AcceleratorState._reset_state()
     GradientState._reset_state()
     return Accelerator(
-        mixed_precision="bf16" if precision == "bf16" else "no",
+        mixed_precision=precision.autocast_of(settings),
         dynamo_backend="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
@@ -73,8 +74,11 @@ class Engine:
         return [self.to_device(batch) for batch in batches], round(self.sum(units)[0].item())
 
     def to_device(self, batch: Batch) -> Batch:
-        """The batch on this process's device."""
-        return {key: value.to(self.accelerator.device) for key, value in batch.items()}
+        """The batch on this process's device; it goes to a GPU from pinned memory, and the host does not wait."""
+        device = self.accelerator.device
+        if device.type == "cuda":
+            batch = {key: value.pin_memory() for key, value in batch.items()}
+        return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
     def loss(self, batch: Batch) -> Tensor:
         """Summed loss of a micro-batch: one forward pass."""
@@ -85,12 +89,11 @@ class Engine:
         """Count every forward pass of the model from now on, whoever makes it, and the tokens read in it."""
 
         def count(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            sides = [
-                (named.get(f"{side}input_ids"), named.get(f"{side}attention_mask"))
-                for side in ("", "decoder_")  # an encoder-decoder reads two texts, or one that is encoded already
-            ]
-            tokens = sum(_read(ids, mask) for ids, mask in sides if ids is not None)
-            self.meter.count(forward=1, tokens=tokens)
+            self.meter.count(forward=1)
+            for side in ("", "decoder_"):  # an encoder-decoder reads two texts, or one that is encoded already
+                ids, mask = named.get(f"{side}input_ids"), named.get(f"{side}attention_mask")
+                if ids is not None:
+                    self.meter.count(tokens=_read(ids, mask))
 
         self.model.register_forward_hook(count, with_kwargs=True)
 
@@ -123,9 +126,9 @@ class Engine:
             self.model.train(before)
 
 
-def _read(ids: Tensor, mask: Tensor | None) -> int:
-    """Tokens that are no padding; a step with a key-value cache comes without their mask."""
-    return ids.numel() if mask is None or mask.shape != ids.shape else int(mask.sum())
+def _read(ids: Tensor, mask: Tensor | None) -> int | Tensor:
+    """Tokens that are no padding, on their device; a step with a key-value cache comes without their mask."""
+    return ids.numel() if mask is None or mask.shape != ids.shape else mask.sum(dtype=torch.long)
 
 
 def predictions(model: nn.Module, task: Task, batch: Batch) -> Tensor:

@@ -16,7 +16,8 @@ from rankbench.records.run_folder import StoreError
 from rankbench.training.trainer import NotFiniteError
 
 USER_ERRORS = (RankbenchError, OSError)  # the user can mend them: their message says it all
-NO_MEMORY = "can't allocate memory"  # torch's RuntimeError on a CPU
+# In torch's RuntimeError: on a CPU, and where CUDA or its libraries take memory outside torch's allocator.
+NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def failure_of(error: BaseException) -> Failure | None:
         return Failure("oom", str(error) or "out of memory")
     if isinstance(error, SystemExit):
         return Failure("error", f"it called sys.exit({error.code!r})", unforeseen=True, traceback=True)
-    if NO_MEMORY in str(error):
+    if any(words in str(error) for words in NO_MEMORY):
         return Failure("oom", str(error).splitlines()[0])
     if isinstance(error, USER_ERRORS):
         return Failure("error", str(error), traceback=True)

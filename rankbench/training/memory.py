@@ -172,7 +172,8 @@ class Tracer:
         dropout = self.config.adapter.dropout
 
         def update(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = F.dropout(inputs[0].to(A.dtype), dropout, module.training and dropout > 0)
+            x = inputs[0] if torch.is_autocast_enabled("cpu") else inputs[0].to(A.dtype)  # precision.spare_casts
+            x = F.dropout(x, dropout, module.training and dropout > 0)
             if gate is not None:
                 return output + F.linear(F.linear(x, A * gate), B).to(output.dtype)
             return output + (F.linear(F.linear(x, A), B) * 2.0).to(output.dtype)

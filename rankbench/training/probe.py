@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rankbench.core.adapter_set import AdapterSet
-from rankbench.tasks.base import Batch, Example
+from rankbench.tasks.base import IGNORE, Batch, Example
+from rankbench.tasks.text.decoder import examples_of
 from rankbench.tasks.text.encoder_decoder import apart
 from rankbench.training.engine import Engine
 
@@ -41,14 +42,19 @@ class Probe:
 
     def inputs(self, batch: Sequence[Example]) -> list[Batch]:
         """The model's inputs for a mini-batch, in micro-batches, all of them on every process."""
-        whole = self._engine.to_device(self._engine.task.collate(batch))
+        return [self._engine.to_device(micro) for micro in self._cut(batch)]
+
+    def _cut(self, batch: Sequence[Example]) -> list[Batch]:
+        """A mini-batch, collated and cut into micro-batches."""
+        whole = self._engine.task.collate(batch)
         size = self._engine.micro_batch_size or len(batch)
-        return [{k: v[start : start + size] for k, v in whole.items()} for start in range(0, len(batch), size)]
+        return [examples_of(whole, start, start + size) for start in range(0, len(batch), size)]
 
     def loss(self, batch: Sequence[Example]) -> float:
         """Mean loss of a mini-batch."""
         with torch.no_grad():
-            return self._accumulate(batch, lambda micro, units: self._engine.loss(micro) / units, dropout=False)
+            total = self._accumulate(batch, lambda micro, units: self._engine.loss(micro) / units, dropout=False)
+        return float(self._engine.sum(total))
 
     def gradients(self, batch: Sequence[Example], parameters: Sequence[Tensor], dropout: bool = False) -> list[Tensor]:
         """Gradients of the mean loss of a mini-batch; the parameters' own .grad is left alone."""
@@ -73,7 +79,8 @@ class Probe:
         From each layer's input x and the gradient of its output y as dL/dy^T x, so that frozen and quantised weights
         need no gradient.
         """
-        total = {site.name: torch.zeros(site.d_out, site.d_in) for site in self._adapters.sites}
+        device = self._engine.accelerator.device
+        total = {site.name: torch.zeros(site.d_out, site.d_in, device=device) for site in self._adapters.sites}
         seen: list[tuple[str, Tensor, Tensor]] = []
 
         def hook(site: str) -> Hook:
@@ -92,39 +99,45 @@ class Probe:
             gradients = torch.autograd.grad(loss, outputs, allow_unused=True, materialize_grads=True)
             self._engine.meter.count(backward=1)
             for (site, x, _), gradient in zip(captured, gradients, strict=True):
-                product = gradient.flatten(0, -2).float().T @ x.flatten(0, -2).float()
-                total[site] = total[site].to(product.device) + product
+                total[site] = total[site] + gradient.flatten(0, -2).float().T @ x.flatten(0, -2).float()
             return loss.detach()
 
         with torch.enable_grad(), self._adapters.watching(hook):
             self._accumulate(batch, backward, dropout)
         return dict(zip(total, self._engine.sum_gradients(list(total.values())), strict=True))
 
-    def activations(self, batch: Sequence[Example], see: Callable[[str, Tensor], None]) -> None:
+    def activations(self, batch: Sequence[Example], see: Callable[[str, Tensor], None], labelled: bool = False) -> None:
         """One forward pass of the base model; `see` gets each site's name and input (tokens, d_in), padding left out.
+
+        With `labelled`, tokens without a label are left out, too, where labels are per token: the source that an
+        encoder-decoder reads has none, and stays.
 
         Sites that read the same tensor one after the other (q, k, v) get the same object. Every process sees the whole
         mini-batch, so that what a method makes of it is equal everywhere.
         """
         engine = self._engine
-        for micro in self.inputs(batch):
+        for micro in self._cut(batch):
             micro, masks = apart(engine.model, micro)
-            unpadded = _Unpadded(masks)
+            labels = micro.get("labels")
+            if labelled and labels is not None:
+                masks = [mask & (labels != IGNORE) if mask.shape == labels.shape else mask for mask in masks]
+            unpadded = _Unpadded(masks, engine.accelerator.device)
 
             def hook(site: str, unpadded: _Unpadded = unpadded) -> Hook:
                 return lambda module, inputs, output: see(site, unpadded(inputs[0]))
 
             with torch.no_grad(), engine.inert(), self._adapters.disabled(), self._adapters.watching(hook):
-                engine.loss(micro)
+                engine.loss(engine.to_device(micro))
 
-    def _accumulate(self, batch: Sequence[Example], one: Callable[[Batch, int], Tensor], dropout: bool) -> float:
+    def _accumulate(self, batch: Sequence[Example], one: Callable[[Batch, int], Tensor], dropout: bool) -> Tensor:
+        """Sum of what `one` gives for each of this process's micro-batches: ()."""
         engine = self._engine
         with self._mode(dropout):
             micros, units = engine.micro_batches(batch)
-            total = torch.zeros(1, device=engine.accelerator.device)  # a process may have no share of a small batch
+            total = torch.zeros((), device=engine.accelerator.device)  # a process may have no share of a small batch
             for micro in micros:
                 total += one(micro, units).detach().float()
-        return float(engine.sum(total)[0])
+        return total
 
     def _mode(self, dropout: bool) -> AbstractContextManager[Any]:
         """Evaluation mode, or training mode with a separate random stream for dropout."""
@@ -144,19 +157,24 @@ class _Unpadded:
     example, say) are all taken. An input is not kept alive: memory is used again as without anybody looking.
 
     Args:
-        masks: (batch, length) bool, true for tokens, of each text that an input may be of; no two of one shape.
+        masks: (batch, length) bool, true for tokens, of each text that an input may be of, on the CPU; no two of one
+            shape.
+        device: of the inputs.
     """
 
-    def __init__(self, masks: Sequence[Tensor]) -> None:
-        padded = [mask for mask in masks if not bool(mask.all())]
-        self._masks = {shape: mask.flatten() for mask in padded for shape in (mask.shape, mask.flatten().shape)}
+    def __init__(self, masks: Sequence[Tensor], device: torch.device) -> None:
+        self._tokens_of: dict[torch.Size, Tensor] = {}  # shape -> the tokens among its vectors, where some are padding
+        for mask in masks:
+            if not mask.all():
+                tokens = mask.flatten().nonzero()[:, 0].to(device)
+                self._tokens_of |= {mask.shape: tokens, mask.flatten().shape: tokens}
         self._input: weakref.ref[Tensor] | None = None
         self._tokens: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._tokens is None or self._input is None or self._input() is not x:
-            mask, vectors = self._masks.get(x.shape[:-1]), x.flatten(0, -2)
-            self._tokens = (vectors if mask is None else vectors[mask]).detach()
+            tokens, vectors = self._tokens_of.get(x.shape[:-1]), x.flatten(0, -2)
+            self._tokens = (vectors if tokens is None else vectors[tokens]).detach()
             self._input = weakref.ref(x, self._forget)
         return self._tokens
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -21,7 +22,7 @@ from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
 from rankbench.terminal import console
 from rankbench.tracking.wandb_run import tracker
-from rankbench.training import checkpoint
+from rankbench.training import checkpoint, precision
 from rankbench.training.assembly import Assembly
 from rankbench.training.cost_meter import forget_peak_memory, peak_memory
 from rankbench.training.engine import make_accelerator
@@ -79,11 +80,22 @@ def _perform(config: Config, folder: RunFolder, accelerator: Any, sweep: bool, r
     status, reason = run.attempt(mirror.step)
     record = run.record(status, reason)
     if main:
-        folder.write_record(record)
-        folder.forget()
+        record = _leave(folder, record, run.steps)
         summarize(record, str(folder.path))
     mirror.finish(record)
-    return 0 if status == "ok" else 1
+    return 0 if record.status == "ok" else 1
+
+
+def _leave(folder: RunFolder, record: RunRecord, steps: list[dict[str, Any]]) -> RunRecord:
+    """Write the record and return it; on a file system where locks do nothing, one that is ok by now stays."""
+    meanwhile = folder.readable_record()
+    if meanwhile is not None and meanwhile.status == "ok":
+        record = meanwhile
+    else:
+        folder.write_record(record)
+    folder.settle_lines("steps.jsonl", steps)
+    folder.forget()
+    return record
 
 
 def _set_aside_unreadable(folder: RunFolder) -> None:
@@ -107,6 +119,7 @@ class Run:
         plain: the config as nested dictionaries.
         assembly: model, task, budget, method, adapter and trainer, as far as they are made.
         metrics: metrics of the record so far: {before, validation, test}.
+        steps: rows of steps.jsonl so far.
     """
 
     def __init__(self, config: Config, folder: RunFolder, accelerator: Any, observer: Observer | None = None) -> None:
@@ -115,6 +128,7 @@ class Run:
         self.observer = Observer() if observer is None else observer
         self.assembly = Assembly(config, accelerator, self.observer)
         self.metrics: dict[str, Any] = {"before": None, "validation": None, "test": None}
+        self.steps: list[dict[str, Any]] = []
         forget_peak_memory(accelerator.device)
 
     def attempt(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
@@ -142,7 +156,8 @@ class Run:
         return result
 
     def _work(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
-        if problems := environment.refused():  # of this machine: the configuration was checked on another one, maybe
+        # of this machine: the configuration was checked on another one, maybe
+        if problems := [*environment.refused(), *precision.refused(self.config, self.accelerator.device)]:
             raise ConfigError(problems)
         if self.config.train.threads is not None:
             torch.set_num_threads(self.config.train.threads)
@@ -156,6 +171,7 @@ class Run:
         with TrainingProgress(self.config.method.name, total, start, self.accelerator.is_main_process) as progress:
 
             def after_step(row: dict[str, Any]) -> None:
+                self.steps.append(row)
                 if self.accelerator.is_main_process:
                     self.folder.append("steps.jsonl", row)
                 log(row)
@@ -195,8 +211,8 @@ class Run:
     def _resume(self) -> int:
         done, self.metrics = checkpoint.load(self.assembly, self.folder)
         if self.accelerator.is_main_process:
-            steps = [row for row in self.folder.lines("steps.jsonl") if row["step"] <= done]
-            self.folder.write_lines("steps.jsonl", steps)
+            self.steps = [row for row in self.folder.lines("steps.jsonl") if row["step"] <= done]
+            self.folder.write_lines("steps.jsonl", self.steps)
             console().print(f"resuming {self.folder.run_id} after step {done}")
         self.observer.resumed(done)
         return done
@@ -214,7 +230,12 @@ class Run:
         task, engine, trainer = self.assembly.task, self.assembly.engine, self.assembly.trainer
         if self.accelerator.is_main_process:
             console().print(f"evaluating {split} ({len(task.splits[split])} examples)", style="dim")
-        with engine.meter.phase("evaluation"), engine.inert(), torch.no_grad(), engine.accelerator.autocast():
+        with (
+            engine.meter.phase("evaluation"),
+            engine.inert(),
+            engine.accelerator.autocast(),
+            trainer.adapters.folding(),
+        ):
             result = task.evaluate(engine.model, task.splits[split], self.config.train.eval_batch_size)
         loss = result.metrics["loss"]
         if not math.isfinite(loss):
@@ -236,7 +257,7 @@ class Run:
                 self.folder.write_lines("items.jsonl", items)
             self.folder.write_lines("ranks.jsonl", adapters.history)
             if allocator.has_adapter():
-                export(adapters, self.folder.path / "adapter")
+                self.folder.write_folder("adapter", functools.partial(export, adapters))
         assembly.notes += filter(None, [describe_unevenness(adapters.ranks(), assembly.budget.costs)])
         broken = assembly.ledger.budget_violation(assembly.budget, allocator.budget_kind)
         if broken:

@@ -179,11 +179,11 @@ class Trainer:
         rng = self.engine.streams.numpy("allocator", index)
         step = Step(index, total, settings.learning_rate * factor, rng, self.probe(index))
         with meter.phase("training"):
-            loss = self._accumulate(step)
+            summed = self._accumulate(step)
             with meter.phase("allocation"), adapters.deciding(self.method, "on_gradients", index):
                 allocator.on_gradients(adapters, step)
-            penalty = self._penalize(step)
-            norm = self._clip(index)
+            penalized = self._penalize(step)
+            loss, norm, penalty = self._read(index, summed, self._clip(), penalized)
             self.optimizer.step()
             adapters.hold()
             with meter.phase("allocation"), adapters.deciding(self.method, "on_step_end", index):
@@ -201,14 +201,14 @@ class Trainer:
             **allocator.diagnostics(),
         }
 
-    def _accumulate(self, step: Step) -> float:
-        """Run forward and backward over the micro-batches and return the mean loss over the global batch."""
+    def _accumulate(self, step: Step) -> Tensor:
+        """Run forward and backward over the micro-batches and return the mean loss over the global batch: ()."""
         engine, index = self.engine, step.index
         chosen = examples_of_step(
             len(self.train), engine.batch_size, index, lambda epoch: engine.streams.numpy("data", epoch)
         )
         batches, units = engine.micro_batches([self.train[i] for i in chosen])
-        total = torch.zeros(1, device=engine.accelerator.device)
+        total = torch.zeros((), device=engine.accelerator.device)
         with engine.streams.ambient("dropout", index, engine.accelerator.process_index):
             for micro, batch in enumerate(batches):
                 with self.adapters.deciding(self.method, "before_forward", index):
@@ -219,10 +219,7 @@ class Trainer:
                 self.adapters.reset_path()
                 total += loss.detach().float()
         self._share_gradients()
-        value = float(engine.sum(total)[0])
-        if not math.isfinite(value):
-            raise NotFiniteError(f"loss is {value} at step {index}; last good loss {self.last_good()}")
-        return value
+        return engine.sum(total)
 
     def last_good(self) -> str:
         """The last finite training loss, for messages."""
@@ -239,18 +236,31 @@ class Trainer:
         for parameter, gradient in zip(trained, self.engine.sum_gradients(gradients), strict=True):
             parameter.grad = gradient
 
-    def _penalize(self, step: Step) -> float | None:
+    def _penalize(self, step: Step) -> Tensor | None:
         """Add the gradient of the method's penalty, once per step; its value is logged apart from the loss."""
         with self.adapters.deciding(self.method, "penalty", step.index):
             penalty = self.allocator.penalty(self.adapters, step)
         if penalty is None:
             return None
         torch.autograd.backward(penalty)
-        return float(penalty.detach())
+        return penalty.detach()
 
-    def _clip(self, index: int) -> float:
+    def _clip(self) -> Tensor:
+        """Clip the gradients and return their norm before that: ()."""
         limit = self.settings.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self._trained(), math.inf if limit is None else limit))
-        if not math.isfinite(norm):
-            raise NotFiniteError(f"gradient norm is {norm} at step {index}; last good loss {self.last_good()}")
-        return norm
+        return torch.nn.utils.clip_grad_norm_(self._trained(), math.inf if limit is None else limit)
+
+    def _read(
+        self, index: int, loss: Tensor, norm: Tensor, penalty: Tensor | None
+    ) -> tuple[float, float, float | None]:
+        """Loss, gradient norm and penalty as numbers: the only values of a step that its host waits for.
+
+        Raises:
+            NotFiniteError: loss or norm is not finite.
+        """
+        scalars = [loss, norm] if penalty is None else [loss, norm, penalty]
+        values = torch.stack([scalar.to(loss.device) for scalar in scalars]).tolist()
+        for name, value in zip(("loss", "gradient norm"), values, strict=False):
+            if not math.isfinite(value):
+                raise NotFiniteError(f"{name} is {value} at step {index}; last good loss {self.last_good()}")
+        return values[0], values[1], None if penalty is None else values[2]

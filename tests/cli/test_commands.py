@@ -115,7 +115,7 @@ def test_a_mistyped_action_of_records_comes_with_the_one_that_is_near(capsys: py
     assert main(["records", "tabel", "--metric", "test/kl"]) == 2
     assert "records tabel: neither an action nor a folder or file; did you mean table?" in capsys.readouterr().err
     assert main(["records", "--help"]) == 0
-    assert "records [runs|rates|table|maps]" in capsys.readouterr().out
+    assert "records [runs|rates|table|maps|merge]" in capsys.readouterr().out
 
 
 def test_a_word_that_is_like_no_command_is_no_command_either(capsys: pytest.CaptureFixture[str]) -> None:

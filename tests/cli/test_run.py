@@ -1,5 +1,6 @@
 """Runs started with `rankbench`: exit codes, messages, the composed configuration, output for finished runs."""
 
+import gc
 import json
 import logging
 import os
@@ -13,10 +14,11 @@ from support.records import record
 
 import rankbench
 from rankbench.cli import main
-from rankbench.cli.run import folder_of
+from rankbench.cli.run import folder_of, importing
 from rankbench.config import overrides
 from rankbench.config.overrides import one_run
 from rankbench.config.sections import Config
+from rankbench.records.run_folder import StoreError
 from rankbench.tasks.base import DataError
 
 BASE = ["model=tiny", "task=planted", "train=smoke"]
@@ -198,6 +200,28 @@ def test_a_finished_run_is_shown_again_without_what_trains(tmp_path: Path) -> No
 def test_a_run_says_what_it_loads(ran: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
     main(["method=lora", *BASE])
     assert "loading transformers, PEFT, tiny, planted ...\n" in capsys.readouterr().out
+
+
+def test_what_is_imported_is_left_out_of_garbage_collection_once() -> None:
+    try:
+        with importing("json"):  # it is there already
+            assert gc.isenabled()
+        assert gc.get_freeze_count() == 0
+        with importing("no.such.module"):
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
+
+
+def test_a_process_of_somebody_else_gets_its_garbage_collection_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("rankbench.cli.run.perform", lambda config: gc.freeze())
+    with pytest.raises(StoreError, match="the run left no record"):
+        rankbench.run(["method=lora", *BASE, f"results_dir={tmp_path}"])
+    assert gc.get_freeze_count() == 0
 
 
 def test_the_python_interface_runs_loads_and_says_what_is_wrong(tmp_path: Path) -> None:

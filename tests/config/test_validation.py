@@ -169,6 +169,13 @@ def test_planted_brings_its_own_budget_unless_one_is_named() -> None:
     assert composed("model=tiny").budget.name == "r8"
 
 
+def test_tiny_fixes_one_thread_unless_another_number_is_named() -> None:
+    for words in ([], ["train=smoke"], ["task=planted"]):
+        assert composed("model=tiny", *words).train.threads == 1
+    assert composed("model=tiny", "train.threads=null").train.threads is None
+    assert composed("model=smollm2-135m").train.threads is None
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

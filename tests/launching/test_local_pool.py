@@ -30,7 +30,13 @@ FAULTS = ["raise", "exit", "vanish", "kill once", "crash", "too much"]
         (LaunchSettings(devices=("0", "3")), [SlotResources("0", 4), SlotResources("3", 4)]),
         (
             LaunchSettings(slots=3, devices=("0", "3")),
-            [SlotResources("0", 2), SlotResources("3", 2), SlotResources("0", 2)],
+            [SlotResources("0", 2, sharing=2), SlotResources("3", 2), SlotResources("0", 2, sharing=2)],
+        ),
+        (LaunchSettings(slots=4, devices=("0",)), [SlotResources("0", 2, sharing=4)] * 4),
+        (LaunchSettings(devices=tuple("01234567")), [SlotResources(device, 1) for device in "01234567"]),
+        (
+            LaunchSettings(slots=16, devices=tuple("01234567")),
+            [SlotResources(device, 1, sharing=2) for device in "0123456701234567"],
         ),
         (LaunchSettings(memory=0.5), [SlotResources(None, None, 2**29)]),
         (LaunchSettings(threads=3), [SlotResources(None, 4)] * 2),  # each fixes 3 of 8

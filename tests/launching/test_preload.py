@@ -1,11 +1,13 @@
 """The process that jobs are forked from: everything is imported, and nothing runs."""
 
+import gc
 import sys
 from importlib import reload
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+import torch
 from support.harness import freeze, python
 
 from rankbench.launching import local_pool, preload
@@ -17,7 +19,10 @@ from rankbench.training import code_identity, provenance
 def test_it_can_be_imported():
     """The fork server would not say so: it goes without what cannot be imported."""
     reload(preload)
+    assert gc.get_freeze_count() > 100_000  # a job leaves them alone
+    gc.unfreeze()
     assert set(preload.LATER) <= set(sys.modules)
+    assert torch.cuda._nvml_based_avail()  # a look for a GPU starts no driver, which would be lost to forked processes
     assert provenance.code.cache_info().currsize == 1  # the commit at the start is that of every job
     assert code_identity.own_sources.cache_info().currsize == 1  # and so is the code
 

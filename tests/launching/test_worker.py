@@ -1,13 +1,16 @@
 """A frozen run: stored on disk, executed in this process, and executed in a process that cannot even start."""
 
 import json
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
 import torch
 from support.harness import freeze
 
 from rankbench.launching import local_pool, worker
-from rankbench.launching.jobs import LaunchSettings
+from rankbench.launching.jobs import LaunchSettings, SlotResources
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.run_folder import HELD_UP
 
@@ -72,3 +75,17 @@ def test_a_checkpoint_of_another_run_holds_its_run_up(tmp_path):
     assert (held.record, held.code) == (None, HELD_UP)
     assert "is a checkpoint of another config (run 0123456789ab" in " ".join(held.log.read_text().split())
     assert frozen.folder.checkpoint_file().read_bytes() == before
+
+
+@pytest.mark.parametrize(("sharing", "share"), [(1, None), (2, 0.4), (4, 0.15)])
+def test_a_job_keeps_to_its_share_of_a_device(monkeypatch, sharing, share):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
+    seen = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=10 * 2**30))
+    monkeypatch.setattr(
+        torch.cuda,
+        "set_per_process_memory_fraction",
+        lambda fraction: seen.append((os.environ["CUDA_VISIBLE_DEVICES"], pytest.approx(fraction))),
+    )
+    worker._settle(SlotResources("3", sharing=sharing))
+    assert seen == ([] if share is None else [("3", share)])  # its device is visible before CUDA is asked

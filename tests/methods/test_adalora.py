@@ -40,7 +40,7 @@ class NextToken(ToyTask):
 
 
 def tiny() -> nn.Module:
-    return loading.load(OmegaConf.load(CONF / "model" / "tiny.yaml"), None, None, Streams(0)).model
+    return loading.load(OmegaConf.load(CONF / "model" / "tiny.yaml").model, None, None, Streams(0)).model
 
 
 @dataclass

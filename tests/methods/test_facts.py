@@ -36,6 +36,7 @@ PASSES: list[tuple[str, dict[str, Any], int, int]] = [
     ("gora", {"batches": 3}, 3, 3),
     ("gora", {"batches": 3, "use": "init"}, 3, 3),
     ("sensitivity", {"batches": 3}, 3, 0),
+    ("eva", {"batches": 3}, 3, 0),
     ("stable_rank", {}, 0, 0),
 ]
 

@@ -59,7 +59,8 @@ REST = ["attention.output.dense", "intermediate.dense", "output.dense"]
 
 def settings(name: str, **overrides) -> DictConfig:
     """The section `model` as a run gets it."""
-    return OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), overrides)
+    section = OmegaConf.load(CONF / f"{name}.yaml")
+    return OmegaConf.merge(section.get("model", section), overrides)  # tiny.yaml has a key of the section train, too
 
 
 def read(name: str, labels: int | None = None, problem: str | None = None, seed: int = 0, **overrides):

@@ -47,7 +47,7 @@ def edited(folder: Path, to: Path, **changes) -> Path:
 
 def read(folder: Path, architecture: str = "decoder", head: tuple[str, ...] = (), **changes) -> LoadedModel:
     wanted = {"path": str(folder), "architecture": architecture, "head": list(head), "targets": ["all-linear"]}
-    config = OmegaConf.merge(OmegaConf.load(CONF / "tiny.yaml"), wanted, changes)
+    config = OmegaConf.merge(OmegaConf.load(CONF / "tiny.yaml").model, wanted, changes)
     encoder = architecture == "encoder"
     return load(config, 3 if encoder else None, "classification" if encoder else None, Streams(0))
 

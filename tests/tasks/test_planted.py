@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from scipy.stats import spearmanr
 from support.harness import configure, prepared, sites_of
 
 from rankbench.config.validation import build
@@ -203,6 +204,13 @@ def test_judge_by_hand(truth, found, overlap, correlation):
         assert "map_correlation" not in result
     else:
         assert result["map_correlation"] == pytest.approx(correlation)
+
+
+def test_the_correlation_is_scipys_spearmanr_bit_for_bit():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        truth, ranks = rng.integers(0, 9, len(SITES)), rng.integers(0, 20, len(SITES))
+        assert judged(truth.tolist(), ranks.tolist())["map_correlation"] == spearmanr(truth, ranks).statistic
 
 
 # ------------------------------------------------------------------------------------------ the order of controls

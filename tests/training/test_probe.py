@@ -5,6 +5,7 @@ import torch
 from support.toys import Rig, ToyTask, rig, toy_model
 
 from rankbench.models.targets import find_sites
+from rankbench.tasks.base import IGNORE
 
 
 def filled(method: str = "lora", **changes) -> Rig:
@@ -81,8 +82,10 @@ def test_sites_that_read_one_tensor_get_one_object():
     assert seen["layers.1.mix"] is not seen["layers.1.up"]
 
 
+@pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("flat", [False, True])
-def test_activations_leave_padding_out_where_the_model_flattens_the_tokens(flat):
+def test_activations_leave_padding_out_where_the_model_flattens_the_tokens(flat, labelled):
+    """And tokens without a label, on request."""
     model = toy_model()
     mix = model.layers[0].mix
     if flat:
@@ -94,13 +97,13 @@ def test_activations_leave_padding_out_where_the_model_flattens_the_tokens(flat)
     def padded(examples):
         batch = collate(examples)
         batch["attention_mask"][:, -1] = 0
-        return batch
+        return {**batch, "labels": torch.tensor([[IGNORE, 0, 0]] * len(examples))}
 
     task.collate = padded
     probe = run.trainer.probe("start")
     (batch,) = probe.batches(1)
-    probe.activations(batch, lambda site, x: seen.update({site: x.clone()}))
-    expected = model.embed(task.collate(batch)["input_ids"])[:, :2].flatten(0, 1)
+    probe.activations(batch, lambda site, x: seen.update({site: x.clone()}), labelled=labelled)
+    expected = model.embed(task.collate(batch)["input_ids"])[:, int(labelled) : 2].flatten(0, 1)
     assert torch.equal(seen["layers.0.mix"], expected)
 
 

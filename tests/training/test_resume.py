@@ -1,5 +1,7 @@
 """Killed at any moment and started again, a run ends as if nothing had happened."""
 
+import contextlib
+import json
 import multiprocessing
 import shutil
 import signal
@@ -193,3 +195,40 @@ def test_a_run_killed_at_three_random_moments_ends_with_the_record_of_the_whole_
     capsys.readouterr()
     assert differences(expected, outcome(parts, perform(parts))) == []
     assert "resuming" in capsys.readouterr().out
+
+
+class NoLock:
+    """The lock of a file system where locks do nothing."""
+
+    def acquire(self, timeout: float = -1) -> "contextlib.nullcontext[None]":
+        return contextlib.nullcontext()
+
+    def release(self) -> None:
+        pass
+
+
+def test_two_processes_at_one_run_where_locks_do_nothing_leave_a_whole_folder(tmp_path, monkeypatch):
+    """The other process begins and ends while this one is between two steps."""
+    config = configure(tmp_path / "both", "method=random", "train.steps=4", "train.checkpoint_every=1")
+    alone = configure(tmp_path / "alone", "method=random", "train.steps=4", "train.checkpoint_every=1")
+    expected = outcome(alone, perform(alone))
+    monkeypatch.setattr(RunFolder, "_lock", lambda folder: NoLock())
+    append, left = RunFolder.append, []
+
+    def interrupted(self, name, row):
+        append(self, name, row)
+        if row["step"] == 2 and not left:
+            left.append(None)
+            left[0] = perform(config)
+
+    monkeypatch.setattr(RunFolder, "append", interrupted)
+    record = perform(config)
+    assert record == left[0]  # the first record stays
+    assert without_seconds(outcome(config, record)) == without_seconds(expected)
+    both, one = ({file.name for file in folder_of(each).path.iterdir()} for each in (config, alone))
+    assert both | {".lock"} == one
+
+
+def without_seconds(left: dict) -> dict:
+    steps = [{**json.loads(line), "seconds": None} for line in left["steps.jsonl"].splitlines()]
+    return {**left, "steps.jsonl": steps}

@@ -143,6 +143,7 @@ def test_a_console_whose_reader_has_gone_says_nothing(monkeypatch):
         (RuntimeError("shapes"), "error", "RuntimeError: shapes (traceback: "),
         (ValueError("shapes"), "error", "ValueError: shapes (traceback: "),  # torch's or numpy's: no advice
         (FileNotFoundError(2, "No such file", "x.json"), "error", "[Errno 2] No such file: 'x.json'"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "oom", "CUDA error: CUBLAS_STATUS_ALLOC"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9\nmore"), "oom", "DefaultCPUAllocator: can't all"),
         (SystemExit(0), "error", "it called sys.exit(0) (traceback: "),
         (SystemExit("bye"), "error", "it called sys.exit('bye') (traceback: "),

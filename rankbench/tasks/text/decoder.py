@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text import generation
 from rankbench.tasks.text.generation import Stop
-from rankbench.tasks.text.reading import accepts, switch
+from rankbench.tasks.text.reading import accepts, base_of, switch
 from rankbench.tasks.text.tokens import Tokens, length_groups, pad
 
 ROWS = 512  # positions whose logits are in fp32 at a time: 100 MB for a vocabulary of 49152
@@ -31,8 +31,12 @@ class Decoder:
         return Example(prompt + target, (IGNORE,) * len(prompt) + target, item, prompt_length=len(prompt))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Batch of right-padded input_ids, attention_mask, labels: each (examples, longest)."""
-        return collate(examples, self.pad_id)
+        """Batch of right-padded input_ids, attention_mask, labels: each (examples, longest).
+
+        And positions: (2, targets), rows and columns of the tokens before the targets, which predict them.
+        """
+        batch = collate(examples, self.pad_id)
+        return {**batch, "positions": positions(batch["labels"][:, 1:] != IGNORE)}
 
     def units(self, batch: Batch) -> int:
         """Number of target tokens."""
@@ -40,10 +44,9 @@ class Decoder:
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Summed negative log-likelihood of each example's target tokens: (examples,), fp32."""
-        targets = batch["labels"][:, 1:]
-        wanted = targets != IGNORE
-        logits = logits_at(model, batch["input_ids"], batch["attention_mask"], wanted)
-        return sum_by_row(logits, targets, wanted)
+        rows, columns = batch["positions"]
+        logits = logits_at(model, batch["input_ids"], batch["attention_mask"], rows, columns)
+        return sum_by_row(logits, batch["labels"][rows, columns + 1], rows, len(batch["labels"]))
 
     def option_scores(
         self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
@@ -96,32 +99,57 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     }
 
 
-def sum_by_row(logits: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
-    """Negative log-likelihood of the wanted targets, summed by row: (rows,), fp32.
+def positions(wanted: Tensor) -> Tensor:
+    """Row and column of each true entry, row by row: (2, entries).
 
-    Args:
-        logits: (wanted positions, vocabulary), row by row.
-        targets: (rows, length) token ids.
-        wanted: (rows, length) bool.
+    Looked up before a batch moves: on an accelerator the host would wait for their number.
     """
-    parts = zip(torch.split(logits, ROWS), torch.split(targets[wanted], ROWS), strict=True)
-    each = torch.cat([F.cross_entropy(part.float(), gold, reduction="none") for part, gold in parts])
-    return each.new_zeros(len(targets)).index_add(0, wanted.nonzero()[:, 0], each)
+    return wanted.nonzero().T.contiguous()
 
 
-def logits_at(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, wanted: Tensor) -> Tensor:
-    """Logits at chosen positions: (chosen, vocabulary), row by row.
+def examples_of(batch: Batch, start: int, stop: int) -> Batch:
+    """The examples `start` to `stop` - 1 of a batch, padded as they are."""
+    part = {key: value[start:stop] for key, value in batch.items() if key != "positions"}
+    if "positions" in batch:
+        rows, columns = batch["positions"]
+        inside = (rows >= start) & (rows < stop)
+        part["positions"] = torch.stack([rows[inside] - start, columns[inside]])
+    return part
 
-    The output layer sees the chosen positions alone where the model can do that (`logits_to_keep` as a mask,
-    transformers >= 5.23); a vocabulary of 49152 is a fifth of SmolLM2-135M's work.
+
+def sum_by_row(logits: Tensor, targets: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Negative log-likelihood of targets, summed by row: (count,), fp32.
 
     Args:
-        wanted: (examples, length - 1) bool; the last position predicts nothing that is known.
+        logits: (targets, vocabulary).
+        targets: (targets,) token ids.
+        rows: (targets,) row of each, in [0, count).
+        count: number of rows.
+    """
+    parts = zip(torch.split(logits, ROWS), torch.split(targets, ROWS), strict=True)
+    each = torch.cat([F.cross_entropy(part.float(), gold, reduction="none") for part, gold in parts])
+    return each.new_zeros(count).index_add(0, rows, each)
+
+
+def logits_at(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Logits at chosen positions: (chosen, vocabulary).
+
+    The output layer sees the chosen positions alone where the model lets it see fewer than all (`logits_to_keep`); a
+    vocabulary of 49152 is a fifth of SmolLM2-135M's work.
+
+    Args:
+        rows, columns: (chosen,) example and token of each position.
     """
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **switch(model, "use_cache", False)}
-    if not accepts(model, "logits_to_keep"):
-        return model(**inputs).logits[:, :-1][wanted]  # type: ignore[no-any-return]
-    return model(**inputs, logits_to_keep=F.pad(wanted, (0, 1))).logits  # type: ignore[no-any-return]
+    base: Any = base_of(model)
+    head = base.get_output_embeddings() if accepts(model, "logits_to_keep") else None
+    if head is None:
+        return model(**inputs).logits[rows, columns]  # type: ignore[no-any-return]
+    choose = head.register_forward_pre_hook(lambda module, arguments: (arguments[0][rows, columns],))
+    try:
+        return model(**inputs).logits  # type: ignore[no-any-return]
+    finally:
+        choose.remove()
 
 
 def _stems(options: Sequence[Tokens]) -> list[Tokens]:
@@ -138,7 +166,8 @@ def _log_probabilities(
     lengths = torch.tensor([len(row) for row in rows])[:, None]
     mask = torch.arange(ids.shape[1]) < lengths
     wanted = mask[:, :-1] & (torch.arange(ids.shape[1] - 1) >= torch.tensor(starts)[:, None])
-    logits = logits_at(model, ids.to(words.device), mask.long().to(words.device), wanted.to(words.device))
+    chosen = positions(wanted).to(words.device)
+    logits = logits_at(model, ids.to(words.device), mask.long().to(words.device), *chosen)
     return list(torch.split(logits.float().log_softmax(-1)[:, words].cpu(), wanted.sum(1).tolist()))
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import pad as pad_columns
 from transformers.modeling_outputs import BaseModelOutput
 
 from rankbench.tasks.base import IGNORE, Batch, Example
-from rankbench.tasks.text.decoder import collate, sum_by_row
+from rankbench.tasks.text.decoder import collate, positions, sum_by_row
 from rankbench.tasks.text.generation import Stop
 from rankbench.tasks.text.reading import base_of, same_row, trial_rows
 from rankbench.tasks.text.tokens import Tokens, length_groups, pad, tokenize
@@ -51,8 +51,12 @@ class EncoderDecoder:
         return self.before + target + self.after
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Batch of right-padded input_ids, attention_mask: (examples, longest prompt), labels: (.., longest target)."""
-        return collate(examples, self.pad_id)
+        """Batch of right-padded input_ids, attention_mask: (examples, longest prompt), labels: (.., longest target).
+
+        And positions: (2, targets), rows and columns of the labels.
+        """
+        batch = collate(examples, self.pad_id)
+        return {**batch, "positions": positions(batch["labels"] != IGNORE)}
 
     def units(self, batch: Batch) -> int:
         """Number of target tokens, special ones included."""
@@ -62,7 +66,8 @@ class EncoderDecoder:
         """Summed negative log-likelihood of each example's target tokens: (examples,), fp32."""
         labels = batch["labels"]
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        return _label_losses(model(**inputs, **decoder_inputs(model, labels), use_cache=False), labels)
+        output = model(**inputs, **decoder_inputs(model, labels), use_cache=False)
+        return _label_losses(output, labels, batch["positions"])
 
     def option_scores(
         self, model: nn.Module, prompts: Sequence[Tokens], options: Sequence[Sequence[Tokens]], batch_size: int
@@ -74,11 +79,12 @@ class EncoderDecoder:
             inputs = self._encoder_inputs([prompts[index] for index in group], device)
             for choice in range(max(len(options[index]) for index in group)):
                 read = [options[index][min(choice, len(options[index]) - 1)] for index in group]
-                labels = pad([self._dressed(option) for option in read], IGNORE).to(device)
+                labels = pad([self._dressed(option) for option in read], IGNORE)
+                targets, labels = positions(labels != IGNORE).to(device), labels.to(device)
                 output = model(**inputs, **decoder_inputs(model, labels), use_cache=False)
                 if goes_on(model):
                     inputs = _encoded(output, inputs["attention_mask"])
-                for index, loss in zip(group, _label_losses(output, labels).tolist(), strict=True):
+                for index, loss in zip(group, _label_losses(output, labels, targets).tolist(), strict=True):
                     scores[index].append(-loss)
         return [row[: len(choices)] for row, choices in zip(scores, options, strict=True)]
 
@@ -200,9 +206,10 @@ def decoder_sees_future(model: nn.Module) -> bool:
     return not same_row(logits[0, :-1], logits[1, :-1])
 
 
-def _label_losses(output: Any, labels: Tensor) -> Tensor:
-    wanted = labels != IGNORE
-    return sum_by_row(output.logits[wanted], labels, wanted)
+def _label_losses(output: Any, labels: Tensor, targets: Tensor) -> Tensor:
+    """Summed negative log-likelihood of each row's labels at `targets`, (2, n) rows and columns: (rows,), fp32."""
+    rows, columns = targets
+    return sum_by_row(output.logits[rows, columns], labels[rows, columns], rows, len(labels))
 
 
 def _encoded(output: Any, mask: Tensor) -> dict[str, Any]:
