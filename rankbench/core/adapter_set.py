@@ -1,7 +1,6 @@
 """The adapter every method shares, and the only writer of ranks.
 
-rankbench.core.site_adapter has the computation at one site; PEFT does target matching, classification heads, quantised
-bases and merging. This module holds all sites together: what methods may look at, and how ranks change.
+rankbench.core.site_adapter computes one site; PEFT matches targets, carries heads and quantised bases, and merges.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ from rankbench.core.site_adapter import Gate, SiteAdapter
 
 
 class AdapterSet:
-    """The adapters of one run: all sites, their factors, gates, masks and ranks.
-
-    Lists are in site order. Ranks change only through `zero`, `set_mask`, `resize` and `restart`, inside `deciding`.
+    """All sites of one run, in site order. `zero`, `set_mask`, `resize`, `restart` alone change ranks, in `deciding`.
 
     Attributes:
         sites: adapted matrices.
@@ -180,8 +177,8 @@ class AdapterSet:
         gates: list[Tensor] = [gate for name in keep if (gate := self.gates(name)) is not None]
         assert len(gates) == len(keep), "zero() needs gates"
         if gates:
-            masks = torch.cat(list(keep.values())).to(gates[0].device, gates[0].dtype, non_blocking=True)
-            torch._foreach_mul_(gates, torch.split(masks, list(map(len, gates))))
+            mask = torch.cat(list(keep.values())).to(gates[0], non_blocking=True)
+            torch._foreach_mul_(gates, torch.split(mask, list(map(len, gates))))
         for name, kept in keep.items():
             before = self._adapters[name].rank
             self._adapters[name].keep(kept)
