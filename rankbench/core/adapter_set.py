@@ -1,7 +1,6 @@
 """The adapter every method shares, and the only writer of ranks.
 
-rankbench.core.site_adapter computes one site; PEFT matches targets, carries heads and quantised bases, and merges. Here
-all sites are together: what methods may look at, and how ranks change.
+rankbench.core.site_adapter computes one site; PEFT matches targets, carries heads and quantised bases, and merges.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ from rankbench.core.site_adapter import Gate, SiteAdapter
 
 
 class AdapterSet:
-    """The adapters of one run, in site order; the only writer of ranks.
-
-    They change only through `zero`, `set_mask`, `resize` and `restart`, inside `deciding`.
+    """All sites of one run, in site order. `zero`, `set_mask`, `resize`, `restart` alone change ranks, in `deciding`.
 
     Attributes:
         sites: adapted matrices.

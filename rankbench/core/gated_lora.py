@@ -63,4 +63,6 @@ def scaled(A: Tensor, coefficients: Tensor | float, path: float) -> Tensor:
     """The product path * diag(coefficients) A, of A (r, d_in) and coefficients (r,) or one for all."""
     if isinstance(coefficients, Tensor):
         coefficients = coefficients[:, None]
-    return A * (coefficients * path)
+    if path != 1.0:  # most passes: a kernel less in each direction
+        coefficients = coefficients * path
+    return A * coefficients

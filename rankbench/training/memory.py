@@ -95,13 +95,21 @@ def predict(config: Config, sites: list[Site], ranks: Mapping[str, int], gates: 
     tracer = Tracer(config, sites, ranks, gates)
     kept = tracer.peak(batch, training=True)
     passes = tracer.peak(batch, training=True, again=True) if train.gradient_checkpointing else kept
-    passes = max(passes, tracer.peak(Shape(train.eval_batch_size, batch.length, batch.scored), training=False))
+    evaluation = tracer.peak(Shape(train.eval_batch_size, batch.length, batch.scored), training=False)
+    passes = max(passes, evaluation + _folded(config, sites, ranks))
     per_rank = {site.name: site.d_in + site.d_out + gates for site in sites}
     trained = sum(rank * per_rank[name] for name, rank in ranks.items()) + tracer.head
     dequantised = [site.d_out * site.d_in * tracer.itemsize for site in sites] if model.quantization else [0]
     passes += max(dequantised)  # one weight at a time is brought back to the dtype of the passes
     fragments = round(FRAGMENTS[train.gradient_checkpointing] * (kept + sum(dequantised))) if on_cpu else 0
     return Memory(libraries, tracer.base(model.quantization), TRAINED * trained, passes, fragments)
+
+
+def _folded(config: Config, sites: list[Site], ranks: Mapping[str, int]) -> int:
+    """Bytes of the weights that an evaluation folds the adapter into (rankbench.core.folding)."""
+    if config.train.precision != "fp32" or config.model.dtype != "float32" or config.model.quantization:
+        return 0
+    return sum(4 * site.d_out * site.d_in for site in sites if ranks[site.name])
 
 
 @functools.cache

@@ -75,6 +75,15 @@ def test_no_forward_pass_after_all_answers_are_complete(model, prompts):
     assert calls == [7, 7]
 
 
+def test_the_output_layer_multiplies_no_view(model, prompts):
+    """A slice of the last position is one, and its product takes several times as long on a CPU."""
+    inputs = []
+    handle = model.lm_head.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    generate(model, prompts, 2, [], PAD, None, 7)
+    handle.remove()
+    assert [(of_pass.shape[1], of_pass.is_contiguous()) for of_pass in inputs] == [(1, True), (1, True)]
+
+
 def test_finished_rows_leave_the_batch(model, prompts):
     calls = []
     first = generate(model, prompts, 1, [], PAD, None, 7)

@@ -13,7 +13,7 @@ from support.texts import (
 
 from rankbench.config import registry
 from rankbench.tasks.text import decoder as decoder_tasks
-from rankbench.tasks.text.tokens import length_groups
+from rankbench.tasks.text.tokens import length_groups, scoring_groups
 
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "planted")
 
@@ -94,9 +94,18 @@ def test_adapted_model_gets_gradients_from_the_loss(gsm8k):
 
 def test_batches_of_like_length_keep_to_both_limits():
     lengths = [3, 10, 4, 9, 1, 2]
-    assert length_groups(lengths, 2) == [[1, 3], [2, 0], [5, 4]]
-    assert length_groups(lengths, 3, tokens=12) == [[1], [3], [2, 0, 5], [4]]
-    assert length_groups([], 3) == []
+    assert list(length_groups(lengths, 2)) == [[1, 3], [2, 0], [5, 4]]
+    assert list(length_groups(lengths, 3, tokens=12)) == [[1], [3], [2, 0, 5], [4]]
+    assert list(length_groups([], 3)) == []
+
+
+def test_a_cpu_scores_few_tokens_at_a_time_and_a_gpu_whole_batches():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [len(group) for group in scoring_groups([100] * 40, 20, cpu)] == [10] * 4
+    assert [len(group) for group in scoring_groups([100] * 40, 20, gpu)] == [20, 20]
+    assert [len(group) for group in scoring_groups([100] * 40, 20, gpu, 1500)] == [15, 15, 10]
+    assert [len(group) for group in scoring_groups([100] * 8, 20, cpu, 400)] == [4, 4]
+    assert scoring_groups([2000, 3], 20, cpu) == [[0], [1]]
 
 
 def test_many_positions_are_summed_in_parts(gsm8k, model, monkeypatch):

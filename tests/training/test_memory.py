@@ -65,6 +65,9 @@ def test_the_parts_of_a_run(tmp_path, monkeypatch):
     quantized = predict(configure(tmp_path, *WORDS, "model.quantization=nf4"), sites, ranks, gates=False)
     matrices = sum(site.d_out * site.d_in for site in sites)
     assert base - quantized.base == pytest.approx(matrices * (32 - 4.127) / 8, rel=1e-3)
+    assert predict(assembly.config, sites, ranks, gates=False).passes == 4 * matrices  # folded while evaluating
+    bf16 = configure(tmp_path, *WORDS, "train.precision=bf16")
+    assert predict(bf16, sites, ranks, gates=False).passes == 0
 
 
 def test_the_plan_says_it(tmp_path, capsys, monkeypatch):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rankbench.tasks.base import Batch, DataError, Example
 from rankbench.tasks.text.language_model import LanguageModel, prompt_of, target_length
-from rankbench.tasks.text.tokens import Tokens, encode, fitted, length_groups, pad
+from rankbench.tasks.text.tokens import Tokens, encode, fitted, pad, scoring_groups
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Head:
         """The class with the largest logit, or the score."""
         device = next(model.parameters()).device
         answers: dict[int, Answer] = {}
-        for group in length_groups([len(example.input_ids) for example in examples], batch_size):
+        for group in scoring_groups([len(example.input_ids) for example in examples], batch_size, device):
             batch = {key: value.to(device) for key, value in self.collate([examples[i] for i in group]).items()}
             logits = self._logits(model, batch)
             predictions = logits.argmax(-1) if self._labels else logits[:, 0]

@@ -14,7 +14,7 @@ from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text import generation
 from rankbench.tasks.text.generation import Stop
 from rankbench.tasks.text.reading import accepts, base_of, switch
-from rankbench.tasks.text.tokens import Tokens, length_groups, pad
+from rankbench.tasks.text.tokens import Tokens, pad, scoring_groups
 
 ROWS = 512  # positions whose logits are in fp32 at a time: 100 MB for a vocabulary of 49152
 
@@ -62,7 +62,7 @@ class Decoder:
         stems = [stems_of[tuple(row)] for row in options]
         scores: list[list[float]] = [[] for _ in prompts]
         most = max(map(len, stems), default=1)
-        for group in length_groups([len(prompt) for prompt in prompts], max(1, batch_size // most)):
+        for group in scoring_groups([len(prompt) * most for prompt in prompts], max(1, batch_size // most), device):
             words = sorted({token for index in group for option in options[index] for token in option})
             rows = [(index, prompts[index] + stem) for index in group for stem in stems[index]]
             starts = [len(prompts[index]) - 1 for index, _ in rows]
@@ -168,7 +168,8 @@ def _log_probabilities(
     wanted = mask[:, :-1] & (torch.arange(ids.shape[1] - 1) >= torch.tensor(starts)[:, None])
     chosen = positions(wanted).to(words.device)
     logits = logits_at(model, ids.to(words.device), mask.long().to(words.device), *chosen)
-    return list(torch.split(logits.float().log_softmax(-1)[:, words].cpu(), wanted.sum(1).tolist()))
+    logs = torch.cat([part.float().log_softmax(-1)[:, words] for part in torch.split(logits, ROWS)])
+    return list(torch.split(logs.cpu(), wanted.sum(1).tolist()))
 
 
 def _likelihood(option: Tokens, stems: Sequence[Tokens], logs: Sequence[Tensor], words: Sequence[int]) -> float:

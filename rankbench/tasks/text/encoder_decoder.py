@@ -16,7 +16,7 @@ from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text.decoder import collate, positions, sum_by_row
 from rankbench.tasks.text.generation import Stop
 from rankbench.tasks.text.reading import base_of, same_row, trial_rows
-from rankbench.tasks.text.tokens import Tokens, length_groups, pad, tokenize
+from rankbench.tasks.text.tokens import Tokens, length_groups, pad, scoring_groups, tokenize
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class EncoderDecoder:
         """Log-likelihood of each prompt's options, summed over their tokens; the model's encoder reads it once."""
         device = next(model.parameters()).device
         scores: list[list[float]] = [[] for _ in prompts]
-        for group in length_groups([len(prompt) for prompt in prompts], batch_size):
+        for group in scoring_groups([len(prompt) for prompt in prompts], batch_size, device):
             inputs = self._encoder_inputs([prompts[index] for index in group], device)
             for choice in range(max(len(options[index]) for index in group)):
                 read = [options[index][min(choice, len(options[index]) - 1)] for index in group]

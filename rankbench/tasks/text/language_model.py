@@ -11,7 +11,7 @@ from rankbench.tasks.base import IGNORE, Batch, DataError, Example
 from rankbench.tasks.text.decoder import Decoder
 from rankbench.tasks.text.encoder_decoder import EncoderDecoder
 from rankbench.tasks.text.generation import Stop
-from rankbench.tasks.text.tokens import Tokens, length_groups
+from rankbench.tasks.text.tokens import Tokens, scoring_groups
 
 
 class LanguageModel(Protocol):
@@ -98,7 +98,7 @@ def evaluate_losses(
     device = next(model.parameters()).device
     sums = [0.0] * len(examples)
     lengths = [len(item.input_ids) for item in examples]
-    for group in length_groups(lengths, batch_size, tokens=batch_size * sum(lengths) // len(lengths)):
+    for group in scoring_groups(lengths, batch_size, device, batch_size * sum(lengths) // len(lengths)):
         batch = language_model.collate([examples[index] for index in group])
         values = language_model.losses(model, {key: value.to(device) for key, value in batch.items()}).tolist()
         for index, value in zip(group, values, strict=True):

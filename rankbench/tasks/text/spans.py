@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankbench.tasks.base import Batch, DataError, Example
-from rankbench.tasks.text.tokens import length_groups, pad
+from rankbench.tasks.text.tokens import pad, scoring_groups
 
 MISSING = float("-inf")
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -162,7 +162,7 @@ class Spans:
         """What the model says of each window, in their order."""
         device = next(model.parameters()).device
         readings: dict[int, Reading] = {}
-        for group in length_groups([len(window.input_ids) for window in windows], batch_size):
+        for group in scoring_groups([len(window.input_ids) for window in windows], batch_size, device):
             chosen = [windows[index] for index in group]
             batch = {key: value.to(device) for key, value in self.collate(chosen).items()}
             logits = _logits(model, batch)
