@@ -2,7 +2,8 @@
 
 `python benchmarks/answer_times.py [--rounds 5]` starts every command once per round, one after the other, so that a
 busy moment of the machine falls on all of them alike. It prints, for each command, the medians and the median over
-rounds of its ratio to the import of torch in the same round. A finished run is made first, in a temporary folder.
+rounds of its ratio to the import of torch in the same round. A finished run is made first, in a temporary folder. The
+last row is the whole process of a tiny run, with its own seed in every round; no limit holds for it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from statistics import median
 BASE = "import torch"
 RUN = ["method=lora", "model=tiny", "task=planted", "train=smoke", "train.threads=1"]
 LIMIT = 1.5  # of the base, in wall and in CPU time
+WHOLE = "tiny run, whole process"
 
 
-def commands(results: str) -> dict[str, list[str]]:
-    """What is measured: name -> arguments of the interpreter."""
+def commands(results: str, number: int = 0) -> dict[str, list[str]]:
+    """What is measured: name -> arguments of the interpreter.
+
+    Args:
+        results: folder of the runs.
+        number: of the round, from 1; 0 is the run that is finished before them.
+    """
     rankbench = ["-m", "rankbench"]
     return {
         BASE: ["-c", BASE],
@@ -35,6 +42,7 @@ def commands(results: str) -> dict[str, list[str]]:
         "mistyped method": [*rankbench, "method=igo"],
         "finished run": [*rankbench, *RUN, f"results_dir={results}"],
         "status of no sweep": [*rankbench, "status", "--results", results],
+        WHOLE: [*rankbench, *RUN, f"results_dir={results}", f"seed={number}"],
     }
 
 
@@ -53,7 +61,7 @@ def table(measured: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         pairs = list(zip(rounds, measured[BASE], strict=True))
         ratios = [median(own[kind] / base[kind] for own, base in pairs) for kind in (0, 1)]
         figures = [*(median(one[kind] for one in rounds) for kind in (0, 1)), *ratios]
-        late = " over" if max(ratios) > LIMIT else ""
+        late = " over" if max(ratios) > LIMIT and name != WHOLE else ""
         lines.append(f"| {name} | {' | '.join(f'{figure:.2f}' for figure in figures)}{late} |")
     return "\n".join(lines)
 
@@ -69,8 +77,8 @@ def main() -> None:
         for arguments in listed.values():
             seconds(arguments)  # compiled and in the file cache from here on
         measured: dict[str, list[tuple[float, float]]] = {name: [] for name in listed}
-        for _ in range(rounds):
-            for name, arguments in listed.items():
+        for number in range(1, rounds + 1):
+            for name, arguments in commands(results, number).items():
                 measured[name].append(seconds(arguments))
     print(table(measured))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())

@@ -47,6 +47,7 @@ METHODS = ("lora", "adalora", "igu", "l1ra")
 PRECISIONS = {
     "bf16": ("train.precision=bf16", "model.dtype=bfloat16"),
     "fp32": ("train.precision=fp32", "model.dtype=float32"),
+    "tf32": ("train.precision=tf32", "model.dtype=float32"),
 }
 WARM_UP = 4  # steps before the first turn
 
@@ -108,7 +109,7 @@ class Bench:
         for model in models:
             yield 40, self._names("evaluation", model, "bf16"), partial(self.evaluation, model, "bf16")
         yield 60, self._names("two_runs", SMOLLM2, "bf16"), partial(self.two_runs, SMOLLM2, "bf16")
-        for precision, rank in (("fp32", low), ("bf16", high), ("fp32", high)):
+        for precision, rank in (("fp32", low), ("bf16", high), ("tf32", low), ("fp32", high)):
             yield from (self._step_row(model, precision, rank, method) for model in models for method in METHODS)
 
     def _step_row(self, model: str, precision: str, rank: int, method: str) -> tuple[float, Line, Callable[[], Line]]:

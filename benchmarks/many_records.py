@@ -4,8 +4,8 @@ python benchmarks/many_records.py FOLDER --runs 10000 [--only records status pla
 
 Two short runs are done; the runs of a sweep over 2 methods, 10 seeds and many planted tasks get copies of what they
 left, each with its own configuration and run_id. Of a run's files only those are copied that a command reads
-(record.json, steps.jsonl and the lock): 4 inodes and 16 KiB a run on ext4, and as much again in the folders of two
-nodes, which are merged. Each command is a process of its own; the table gives CPU seconds and the peak of its memory.
+(record.json, steps.jsonl and the lock): 4 inodes and 16 KiB a run on ext4. The folders of two nodes, which are merged,
+share the files. Each command is a process of its own; the table gives CPU seconds and the peak of its memory.
 FOLDER is left for a look; it may be removed afterwards.
 """
 
@@ -55,12 +55,14 @@ def write(folder: Path, typed: list[str]) -> None:
     for index, cell in enumerate(lay_out(words(typed)).cells):
         name, config = cell.config["method"]["name"], cell.config
         record = replace(known[name], run_id=run_id(config), seed=config["seed"], config=config)
-        for place in ("results", f"node-{index % 2}"):
-            path = RunFolder(folder / place, record.run_id).path
-            path.mkdir(parents=True)
-            (path / RECORD).write_text(record.to_json())
-            (path / STEPS).write_bytes(steps[name])
-            (path / LOCK).touch()
+        path, node = (RunFolder(folder / place, record.run_id).path for place in ("results", f"node-{index % 2}"))
+        path.mkdir(parents=True)
+        node.mkdir(parents=True)
+        (path / RECORD).write_text(record.to_json())
+        (path / STEPS).write_bytes(steps[name])
+        for file in (RECORD, STEPS):
+            (node / file).hardlink_to(path / file)
+        (path / LOCK).touch()
 
 
 def spent(command: list[str]) -> tuple[float, float, float, int]:

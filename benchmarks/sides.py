@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import warnings
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 from peft import AdaLoraConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
@@ -106,7 +104,7 @@ class Ours:
 
     def __init__(self, shape: StepShape, method: str, *overrides: str, steps: int = LONG) -> None:
         config = config_of(shape, f"method={method}", f"train.steps={steps}", *overrides)
-        self.trainer = assemble(config, _processes(config.train.precision)).trainer
+        self.trainer = assemble(config).trainer
         self.calibrate()
         self.trainer.build_optimizer()
         self.trainer.engine.model.train()
@@ -153,7 +151,7 @@ class Bare:
     def __init__(self, shape: StepShape, kind: type[LoraConfig], first: int = 1, **settings: Any) -> None:
         config = config_of(shape)
         loaded = loading.load(config.model, 2, "classification", Streams(0))
-        processes = _processes(config.train.precision)
+        processes = make_accelerator(config.train.precision)
         peft_config = kind(
             lora_alpha=16,
             target_modules=[site.name for site in loaded.sites],
@@ -221,11 +219,6 @@ def fill_gradients(parameters: Sequence[Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     for parameter in parameters:
         parameter.grad = 1e-3 * torch.randn(parameter.shape, generator=generator)
-
-
-@functools.cache
-def _processes(precision: str) -> Accelerator:
-    return make_accelerator(precision)
 
 
 def config_of(shape: StepShape, *overrides: str) -> Config:

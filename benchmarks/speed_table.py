@@ -181,6 +181,7 @@ ROWS = {
     "tiny": Row(1, tiny_runs),
     "first_step": Row(4, first_step),
     "eva": Row(3, eva),
+    "step_counts": Row(2, lambda _: script("step_counts.py")),
     "later_job": Row(2, later_jobs),
     "adalora_work": Row(1, speed_rows("adalora_work", pairs=20)),
     "steps": Row(3, speed_rows("igu_code_step", "l1ra_step", pairs=10)),

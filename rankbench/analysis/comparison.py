@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
@@ -12,24 +13,25 @@ import pandas as pd
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import sort_key
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.statistics.estimates import PairedDifference, equivalence, mean_interval, smallest_difference
-from rankbench.statistics.permutation import holm, sign_flip_tests, smallest_p
+from rankbench.statistics.decision import Decision, Declaration, Outcome, decide
+from rankbench.statistics.estimates import PairedDifference, mean_interval, smallest_difference
+from rankbench.statistics.family import LEVEL, joint_level, paired_gains
 
 WHEN, UNITS = ("final", "peak"), ("params", "ranks")  # values of budget.match and of budget.unit
 OFF = 0.01  # share of the target by which an equal budget may be missed
-ALPHA = 0.05  # size of the corrected test, and of the test for a tie
 
-Kind = Literal["reference", "better", "worse", "differs", "tie", "unresolved", "unresolvable", "untested"]
+Kind = Outcome | Literal["reference", "untested"]
+SHOWN = ("works", "worthwhile")  # kinds of a finding that is better than the reference
+NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the comparison of an arm with the reference shows.
+    """What the comparison of an arm with the reference alone shows.
 
     Attributes:
-        kind: better, worse, differs: the corrected test says so; tie: the means are shown to lie within the margin;
-            unresolvable: not even equal signs of all pairs would pass the corrected test; untested: no pair, or not
-            at an equal budget.
+        kind: an outcome of `decision.decide` without controls; untested: no pair, not at an equal budget, or no
+            direction or margin to judge by.
         text: what is shown, in words.
     """
 
@@ -43,14 +45,15 @@ class Comparison:
 
     Attributes:
         data: a row per run.
-        metrics: names of columns; the first one sorts the rows and is tested.
+        metrics: names of columns; the first one sorts the rows and is judged.
         reference: label that the others are compared with; None: they are compared with nothing.
         rows: labels: the reference, then the others from the best mean of the first metric to the worst.
         values: metric -> runs that are ok: seeds x labels, NaN where there is none.
         shares: label -> mean of what its runs used of the target; NaN without a run that is ok.
         off: the part of `shares` whose labels are not at an equal budget.
-        tests: a row per label that is tested: p (sign flips), smallest (the lowest possible p), corrected (Holm).
-        margin: a difference below it does not matter; None: nothing is said of ties.
+        margin: smallest effect of interest, in the unit of the first metric; None: nothing is judged.
+        family: number of comparisons whose intervals hold together.
+        level: probability that they do.
         paired: metric -> label -> label minus reference at the seeds both have; without the reference itself.
         findings: label -> what the comparison on the first metric shows.
     """
@@ -62,64 +65,95 @@ class Comparison:
     values: dict[str, pd.DataFrame]
     shares: pd.Series
     off: pd.Series
-    tests: pd.DataFrame
     margin: float | None
+    family: int
+    level: float
     paired: dict[str, dict[str, pd.Series]]
     findings: dict[str, Finding] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> list[str]:
+        """Labels that share a seed with the reference at an equal budget."""
+        return [label for label in self.rows if label != self.reference and self._why_untested(label) is None]
 
     def pairs(self, metric: str, label: str) -> pd.Series:
         """Label minus reference at the seeds both have; empty for the reference."""
         return self.paired[metric].get(label, pd.Series(dtype=float))
 
-    def minus(self, metric: str, label: str, other: str | None) -> pd.Series:
-        """One label minus another at the seeds both have."""
-        return (self.values[metric][label] - self.values[metric][other]).dropna()
-
     def difference(self, metric: str, label: str) -> PairedDifference | None:
-        """Mean and interval of the pairs; None where there is none."""
+        """Mean and simultaneous interval of the pairs; None where there is none."""
         pairs = self.pairs(metric, label)
-        return mean_interval(pairs) if len(pairs) else None
+        return mean_interval(pairs, joint_level(self.family, self.level)) if len(pairs) else None
 
     def detectable(self, metric: str, label: str) -> float | None:
-        """Smallest true difference that these pairs would have found with 80 % probability."""
+        """Smallest true difference whose interval would leave out 0 with 80 % probability, with these pairs."""
         pairs = self.pairs(metric, label)
-        return smallest_difference(pairs) if len(pairs) else None
+        return smallest_difference(pairs, level=joint_level(self.family, self.level)) if len(pairs) else None
+
+    def decide(self, label: str, controls: Mapping[str, str | None] = MappingProxyType({})) -> Decision | None:
+        """Decide on a label that is judged, by the reference and its controls; None where nothing can be said.
+
+        Args:
+            label: one of `judged`.
+            controls: name of a control -> the label that has this part; None: it is not in the experiment.
+        """
+        higher = higher_is_better(self.metrics[0])
+        if label not in self.judged or self.margin is None or higher is None:
+            return None
+        absent = {name: why for name, control in controls.items() if (why := self.why_absent(label, control))}
+        others = {str(self.reference): self.reference} | {
+            name: control for name, control in controls.items() if name not in absent
+        }
+        values = self.values[self.metrics[0]]
+        pairs = {name: values[[label, other]].dropna() for name, other in others.items()}
+        gains = {name: paired_gains(both.iloc[:, 0], both.iloc[:, 1], higher) for name, both in pairs.items()}
+        members = [label, *others.values()]
+        seeds = self.data["seed"][self.data["label"].isin(members)].nunique()
+        return decide(
+            gains,
+            Declaration(seeds, self.family, self.margin, self.level),
+            [f"{name}: {why}" for name, why in absent.items()],
+            lost=seeds - len(values[members].dropna()),
+            at_edge=bool(self.data["at_edge"][self.data["label"].isin(members)].eq(True).any()),
+        )
+
+    def why_absent(self, label: str, control: str | None) -> str | None:
+        """Why a label cannot be compared with a control, if it cannot."""
+        if control not in self.rows:
+            return NOT_RUN
+        values = self.values[self.metrics[0]]
+        if values[control].dropna().empty:
+            return "none ok"
+        if control in self.off.index:
+            return "not at an equal budget"
+        return "no common seed" if values[[label, control]].dropna().empty else None
 
     def find(self, label: str) -> Finding:
         """Judge a label: what `findings` has of it."""
         if label == self.reference:
             return Finding("reference", "reference")
-        if label not in self.tests.index:
-            return Finding("untested", self._why_untested(label))
-        pairs, within = self.pairs(self.metrics[0], label), self._tie(label)
-        if self.tests["corrected"][label] <= ALPHA:
-            kind = _side(float(pairs.mean()), higher_is_better(self.metrics[0]))
-            return Finding(kind, f"{kind}, by less than {self.margin:g}" if within else kind)
-        if within:
-            return Finding("tie", f"tie shown (±{self.margin:g})")
-        if self._at_best(label) > ALPHA:
-            return Finding("unresolvable", f"not resolvable at n = {len(pairs)}")
-        return Finding("unresolved", f"not resolved at n = {len(pairs)}")
+        if why := self._why_untested(label):
+            return Finding("untested", why)
+        decision = self.decide(label)
+        if decision is None:
+            return Finding("untested", "" if self.margin is None else f"direction of {self.metrics[0]} not known")
+        return Finding(decision.outcome, _in_words(decision, self.margin))
 
-    def _why_untested(self, label: str) -> str:
+    def _why_untested(self, label: str) -> str | None:
         if self.reference is None or self.values[self.metrics[0]][self.reference].dropna().empty:
             return "no reference"
-        return "not at an equal budget" if {label, self.reference} & set(self.off.index) else "no common seed"
-
-    def _at_best(self, label: str) -> float:
-        """The corrected p of a label if all its pairs had one sign, the other labels as they are."""
-        p = self.tests["p"].copy()
-        p[label] = self.tests["smallest"][label]
-        return float(holm(p)[p.index.get_loc(label)])
-
-    def _tie(self, label: str) -> bool:
-        """Whether the mean difference in the first metric is shown to lie within the margin."""
-        pairs = self.pairs(self.metrics[0], label)
-        return self.margin is not None and equivalence(pairs, [0.0] * len(pairs), self.margin, ALPHA).shown
+        if {label, self.reference} & set(self.off.index):
+            return "not at an equal budget"
+        return "no common seed" if self.pairs(self.metrics[0], label).empty else None
 
 
 def compare(
-    data: pd.DataFrame, metrics: Sequence[str], reference: str | None = "lora", margin: float | None = None
+    data: pd.DataFrame,
+    metrics: Sequence[str],
+    reference: str | None = "lora",
+    margin: float | None = None,
+    family: int | None = None,
+    level: float = LEVEL,
 ) -> Comparison:
     """Compare the labels of a frame.
 
@@ -127,7 +161,9 @@ def compare(
         data: frame of runs of one comparison; at most one row per label and seed.
         metrics: names of columns of `data`.
         reference: label the others are compared with; None: nothing is compared.
-        margin: a difference below it does not matter.
+        margin: smallest effect of interest; None: nothing is judged.
+        family: number of comparisons whose intervals are to hold together; None: those of this frame.
+        level: probability that they do.
 
     Raises:
         SelectionError: a metric or a reference that no run has.
@@ -138,18 +174,21 @@ def compare(
     spent = _spent(data, reference)
     shares = (spent["spent"] / spent["target"]).groupby(spent["label"]).mean()
     off = shares[_off(spent).reindex(shares.index)]
-    equal = [name for name in rows if name == reference or not {name, reference} & set(off.index)]
-    tests = _tests(values[metrics[0]][equal], reference)
+    family = family or max(1, len(rows) - 1)
     paired = {metric: _paired(of_metric, reference) for metric, of_metric in values.items()}
-    comparison = Comparison(data, list(metrics), reference, rows, values, shares, off, tests, margin, paired)
+    comparison = Comparison(data, list(metrics), reference, rows, values, shares, off, margin, family, level, paired)
     comparison.findings.update((label, comparison.find(label)) for label in rows)
     return comparison
 
 
-def _side(mean: float, higher: bool | None) -> Literal["better", "worse", "differs"]:
-    if higher is None:
-        return "differs"
-    return "better" if (mean > 0) == higher else "worse"
+def _in_words(decision: Decision, margin: float | None) -> str:
+    """A decision by the reference alone."""
+    if decision.outcome == "open":
+        return f"open: {decision.seeds} seeds" if decision.seeds else "open"
+    if decision.outcome == "withheld":
+        return f"withheld: {decision.reason}"
+    words = {"works": "better", "worthwhile": f"better by more than {margin:g}", "harmful": "worse"}
+    return words.get(decision.outcome, decision.outcome)
 
 
 def decimals(values: pd.DataFrame) -> int:
@@ -224,13 +263,3 @@ def _paired(values: pd.DataFrame, reference: str | None) -> dict[str, pd.Series]
     """Label -> its values minus those of the reference, at the seeds both have."""
     others = [label for label in values if label != reference and reference is not None]
     return {str(label): (values[label] - values[reference]).dropna() for label in others}
-
-
-def _tests(values: pd.DataFrame, reference: str | None) -> pd.DataFrame:
-    """The p and the lowest possible p of each label that shares a seed with the reference; corrected together."""
-    others = [label for label in values if label != reference and reference is not None]
-    paired = values[others].sub(values[reference], axis=0).dropna(axis=1, how="all") if others else values[others]
-    pairs = [paired[label].dropna() for label in paired]
-    tests = {"p": sign_flip_tests(pairs), "smallest": [smallest_p(len(each)) for each in pairs]}
-    frame = pd.DataFrame(tests, index=list(paired), dtype=float)
-    return frame.assign(corrected=holm(frame["p"]))

@@ -73,12 +73,6 @@ def is_share(name: str) -> bool:
     return metric is not None and metric.unit == "share"
 
 
-def is_on_common_scale(name: str) -> bool:
-    """Whether a metric may be averaged with those of other tasks as it is: shares and scores."""
-    metric = metric_of(name)
-    return metric is not None and metric.unit in ("share", "score")
-
-
 def directions() -> str:
     """A clause for messages: "higher is better of accuracy, ..., lower of kl, loss"."""
     higher = ", ".join(name for name, metric in METRICS.items() if metric.higher_is_better)

@@ -126,7 +126,7 @@ def perform(config: Config) -> int:
 
         summarize(record, str(folder.path), DONE_ALREADY)
         return OK
-    say(f"loading transformers, PEFT, {config.model.name}, {config.task.name} ...")
+    say(f"loading transformers, PEFT, {config.model.name} in {config.model.dtype}, {config.task.name} ...")
     with importing("rankbench.training.run"):
         from rankbench.training.run import execute
     return execute(config)

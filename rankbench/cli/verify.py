@@ -1,8 +1,9 @@
 """`rankbench verify [experiment=X] [--results DIR]`: which published numbers does a study reproduce?
 
 A report's folder may stand in place of the words. Each number of the tables that the experiment names, and each
-difference to the table's reference (uniform LoRA, or the arm named first) where both were run, is reproduced, not
-reproduced, not comparable or not run, with the reason.
+difference to the table's reference (uniform LoRA, or the arm named first) where both were run, is equivalent (shown to
+lie within the margin), consistent, contradicted, not comparable or not run, with the reason; of a difference the sign
+is confirmed, contradicted or not shown.
 
 With --published it lists the papers' numbers instead.
 """
@@ -96,7 +97,7 @@ def report(verifications: Sequence[Verification]) -> str:
     import pandas as pd
 
     from rankbench.reporting.table import markdown_of_frame
-    from rankbench.statistics.decision_rules import REPRODUCTION_OUTCOMES
+    from rankbench.statistics.reproduction import REPRODUCTION_OUTCOMES
 
     counts = Counter(verification.outcome for verification in verifications)
     summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in REPRODUCTION_OUTCOMES)

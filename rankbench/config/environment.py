@@ -1,4 +1,4 @@
-"""Environment variables that reach the arithmetic of libraries below us: those refused, and those written down.
+"""What of a machine reaches the arithmetic of a run: environment variables, refused or written down, and its bfloat16.
 
 A run's numbers follow its configuration. Variables of Accelerate have no effect (rankbench.training.engine).
 """
@@ -6,6 +6,7 @@ A run's numbers follow its configuration. Variables of Accelerate have no effect
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 
 # Variables that change the precision or the kernels of a pass -> values with which they do not; libraries read them
@@ -43,3 +44,27 @@ def refused() -> list[str]:
 def recorded() -> dict[str, str]:
     """The variables that a rounding error may depend on, as they are set."""
     return {name: os.environ[name] for name in RECORDED if name in os.environ}
+
+
+def base_dtype(dtype: str) -> str:
+    """What model.dtype is on this machine: "auto" is bfloat16 where something multiplies it, else float32.
+
+    A configuration holds the answer, so that run_id, record and a frozen run name the dtype that is used.
+    """
+    if dtype != "auto":
+        return dtype
+    import torch  # takes a second to import, and most configurations name their dtype
+
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes") or not (
+        torch.accelerator.is_available()
+    )
+    return "float32" if on_cpu and not cpu_multiplies_bfloat16() else "bfloat16"
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the processor has units for products of bfloat16; others emulate them at a tenth of fp32's speed."""
+    import torch  # takes a second to import
+
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, field_validator
 
-from rankbench.config import registry, schema
+from rankbench.config import environment, registry, schema
 from rankbench.config.schema import ConfigError, Mistake, Section, Settings
 from rankbench.records.record import complete
 
@@ -134,7 +134,8 @@ class ModelConfig(Settings):
             are not adapted whatever `targets` says.
         head: modules of an encoder that start at random and are trained in full; where it is empty, and for a head that
             marks spans, those that the head's class adds to the body.
-        dtype: storage of the frozen base.
+        dtype: storage of the frozen base; auto is bfloat16 where this machine multiplies it, else float32, and the
+            configuration holds which of them.
         quantization: storage of its linear layers instead, by bitsandbytes: nf4 (4 bits, QLoRA), int8 (LLM.int8()), or
             null.
         attention: implementation of its attention: eager, sdpa, flash_attention_2 (GPUs and bf16 alone, with the
@@ -152,9 +153,14 @@ class ModelConfig(Settings):
     exclude: list[str] = Field(default=[])  # configurations of older versions have none
     head: list[str]
     architecture: Literal["decoder", "encoder", "encoder_decoder", "auto"]
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["auto", "float32", "bfloat16"]
     quantization: Literal["nf4", "int8"] | None = None  # configurations of older versions have none
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None  # nor this
+
+    @field_validator("dtype")
+    @classmethod
+    def _dtype_here(cls, dtype: str) -> str:
+        return environment.base_dtype(dtype)
 
 
 class Config(Section):

@@ -21,9 +21,7 @@ from rankbench.core.site_adapter import Gate, SiteAdapter
 
 
 class AdapterSet:
-    """The adapters of one run, in site order; the only writer of ranks.
-
-    They change only through `zero`, `set_mask`, `resize` and `restart`, inside `deciding`.
+    """All sites of one run, in site order. `zero`, `set_mask`, `resize`, `restart` alone change ranks, in `deciding`.
 
     Attributes:
         sites: adapted matrices.

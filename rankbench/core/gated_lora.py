@@ -58,4 +58,6 @@ def update(x: Tensor, A: Tensor, B: Tensor, coefficients: Tensor | float, path: 
     """The update path * B diag(coefficients) A x, with the factor on A: r * d_in products, not tokens * d_out."""
     if isinstance(coefficients, Tensor):
         coefficients = coefficients[:, None]
-    return F.linear(F.linear(x, A * (coefficients * path)), B)
+    if path != 1.0:  # most passes: a kernel less in each direction
+        coefficients = coefficients * path
+    return F.linear(F.linear(x, A * coefficients), B)

@@ -6,7 +6,6 @@ quantisation. What could change a number unseen is refused, put right, or said i
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 import transformers
 from transformers import AutoConfig, PretrainedConfig
 
+from rankbench.config import environment
 from rankbench.core.seeding import Streams
 from rankbench.models import attention as attentions
 from rankbench.models.errors import ModelError
@@ -139,10 +139,7 @@ def has_class(config: Any, architecture: str, problem: Problem | None) -> bool:
 
 def slow_storage(dtype: str, device: torch.device) -> str | None:
     """A sentence on bfloat16 weights on a processor that can only emulate their products; None elsewhere."""
-    units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        units = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if dtype != "bfloat16" or device.type != "cpu" or units:
+    if dtype != "bfloat16" or device.type != "cpu" or environment.cpu_multiplies_bfloat16():
         return None
     return (
         "model.dtype=bfloat16 on a processor without units for it: passes may take several times as long as with "

@@ -1,9 +1,9 @@
 """Which published numbers does a study reproduce? `rankbench verify [experiment=X] [scale=small ...]`.
 
 A report's folder may stand in place of the words. Each number of the tables that the experiment names, and each
-difference to the table's reference (uniform LoRA, or the arm named first) where both were run, is reproduced, not
-reproduced, not comparable or not run, with the reason. The rule is
-`reproduction` of rankbench.statistics.decision_rules.
+difference to the table's reference (uniform LoRA, or the arm named first) where both were run, is equivalent,
+consistent, contradicted, not comparable or not run, with the reason; of a difference the sign is confirmed,
+contradicted or not shown. The rule is `reproduction` of rankbench.statistics.reproduction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rankbench.config.yaml_files import defaults
 from rankbench.published import numbers
 from rankbench.published.numbers import AVERAGE, ITEMS, SETS
 from rankbench.records.record import RunRecord
-from rankbench.statistics.decision_rules import ReproductionOutcome, reproduction
+from rankbench.statistics.reproduction import ReproductionOutcome, reproduction
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment_files
 from rankbench.sweeps.experiment import FULL, Published, Report
@@ -69,7 +69,7 @@ def _of_table(study: Study, report: Report, table: Published) -> Iterator[Verifi
         first, second = counterparts[index].values, counterparts[base].values
         both = {seed: first[seed] - second[seed] for seed in first if seed in second}
         if both:
-            yield _judged(report, _difference(rows[index], rows[base]), Counterpart(both))
+            yield _judged(report, _difference(rows[index], rows[base]), Counterpart(both), difference=True)
 
 
 def _pairs(report: Report, table: Published, rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
@@ -105,7 +105,7 @@ def _difference(row: Row, base: Row) -> Row:
     }
 
 
-def _judged(report: Report, row: Row, own: Counterpart) -> Verification:
+def _judged(report: Report, row: Row, own: Counterpart, difference: bool = False) -> Verification:
     if not own.values:
         return Verification(row, own.outcome, "", own.reason)
     unit = 100.0 if row["unit"] == "percent" else 1.0
@@ -117,13 +117,15 @@ def _judged(report: Report, row: Row, own: Counterpart) -> Verification:
         row.get("rounding", numbers.half_digit(row["printed"])) / unit,
         runs,
         own.items,
+        difference,
     )
+    sign = [] if judged.sign is None else [f"sign {judged.sign}"]
     ours, digits = judged.ours, len(row["printed"].partition(".")[2])
     text = f"{ours.value * unit:.{digits}f}"
     if ours.low is not None and ours.high is not None:
         text += f" [{ours.low * unit:.{digits}f}, {ours.high * unit:.{digits}f}]"
     return Verification(
-        row, judged.outcome, f"{text}, n = {len(own.values)}", "; ".join([judged.reason, *_doubts(row)])
+        row, judged.outcome, f"{text}, n = {len(own.values)}", "; ".join([judged.reason, *sign, *_doubts(row)])
     )
 
 

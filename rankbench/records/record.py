@@ -153,7 +153,7 @@ class RunRecord:
         ranks: site -> rank, sites by their plain module name in the base model.
         history_events: number of rank changes; ranks.jsonl has each.
         metrics: {before, validation, test}: {"step": ..., name: value}; "before" is the validation split before the
-            first step.
+            first step (of a method that starts at the base model: that model's, which is evaluated after the last one).
         cost: phase -> {seconds, forward_passes, backward_passes, tokens}, and peak_memory_bytes.
         budget_kind: how the method relates to the budget: "exact", "at_most", or "implicit", which is never an equal
             one; None in older records.

@@ -77,7 +77,10 @@ class RunFolder:
             lock.release()
 
     def busy(self) -> bool:
-        """Whether a process is working on the run now."""
+        """Whether a process is working on the run now; no where that cannot be asked: whoever opens the folder is told.
+
+        The folder may be somebody else's, or on a file system that has no locks just now.
+        """
         if not (self.path / LOCK).exists():
             return False
         try:
@@ -85,6 +88,8 @@ class RunFolder:
                 return False
         except Timeout:
             return True
+        except OSError:
+            return False
 
     def _lock(self) -> FileLock:
         return FileLock(self.path / LOCK)

@@ -10,24 +10,24 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from rankbench.analysis.comparison import OFF, Comparison, decimals
+from rankbench.analysis.comparison import OFF, SHOWN, Comparison, decimals
 from rankbench.analysis.frame import OWN
 from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_cell, number_column
+from rankbench.statistics.family import joint_level
 
 # For a report, whose tables have findings.
 NOTE = (
-    "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; detectable: "
-    "the difference whose interval would leave out 0 with 80 % probability. Neither is corrected for the number of "
-    "arms; p is, within its table (Holm). Findings and bold follow p at 0.05; a tie is shown where the 90 % interval "
-    "lies within the margin, the grey band. What could not have passed the corrected test with so few pairs is not "
-    "resolvable, whatever the means."
+    "Mean ± standard deviation over seeds. Differences are paired by seed; their intervals hold together over all "
+    "arms and panels with 95 % probability (Bonferroni). Finding: better or worse, the interval lies beyond 0; no "
+    "worthwhile gain, it lies below the smallest effect of interest, the grey band; open, neither, with the number of "
+    "seeds that would tell. Detectable: the true difference whose interval would leave out 0 with 80 % probability."
 )
 
 
 def make_table(
     comparison: Comparison, name: str = "", title: str = "", links: Mapping[str, str] | None = None
 ) -> Table:
-    """The table of a comparison: counts, metrics, differences, p, budget; with a margin findings, without it costs.
+    """The table of a comparison: counts, metrics, differences, budget; with a margin findings, without it costs.
 
     Args:
         comparison: comparison of one model, task and budget.
@@ -36,7 +36,7 @@ def make_table(
     """
     columns = _with_costs(comparison) if comparison.margin is None else _with_findings(comparison)
     rows = linked_rows(columns, comparison.rows, links or {})
-    notes = [_about_p(comparison.tests, comparison.metrics[0]), *_about_budget(comparison.off, comparison.reference)]
+    notes = [*_about_intervals(comparison), *_about_budget(comparison.off, comparison.reference)]
     strip = next((index for index, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
     return Table(name, title, list(columns), rows, notes, strip, comparison.margin)
 
@@ -47,7 +47,6 @@ def _with_costs(comparison: Comparison) -> dict[str, Column]:
     for metric in comparison.metrics:
         columns[metric] = _means(comparison, metric)
         columns[f"{metric} - {comparison.reference}"] = _differences(comparison, metric)
-    columns["p (Holm)"] = number_column(comparison.tests["corrected"], "{:.3g}")
     columns[_share_title(comparison.data)] = number_column(comparison.shares * 100, "{:.4g} %")
     return columns | {title: number_column(values, form) for title, (values, form) in _costs(comparison.data).items()}
 
@@ -64,7 +63,6 @@ def _with_findings(comparison: Comparison) -> dict[str, Column]:
     if reference is not None:
         columns[f"{metric} - {reference}"] = _differences(comparison, metric)
         columns["finding"] = {label: _finding(comparison, label) for label in comparison.rows}
-        columns["p (Holm)"] = number_column(comparison.tests["corrected"], "{:.3g}")
         columns["detectable"] = _detectable(comparison)
     columns[_share_title(comparison.data)] = number_column(comparison.shares * 100, "{:.4g} %")
     return columns
@@ -102,7 +100,7 @@ def _means(comparison: Comparison, metric: str) -> Column:
             values[label],
             int(runs[label]),
             digits,
-            metric == comparison.metrics[0] and comparison.findings[label].kind == "better",
+            metric == comparison.metrics[0] and comparison.findings[label].kind in SHOWN,
         )
         for label in comparison.rows
     }
@@ -152,7 +150,7 @@ def _detectable(comparison: Comparison) -> Column:
 
 def _finding(comparison: Comparison, label: str) -> Cell:
     finding = comparison.findings[label]
-    return Cell(finding.text, strong=finding.kind == "better", kind=finding.kind)
+    return Cell(finding.text, strong=finding.kind in SHOWN, kind=finding.kind)
 
 
 def _share_title(data: pd.DataFrame) -> str:
@@ -171,22 +169,23 @@ def _costs(data: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
     }
 
 
-def _about_p(p: pd.DataFrame, metric: str) -> str:
-    if p.empty:
-        return "p: no pair to test."
-    least, family = p["smallest"].min(), len(p)
-    methods = f"{family} method{'s' * (family > 1)}"
-    return (
-        f"p: two-sided sign-flip test of the differences in {metric}, Holm over {methods}; the smallest "
-        f"possible with these pairs is {least:.3g} before and {min(1.0, least * family):.3g} after the correction."
-    )
+def _about_intervals(comparison: Comparison) -> list[str]:
+    if not comparison.judged:
+        return ["No pair to compare."]
+    each, together = joint_level(comparison.family, comparison.level) * 100, comparison.level * 100
+    if comparison.family == 1:
+        return [f"Interval: Student's, {together:g} %."]
+    return [
+        f"Intervals: Student's, {each:.4g} % each, so that those of {comparison.family} comparisons hold together with "
+        f"{together:g} %."
+    ]
 
 
 def _about_budget(off: pd.Series, reference: str | None) -> list[str]:
     """Who did not spend the budget, and what follows from it."""
     notes = [
         f"{name}: {share * 100:.4g} % of the target{', by chance' * (abs(share - 1) <= OFF)}, so not at an equal "
-        "budget: without p, to be shown on a frontier."
+        "budget: not judged, to be shown on a frontier."
         for name, share in off.items()
     ]
-    return notes + [f"No method is tested: the reference {reference} is off the target."] * (reference in off)
+    return notes + [f"No method is judged: the reference {reference} is off the target."] * (reference in off)

@@ -14,6 +14,7 @@ from rankbench.reporting.plotting import ArmStyle, SavedFigure
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.sections.setup import facts
 from rankbench.reporting.table import Cell, Table, is_numeric
+from rankbench.statistics.decision import OUTCOMES
 from rankbench.studies.panels import Panel, StudyRun
 
 STYLE = Path(__file__).with_name("page.css")
@@ -137,7 +138,7 @@ MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 STRIP = 170  # pixels, width of the drawing of an interval
 WORDS = 44  # letters of a cell, more are broken into lines
 LINE = 20  # pixels, its height
-FINDINGS = ("better", "worse", "differs", "tie", "unresolved", "unresolvable", "untested", "reference")
+FINDINGS = (*OUTCOMES, "untested", "reference")
 
 
 def element(tag: str, *content: str, **attributes: str | None) -> str:
@@ -198,7 +199,7 @@ def _cell(cell: Cell, column: int, right: bool, styles: Mapping[str, ArmStyle]) 
     if cell.strong and text:
         text = element("strong", text)
     if cell.kind in FINDINGS:
-        text = element("span", text, class_=f"finding {cell.kind}")
+        text = element("span", text, class_=f"finding {cell.kind.replace(' ', '-')}")
     if cell.link and text:
         text = element("a", text, href=f"#{cell.link}")
     if cell.text in styles:

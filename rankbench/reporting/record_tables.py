@@ -16,10 +16,9 @@ from rankbench.reporting.comparison_table import make_table
 from rankbench.reporting.table import markdown_of_frame, markdown_table
 
 LEGEND = (
-    "Mean ± standard deviation over seeds. Differences are paired by seed, with 95 % Student intervals; not resolved: "
-    "the interval contains 0; detectable: the difference whose interval would leave out 0 with 80 % probability. "
-    "Intervals and detectable differences are not corrected for the number of methods; p is, within this table. own: "
-    "calibration and the method's decisions, apart from training."
+    "Mean ± standard deviation over seeds. Differences are paired by seed; the intervals of a table hold together with "
+    "95 % probability (Bonferroni); not resolved: the interval contains 0; detectable: the true difference whose "
+    "interval would leave out 0 with 80 % probability. own: calibration and the method's decisions, without training."
 )
 
 
@@ -79,7 +78,7 @@ def comparison_table(
 
     Args:
         records: those of one comparison, at most one per label and seed.
-        metrics: columns of `frame`; differences to the reference are given for each, p for the first.
+        metrics: columns of `frame`; differences to the reference are given for each.
         reference: label the others are compared with.
         names: labels of `records`, where they were given within more records.
 

@@ -65,41 +65,48 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     all_ablations = ablations(study.sweep.experiment)
     apart = varied(all_ablations) - always_compared(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
-    comparisons = {
-        panel.name: compared for panel in all_panels if (compared := compare_arms(panel, arms, report.reference))
-    }
-    against = {ablation.name: _compare_with_base(ablation, all_panels, report.reference) for ablation in all_ablations}
+    comparisons = compare_panels(all_panels, arms, report.reference, report.level)
+    against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     return ReportData(
         study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed
     )
 
 
 def _compare_with_base(
-    ablation: Ablation, all_panels: Sequence[Panel], reference: str
+    ablation: Ablation, all_panels: Sequence[Panel], report: Report
 ) -> list[tuple[Panel, Comparison]]:
     """Compare the arms of an ablation with its base, in their order; without a base, with the reference."""
-    compared = [(panel, compare_arms(panel, ablation.arms, ablation.base or reference)) for panel in all_panels]
+    compared = compare_panels(all_panels, ablation.arms, ablation.base or report.reference, report.level)
     return [
         (panel, replace(comparison, rows=[arm for arm in ablation.arms if arm in comparison.rows]))
-        for panel, comparison in compared
-        if comparison is not None
+        for panel in all_panels
+        if (comparison := compared.get(panel.name))
     ]
 
 
-def compare_arms(panel: Panel, arms: Sequence[str], reference: str) -> Comparison | None:
-    """Compare some arms of a panel with a reference; None where no run measured the metric.
+def compare_panels(
+    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, level: float
+) -> dict[str, Comparison]:
+    """Compare some arms of all panels with a reference, as one family: intervals hold together over arms x panels.
 
     Args:
-        panel: the panel with its data.
+        all_panels: panels with their data.
         arms: labels of the arms to compare.
-        reference: an arm; where the panel has no run of it, nothing is compared with anything.
+        reference: an arm; in a panel that has no run of it, nothing is compared with anything.
+        level: probability that all intervals of the family hold.
+
+    Returns:
+        Name of a panel -> its comparison; none where no run measured the metric.
     """
-    data = panel.data[panel.data["label"].isin(arms)]
-    done = data[data["status"] == "ok"]
-    if panel.metric not in done or done[panel.metric].dropna().empty:
-        return None
-    present = reference if reference in set(data["label"]) else None
-    return compare(data, [panel.metric], present, panel.margin)
+    family = max(1, sum(arm in panel.arms and arm != reference for panel in all_panels for arm in arms))
+    comparisons = {}
+    for panel in all_panels:
+        data = panel.data[panel.data["label"].isin(arms)]
+        done = data[data["status"] == "ok"]
+        if panel.metric in done and not done[panel.metric].dropna().empty:
+            present = reference if reference in set(data["label"]) else None
+            comparisons[panel.name] = compare(data, [panel.metric], present, panel.margin, family, level)
+    return comparisons
 
 
 def always_compared(report: Report) -> set[str]:

@@ -20,8 +20,8 @@ class Cell:
         text: its text, the same in every format.
         value: the number it shows; None for words, and where nothing was measured.
         low, high: ends of its interval.
-        strong: bold: the corrected test says so.
-        kind: kind of a finding ("better", "tie"), for its colour on the page.
+        strong: bold: its interval says so.
+        kind: kind of a finding ("works", "open"), for its colour on the page.
         link: name of the list of its records, on the page.
     """
 

@@ -40,21 +40,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Equivalence:
-    """Whether a mean difference lies within a margin of 0.
-
-    Attributes:
-        difference: mean of a - b, with its interval of level 1 - 2 alpha.
-        p: larger of the two one-sided p-values, in [0, 1]; None for one pair.
-        shown: p <= alpha. False says that it was not shown, not that there is a difference.
-    """
-
-    difference: PairedDifference
-    p: float | None
-    shown: bool
-
-
-@dataclass(frozen=True)
 class RankCorrelation:
     """Spearman's rho and Kendall's tau-b, each in [-1, 1]; None where one side is constant and has no order."""
 
@@ -76,7 +61,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Paired
     inside(level, "level")
     differences = first - second
     mean = float(differences.mean())
-    if _all_equal(differences):
+    if all_equal(differences):
         return PairedDifference(differences.size, mean, None, None)
     half = _critical(differences.size, level) * _standard_error(differences)
     return PairedDifference(differences.size, mean, mean - half, mean + half)
@@ -93,33 +78,6 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> PairedDifference:
         ValueError: as in `paired_difference`.
     """
     return paired_difference(values, np.zeros_like(np.asarray(values, dtype=float)), level)
-
-
-def equivalence(a: ArrayLike, b: ArrayLike, margin: float, alpha: float = 0.05) -> Equivalence:
-    """Two one-sided paired t-tests (TOST, Schuirmann 1987): is the mean difference inside (-margin, margin)?
-
-    It is shown exactly where the interval of level 1 - 2 alpha lies inside the margin. A tie can be shown only so: an
-    interval that contains 0 shows none.
-
-    Args:
-        a, b: (n,), pair by pair.
-        margin: > 0, in the unit of the values: half a point is 0.5 in per cent and 0.005 in shares.
-        alpha: size of the test, in (0, 0.5).
-
-    Raises:
-        ValueError: no pairs (as in `paired_difference`), or a margin or alpha out of bounds.
-    """
-    if not (margin > 0 and np.isfinite(margin)):
-        raise ValueError(f"margin {margin} is not > 0; it is the largest difference that does not matter")
-    if not 0 < alpha < 0.5:
-        raise ValueError(f"alpha {alpha} is not in (0, 0.5); 0.05 is usual")
-    difference = paired_difference(a, b, 1 - 2 * alpha)
-    if difference.n == 1:
-        return Equivalence(difference, None, False)
-    error = _standard_error(finite(a, "first values") - finite(b, "second values"))
-    room = margin - abs(difference.mean)  # to the nearer bound, whose p-value is the larger
-    p = float(special.stdtr(difference.n - 1, -room / error)) if error > 0 else float(room <= 0)
-    return Equivalence(difference, p, p <= alpha)
 
 
 def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float = 0.95) -> float | None:
@@ -141,7 +99,7 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
     """
     values = finite(differences, "differences")
     _inside_power(power, level)
-    if _all_equal(values):
+    if all_equal(values):
         return None
     # t squared is F: its noncentrality, where 1 - power lies below the critical value, has a closed inverse in scipy.
     shift = special.ncfdtrinc(1, values.size - 1, 1 - power, _critical(values.size, level) ** 2) ** 0.5
@@ -205,7 +163,7 @@ def deviation(values: ArrayLike, level: float = 0.95) -> Estimate:
     inside(level, "level")
     if numbers.size == 1:
         raise ValueError("one value has no deviation; give at least two")
-    if _all_equal(numbers):
+    if all_equal(numbers):
         return Estimate(0.0, None, None)
     freedom, value = numbers.size - 1, float(numbers.std(ddof=1))
     tails = (1 - level) / 2, (1 + level) / 2  # chdtri takes the upper tail
@@ -235,7 +193,7 @@ def _inside_power(power: float, level: float) -> None:
         raise ValueError(f"power {power} is not in ({1 - level:g}, 1): that much is found where there is no difference")
 
 
-def _all_equal(values: Array) -> bool:
+def all_equal(values: Array) -> bool:
     """Whether values are equal up to rounding (0.53 - 0.5 is not 0.59 - 0.56): no deviation can be estimated."""
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 

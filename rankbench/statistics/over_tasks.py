@@ -1,66 +1,97 @@
-"""Several tasks at once: statistics of seeds x tasks matrices, with intervals from a stratified bootstrap."""
+"""Several tasks at once: the mean gain of an arm over these tasks and over tasks like these, and how often it wins.
+
+Gains of different tasks are averaged in units of their own, such as each task's smallest effect of interest, frozen
+before the runs; raw accuracies and losses of different tasks have no common scale.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as scipy_stats
+from scipy import special
 
-from rankbench.statistics.estimates import Array, Estimate, inside
+from rankbench.statistics.estimates import Array, Estimate, finite, inside
+from rankbench.statistics.family import LEVEL
 
 DRAWS = 10000  # another seed of the draw moves an end by about 0.7 % of the width
 
-Statistic = Callable[[Array], Array]
 Rows = NDArray[np.int64]
 
 
-def iqm(scores: ArrayLike) -> Array:
-    """Interquartile mean (Agarwal et al. 2021, sec. 4.3): mean of the middle half of all runs of all tasks.
+@dataclass(frozen=True)
+class RandomEffects:
+    """Mean gain over tasks like these.
 
-    A quarter of the runs, rounded down, is cut at either end; below four runs it is the mean.
-
-    Args:
-        scores: (..., seeds, tasks), on one scale for all tasks.
-
-    Returns:
-        (...): a number for one matrix.
+    Attributes:
+        mean: estimate and interval, in the units of the tasks.
+        deviation: tau, the standard deviation of true gains between tasks, >= 0.
     """
-    values = np.asarray(scores, dtype=float)
-    means: Array = scipy_stats.trim_mean(values.reshape(*values.shape[:-2], -1), 0.25, axis=-1)
-    return means
+
+    mean: Estimate
+    deviation: float
 
 
-def stratified_bootstrap(
-    scores: ArrayLike, statistic: Statistic = iqm, level: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> Estimate:
-    """Percentile interval of a statistic over runs, seeds drawn anew within each task (Agarwal et al. 2021, sec. 4.1).
-
-    Of n seeds n - 1 are drawn, with replacement (McCarthy and Snowden 1985): the spread of a mean is then that of its
-    unbiased variance. With n drawn, as in rliable, it is sqrt((n - 1) / n) of that, and at 5 seeds a 95 % interval
-    covers about 90 %. Tasks are not drawn: the interval speaks of these tasks alone.
+def standardised(gains: Sequence[ArrayLike], units: ArrayLike) -> list[Array]:
+    """Gains of each task, divided by the task's unit.
 
     Args:
-        scores: (seeds, tasks, ...). For a paired difference of statistics, stack both sides on a last axis.
-        statistic: (draws, seeds, tasks, ...) -> (draws,); it also gets the scores as they are, as one draw.
-        level: coverage of the interval, in (0, 1).
-        draws: number of bootstrap samples.
-        seed: seed of the bootstrap's own generator.
-
-    Returns:
-        No interval for a single seed.
+        gains: one list (n,) per task, pairs by seed.
+        units: (tasks,), > 0: smallest effects of interest, or what else was fixed before the runs. The deviation of
+            the gains themselves is no such unit: it depends on what the pairs share.
 
     Raises:
-        ValueError: not a whole matrix of finite values, or a level outside (0, 1).
+        ValueError: another number of units than of tasks, or a unit that is not > 0.
     """
-    values = _matrix(scores, "scores")
+    scale = finite(units, "units")
+    if scale.size != len(gains) or not (scale > 0).all():
+        raise ValueError(f"{len(gains)} tasks need as many units > 0, not {scale.tolist()}")
+    return [finite(values, "gains") / unit for values, unit in zip(gains, scale, strict=True)]
+
+
+def mean_of_these(gains: Sequence[ArrayLike], level: float = LEVEL) -> Estimate:
+    """Mean of the true gains of these tasks: each weighs the same, seeds are the only chance.
+
+    The standard error is sqrt(sum s^2 / n) / tasks, with the degrees of freedom of Welch and Satterthwaite (1946):
+    each task has its own spread, which seed-wise means over tasks would average away. That 0 lies outside is the
+    stratified test.
+
+    Args:
+        gains: one list (n,) per task, in one unit, two seeds or more.
+        level: coverage of the interval, in (0, 1).
+
+    Raises:
+        ValueError: no task, a task with a single gain, one that is not finite, or a level outside (0, 1).
+    """
+    means, variances, freedoms = _tasks(gains, 1)
     inside(level, "level")
-    value = float(statistic(values[None])[0])
-    if len(values) == 1:
-        return Estimate(value, None, None)
-    rows = _rows(np.random.default_rng(seed), values, draws)
-    return _estimate(value, statistic(values[rows, np.arange(values.shape[1])]), level)
+    total = variances.sum()
+    freedom = total**2 / max((variances**2 / freedoms).sum(), np.finfo(float).tiny)
+    return _interval(float(means.mean()), float(np.sqrt(total)) / means.size, freedom, level)
+
+
+def mean_of_such(gains: Sequence[ArrayLike], level: float = LEVEL) -> RandomEffects:
+    """Mean of the true gains of tasks like these, of which these are a sample (random effects).
+
+    The interval is Student's over the means of the tasks, which Knapp and Hartung's (2003) is for equal weights; it
+    takes in the spread of tasks and of seeds at once. Weights of 1 / (s^2 / n + tau^2) suit large studies: with five
+    or ten seeds s^2 is so uncertain that their interval holds in 90 to 95 % of cases (tau by Paule and Mandel 1982;
+    experiments/decision_rule.md). tau^2 = variance of the means - mean of s^2 / n, cut at 0 (Hedges and Olkin 1985).
+
+    Args:
+        gains: one list (n,) per task, in one unit; two tasks and two seeds of each, or more.
+        level: coverage of the interval, in (0, 1).
+
+    Raises:
+        ValueError: as in `mean_of_these`, or a single task.
+    """
+    means, variances, _ = _tasks(gains, 2)
+    inside(level, "level")
+    spread = float(means.var(ddof=1))
+    mean = _interval(float(means.mean()), np.sqrt(spread / means.size), means.size - 1, level)
+    return RandomEffects(mean, float(np.sqrt(max(spread - variances.mean(), 0.0))))
 
 
 def probability_of_improvement(
@@ -68,13 +99,16 @@ def probability_of_improvement(
 ) -> Estimate:
     """How probably a run of a beats one of b on a task drawn at random (Agarwal et al. 2021, sec. 4.3); a tie is half.
 
-    Mean over tasks of the Mann-Whitney statistic; seeds of both sides are drawn as in `stratified_bootstrap`, each
-    side for itself, so that pairs by seed are not used. More counts as better: negate losses. Where every run of one
-    side wins, the interval has no width: there are too few seeds, it is not certain.
+    Mean over tasks of the Mann-Whitney statistic, with the percentile interval of a stratified bootstrap (ibid., sec.
+    4.1): within each task n - 1 of n seeds are drawn with replacement (McCarthy and Snowden 1985), which gives a mean
+    its unbiased variance, each side for itself, so that pairs by seed are not used. More counts as better: negate
+    losses. Where every run of one side wins, the interval has no width: there are too few seeds, it is not certain.
 
     Args:
         a, b: (seeds, tasks); the same tasks, each side with its own number of seeds.
-        level, draws, seed: arguments of `stratified_bootstrap`.
+        level: coverage of the interval, in (0, 1).
+        draws: number of bootstrap samples.
+        seed: seed of the bootstrap's own generator.
 
     Returns:
         In [0, 1], 0.5 where neither is better; no interval where a side has a single seed.
@@ -94,6 +128,22 @@ def probability_of_improvement(
     generator = np.random.default_rng(seed)
     shares = [_shares(_rows(generator, scores, draws), len(scores)) for scores in (first, second)]
     return _estimate(value, ((shares[0] @ wins) * shares[1]).sum(axis=-1).mean(axis=0), level)
+
+
+def _interval(mean: float, error: float, freedom: float, level: float) -> Estimate:
+    half = float(special.stdtrit(freedom, (1 + level) / 2) * error)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _tasks(gains: Sequence[ArrayLike], least: int) -> tuple[Array, Array, Array]:
+    """Means, variances of the means and degrees of freedom of each task, (tasks,)."""
+    lists = [finite(values, "gains") for values in gains]
+    if len(lists) < least or any(values.size < 2 for values in lists):
+        sizes = [values.size for values in lists]
+        raise ValueError(f"gains of {sizes} seeds: {least} task(s) with two seeds each are the least")
+    means = np.array([values.mean() for values in lists])
+    variances = np.array([values.var(ddof=1) / values.size for values in lists])
+    return means, variances, np.array([values.size - 1 for values in lists])
 
 
 def _rows(generator: np.random.Generator, scores: Array, draws: int) -> Rows:

@@ -26,7 +26,7 @@ from rankbench.sweeps.manifest import Job
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
-COLUMNS = ("learning_rate", "match", "unit", "target")  # a frame has them though no run left a record
+COLUMNS = ("learning_rate", "match", "unit", "target", "at_edge")  # a frame has them though no run left a record
 ARM = ("method", "experiment", "scale", "arms", "seed")  # what is typed and is no axis of panels
 
 
@@ -65,7 +65,7 @@ class Panel:
         runs: runs that are reported.
         trials: tuning trials.
         metric: column of the frame that is shown for the task.
-        margin: a difference below it does not matter.
+        margin: smallest effect of interest, in the unit of the metric.
         data: frame with a row per run; missing ones have the status MISSING and no numbers.
     """
 

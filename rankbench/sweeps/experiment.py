@@ -18,7 +18,7 @@ from rankbench.config.schema import ConfigError, Section, near
 DottedSettings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself
 DEFAULT = "default"  # key of report.metrics for tasks that are not named
-UNIFORM = "uniform"  # control of decision_rules.CONTROLS that the reference is, unless it was left out of the arms
+UNIFORM = "uniform"  # control of decision.CONTROLS that the reference is, unless it was left out of the arms
 
 
 class Tune(Section):
@@ -62,10 +62,10 @@ class Report(Section):
     Attributes:
         reference: the arm that others are compared with.
         metrics: task -> column of the frame of runs ("test/accuracy"); DEFAULT for tasks that are not named.
-        beats: controls of rankbench.statistics.decision_rules.CONTROLS that an arm has to beat for the verdict that it
+        beats: controls of rankbench.statistics.decision.CONTROLS that an arm has to beat for the verdict that it
             works.
-        level: level of the intervals that have to leave out 0 for that verdict.
-        margin: a difference below it does not matter, in the metric's unit (0.005: half a point).
+        level: probability that the intervals of all arms and panels hold together.
+        margin: smallest effect of interest, in the metric's unit (0.005: half a point); a smaller gain does not matter.
         margins: task -> margin, where the metric has another unit.
         controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}.
         curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
@@ -89,7 +89,7 @@ class Report(Section):
         return self.metrics.get(task, self.metrics[DEFAULT])
 
     def margin_of(self, task: str) -> float:
-        """Largest difference that does not matter on a task, in the unit of its metric."""
+        """Smallest effect of interest on a task, in the unit of its metric."""
         return self.margins.get(task, self.margin)
 
 

@@ -120,7 +120,7 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
-    from rankbench.statistics.decision_rules import CONTROLS  # scipy takes a moment to import
+    from rankbench.statistics.decision import CONTROLS  # scipy takes a moment to import
 
     roles = [role for role in experiment.report.beats if role not in CONTROLS]
     yield from (f"report.beats: no control {role!r}; {near(role, CONTROLS)}" for role in roles)

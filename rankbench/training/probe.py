@@ -58,20 +58,23 @@ class Probe:
 
     def gradients(self, batch: Sequence[Example], parameters: Sequence[Tensor], dropout: bool = False) -> list[Tensor]:
         """Gradients of the mean loss of a mini-batch; the parameters' own .grad is left alone."""
-        total = [torch.zeros_like(parameter) for parameter in parameters]
+        total: list[Tensor] = []
 
         def backward(micro: Batch, units: int) -> Tensor:
             loss = self._engine.loss(micro) / units
             gradients = torch.autograd.grad(loss, list(parameters), allow_unused=True)
             self._engine.meter.count(backward=1)
-            for sum_, gradient in zip(total, gradients, strict=True):
-                if gradient is not None:
-                    sum_ += gradient
+            pairs = zip(parameters, gradients, strict=True)
+            filled = [torch.zeros_like(p) if gradient is None else gradient.contiguous() for p, gradient in pairs]
+            if total:
+                torch._foreach_add_(total, filled)
+            else:
+                total.extend(torch._foreach_add(filled, 0.0))  # tensors that autograd shares with nobody
             return loss.detach()
 
         with torch.enable_grad():
             self._accumulate(batch, backward, dropout)
-        return self._engine.sum_gradients(total)
+        return self._engine.sum_gradients(total or [torch.zeros_like(parameter) for parameter in parameters])
 
     def weight_gradients(self, batch: Sequence[Example], dropout: bool = False) -> dict[str, Tensor]:
         """Gradients of the mean loss with respect to every frozen weight: site name -> (d_out, d_in), fp32.

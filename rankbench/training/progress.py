@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -11,8 +12,9 @@ from rich.table import Table
 
 from rankbench.core.sites import rank_grid
 from rankbench.records.record import RunRecord
-from rankbench.terminal import console
+from rankbench.terminal import console, duration
 
+EVERY = 20.0  # seconds between the lines on an evaluation, where there is no terminal
 DONE_ALREADY = "(done already; delete its folder to run it again)"
 
 
@@ -55,6 +57,52 @@ class TrainingProgress:
             self._console.print(
                 f"step {step}/{self._total}  loss {row['loss']:.4f}  rank sum {row['ranks']}  {seconds:.2f} s/step"
             )
+
+
+class EvaluationProgress:
+    """How much of an evaluation is done: a bar; where there is no terminal, a line now and then in a long one.
+
+    Args:
+        split: what is evaluated.
+        total: examples of the split.
+        visible: False prints nothing (all processes but the first).
+    """
+
+    def __init__(self, split: str, total: int, visible: bool) -> None:
+        self._console, self._visible, self._split = console(), visible, split
+        if visible:
+            self._console.print(f"evaluating {split} ({total} examples)", style="dim")
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not (visible and self._console.is_terminal),
+            transient=True,
+        )
+        self._task = self._progress.add_task(split, total=total)
+        self._start = self._said = time.monotonic()
+
+    def __enter__(self) -> EvaluationProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def show(self, done: int, total: int) -> None:
+        """After a batch: sequences read or answered, of all in this pass over the split; a second pass starts anew."""
+        now = time.monotonic()
+        self._progress.update(self._task, completed=done, total=total)
+        if self._visible and not self._console.is_terminal and now - self._said > EVERY and done < total:
+            left = duration((now - self._start) / done * (total - done))
+            self._console.print(f"{self._split} {done}/{total}  about {left} left", style="dim")
+            self._said = now
+        if done == total:
+            self._start = now
 
 
 def summarize(record: RunRecord, folder: str, note: str = "") -> None:

@@ -20,6 +20,7 @@ from rankbench.core.peft_export import export
 from rankbench.core.sites import describe_unevenness
 from rankbench.records.record import RecordError, RunRecord, run_id
 from rankbench.records.run_folder import HELD_UP, STARTED, RunFolder, StoreError
+from rankbench.tasks.text.tokens import counting
 from rankbench.terminal import console
 from rankbench.tracking.wandb_run import tracker
 from rankbench.training import checkpoint, precision
@@ -28,7 +29,7 @@ from rankbench.training.cost_meter import forget_peak_memory, peak_memory
 from rankbench.training.engine import make_accelerator
 from rankbench.training.failures import failure_of
 from rankbench.training.observer import Observer
-from rankbench.training.progress import DONE_ALREADY, TrainingProgress, summarize
+from rankbench.training.progress import DONE_ALREADY, EvaluationProgress, TrainingProgress, summarize
 from rankbench.training.provenance import provenance
 from rankbench.training.trainer import NotFiniteError
 
@@ -202,11 +203,21 @@ class Run:
         trainer.calibrate()
         if trainer.allocator.scores is not None and self.accelerator.is_main_process:
             self.folder.write("scores.json", json.dumps(trainer.allocator.scores, indent=2) + "\n")
-        if self.config.train.evaluate_before:
+        if self.config.train.evaluate_before and not self._starts_at_base():
             self.evaluate("validation", "before", 0)
         trainer.build_optimizer()
         self._checkpoint(0)
         return 0
+
+    def _starts_at_base(self) -> bool:
+        """Whether the model before the first step is the base model, which is still there after the last one.
+
+        Evaluating it takes minutes for which the first step, and whoever watches for it, need not wait.
+        """
+        allocator = self.assembly.allocator
+        return (
+            allocator.starts_at_identity and allocator.trains == "adapter" and not self.assembly.trainer.adapters.head
+        )
 
     def _resume(self) -> int:
         done, self.metrics = checkpoint.load(self.assembly, self.folder)
@@ -228,9 +239,10 @@ class Run:
             NotFiniteError: the last step broke the model.
         """
         task, engine, trainer = self.assembly.task, self.assembly.engine, self.assembly.trainer
-        if self.accelerator.is_main_process:
-            console().print(f"evaluating {split} ({len(task.splits[split])} examples)", style="dim")
+        progress = EvaluationProgress(split, len(task.splits[split]), self.accelerator.is_main_process)
         with (
+            progress,
+            counting(progress.show),
             engine.meter.phase("evaluation"),
             engine.inert(),
             engine.accelerator.autocast(),
@@ -247,6 +259,9 @@ class Run:
         """Evaluate, export, and judge the run as a whole."""
         assembly, total, items = self.assembly, self.config.train.steps, None
         adapters, allocator = assembly.trainer.adapters, assembly.allocator
+        if self.config.train.evaluate_before and self.metrics["before"] is None:
+            with adapters.disabled():
+                self.evaluate("validation", "before", 0)
         self.evaluate("validation", "validation", total)
         if not self.config.trial:
             items = self.evaluate("test", "test", total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rankbench.analysis.metrics import METRICS, directions, higher_is_better, is_on_common_scale, is_share, title_of
+from rankbench.analysis.metrics import directions, higher_is_better, is_share, title_of
 from rankbench.config.yaml_files import CONF_DIR, content
 
 
@@ -19,11 +19,6 @@ def test_only_shares_of_the_main_part_have_its_number_of_items():
         *(True, True),
         *(False, False, False),
     ]
-
-
-def test_losses_stand_on_no_common_scale_and_neither_does_what_is_not_known():
-    assert {name for name in METRICS if not is_on_common_scale(name)} == {"kl", "loss", "perplexity"}
-    assert not is_on_common_scale("regret")
 
 
 @pytest.mark.parametrize(

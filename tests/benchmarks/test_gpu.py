@@ -3,6 +3,7 @@
 import gpu
 import pytest
 import torch
+from sides import Ours
 
 CPU = torch.device("cpu")
 CHOSEN = [  # (row, model, precision, rank, method)
@@ -31,7 +32,7 @@ def rows(bench):
 
 def test_every_cell_has_its_row_and_those_most_wanted_come_first(rows):
     steps = [key for key in rows if key[0] == "step"]
-    assert len(steps) == 2 * 2 * 2 * 4  # models, precisions, ranks, methods
+    assert len(steps) == 2 * (2 * 2 + 1) * 4  # models; bf16 and fp32 at two ranks, tf32 at one; methods
     assert {key[2:4] for key in list(rows)[:8]} == {("bf16", gpu.DRY.ranks[0])}
     assert set(CHOSEN) < set(rows)
 
@@ -50,6 +51,13 @@ def test_a_row_is_measured(rows, key):
     else:
         assert len(line["step_ms_together"]) == 2
         assert line["throughput"] > 0
+
+
+def test_a_side_keeps_its_precision_when_another_had_its_own_before(bench):
+    """Accelerate's precision, and torch's for fp32, are those of the process."""
+    arms = [Ours(bench.shape(gpu.QWEN, precision), "lora", "budget=r2") for precision in ("bf16", "fp32", "bf16")]
+    with arms[-1].trainer.engine.accelerator.autocast():
+        assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == torch.bfloat16
 
 
 def test_rows_for_which_no_time_is_left_are_named_and_a_failed_one_says_why(monkeypatch):

@@ -6,9 +6,11 @@ import json
 
 import pytest
 from support.harness import write_experiment
+from support.records import record
 from support.schedules import Played, finish
 
 from rankbench.cli import main
+from rankbench.cli.plan import PHASES, from_records
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
@@ -45,6 +47,23 @@ def test_of_a_sweep_that_has_ended_nothing_is_left(config_dir, capsys):
     count = str(len(played.frozen_runs))
     assert found["all"][:2] == [count, count]
     assert found["random shuffled (trials)"][:2] == ["4", "4"]
+
+
+def test_the_time_of_a_run_is_the_mean_of_those_of_its_method_else_of_its_kind():
+    train = {"batch_size": 4, "micro_batch_size": None, "threads": 1}
+
+    def config(method: str, steps: int) -> dict:
+        named = {"model": {"name": "tiny"}, "task": {"name": "planted"}, "method": {"name": method}}
+        return {**named, "train": {**train, "steps": steps}}
+
+    def spent(method: str, seconds: float):
+        phases = {phase: {"seconds": seconds} for phase in PHASES}
+        return record(method, 0, config=config(method, 10), cost=phases)
+
+    cost = from_records([spent("lora", 1.0), spent("lora", 3.0), spent("random", 5.0)])
+    assert cost(config("lora", 20)) == pytest.approx(4.0 + 0.4 * 20)  # 2 s a phase; two of them by the step
+    assert cost(config("igu", 20)) == pytest.approx(6.0 + 0.6 * 20)
+    assert cost({**config("lora", 20), "task": {"name": "gsm8k"}}) is None
 
 
 def test_what_failed_takes_no_time_unless_it_is_to_be_done_again(config_dir, capsys):

@@ -199,7 +199,7 @@ def test_a_finished_run_is_shown_again_without_what_trains(tmp_path: Path) -> No
 
 def test_a_run_says_what_it_loads(ran: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
     main(["method=lora", *BASE])
-    assert "loading transformers, PEFT, tiny, planted ...\n" in capsys.readouterr().out
+    assert "loading transformers, PEFT, tiny in float32, planted ...\n" in capsys.readouterr().out
 
 
 def test_what_is_imported_is_left_out_of_garbage_collection_once() -> None:

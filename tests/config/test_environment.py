@@ -7,8 +7,10 @@ import pytest
 import torch
 from support.harness import configure, perform
 
+from rankbench.config.environment import base_dtype
 from rankbench.config.schema import ConfigError
 from rankbench.files import FolderError, default_cache, expanded
+from rankbench.records.record import run_id
 
 WITHOUT_EFFECT = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8",
@@ -70,3 +72,23 @@ def test_without_a_home_directory_a_cache_is_asked_for(monkeypatch):
     with pytest.raises(FolderError, match=r"no home directory .* set RANKBENCH_CACHE to a folder that can be written"):
         default_cache()
     assert expanded("~/models") == Path("~/models")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "on_cpu", "units", "dtype"),
+    [
+        (False, "", False, "float32"),
+        (False, "", True, "bfloat16"),
+        (True, "", False, "bfloat16"),
+        (True, "true", False, "float32"),  # as `accelerate launch --cpu` says it
+    ],
+)
+def test_auto_is_the_dtype_that_the_machine_multiplies(tmp_path, monkeypatch, accelerator, on_cpu, units, dtype):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: accelerator)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", on_cpu)
+    monkeypatch.setattr("rankbench.config.environment.cpu_multiplies_bfloat16", lambda: units)
+    assert base_dtype("auto") == dtype
+    assert [base_dtype(other) for other in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+    inferred, named = (configure(tmp_path, f"model.dtype={word}").plain() for word in ("auto", dtype))
+    assert inferred["model"]["dtype"] == dtype
+    assert run_id(inferred) == run_id(named)

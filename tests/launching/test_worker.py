@@ -22,6 +22,9 @@ def test_an_order_comes_back_and_says_where_its_run_is(tmp_path):
     again = replace(frozen, title="seed=0", redo="of another attempt")
     again.write(file)
     assert FrozenRun.read(file) == again
+    before = file.stat().st_ino
+    again.write(file)
+    assert file.stat().st_ino == before  # it was there already
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 

@@ -35,6 +35,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rankbench.config import schema
+from rankbench.config.environment import base_dtype
 from rankbench.config.sections import ModelConfig
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import parse_site
@@ -60,7 +61,8 @@ REST = ["attention.output.dense", "intermediate.dense", "output.dense"]
 def settings(name: str, **overrides) -> DictConfig:
     """The section `model` as a run gets it."""
     section = OmegaConf.load(CONF / f"{name}.yaml")
-    return OmegaConf.merge(section.get("model", section), overrides)  # tiny.yaml has a key of the section train, too
+    section = section.get("model", section)  # tiny.yaml has a key of the section train, too
+    return OmegaConf.merge(section, {"dtype": base_dtype(section.dtype)}, overrides)
 
 
 def read(name: str, labels: int | None = None, problem: str | None = None, seed: int = 0, **overrides):
@@ -147,7 +149,7 @@ def test_tiny_tokenizer_has_one_token_per_byte(tiny):
 
 def test_dtype_of_the_base(folders):
     assert read("tiny", dtype="bfloat16").model.dtype == torch.bfloat16
-    assert read("qwen2.5-0.5b", path=str(folders / "decoder")).model.dtype == torch.bfloat16
+    assert read("qwen2.5-0.5b", path=str(folders / "decoder"), dtype="bfloat16").model.dtype == torch.bfloat16
     assert read("smollm2-135m", path=str(folders / "decoder")).model.dtype == torch.float32
 
 

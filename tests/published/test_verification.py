@@ -10,7 +10,7 @@ from rankbench.cli import main, verify
 from rankbench.published import numbers as published_numbers
 from rankbench.published import verification
 from rankbench.published.verification import measures
-from rankbench.statistics.decision_rules import REPRODUCTION_OUTCOMES
+from rankbench.statistics.reproduction import REPRODUCTION_OUTCOMES
 from rankbench.studies import study
 from rankbench.studies.study import Study
 from rankbench.sweeps.experiment_files import read
@@ -74,10 +74,10 @@ def said(found):
 def test_a_number_is_compared_with_the_runs_of_its_arm():
     found = said(studied([*spread("lora", "boolq", 0.7900), *spread("igu", "boolq", 0.7900)]))
     lora, igu = found["LoRA", "boolq", "accuracy"], found["IGU-LoRA", "boolq", "accuracy"]
-    assert lora.outcome == "reproduced"  # printed 78.94
+    assert lora.outcome == "equivalent"  # printed 78.94
     assert lora.ours == "79.00 [78.72, 79.28], n = 5"  # s 0.158, t(4) 2.776, sqrt(2/5)
     assert lora.reason == "within the margin; second hand; median over seeds"
-    assert (igu.outcome, igu.row["printed"]) == ("not reproduced", "82.45")
+    assert (igu.outcome, igu.row["printed"]) == ("contradicted", "82.45")
     assert igu.reason == "outside of our interval; second hand; median over seeds"
 
 
@@ -85,11 +85,15 @@ def test_a_difference_is_paired_by_seed_and_stands_beside_the_numbers():
     """Both three points below the paper, and as far apart as there: 82.45 - 78.94 = +3.51."""
     runs = [*spread("lora", "boolq", 0.7600, by=0.01), *spread("igu", "boolq", 0.7951, by=0.01)]
     found = said(studied(runs))["IGU-LoRA - LoRA", "boolq", "accuracy"]
-    assert (found.row["printed"], found.outcome) == ("+3.51", "reproduced")
+    assert (found.row["printed"], found.outcome) == ("+3.51", "equivalent")
     assert found.ours == "3.51 [3.51, 3.51], n = 5"
     assert found.row["rounding"] == pytest.approx(0.01)
     other = said(studied(runs[:5] + spread("igu", "boolq", 0.7600, by=0.01)))
-    assert other["IGU-LoRA - LoRA", "boolq", "accuracy"].outcome == "not reproduced"
+    assert other["IGU-LoRA - LoRA", "boolq", "accuracy"].outcome == "contradicted"
+    uneven = [run("igu", "boolq", seed, {"accuracy": 0.775 + 0.01 * seed + 0.002 * (seed % 2)}) for seed in range(5)]
+    signed = said(studied(runs[:5] + uneven))["IGU-LoRA - LoRA", "boolq", "accuracy"]
+    assert (signed.outcome, signed.ours) == ("equivalent", "3.58 [3.39, 3.77], n = 5")
+    assert signed.reason.startswith("within the margin; sign confirmed")
 
 
 def test_without_the_reference_in_the_table_differences_are_to_its_first_arm():
@@ -108,14 +112,14 @@ def test_a_seed_that_one_side_lacks_is_left_out_of_a_difference():
 
 def test_answers_in_words_are_the_papers_accuracy():
     found = said(studied(spread("lora", "gsm8k", 0.3142, "exact_match")))
-    assert found["LoRA", "gsm8k", "accuracy"].outcome == "reproduced"
+    assert found["LoRA", "gsm8k", "accuracy"].outcome == "equivalent"
 
 
 def test_an_average_needs_all_its_tasks_and_is_taken_seed_by_seed():
     table = {**REASONING, "table": "Table 4", "arms": {"igu": "IGU-LoRA"}}
     runs = [*spread("igu", "boolq", 0.8245), *spread("igu", "gsm8k", 0.3416, "exact_match")]
     found = said(studied(runs, [table]))["IGU-LoRA", "boolq+gsm8k", "average"]
-    assert (found.outcome, found.row["printed"]) == ("reproduced", "58.31")
+    assert (found.outcome, found.row["printed"]) == ("equivalent", "58.31")
     assert found.ours.startswith("58.30") or found.ours.startswith("58.31")
     part = said(studied(runs[:5], [table]))["IGU-LoRA", "boolq+gsm8k", "average"]
     assert (part.outcome, part.reason) == ("not run", "no finished run of gsm8k")
@@ -140,13 +144,13 @@ def test_an_average_of_tasks_with_two_metrics_takes_the_mean_of_these_first():
     findings = [f for f in verification.findings(studied(runs, [ADALORA])) if f.row["method"] == "LoRA"]
     averages = {f.row["rank_or_budget"]: f for f in findings if f.row["metric"] == "average"}
     whole = averages["1.33M parameters, r=8"]
-    assert (whole.outcome, whole.ours, whole.row["printed"]) == ("reproduced", "88.34 [88.34, 88.34], n = 2", "88.34")
+    assert (whole.outcome, whole.ours, whole.row["printed"]) == ("equivalent", "88.34 [88.34, 88.34], n = 2", "88.34")
     other = averages["0.33M parameters, r=2"]
     assert (other.outcome, other.reason) == (
         "not comparable",
         "another budget: r8, the paper's is 0.33M parameters, r=2",
     )
-    assert {f.outcome for f in findings if f.row["rank_or_budget"].endswith("r=8")} == {"reproduced"}
+    assert {f.outcome for f in findings if f.row["rank_or_budget"].endswith("r=8")} == {"equivalent"}
 
 
 def test_a_method_or_task_that_is_not_here_says_so():
@@ -231,7 +235,7 @@ def test_what_cannot_be_compared_says_why(runs, words, key, outcome, reason):
 
 def test_one_run_is_judged_by_its_items():
     found = said(studied([run("lora", "boolq", 0, {"accuracy": 2581 / 3270})]))["LoRA", "boolq", "accuracy"]
-    assert (found.outcome, found.ours) == ("reproduced", "78.93 [77.50, 80.29], n = 1")
+    assert (found.outcome, found.ours) == ("consistent", "78.93 [77.50, 80.29], n = 1")
 
 
 @pytest.mark.parametrize(
@@ -274,12 +278,13 @@ def test_a_rank_that_is_stated_has_to_be_the_budgets():
 def test_the_report_counts_and_shows_each_number():
     shown = verify.report(verification.findings(studied(spread("lora", "boolq", 0.79))))
     assert shown.startswith(
-        "30 published numbers and differences: 1 reproduced, 0 not reproduced, 0 not comparable, 29 not run."
+        "30 published numbers and differences: 1 equivalent, 0 consistent, 0 contradicted, "
+        "0 not comparable, 29 not run."
     )
     line = next(line for line in shown.splitlines() if "| LoRA |" in line and "boolq" in line)
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         *("reasoning", "Qwen2.5-0.5B", "boolq", "accuracy", "LoRA", "8.8M parameters", "78.94"),
-        *("79.00 [78.72, 79.28], n = 5", "reproduced", "within the margin; second hand; median over seeds"),
+        *("79.00 [78.72, 79.28], n = 5", "equivalent", "within the margin; second hand; median over seeds"),
     ]
     assert all(line.count("|") == 11 for line in shown.splitlines()[2:])
 

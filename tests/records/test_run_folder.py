@@ -145,6 +145,18 @@ def test_a_folder_is_busy_as_long_as_a_process_is_at_it(folder, tmp_path):
         pass
 
 
+def test_a_folder_whose_lock_cannot_be_asked_is_not_busy(folder, monkeypatch):
+    """Who may only read, or has lost the server of the locks, can look at a sweep; who opens the folder is told."""
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("rankbench.records.run_folder.FileLock.acquire", fail)
+    assert not folder.busy()
+    with pytest.raises(StoreError, match=r"results_dir cannot be written: .*: No locks available"), folder.open():
+        pass
+
+
 def test_one_may_wait_for_a_folder(tmp_path):
     """Another process enters once this one has left, and not before."""
     folder = RunFolder(tmp_path, "0123456789ab")

@@ -80,12 +80,12 @@ def test_the_forms_of_a_table_agree(folder):
 
 
 @pytest.mark.slow
-def test_bold_is_what_the_corrected_test_says(tmp_path):
+def test_bold_is_what_the_intervals_say(tmp_path):
     report.build(study(declared(seeds=range(10)), lost=0.0, failed=0.0), tmp_path)
     data = pd.read_csv(tmp_path / "tables" / "results-minilm-l6-glue-rte-r8.csv").set_index("arm")
     better = data.index[data["finding"].str.startswith("better")].tolist()
     assert better == ["igu"]
-    assert data.loc[better, "p (Holm)"].max() <= 0.05
+    assert data.loc[better, "test/accuracy - lora, low"].min() > 0
     section = (tmp_path / "tables.md").read_text().split("## minilm-l6, glue-rte, budget r8\n\n")[1].split("\n\n")[0]
     assert [line.split(" | ")[0][2:] for line in section.splitlines() if "**" in line] == better
 
@@ -94,10 +94,10 @@ def test_bold_is_what_the_corrected_test_says(tmp_path):
 def test_three_seeds_have_no_winner(tmp_path):
     report.build(study(declared(seeds=range(3)), lost=0.0, failed=0.0), tmp_path)
     data = pd.read_csv(tmp_path / "tables" / "results-minilm-l6-glue-rte-r8.csv").set_index("arm")
-    assert set(data["finding"]) <= {
+    assert {text.partition(":")[0] for text in data["finding"]} <= {
         "reference",
-        "not resolvable at n = 3",
-        "tie shown (±0.01)",
+        "open",
+        "no worthwhile gain",
         "not at an equal budget",
     }
     tables = (tmp_path / "tables.md").read_text()

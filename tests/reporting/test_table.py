@@ -27,7 +27,7 @@ SHEET = Table(
             Cell("igu_code | x", link="runs-1"),
             Cell("0.25", 0.25, strong=True),
             Cell("-0.05 [-0.06, -0.04]", -0.05, -0.06, -0.04, link="runs-1"),
-            Cell("better", strong=True, kind="better"),
+            Cell("better", strong=True, kind="no worthwhile gain"),
         ],
         [Cell("fim"), Cell("no run"), Cell(), Cell("not run")],
     ],
@@ -103,7 +103,7 @@ def test_html_is_escaped_leads_to_records_and_draws_the_interval():
     text = html(SHEET, STYLES)
     assert '<a href="#runs-1">igu_code | x</a>' in text
     assert "A note &amp; more." in text
-    assert '<span class="finding better"><strong>better</strong></span>' in text
+    assert '<span class="finding no-worthwhile-gain"><strong>better</strong></span>' in text
     assert "\N{MINUS SIGN}0.05 [\N{MINUS SIGN}0.06, \N{MINUS SIGN}0.04]" in text
     assert text.count("<svg") == 3
     assert text.count("<circle") == 1

@@ -7,18 +7,15 @@ import pytest
 from scipy import stats as scipy_stats
 
 from rankbench.statistics.estimates import (
-    Equivalence,
     Estimate,
     PairedDifference,
     RankCorrelation,
     deviation,
-    equivalence,
     paired_difference,
     rank_correlation,
     seeds_needed,
     smallest_difference,
 )
-from rankbench.statistics.permutation import holm, sign_flip_test, smallest_p
 
 
 def test_a_paired_difference_by_hand():
@@ -115,102 +112,6 @@ def test_ties_are_counted_as_tau_b_counts_them():
 @pytest.mark.parametrize(("x", "y"), [([8, 8, 8], [1, 2, 3]), ([1, 2, 3], [8, 8, 8]), ([1], [2])])
 def test_a_constant_side_has_no_order(x, y):
     assert rank_correlation(x, y) == RankCorrelation(None, None)
-
-
-def test_sign_flips_by_hand():
-    """1, 2, 4: sums under all signs are -7 -5 -3 -1 1 3 5 7. Only two are as far out as 7; for -1, 2, 4 four are."""
-    assert sign_flip_test([1, 2, 4]) == 2 / 8
-    assert sign_flip_test([-1, 2, 4]) == 4 / 8
-    assert sign_flip_test([-1, -2, -4]) == 2 / 8
-
-
-@pytest.mark.parametrize("differences", [[0.5], [0.0, 0.0, 0.0], [0.1, -0.1]])
-def test_no_evidence_is_p_one(differences):
-    assert sign_flip_test(differences) == 1
-
-
-def test_equal_sums_are_equal_in_spite_of_rounding():
-    """0.1 + 0.2 - 0.3 is not 0.3 - 0.2 - 0.1 in floating point: the six patterns as far as 0.6 - 2 * 0.3 all count."""
-    assert sign_flip_test([0.1, 0.2, -0.3]) == 1
-
-
-@pytest.mark.parametrize("n", [2, 5, 9])
-def test_the_smallest_p_is_what_equal_signs_give(n):
-    assert sign_flip_test(np.arange(1, n + 1)) == smallest_p(n) == 2 / 2**n
-    assert smallest_p(1) == 1
-
-
-def test_many_differences_are_drawn_with_a_generator_of_their_own():
-    differences = np.random.default_rng(3).normal(0.3, 1, 20)
-    found = sign_flip_test(differences, seed=7)
-    np.random.default_rng(0).normal()
-    assert found == sign_flip_test(differences, seed=7) != sign_flip_test(differences, seed=8)
-    assert found == pytest.approx(sign_flip_test(differences, seed=8), abs=0.01)
-    assert sign_flip_test(np.ones(20)) == pytest.approx(smallest_p(20), abs=1e-4)
-    assert sign_flip_test(np.ones(40)) == smallest_p(40)
-
-
-def test_the_sign_flip_test_errs_as_often_as_it_says():
-    """Six differences without effect, skewed scale: p <= 1/16 and p <= 1/4 in as many cases, as an exact test must."""
-    generator = np.random.default_rng(4)
-    noise = generator.normal(size=(1500, 6)) * generator.lognormal(size=(1500, 6))
-    p = np.array([sign_flip_test(row) for row in noise])
-    assert np.mean(p <= 1 / 16) == pytest.approx(1 / 16, abs=0.02)
-    assert np.mean(p <= 1 / 4) == pytest.approx(1 / 4, abs=0.035)
-
-
-def test_holm_by_hand():
-    """Sorted 0.005 0.01 0.03 0.04 times 4 3 2 1: 0.02 0.03 0.06 0.04, and 0.04 is raised to 0.06."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == pytest.approx([1, 1])
-    assert holm([0.2]) == pytest.approx([0.2])
-    assert holm([]).size == 0
-
-
-@pytest.mark.parametrize("wrong", [[1.2], [-0.1], [np.nan]])
-def test_holm_takes_probabilities_only(wrong):
-    with pytest.raises(ValueError, match="p_values are to be probabilities in a list, not"):
-        holm(wrong)
-
-
-def test_equivalence_by_hand():
-    """Differences 1 2 3: mean 2, error 1 / sqrt(3). At margin 5: t = (5 - 2) sqrt(3) = 5.196, 2 degrees, p = 0.0176."""
-    found = equivalence([1, 2, 3], [0, 0, 0], margin=5)
-    assert found.p == pytest.approx(0.01755, abs=1e-5)
-    assert found.shown
-    assert found.difference == paired_difference([1, 2, 3], [0, 0, 0], level=0.9)
-
-
-@pytest.mark.parametrize("mean", [-0.4, -0.1, 0.0, 0.3, 0.7])
-def test_equivalence_is_the_larger_of_two_one_sided_t_tests(mean):
-    a, b = np.random.default_rng(5).normal(size=(2, 8)) * 0.5 + [[mean], [0]]
-    above = scipy_stats.ttest_rel(a, b - 0.5, alternative="greater").pvalue
-    below = scipy_stats.ttest_rel(a, b + 0.5, alternative="less").pvalue
-    assert equivalence(a, b, margin=0.5).p == pytest.approx(max(above, below))
-
-
-def test_equivalence_is_shown_where_the_interval_lies_inside_the_margin():
-    generator = np.random.default_rng(6)
-    found = [equivalence(x, np.zeros(5), margin=1.0) for x in generator.normal(0.3, 0.8, size=(300, 5))]
-    inside = [tost.difference.low > -1 and tost.difference.high < 1 for tost in found]
-    assert [tost.shown for tost in found] == inside
-    assert 0 < sum(inside) < 300
-
-
-def test_equivalence_errs_as_often_as_it_says():
-    """A true difference at the margin is called equivalent in 5 of 100 studies."""
-    generator = np.random.default_rng(7)
-    shown = [equivalence(x, np.zeros(5), margin=3.0).shown for x in generator.normal(3.0, 1.0, size=(4000, 5))]
-    assert np.mean(shown) == pytest.approx(0.05, abs=0.012)
-
-
-def test_equivalence_at_its_edges():
-    assert equivalence([1], [1], margin=1) == Equivalence(PairedDifference(1, 0.0, None, None), None, False)
-    assert (equivalence([1, 1], [1, 1], margin=1).p, equivalence([2, 2], [1, 1], margin=1).p) == (0, 1)
-    with pytest.raises(ValueError, match="margin 0 is not > 0; it is the largest difference that does not matter"):
-        equivalence([1, 2], [1, 2], margin=0)
-    with pytest.raises(ValueError, match=r"alpha 0.95 is not in \(0, 0.5\); 0.05 is usual"):
-        equivalence([1, 2], [1, 2], margin=1, alpha=0.95)
 
 
 @pytest.mark.parametrize(

@@ -1,71 +1,64 @@
-"""Seeds x tasks: hand-worked cases, and coverage on simulated data."""
+"""Several tasks: against scipy, by hand, and coverage on simulated data."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
+from scipy import stats
 
 from rankbench.statistics.estimates import Estimate
-from rankbench.statistics.over_tasks import iqm, probability_of_improvement, stratified_bootstrap
+from rankbench.statistics.over_tasks import (
+    mean_of_such,
+    mean_of_these,
+    probability_of_improvement,
+    standardised,
+)
 
-TASKS = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # levels of five tasks, symmetric: mean and IQM are 0
-
-
-def mean(scores):
-    return scores.mean(axis=(1, 2))
-
-
-def test_the_iqm_by_hand():
-    """Of 1 ... 6, 10, 100 the two lowest and the two highest go: (3 + 4 + 5 + 6) / 4."""
-    assert iqm([[100, 1], [5, 4], [3, 6], [2, 10]]) == 4.5
-    assert iqm([[1.0, 2.0, 6.0]]) == 3  # a quarter of three is none
+TASKS = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # levels of five tasks
+FIRST, SECOND = np.array([0.3, 0.1, 0.4, 0.2, 0.6]), np.array([2.0, -1.0, 3.0, 1.0])
 
 
-def test_the_iqm_of_many_matrices_is_that_of_each():
-    scores = np.random.default_rng(0).normal(size=(3, 4, 5))
-    assert iqm(scores) == pytest.approx([iqm(matrix) for matrix in scores])
+def test_over_these_two_tasks_it_is_welchs_interval():
+    """Half of a mean minus the negative of the other."""
+    mean = mean_of_these([FIRST, SECOND])
+    expected = stats.ttest_ind(FIRST, -SECOND, equal_var=False).confidence_interval()
+    assert (mean.value, mean.low, mean.high) == pytest.approx(
+        ((FIRST.mean() + SECOND.mean()) / 2, expected.low / 2, expected.high / 2)
+    )
 
 
-def test_two_seeds_have_an_interval_by_hand():
-    """One of two seeds per task: 0 or 1 in either, so the mean is 0, 1/2 or 1 with 1/4, 1/2, 1/4."""
-    found = stratified_bootstrap([[0, 0], [1, 1]], mean, level=0.4)
-    assert found == Estimate(0.5, 0.5, 0.5)
-    assert stratified_bootstrap([[0, 0], [1, 1]], mean, level=0.6) == Estimate(0.5, 0, 1)
+def test_over_one_task_it_is_students_interval():
+    mean, expected = mean_of_these([FIRST]), stats.ttest_1samp(FIRST, 0).confidence_interval()
+    assert (mean.low, mean.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_seeds_are_drawn_within_a_task_and_tasks_are_not():
-    """Tasks far apart, seeds all alike: a draw that mixed tasks would have a spread."""
-    assert stratified_bootstrap([[0.0, 100.0]] * 4, mean) == Estimate(50, 50, 50)
+def test_over_tasks_like_these_it_is_students_interval_of_their_means():
+    means = [0.3, 0.5, -0.1, 0.6]
+    result = mean_of_such([mean + FIRST - FIRST.mean() for mean in means])
+    expected = stats.ttest_1samp(means, 0).confidence_interval()
+    assert (result.mean.value, result.mean.low, result.mean.high) == pytest.approx(
+        (np.mean(means), expected.low, expected.high)
+    )
+    assert result.deviation == pytest.approx(np.sqrt(np.var(means, ddof=1) - FIRST.var(ddof=1) / 5))
 
 
-def test_the_interval_has_the_width_of_the_unbiased_variance():
-    """Mean of 6 seeds x 8 tasks: standard error sqrt(sum of the tasks' variances / 6) / 8, and nearly normal."""
-    scores = np.random.default_rng(1).normal(size=(6, 8))
-    error = np.sqrt(scores.var(axis=0, ddof=1).sum() / 6) / 8
-    found = stratified_bootstrap(scores, mean, level=0.6827)
-    assert found.high - found.low == pytest.approx(2 * error, rel=0.04)  # with 6 of 6 drawn 9 % less
+def test_tasks_that_agree_better_than_their_seeds_do_not_differ():
+    assert mean_of_such([FIRST, FIRST + 0.001, FIRST - 0.001]).deviation == 0
 
 
-def test_both_sides_of_a_pair_are_drawn_together():
-    side = np.random.default_rng(2).normal(size=(5, 3))
-    pair = np.stack([side + 1, side], axis=-1)
-    found = stratified_bootstrap(pair, lambda scores: iqm(scores[..., 0]) - iqm(scores[..., 1]))
-    assert (found.low, found.high) == pytest.approx((1, 1))
+def test_each_task_is_measured_in_its_own_unit():
+    first, second = standardised([FIRST, SECOND], [0.1, 2.0])
+    assert first == pytest.approx(10 * FIRST)
+    assert second == pytest.approx(SECOND / 2)
+    for units in ([1.0], [1.0, 0.0]):
+        with pytest.raises(ValueError, match="2 tasks need as many units > 0"):
+            standardised([FIRST, SECOND], units)
 
 
-def test_the_bootstrap_has_a_generator_of_its_own():
-    scores = np.random.default_rng(3).normal(size=(5, 3))
-    found = stratified_bootstrap(scores, draws=200, seed=4)
-    np.random.default_rng(0).normal()
-    np.random.seed(0)
-    assert found == stratified_bootstrap(scores, draws=200, seed=4) != stratified_bootstrap(scores, draws=200, seed=5)
-
-
-def test_the_iqm_is_covered_as_often_as_the_interval_says():
-    generator = np.random.default_rng(5)
-    found = [stratified_bootstrap(generator.normal(size=(8, 5)) + TASKS, draws=400, seed=i) for i in range(400)]
-    assert 0.93 < np.mean([interval.low <= 0 <= interval.high for interval in found]) < 0.97
+def test_too_few_are_refused():
+    for function, gains in ((mean_of_these, []), (mean_of_these, [FIRST, [1.0]]), (mean_of_such, [FIRST])):
+        with pytest.raises(ValueError, match="are the least"):
+            function(gains)
 
 
 def test_the_probability_of_improvement_by_hand():
@@ -76,7 +69,7 @@ def test_the_probability_of_improvement_by_hand():
 def test_it_is_the_mann_whitney_statistic_of_each_task():
     generator = np.random.default_rng(6)
     a, b = generator.integers(5, size=(6, 3)), generator.integers(5, size=(4, 3))
-    u = [scipy_stats.mannwhitneyu(a[:, task], b[:, task]).statistic / 24 for task in range(3)]
+    u = [stats.mannwhitneyu(a[:, task], b[:, task]).statistic / 24 for task in range(3)]
     assert probability_of_improvement(a, b).value == pytest.approx(np.mean(u))
 
 
@@ -93,7 +86,7 @@ def test_every_run_won_is_an_interval_without_width():
 
 def test_the_probability_of_improvement_is_covered_as_often_as_the_interval_says():
     generator = np.random.default_rng(8)
-    true = scipy_stats.norm.cdf(0.5 / 2**0.5)
+    true = stats.norm.cdf(0.5 / 2**0.5)
     found = [
         probability_of_improvement(
             generator.normal(0.5, size=(6, 5)) + TASKS, generator.normal(size=(6, 5)) + TASKS, draws=300, seed=i
@@ -104,18 +97,15 @@ def test_the_probability_of_improvement_is_covered_as_often_as_the_interval_says
 
 
 def test_one_seed_has_no_interval():
-    assert stratified_bootstrap([[1, 2]], mean) == Estimate(1.5, None, None)
     assert probability_of_improvement([[1, 2]], [[0, 3], [0, 3]]) == Estimate(0.5, None, None)
 
 
 def test_what_is_no_whole_matrix_is_refused():
-    with pytest.raises(ValueError, match=r"scores: a matrix of seeds x tasks is needed, not shape \(3,\)"):
-        stratified_bootstrap([1, 2, 3])
+    with pytest.raises(ValueError, match=r"first scores: a matrix of seeds x tasks is needed, not shape \(3,\)"):
+        probability_of_improvement([1, 2, 3], [[1, 2]])
     with pytest.raises(ValueError, match="first scores: nan is not finite; leave out seeds not run everywhere"):
         probability_of_improvement([[1, np.nan]], [[1, 2]])
     with pytest.raises(ValueError, match=r"shapes \(1, 2\) and \(1, 3\) are not \(seeds, tasks\) with the same tasks"):
         probability_of_improvement([[1, 2]], [[1, 2, 3]])
-    with pytest.raises(ValueError, match="level 95 is not in"):
-        stratified_bootstrap([[1, 2]], level=95)
     with pytest.raises(ValueError, match="level 1 is not in"):
         probability_of_improvement([[1, 2]], [[1, 2]], level=1)

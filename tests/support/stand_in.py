@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from peft.tuners.lora import eva
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils as foreach_utils
@@ -144,9 +143,13 @@ class _Literals(TorchFunctionMode):
 @contextmanager
 def stand_in() -> Iterator[torch.device]:
     """Let the stand-in be there inside the block, as the device of every Accelerator."""
+    enabled, autocast = torch.is_autocast_enabled, torch.autocast
     kinds = [*foreach_utils._get_fused_kernels_supported_devices(), DEVICE.type]
     with pytest.MonkeyPatch.context() as patch, _Literals(), _Factories():
         patch.setattr(sys.modules["torch.optim.optimizer"], "_get_fused_kernels_supported_devices", lambda: kinds)
         patch.setattr(Accelerator, "device", property(lambda accelerator: DEVICE))
-        patch.setattr(eva, "get_device_with_meta_params", lambda model: DEVICE)  # PEFT's looks for one not so called
+        patch.setattr(torch, "is_autocast_enabled", lambda *kind: kind != ("meta",) and enabled(*kind))
+        patch.setattr(
+            torch, "autocast", lambda kind, **settings: autocast("cpu" if kind == "meta" else kind, **settings)
+        )
         yield DEVICE

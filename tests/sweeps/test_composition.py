@@ -169,3 +169,17 @@ def test_all_mistakes_come_at_once_each_once(config_dir):
         "train.stps=1",
         "seed=x",
     ]
+
+
+@pytest.mark.parametrize(("follows", "map_seeds"), [([], [None, None]), (["task.map_seed=${seed}"], [0, 1])])
+def test_runs_that_differ_in_their_seed_are_those_that_are_composed_alone(follows, map_seeds):
+    typed = ["method=lora", *RUN, *follows]
+    together = [cell.config for cell in lay_out(words([*typed, "seed=0,1"])).cells]
+    assert together == [lay_out(words([*typed, f"seed={seed}"])).cells[0].config for seed in (0, 1)]
+    assert [(config["seed"], config["task"]["map_seed"]) for config in together] == list(enumerate(map_seeds))
+
+
+def test_a_seed_that_is_none_is_named_beside_good_ones():
+    with pytest.raises(ConfigError) as error:
+        lay_out(words(["method=lora", *RUN, "seed=0,x,1.0"]))
+    assert error.value.problems == ["seed=x: expected an integer", "seed=1.0: expected an integer"]

@@ -94,9 +94,9 @@ def test_adapted_model_gets_gradients_from_the_loss(gsm8k):
 
 def test_batches_of_like_length_keep_to_both_limits():
     lengths = [3, 10, 4, 9, 1, 2]
-    assert length_groups(lengths, 2) == [[1, 3], [2, 0], [5, 4]]
-    assert length_groups(lengths, 3, tokens=12) == [[1], [3], [2, 0, 5], [4]]
-    assert length_groups([], 3) == []
+    assert list(length_groups(lengths, 2)) == [[1, 3], [2, 0], [5, 4]]
+    assert list(length_groups(lengths, 3, tokens=12)) == [[1], [3], [2, 0, 5], [4]]
+    assert list(length_groups([], 3)) == []
 
 
 def test_a_cpu_scores_few_tokens_at_a_time_and_a_gpu_whole_batches():

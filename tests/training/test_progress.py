@@ -1,6 +1,7 @@
 """The progress display agrees with the record and fits the width of the terminal."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -12,8 +13,9 @@ from rankbench.launching.jobs import JobOutcome
 from rankbench.launching.progress import SweepProgress
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord
+from rankbench.tasks.text.tokens import LISTENERS, counting, length_groups
 from rankbench.training import progress as run_progress
-from rankbench.training.progress import TrainingProgress, rank_map, summarize
+from rankbench.training.progress import EvaluationProgress, TrainingProgress, rank_map, summarize
 
 RANKS = {f"model.layers.{layer}.{kind}": 10 * layer + site for layer in range(30) for site, kind in enumerate("qkvo")}
 
@@ -236,3 +238,30 @@ def test_who_asks_to_stop_is_told_what_happens(capsys):
 )
 def test_durations_are_said_as_people_say_them(seconds, said):
     assert terminal.duration(seconds) == said
+
+
+def test_a_long_evaluation_says_now_and_then_how_far_it_is(capsys, monkeypatch):
+    clock = iter([0.0, 15.0, 30.0, 45.0, 60.0, 70.0, 90.0, 100.0, 110.0])
+    monkeypatch.setattr(run_progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with EvaluationProgress("test", 8, visible=True) as progress, counting(progress.show):
+        for _ in range(2):  # the losses, then the answers
+            assert len(list(length_groups([5] * 8, 2))) == 4
+    assert not LISTENERS
+    assert capsys.readouterr().out.splitlines() == [
+        "evaluating test (8 examples)",
+        "test 4/8  about 30 s left",
+        "test 2/8  about 30 s left",
+        "test 6/8  about 13 s left",
+    ]
+
+
+def test_an_evaluation_has_a_bar_on_a_terminal_and_nothing_in_other_processes(capsys, monkeypatch):
+    out = Console(file=io.StringIO(), width=80, force_terminal=True)
+    monkeypatch.setattr(run_progress, "console", lambda: out)
+    with EvaluationProgress("test", 8, visible=True) as progress:
+        progress.show(4, 8)
+    assert "4/8" in out.file.getvalue()
+    with EvaluationProgress("test", 8, visible=False) as progress:
+        progress.show(4, 8)
+    assert out.file.getvalue().count("evaluating") == 1
+    assert capsys.readouterr().out == ""

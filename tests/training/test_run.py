@@ -9,7 +9,7 @@ import threading
 
 import pytest
 import torch
-from support.harness import begun, configure, folder_of, perform, python, rows
+from support.harness import begun, configure, folder_of, perform, prepared, python, rows
 
 from rankbench.methods.sensitivity import Sensitivity
 from rankbench.models import loading
@@ -18,7 +18,7 @@ from rankbench.records.run_folder import HELD_UP, RunFolder
 from rankbench.tasks.planted import Planted
 from rankbench.terminal import console, outlive_readers
 from rankbench.training import run
-from rankbench.training.run import execute
+from rankbench.training.run import Run, execute
 
 
 def content(config) -> dict[str, bytes]:
@@ -329,3 +329,24 @@ def test_the_traceback_of_an_earlier_attempt_goes_away(tmp_path):
     folder.write("error.txt", "of an earlier attempt")
     assert execute(config) == 0
     assert not (folder.path / "error.txt").exists()
+
+
+@pytest.mark.parametrize(("method", "trained"), [("igu", True), ("full", False)])
+def test_the_first_step_does_not_wait_for_an_evaluation_of_the_base(tmp_path, monkeypatch, method, trained):
+    """A method that starts at the base model has the same figures before its first step, bit for bit, afterwards."""
+    calls = []
+
+    def evaluate(run, split, name, step):
+        calls.append((name, run.assembly.trainer.last_loss is not None))
+        return evaluation(run, split, name, step)
+
+    evaluation = Run.evaluate
+    monkeypatch.setattr(Run, "evaluate", evaluate)
+    config = configure(tmp_path, f"method={method}")
+    record = perform(config)
+    assert calls == [("before", trained), ("validation", True), ("test", True)]
+    again = prepared(config)
+    again.assembly.complete()
+    again.assembly.trainer.calibrate()
+    evaluation(again, "validation", "before", 0)
+    assert again.metrics["before"] == record["metrics"]["before"] != record["metrics"]["validation"]

@@ -118,7 +118,7 @@ def _rates_of(arm: str, line: pd.DataFrame, where: str) -> list[Cell]:
     choice = (
         Cell("not chosen yet") if chosen.empty else Cell(f"{chosen['rate'].iloc[0]:g}", float(chosen["rate"].iloc[0]))
     )
-    note = Cell("yes: the best may lie beyond" if edge else "no", kind="unresolved" if edge else "")
+    note = Cell("yes: the best may lie beyond" if edge else "no", kind="open" if edge else "")
     return [Cell(arm, link=where), choice, note, Cell(points), Cell(line["seeds"].iloc[0])]
 
 

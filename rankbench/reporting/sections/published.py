@@ -22,7 +22,13 @@ COLUMNS = (
     *("verified", "the paper's run", "our run", "why"),
 )
 KEY = ("table", "model", "task", "metric", "method", "rank_or_budget")  # identify a number within a file
-KINDS = {"reproduced": "better", "not reproduced": "worse", "not comparable": "unresolvable", "not run": "untested"}
+KINDS = {
+    "equivalent": "works",
+    "consistent": "open",
+    "contradicted": "harmful",
+    "not comparable": "withheld",
+    "not run": "untested",
+}
 Judged = Mapping[tuple[Any, ...], Verification]
 UNITS = {"percent": 100.0}  # ours are shares
 

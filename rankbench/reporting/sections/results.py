@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
-import pandas as pd
 
-from rankbench.analysis.comparison import ALPHA, Comparison, decimals
+from rankbench.analysis.comparison import SHOWN, Comparison, decimals
 from rankbench.analysis.labels import file_name
-from rankbench.analysis.metrics import higher_is_better, is_on_common_scale
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table
+from rankbench.statistics.decision import outcomes
 from rankbench.statistics.estimates import Array, Estimate
-from rankbench.statistics.over_tasks import iqm, probability_of_improvement, stratified_bootstrap
-from rankbench.statistics.permutation import holm, sign_flip_test, smallest_p
+from rankbench.statistics.family import joint_level
+from rankbench.statistics.over_tasks import (
+    mean_of_such,
+    mean_of_these,
+    probability_of_improvement,
+    standardised,
+)
 from rankbench.studies.panels import Panel
+
+Member = tuple[Panel, Comparison]
 
 
 def means_table(report_data: ReportData) -> Table | None:
@@ -33,9 +40,7 @@ def means_table(report_data: ReportData) -> Table | None:
         panel.short + (f": {comparison.metrics[0]}" if len(metrics) > 1 else "") for panel, comparison in compared
     ]
     title = "All results" + (f": {metrics.pop()}" if len(metrics) == 1 else "")
-    notes = [
-        "Mean ± standard deviation over seeds; bold: better than the reference by the corrected test of its own table."
-    ]
+    notes = ["Mean ± standard deviation over seeds; bold: better than the reference by the interval of its own table."]
     return Table("all", title, ["arm", *titles], rows, notes)
 
 
@@ -46,128 +51,73 @@ def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
     if measured.empty:
         return Cell("none ok", link=link(panel, arm))
     spread = f" ± {measured.std(ddof=1):.{digits}f}" if len(measured) > 1 else ""
-    strong = comparison.findings[arm].kind == "better"
+    strong = comparison.findings[arm].kind in SHOWN
     return Cell(f"{measured.mean():.{digits}f}{spread}", float(measured.mean()), strong=strong, link=link(panel, arm))
 
 
 def task_tables(report_data: ReportData) -> list[Table]:
-    """Statistics over tasks, one table for each model, budget and other axes with at least two tasks.
-
-    Shares and losses apart: the per cents of a loss would drown the hundredths of a share.
-    """
-    groups: dict[tuple[str, ...], list[tuple[Panel, Comparison]]] = defaultdict(list)
+    """Gains over tasks, one table for each model, budget and other axes with at least two tasks."""
+    groups: dict[tuple[str, ...], list[Member]] = defaultdict(list)
     for panel, comparison in report_data.compared():
         if comparison.reference is not None and higher_is_better(comparison.metrics[0]) is not None:
-            kind = [] if _is_share(comparison) else ["losses"]
-            key = (panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest, *kind)
-            groups[key].append((panel, comparison))
+            groups[panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest].append((panel, comparison))
     several = {
         key: members for key, members in groups.items() if len({panel.facts["task"] for panel, _ in members}) > 1
     }
     return [_over_tasks(report_data, key, members) for key, members in several.items()]
 
 
-def _over_tasks(report_data: ReportData, key: tuple[str, ...], members: list[tuple[Panel, Comparison]]) -> Table:
-    reference = report_data.report.reference
-    scaled = [_scores(comparison) for _, comparison in members]
-    equal = [
-        arm
-        for arm in report_data.arms
-        if arm == reference or all(arm in comparison.tests.index for _, comparison in members)
-    ]
-    tested = {
-        arm: pairs for arm in equal if arm != reference for pairs in [_paired(scaled, arm, reference)] if len(pairs)
-    }
-    p = (
-        dict(
-            zip(tested, holm([sign_flip_test(pairs.mean(axis=(1, 2))) for pairs in _differences(tested)]), strict=True)
-        )
-        if tested
-        else {}
+def _over_tasks(report_data: ReportData, key: tuple[str, ...], members: list[Member]) -> Table:
+    reference, others = (
+        report_data.report.reference,
+        [arm for arm in report_data.arms if arm != report_data.report.reference],
     )
-    rows = [_row(arm, scaled, reference, tested.get(arm), p.get(arm), len(tested)) for arm in equal]
-    names = [panel.facts["task"] for panel, _ in members]
-    left = [arm for arm in report_data.arms if arm not in equal]
+    arms = [arm for arm in others if all(_enough(comparison, arm) for _, comparison in members)]
+    level = joint_level(max(1, len(others)), report_data.report.level)
+    left = [arm for arm in others if arm not in arms]
+    units = ", ".join(f"{panel.facts['task']} {panel.margin:g} {panel.metric}" for panel, _ in members)
     notes = [
-        f"Tasks: {', '.join(names)}. {_scale(members, reference)} IQM: interquartile mean over seeds and tasks; "
-        "intervals: stratified bootstrap over seeds. P: how probably a run of the arm beats one of the reference. p: "
-        f"sign flips of the differences by seed, averaged over tasks, Holm over {len(tested)} arms.",
-        *(
-            [f"Left out, not at an equal budget or without a common seed on every task: {', '.join(left)}."]
-            if left
-            else []
-        ),
+        f"Gains are above 0 where the arm is better than {reference}, in units of each task's smallest effect of "
+        f"interest: {units}. Over these tasks: seeds are the only chance; over tasks like these: tasks are a sample, "
+        f"too. Either column's intervals hold together over {len(others)} arms with "
+        f"{report_data.report.level * 100:g} %. P: how probably a run of the arm beats one of the reference.",
+        *([f"Left out, not judged on a task: {', '.join(left)}."] if left else []),
     ]
-    columns = ["arm", "seeds", "IQM", f"IQM - {reference}", "finding", "p (Holm)", f"P(better than {reference})"]
-    return Table(
-        f"tasks-{file_name(', '.join(key))}",
-        f"Over {len(names)} tasks: {', '.join(key)}",
-        columns,
-        rows,
-        notes,
-        strip=3,
+    columns = ["arm", "gain over these tasks", "finding", "gain over tasks like these", f"P(better than {reference})"]
+    title = f"Over {len(members)} tasks: {', '.join(key)}"
+    rows = [_row(arm, members, level) for arm in arms]
+    return Table(f"tasks-{file_name(', '.join(key))}", title, columns, rows, notes, strip=1, margin=1.0)
+
+
+def _enough(comparison: Comparison, arm: str) -> bool:
+    """Whether an arm is judged on a task, and by two seeds or more."""
+    return comparison.findings[arm].kind not in ("untested", "withheld") if arm in comparison.findings else False
+
+
+def _row(arm: str, members: list[Member], level: float) -> list[Cell]:
+    scores = [_scores(comparison, arm) for _, comparison in members]
+    gains = standardised(
+        [arm_and_other[0] - arm_and_other[1] for arm_and_other in scores], [panel.margin for panel, _ in members]
     )
+    these, such = mean_of_these(gains, level), mean_of_such(gains, level).mean
+    kind = str(outcomes(np.array([these.low]), np.array([these.high]), 1.0))
+    words = {"works": "better", "worthwhile": "better by more than 1", "harmful": "worse"}
+    finding = Cell(words.get(kind, kind), strong=kind in SHOWN, kind=kind)
+    seeds = min(task.shape[1] for task in scores)
+    both = np.stack([task[:, :seeds] for task in scores], axis=-1)  # (2, seeds, tasks)
+    better = probability_of_improvement(both[0], both[1])
+    return [Cell(arm), _estimate(these, "+"), finding, _estimate(such, "+"), _estimate(better)]
 
 
-def _differences(tested: dict[str, Array]) -> list[Array]:
-    return [(pairs[..., 0] - pairs[..., 1])[..., None] for pairs in tested.values()]
-
-
-def _is_share(comparison: Comparison) -> bool:
-    return is_on_common_scale(comparison.metrics[0])
-
-
-def _scores(comparison: Comparison) -> pd.DataFrame:
-    """Seeds x arms, more is better: shares as they are, losses in per cent of the reference's mean."""
+def _scores(comparison: Comparison, arm: str) -> Array:
+    """Arm and reference at the seeds both have, more is better, (2, seeds)."""
     metric = comparison.metrics[0]
-    values = comparison.values[metric]
-    if _is_share(comparison):
-        return values
-    sign = 1 if higher_is_better(metric) else -1
-    return sign * 100 * values / abs(values[comparison.reference].mean())
-
-
-def _scale(members: list[tuple[Panel, Comparison]], reference: str) -> str:
-    other = sorted({comparison.metrics[0] for _, comparison in members if not _is_share(comparison)})
-    if not other:
-        return "Metrics are shares and averaged as they are."
-    return f"{', '.join(other)}: in per cent of the mean of {reference} on the task, losses negative."
-
-
-def _paired(scaled: list[pd.DataFrame], arm: str, reference: str) -> Array:
-    """Seeds that both have on every task, (seeds, tasks, 2): arm and reference."""
-    both = [task[[arm, reference]].dropna() for task in scaled if arm in task]
-    seeds = sorted(set.intersection(*(set(task.index) for task in both))) if len(both) == len(scaled) else []
-    return (
-        np.stack([task.loc[seeds].to_numpy(float) for task in both], axis=1) if seeds else np.empty((0, len(scaled), 2))
-    )
-
-
-def _row(
-    arm: str, scaled: list[pd.DataFrame], reference: str, pairs: Array | None, p: float | None, family: int
-) -> list[Cell]:
-    own = pairs[..., 0] if pairs is not None else _paired(scaled, reference, reference)[..., 0]
-    head = [Cell(arm), Cell(str(len(own)), len(own)), _estimate(stratified_bootstrap(own)) if len(own) else Cell()]
-    if pairs is None or p is None:
-        return [*head, Cell(), Cell("reference", kind="reference"), Cell(), Cell()]
-    gain = stratified_bootstrap(pairs, lambda draws: iqm(draws[..., 0]) - iqm(draws[..., 1]))
-    better = probability_of_improvement(pairs[..., 0], pairs[..., 1])
-    mean = float((pairs[..., 0] - pairs[..., 1]).mean())
-    kind, text = _finding(p, mean, len(pairs), family)
-    finding = Cell(text, strong=kind == "better", kind=kind)
-    return [*head, _estimate(gain, "+"), finding, Cell(f"{p:.3g}", p), _estimate(better)]
-
-
-def _finding(p: float, mean: float, n: int, family: int) -> tuple[str, str]:
-    if p <= ALPHA:
-        kind = "better" if mean > 0 else "worse"
-        return kind, kind
-    few = smallest_p(n) * family > ALPHA
-    return ("unresolvable", f"not resolvable at n = {n}") if few else ("unresolved", f"not resolved at n = {n}")
+    both = comparison.values[metric][[arm, comparison.reference]].dropna().to_numpy(float).T
+    return both if higher_is_better(metric) else -both
 
 
 def _estimate(estimate: Estimate, sign: str = "") -> Cell:
-    digits = 3 if abs(estimate.value) < 10 else 1  # shares, or per cent of the reference
+    digits = 2 if abs(estimate.value) < 10 else 1
     text = f"{estimate.value:{sign}.{digits}f}"
     if estimate.low is not None and estimate.high is not None:
         text += f" [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"

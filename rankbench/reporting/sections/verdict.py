@@ -8,33 +8,29 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.comparison import ALPHA, Comparison, Kind, decimals
-from rankbench.analysis.metrics import higher_is_better
+from rankbench.analysis.comparison import SHOWN, Comparison, Kind, decimals
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table, without_first_column
-from rankbench.statistics.decision_rules import CONTROLS, NOT_RUN, Outcome, Verdict, works
-from rankbench.statistics.estimates import PairedDifference, mean_interval
-from rankbench.statistics.permutation import smallest_p
+from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
+from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
 from rankbench.sweeps.experiment import UNIFORM
 
-KINDS: dict[Kind, str] = {
-    "better": "better",
-    "worse": "worse",
-    "differs": "different, the direction of the metric is not known",
-    "tie": "shown to be tied",
-    "unresolved": "not resolved",
-    "unresolvable": "not resolvable with so few pairs",
+KINDS: dict[Kind, str] = {  # of a comparison with the reference alone
+    "worthwhile": "better by more than the smallest effect of interest",
+    "works": "better",
+    "no worthwhile gain": "without worthwhile gain",
+    "harmful": "worse",
+    "open": "open",
+    "withheld": "withheld",
 }
-FINDING_OF_OUTCOME: dict[Outcome, str] = {"works": "better", "does not work": "worse", "not resolved": "unresolved"}
 
 
 def sentences(report_data: ReportData) -> list[str]:
-    """Sentences on what is resolved, what is not, and what could have been seen."""
+    """Sentences on what is decided, what is open, and what could have been seen."""
     return [
         *_verdict_sentences(report_data),
         *_findings_in_words(report_data),
-        *_beyond_zero(report_data),
         *_what_could_be_seen(report_data),
         *_varied_settings(report_data),
     ]
@@ -51,19 +47,6 @@ def _findings_in_words(report_data: ReportData) -> Iterator[str]:
         f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {report_data.report.reference} at an equal "
         f"budget ({metrics}): {_counted(counts)}."
     )
-
-
-def _beyond_zero(report_data: ReportData) -> Iterator[str]:
-    """Arms whose interval, which is not corrected, leaves out 0, and whose test does not say so."""
-    times: dict[str, int] = {}
-    for _, comparison in report_data.compared():
-        for arm, finding in comparison.findings.items():
-            difference = comparison.difference(comparison.metrics[0], arm)
-            if finding.kind in ("unresolved", "unresolvable") and difference is not None and difference.resolved:
-                times[arm] = times.get(arm, 0) + 1
-    if times:
-        named = ", ".join(f"{arm} ({count}x)" if count > 1 else arm for arm, count in times.items())
-        yield f"Intervals that leave out 0 without the corrected test saying so, to be seen with more seeds: {named}."
 
 
 def _varied_settings(report_data: ReportData) -> Iterator[str]:
@@ -84,7 +67,7 @@ def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
     seen: dict[str, list[tuple[float, int]]] = {}
     for _, comparison in report_data.compared():
         metric = comparison.metrics[0]
-        for arm in comparison.tests.index:
+        for arm in comparison.judged:
             smallest = comparison.detectable(metric, arm)
             if smallest is not None:
                 seen.setdefault(metric, []).append((smallest, len(comparison.pairs(metric, arm))))
@@ -94,112 +77,85 @@ def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
         least, most = (f"{size:.2g}" for size in (min(sizes), max(sizes)))
         size = f"is {least}" if least == most else f"is between {least} and {most}, depending on the arm"
         yield (
-            f"The smallest difference in {metric} whose 95 % interval would leave out 0 with 80 % probability "
+            f"The smallest difference in {metric} whose interval would leave out 0 with 80 % probability "
             f"({counts} pairs) {size}."
         )
-        if smallest_p(pairs[-1]) > ALPHA:
-            yield f"With {pairs[-1]} pairs the test cannot reach significance, even before correction."
 
 
 def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
-    """For each arm with controls, where it works, and where not; in a single panel, why."""
+    """For each arm with controls, what is decided and where; in a single panel, why."""
     for arm in report_data.report.controls:
-        judged = [(panel.short, _verdict(report_data, comparison, arm)) for panel, comparison in report_data.compared()]
-        verdicts = [(where, *verdict) for where, verdict in judged if verdict is not None]
+        if arm == report_data.report.reference:
+            yield f"{arm}: no verdict: it stands in for the reference, {CONTROLS[UNIFORM]} was not run."
+        judged = [(panel.short, decide(report_data, comparison, arm)) for panel, comparison in report_data.compared()]
+        decisions = [(where, decision) for where, decision in judged if decision is not None]
         off = [panel.short for panel, comparison in report_data.compared() if arm in comparison.off.index]
         if off:
             yield f"{arm}: no verdict on {'; '.join(off)}: not at an equal budget."
-        if len(verdicts) == 1:
-            sides = (
-                reason if difference is None else reason.partition(":")[0]
-                for reason, difference in zip(verdicts[0][1].reasons, verdicts[0][2].values(), strict=True)
-            )
-            yield f"{arm}: {verdicts[0][1].outcome} ({', '.join(sides)})."
-        for outcome in FINDING_OF_OUTCOME if len(verdicts) > 1 else ():
-            titles = [where for where, verdict, _ in verdicts if verdict.outcome == outcome]
+        if len(decisions) == 1:
+            yield f"{arm}: {decisions[0][1].outcome} ({decisions[0][1].reason})."
+        for outcome in OUTCOMES if len(decisions) > 1 else ():
+            titles = [where for where, decision in decisions if decision.outcome == outcome]
             if titles:
-                where_text = f": {'; '.join(titles)}" if len(titles) < len(verdicts) else ""
-                yield f"{arm}: {outcome} on {len(titles)} of {len(verdicts)}{where_text}."
+                where_text = f": {'; '.join(titles)}" if len(titles) < len(decisions) else ""
+                yield f"{arm}: {outcome} on {len(titles)} of {len(decisions)}{where_text}."
 
 
-def _verdict(
-    report_data: ReportData, comparison: Comparison, arm: str
-) -> tuple[Verdict, dict[str, PairedDifference | None]] | None:
-    """The verdict, and the differences to the controls; None where the arm is not in the panel or not on the budget."""
-    if arm not in comparison.rows or arm in comparison.off.index:
-        return None
-    names, level = _controls(report_data, arm), report_data.report.level
-    differences = {role: _minus(comparison, arm, control, level) for role, control in names.items()}
-    higher = higher_is_better(comparison.metrics[0])
-    if higher is None:
-        return None
-    return works(
-        differences, higher, {role: _absent(comparison, control) for role, control in names.items()}
-    ), differences
+def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decision | None:
+    """The decision on an arm by its controls; None where the arm is not in the panel or cannot be judged."""
+    return comparison.decide(arm, _controls(report_data, arm, comparison.reference))
 
 
-def _controls(report_data: ReportData, arm: str) -> dict[str, str | None]:
-    """Role -> the arm that has it, for the controls that have to be beaten."""
-    names = {UNIFORM: report_data.report.reference, **report_data.report.controls[arm]}
-    return {role: names.get(role) for role in report_data.report.beats}
-
-
-def _absent(comparison: Comparison, control: str | None) -> str:
-    """Why nothing can be compared with a control, if nothing can."""
-    if control not in comparison.rows:
-        return NOT_RUN
-    if comparison.values[comparison.metrics[0]][control].dropna().empty:
-        return "none ok"
-    return "not at an equal budget" if control in comparison.off.index else "no common seed"
-
-
-def _minus(comparison: Comparison, arm: str, control: str | None, level: float) -> PairedDifference | None:
-    if control not in comparison.rows or control in comparison.off.index:
-        return None
-    pairs = comparison.minus(comparison.metrics[0], arm, control)
-    return mean_interval(pairs, level) if len(pairs) else None
+def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, str | None]:
+    """Name of each control that has to be beaten beside the reference -> the arm that it is."""
+    arms = {UNIFORM: report_data.report.reference, **report_data.report.controls[arm]}
+    named = {CONTROLS[role]: arms.get(role) for role in report_data.report.beats}
+    return {name: control for name, control in named.items() if control != reference}
 
 
 def verdict_table(report_data: ReportData) -> Table | None:
-    """Each arm that has controls, in each panel: the outcome and its difference to every control in report.beats.
+    """Each arm that has controls, in each panel: the outcome and its gain over the reference and every control.
 
     None without controls.
     """
-    rows = []
-    for panel, comparison in report_data.compared():
-        digits = decimals(comparison.values[comparison.metrics[0]])
-        for arm in report_data.report.controls:
-            judged = _verdict(report_data, comparison, arm)
-            if judged is not None:
-                outcome, differences = judged[0].outcome, judged[1]
-                head = [
-                    Cell(panel.short),
-                    Cell(arm, link=link(panel, arm)),
-                    Cell(outcome, kind=FINDING_OF_OUTCOME[outcome]),
-                ]
-                pairs = sorted({difference.n for difference in differences.values() if difference is not None})
-                n = Cell(" to ".join(map(str, dict.fromkeys([*pairs[:1], *pairs[-1:]]))))
-                why = {role: _absent(comparison, control) for role, control in _controls(report_data, arm).items()}
-                rows.append([*head, *(_versus(each, digits, why[role]) for role, each in differences.items()), n])
-    columns = [
-        "where",
-        "arm",
-        "verdict",
-        *(f"minus {CONTROLS[role]}" for role in report_data.report.beats),
-        "n",
+    decided = [
+        (panel, comparison, arm, decision)
+        for panel, comparison in report_data.compared()
+        for arm in report_data.report.controls
+        if (decision := decide(report_data, comparison, arm)) is not None
     ]
-    table = Table("verdict", "Does it work?", columns, rows, [_rule(report_data), *_untuned(report_data)])
-    if not rows:
+    if not decided:
         return None
+    named = [
+        (str(comparison.reference), *_controls(report_data, arm, comparison.reference))
+        for _, comparison, arm, _ in decided
+    ]
+    names = list(dict.fromkeys(name for several in named for name in several))
+    rows = []
+    for panel, comparison, arm, decision in decided:
+        digits = decimals(comparison.values[comparison.metrics[0]])
+        head = [Cell(panel.short), Cell(arm, link=link(panel, arm)), Cell(decision.outcome, kind=decision.outcome)]
+        controls = _controls(report_data, arm, comparison.reference)
+        over = [
+            _over(decision.intervals.get(name), digits, comparison.why_absent(arm, controls.get(name)) or "")
+            for name in names
+        ]
+        pairs = sorted({difference.n for difference in decision.intervals.values()})
+        n = Cell(" to ".join(map(str, dict.fromkeys([*pairs[:1], *pairs[-1:]]))))
+        rows.append([*head, *over, n, Cell(decision.reason)])
+    columns = ["where", "arm", "verdict", *(f"gain over {name}" for name in names), "n", "why"]
+    table = Table("verdict", "Does it work?", columns, rows, [_rule(report_data), *_untuned(report_data)])
     return table if len(report_data.panels) > 1 else without_first_column(table)
 
 
 def _rule(report_data: ReportData) -> str:
     beaten = ", ".join(CONTROLS[role] for role in report_data.report.beats)
     return (
-        f"An arm works if it beats all of these: {beaten}; each with a {report_data.report.level * 100:g} % interval "
-        "that leaves out 0. It does not work if one of them beats it. Everything else, a control that was not "
-        "run too, is not resolved."
+        f"An arm works if it beats all of these: {beaten}; each by an interval above 0. It is worthwhile if its gain "
+        "over the reference lies above the smallest effect of interest, too, without worthwhile gain if it lies below "
+        "that, and harmful if it lies below 0. Intervals of all arms and panels over one control hold together with "
+        f"{report_data.report.level * 100:g} %. Gains are above 0 where the arm is better. Nothing is said where seeds "
+        "are lost or a learning rate lies at an edge of its grid."
     )
 
 
@@ -211,14 +167,15 @@ def _untuned(report_data: ReportData) -> list[str]:
     )
 
 
-def _versus(difference: PairedDifference | None, digits: int, why: str) -> Cell:
-    """A difference and its interval; why there is none."""
-    if difference is None:
+def _over(gain: PairedDifference | None, digits: int, why: str) -> Cell:
+    """A gain and its interval; why there is none."""
+    if gain is None:
         return Cell(why)
-    if difference.low is None or difference.high is None:
-        return Cell(f"{difference.mean:+.{digits}f} (no interval)", difference.mean)
-    text = f"{difference.mean:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
-    return Cell(text, difference.mean, difference.low, difference.high)
+    if gain.low is None or gain.high is None:
+        return Cell(f"{gain.mean:+.{digits}f} (no interval)", gain.mean)
+    return Cell(
+        f"{gain.mean:+.{digits}f} [{gain.low:+.{digits}f}, {gain.high:+.{digits}f}]", gain.mean, gain.low, gain.high
+    )
 
 
 def findings_table(report_data: ReportData) -> Table | None:
@@ -233,7 +190,7 @@ def findings_table(report_data: ReportData) -> Table | None:
     ]
     columns = ["arm", *(panel.short for panel, _ in compared)]
     title = f"Findings: each arm against {report_data.report.reference}"
-    return Table("findings", title, columns, rows, ["Mean paired difference and what the corrected test says of it."])
+    return Table("findings", title, columns, rows, ["Mean paired difference and what its interval shows."])
 
 
 def _finding(report_data: ReportData, panel: Panel, comparison: Comparison, arm: str) -> Cell:
@@ -243,4 +200,4 @@ def _finding(report_data: ReportData, panel: Panel, comparison: Comparison, arm:
     mean = float(pairs.mean()) if len(pairs) else float("nan")
     digits = decimals(comparison.values[comparison.metrics[0]])
     text = f"{mean:+.{digits}f} {finding.text}" if not pd.isna(mean) else finding.text
-    return Cell(text, strong=finding.kind == "better", kind=finding.kind, link=link(panel, arm))
+    return Cell(text, strong=finding.kind in SHOWN, kind=finding.kind, link=link(panel, arm))

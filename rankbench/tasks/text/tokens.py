@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from rankbench.tasks.base import DataError
 
 Tokens = tuple[int, ...]
 CACHED = 1024  # tokens of a scoring pass on a CPU; see scoring_groups
+Listener = Callable[[int, int], None]  # called with the sequences that are done, and all of them
+LISTENERS: list[Listener] = []
 SAMPLE = 64  # prompts that tell whether the tokens of an option depend on the prompt
 
 
@@ -157,7 +160,20 @@ def pad(sequences: Sequence[Sequence[int]], value: int, left: bool = False) -> T
     return torch.tensor(rows, dtype=torch.long)
 
 
-def length_groups(lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> list[list[int]]:
+@contextmanager
+def counting(listener: Listener) -> Iterator[None]:
+    """Tell a listener, after each batch of `length_groups` inside the block, how far its evaluation is.
+
+    So a task says nothing of its progress, and a user sees it.
+    """
+    LISTENERS.append(listener)
+    try:
+        yield
+    finally:
+        LISTENERS.remove(listener)
+
+
+def length_groups(lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> Iterator[list[int]]:
     """Indices in batches of like length, longest first (so that a batch too large for memory fails at once).
 
     Args:
@@ -165,17 +181,17 @@ def length_groups(lengths: Sequence[int], batch_size: int, tokens: int | None = 
         tokens: largest number of tokens in a padded batch, unless one sequence alone has more.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    groups = []
     while order:
         room = batch_size if tokens is None else min(batch_size, max(1, tokens // lengths[order[0]]))
-        groups.append(order[:room])
+        yield order[:room]
         order = order[room:]
-    return groups
+        for listener in LISTENERS:
+            listener(len(lengths) - len(order), len(lengths))
 
 
 def scoring_groups(
     lengths: Sequence[int], batch_size: int, device: torch.device, tokens: int | None = None
-) -> list[list[int]]:
+) -> Iterator[list[int]]:
     """Batches as of `length_groups` for passes without a gradient; on a CPU they hold at most CACHED tokens.
 
     What a layer makes of so few tokens stays in a CPU's caches, and in memory that the process need not ask for anew:

@@ -1,0 +1,195 @@
+"""The decision on an arm: one of six outcomes, read off simultaneous intervals.
+
+| outcome | what is shown |
+| --- | --- |
+| works | gain above 0 over the reference and every control |
+| worthwhile | the same, and a gain over the reference above the smallest effect of interest |
+| no worthwhile gain | gain over the reference below the smallest effect |
+| harmful | gain over the reference below 0 |
+| open | none of these; more seeds would close it |
+| withheld | nothing: the runs are not those that were declared, or nothing can be seen here |
+
+It treats both directions alike: of 100 families at most 5 hold any wrong word, works, harmful and no worthwhile gain
+together, because all are read off intervals that hold together (`family`). That every control has to be beaten needs
+no correction: an arm that does not work fails against one of them, and that one interval has to err (Berger 1982).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rankbench.statistics.estimates import Array, PairedDifference, all_equal, finite, mean_interval
+from rankbench.statistics.family import LEVEL, MOST, POWER, joint_level, pairs_needed
+
+CONTROLS = {"uniform": "tuned uniform", "shuffled": "its own shuffled ranks", "random": "random ranks"}
+
+Outcome = Literal["works", "worthwhile", "no worthwhile gain", "harmful", "open", "withheld"]
+OUTCOMES: tuple[Outcome, ...] = ("works", "worthwhile", "no worthwhile gain", "harmful", "open", "withheld")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What was declared before the first run.
+
+    Attributes:
+        seeds: number of pairs, >= 2.
+        comparisons: size of the family: arms x panels x looks at the data.
+        smallest_effect: smallest gain of interest, > 0, in the unit of the gains.
+        level: probability that all intervals over one reference or control hold, in (0, 1).
+        headroom: whether more budget helps here (`budget_ladder.headroom`); if not, its allocation cannot matter.
+    """
+
+    seeds: int
+    comparisons: int
+    smallest_effect: float
+    level: float = LEVEL
+    headroom: bool = True
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is shown of an arm.
+
+    Attributes:
+        outcome: one of OUTCOMES.
+        reason: why, in a clause.
+        intervals: name -> gain over the reference (first) and over each control, with its simultaneous interval.
+        seeds: of an open question, the number of pairs that would close it with probability POWER; None where that
+            is above MOST or no number would, and for all other outcomes.
+    """
+
+    outcome: Outcome
+    reason: str
+    intervals: Mapping[str, PairedDifference]
+    seeds: int | None = None
+
+
+def decide(
+    gains: Mapping[str, ArrayLike],
+    declaration: Declaration,
+    absent: Sequence[str] = (),
+    lost: int = 0,
+    at_edge: bool = False,
+) -> Decision:
+    """Decide on an arm.
+
+    Args:
+        gains: name of the reference (first), then of every control -> gains of the arm over it, (n,), pairs by seed,
+            above 0 where the arm is better (`family.paired_gains`).
+        declaration: what was declared before the first run.
+        absent: controls that there is no gain over, each with the reason ("random ranks: not run").
+        lost: declared seeds at which the arm, the reference or a control has no run that is ok.
+        at_edge: whether the learning rate of the arm, the reference or a control lies at an edge of its grid.
+
+    Raises:
+        ValueError: no gain, one that is not finite, or a smallest effect that is not > 0.
+    """
+    smallest = declaration.smallest_effect
+    if not (smallest > 0 and np.isfinite(smallest)):
+        raise ValueError(f"smallest effect {smallest} is not > 0; it is the smallest gain that would matter")
+    pairs = {name: finite(values, f"gains over {name}") for name, values in gains.items()}
+    intervals = {name: _interval(values, declaration) for name, values in pairs.items()}
+    if reason := _why_withheld(pairs, declaration, lost, at_edge):
+        return Decision("withheld", reason, intervals)
+    bounds = [(interval.low, interval.high) for interval in intervals.values()]
+    low, high = np.array(bounds + [(-np.inf, np.inf)] * len(absent), dtype=float).T
+    outcome: Outcome = str(outcomes(low, high, smallest))  # type: ignore[assignment]
+    if outcome == "open":
+        return _open(pairs, intervals, absent, declaration)
+    return Decision(outcome, _why_shown(outcome, intervals, smallest), intervals)
+
+
+def outcomes(low: Array, high: Array, smallest_effect: float) -> NDArray[np.str_]:
+    """The rule itself, for many arms at once.
+
+    "No worthwhile gain" goes before "works": a gain shown to lie between 0 and the smallest effect is too small.
+
+    Args:
+        low, high: (..., 1 + controls): bounds of the gain over the reference (first) and over each control.
+        smallest_effect: > 0.
+
+    Returns:
+        (...), of OUTCOMES without "withheld".
+    """
+    beaten = (low > 0).all(axis=-1)
+    shown = {
+        "harmful": high[..., 0] < 0,
+        "no worthwhile gain": high[..., 0] < smallest_effect,
+        "worthwhile": beaten & (low[..., 0] > smallest_effect),
+        "works": beaten,
+    }
+    return np.select(list(shown.values()), list(shown), "open")
+
+
+def _interval(gains: Array, declaration: Declaration) -> PairedDifference:
+    return mean_interval(gains, joint_level(declaration.comparisons, declaration.level))
+
+
+def _why_withheld(pairs: Mapping[str, Array], declaration: Declaration, lost: int, at_edge: bool) -> str | None:
+    if not declaration.headroom:
+        return "no headroom: more budget does not help here, so its allocation cannot matter"
+    if at_edge:
+        return "a learning rate lies at an edge of its grid"
+    if lost:
+        return f"{lost} of {declaration.seeds} seeds without a run that is ok"
+    for name, values in pairs.items():
+        if values.size != declaration.seeds:
+            return f"{values.size} pairs with {name}, {declaration.seeds} were declared"
+        if values.size == 1:
+            return f"one pair with {name}: no spread to judge by"
+        if all_equal(values):
+            return f"all {values.size} pairs with {name} differ by {values[0]:+.3g}: no spread to judge by"
+    return None
+
+
+def _why_shown(outcome: Outcome, intervals: Mapping[str, PairedDifference], smallest: float) -> str:
+    reference = next(iter(intervals))
+    if outcome == "harmful":
+        return f"worse than {reference}"
+    if outcome == "no worthwhile gain":
+        low = intervals[reference].low
+        above = "above 0, but " if low is not None and low > 0 else ""
+        return f"the gain over {reference} is {above}below {smallest:.3g}"
+    more = f", and than {reference} by more than {smallest:.3g}" if outcome == "worthwhile" else ""
+    return f"better than {_listed(list(intervals))}{more}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _open(
+    pairs: Mapping[str, Array],
+    intervals: Mapping[str, PairedDifference],
+    absent: Sequence[str],
+    declaration: Declaration,
+) -> Decision:
+    """An open question: what is not told, and how many seeds would tell it."""
+    worse = [name for name, interval in intervals.items() if interval.resolved and interval.mean < 0]
+    undecided = [name for name, interval in intervals.items() if not interval.resolved]
+    if worse:  # it does not work, but against the reference there may be more to say
+        undecided = [name for name in undecided if name == next(iter(intervals))]
+    seeds = _seeds_that_close([pairs[name] for name in undecided], declaration) if undecided else None
+    parts = [f"worse than {_listed(worse)}"] if worse else []
+    if undecided:
+        number = f"more than {MOST}" if seeds is None else f"{seeds}"
+        parts.append(f"not told from {_listed(undecided)}")
+        parts.append(f"{number} seeds would tell with {POWER * 100:g} % probability")
+    return Decision("open", "; ".join([*parts, *absent]), intervals, seeds)
+
+
+def _seeds_that_close(pairs: Sequence[Array], declaration: Declaration) -> int | None:
+    """Pairs that would show a gain like the least of these to lie above 0, or below the smallest effect.
+
+    A lucky mean promises no more than the smallest effect does; the largest deviation is taken for all.
+    """
+    least, smallest = min(float(values.mean()) for values in pairs), declaration.smallest_effect
+    effect = min(max(least, smallest - least), smallest)
+    deviation = max(float(values.std(ddof=1)) for values in pairs)
+    seeds = pairs_needed(effect, deviation, declaration.comparisons, len(pairs), level=declaration.level)
+    return None if seeds is None else max(seeds, declaration.seeds + 1)
