@@ -95,7 +95,7 @@ class Bench:
         self.folder, self.size, self.device = folder, size, device
         self._bare: tuple[Any, Any] = (None, None)
         if device.type == "cuda":
-            torch.cuda.init()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
         for name in (SMOLLM2, QWEN):
             write_model(name, folder / name, byte_tokenizer(), size.shrink)
         self.boolq, self.gsm8k = folder / "boolq", folder / "gsm8k"
