@@ -64,11 +64,15 @@ def _multiplies_in_fp32(device: torch.device) -> bool:
 
 
 def _fits(weights: Sequence[Tensor]) -> bool:
+    """Whether a GPU has room for a copy of these weights, within this process's share of it (hydra.launcher.slots)."""
     if not weights or weights[0].device.type != "cuda":
         return True
-    free, _ = torch.cuda.mem_get_info(weights[0].device)
-    unused = torch.cuda.memory_reserved(weights[0].device) - torch.cuda.memory_allocated(weights[0].device)
-    return sum(weight.nbytes for weight in weights) <= SHARE * (free + unused)
+    device = weights[0].device
+    free, total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    unused = torch.cuda.memory_reserved(device) - allocated
+    own = torch.cuda.get_per_process_memory_fraction(device) * total - allocated
+    return sum(weight.nbytes for weight in weights) <= SHARE * min(free + unused, own)
 
 
 def _folded(adapter: SiteAdapter, weight: Tensor) -> Tensor:

@@ -16,7 +16,12 @@ from typing_extensions import TypeVar
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.dataset_config import HubConfig
-from rankbench.tasks.text.language_model import LanguageModel, evaluate_losses, language_model, prompt_of, target_length
+from rankbench.tasks.text.language_model import (
+    LanguageModel,
+    language_model,
+    losses_and_answers,
+    target_length,
+)
 from rankbench.tasks.text.overlap import ROUGE, bleu4, rouge
 from rankbench.tasks.text.tokens import Tokens, prompt_hash, seam, tokenize
 
@@ -160,9 +165,10 @@ class TextGeneration(Task[GenerationConfigT]):
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
         """Loss and perplexity of all examples; BLEU and ROUGE of the first generation_size, if not 0."""
-        losses = evaluate_losses(self._language, model, examples, batch_size)
+        limits = self.config.generation_size, self.config.max_new_tokens
+        losses, answers = losses_and_answers(self._language, model, examples, *limits, self._ends, None, batch_size)
+        texts = [self._tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]
         units = [target_length(example) for example in examples]
-        texts = self._write(model, examples[: self.config.generation_size], batch_size)
         items = []
         for index, example in enumerate(examples):
             text = texts[index] if index < len(texts) else None
@@ -175,9 +181,3 @@ class TextGeneration(Task[GenerationConfigT]):
             metrics["bleu4"] = bleu4([example.item["gold"] for example in examples[: len(texts)]], texts)
             metrics |= {name: float(np.mean([item[name] for item in items[: len(texts)]])) for name in ROUGE}
         return Evaluation(metrics, items)
-
-    def _write(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[str]:
-        asked = [prompt_of(example) for example in examples]
-        limit = self.config.max_new_tokens
-        answers = self._language.generate(model, asked, limit, self._ends, None, batch_size)
-        return [self._tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers]

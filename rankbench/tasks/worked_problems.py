@@ -17,7 +17,7 @@ from typing_extensions import TypeVar
 from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
-from rankbench.tasks.text.language_model import evaluate_losses, language_model, prompt_of, target_length
+from rankbench.tasks.text.language_model import language_model, losses_and_answers, target_length
 from rankbench.tasks.text.tokens import Tokens, fitted, prompt_hash
 
 END = "\n"  # closes a solution, in training and in generation
@@ -193,9 +193,8 @@ class Problems(Task[AnswerConfigT]):
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
         """Loss of all examples; exact match of the first generation_size, left out if none is generated."""
-        losses = evaluate_losses(self._language_model, model, examples, batch_size)
+        losses, texts = self._read(model, examples, batch_size)
         units = [target_length(example) for example in examples]
-        texts = self._generate(model, examples[: self.config.generation_size], batch_size)
         items = []
         for index, example in enumerate(examples):
             text = texts[index] if index < len(texts) else None
@@ -213,13 +212,14 @@ class Problems(Task[AnswerConfigT]):
         prediction = self.answer(text) or ""
         return {"prediction": prediction, "correct": prediction == gold}
 
-    def _generate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> list[str]:
+    def _read(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> tuple[list[float], list[str]]:
+        """Losses of all examples, and texts of the first generation_size."""
         tokenizer = self._tokenizer
 
         def stop(answer: list[int]) -> bool:
             return "\n" in tokenizer.decode(answer[-1:]) and self.complete(tokenizer.decode(answer))
 
-        asked = [prompt_of(example) for example in examples]
         ends = [token for token in tokenizer.all_special_ids if token not in self._learned]  # answers may hold <unk>
-        answers = self._language_model.generate(model, asked, self.config.max_new_tokens, ends, stop, batch_size)
-        return [tokenizer.decode(answer) for answer in answers]
+        limits = self.config.generation_size, self.config.max_new_tokens
+        losses, answers = losses_and_answers(self._language_model, model, examples, *limits, ends, stop, batch_size)
+        return losses, [tokenizer.decode(answer) for answer in answers]

@@ -1,8 +1,9 @@
 """How a run computes: what is stored, multiplied and summed in which precision, and by which kernels.
 
 Two settings decide, and nothing else does: `model.dtype` is the storage of the frozen base, `train.precision` the
-arithmetic of every pass. Training, calibration and evaluation take the same passes, so the record's two settings say it
-for all numbers in it.
+arithmetic of every pass, in training, calibration and evaluation alike, so the record's two settings say it for all of
+its numbers. Only where base and arithmetic are in fp32, an evaluation folds the adapter into the weights
+(rankbench.core.folding), which is the same up to fp32's rounding.
 
     train.precision       fp32                        tf32                 bf16
     products of the base  as stored (fp32 or bf16)    TF32 where in fp32   bf16

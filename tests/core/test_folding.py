@@ -1,11 +1,13 @@
 """The adapter folded into the frozen weights: the same function up to rounding, and the same weights afterwards."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support.harness import SHAPES, Linears, attach, begun, configure, scramble, sites_of
 from transformers.pytorch_utils import Conv1D
 
-from rankbench.core import peft_injection
+from rankbench.core import folding, peft_injection
 from rankbench.core.adapter_set import AdapterSet
 from rankbench.core.budget import Ledger
 from rankbench.core.gated_lora import Scale
@@ -140,3 +142,12 @@ def test_a_run_evaluates_folded_and_its_numbers_move_by_rounding_alone(tmp_path)
     assert folded == [True]
     assert [item["loss"] for item in items] == pytest.approx([item["loss"] for item in unfolded.items], rel=1e-5)
     assert not layer.disable_adapters
+
+
+@pytest.mark.parametrize(("share", "fits"), [(1.0, True), (0.25, False)])
+def test_a_run_that_shares_its_gpu_folds_within_its_share(monkeypatch, share, fits):
+    """30 of 100 bytes are to be copied; 80 are free, and 10 are this process's already."""
+    figures = {"mem_get_info": (80, 100), "memory_allocated": 10, "memory_reserved": 10}
+    for name, value in {**figures, "get_per_process_memory_fraction": share}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert folding._fits([SimpleNamespace(device=torch.device("cuda"), nbytes=15)] * 2) == fits

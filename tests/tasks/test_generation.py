@@ -10,7 +10,7 @@ from rankbench.tasks.base import IGNORE
 from rankbench.tasks.text.decoder import Decoder
 from rankbench.tasks.text.encoder_decoder import EncoderDecoder, apart
 from rankbench.tasks.text.generation import generate
-from rankbench.tasks.text.language_model import evaluate_losses
+from rankbench.tasks.text.language_model import evaluate_losses, losses_and_answers
 from rankbench.tasks.text.reading import reading_of
 
 EOS, PAD = 257, 256
@@ -148,6 +148,51 @@ def test_every_kind_of_cache_and_padding_answers_as_transformers_does(name, sett
     expected = [reference(model, prompt, 8, eos) for prompt in prompts]
     assert {len(answer) for answer in expected} > {8}
     assert Decoder(PAD).generate(model, prompts, 8, [eos], None, 4) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "once"),
+    [
+        ("qwen2", {**SIZES, **ATTENTION}, True),
+        ("gpt2", GPT2, True),
+        ("mistral", {**SIZES, **ATTENTION, "sliding_window": 8}, False),
+        ("lfm2", {**SIZES, **ATTENTION, "layer_types": ["conv", "full_attention"]}, False),
+        ("mamba", {**SIZES, "state_size": 8}, False),
+    ],
+)
+def test_a_prompt_is_read_once_for_loss_and_answer_where_the_cache_can_be_cut(name, settings, once, prompts):
+    model, decoder = random_model(name, **settings), Decoder(PAD)
+    targets = [tuple(prompt[: 2 + index % 5]) for index, prompt in enumerate(reversed(prompts))]
+    examples = [decoder.example(tuple(prompt), target, {}) for prompt, target in zip(prompts, targets, strict=True)]
+    asked = [tuple(prompt) for prompt in prompts]
+    expected = evaluate_losses(decoder, model, examples, 3), decoder.generate(model, asked[:5], 8, [EOS], None, 3)
+    assert decoder.reads_once(model) is once
+    tokens = []
+    handle = model.register_forward_hook(
+        lambda module, inputs, named, output: tokens.append(named["input_ids"].shape), with_kwargs=True
+    )
+    with torch.no_grad():
+        losses, answers = losses_and_answers(decoder, model, examples, 5, 8, [EOS], None, 3)
+    handle.remove()
+    assert losses == pytest.approx(expected[0], rel=1e-5)
+    assert answers == expected[1]
+    assert len(set(map(tuple, answers))) > 2
+    rows = [shape[0] for shape in tokens if shape[1] > 1]
+    assert (rows == [3, 2, 2]) is once  # the last two are not answered
+
+
+def test_prompts_read_in_several_passes_go_on_together(model, prompts, monkeypatch):
+    monkeypatch.setattr("rankbench.tasks.text.decoder.CACHED", 40)
+    decoder, asked = Decoder(PAD), [tuple(prompt) for prompt in prompts]
+    targets = [prompt[: 1 + index % 3] for index, prompt in enumerate(reversed(asked))]
+    examples = [decoder.example(*pair, {}) for pair in zip(asked, targets, strict=True)]
+    rows = []
+    handle = model.register_forward_hook(lambda module, inputs, output: rows.append(len(output.logits)))
+    losses, answers = decoder.losses_and_answers(model, asked, targets, 8, [EOS], None, 7)
+    handle.remove()
+    assert (len(rows), rows[4:]) == (11, [7] * 7)  # four passes of two rows or one, then seven tokens of all rows
+    assert losses == pytest.approx(evaluate_losses(decoder, model, examples, 3), rel=1e-5)
+    assert answers == decoder.generate(model, asked, 8, [EOS], None, 7)
 
 
 @pytest.mark.parametrize(("name", "settings"), [("t5", {**T5, **START}), ("bart", {**BART, **START})])

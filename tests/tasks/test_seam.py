@@ -18,6 +18,8 @@ TEXTS = [
 TEXTS += ["The answer is yes", "Answer: no"] * 9
 PAIRS = [("Question: What is 12 times 2?\nAnswer:", " 12*2=<<12*2=24>>\n#### 24\n"), ("12 =", " -7\n"), ("The", " yes")]
 
+READ = "rankbench.tasks.worked_problems.losses_and_answers"
+
 
 def wrap(backend, bos=True, eos=False):
     """The tokenizer with <s> before and </s> after a text."""
@@ -164,8 +166,8 @@ def test_a_solution_ends_in_the_end_token_where_a_tokenizer_writes_no_line_break
     for backend, last in ((stripping, {2}), (byte_level()._tokenizer, {201})):
         made.load(wrap(backend), "decoder", Streams(0))
         assert {example.labels[-1] for example in made.splits["train"]} == last
-        monkeypatch.setattr(type(made._language_model), "generate", lambda *rest: ends.append(2 in rest[4]) or [])
-        made._generate(None, made.splits["test"], 3)
+        monkeypatch.setattr(READ, lambda *rest: ends.append(2 in rest[5]) or ([], []))
+        made._read(None, made.splits["test"], 3)
     assert ends == [True, True]
 
 
@@ -173,8 +175,8 @@ def test_an_unknown_token_that_solutions_hold_does_not_end_an_answer(tmp_path, m
     made, ends = task("gsm8k", **write_gsm8k(tmp_path)), []
     for tokenizer in (unigram(), unigram([text.replace("<", "") for text in TEXTS])):
         made.load(tokenizer, "encoder_decoder", Streams(0))
-        monkeypatch.setattr(type(made._language_model), "generate", lambda *rest: ends.append(set(rest[4])) or [])
-        made._generate(None, made.splits["test"], 3)
+        monkeypatch.setattr(READ, lambda *rest: ends.append(set(rest[5])) or ([], []))
+        made._read(None, made.splits["test"], 3)
     assert ends == [{0, 1, 2}, {1, 2}]
 
 

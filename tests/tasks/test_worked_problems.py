@@ -5,6 +5,7 @@ import math
 import sys
 
 import pytest
+import torch
 from support.texts import (
     byte_tokenizer,
     decoder,
@@ -70,6 +71,12 @@ class Parrot:
     def __init__(self, script):
         self.script = script
 
+    def collate(self, examples):
+        return {"losses": torch.zeros(len(examples))}
+
+    def losses(self, model, batch):
+        return batch["losses"]
+
     def generate(self, model, prompts, max_new_tokens, ends, stop, batch_size):
         answers = []
         for prompt in prompts:
@@ -97,7 +104,7 @@ def test_exact_match_reads_the_number_after_the_mark(gsm8k):
     script = {f"Question: What is {i} times 40?\nAnswer:": answer for i, answer in said.items()}
     asked = [e.input_ids[: e.prompt_length] for e in made.splits["test"]]
     made._language_model = Parrot(script)
-    texts = made._generate(None, made.splits["test"], 3)
+    _, texts = made._read(torch.nn.Linear(1, 1), made.splits["test"], 3)
     ids = [example.item["id"] for example in made.splits["test"]]
     judged = {i: made._judge(t, e.item["gold"]) for i, t, e in zip(ids, texts, made.splits["test"], strict=True)}
     assert len(asked) == 7
@@ -207,7 +214,7 @@ def test_arithmetic_stops_at_the_end_of_the_line():
     first, second = (byte_tokenizer().decode(e.input_ids[: e.prompt_length]) for e in made.splits["test"])
     golds = [example.item["gold"] for example in made.splits["test"]]
     made._language_model = Parrot({first: f" {golds[0]}\n5", second: "\n7"})
-    texts = made._generate(None, made.splits["test"], 2)
+    _, texts = made._read(torch.nn.Linear(1, 1), made.splits["test"], 2)
     assert texts == [f" {golds[0]}\n", "\n"]
     assert made._judge(texts[0], golds[0]) == {"prediction": golds[0], "correct": True}
     assert made._judge(texts[1], golds[1]) == {"prediction": "", "correct": False}

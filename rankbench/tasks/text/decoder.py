@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text import generation
 from rankbench.tasks.text.generation import Stop
-from rankbench.tasks.text.reading import accepts, base_of, switch
-from rankbench.tasks.text.tokens import Tokens, pad, scoring_groups
+from rankbench.tasks.text.reading import CachedRows, keeps_every_token, read_at, switch
+from rankbench.tasks.text.tokens import CACHED, Tokens, length_groups, pad, scoring_groups
 
 ROWS = 512  # positions whose logits are in fp32 at a time: 100 MB for a vocabulary of 49152
 
@@ -87,6 +88,40 @@ class Decoder:
         """Greedy answers to all prompts; the same as for each prompt alone, up to rounding."""
         return generation.generate(model, prompts, max_new_tokens, ends, self.pad_id, stop, batch_size)
 
+    def reads_once(self, model: nn.Module) -> bool:
+        """Whether `losses_and_answers` can read each prompt once."""
+        return keeps_every_token(model)
+
+    @torch.no_grad()
+    def losses_and_answers(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Tokens],
+        targets: Sequence[Tokens],
+        max_new_tokens: int,
+        ends: Collection[int],
+        stop: Stop | None,
+        batch_size: int,
+    ) -> tuple[list[float], list[list[int]]]:
+        """What `losses` and `generate` give, of prompts that are read once: the cache is cut back to them."""
+        losses = [0.0] * len(prompts)
+        answers: list[list[int]] = [[] for _ in prompts]
+        device = next(model.parameters()).device
+        mean = sum(map(len, [*prompts, *targets])) // len(prompts)
+        tokens = CACHED if device.type == "cpu" else batch_size * mean  # in a pass: logits are large
+        for group in length_groups([len(prompt) for prompt in prompts], batch_size):
+            group.sort(key=lambda index: -len(targets[index]))  # rows of a pass have targets of like length
+            reader = CachedRows(model, [prompts[index] for index in group], self.pad_id, cuts=True)
+            longest = max(len(prompts[index]) for index in group) + len(targets[group[0]])
+            count = math.ceil(len(group) / math.ceil(len(group) * longest / tokens))
+            sums = torch.zeros(len(group), device=device)
+            for logits, gold, rows in reader.read_targets([targets[index] for index in group], self.pad_id, count):
+                sums += sum_by_row(logits, gold, rows, len(group))
+            generated = generation.go_on(reader, len(group), max_new_tokens, ends, stop)
+            for index, loss, answer in zip(group, sums.tolist(), generated, strict=True):
+                losses[index], answers[index] = loss, answer
+        return losses, answers
+
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     """Batch of input_ids and attention_mask, (examples, longest input), and labels, (examples, longest labels)."""
@@ -132,24 +167,14 @@ def sum_by_row(logits: Tensor, targets: Tensor, rows: Tensor, count: int) -> Ten
 
 
 def logits_at(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Logits at chosen positions: (chosen, vocabulary).
-
-    The output layer sees the chosen positions alone where the model lets it see fewer than all (`logits_to_keep`); a
-    vocabulary of 49152 is a fifth of SmolLM2-135M's work.
+    """Logits at chosen positions: (chosen, vocabulary); see `read_at`.
 
     Args:
         rows, columns: (chosen,) example and token of each position.
     """
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **switch(model, "use_cache", False)}
-    base: Any = base_of(model)
-    head = base.get_output_embeddings() if accepts(model, "logits_to_keep") else None
-    if head is None:
-        return model(**inputs).logits[rows, columns]  # type: ignore[no-any-return]
-    choose = head.register_forward_pre_hook(lambda module, arguments: (arguments[0][rows, columns],))
-    try:
-        return model(**inputs).logits  # type: ignore[no-any-return]
-    finally:
-        choose.remove()
+    off = switch(model, "use_cache", False)
+    output = read_at(model, rows, columns, input_ids=input_ids, attention_mask=attention_mask, **off)
+    return output.logits  # type: ignore[no-any-return]
 
 
 def _stems(options: Sequence[Tokens]) -> list[Tokens]:

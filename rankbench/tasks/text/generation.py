@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import nn
 
-from rankbench.tasks.text.reading import Reading, reader_of, reading_of
+from rankbench.tasks.text.reading import Reader, reader_of, reading_of
 from rankbench.tasks.text.tokens import length_groups
 
 Stop = Callable[[list[int]], bool]
@@ -43,7 +43,8 @@ def generate(
     lengths = [len(prompt) for prompt in prompts]
     for group in length_groups(lengths, batch_size) if reading.padding else _equal_groups(lengths, batch_size):
         batch = [prompts[index] for index in group]
-        generated = _generate_batch(model, reading, batch, max_new_tokens, ends, pad_id, stop)
+        reader = reader_of(model, reading, batch, pad_id)
+        generated = go_on(reader, len(batch), max_new_tokens, ends, stop)
         for index, answer in zip(group, generated, strict=True):
             answers[index] = answer
     return answers
@@ -58,18 +59,10 @@ def _equal_groups(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
 
 
-def _generate_batch(
-    model: nn.Module,
-    reading: Reading,
-    prompts: list[Sequence[int]],
-    max_new_tokens: int,
-    ends: Collection[int],
-    pad_id: int,
-    stop: Stop | None,
-) -> list[list[int]]:
-    reader = reader_of(model, reading, prompts, pad_id)
-    answers: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))  # prompt of each row of the batch
+def go_on(reader: Reader, count: int, max_new_tokens: int, ends: Collection[int], stop: Stop | None) -> list[list[int]]:
+    """Greedy answers to the `count` prompts of a reader; see `generate`."""
+    answers: list[list[int]] = [[] for _ in range(count)]
+    rows = list(range(count))  # prompt of each row of the batch
     complete: set[int] = set()
     for _ in range(max_new_tokens):
         tokens = reader.logits().argmax(-1).tolist()

@@ -106,6 +106,32 @@ def evaluate_losses(
     return sums
 
 
+def losses_and_answers(
+    language_model: LanguageModel,
+    model: nn.Module,
+    examples: Sequence[Example],
+    answered: int | None,
+    max_new_tokens: int,
+    ends: Collection[int],
+    stop: Stop | None,
+    batch_size: int,
+) -> tuple[list[float], list[list[int]]]:
+    """`evaluate_losses` of all examples and `generate` for the first `answered`, None: all; (losses, answers).
+
+    A prompt is read once for both where the model's cache allows it.
+    """
+    asked = examples[:answered]
+    prompts = [prompt_of(example) for example in asked]
+    writing = max_new_tokens, ends, stop, batch_size
+    if asked and isinstance(language_model, Decoder) and language_model.reads_once(model):
+        targets = [example.input_ids[example.prompt_length :] for example in asked]
+        losses, answers = language_model.losses_and_answers(model, prompts, targets, *writing)
+        rest = examples[len(asked) :]
+        return losses + (evaluate_losses(language_model, model, rest, batch_size) if rest else []), answers
+    losses = evaluate_losses(language_model, model, examples, batch_size)
+    return losses, language_model.generate(model, prompts, *writing)
+
+
 def prompt_of(example: Example) -> Tokens:
     """The prompt of an example, as `generate` and `option_scores` take it."""
     return example.input_ids[: example.prompt_length]
