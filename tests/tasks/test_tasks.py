@@ -105,7 +105,7 @@ def test_a_cpu_scores_few_tokens_at_a_time_and_a_gpu_whole_batches():
     assert [len(group) for group in scoring_groups([100] * 40, 20, gpu)] == [20, 20]
     assert [len(group) for group in scoring_groups([100] * 40, 20, gpu, 1500)] == [15, 15, 10]
     assert [len(group) for group in scoring_groups([100] * 8, 20, cpu, 400)] == [4, 4]
-    assert scoring_groups([2000, 3], 20, cpu) == [[0], [1]]
+    assert list(scoring_groups([2000, 3], 20, cpu)) == [[0], [1]]
 
 
 def test_many_positions_are_summed_in_parts(gsm8k, model, monkeypatch):
