@@ -229,7 +229,7 @@ class Allocator(ABC, Generic[ConfigT]):
     def on_gradients(self, adapters: AdapterSet, step: Step) -> None:
         """Called after the last micro-batch; may read gradients of the loss alone, before penalty and clipping.
 
-        They are averaged over the processes.
+        They are averaged over the processes, and may be infinite or NaN: the run then ends before its next update.
         """
 
     def on_step_end(self, adapters: AdapterSet, step: Step) -> None:

@@ -17,9 +17,11 @@ its numbers. Only where base and arithmetic are in fp32, an evaluation folds the
     statistics and scores of methods, the exported adapter
 
 bf16 is torch's autocast. A base that is stored in fp32 is then rounded anew for each product: model.dtype=bfloat16
-stores it so, in half the memory. Products of bf16 are summed in fp32 throughout. No kernel is forced to be
-deterministic: on a CPU a run repeats bit for bit, on a GPU the backward pass of fused attention adds in the order of
-the moment, and with model.attention=eager no kernel is known to.
+stores it so, in half the memory. Products of bf16 are summed in fp32 throughout.
+
+On a CPU a run repeats bit for bit. On a GPU it need not, as no kernel is forced to be deterministic: the backward pass
+of fused attention adds in the order of the moment, and so does the sum of an example's losses (index_add), on whose
+order no gradient depends. Whether an evaluation there folds depends on free memory, too.
 
 Attention is `model.attention`: null leaves the choice to transformers (sdpa, or eager where the architecture has only
 that); eager, sdpa and flash_attention_2 ask for one (rankbench.models.attention).
@@ -87,8 +89,9 @@ def spare_casts(model: Any) -> None:
     """Let PEFT's layers take their inputs as they come, for passes under autocast.
 
     PEFT casts them to the factors' fp32, and autocast casts that to bf16 again: the same values, but two copies of each
-    input, of which the second is kept for the backward pass once for every site that reads it. Left alone are layers of
-    DoRA, whose norms are computed in the dtype of the input.
+    input, of which the second is kept for the backward pass once for every site that reads it. (With dropout, a CPU
+    rounds the factor of what is left to bf16 now.) Left alone are layers of DoRA, whose norms are computed in the dtype
+    of the input.
     """
     for module in model.modules():
         if hasattr(module, "lora_A") and not module.lora_magnitude_vector:

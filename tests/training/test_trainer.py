@@ -438,9 +438,14 @@ def test_a_loss_that_is_nan_leaves_a_record_with_step_and_last_good_loss(tmp_pat
     assert record["ledger"]["final"]["params"] > 0
 
 
-def test_a_loss_that_is_nan_at_once_has_no_good_one_before(tmp_path, monkeypatch):
+SCORED_BY_TASK = ("method=igu", "method.estimator=instantaneous", "method.score_gradient=task", "method.ema_every=1")
+
+
+@pytest.mark.parametrize("words", [(), SCORED_BY_TASK])
+def test_a_loss_that_is_nan_at_once_has_no_good_one_before(tmp_path, monkeypatch, words):
+    """The second method reads the gradients of the step before anybody looks at its loss."""
     monkeypatch.setattr(Planted, "loss", lambda self, model, batch: model(**batch).logits.sum() * float("inf"))
-    record = perform(configure(tmp_path))
+    record = perform(configure(tmp_path, *words))
     assert record["status"] == "nan"
     assert record["reason"] in (f"loss is {value} at step 1; last good loss none" for value in ("inf", "-inf", "nan"))
 
