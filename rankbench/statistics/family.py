@@ -112,7 +112,8 @@ def power(effect: float, deviation: float, n: int, comparisons: int, controls: i
         raise ValueError(f"{n} pairs and {controls} controls: one control, and more pairs than controls, are needed")
     critical, shift = _critical(n, comparisons, level), np.sqrt(n) * effect / deviation
     if controls == 1:
-        return 1.0 - float(special.nctdtr(n - 1, shift, critical))
+        below = special.nctdtr(n - 1, shift, critical)
+        return 1.0 - float(np.nan_to_num(below))  # nan: so far below the shift that scipy's series gives up
     means, deviations = _draws(n, controls)
     return float(((shift + means) / deviations > critical).all(axis=1).mean())
 
