@@ -94,6 +94,8 @@ class Bench:
     def __init__(self, folder: Path, size: Size, device: torch.device) -> None:
         self.folder, self.size, self.device = folder, size, device
         self._bare: tuple[Any, Any] = (None, None)
+        if device.type == "cuda":
+            torch.cuda.init()  # type: ignore[no-untyped-call]
         for name in (SMOLLM2, QWEN):
             write_model(name, folder / name, byte_tokenizer(), size.shrink)
         self.boolq, self.gsm8k = folder / "boolq", folder / "gsm8k"
@@ -273,9 +275,9 @@ def machine(device: torch.device) -> Line:
     }
 
 
-def measure(seconds: float, size: Size, device: torch.device, write: Callable[[Line], None]) -> int:
-    """Measure and write the rows for which there is time, and return how many failed."""
-    end, failed, facts = time.monotonic() + seconds, 0, machine(device)
+def measure(seconds: float, size: Size, device: torch.device, facts: Line, write: Callable[[Line], None]) -> int:
+    """Measure and write the rows for which there is time, each with the facts, and return how many failed."""
+    end, failed = time.monotonic() + seconds, 0
     with tempfile.TemporaryDirectory() as folder:
         for price, names, row in Bench(Path(folder), size, device).rows():
             if time.monotonic() + price > end:
@@ -297,6 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python benchmarks/gpu.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=480, help="time for all rows (%(default)s)")
     parser.add_argument("--out", type=Path, help="file to which each row is appended as well")
+    parser.add_argument("--commit", default=code()["git_commit"], help="of a copy of the code without its .git folder")
     parser.add_argument("--dry", action="store_true", help="all rows in small, on the CPU: do they work?")
     options = parser.parse_args(arguments)
     if not options.dry and not torch.cuda.is_available():
@@ -314,7 +317,8 @@ def main(arguments: list[str] | None = None) -> int:
                 file.write(json.dumps(line) + "\n")
 
     size, device = (DRY, torch.device("cpu")) if options.dry else (FULL, torch.device("cuda"))
-    return int(measure(options.seconds, size, device, write) > 0)
+    facts = {**machine(device), "git_commit": options.commit}
+    return int(measure(options.seconds, size, device, facts, write) > 0)
 
 
 if __name__ == "__main__":

@@ -155,12 +155,12 @@ class Bench:
         return ratio(self.turns(a=ours.step, b=uniform_at(shape, RANK).step), goal=1.05, rank=present_rank(ours))
 
     def eva_calibration(self) -> Iterator[Line]:
-        """Our EVA calibration over PEFT's initialize_lora_eva_weights on the same mini-batches."""
+        """Our EVA calibration with PEFT's search over PEFT's initialize_lora_eva_weights on the same mini-batches."""
         yield from self.attempt(self.shape(ENCODER), self._eva_calibration)
 
     def _eva_calibration(self, shape: StepShape) -> Line:
         turns: Turns = {"a": [], "b": []}
-        ours = Ours(shape, "eva", f"budget=r{RANK}")  # its first calibration is the warm-up
+        ours = Ours(shape, "eva", "method.search=peft", f"budget=r{RANK}")  # its first calibration is the warm-up
         probe = ours.trainer.probe("start")
         drawn = probe.batches(ours.trainer.allocator.config.batches)
         batches = [per_token(micro) for batch in drawn for micro in probe.inputs(batch)]

@@ -198,6 +198,14 @@ def wait_until_quiet(seconds: float) -> float:
             return busy
 
 
+def attempt(name: str, row: Row, inputs: Inputs) -> Iterator[Line]:
+    """The lines of a row; where it breaks, the last one says why, and the rows that follow are measured."""
+    try:
+        yield from row.measure(inputs)
+    except Exception as error:
+        yield {"row": name, "error": f"{type(error).__name__}: {error}"}
+
+
 def measure(names: Sequence[str], inputs: Inputs, minutes: float, wait: float) -> None:
     """Measure the rows and append their lines, as they come."""
     end = time.monotonic() + 60 * minutes
@@ -210,7 +218,7 @@ def measure(names: Sequence[str], inputs: Inputs, minutes: float, wait: float) -
         busy = wait_until_quiet(wait)
         facts = {"busy_cores_before": round(busy, 2), "cores": os.cpu_count(), "commit": code()["git_commit"]}
         start = time.monotonic()
-        for line in row.measure(inputs):
+        for line in attempt(name, row, inputs):
             whole = {**line, **facts, "at": datetime.now(UTC).isoformat(timespec="seconds")}
             print(json.dumps(whole), flush=True)
             with (inputs.out / "rows.jsonl").open("a") as file:

@@ -56,8 +56,13 @@ class _Slot:
 
 def update(x: Tensor, A: Tensor, B: Tensor, coefficients: Tensor | float, path: float) -> Tensor:
     """The update path * B diag(coefficients) A x, with the factor on A: r * d_in products, not tokens * d_out."""
+    return F.linear(F.linear(x, scaled(A, coefficients, path)), B)
+
+
+def scaled(A: Tensor, coefficients: Tensor | float, path: float) -> Tensor:
+    """The product path * diag(coefficients) A, of A (r, d_in) and coefficients (r,) or one for all."""
     if isinstance(coefficients, Tensor):
         coefficients = coefficients[:, None]
     if path != 1.0:  # most passes: a kernel less in each direction
         coefficients = coefficients * path
-    return F.linear(F.linear(x, A * coefficients), B)
+    return A * coefficients

@@ -17,6 +17,7 @@ from rankbench.config.registry import register
 from rankbench.config.schema import Settings
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
+from rankbench.tasks.text.tokens import length_groups
 
 
 class PlantedConfig(Settings):
@@ -132,8 +133,8 @@ class Planted(Task[PlantedConfig]):
         """Mean KL of all sequences, and of each one in the items."""
         device = next(model.parameters()).device
         losses: list[float] = []
-        for start in range(0, len(examples), batch_size):
-            batch = {k: v.to(device) for k, v in self.collate(examples[start : start + batch_size]).items()}
+        for group in length_groups([self.config.length] * len(examples), batch_size):
+            batch = {k: v.to(device) for k, v in self.collate([examples[index] for index in group]).items()}
             losses += self._divergence(model, batch).mean(1).tolist()
         items = [
             {**example.item, "prediction": None, "correct": None, "loss": loss}

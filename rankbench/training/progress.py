@@ -63,15 +63,15 @@ class EvaluationProgress:
     """How much of an evaluation is done: a bar; where there is no terminal, a line now and then in a long one.
 
     Args:
-        split: what is evaluated.
-        total: examples of the split.
+        title: what is evaluated.
+        total: its examples.
         visible: False prints nothing (all processes but the first).
     """
 
-    def __init__(self, split: str, total: int, visible: bool) -> None:
-        self._console, self._visible, self._split = console(), visible, split
+    def __init__(self, title: str, total: int, visible: bool) -> None:
+        self._console, self._visible, self._title = console(), visible, title
         if visible:
-            self._console.print(f"evaluating {split} ({total} examples)", style="dim")
+            self._console.print(f"evaluating {title} ({total} examples)", style="dim")
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -83,7 +83,7 @@ class EvaluationProgress:
             disable=not (visible and self._console.is_terminal),
             transient=True,
         )
-        self._task = self._progress.add_task(split, total=total)
+        self._task = self._progress.add_task(title, total=total)
         self._start = self._said = time.monotonic()
 
     def __enter__(self) -> EvaluationProgress:
@@ -99,7 +99,7 @@ class EvaluationProgress:
         self._progress.update(self._task, completed=done, total=total)
         if self._visible and not self._console.is_terminal and now - self._said > EVERY and done < total:
             left = duration((now - self._start) / done * (total - done))
-            self._console.print(f"{self._split} {done}/{total}  about {left} left", style="dim")
+            self._console.print(f"{self._title} {done}/{total}  about {left} left", style="dim")
             self._said = now
         if done == total:
             self._start = now

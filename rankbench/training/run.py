@@ -239,7 +239,8 @@ class Run:
             NotFiniteError: the last step broke the model.
         """
         task, engine, trainer = self.assembly.task, self.assembly.engine, self.assembly.trainer
-        progress = EvaluationProgress(split, len(task.splits[split]), self.accelerator.is_main_process)
+        title, main = f"{split} at step {step}", self.accelerator.is_main_process
+        progress = EvaluationProgress(title, len(task.splits[split]), main)
         with (
             progress,
             counting(progress.show),

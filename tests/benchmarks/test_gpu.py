@@ -4,11 +4,11 @@ import gpu
 import pytest
 import torch
 from sides import Ours
+from support.stand_in import stand_in
 
 CPU = torch.device("cpu")
 CHOSEN = [  # (row, model, precision, rank, method)
     *(("step", gpu.QWEN, "bf16", gpu.DRY.ranks[0], method) for method in gpu.METHODS),
-    ("step", gpu.SMOLLM2, "fp32", gpu.DRY.ranks[1], "igu"),
     ("evaluation", gpu.SMOLLM2, "bf16", None, None),
     ("two_runs", gpu.SMOLLM2, "bf16", None, None),
 ]
@@ -53,6 +53,13 @@ def test_a_row_is_measured(rows, key):
         assert line["throughput"] > 0
 
 
+def test_a_row_computes_on_its_device(bench, monkeypatch):
+    """Nothing of either side is left on the CPU."""
+    monkeypatch.setattr(bench, "device", torch.device("meta"))
+    with stand_in():
+        assert bench.step(gpu.QWEN, "fp32", gpu.DRY.ranks[1], "igu")["ratio"] > 0
+
+
 def test_a_side_keeps_its_precision_when_another_had_its_own_before(bench):
     """Accelerate's precision, and torch's for fp32, are those of the process."""
     arms = [Ours(bench.shape(gpu.QWEN, precision), "lora", "budget=r2") for precision in ("bf16", "fp32", "bf16")]
@@ -72,7 +79,7 @@ def test_rows_for_which_no_time_is_left_are_named_and_a_failed_one_says_why(monk
 
     monkeypatch.setattr(gpu, "Bench", Rows)
     lines = []
-    assert gpu.measure(9.0, gpu.DRY, CPU, lines.append) == 1
+    assert gpu.measure(9.0, gpu.DRY, CPU, gpu.machine(CPU), lines.append) == 1
     assert [line["row"] for line in lines] == ["good", "bad", "long"]
     assert lines[0]["ratio"] == 1.0
     assert lines[0]["device"] == "cpu"

@@ -47,8 +47,16 @@ def test_lines_are_appended_with_what_was_busy_and_rows_without_time_are_left_ou
     monkeypatch.setattr(
         speed_table,
         "ROWS",
-        {"short": Row(1, lambda _: iter([{"row": "short", "ratio": 2.0}])), "long": Row(9, lambda _: iter([{}]))},
+        {
+            "short": Row(1, lambda _: iter([{"row": "short", "ratio": 2.0}])),
+            "long": Row(9, lambda _: iter([{}])),
+            "broken": Row(1, lambda _: iter([{}["key"]])),
+        },
     )
+    measure(["broken"], inputs, minutes=5, wait=0)
+    (broken,) = rows(inputs.out / "rows.jsonl")
+    assert (broken["row"], broken["error"]) == ("broken", "KeyError: 'key'")
+    (inputs.out / "rows.jsonl").unlink()
     measure(["short", "long"], inputs, minutes=5, wait=0)
     measure(["short"], inputs, minutes=5, wait=0)
     lines = rows(inputs.out / "rows.jsonl")

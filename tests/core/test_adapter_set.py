@@ -284,6 +284,21 @@ def test_values_and_gradients_along_the_path(a, kind, jacobian):
         assert all(parameter.grad.abs().max() > 0 for parameter in adapters.parameters())
 
 
+def test_gradients_along_the_path_in_bf16_are_near_those_in_fp32():
+    adapters = attach(RANKS, gate=SVD)
+    scramble(adapters)
+    adapters.set_path_point(0.3, "delta", "exact")
+    x, gradients = torch.randn(7, 4), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            output = adapters.model(x)
+        assert output.dtype == (torch.bfloat16 if enabled else torch.float32)
+        gradients.append(torch.autograd.grad(output.float().square().sum(), adapters.parameters()))
+    for exact, rounded in zip(*gradients, strict=True):
+        assert rounded.dtype == torch.float32
+        assert float((rounded - exact).norm()) < 0.05 * float(exact.norm())
+
+
 def test_disabled_is_the_base_model_and_comes_back():
     adapters = attach([0, 4, 2], gate=SVD)
     scramble(adapters)

@@ -97,6 +97,16 @@ def test_ranks_go_to_the_largest_shares_of_variance():
     assert ranks_by_variance(shares, 3) == {"q": 2, "k": 1, "o": 0}  # of equal shares the earlier site's
 
 
+def test_whitened_vectors_are_shorter_by_the_root_of_their_singular_values():
+    plain, whitened = (rig("eva", steps=2, batches=2, whiten=whiten) for whiten in (False, True))
+    vectors = whitened.allocator.vectors(whitened.adapters, whitened.trainer.probe("start"))
+    moments, leaders = plain.allocator.moments(plain.trainer.probe("start"))
+    assert any(len(rows) for rows in vectors.values())
+    for name, rows in vectors.items():
+        singular_values = moments[leaders[name]].spectrum(8)[1][: len(rows)]
+        torch.testing.assert_close(rows.norm(dim=1), singular_values.rsqrt())
+
+
 @pytest.mark.slow
 def test_sites_that_read_one_tensor_share_its_moments_and_the_passes_are_one_for_each_batch(tmp_path):
     run, trainer, _ = calibrated(tmp_path, "train.micro_batch_size=2")

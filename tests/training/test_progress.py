@@ -176,7 +176,7 @@ def test_a_run_shows_its_own_record(tmp_path, capsys):
     assert f"map_overlap {found['metrics']['test']['map_overlap']:.4f}" in text
     down = [found["ranks"][f"model.layers.{layer}.mlp.down_proj"] for layer in (0, 1)]
     assert f"mlp.down_proj {down[0]} {down[1]} {sum(down) / 2:.1f}" in text
-    assert "evaluating test (8 examples)" in text
+    assert "evaluating validation at step 0 (8 examples) evaluating validation at step 12 (8 examples)" in text
     assert prepared(config).folder.record().status == "ok"
 
 
