@@ -10,8 +10,10 @@
 | withheld | nothing: the runs are not those that were declared, or nothing can be seen here |
 
 It treats both directions alike: of 100 families at most 5 hold any wrong word, works, harmful and no worthwhile gain
-together, because all are read off intervals that hold together (`family`). That every control has to be beaten needs
-no correction: an arm that does not work fails against one of them, and that one interval has to err (Berger 1982).
+together, because all are read off intervals that hold together (`family`). That is so where gains scatter about evenly
+to both sides; an arm whose few bad seeds make most of the spread is said to work too often
+(experiments/decision_rule.md). That every control has to be beaten needs no correction: an arm that does not work fails
+against one of them, and that one interval has to err (Berger 1982).
 """
 
 from __future__ import annotations
