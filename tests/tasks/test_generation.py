@@ -70,16 +70,31 @@ def test_stop_ends_one_row_after_the_token_that_completes_it(model, prompts):
 def test_no_forward_pass_after_all_answers_are_complete(model, prompts):
     calls = []
     handle = model.register_forward_hook(lambda module, inputs, output: calls.append(output.logits.shape[0]))
-    generate(model, prompts, 12, [], PAD, lambda answer: len(answer) == 2, 7)
+    generate(model, prompts, 12, [], PAD, lambda answer: len(answer) == 2, 8)
     handle.remove()
-    assert calls == [7, 7]
+    assert calls == [4, 3, 7]
+
+
+def test_prompts_join_the_rows_that_are_not_answered_yet(model, prompts):
+    lengths = [12, 1, 3, 2, 1, 5, 2]  # of the answers, longest prompt first
+    free = generate(model, prompts, 12, [], PAD, None, 1)
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    expected = {index: free[index][:length] for index, length in zip(order, lengths, strict=True)}
+    done = set(map(tuple, expected.values()))
+    calls = []
+    handle = model.register_forward_hook(lambda module, inputs, output: calls.append(output.logits.shape[0]))
+    answers = generate(model, prompts, 12, [], PAD, lambda answer: tuple(answer) in done, 4)
+    handle.remove()
+    assert answers == [expected[index] for index in range(len(prompts))]
+    # two read; one is done and two join; three go on until there is room for two more, and so on
+    assert calls == [2, 2, 3, 2, 3, 1, 3, 2, 2, *[1] * 6]
 
 
 def test_the_output_layer_multiplies_no_view(model, prompts):
     """A slice of the last position is one, and its product takes several times as long on a CPU."""
     inputs = []
     handle = model.lm_head.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
-    generate(model, prompts, 2, [], PAD, None, 7)
+    generate(model, prompts, 2, [], PAD, None, 14)
     handle.remove()
     assert [(of_pass.shape[1], of_pass.is_contiguous()) for of_pass in inputs] == [(1, True), (1, True)]
 
@@ -88,7 +103,7 @@ def test_finished_rows_leave_the_batch(model, prompts):
     calls = []
     first = generate(model, prompts, 1, [], PAD, None, 7)
     handle = model.register_forward_hook(lambda module, inputs, output: calls.append(output.logits.shape[0]))
-    generate(model, prompts, 2, [first[0][0]], PAD, None, 7)
+    generate(model, prompts, 2, [first[0][0]], PAD, None, 14)
     handle.remove()
     assert calls[0] == 7
     assert calls[1] < 7
@@ -172,7 +187,7 @@ def test_a_prompt_is_read_once_for_loss_and_answer_where_the_cache_can_be_cut(na
         lambda module, inputs, named, output: tokens.append(named["input_ids"].shape), with_kwargs=True
     )
     with torch.no_grad():
-        losses, answers = losses_and_answers(decoder, model, examples, 5, 8, [EOS], None, 3)
+        losses, answers = losses_and_answers(decoder, model, examples, 5, 8, [EOS], None, 6)
     handle.remove()
     assert losses == pytest.approx(expected[0], rel=1e-5)
     assert answers == expected[1]
@@ -188,7 +203,7 @@ def test_prompts_read_in_several_passes_go_on_together(model, prompts, monkeypat
     examples = [decoder.example(*pair, {}) for pair in zip(asked, targets, strict=True)]
     rows = []
     handle = model.register_forward_hook(lambda module, inputs, output: rows.append(len(output.logits)))
-    losses, answers = decoder.losses_and_answers(model, asked, targets, 8, [EOS], None, 7)
+    losses, answers = decoder.losses_and_answers(model, asked, targets, 8, [EOS], None, 14)
     handle.remove()
     assert (len(rows), rows[4:]) == (11, [7] * 7)  # four passes of two rows or one, then seven tokens of all rows
     assert losses == pytest.approx(evaluate_losses(decoder, model, examples, 3), rel=1e-5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,22 +105,26 @@ class Decoder:
     ) -> tuple[list[float], list[list[int]]]:
         """What `losses` and `generate` give, of prompts that are read once: the cache is cut back to them."""
         losses = [0.0] * len(prompts)
-        answers: list[list[int]] = [[] for _ in prompts]
         device = next(model.parameters()).device
         mean = sum(map(len, [*prompts, *targets])) // len(prompts)
         tokens = CACHED if device.type == "cpu" else batch_size * mean  # in a pass: logits are large
-        for group in length_groups([len(prompt) for prompt in prompts], batch_size):
-            group.sort(key=lambda index: -len(targets[index]))  # rows of a pass have targets of like length
-            reader = CachedRows(model, [prompts[index] for index in group], self.pad_id, cuts=True)
-            longest = max(len(prompts[index]) for index in group) + len(targets[group[0]])
-            count = math.ceil(len(group) / math.ceil(len(group) * longest / tokens))
-            sums = torch.zeros(len(group), device=device)
-            for logits, gold, rows in reader.read_targets([targets[index] for index in group], self.pad_id, count):
-                sums += sum_by_row(logits, gold, rows, len(group))
-            generated = generation.go_on(reader, len(group), max_new_tokens, ends, stop)
-            for index, loss, answer in zip(group, sums.tolist(), generated, strict=True):
-                losses[index], answers[index] = loss, answer
-        return losses, answers
+        most = generation.rows_read_at_once(batch_size)
+
+        def readers() -> Iterator[tuple[CachedRows, list[int]]]:
+            for group in length_groups([len(prompt) for prompt in prompts], most):
+                group.sort(key=lambda index: -len(targets[index]))  # rows of a pass have targets of like length
+                reader = CachedRows(model, [prompts[index] for index in group], self.pad_id, cuts=True)
+                longest = max(len(prompts[index]) for index in group) + len(targets[group[0]])
+                count = math.ceil(len(group) / math.ceil(len(group) * longest / tokens))
+                sums = torch.zeros(len(group), device=device)
+                for logits, gold, rows in reader.read_targets([targets[index] for index in group], self.pad_id, count):
+                    sums += sum_by_row(logits, gold, rows, len(group))
+                for index, loss in zip(group, sums.tolist(), strict=True):
+                    losses[index] = loss
+                yield reader, group
+
+        answers = generation.go_on(readers(), batch_size - most, max_new_tokens, ends, stop)
+        return losses, [answers[index] for index in range(len(prompts))]
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:

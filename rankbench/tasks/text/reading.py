@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankbench.tasks.text.tokens import pad
@@ -197,6 +198,7 @@ class CachedRows:
         self._model, self._cuts = model, cuts
         self._ids = pad(prompts, pad_id, left=True).to(device)
         self._mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
+        self._lengths = [len(prompt) for prompt in prompts]  # tokens of each row
         self._name = STATE if accepts(model, STATE) else KEYS
         self._cache: Any = None
         self._first: Tensor | None = None
@@ -265,7 +267,26 @@ class CachedRows:
             ids, self._mask = ids[chosen], self._mask[chosen]
             self._cache.batch_select_indices(chosen)
         self._ids, self._mask = ids, torch.cat([self._mask, self._mask.new_ones(len(rows), 1)], dim=1)
+        self._lengths = [self._lengths[row] + 1 for row in rows]
         return rows
+
+    def join(self, other: CachedRows) -> None:
+        """Put the rows of another reader, which is used up, behind its own; for models with `keeps_every_token`.
+
+        Both have been read on. They are padded to one length, and padding that no row needs any more goes.
+        """
+        self._lengths += other._lengths
+        width = max(self._lengths)
+        self._ids = torch.cat([self._ids, other._ids])
+        self._mask = torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in (self._mask, other._mask)])
+        for layer, further in zip(self._cache.layers, other._cache.layers, strict=True):
+            layer.keys = torch.cat([_ending_at(width - 1, values) for values in (layer.keys, further.keys)])
+            layer.values = torch.cat([_ending_at(width - 1, values) for values in (layer.values, further.values)])
+
+
+def _ending_at(width: int, values: Tensor) -> Tensor:
+    """Keys or values (rows, heads, length, d) with `width` tokens: padded, or without their first ones."""
+    return F.pad(values, (0, 0, width - values.shape[2], 0))
 
 
 class WholeRows:
