@@ -118,6 +118,19 @@ def unseen_collapses(generator: Generator, families: int, seeds: int, effect: fl
     return float(np.isin(_said(values), ("works", "worthwhile")).mean())
 
 
+def lopsided(generator: Generator, families: int, seeds: int, share: float) -> list[float]:
+    """Shares of families with an interval above 0, with one below, with all that hold; gains have a long lower tail.
+
+    No arm gains or loses. `share` of the variance of its gains is exponential, the rest normal: SHAPES have the same
+    shape for arm and control, so that their differences are symmetric, which these are not.
+    """
+    size = (families, ARMS, seeds)
+    values = np.sqrt(share) * (1 - _skewed(generator, size)) + np.sqrt(1 - share) * _normal(generator, size)
+    low, high = simultaneous_bounds(values, ARMS)
+    above, below = low > 0, high < 0
+    return [float(each.mean()) for each in (above.any(axis=1), below.any(axis=1), (~(above | below)).all(axis=1))]
+
+
 def family_coverage(generator: Generator, families: int, seeds: int, shape: Shape) -> float:
     """Share of families in which all intervals over uniform hold their truth, which is 0."""
     low, high = simultaneous_bounds(gains(generator, shape, families, seeds)[:, :, 0], ARMS)
@@ -236,6 +249,14 @@ def main() -> None:
     _table(
         ("n", "arms said to work that collapse in 15 % of all runs"),
         ([str(n), f"{unseen_collapses(generator, 1000, n):.1%}"] for n in SEEDS),
+    )
+    _table(
+        ("lopsided share of the variance", "n", "an interval above 0", "an interval below 0", "all intervals hold"),
+        (
+            [f"{share:.0%}", str(n), *per_cent([lopsided(generator, 1000, n, share) for _ in range(parts)])]
+            for share in (0.25, 0.5, 1.0)
+            for n in SEEDS
+        ),
     )
 
 

@@ -18,7 +18,7 @@ class Metric:
     Attributes:
         title: display name.
         higher_is_better: direction.
-        unit: shares and scores stand on one scale, so they are averaged over tasks as they are.
+        unit: what its values are, which says whether a single run is a share of items.
     """
 
     title: str

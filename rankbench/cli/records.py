@@ -1,6 +1,6 @@
 """`rankbench records [runs|rates|table|maps|merge] [--results DIR]`: finished runs as tables and figures.
 
-runs: a row per run (what is shown where none of the four is named). rates: learning-rate curves and the rate chosen on
+runs: a row per run (what is shown where no word names an action). rates: learning-rate curves and the rate chosen on
 validation. table: methods beside a reference, paired by seed. maps: rank maps, and how far methods and seeds agree.
 merge: several results folders into one.
 """

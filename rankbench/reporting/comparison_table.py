@@ -18,9 +18,10 @@ from rankbench.statistics.family import joint_level
 # For a report, whose tables have findings.
 NOTE = (
     "Mean ± standard deviation over seeds. Differences are paired by seed; their intervals hold together over all "
-    "arms and panels with 95 % probability (Bonferroni). Finding: better or worse, the interval lies beyond 0; no "
-    "worthwhile gain, it lies below the smallest effect of interest, the grey band; open, neither, with the number of "
-    "seeds that would tell. Detectable: the true difference whose interval would leave out 0 with 80 % probability."
+    "arms and panels (Bonferroni). Finding: better or worse, the interval lies beyond 0; no worthwhile gain, each gain "
+    "in it is smaller than the smallest effect of interest, the grey band; open, neither, with the number of seeds "
+    "that would tell; withheld, nothing is said, for the reason given. Detectable: the true difference whose interval "
+    "would leave out 0 with 80 % probability."
 )
 
 

@@ -16,8 +16,8 @@ from rankbench.reporting.comparison_table import make_table
 from rankbench.reporting.table import markdown_of_frame, markdown_table
 
 LEGEND = (
-    "Mean ± standard deviation over seeds. Differences are paired by seed; the intervals of a table hold together with "
-    "95 % probability (Bonferroni); not resolved: the interval contains 0; detectable: the true difference whose "
+    "Mean ± standard deviation over seeds. Differences are paired by seed; the intervals of a column hold together "
+    "with 95 % probability (Bonferroni); not resolved: the interval contains 0; detectable: the true difference whose "
     "interval would leave out 0 with 80 % probability. own: calibration and the method's decisions, without training."
 )
 

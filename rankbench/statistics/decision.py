@@ -6,12 +6,14 @@
 | worthwhile | the same, and a gain over the reference above the smallest effect of interest |
 | no worthwhile gain | gain over the reference below the smallest effect |
 | harmful | gain over the reference below 0 |
-| open | none of these; more seeds would close it |
+| open | none of these yet |
 | withheld | nothing: the runs are not those that were declared, or nothing can be seen here |
 
 It treats both directions alike: of 100 families at most 5 hold any wrong word, works, harmful and no worthwhile gain
-together, because all are read off intervals that hold together (`family`). That every control has to be beaten needs
-no correction: an arm that does not work fails against one of them, and that one interval has to err (Berger 1982).
+together, because all are read off intervals that hold together (`family`). That is so where gains scatter about evenly
+to both sides; an arm whose few bad seeds make most of the spread is said to work too often
+(experiments/decision_rule.md). That every control has to be beaten needs no correction: an arm that does not work fails
+against one of them, and that one interval has to err (Berger 1982).
 """
 
 from __future__ import annotations
@@ -59,8 +61,8 @@ class Decision:
         outcome: one of OUTCOMES.
         reason: why, in a clause.
         intervals: name -> gain over the reference (first) and over each control, with its simultaneous interval.
-        seeds: of an open question, the number of pairs that would close it with probability POWER; None where that
-            is above MOST or no number would, and for all other outcomes.
+        seeds: of an open question, the number of pairs that would close it with probability POWER if the truth is as
+            seen; None where that is above MOST or no number would, and for all other outcomes.
     """
 
     outcome: Outcome
@@ -174,7 +176,8 @@ def _open(
     undecided = [name for name, interval in intervals.items() if not interval.resolved]
     if worse:  # it does not work, but against the reference there may be more to say
         undecided = [name for name in undecided if name == next(iter(intervals))]
-    seeds = _seeds_that_close([pairs[name] for name in undecided], declaration) if undecided else None
+    reference = next(iter(pairs))
+    seeds = _seeds_that_close({name: pairs[name] for name in undecided}, reference, declaration) if undecided else None
     parts = [f"worse than {_listed(worse)}"] if worse else []
     if undecided:
         number = f"more than {MOST}" if seeds is None else f"{seeds}"
@@ -183,13 +186,22 @@ def _open(
     return Decision("open", "; ".join([*parts, *absent]), intervals, seeds)
 
 
-def _seeds_that_close(pairs: Sequence[Array], declaration: Declaration) -> int | None:
-    """Pairs that would show a gain like the least of these to lie above 0, or below the smallest effect.
+def _seeds_that_close(pairs: Mapping[str, Array], reference: str, declaration: Declaration) -> int | None:
+    """Pairs that would show gains like these to lie above 0, or the one over the reference below the smallest effect.
 
-    A lucky mean promises no more than the smallest effect does; the largest deviation is taken for all.
+    A lucky mean promises no more than the smallest effect does; the largest deviation is taken for all. Where the gain
+    over a control is not above 0 no number helps: that it is small is no outcome.
     """
-    least, smallest = min(float(values.mean()) for values in pairs), declaration.smallest_effect
-    effect = min(max(least, smallest - least), smallest)
-    deviation = max(float(values.std(ddof=1)) for values in pairs)
-    seeds = pairs_needed(effect, deviation, declaration.comparisons, len(pairs), level=declaration.level)
-    return None if seeds is None else max(seeds, declaration.seeds + 1)
+    smallest = declaration.smallest_effect
+    means = {name: float(values.mean()) for name, values in pairs.items()}
+    deviations = {name: float(values.std(ddof=1)) for name, values in pairs.items()}
+    ways = [(min(means.values()), max(deviations.values()), len(pairs))]
+    if reference in pairs:
+        ways.append((smallest - means[reference], deviations[reference], 1))
+    numbers = [
+        pairs_needed(min(effect, smallest), deviation, declaration.comparisons, controls, level=declaration.level)
+        for effect, deviation, controls in ways
+        if effect > 0
+    ]
+    enough = [number for number in numbers if number is not None]
+    return max(min(enough), declaration.seeds + 1) if enough else None

@@ -101,8 +101,8 @@ def smallest_difference(differences: ArrayLike, power: float = 0.8, level: float
     _inside_power(power, level)
     if all_equal(values):
         return None
-    # t squared is F: its noncentrality, where 1 - power lies below the critical value, has a closed inverse in scipy.
-    shift = special.ncfdtrinc(1, values.size - 1, 1 - power, _critical(values.size, level) ** 2) ** 0.5
+    # One tail of t: the other adds nothing visible, and scipy's inverse for F = t^2 ends at a shift of 100 (two pairs).
+    shift = special.nctdtrinc(values.size - 1, 1 - power, _critical(values.size, level))
     return float(shift) * _standard_error(values)
 
 

@@ -68,7 +68,9 @@ def mean_of_these(gains: Sequence[ArrayLike], level: float = LEVEL) -> Estimate:
     means, variances, freedoms = _tasks(gains, 1)
     inside(level, "level")
     total = variances.sum()
-    freedom = total**2 / max((variances**2 / freedoms).sum(), np.finfo(float).tiny)
+    if total == 0:
+        return Estimate(float(means.mean()), None, None)
+    freedom = total**2 / (variances**2 / freedoms).sum()
     return _interval(float(means.mean()), float(np.sqrt(total)) / means.size, freedom, level)
 
 

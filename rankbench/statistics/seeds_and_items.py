@@ -56,7 +56,9 @@ def crossed_mean(differences: ArrayLike, weights: ArrayLike | None = None, level
     squares, freedoms = _mean_squares((table - mean) * weight / weight.mean())
     seeds, items, rest = squares
     total = max(seeds + items - rest, seeds, items)
-    freedom = total**2 / max((squares**2 / freedoms).sum(), np.finfo(float).tiny)
+    if total == 0:
+        return CrossedMean(Estimate(mean, None, None), 0.0, 0.0, 0.0)
+    freedom = total**2 / (squares**2 / freedoms).sum()
     half = float(special.stdtrit(freedom, (1 + level) / 2) * np.sqrt(total / table.size))
     parts = np.array([max(seeds - rest, 0), max(items - rest, 0), rest]) / table.size
     return CrossedMean(Estimate(mean, mean - half, mean + half), *map(float, parts))

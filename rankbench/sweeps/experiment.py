@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -78,7 +78,7 @@ class Report(Section):
     beats: list[str]
     level: float = Field(gt=0, lt=1)
     margin: float = Field(gt=0)
-    margins: dict[str, float]
+    margins: dict[str, Annotated[float, Field(gt=0)]]
     controls: dict[str, dict[str, str]] = Field(default={})
     curves: dict[str, str] = Field(default={})
     maps: dict[str, list[str]] = Field(default={})

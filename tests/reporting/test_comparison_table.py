@@ -240,4 +240,4 @@ def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, ca
 
 
 def test_the_legend_says_what_holds_together():
-    assert "the intervals of a table hold together with 95 % probability (Bonferroni)" in LEGEND
+    assert "the intervals of a column hold together with 95 % probability (Bonferroni)" in LEGEND

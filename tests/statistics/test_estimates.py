@@ -16,6 +16,7 @@ from rankbench.statistics.estimates import (
     seeds_needed,
     smallest_difference,
 )
+from rankbench.statistics.family import joint_level, power
 
 
 def test_a_paired_difference_by_hand():
@@ -85,6 +86,15 @@ def test_the_smallest_difference_is_found_as_often_as_promised():
     true = smallest_difference(design / design.std(ddof=1), power=0.6)
     found = np.mean([paired_difference(x, np.zeros(5)).resolved for x in generator.normal(true, 1, (4000, 5))])
     assert found == pytest.approx(0.6, abs=0.03)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+@pytest.mark.parametrize("comparisons", [1, 12, 300])
+def test_the_smallest_difference_has_its_power_in_a_large_family_too(n, comparisons):
+    """Two pairs at the level of 300 comparisons need a shift of 4,900 standard errors."""
+    differences = np.linspace(-1, 1, n)
+    effect = smallest_difference(differences, level=joint_level(comparisons))
+    assert power(effect, differences.std(ddof=1), n, comparisons) == pytest.approx(0.8, abs=2e-4)
 
 
 def test_the_smallest_difference_at_its_edges():

@@ -42,6 +42,11 @@ def test_the_power_against_one_control_is_that_of_the_noncentral_t(n):
     assert power(0.3, 0.2, n, 12) == pytest.approx(stats.nct.sf(critical, n - 1, n**0.5 * 1.5), abs=1e-9)
 
 
+def test_what_cannot_be_missed_has_power_1():
+    """Here scipy's noncentral t has no number."""
+    assert power(1.8, 1.0, 500, 12) == 1.0
+
+
 def test_several_controls_are_beaten_less_often_than_one_and_more_often_than_if_they_were_independent():
     one, three = power(1, 1, 12, 4), power(1, 1, 12, 4, controls=3)
     assert one**3 < three < one

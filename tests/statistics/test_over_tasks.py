@@ -46,6 +46,10 @@ def test_tasks_that_agree_better_than_their_seeds_do_not_differ():
     assert mean_of_such([FIRST, FIRST + 0.001, FIRST - 0.001]).deviation == 0
 
 
+def test_seeds_that_are_equal_on_every_task_leave_no_interval_over_these():
+    assert mean_of_these([[0.5, 0.5], [1.5, 1.5]]) == Estimate(1.0, None, None)
+
+
 def test_each_task_is_measured_in_its_own_unit():
     first, second = standardised([FIRST, SECOND], [0.1, 2.0])
     assert first == pytest.approx(10 * FIRST)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rankbench.statistics.estimates import Estimate
 from rankbench.statistics.seeds_and_items import crossed_mean
 
-TABLE = np.array([[1.0, 2.0, 4.0], [2.0, 5.0, 5.0]])  # mean 19 / 6; MS seeds 25 / 6, items 31 / 6, rest 7 / 6
+TABLE = np.array([[1.0, 2.0, 4.0], [2.0, 5.0, 5.0]])  # mean 19 / 6
 
 
 def test_a_small_table_by_hand():
     result = crossed_mean(TABLE)
-    seeds, items, rest = 25 / 6, 13 / 3, 7 / 6 - 0.5
-    seeds, items, rest = _by_hand(TABLE)
+    seeds, items, rest = 25 / 6, 14 / 3, 2 / 3  # mean squares
     total = seeds + items - rest
     freedom = total**2 / (seeds**2 + items**2 / 2 + rest**2 / 2)
     half = stats.t.ppf(0.975, freedom) * np.sqrt(total / 6)
@@ -24,16 +24,6 @@ def test_a_small_table_by_hand():
     assert (result.of_seeds, result.of_items, result.of_both) == pytest.approx(
         ((seeds - rest) / 6, (items - rest) / 6, rest / 6)
     )
-
-
-def _by_hand(table):
-    """Mean squares from sums of totals, the textbook way."""
-    seeds, items = table.shape
-    correction = table.sum() ** 2 / table.size
-    of_seeds = (table.sum(axis=1) ** 2).sum() / items - correction
-    of_items = (table.sum(axis=0) ** 2).sum() / seeds - correction
-    rest = (table**2).sum() - correction - of_seeds - of_items
-    return of_seeds / (seeds - 1), of_items / (items - 1), rest / ((seeds - 1) * (items - 1))
 
 
 def test_items_that_do_not_differ_leave_the_interval_over_seeds():
@@ -58,6 +48,10 @@ def test_the_variance_is_that_of_means_over_other_seeds_and_items():
         result = crossed_mean(seeds + items + generator.standard_normal((6, 30)))
         parts.append([result.of_seeds, result.of_items, result.of_both])
     assert np.mean(parts, axis=0) == pytest.approx([0.09 / 6, 0.64 / 30, 1 / 180], rel=0.1)
+
+
+def test_without_any_spread_there_is_no_interval():
+    assert crossed_mean(np.full((3, 4), 0.5)).mean == Estimate(0.5, None, None)
 
 
 def test_what_is_no_table_is_refused():

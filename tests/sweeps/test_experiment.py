@@ -244,6 +244,7 @@ def test_an_arm_that_is_not_there_is_named():
         ({"report": {"reference": "lra"}}, r"x.yaml: report.reference: no arm 'lra'; did you mean lora"),
         ({"report": {}}, r"x.yaml: report.reference: missing; give report.reference=<a string>"),
         ({"report": {**REPORT, "margin": 0}}, r"x.yaml: report.margin=0: expected a number > 0"),
+        ({"report": {**REPORT, "margins": {"boolq": 0}}}, r"x.yaml: report.margins.boolq=0: expected a number > 0"),
         (
             {"report": {**REPORT, "controls": {"igu": {"shuffled": "shuffled igu"}}}},
             r"x.yaml: report.controls.igu: no arm 'shuffled igu'",
