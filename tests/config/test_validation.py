@@ -82,7 +82,7 @@ def test_every_shipped_choice_is_a_valid_configuration(group: str) -> None:
         ("train.steps=2.5", "train.steps=2.5: expected an integer"),
         ("train.steps=0", "train.steps=0: expected a number >= 1"),
         ("train.learning_rate=0", "train.learning_rate=0: expected a number > 0"),
-        ("train.precision=fp16", "train.precision=fp16: expected one of fp32, bf16"),
+        ("train.precision=fp16", "train.precision=fp16: expected one of fp32, tf32, bf16"),
         ("train.schedule=step", "train.schedule=step: expected one of linear, cosine, constant"),
         ("train.steps.x=1", "train.steps={'x': 1}: expected an integer"),
         ("~train.steps", "train.steps: missing; give train.steps=<an integer>"),
