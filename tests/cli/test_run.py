@@ -203,7 +203,8 @@ def test_a_run_says_what_it_loads(ran: list[Config], capsys: pytest.CaptureFixtu
 
 
 def test_what_is_imported_is_left_out_of_garbage_collection_once() -> None:
-    gc.unfreeze()  # what a command of another test left
+    gc.unfreeze()  # what commands of other tests left in this process
+    gc.enable()
     try:
         with importing("json"):  # it is there already
             assert gc.isenabled()
