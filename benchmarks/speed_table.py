@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from rankbench.records.record import portable
 from rankbench.training.provenance import code
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +70,12 @@ def script(name: str, *arguments: str) -> Iterator[Line]:
     done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, text=True, check=True)
     for line in done.stdout.splitlines():
         if line.startswith("{"):
-            yield {"command": " ".join(["python", f"benchmarks/{name}", *arguments]), **json.loads(line)}
+            yield {"command": shown("python", f"benchmarks/{name}", *arguments), **json.loads(line)}
+
+
+def shown(*words: str) -> str:
+    """A command as the lines have it: folders of this machine are DIR."""
+    return " ".join(re.sub(r"(^|=)/.*", r"\1DIR", word) for word in words)
 
 
 def run(inputs: Inputs, *words: str, until_first_step: bool = False) -> Line:
@@ -84,7 +91,7 @@ def run(inputs: Inputs, *words: str, until_first_step: bool = False) -> Line:
         command = [*PROGRAM, *words, f"results_dir={results}"]
         with output.open("w") as file:
             process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, stdout=file, stderr=file)
-        line: Line = {"command": " ".join(["rankbench", *words]), "first_output": None, "first_step": None}
+        line: Line = {"command": shown("rankbench", *words), "first_output": None, "first_step": None}
         while process.poll() is None:
             time.sleep(0.02)
             passed = time.perf_counter() - start
@@ -101,7 +108,7 @@ def run(inputs: Inputs, *words: str, until_first_step: bool = False) -> Line:
         for file_of_record in Path(results).glob("runs/*/record.json"):
             record = json.loads(file_of_record.read_text())
             with (inputs.out / "records.jsonl").open("a") as records:
-                records.write(json.dumps(record) + "\n")
+                records.write(json.dumps(portable(record)) + "\n")
             phases = {name: cost["seconds"] for name, cost in record["cost"].items() if isinstance(cost, dict)}
             line |= {"status": record["status"], "phases": phases, "metrics": record["metrics"]}
     return line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,21 +18,21 @@ EVERY = 20.0  # seconds between the lines on an evaluation, where there is no te
 DONE_ALREADY = "(done already; delete its folder to run it again)"
 
 
-class TrainingProgress:
-    """A bar with loss, rate and time left; a line every tenth of the run where there is no terminal.
+class _Bar:
+    """A bar on a terminal, which goes when its block ends.
 
     Args:
+        columns: what stands between its count and its times.
         visible: False prints nothing (all processes but the first).
     """
 
-    def __init__(self, title: str, total: int, done: int, visible: bool) -> None:
-        self._console = console()
-        self._visible, self._total = visible, total
+    def __init__(self, visible: bool, *columns: TextColumn) -> None:
+        self._console, self._visible = console(), visible
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  rank sum {task.fields[ranks]}  {task.fields[rate]:.2f} s/step"),
+            *columns,
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -40,14 +40,27 @@ class TrainingProgress:
             disable=not (visible and self._console.is_terminal),
             transient=True,
         )
-        self._task = self._progress.add_task(title, total=total, completed=done, loss=float("nan"), ranks=0, rate=0.0)
 
-    def __enter__(self) -> TrainingProgress:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._progress.stop()
+
+
+class TrainingProgress(_Bar):
+    """A bar with loss, rate and time left; a line every tenth of the run where there is no terminal.
+
+    Args:
+        visible: False prints nothing (all processes but the first).
+    """
+
+    def __init__(self, title: str, total: int, done: int, visible: bool) -> None:
+        loss = "loss {task.fields[loss]:.4f}  rank sum {task.fields[ranks]}  {task.fields[rate]:.2f} s/step"
+        super().__init__(visible, TextColumn(loss))
+        self._total = total
+        self._task = self._progress.add_task(title, total=total, completed=done, loss=float("nan"), ranks=0, rate=0.0)
 
     def show(self, row: dict[str, Any], seconds: float) -> None:
         """After a step: its row of steps.jsonl and how long it took."""
@@ -59,7 +72,7 @@ class TrainingProgress:
             )
 
 
-class EvaluationProgress:
+class EvaluationProgress(_Bar):
     """How much of an evaluation is done: a bar; where there is no terminal, a line now and then in a long one.
 
     Args:
@@ -69,29 +82,12 @@ class EvaluationProgress:
     """
 
     def __init__(self, title: str, total: int, visible: bool) -> None:
-        self._console, self._visible, self._title = console(), visible, title
+        super().__init__(visible)
+        self._title = title
         if visible:
             self._console.print(f"evaluating {title} ({total} examples)", style="dim")
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not (visible and self._console.is_terminal),
-            transient=True,
-        )
         self._task = self._progress.add_task(title, total=total)
         self._start = self._said = time.monotonic()
-
-    def __enter__(self) -> EvaluationProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._progress.stop()
 
     def show(self, done: int, total: int) -> None:
         """After a batch: sequences read or answered, of all in this pass over the split; a second pass starts anew."""

@@ -11,7 +11,7 @@ from rankbench.tasks.text.decoder import Decoder
 from rankbench.tasks.text.encoder_decoder import EncoderDecoder, apart
 from rankbench.tasks.text.generation import generate
 from rankbench.tasks.text.language_model import evaluate_losses, losses_and_answers
-from rankbench.tasks.text.reading import reading_of
+from rankbench.tasks.text.reading import keeps_every_token, reading_of
 
 EOS, PAD = 257, 256
 
@@ -181,7 +181,7 @@ def test_a_prompt_is_read_once_for_loss_and_answer_where_the_cache_can_be_cut(na
     examples = [decoder.example(tuple(prompt), target, {}) for prompt, target in zip(prompts, targets, strict=True)]
     asked = [tuple(prompt) for prompt in prompts]
     expected = evaluate_losses(decoder, model, examples, 3), decoder.generate(model, asked[:5], 8, [EOS], None, 3)
-    assert decoder.reads_once(model) is once
+    assert keeps_every_token(model) is once
     tokens = []
     handle = model.register_forward_hook(
         lambda module, inputs, named, output: tokens.append(named["input_ids"].shape), with_kwargs=True

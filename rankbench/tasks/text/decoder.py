@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rankbench.tasks.base import IGNORE, Batch, Example
 from rankbench.tasks.text import generation
 from rankbench.tasks.text.generation import Stop
-from rankbench.tasks.text.reading import CachedRows, keeps_every_token, read_at, switch
+from rankbench.tasks.text.reading import CachedRows, read_at, switch
 from rankbench.tasks.text.tokens import CACHED, Tokens, length_groups, pad, scoring_groups
 
 ROWS = 512  # positions whose logits are in fp32 at a time: 100 MB for a vocabulary of 49152
@@ -88,10 +88,6 @@ class Decoder:
         """Greedy answers to all prompts; the same as for each prompt alone, up to rounding."""
         return generation.generate(model, prompts, max_new_tokens, ends, self.pad_id, stop, batch_size)
 
-    def reads_once(self, model: nn.Module) -> bool:
-        """Whether `losses_and_answers` can read each prompt once."""
-        return keeps_every_token(model)
-
     @torch.no_grad()
     def losses_and_answers(
         self,
@@ -103,7 +99,10 @@ class Decoder:
         stop: Stop | None,
         batch_size: int,
     ) -> tuple[list[float], list[list[int]]]:
-        """What `losses` and `generate` give, of prompts that are read once: the cache is cut back to them."""
+        """What `losses` and `generate` give, of prompts that are read once, for models with `keeps_every_token`.
+
+        The cache of the pass over prompt and target is cut back to the prompt.
+        """
         losses = [0.0] * len(prompts)
         device = next(model.parameters()).device
         mean = sum(map(len, [*prompts, *targets])) // len(prompts)

@@ -11,6 +11,7 @@ from rankbench.tasks.base import IGNORE, Batch, DataError, Example
 from rankbench.tasks.text.decoder import Decoder
 from rankbench.tasks.text.encoder_decoder import EncoderDecoder
 from rankbench.tasks.text.generation import Stop
+from rankbench.tasks.text.reading import keeps_every_token
 from rankbench.tasks.text.tokens import Tokens, scoring_groups
 
 
@@ -123,7 +124,7 @@ def losses_and_answers(
     asked = examples[:answered]
     prompts = [prompt_of(example) for example in asked]
     writing = max_new_tokens, ends, stop, batch_size
-    if asked and isinstance(language_model, Decoder) and language_model.reads_once(model):
+    if asked and isinstance(language_model, Decoder) and keeps_every_token(model):
         targets = [example.input_ids[example.prompt_length :] for example in asked]
         losses, answers = language_model.losses_and_answers(model, prompts, targets, *writing)
         rest = examples[len(asked) :]
