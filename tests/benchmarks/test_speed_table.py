@@ -26,7 +26,9 @@ PAUSE
 (folder / "steps.jsonl").write_text("{}")
 PAUSE
 cost = {"training": {"seconds": 2.0}, "peak_memory_bytes": 1}
-(folder / "record.json").write_text(json.dumps({"status": "ok", "cost": cost, "metrics": {"test": None}}))
+config = {"results_dir": "/a/machine/results"}
+record = {"status": "ok", "config": config, "cost": cost, "metrics": {"test": None}}
+(folder / "record.json").write_text(json.dumps(record))
 """
 
 
@@ -37,7 +39,8 @@ def test_a_run_says_when_it_first_spoke_stepped_and_ended(inputs, monkeypatch, w
     assert 0 < line["first_output"] + 0.1 < line["first_step"] < line["seconds"]
     if whole:
         assert (line["status"], line["phases"], line["metrics"]) == ("ok", {"training": 2.0}, {"test": None})
-        assert [record["status"] for record in rows(inputs.out / "records.jsonl")] == ["ok"]
+        (record,) = rows(inputs.out / "records.jsonl")
+        assert (record["status"], record["config"]["results_dir"]) == ("ok", "results")
     else:
         assert "status" not in line  # it was ended before
 
@@ -94,3 +97,8 @@ def test_a_row_that_does_not_exist_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["defualt"])
     assert "row 'defualt' is unknown; rows are default, options" in capsys.readouterr().err
+
+
+def test_a_command_is_shown_without_folders_of_the_machine():
+    words = ("rankbench", "method=igu", "model.path=/a/model", "--boolq", "/a/boolq", "task=gsm8k")
+    assert speed_table.shown(*words) == "rankbench method=igu model.path=DIR --boolq DIR task=gsm8k"
