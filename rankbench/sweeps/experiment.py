@@ -67,7 +67,7 @@ class Report(Section):
         level: probability that the intervals of all arms and panels hold together.
         margin: smallest effect of interest, in the metric's unit (0.005: half a point); a smaller gain does not matter.
         margins: task -> margin, where the metric has another unit.
-        controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}.
+        controls: arm -> its own controls, for the verdict: {permuted: ARM, random: ARM}.
         curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
         published: the paper's numbers beside ours.
