@@ -55,7 +55,7 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     Raises:
         ConfigError: every mistake.
     """
-    report = _over(data.get("report", {}), _usual_report(), ("metrics", "margins"))
+    report = _over(data.get("report", {}), _usual_report(), ("metrics", "margins", "log"))
     experiment, mistakes = schema.conform(Experiment, {**data, "report": report})
     problems = [mistake.sentence for mistake in mistakes]
     problems += _unknown_names(experiment) if experiment is not None else []
@@ -133,8 +133,12 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
                 return
     known = list(arms(experiment))
     named = {"report.reference": [experiment.report.reference]}
-    for arm, controls in experiment.report.controls.items():
-        named[f"report.controls.{arm}"] = [arm, *(control for role, control in controls.items() if role != UNIFORM)]
+    for arm in experiment.report.controls:
+        controls = experiment.report.controls_of(arm)
+        named[f"report.controls.{arm}"] = [
+            arm,
+            *(one for role in controls if role != UNIFORM for one in controls[role]),
+        ]
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
