@@ -13,6 +13,7 @@ made of.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from rankbench.records.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rankbench.config.sections import Config
+    from rankbench.core.budget import Budget
     from rankbench.core.sites import Site
 
 SCORES = "scores.json"
@@ -139,113 +141,95 @@ def refuse(name: str, runs: Sequence[Calibration]) -> None:
         raise MapError(f"{name}: one run alone (seed {seeds[0]}); give it as method.source_run, or runs at more seeds")
 
 
-@dataclass(frozen=True)
-class RankMap:
-    """One map, and what it was made of.
-
-    Attributes:
-        ranks: site -> rank, in model order.
-        facts: content of provenance.json.
-    """
-
-    ranks: dict[str, int]
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Purse:
-    """What there is to spend, and on what.
-
-    Attributes:
-        costs: (sites,), price of one rank.
-        full: (sites,), full rank.
-        target: budget.
-    """
-
-    costs: list[int]
-    full: list[int]
-    target: int
-
-    def ranks(self, shares: Sequence[float], least: int, most: int) -> list[int]:
-        """Ranks proportional to the shares, (sites,), between `least` and `most`."""
-        from rankbench.core.apportionment import apportion
-
-        high = [min(bound, most) for bound in self.full]
-        return apportion(shares, self.costs, self.target, [min(least, bound) for bound in high], high)
-
-
-def mean_map(maps: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], purse: Purse) -> tuple[list[int], str]:
-    """The mean of several maps at the exact budget, (sites,), and what the mean was taken of.
+def mean_map(
+    maps: Sequence[Mapping[str, int]], scores: Sequence[Mapping[str, float]], budget: Budget
+) -> tuple[dict[str, int], str]:
+    """The mean of several maps at the exact budget, and what the mean was taken of.
 
     A method may cap, floor or bend what its scores say: they count only where their apportionment, between the least
     and the greatest rank of each run, is the run's map. The least rank that all runs keep is kept.
 
     Args:
-        maps: (runs, sites), final ranks.
-        scores: (runs, sites), or () where a run has none.
-        purse: budget and prices.
+        maps: final ranks of each run, site -> rank.
+        scores: those of each run, site -> score; () where a run has none.
+        budget: what there is to spend, and what a rank costs.
     """
-    from rankbench.core.apportionment import BudgetError
+    least = min(min(ranks.values()) for ranks in maps)
+    if scores and all(_decide(own, ranks, budget) for own, ranks in zip(scores, maps, strict=True)):
+        most = max(max(ranks.values()) for ranks in maps)
+        return budget.allocate(_shares(scores, budget), least=least, most=most), "scores"
+    why = "more than scores decide them" if scores else "not all runs have scores"
+    return budget.allocate(_shares(maps, budget), least=least), f"final ranks ({why})"
+
+
+def _decide(scores: Mapping[str, float], ranks: Mapping[str, int], budget: Budget) -> bool:
+    """Whether scores, between the least and the greatest rank, are all that decides the ranks."""
+    least, most = min(ranks.values()), max(ranks.values())
+    return all(map(math.isfinite, scores.values())) and budget.allocate(scores, least=least, most=most) == ranks
+
+
+def _shares(values: Sequence[Mapping[str, float]], budget: Budget) -> dict[str, float]:
     from rankbench.statistics.consensus import mean_shares
 
-    least = min(map(min, maps))
-    if not scores:
-        return purse.ranks(mean_shares(maps).tolist(), least, max(purse.full)), "final ranks (not all runs have scores)"
-    try:
-        if all(purse.ranks(own, min(ranks), max(ranks)) == ranks for own, ranks in zip(scores, maps, strict=True)):
-            return purse.ranks(mean_shares(scores).tolist(), least, max(map(max, maps))), "scores"
-    except (BudgetError, ValueError):  # a budget that the ranks do not meet, or an infinite score
-        pass
-    return purse.ranks(mean_shares(maps).tolist(), least, max(purse.full)), "final ranks (more than scores decide them)"
+    order = list(budget.costs)
+    return dict(zip(order, mean_shares([[own[name] for name in order] for own in values]).tolist(), strict=True))
 
 
-def combine(runs: Sequence[Calibration], sites: Sequence[Site]) -> RankMap:
-    """The mean map of runs that differ in nothing but the seed.
+def combine(runs: Sequence[Calibration], sites: Sequence[Site]) -> tuple[dict[str, int], dict[str, Any]]:
+    """The mean map of runs that differ in nothing but the seed, and the content of its provenance.json.
 
     Raises:
         MapError: the model has other sites here than in the runs.
     """
     from rankbench.core.sites import describe_unevenness
-    from rankbench.statistics.consensus import agreement
+    from rankbench.statistics.consensus import agreement, variation
 
-    first, order = runs[0].record, [site.name for site in sites]
-    if other := [run.record.run_id for run in runs if set(run.record.ranks or ()) != set(order)]:
+    first, names = runs[0].record, {site.name for site in sites}
+    if other := [run.record.run_id for run in runs if set(run.record.ranks or ()) != names]:
         raise MapError(f"run {other[0]}: its sites are not those of model={first.model} as it is here")
-    maps = [[(run.record.ranks or {})[name] for name in order] for run in runs]
-    scored = [run.scores for run in runs if run.scores and set(run.scores) == set(order)]
-    scores = [[own[name] for name in order] for own in scored] if len(scored) == len(runs) else []
-    ledger = first.ledger or {}
-    costs = [site.d_in + site.d_out if ledger["unit"] == "params" else 1 for site in sites]
-    purse = Purse(costs, [min(site.d_in, site.d_out) for site in sites], ledger["target"])
-    mean, origin = mean_map(maps, scores, purse)
-    ranks, prices, agreeing = (
-        dict(zip(order, mean, strict=True)),
-        dict(zip(order, costs, strict=True)),
-        agreement(maps, costs),
-    )
+    budget = _budget(first, sites)
+    maps = [run.record.ranks or {} for run in runs]
+    scores = [run.scores for run in runs if run.scores and set(run.scores) == names]
+    ranks, origin = mean_map(maps, scores if len(scores) == len(runs) else (), budget)
+    agreeing = agreement([[own[name] for name in budget.costs] for own in maps], list(budget.costs.values()))
     facts = {
         **{key: getattr(first, key) for key in ("method", "model", "task")},
         "arm": runs[0].arm,
-        "budget": {"name": first.budget, "unit": ledger["unit"], "target": purse.target},
-        "reference_rank": max(1, round(purse.target / sum(costs))),
-        "spent": sum(prices[name] * rank for name, rank in ranks.items()),
+        "budget": {"name": first.budget, "unit": budget.unit, "target": budget.target},
+        "reference_rank": budget.reference_rank,
+        "spent": budget.spent(ranks),
         "run_ids": {str(run.record.seed): run.record.run_id for run in runs},
         "code": sorted({str(run.record.provenance.get("numbers_code")) for run in runs}),
         "mean_of": origin,
-        "agreement_of_seeds": {
-            "spearman": agreeing.spearman and round(agreeing.spearman, 4),
-            "overlap": round(agreeing.overlap, 4),
-        },
-        "unevenness": describe_unevenness(ranks, prices),
+        "agreement_of_seeds": {key: value and round(value, 4) for key, value in vars(agreeing).items()},
+        # seeds that disagree average out: the mean map is then flatter than those of the runs
+        "variation_of_ranks": {"map": variation(ranks.values()), "runs": [variation(own.values()) for own in maps]},
+        "unevenness": describe_unevenness(ranks, budget.costs),
     }
-    return RankMap(ranks, facts)
+    return ranks, facts
 
 
-def peft_config(made: RankMap, config: Config, modules: Sequence[str]) -> dict[str, Any]:
+def _budget(record: RunRecord, sites: Sequence[Site]) -> Budget:
+    """The budget of a run, as its ledger has it."""
+    from rankbench.core.budget import Budget
+
+    ledger, section = record.ledger or {}, record.config["budget"]
+    params = {site.name: site.d_in + site.d_out for site in sites}
+    costs = params if ledger["unit"] == "params" else dict.fromkeys(params, 1)
+    reference = max(1, round(ledger["target"] / sum(costs.values())))
+    full = {site.name: min(site.d_in, site.d_out) for site in sites}
+    figures = (ledger["target"], reference, section["tolerance"])
+    return Budget(ledger["unit"], section["match"], *figures, costs, params, full)
+
+
+def peft_config(
+    ranks: Mapping[str, int], reference_rank: int, config: Config, modules: Sequence[str]
+) -> dict[str, Any]:
     """The map as PEFT reads it, with the alphas that give each site the scale that it has in a run.
 
     Args:
-        made: the map.
+        ranks: the map.
+        reference_rank: uniform rank of its budget.
         config: configuration of one of its runs.
         modules: names of all modules of the model.
     """
@@ -253,18 +237,18 @@ def peft_config(made: RankMap, config: Config, modules: Sequence[str]) -> dict[s
     from rankbench.core.peft_names import exact_keys, exact_targets
     from rankbench.models.heads import class_of
 
-    ranks = {name: rank for name, rank in made.ranks.items() if rank}
-    scale = Scale(config.adapter.scale_rule, config.adapter.alpha, made.facts["reference_rank"])
-    keys = exact_keys(ranks)
+    given = {name: rank for name, rank in ranks.items() if rank}
+    scale = Scale(config.adapter.scale_rule, config.adapter.alpha, reference_rank)
+    keys = exact_keys(given)
     return {
         "peft_type": "LORA",
         "task_type": class_of(config.model.architecture, None)[1],
         "r": scale.reference_rank,
         "lora_alpha": scale.alpha,
         "lora_dropout": config.adapter.dropout,
-        "target_modules": exact_targets(list(ranks), modules),
-        "rank_pattern": {keys[name]: rank for name, rank in ranks.items()},
-        "alpha_pattern": {keys[name]: scale.at(rank) * rank for name, rank in ranks.items()},
+        "target_modules": exact_targets(list(given), modules),
+        "rank_pattern": {keys[name]: rank for name, rank in given.items()},
+        "alpha_pattern": {keys[name]: scale.at(rank) * rank for name, rank in given.items()},
     }
 
 
@@ -303,15 +287,16 @@ def main(words: Sequence[str]) -> int:
     for name, alike in groups.items():
         refuse(name, alike)
     made = {name: _made(alike) for name, alike in groups.items()}
-    for name, (ranks, content) in made.items():
-        write(arguments.into / name, {CONFIG: content, PROVENANCE: ranks.facts})
-        print(f"{arguments.into / name}: {describe(ranks)}")
+    for name, (content, facts) in made.items():
+        write(arguments.into / name, {CONFIG: content, PROVENANCE: facts})
+        print(f"{arguments.into / name}: {describe(content, facts)}")
     for sentence in left_out:
         print(f"left out: {sentence}")
     return OK
 
 
-def _made(runs: Sequence[Calibration]) -> tuple[RankMap, dict[str, Any]]:
+def _made(runs: Sequence[Calibration]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Content of the map's two files."""
     # torch and transformers take seconds to import
     import torch
 
@@ -321,21 +306,20 @@ def _made(runs: Sequence[Calibration]) -> tuple[RankMap, dict[str, Any]]:
 
     config = Config.from_plain(runs[0].record.config)
     config = config.replace(model=resolve(config.model, download=False))
-    ranks = combine(runs, sites_of(config.model))
+    ranks, facts = combine(runs, sites_of(config.model))
     with torch.device("meta"):
         modules = [name for name, _ in without_weights(config.model).named_modules()]
-    return ranks, peft_config(ranks, config, modules)
+    return peft_config(ranks, facts["reference_rank"], config, modules), facts
 
 
-def describe(made: RankMap) -> str:
+def describe(content: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """A map in one line."""
-    facts = made.facts
     spearman, overlap = (facts["agreement_of_seeds"][key] for key in ("spearman", "overlap"))
     correlation = "no order to compare" if spearman is None else f"Spearman {spearman:.2f}"
-    span = sorted(set(made.ranks.values()))
+    given = content["rank_pattern"].values()
     parts = [
         f"{len(facts['run_ids'])} seeds, mean of {facts['mean_of'].partition(' (')[0]}",
-        f"ranks {span[0]} to {span[-1]}" if len(span) > 1 else f"rank {span[0]} everywhere",
+        f"{len(given)} sites of rank {min(given)} to {max(given)}",
         f"{facts['spent']:,} of {facts['budget']['target']:,} {facts['budget']['unit']}",
         f"seeds agree: {correlation}, overlap {overlap:.2f}",
         *([facts["unevenness"]] if facts["unevenness"] else []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,3 +65,9 @@ def agreement(ranks: ArrayLike, costs: ArrayLike) -> Agreement:
     measured = [value for value in correlations if value is not None]
     overlaps = [float(np.minimum(shares[first], shares[second]).sum()) for first, second in pairs]
     return Agreement(float(np.mean(measured)) if measured else None, float(np.mean(overlaps)))
+
+
+def variation(ranks: Iterable[int]) -> float:
+    """Standard deviation of ranks over sites, over their mean; 0 of a uniform map. Four digits."""
+    values = np.array(list(ranks), dtype=float)
+    return round(float(values.std() / values.mean()), 4)

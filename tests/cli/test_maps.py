@@ -10,8 +10,9 @@ from peft.tuners.lora import LoraLayer
 from support.harness import configure
 
 from rankbench.cli import main
-from rankbench.cli.maps import Purse, mean_map
+from rankbench.cli.maps import mean_map
 from rankbench.config.control_sources import rank_map
+from rankbench.core.budget import Budget
 from rankbench.records.record import RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.training.assembly import assemble
@@ -102,20 +103,25 @@ def test_the_identity_of_a_run_is_the_map_and_not_its_place(consensus, tmp_path)
     assert len(names) == 1
 
 
+def named(values):
+    return dict(zip("abcd", values, strict=True))
+
+
 def test_scores_count_where_they_alone_decide_the_ranks():
-    purse = Purse([1] * 4, [8] * 4, 12)
-    scores = [[5.0, 4.0, 2.0, 1.0], [50.0, 10.0, 30.0, 30.0]]
-    maps = [purse.ranks(own, 0, 8) for own in scores]
-    shares = [[5 / 12, 4 / 12, 2 / 12, 1 / 12], [5 / 12, 1 / 12, 3 / 12, 3 / 12]]
-    assert mean_map(maps, scores, purse) == (purse.ranks([a + b for a, b in zip(*shares, strict=True)], 0, 8), "scores")
-    bent = [sorted(maps[0]), maps[1]]
-    for other in ([], scores):
-        mean, said = mean_map(bent, other, purse)
-        assert mean == purse.ranks([a + b for a, b in zip(*bent, strict=True)], 0, 8)
-        assert said.startswith("final ranks (")
-    capped = [purse.ranks([9.0, 1.0, 1.0, 1.0], 2, 6)] * 2  # a floor of 2 and a cap of 6 are the method's own
-    assert mean_map(capped, [[9.0, 1.0, 1.0, 1.0]] * 2, purse) == ([6, 2, 2, 2], "scores")
-    assert mean_map(capped, [[float("inf"), 1.0, 1.0, 1.0]] * 2, purse)[1].startswith("final ranks")
+    one, eight = named([1] * 4), named([8] * 4)
+    budget = Budget("ranks", "final", 12, 3, 0.01, one, one, eight)
+    scores = [named([5.0, 4.0, 2.0, 1.0]), named([50.0, 10.0, 30.0, 30.0])]
+    maps = [budget.allocate(own) for own in scores]
+    mean = budget.allocate(named([10, 5, 5, 4]))  # of shares in twelfths
+    assert mean_map(maps, scores, budget) == (mean, "scores")
+    bent = [named([1, 2, 4, 5]), maps[1]]
+    for other, why in (((), "not all runs have scores"), (scores, "more than scores decide them")):
+        sums = named([bent[0][name] + bent[1][name] for name in "abcd"])
+        assert mean_map(bent, other, budget) == (budget.allocate(sums), f"final ranks ({why})")
+    spike = named([9.0, 1.0, 1.0, 1.0])
+    capped = [budget.allocate(spike, least=2, most=6)] * 2  # a floor and a cap of the method's own
+    assert mean_map(capped, [spike] * 2, budget) == (named([6, 2, 2, 2]), "scores")
+    assert mean_map(capped, [{**spike, "a": float("inf")}] * 2, budget)[1].startswith("final ranks")
 
 
 OTHER_SITES = {"model.layers.0.self_attn.q_proj": 28}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rankbench.statistics.consensus import agreement, mean_shares
+from rankbench.statistics.consensus import agreement, mean_shares, variation
 
 
 def test_every_run_counts_the_same_whatever_its_total():
@@ -23,3 +23,8 @@ def test_agreement_is_the_mean_over_all_pairs():
     for wrong in ([first], [first, [0, 0, 0]]):
         with pytest.raises(ValueError, match="needs two rank maps or more"):
             agreement(wrong, [1, 1, 1])
+
+
+def test_variation_is_that_over_sites():
+    assert variation([2, 2, 2]) == 0
+    assert variation([0, 4]) == 1
