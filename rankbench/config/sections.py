@@ -23,6 +23,9 @@ class BudgetConfig(Settings):
         match: compare the final adapter with the budget, or the largest one on the way.
         tolerance: share of the target by which a run may exceed it before its status is over_budget.
         source: uniform rank, or the sum of the true ranks of a task that knows them.
+        factor: what the target is multiplied by, for a ladder of budgets (0.5, 1, 2, 4). The reference rank stays, and
+            with it the scale of adapter.scale_rule=fixed: on that ladder the gain of a first step under Adam grows with
+            the rank; with live it does not.
     """
 
     reference_rank: int | None
@@ -30,6 +33,7 @@ class BudgetConfig(Settings):
     match: Literal["final", "peak"]
     tolerance: float = Field(ge=0, lt=1)
     source: Literal["uniform", "true_ranks"]
+    factor: float = Field(default=1.0, gt=0)  # configurations of older versions have none
 
 
 class TrainConfig(Section):

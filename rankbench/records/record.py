@@ -25,6 +25,8 @@ STOPPED = ("killed",)
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
 # Left out where they are off: older configurations have none of them, and are the same run.
 OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "model.attention", "train.gradient_checkpointing")
+# Left out where they are 1, for the same reason.
+ONE_BY_DEFAULT = ("budget.factor",)
 # Settings of methods that older configurations have not, and the value at which a run is the same without them.
 LATER: dict[str, dict[str, Any]] = {
     "adalora": {"cut": "refill"},
@@ -81,6 +83,16 @@ def group_id(config: Mapping[str, Any]) -> str:
     return _digest(identity)
 
 
+def budget_name(budget: Mapping[str, Any]) -> str:
+    """The name of a budget among others: "r8", and "r8x0.5" with a factor of its own.
+
+    Args:
+        budget: section of a resolved config.
+    """
+    factor = budget.get("factor", 1)
+    return str(budget["name"]) if factor == 1 else f"{budget['name']}x{factor:g}"
+
+
 def portable(content: dict[str, Any]) -> dict[str, Any]:
     """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
     copy = {**content, "config": dict(content["config"])}
@@ -105,6 +117,10 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
         section, leaf = _section(identity, path)
         if not section.get(leaf):
             section.pop(leaf, None)
+    for path in ONE_BY_DEFAULT:
+        section, leaf = _section(identity, path)
+        if section.get(leaf) == 1:
+            del section[leaf]
     method = identity.get("method") or {}
     for section, name in ((method, method.get("name")), (method.get("settings") or {}, method.get("source"))):
         for key, value in LATER.get(str(name), {}).items():
@@ -145,7 +161,7 @@ class RunRecord:
 
     Attributes:
         status: one of STATUSES; `reason` says why it is not "ok".
-        budget: name of the budget choice; `ledger` has its figures.
+        budget: name of the budget choice, with its factor ("r8", "r8x0.5"); `ledger` has its figures.
         config: resolved config.
         provenance: git commit, `numbers_code` (training/code_identity; records made before it have none), versions,
             device, revisions and hashes of model, data and prompt.
@@ -200,7 +216,8 @@ class RunRecord:
             provenance: {} where the run ended before it could say.
             results: the other attributes, as far as the run got.
         """
-        names = {group: config[group]["name"] for group in ("method", "model", "task", "budget")}
+        names = {group: config[group]["name"] for group in ("method", "model", "task")}
+        names["budget"] = budget_name(config["budget"])
         return cls(
             run_id, status, reason, **names, seed=config["seed"], config=config, provenance=provenance, **results
         )
