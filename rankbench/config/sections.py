@@ -45,6 +45,8 @@ class TrainConfig(Section):
         micro_batch_size: examples per forward pass, over all processes; divides batch_size; null: the whole batch.
         eval_batch_size: examples per forward pass of an evaluation, at most; a CPU reads fewer long ones at a time.
         learning_rate: peak learning rate of AdamW.
+        head_learning_rate: that of the classification head alone, which is trained in full, on the same schedule; null:
+            learning_rate. What method=full or bitfit trains of the base keeps learning_rate.
         weight_decay: decoupled weight decay of AdamW.
         schedule: course of the learning rate after the warm-up; linear and cosine end at 0.
         warmup_share: share of the steps over which the rate rises linearly from 0.
@@ -72,6 +74,16 @@ class TrainConfig(Section):
     threads: int | None = Field(ge=1)
     evaluate_before: bool
     gradient_checkpointing: bool = False  # configurations of older versions have none
+    head_learning_rate: float | None = Field(default=None, gt=0)  # nor this
+
+    def headless(self, architecture: str) -> list[str]:
+        """What is wrong with the head's learning rate on a model of this architecture: encoders alone train a head."""
+        if self.head_learning_rate is None or architecture == "encoder":
+            return []
+        return [
+            f"train.head_learning_rate={self.head_learning_rate:g}: the model is a {architecture.replace('_', '-')} "
+            "and trains no head; leave it null"
+        ]
 
 
 class AdapterConfig(Section):

@@ -281,7 +281,11 @@ def test_a_factor_of_1_leaves_a_run_its_name_and_another_one_names_the_budget(tm
     del former["budget"]["factor"]
     half["budget"]["factor"] = 0.5
     assert run_id(former) == run_id(config) != run_id(half)
-    assert [budget_name(each["budget"]) for each in (former, config, half)] == ["r8", "r8", "r8x0.5"]
+    assert [budget_name(each["budget"]) for each in (former, config, half)] == [
+        "true_ranks",
+        "true_ranks",
+        "true_ranksx0.5",
+    ]
     assert Config.from_plain(former).plain() == config
 
 
