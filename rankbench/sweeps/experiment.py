@@ -67,7 +67,10 @@ class Report(Section):
         level: probability that the intervals of all arms and panels hold together.
         margin: smallest effect of interest, in the metric's unit (0.005: half a point); a smaller gain does not matter.
         margins: task -> margin, where the metric has another unit.
-        controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}.
+        log: task -> margin as a difference of natural logarithms (0.05: about 5 %), of tasks whose metric is judged on
+            that scale, because its spread grows with its size; null: it is judged as it is.
+        controls: arm -> its own controls, for the verdict: {permuted: ARM, random: ARM}; of several arms ([ARM, ARM])
+            the values are averaged seed by seed.
         curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
         published: the paper's numbers beside ours.
@@ -79,18 +82,28 @@ class Report(Section):
     level: float = Field(gt=0, lt=1)
     margin: float = Field(gt=0)
     margins: dict[str, Annotated[float, Field(gt=0)]]
-    controls: dict[str, dict[str, str]] = Field(default={})
+    log: dict[str, Annotated[float, Field(gt=0)] | None] = Field(default={})
+    controls: dict[str, dict[str, str | list[str]]] = Field(default={})
     curves: dict[str, str] = Field(default={})
     maps: dict[str, list[str]] = Field(default={})
     published: list[Published] = Field(default=[])
+
+    def controls_of(self, arm: str) -> dict[str, list[str]]:
+        """Role -> the arms that are this control of an arm; {} where it has none."""
+        own = self.controls.get(arm, {})
+        return {role: [control] if isinstance(control, str) else control for role, control in own.items()}
 
     def metric_of(self, task: str) -> str:
         """Column of the frame of runs that is shown for a task."""
         return self.metrics.get(task, self.metrics[DEFAULT])
 
     def margin_of(self, task: str) -> float:
-        """Smallest effect of interest on a task, in the unit of its metric."""
-        return self.margins.get(task, self.margin)
+        """Smallest effect of interest on a task, in the unit of its metric; of logarithms where `log_of` says so."""
+        return self.log.get(task) or self.margins.get(task, self.margin)
+
+    def log_of(self, task: str) -> bool:
+        """Whether a task's metric is judged on the logarithmic scale."""
+        return self.log.get(task) is not None
 
 
 class ScaleChanges(Section):
@@ -198,7 +211,10 @@ def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
     """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
     uniform = {} if report.reference in kept else {UNIFORM: report.reference}
     controls = {
-        arm: {**{kind: control for kind, control in own.items() if control in kept}, **uniform}
+        arm: {
+            **{role: control for role, control in own.items() if set(report.controls_of(arm)[role]) <= set(kept)},
+            **uniform,
+        }
         for arm, own in report.controls.items()
         if arm in kept
     }
