@@ -67,6 +67,8 @@ class Report(Section):
         level: probability that the intervals of all arms and panels hold together.
         margin: smallest effect of interest, in the metric's unit (0.005: half a point); a smaller gain does not matter.
         margins: task -> margin, where the metric has another unit.
+        log: task -> margin as a difference of natural logarithms (0.05: about 5 %), of tasks whose metric is judged on
+            that scale, because its spread grows with its size; null: it is judged as it is.
         controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}.
         curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
@@ -79,6 +81,7 @@ class Report(Section):
     level: float = Field(gt=0, lt=1)
     margin: float = Field(gt=0)
     margins: dict[str, Annotated[float, Field(gt=0)]]
+    log: dict[str, Annotated[float, Field(gt=0)] | None] = Field(default={})
     controls: dict[str, dict[str, str]] = Field(default={})
     curves: dict[str, str] = Field(default={})
     maps: dict[str, list[str]] = Field(default={})
@@ -89,8 +92,12 @@ class Report(Section):
         return self.metrics.get(task, self.metrics[DEFAULT])
 
     def margin_of(self, task: str) -> float:
-        """Smallest effect of interest on a task, in the unit of its metric."""
-        return self.margins.get(task, self.margin)
+        """Smallest effect of interest on a task, in the unit of its metric; of logarithms where `log_of` says so."""
+        return self.log.get(task) or self.margins.get(task, self.margin)
+
+    def log_of(self, task: str) -> bool:
+        """Whether a task's metric is judged on the logarithmic scale."""
+        return self.log.get(task) is not None
 
 
 class ScaleChanges(Section):

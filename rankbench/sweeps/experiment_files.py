@@ -54,7 +54,7 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     Raises:
         ConfigError: every mistake.
     """
-    report = _over(data.get("report", {}), _usual_report(), ("metrics", "margins"))
+    report = _over(data.get("report", {}), _usual_report(), ("metrics", "margins", "log"))
     experiment, mistakes = schema.conform(Experiment, {**data, "report": report})
     problems = [mistake.sentence for mistake in mistakes]
     problems += _unknown_names(experiment) if experiment is not None else []
