@@ -209,11 +209,11 @@ def coverages(generator: Generator, repeats: int) -> Iterator[tuple[str, float]]
             share = float(np.mean([_holds(*draw[index]) for draw in draws]))
             yield f"{which}: {tasks} tasks, n = {seeds}, tau = {between:g}", share
     for seeds, items, shared in ((5, 200, 0.1), (10, 200, 0.1), (20, 200, 0.1), (10, 200, 0.0), (10, 200, 0.5)):
-        share = np.mean([_holds(*over_items(generator, seeds, items, shared)) for _ in range(repeats)])
-        yield f"seeds x items: n = {seeds}, {items} items, {shared:.0%} of the items' variance shared", float(share)
+        share = float(np.mean([_holds(*over_items(generator, seeds, items, shared)) for _ in range(repeats)]))
+        yield f"seeds x items: n = {seeds}, {items} items, {shared:.0%} of the items' variance shared", share
     for seeds, tuning, factor in ((5, 3, 1.0), (10, 3, 1.3), (10, 3, 2.5), (10, 5, 1.3), (20, 10, 0.7)):
-        share = np.mean([_holds(*over_budgets(generator, seeds, tuning, factor)) for _ in range(repeats)])
-        yield f"budget equivalent: n = {seeds}, ladder of {tuning} seeds, truth {factor:g}", float(share)
+        share = float(np.mean([_holds(*over_budgets(generator, seeds, tuning, factor)) for _ in range(repeats)]))
+        yield f"budget equivalent: n = {seeds}, ladder of {tuning} seeds, truth {factor:g}", share
     for number, seeds, deviation in ((8, 5, 1.0), (24, 3, 0.5), (24, 5, 0.3), (24, 5, 1.0), (20, 10, 0.3)):
         effects = [maps(generator, number, seeds, deviation) for _ in range(repeats)]
         where = f"{number} maps, n = {seeds}, sigma_map = {deviation:g}"
