@@ -82,7 +82,8 @@ class Report(Section):
         margins: task -> margin, where the metric has another unit.
         log: task -> margin as a difference of natural logarithms (0.05: about 5 %), of tasks whose metric is judged on
             that scale, because its spread grows with its size; null: it is judged as it is.
-        controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}.
+        controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}; of several arms ([ARM, ARM])
+            the values are averaged seed by seed.
         curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
         map_effect: title -> arms with maps drawn alike, such as permutations, the spread of whose effects is shown.
@@ -98,13 +99,18 @@ class Report(Section):
     margin: float = Field(gt=0)
     margins: dict[str, Annotated[float, Field(gt=0)]]
     log: dict[str, Annotated[float, Field(gt=0)] | None] = Field(default={})
-    controls: dict[str, dict[str, str]] = Field(default={})
+    controls: dict[str, dict[str, str | list[str]]] = Field(default={})
     curves: dict[str, str] = Field(default={})
     maps: dict[str, list[str]] = Field(default={})
     map_effect: dict[str, Annotated[list[str], Field(min_length=2)]] = Field(default={})
     over: dict[str, list[str]] = Field(default={})
     positive_control: PositiveControl | None = None
     published: list[Published] = Field(default=[])
+
+    def controls_of(self, arm: str) -> dict[str, list[str]]:
+        """Role -> the arms that are this control of an arm; {} where it has none."""
+        own = self.controls.get(arm, {})
+        return {role: [control] if isinstance(control, str) else control for role, control in own.items()}
 
     def metric_of(self, task: str) -> str:
         """Column of the frame of runs that is shown for a task."""
@@ -224,7 +230,10 @@ def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
     """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
     uniform = {} if report.reference in kept else {UNIFORM: report.reference}
     controls = {
-        arm: {**{kind: control for kind, control in own.items() if control in kept}, **uniform}
+        arm: {
+            **{role: control for role, control in own.items() if set(report.controls_of(arm)[role]) <= set(kept)},
+            **uniform,
+        }
         for arm, own in report.controls.items()
         if arm in kept
     }

@@ -122,8 +122,12 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
                 return
     known = list(arms(experiment))
     named = {"report.reference": [experiment.report.reference]}
-    for arm, controls in experiment.report.controls.items():
-        named[f"report.controls.{arm}"] = [arm, *(control for role, control in controls.items() if role != UNIFORM)]
+    for arm in experiment.report.controls:
+        controls = experiment.report.controls_of(arm)
+        named[f"report.controls.{arm}"] = [
+            arm,
+            *(one for role in controls if role != UNIFORM for one in controls[role]),
+        ]
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
     for title, group in experiment.report.map_effect.items():
