@@ -15,7 +15,7 @@ from rankbench.config import schema
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
-from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms
+from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms, rates_of
 
 
 def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
@@ -124,6 +124,12 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
+    named["only"] = list(experiment.only)
+    for name, cell in experiment.cells.items():
+        named[f"cells.{name}.arms"] = cell.arms or []
+        named[f"cells.{name}.only"] = list(cell.only)
+    circle = [arm for arm, base in rates_of(experiment).items() if base in rates_of(experiment)]
+    yield from (f"shares.{arm}: leads back to itself; let one of the arms be tuned" for arm in circle)
     from rankbench.statistics.decision import CONTROLS  # scipy takes a moment to import
 
     roles = [role for role in experiment.report.beats if role not in CONTROLS]
@@ -135,4 +141,7 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
 
 
 def _conditions(experiment: Experiment) -> dict[str, Mapping[str, DottedSettings]]:
-    return {f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()}
+    return {
+        **{f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()},
+        **{f"cells.{name}.when": part.when for name, part in experiment.cells.items()},
+    }
