@@ -69,7 +69,7 @@ class Report(Section):
         margins: task -> margin, where the metric has another unit.
         log: task -> margin as a difference of natural logarithms (0.05: about 5 %), of tasks whose metric is judged on
             that scale, because its spread grows with its size; null: it is judged as it is.
-        controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}; of several arms ([ARM, ARM])
+        controls: arm -> its own controls, for the verdict: {permuted: ARM, random: ARM}; of several arms ([ARM, ARM])
             the values are averaged seed by seed.
         curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.

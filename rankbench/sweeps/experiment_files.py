@@ -15,6 +15,7 @@ from rankbench.config import schema
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
+from rankbench.records.record import RENAMED
 from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms, rates_of
 
 
@@ -61,6 +62,23 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     if experiment is None or problems:
         raise ConfigError([f"{source}: {problem}" for problem in problems])
     return experiment
+
+
+def read_kept(data: Mapping[str, Any], source: str) -> Experiment:
+    """An experiment as a sweep of this or an older version kept it: its controls under the names of today.
+
+    Args:
+        data, source: as in `read`.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    report = dict(data.get("report", {}))
+    if "beats" in report:
+        report["beats"] = [RENAMED.get(role, role) for role in report["beats"]]
+    controls = report.get("controls", {}).items()
+    report["controls"] = {arm: {RENAMED.get(role, role): own[role] for role in own} for arm, own in controls}
+    return read({**data, "report": report}, source)
 
 
 def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
@@ -132,8 +150,10 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
     yield from (f"shares.{arm}: leads back to itself; let one of the arms be tuned" for arm in circle)
     from rankbench.statistics.decision import CONTROLS  # scipy takes a moment to import
 
-    roles = [role for role in experiment.report.beats if role not in CONTROLS]
-    yield from (f"report.beats: no control {role!r}; {near(role, CONTROLS)}" for role in roles)
+    roles = {"report.beats": experiment.report.beats}
+    roles |= {f"report.controls.{arm}": list(own) for arm, own in experiment.report.controls.items()}
+    for place, used in roles.items():
+        yield from (f"{place}: no control {role!r}; {near(role, CONTROLS)}" for role in used if role not in CONTROLS)
     for name, part in experiment.scales.items():
         named[f"scales.{name}.arms"] = part.arms or []
     for place, labels in named.items():

@@ -112,7 +112,7 @@ class Sweep:
             content: dict[str, Any] = json.loads(text)
             content["jobs"] = [Job(**{**job, "overrides": tuple(job["overrides"])}) for job in content["jobs"]]
             if content["experiment"] is not None:
-                content["experiment"] = experiment_files.read(content["experiment"], source)
+                content["experiment"] = experiment_files.read_kept(content["experiment"], source)
             content["tune"] = Tune(**content["tune"]) if content["tune"] else None
             return cls(**content)
         except (ValueError, KeyError, TypeError) as error:

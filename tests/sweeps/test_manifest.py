@@ -95,6 +95,14 @@ def test_a_sweep_of_an_experiment_that_is_no_longer_one(tmp_path, declared):
         manifest.read(place)
 
 
+def test_the_controls_of_an_older_sweep_have_the_names_of_today(tmp_path, declared):
+    report = declared.report.replace(controls={"random": {"permuted": "random permuted"}})
+    place = manifest.save(replace(made(), experiment=declared.replace(report=report)), tmp_path)
+    file = place / "sweep.json"
+    file.write_text(file.read_text().replace('"permuted"', '"shuffled"'))
+    assert manifest.read(place).experiment.report == report
+
+
 def test_a_folder_without_a_sweep(tmp_path):
     with pytest.raises(SweepError, match=f"{tmp_path} holds no sweep.json"):
         manifest.read(tmp_path)
