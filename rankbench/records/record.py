@@ -24,7 +24,10 @@ STOPPED = ("killed",)
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
 # Left out where they are off: older configurations have none of them, and are the same run.
-OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "model.attention", "train.gradient_checkpointing")
+OFF_BY_DEFAULT = (
+    *("trial", "model.exclude", "model.quantization", "model.attention", "train.gradient_checkpointing"),
+    "task.test_from_train",
+)
 # Settings of methods that older configurations have not, and the value at which a run is the same without them.
 LATER: dict[str, dict[str, Any]] = {
     "adalora": {"cut": "refill"},
