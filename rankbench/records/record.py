@@ -26,7 +26,7 @@ NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.sou
 # Left out where they are off: older configurations have none of them, and are the same run.
 OFF_BY_DEFAULT = (
     *("trial", "model.exclude", "model.quantization", "model.attention"),
-    *("train.gradient_checkpointing", "train.head_learning_rate"),
+    *("train.gradient_checkpointing", "train.head_learning_rate", "task.test_from_train"),
 )
 # Left out where they are 1, for the same reason.
 ONE_BY_DEFAULT = ("budget.factor",)

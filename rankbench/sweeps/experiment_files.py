@@ -16,7 +16,7 @@ from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.records.record import RENAMED
-from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms
+from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms, rates_of
 
 
 def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
@@ -151,6 +151,12 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
     for title, group in experiment.report.map_effect.items():
         named[f"report.map_effect ({title})"] = group
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
+    named["only"] = list(experiment.only)
+    for name, cell in experiment.cells.items():
+        named[f"cells.{name}.arms"] = cell.arms or []
+        named[f"cells.{name}.only"] = list(cell.only)
+    circle = [arm for arm, base in rates_of(experiment).items() if base in rates_of(experiment)]
+    yield from (f"shares.{arm}: leads back to itself; let one of the arms be tuned" for arm in circle)
     from rankbench.statistics.decision import CONTROLS  # scipy takes a moment to import
 
     roles = {"report.beats": experiment.report.beats}
@@ -164,4 +170,7 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
 
 
 def _conditions(experiment: Experiment) -> dict[str, Mapping[str, DottedSettings]]:
-    return {f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()}
+    return {
+        **{f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()},
+        **{f"cells.{name}.when": part.when for name, part in experiment.cells.items()},
+    }

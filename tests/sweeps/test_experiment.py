@@ -12,7 +12,6 @@ from rankbench.config.registry import names as registered
 from rankbench.config.schema import ConfigError
 from rankbench.published import numbers
 from rankbench.sweeps import experiment_files
-from rankbench.sweeps.composition import GridCell, cells_of, spell
 from rankbench.sweeps.experiment import (
     arms,
     at_scale,
@@ -20,6 +19,7 @@ from rankbench.sweeps.experiment import (
     with_arms,
 )
 from rankbench.sweeps.experiment_files import load, read, tune
+from rankbench.sweeps.grid import GridCell, cells_of, spell
 
 FILES = sorted(experiment_files.names())
 
