@@ -16,7 +16,7 @@ from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.records.record import RENAMED
-from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms
+from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms, rates_of
 
 
 def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
@@ -42,7 +42,12 @@ def load(name: str, extra: Path | None = None) -> Experiment:
         scale: _over(part or {}, shared.get(scale, {}), ("settings", "axes", "when"))
         for scale, part in data.get("scales", {}).items()
     }
-    return read({"name": name, **data, "scales": scales}, str(files[name]))
+    experiment = read({"name": name, **data, "scales": scales}, str(files[name]))
+    positive = experiment.report.positive_control  # not in `read`: a sweep of some arms may lack it
+    if positive and positive.arm not in arms(experiment):
+        hint = near(positive.arm, list(arms(experiment)))
+        raise ConfigError([f"{files[name]}: report.positive_control.arm: no arm {positive.arm!r}; {hint}"])
+    return experiment
 
 
 def read(data: Mapping[str, Any], source: str) -> Experiment:
@@ -123,7 +128,9 @@ def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence
 
 def _unknown_names(experiment: Experiment) -> Iterator[str]:
     """Labels that name no arm, and conditions that name no key."""
-    for place, when in {"when": experiment.when, **_conditions(experiment)}.items():
+    positive = experiment.report.positive_control
+    conditions = {"report.positive_control.where": positive.where if positive else []}
+    for place, when in {"when": experiment.when, **_conditions(experiment), **conditions}.items():
         wrong = [word for condition in when for word in condition.split() if "=" not in word]
         yield from (f"{place}: {word!r} is no key=value; write model=tiny, or model=tiny seed=0" for word in wrong)
     for place in ("vary", "grid"):
@@ -141,7 +148,15 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
         ]
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
+    for title, group in experiment.report.map_effect.items():
+        named[f"report.map_effect ({title})"] = group
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
+    named["only"] = list(experiment.only)
+    for name, cell in experiment.cells.items():
+        named[f"cells.{name}.arms"] = cell.arms or []
+        named[f"cells.{name}.only"] = list(cell.only)
+    circle = [arm for arm, base in rates_of(experiment).items() if base in rates_of(experiment)]
+    yield from (f"shares.{arm}: leads back to itself; let one of the arms be tuned" for arm in circle)
     from rankbench.statistics.decision import CONTROLS  # scipy takes a moment to import
 
     roles = {"report.beats": experiment.report.beats}
@@ -155,4 +170,7 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
 
 
 def _conditions(experiment: Experiment) -> dict[str, Mapping[str, DottedSettings]]:
-    return {f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()}
+    return {
+        **{f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()},
+        **{f"cells.{name}.when": part.when for name, part in experiment.cells.items()},
+    }

@@ -100,6 +100,7 @@ def test_every_shipped_choice_is_a_valid_configuration(group: str) -> None:
         ("train.steps=${train.nothing}", "train.steps: Interpolation key 'train.nothing' not found"),
         ("method.name=foo", "method.name=foo: method 'foo' is unknown; known are adalora, "),
         ("train.micro_batch_size=5", "train.micro_batch_size=5: must divide train.batch_size=16"),
+        ("train.head_learning_rate=0.1", "train.head_learning_rate=0.1: the model is a decoder and trains no head;"),
         ("tracking.name=wandb", "tracking.project=null: must be given with tracking=wandb"),
         ("results_dir=7", "results_dir=7: expected a string"),
         ("results_dir=", "results_dir='': is empty; give a folder"),

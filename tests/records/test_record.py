@@ -15,6 +15,7 @@ from rankbench.records.record import (
     STOPPED,
     RecordError,
     RunRecord,
+    budget_name,
     complete,
     group_id,
     portable,
@@ -272,6 +273,20 @@ def test_a_path_counts_by_its_content(tmp_path, section, key):
     assert missing not in names.values()
     config[section][key] = None
     assert run_id(config) != missing
+
+
+def test_a_factor_of_1_leaves_a_run_its_name_and_another_one_names_the_budget(tmp_path):
+    config = plain(tmp_path)
+    former, half = copy.deepcopy(config), copy.deepcopy(config)
+    del former["budget"]["factor"]
+    half["budget"]["factor"] = 0.5
+    assert run_id(former) == run_id(config) != run_id(half)
+    assert [budget_name(each["budget"]) for each in (former, config, half)] == [
+        "true_ranks",
+        "true_ranks",
+        "true_ranksx0.5",
+    ]
+    assert Config.from_plain(former).plain() == config
 
 
 def test_a_group_is_the_run_without_its_seed(tmp_path):

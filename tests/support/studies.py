@@ -12,7 +12,7 @@ import numpy as np
 from rankbench.records.record import RunRecord
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment, experiment_files
-from rankbench.sweeps.composition import cells_of
+from rankbench.sweeps.grid import cells_of
 from rankbench.sweeps.manifest import Job, Sweep
 
 KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")

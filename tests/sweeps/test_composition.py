@@ -39,8 +39,8 @@ def test_rates_are_a_list_however_they_are_typed(typed):
     ("typed", "problems"),
     [
         (["retry=faild"], ["retry=faild: unknown; did you mean failed? known are failed, none."]),
-        (["arms=[a]"], ["scale and arms belong to an experiment: add experiment=NAME"]),
-        (["scale=small", "retry=x"], ["retry=x: unknown; known are failed, none.", "scale and arms belong to an"]),
+        (["arms=[a]"], ["scale, arms and cells belong to an experiment: add experiment=NAME"]),
+        (["scale=small", "retry=x"], ["retry=x: unknown; known are failed, none.", "scale, arms and cells belong"]),
         (["experiment=x", "arms=[a"], ["arms=[a: cannot be read; write key=value, and quote a value with special"]),
         (["tune.learning_rate=[1e-3,"], ["tune.learning_rate=[1e-3,: cannot be read; write key=value"]),
     ],

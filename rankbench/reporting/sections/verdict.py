@@ -162,7 +162,7 @@ def _rule(report_data: ReportData) -> str:
 def _untuned(report_data: ReportData) -> list[str]:
     return (
         []
-        if report_data.study.sweep.tune
+        if report_data.study.sweep.tuned
         else ["Learning rates were not tuned here: the uniform arm may not be at its best."]
     )
 
