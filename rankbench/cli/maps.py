@@ -288,6 +288,9 @@ def main(words: Sequence[str]) -> int:
         refuse(name, alike)
     made = {name: _made(alike) for name, alike in groups.items()}
     for name, (content, facts) in made.items():
+        if not facts["variation_of_ranks"]["map"]:
+            left_out.append(f"{name}: the mean map is uniform, so it allocates nothing")
+            continue
         write(arguments.into / name, {CONFIG: content, PROVENANCE: facts})
         print(f"{arguments.into / name}: {describe(content, facts)}")
     for sentence in left_out:

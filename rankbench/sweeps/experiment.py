@@ -151,9 +151,8 @@ class CellChanges(Section):
         axes: over those of the file, key by key; an axis without values is dropped.
         only: over that of the file, arm by arm.
         tune: replaces that of the file; null keeps it.
-        maps: folder of rank maps made beforehand (`rankbench maps`), such as FOLDER/PANEL; "${task.map}" in it is the
-            value of that setting in the run. A control whose source run is "{ARM}" takes the map of that name there,
-            and ARM need not be run; null: the ranks of ARM's run at the same axes.
+        maps: FOLDER/PANEL of `rankbench maps`, "${task.map}" in it standing for the run's; a control of "{ARM}" takes
+            the map of that name, and ARM need not be run. null: the ranks of ARM's run at the same axes.
     """
 
     arms: list[str] | None = None

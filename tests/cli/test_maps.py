@@ -26,16 +26,14 @@ LATER = ATTENTION | {SITES[0]: 3, SITES[7]: 7}
 MEAN = ATTENTION | {SITES[0]: 5, SITES[7]: 5}
 
 
-def finished(results, ranks, *overrides, status="ok", scores=None):
+def finished(results, ranks, *overrides, status="ok"):
     """A run of igu with these final ranks, as its folder has it."""
     config = configure(results, "method=igu", *EQUAL, *overrides).plain()
-    name, target = run_id(config), 28 if status == "ok" else 1
+    name = run_id(config)
     folder = RunFolder(results, name)
     folder.path.mkdir(parents=True)
-    ledger = {"unit": "ranks", "target": target}
+    ledger = {"unit": "ranks", "target": 28}
     folder.write_record(RunRecord.of(config, name, status, None, {"numbers_code": "1a"}, ledger=ledger, ranks=ranks))
-    if scores is not None:
-        folder.write("scores.json", json.dumps(scores))
     return str(folder.path)
 
 
@@ -152,6 +150,16 @@ def test_what_is_no_consensus_is_refused(tmp_path, capsys, runs, message):
     assert main(["maps", *places, "--into", str(tmp_path / "maps")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message, line), line
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_mean_that_allocates_nothing_is_no_map(tmp_path, capsys):
+    for seed in (7, 8):
+        finished(tmp_path / "results", dict.fromkeys(SITES, 2), f"seed={seed}", status="inert")
+    assert main(["maps", str(tmp_path / "results"), "--into", str(tmp_path / "maps")]) == 0
+    assert (
+        capsys.readouterr().out == "left out: tiny-planted-r2/igu: the mean map is uniform, so it allocates nothing\n"
+    )
     assert not (tmp_path / "maps").exists()
 
 
