@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from rankbench.analysis.metrics import METRICS, VALIDATION, higher_is_better
-from rankbench.config import control_sources, schema
+from rankbench.config import matched_runs, schema
 from rankbench.config.overrides import UNREADABLE, Examiner, examiner
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
@@ -206,11 +206,11 @@ def _without_trials(experiment: Experiment) -> Iterator[str]:
     """Arms whose trials need the ranks of another arm's trials, where that one has none."""
     rates = experiments.rates_of(experiment)
     for arm, settings in experiments.arms(experiment).items():
-        source = control_sources.source_arm({"source_run": settings.get("method.source_run")})
+        source = next(iter(matched_runs.arms_in(settings).values()), None)
         if source in rates and arm not in rates:
             yield (
-                f"arm {arm}: is tuned at the ranks of {source}, which has no trials: it takes the learning rate of "
-                f"{rates[source]}; let {arm} take one, too, under shares"
+                f"arm {arm}: is tuned at what it takes from {source}, which has no trials: it takes the learning rate "
+                f"of {rates[source]}; let {arm} take one, too, under shares"
             )
 
 
@@ -224,9 +224,14 @@ def _freeze(
         config, wrong = examine.job(cell.overrides)
         if not wrong:
             plain = config.plain()
-            arm = control_sources.source_arm(plain["method"])
-            if arm is not None and arm not in labels:
-                wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, labels)}"]
+            awaited = matched_runs.awaited(plain)
+            wrong = [
+                f"{key}={{{arm}}}: not among the arms that are run; {near(arm, labels)}"
+                for key, arm in awaited.items()
+                if arm not in labels
+            ]
+            if len(set(awaited.values())) > 1:
+                wrong.append(f"{', '.join(awaited)}: wait for several arms; let them name one")
             frozen.append(FrozenCell(cell.arm, cell.point, cell.settings, plain))
         problems += [f"arm {cell.arm}: {problem}" if cell.arm else problem for problem in wrong]
     return frozen, problems

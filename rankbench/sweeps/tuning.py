@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankbench.config import control_sources
+from rankbench.config import matched_runs
 from rankbench.records.record import RunRecord
 from rankbench.sweeps import experiment as experiments
 from rankbench.sweeps.composition import FrozenCell, Layout
@@ -98,7 +98,7 @@ class Group:
         arm: label of the arm; None in a sweep without an experiment.
         cells: the runs.
         takes: group whose chosen rate is taken; None where this one has trials.
-        source: group whose ranks are taken; None where none are needed.
+        source: group whose ranks, peak or passes are taken; None where none are needed.
         choice: choice of the learning rate; None until it is made.
         given_up: why no choice can be made; None while one may be.
     """
@@ -145,7 +145,7 @@ def groups_of(layout: Layout) -> list[Group]:
         groups.setdefault((cell.arm, *_point(cell)), Group(cell.arm, [])).cells.append(cell)
     rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
     for (arm, *point), group in groups.items():
-        source = control_sources.source_arm(group.cells[0].config["method"])
+        source = next(iter(matched_runs.awaited(group.cells[0].config).values()), None)
         group.source = groups[(source, *point)] if source is not None else None
         group.takes = groups[(rates[arm], *point)] if arm in rates else None
     return list(groups.values())
