@@ -30,10 +30,12 @@ NOT_IDENTITY = (
 # Left out where they are off: older configurations have none of them, and are the same run.
 OFF_BY_DEFAULT = (
     *("trial", "model.exclude", "model.quantization", "model.attention"),
-    *("train.gradient_checkpointing", "train.head_learning_rate", "budget.target"),
+    *("train.gradient_checkpointing", "train.head_learning_rate", "task.test_from_train", "budget.target"),
 )
 # Left out where they are 1, for the same reason.
 ONE_BY_DEFAULT = ("budget.factor",)
+# Methods that older configurations have under another name: the run is the same one.
+RENAMED = {"shuffled": "permuted"}
 # Settings of methods that older configurations have not, and the value at which a run is the same without them.
 LATER: dict[str, dict[str, Any]] = {
     "adalora": {"cut": "refill"},
@@ -42,6 +44,7 @@ LATER: dict[str, dict[str, Any]] = {
     "sora": {"step": "printed", "loss_l1": 0.0},
     "gora": {"direction": "down", "width": "root"},
     "eva": {"search": "peft"},
+    **{name: {"map_number": None} for name in ("permuted", "reversed", "by_type", "by_depth")},
 }
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
@@ -133,13 +136,18 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in LATER.get(str(name), {}).items():
             if key in section and section[key] == value:
                 del section[key]
+    if method.get("name") in RENAMED.values():
+        method["name"] = next(old for old, name in RENAMED.items() if name == method["name"])
     return identity
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration of this or an older version, with all settings of its method and of a control's source."""
     method = config.get("method") or {}
-    method = {**LATER.get(str(method.get("name")), {}), **method}
+    name = str(method.get("name"))
+    method = {**LATER.get(RENAMED.get(name, name), {}), **method}
+    if name in RENAMED:
+        method["name"] = RENAMED[name]
     if method.get("settings"):
         method["settings"] = {**LATER.get(str(method.get("source")), {}), **method["settings"]}
     return {**config, "method": method}

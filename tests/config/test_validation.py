@@ -66,6 +66,7 @@ def test_every_shipped_choice_is_a_valid_configuration(group: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("method=shuffled", "method=shuffled: unknown method; it is called permuted now."),
         ("method=igux", "method=igux: unknown method; did you mean igu, igu_code? known are adalora, "),
         ("model=tini", "model=tini: unknown model; did you mean tiny? known are "),
         ("task=planed", "task=planed: unknown task; did you mean planted? known are "),

@@ -113,7 +113,7 @@ def test_what_cannot_be_trained_is_said():
 
 def test_a_control_cannot_take_the_ranks_of_a_reference_arm(tmp_path):
     with pytest.raises(ValueError, match=r"method\.source=dora: it is a reference arm and allocates nothing"):
-        configure(tmp_path, "method=shuffled", "method.source=dora")
+        configure(tmp_path, "method=permuted", "method.source=dora")
 
 
 def test_dora_starts_exactly_at_a_base_in_bfloat16(tmp_path):

@@ -378,7 +378,9 @@ def test_a_run_that_is_no_trial_has_the_name_it_had_before_there_were_trials(tmp
         (["method=sora"], "", "step", "released"),
         (["method=sora"], "", "loss_l1", 1.0),
         (["method=gora"], "", "direction", "up"),
-        (["method=shuffled", "method.source=gora"], "settings", "width", "sum"),
+        (["method=permuted", "method.source=gora"], "settings", "width", "sum"),
+        (["method=permuted"], "", "map_number", 0),
+        (["method=reversed"], "", "map_number", 0),
     ],
 )
 def test_a_setting_that_came_later_leaves_runs_their_names(tmp_path, overrides, section, key, other):
@@ -389,4 +391,12 @@ def test_a_setting_that_came_later_leaves_runs_their_names(tmp_path, overrides, 
         settings.pop(key) if of is former else settings.update({key: other})
     assert run_id(former) == run_id(config) != run_id(changed)
     assert complete(former) == config != complete(changed)
+    assert Config.from_plain(former).plain() == config
+
+
+def test_a_run_keeps_its_name_where_its_method_gets_another(tmp_path):
+    config = plain(tmp_path, "method=permuted")
+    former = {**config, "method": {**config["method"], "name": "shuffled"}}
+    del former["method"]["map_number"]
+    assert run_id(former) == run_id(config)
     assert Config.from_plain(former).plain() == config
