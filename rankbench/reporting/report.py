@@ -126,14 +126,13 @@ def _folded(tables: Sequence[Table]) -> list[Table]:
 
 def _ablation_tables(report_data: ReportData, ablation: Ablation) -> list[Table]:
     """Tables of the arms that vary a setting, against the one that leaves it at its default."""
-    return _folded(
-        [
-            comparison_table.make_table(
-                comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel)
-            )
-            for panel, comparison in report_data.varied[ablation.name]
-        ]
-    )
+    tables = [
+        comparison_table.make_table(
+            comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel)
+        )
+        for panel, comparison in report_data.varied[ablation.name]
+    ]
+    return _folded([replace(table, notes=[*table.notes, comparison_table.EXPLORATORY]) for table in tables])
 
 
 def make_sections(

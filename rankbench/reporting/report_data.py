@@ -65,7 +65,7 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     all_ablations = ablations(study.sweep.experiment)
     apart = varied(all_ablations) - always_compared(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
-    comparisons = compare_panels(all_panels, arms, report.reference, report.level)
+    comparisons = compare_panels(all_panels, arms, report.reference)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     return ReportData(
         study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed
@@ -76,7 +76,7 @@ def _compare_with_base(
     ablation: Ablation, all_panels: Sequence[Panel], report: Report
 ) -> list[tuple[Panel, Comparison]]:
     """Compare the arms of an ablation with its base, in their order; without a base, with the reference."""
-    compared = compare_panels(all_panels, ablation.arms, ablation.base or report.reference, report.level)
+    compared = compare_panels(all_panels, ablation.arms, ablation.base or report.reference)
     return [
         (panel, replace(comparison, rows=[arm for arm in ablation.arms if arm in comparison.rows]))
         for panel in all_panels
@@ -85,36 +85,42 @@ def _compare_with_base(
 
 
 def compare_panels(
-    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, level: float
+    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, looks: int = 1
 ) -> dict[str, Comparison]:
-    """Compare some arms of all panels with a reference, as one family: intervals hold together over arms x panels.
+    """Compare some arms of all panels with a reference: intervals hold together over arms x panels x looks.
+
+    Panels without headroom, of which nothing is said, do not count.
 
     Args:
         all_panels: panels with their data.
         arms: labels of the arms to compare.
         reference: an arm; in a panel that has no run of it, nothing is compared with anything.
-        level: probability that all intervals of the family hold.
+        looks: how often the data were or will be looked at, >= 1.
 
     Returns:
         Name of a panel -> its comparison; none where no run measured the metric.
     """
-    family = max(1, sum(arm in panel.arms and arm != reference for panel in all_panels for arm in arms))
+    judged = [panel for panel in all_panels if panel.terms.headroom]
+    family = looks * max(1, sum(arm in panel.arms and arm != reference for panel in judged for arm in arms))
     comparisons = {}
     for panel in all_panels:
         data = panel.data[panel.data["label"].isin(arms)]
         done = data[data["status"] == "ok"]
         if panel.metric in done and not done[panel.metric].dropna().empty:
             present = reference if reference in set(data["label"]) else None
-            comparisons[panel.name] = compare(data, [panel.metric], present, panel.margin, family, level)
+            comparisons[panel.name] = compare(data, [panel.metric], present, replace(panel.terms, family=family))
     return comparisons
 
 
 def always_compared(report: Report) -> set[str]:
     """Arms that are always compared: the reference, arms with controls, controls, and arms of a paper's table."""
-    controls = {
-        control for arm in report.controls for several in report.controls_of(arm).values() for control in several
-    }
+    controls = {arm for roles in report.controls.values() for control in roles.values() for arm in as_group(control)}
     return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
+
+
+def as_group(control: str | Sequence[str]) -> list[str]:
+    """The arms that are one control: an arm alone, or several that are averaged."""
+    return [control] if isinstance(control, str) else list(control)
 
 
 def link(panel: Panel, arm: str) -> str:
