@@ -91,8 +91,8 @@ def _shown(effect: MapEffect, smallest: float | None) -> Outcome:
 def _faults(comparison: Comparison, maps: Sequence[str], seeds: int) -> Iterator[str]:
     """What withholds the outcome."""
     terms, data = comparison.terms, comparison.data
-    if terms.void:
-        yield terms.void
+    if terms.fault:
+        yield terms.fault
     if not terms.headroom:
         yield "no headroom"
     if absent := [arm for arm in maps if arm not in comparison.rows]:

@@ -48,7 +48,9 @@ def _test(arm: str, condition: str, all_comparisons: Sequence[Comparison | None]
     if not panels:
         return ControlTest(condition, 0, None, "no panel meets the condition")
     if len(comparisons) < panels:
-        return ControlTest(condition, panels, None, f"{arm}: {NOT_RUN} on {panels - len(comparisons)} of {panels} panels")
+        return ControlTest(
+            condition, panels, None, f"{arm}: {NOT_RUN} on {panels - len(comparisons)} of {panels} panels"
+        )
     for why in filter(None, (comparison.why_untested(arm) for comparison in comparisons)):
         return ControlTest(condition, panels, None, f"{arm}: {why}")
     gains = [each.gains(arm, [str(each.reference)]) / (each.terms.margin or 1.0) for each in comparisons]

@@ -42,7 +42,9 @@ def control_table(report_data: ReportData) -> Table | None:
         f"Mean gain of {control.arm} over {reference} on these panels, in units of their smallest effects of interest, "
         f"with its {report_data.report.level * 100:g} % interval over seeds. It has to lie above 0 in every row."
     )
-    return Table("positive-control", f"Positive control: {control.arm}", ["where", "panels", "gain", "won?"], rows, [note])
+    return Table(
+        "positive-control", f"Positive control: {control.arm}", ["where", "panels", "gain", "won?"], rows, [note]
+    )
 
 
 def _gain(gain: Estimate | None) -> Cell:
