@@ -22,7 +22,7 @@ from rankbench.sweeps import experiment_files, manifest
 from rankbench.sweeps.experiment import FULL, DottedSettings, Experiment, Tune, arms
 from rankbench.sweeps.manifest import Sweep
 
-RETRY = ("none", "failed")
+CHOICES = {"retry": ("none", "failed"), "futile": ("refuse", "allow")}  # word -> its values, the usual one first
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class SweepArguments:
         scale: scale of the experiment.
         arms: labels of the arms to run; None: all.
         retry: "failed" does failed runs again; "none" leaves them.
+        futile: "allow" starts a design that can show nothing; "refuse" does not.
         tune: field of rankbench.sweeps.experiment.Tune -> value.
+        ladder: field of rankbench.sweeps.experiment.Ladder -> value.
         settings: overrides of the runs, several values with commas.
         hydra: overrides of Hydra's own keys (hydra.launcher.slots=2).
     """
@@ -43,7 +45,9 @@ class SweepArguments:
     scale: str = FULL
     arms: list[str] | None = None
     retry: str = "none"
+    futile: str = "refuse"
     tune: dict[str, Any] = field(default_factory=dict)
+    ladder: dict[str, Any] = field(default_factory=dict)
     settings: list[str] = field(default_factory=list)
     hydra: list[str] = field(default_factory=list)
 
@@ -102,26 +106,41 @@ def words(arguments: Sequence[str]) -> SweepArguments:
     """
     named: dict[str, str] = {}
     arms: list[str] | None = None
-    tune: dict[str, Any] = {}
+    sections: dict[str, dict[str, Any]] = {"tune": {}, "ladder": {}}
     settings: list[str] = []
     hydra: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key in ("experiment", "scale", "retry"):
+        section, _, leaf = key.partition(".")
+        if key in ("experiment", "scale", "retry", "futile"):
             named[key] = value
         elif key == "arms":
             arms = [str(label) for label in _listed(_typed_value(argument))]
-        elif key.startswith("tune."):
-            tune[key.removeprefix("tune.")] = _typed_value(argument)
+        elif leaf and section in sections:
+            sections[section][leaf] = _typed_value(argument)
         else:
             (hydra if key.startswith(("hydra.", "hydra/", "+hydra")) else settings).append(argument)
-    retry = named.get("retry", "none")
-    problems = [] if retry in RETRY else [f"retry={retry}: unknown; {near(retry, RETRY)}"]
-    if "experiment" not in named and (arms is not None or "scale" in named):
-        problems.append("scale and arms belong to an experiment: add experiment=NAME")
+    chosen = {key: named.get(key, values[0]) for key, values in CHOICES.items()}
+    problems = [
+        f"{key}={value}: unknown; {near(value, CHOICES[key])}"
+        for key, value in chosen.items()
+        if value not in CHOICES[key]
+    ]
+    if "experiment" not in named and (arms is not None or "scale" in named or sections["ladder"]):
+        problems.append("scale, arms and ladder belong to an experiment: add experiment=NAME")
     if problems:
         raise ConfigError(problems)
-    return SweepArguments(named.get("experiment"), named.get("scale", FULL), arms, retry, tune, settings, hydra)
+    scale = named.get("scale", FULL)
+    return SweepArguments(
+        named.get("experiment"),
+        scale,
+        arms,
+        chosen["retry"],
+        chosen["futile"],
+        **sections,
+        settings=settings,
+        hydra=hydra,
+    )
 
 
 def _typed_value(argument: str) -> Any:
@@ -156,12 +175,14 @@ def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: 
     if typed.experiment is not None:
         experiment = experiments.at_scale(experiment_files.load(typed.experiment, config_dir), typed.scale)
         experiment = experiment if typed.arms is None else experiments.with_arms(experiment, typed.arms)
+        experiment = experiment.replace(ladder=experiment_files.ladder(typed.ladder, experiment))
     tune = experiment_files.tune(typed.tune, experiment.tune if experiment else None)
     with examiner(config_dir, config_name) as examine:
         typed_values, problems = examine.values(typed.settings, sweep=True)
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
         problems += _contradictions(values, experiment, tune)
         problems += _without_trials(experiment) if experiment and tune else []
+        problems += experiments.missing_for_a_ladder(experiment, tune) if experiment else []
         cells = list(_product(values)) if experiment is None else cells_of(experiment, values)
         frozen, wrong = _freeze(cells, examine, experiment)
     if problems + wrong:
@@ -297,7 +318,11 @@ def describe(typed: SweepArguments, layout: Layout, arguments: Sequence[str], re
     sweep_id = manifest.identity(name, (cell.config for cell in layout.cells), layout.tune)
     others, _ = manifest.all_of(results_dir)
     order = max((other.order for other in others), default=0) + 1
-    return Sweep(sweep_id, name, order, list(arguments), layout.experiment, layout.tune)
+    sweep = Sweep(sweep_id, name, order, list(arguments), layout.experiment, layout.tune)
+    for earlier in others:
+        if earlier.sweep_id == sweep_id:
+            sweep.declaration, sweep.changes, sweep.looks = earlier.declaration, earlier.changes, earlier.looks
+    return sweep
 
 
 def results_dir_of(layout: Layout) -> Path:

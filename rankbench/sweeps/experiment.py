@@ -38,6 +38,16 @@ class Tune(Section):
     widen: int = Field(default=2, ge=0)
 
 
+class Ladder(Section):
+    """That the reference is run at half, twice and four times the budget, on tuning seeds (rankbench.sweeps.ladder).
+
+    Attributes:
+        gate: whether a panel where more budget does not help (no headroom) keeps its reported runs back.
+    """
+
+    gate: bool = True
+
+
 class Published(Section):
     """The paper's numbers that stand beside ours.
 
@@ -134,6 +144,7 @@ class Experiment(Section):
         shares: arm -> arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary, as
             all else is to be equal.
         tune: how learning rates are chosen; null takes those of the settings.
+        ladder: measures what is worth finding in each panel, before the reported runs; null takes the report's margins.
         report: what the report shows.
     """
 
@@ -149,6 +160,7 @@ class Experiment(Section):
     scales: dict[str, ScaleChanges] = Field(default={})
     shares: dict[str, str] = Field(default={})
     tune: Tune | None = None
+    ladder: Ladder | None = None
     report: Report
 
     @field_validator("scales", mode="before")
@@ -225,6 +237,18 @@ def arms(experiment: Experiment) -> dict[str, DottedSettings]:
 def rates_of(experiment: Experiment) -> dict[str, str]:
     """Arm -> the arm whose tuned learning rate it takes, for arms without tuning trials."""
     return {**{name: base for name, base, _ in _derived(experiment)}, **experiment.shares}
+
+
+def missing_for_a_ladder(experiment: Experiment, tune: Tune | None) -> Iterator[str]:
+    """What the ladder of an experiment needs and does not have."""
+    if experiment.ladder is None:
+        return
+    if tune is None:
+        yield "ladder: starts from a tuned learning rate; give tune.learning_rate"
+    elif len(tune.seeds) < 2:
+        yield "ladder: needs two tuning seeds or more to tell a gain from noise: tune.seeds=[100,101,102]"
+    if (reference := experiment.report.reference) in rates_of(experiment):
+        yield f"ladder: the reference {reference} has no trials, as it takes the rate of another arm; tune it"
 
 
 def _derived(experiment: Experiment) -> Iterator[tuple[str, str, DottedSettings]]:
