@@ -22,9 +22,11 @@ class PanelDeclaration:
     """What is declared of one panel.
 
     Attributes:
+        cell: name of the cell of the experiment; None in one without cells.
         point: where it stands on the axes ("task=boolq"); overrides that all its jobs have.
         group: `record.group_id` of its reference: tells panels that only settings of all runs part.
-        seeds: of the reported runs.
+        arms: arms that are compared with the reference here.
+        seeds: of the reported runs of the reference.
         metric: column of the frame of runs that is judged.
         log: whether gains are differences of logarithms.
         smallest_effect: smallest gain of interest, > 0, in the unit of the gains: what 25 % more budget buys, and no
@@ -35,8 +37,10 @@ class PanelDeclaration:
         trials: run_ids of the ladder.
     """
 
+    cell: str | None
     point: list[str]
     group: str
+    arms: list[str]
     seeds: list[int]
     metric: str
     log: bool
@@ -48,8 +52,8 @@ class PanelDeclaration:
 
     @property
     def title(self) -> str:
-        """The point in words."""
-        return ", ".join(self.point) or "the panel"
+        """Cell and point in words."""
+        return ", ".join([*filter(None, [self.cell]), *self.point]) or "the panel"
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,6 @@ class SweepDeclaration:
         code: identity of the code of the analysis.
         done: reported runs that had left a record by then; 0 where the declaration came first.
         reference: arm that the others are compared with.
-        arms: those others.
         beats: controls that an arm has to beat.
         level: probability that all intervals hold together.
         panels: one for each point of the axes.
@@ -71,7 +74,6 @@ class SweepDeclaration:
     code: str
     done: int
     reference: str
-    arms: list[str]
     beats: list[str]
     level: float
     panels: list[PanelDeclaration]
@@ -79,11 +81,12 @@ class SweepDeclaration:
     @property
     def comparisons(self) -> int:
         """Size of the family: arms x panels that are judged."""
-        return len(self.arms) * sum(panel.headroom is not False for panel in self.panels)
+        return sum(len(panel.arms) for panel in self.panels if panel.headroom is not False)
 
-    def panel_of(self, overrides: Sequence[str]) -> PanelDeclaration | None:
-        """The panel of a job with these overrides; None where it is in none."""
-        return next((panel for panel in self.panels if set(panel.point) <= set(overrides)), None)
+    def panel_of(self, overrides: Sequence[str], cell: str | None = None) -> PanelDeclaration | None:
+        """The panel of a job with these overrides, of this cell; None where it is in none."""
+        of_cell = (panel for panel in self.panels if panel.cell == cell)
+        return next((panel for panel in of_cell if set(panel.point) <= set(overrides)), None)
 
     def plain(self) -> dict[str, Any]:
         """As in sweep.json."""
@@ -123,7 +126,7 @@ def changes(declared: SweepDeclaration, now: SweepDeclaration) -> list[str]:
         now: what the same sweep would declare today.
     """
     sentences = [f"declared when {declared.done} reported runs had been done"] if declared.done else []
-    for name in ("level", "reference", "beats", "arms"):
+    for name in ("level", "reference", "beats"):
         sentences += _changed(name, getattr(declared, name), getattr(now, name))
     of_group = {panel.group: panel for panel in now.panels}
     for panel in declared.panels:
@@ -142,7 +145,13 @@ def code_changes(declared: SweepDeclaration) -> list[str]:
 
 
 def _changes_of_panel(declared: PanelDeclaration, now: PanelDeclaration) -> Iterator[str]:
-    names = {"seeds": "seeds", "metric": "metric", "log": "logarithmic scale", "smallest_effect": "smallest effect"}
+    names = {
+        "arms": "arms",
+        "seeds": "seeds",
+        "metric": "metric",
+        "log": "logarithmic scale",
+        "smallest_effect": "smallest effect",
+    }
     for name, title in {**names, "headroom": "headroom"}.items():
         yield from _changed(f"{declared.title}: {title}", getattr(declared, name), getattr(now, name))
 

@@ -25,9 +25,10 @@ from rankbench.statistics.budget_ladder import (
     headroom,
     smallest_effect,
 )
-from rankbench.sweeps.composition import FrozenCell, spell
+from rankbench.sweeps.composition import FrozenCell
 from rankbench.sweeps.declaration import PanelDeclaration, SweepDeclaration, code_of_analysis
-from rankbench.sweeps.experiment import Experiment, Report, arms
+from rankbench.sweeps.experiment import Experiment, Report
+from rankbench.sweeps.grid import CELL, spell
 from rankbench.sweeps.tuning import Choice, Group, TuningFamily
 
 FACTOR = "budget.factor"
@@ -64,9 +65,10 @@ class PanelLadder:
     def tuned(self, choice: Choice) -> TuningFamily:
         """The tuning of the rungs, which begins with the chosen rate of the base and its neighbours."""
         if self.family is None:
+            assert self.base.tune is not None
             rates = sorted(point[0] for point in choice.curve if point[0] is not None)
             place = rates.index(choice.chosen)
-            self.family = TuningFamily(list(self.rungs.values()), rates[max(0, place - 1) : place + 2])
+            self.family = TuningFamily(list(self.rungs.values()), self.base.tune, rates[max(0, place - 1) : place + 2])
         return self.family
 
 
@@ -93,12 +95,16 @@ def references_of(groups: Sequence[Group], experiment: Experiment | None) -> lis
     return list({group.panel: group for group in reversed(own)}.values())[::-1]
 
 
-def ladder_of(base: Group) -> PanelLadder:
-    """The ladder of a group."""
-    others = [factor for factor in FACTORS if factor != 1]
-    return PanelLadder(
-        base, {factor: Group(base.arm, [_at(cell, factor) for cell in base.cells], factor=factor) for factor in others}
-    )
+def ladders_of(groups: Sequence[Group], experiment: Experiment | None) -> list[PanelLadder]:
+    """The ladder of each panel; [] where the experiment has none."""
+    if experiment is None or experiment.ladder is None:
+        return []
+    return [PanelLadder(base, _rungs(base)) for base in references_of(groups, experiment)]
+
+
+def _rungs(base: Group) -> dict[float, Group]:
+    factors = [factor for factor in FACTORS if factor != 1]
+    return {f: Group(base.arm, [_at(cell, f) for cell in base.cells], base.tune, factor=f) for f in factors}
 
 
 def measure(ladder: PanelLadder, metric: str, log: bool, read: Callable[[str], RunRecord | None]) -> Measured:
@@ -149,7 +155,7 @@ class Declared:
 
 def declare(
     experiment: Experiment | None,
-    references: Sequence[Group],
+    groups: Sequence[Group],
     ladders: Sequence[PanelLadder],
     read: Callable[[str], RunRecord | None],
 ) -> Declared:
@@ -157,16 +163,17 @@ def declare(
 
     Args:
         experiment: at its scale, with the arms chosen; None: nothing.
-        references: runs of the reference, a group for each panel.
-        ladders: of these groups, all settled; [] where none are run.
+        groups: all runs of the sweep.
+        ladders: of the groups of its reference, all settled; [] where none are run.
         read: run_id -> record.
     """
     if experiment is None:
         return Declared()
     report, of_base = experiment.report, {id(each.base): each for each in ladders}
     panels, kept_back, broken = [], {}, {}
-    for group in references:
-        panel = _without_ladder(group, report)
+    for group in references_of(groups, experiment):
+        others = [other.arm for other in groups if other.panel == group.panel and other.arm != group.arm]
+        panel = _without_ladder(group, report, [arm for arm in dict.fromkeys(others) if arm is not None])
         if each := of_base.get(id(group)):
             try:
                 panel = _with_ladder(panel, measure(each, panel.metric, panel.log, read), report.level)
@@ -175,20 +182,20 @@ def declare(
         if panel.headroom is False:
             kept_back[group.panel] = _no_headroom(panel)
         panels.append(panel)
-    others = [arm for arm in arms(experiment) if arm != report.reference]
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    head = (date, code_of_analysis(), 0, report.reference, others, report.beats, report.level)
+    head = (date, code_of_analysis(), 0, report.reference, report.beats, report.level)
     declaration = SweepDeclaration(*head, panels)
     gate = experiment.ladder is not None and experiment.ladder.gate
     return Declared(declaration, kept_back, broken) if gate else Declared(declaration)
 
 
-def _without_ladder(group: Group, report: Report) -> PanelDeclaration:
-    config = group.cells[0].config
-    task = config["task"]["name"]
+def _without_ladder(group: Group, report: Report, others: list[str]) -> PanelDeclaration:
+    first = group.cells[0]
+    task = first.config["task"]["name"]
     seeds = sorted({cell.config["seed"] for cell in group.cells})
     judged = (report.metric_of(task), report.log_of(task), report.margin_of(task))
-    return PanelDeclaration(list(group.panel), group_id(config), seeds, *judged)
+    point = [override for key, override in first.point.items() if override in group.panel and key != CELL]
+    return PanelDeclaration(first.cell, point, group_id(first.config), others, seeds, *judged)
 
 
 def _no_headroom(panel: PanelDeclaration) -> str:

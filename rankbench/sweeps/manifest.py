@@ -53,6 +53,7 @@ class Job:
         run_id: name of the run and its record.
         trial: whether this is a tuning trial.
         overrides: command line that does this run alone.
+        cell: name of the cell of the experiment; None in one without cells.
         rung: factor of the budget of a trial that belongs to a ladder; None for all other runs.
     """
 
@@ -60,6 +61,7 @@ class Job:
     run_id: str
     trial: bool
     overrides: tuple[str, ...]
+    cell: str | None = None
     rung: float | None = None
 
     @property
@@ -79,7 +81,7 @@ class Job:
         """Arm and settings of TITLE, in one line."""
         by_key = {override.partition("=")[0]: override for override in self.overrides}
         kept = [by_key[key] for key in TITLE if key in by_key]
-        return " ".join(filter(None, [self.arm, *kept, "(trial)" if self.trial else ""]))
+        return " ".join(filter(None, [self.arm, self.cell, *kept, "(trial)" if self.trial else ""]))
 
     def plain(self) -> dict[str, Any]:
         """As in sweep.json."""
@@ -96,7 +98,7 @@ class Sweep:
         order: number of the sweep in its results folder; the last one started has the largest.
         words: arguments of the command, as typed.
         experiment: the experiment at its scale, with the arms chosen; None without one.
-        tune: how learning rates are chosen; None where they are given.
+        tune: how learning rates are chosen, where a cell says nothing else; None where they are given.
         jobs: runs frozen so far, in the order they are done in; trials come before the runs they choose for.
         waiting: sentences on runs that cannot be frozen yet, or not at all.
         kept_back: sentences on panels whose reported runs are not started, as more budget does not help there.
@@ -118,6 +120,12 @@ class Sweep:
     declaration: SweepDeclaration | None = None
     changes: list[str] = field(default_factory=list)
     looks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether any learning rate is chosen by trials."""
+        cells = self.experiment.cells.values() if self.experiment else ()
+        return self.tune is not None or any(part.tune is not None for part in cells)
 
     def to_json(self) -> str:
         """Readable JSON."""
@@ -142,7 +150,7 @@ class Sweep:
             content: dict[str, Any] = json.loads(text)
             content["jobs"] = [Job(**{**job, "overrides": tuple(job["overrides"])}) for job in content["jobs"]]
             if content["experiment"] is not None:
-                content["experiment"] = experiment_files.read(content["experiment"], source)
+                content["experiment"] = experiment_files.read_kept(content["experiment"], source)
             content["tune"] = Tune(**content["tune"]) if content["tune"] else None
             if content.get("declaration") is not None:
                 content["declaration"] = SweepDeclaration.from_plain(content["declaration"])
@@ -151,9 +159,9 @@ class Sweep:
             raise SweepError(f"{source}: not a sweep of this version ({error}); start it again") from error
 
 
-def identity(name: str, configs: Iterable[dict[str, Any]], tune: Tune | None) -> str:
-    """Name of a sweep, with 8 hexadecimal digits that tell its runs and their tuning from others."""
-    content = [[run_id(config) for config in configs], tune.plain() if tune else None]
+def identity(name: str, configs: Iterable[dict[str, Any]], tunes: Iterable[Tune | None]) -> str:
+    """Name of a sweep, with 8 hexadecimal digits that tell its runs and their tuning, cell by cell, from others."""
+    content = [[run_id(config) for config in configs], *(tune.plain() if tune else None for tune in tunes)]
     return f"{name}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]}"
 
 
