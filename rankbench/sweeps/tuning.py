@@ -102,6 +102,7 @@ class Group:
         source: group whose ranks are taken; None where none are needed.
         choice: choice of the learning rate; None until it is made.
         given_up: why no choice can be made; None while one may be.
+        factor: of the budget; another than 1 for a rung of a ladder (rankbench.sweeps.ladder).
     """
 
     arm: str | None
@@ -111,6 +112,7 @@ class Group:
     source: Group | None = None
     choice: Choice | None = None
     given_up: str | None = None
+    factor: float = 1.0
 
     @property
     def open(self) -> bool:
@@ -118,9 +120,15 @@ class Group:
         return self.choice is None and self.given_up is None
 
     @property
+    def panel(self) -> tuple[str, ...]:
+        """Where the runs stand on the axes; arms, with what is typed of their methods, and seeds left out."""
+        return tuple(override for override in _point(self.cells[0]) if not override.startswith("method"))
+
+    @property
     def title(self) -> str:
         """Arm and point of the axes, for sentences."""
-        return ", ".join([*([self.arm] if self.arm else []), *_point(self.cells[0])]) or "the run"
+        rung = [f"{self.factor:g} x the budget"] if self.factor != 1 else []
+        return ", ".join([*([self.arm] if self.arm else []), *_point(self.cells[0]), *rung]) or "the run"
 
 
 @dataclass
@@ -164,8 +172,7 @@ def families_of(groups: list[Group]) -> list[TuningFamily]:
     together: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in groups:
         if group.tune is not None and group.takes is None:
-            point = [override for override in _point(group.cells[0]) if not override.startswith("method")]
-            together[_depth(group), *point].append(group)
+            together[_depth(group), *group.panel].append(group)
     last: dict[tuple[Any, ...], TuningFamily] = {}
     families = []
     for (_, *point), members in sorted(together.items(), key=lambda item: item[0][0]):
