@@ -22,7 +22,8 @@ from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RecordError
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
-from rankbench.sweeps.composition import describe, lay_out, results_dir_of, spell, words
+from rankbench.sweeps.composition import describe, lay_out, results_dir_of, words
+from rankbench.sweeps.grid import spell
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 from rankbench.sweeps.schedule import SweepSchedule
 from rankbench.terminal import console
@@ -169,6 +170,10 @@ def _conclude(header: Sweep, results_dir: Path, final: Mapping[str, str]) -> int
     counts = ", ".join(f"{count} {status}" for status, count in ordered)
     out = console()
     out.print(f"{len(header.jobs)} runs: {counts or 'none'}")
+    for sentence in header.kept_back:
+        out.print(sentence, style="yellow", markup=False)
+    for sentence in header.changes:
+        out.print(f"not as declared: {sentence}", style="yellow", markup=False)
     for sentence in header.waiting:
         out.print(f"not run: {sentence}", style="red", markup=False)
     if len(header.jobs) > statuses["ok"]:

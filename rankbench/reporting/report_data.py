@@ -133,13 +133,10 @@ def compare_panels(
 
 def always_compared(report: Report) -> set[str]:
     """Arms that are always compared: the reference, arms with controls, controls, and arms of a paper's table."""
-    controls = {arm for roles in report.controls.values() for control in roles.values() for arm in as_group(control)}
+    controls = {
+        control for arm in report.controls for several in report.controls_of(arm).values() for control in several
+    }
     return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
-
-
-def as_group(control: str | Sequence[str]) -> list[str]:
-    """The arms that are one control: an arm alone, or several that are averaged."""
-    return [control] if isinstance(control, str) else list(control)
 
 
 def link(panel: Panel, arm: str) -> str:

@@ -38,6 +38,16 @@ class Tune(Section):
     widen: int = Field(default=2, ge=0)
 
 
+class Ladder(Section):
+    """That the reference is run at half, twice and four times the budget, on tuning seeds (rankbench.sweeps.ladder).
+
+    Attributes:
+        gate: whether a panel where more budget does not help (no headroom) keeps its reported runs back.
+    """
+
+    gate: bool = True
+
+
 class Published(Section):
     """The paper's numbers that stand beside ours.
 
@@ -82,7 +92,7 @@ class Report(Section):
         margins: task -> margin, where the metric has another unit.
         log: task -> margin as a difference of natural logarithms (0.05: about 5 %), of tasks whose metric is judged on
             that scale, because its spread grows with its size; null: it is judged as it is.
-        controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}; of several arms ([ARM, ARM])
+        controls: arm -> its own controls, for the verdict: {permuted: ARM, random: ARM}; of several arms ([ARM, ARM])
             the values are averaged seed by seed.
         curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
@@ -142,6 +152,28 @@ class ScaleChanges(Section):
     tune: Tune | None = None
 
 
+class CellChanges(Section):
+    """What a cell of a study, such as another model and task, changes; what it leaves out stays.
+
+    Attributes:
+        arms: labels of the arms that are run; null: all.
+        settings, when: over those of the file, key by key.
+        axes: over those of the file, key by key; an axis without values is dropped.
+        only: over that of the file, arm by arm.
+        tune: replaces that of the file; null keeps it.
+        maps: folder of rank maps made beforehand. A control whose source run is "{ARM}" takes FOLDER/ARM.json here, and
+            ARM need not be run; null: the ranks of ARM's run at the same axes.
+    """
+
+    arms: list[str] | None = None
+    settings: DottedSettings = Field(default={})
+    axes: dict[str, list[Any]] = Field(default={})
+    when: dict[str, DottedSettings] = Field(default={})
+    only: dict[str, dict[str, list[Any]]] = Field(default={})
+    tune: Tune | None = None
+    maps: str | None = None
+
+
 class Experiment(Section):
     """One file of conf/experiment.
 
@@ -155,10 +187,13 @@ class Experiment(Section):
         axes: setting -> values; every arm is run at each combination.
         settings: settings of every run.
         when: condition -> settings of the runs that meet it: "key=value", or several with blanks between.
+        only: arm -> axis -> the values at which it and the arms that vary it are run, where these are fewer.
         scales: name -> what that scale puts in place of the above; "full" is the file itself.
+        cells: name -> what that cell changes; all are run, one after the other. {}: the file is one cell.
         shares: arm -> arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary, as
             all else is to be equal.
         tune: how learning rates are chosen; null takes those of the settings.
+        ladder: measures what is worth finding in each panel, before the reported runs; null takes the report's margins.
         report: what the report shows.
     """
 
@@ -171,16 +206,19 @@ class Experiment(Section):
     axes: dict[str, list[Any]]
     settings: DottedSettings = Field(default={})
     when: dict[str, DottedSettings] = Field(default={})
+    only: dict[str, dict[str, list[Any]]] = Field(default={})
     scales: dict[str, ScaleChanges] = Field(default={})
+    cells: dict[str, CellChanges] = Field(default={})
     shares: dict[str, str] = Field(default={})
     tune: Tune | None = None
+    ladder: Ladder | None = None
     report: Report
 
-    @field_validator("scales", mode="before")
+    @field_validator("scales", "cells", mode="before")
     @classmethod
-    def _empty_scales(cls, scales: Any) -> Any:
-        """A scale with nothing below it changes nothing."""
-        return {name: part or {} for name, part in scales.items()} if isinstance(scales, dict) else scales
+    def _empty_parts(cls, parts: Any) -> Any:
+        """A scale or cell with nothing below it changes nothing."""
+        return {name: part or {} for name, part in parts.items()} if isinstance(parts, dict) else parts
 
 
 def at_scale(experiment: Experiment, scale: str) -> Experiment:
@@ -222,8 +260,30 @@ def with_arms(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
         name: part.replace(arms=[arm for arm in part.arms or known if arm in kept])
         for name, part in experiment.scales.items()
     }
-    report = _report_on(kept, experiment.report)
-    return experiment.replace(arms=kept, shares=shared, scales=scales, report=report, vary={}, grid={})
+    cells = {
+        name: part.replace(
+            arms=None if part.arms is None else [arm for arm in part.arms if arm in kept],
+            only=_of_variants(experiment, part.only, kept),
+        )
+        for name, part in experiment.cells.items()
+        if part.arms is None or set(part.arms) & kept.keys()
+    }
+    return experiment.replace(
+        arms=kept,
+        shares=shared,
+        only=_of_variants(experiment, experiment.only, kept),
+        scales=scales,
+        cells=cells,
+        report=_report_on(kept, experiment.report),
+        vary={},
+        grid={},
+    )
+
+
+def _of_variants(experiment: Experiment, only: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of some arms and of those that vary them, said of each."""
+    bases = {arm: base for arm, base, _ in _derived(experiment)}
+    return {arm: only[key] for arm in kept for key in (bases.get(arm, arm), arm) if key in only}
 
 
 def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
@@ -254,7 +314,16 @@ def arms(experiment: Experiment) -> dict[str, DottedSettings]:
 
 def rates_of(experiment: Experiment) -> dict[str, str]:
     """Arm -> the arm whose tuned learning rate it takes, for arms without tuning trials."""
-    return {**{name: base for name, base, _ in _derived(experiment)}, **experiment.shares}
+    taken = {**{name: base for name, base, _ in _derived(experiment)}, **experiment.shares}
+    return {arm: _last(arm, taken) for arm in taken}
+
+
+def _last(arm: str, taken: Mapping[str, str]) -> str:
+    """The arm that has trials, where one takes the rate of another that takes a third's."""
+    passed = [arm]
+    while passed[-1] in taken and passed[-1] not in passed[:-1]:
+        passed.append(taken[passed[-1]])
+    return passed[-1]
 
 
 def _derived(experiment: Experiment) -> Iterator[tuple[str, str, DottedSettings]]:

@@ -15,7 +15,18 @@ from rankbench.config import schema
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
-from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms
+from rankbench.records.record import RENAMED
+from rankbench.sweeps.experiment import (
+    DEFAULT,
+    UNIFORM,
+    DottedSettings,
+    Experiment,
+    Ladder,
+    Report,
+    Tune,
+    arms,
+    rates_of,
+)
 
 
 def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
@@ -68,6 +79,23 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     return experiment
 
 
+def read_kept(data: Mapping[str, Any], source: str) -> Experiment:
+    """An experiment as a sweep of this or an older version kept it: its controls under the names of today.
+
+    Args:
+        data, source: as in `read`.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    report = dict(data.get("report", {}))
+    if "beats" in report:
+        report["beats"] = [RENAMED.get(role, role) for role in report["beats"]]
+    controls = report.get("controls", {}).items()
+    report["controls"] = {arm: {RENAMED.get(role, role): own[role] for role in own} for arm, own in controls}
+    return read({**data, "report": report}, source)
+
+
 def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
     """The tuning of a sweep: what was typed (tune.learning_rate=[...]) over what the file says.
 
@@ -80,6 +108,22 @@ def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
     if mistakes:
         raise ConfigError([mistake.sentence for mistake in mistakes])
     return tuning
+
+
+def ladder(typed: Mapping[str, Any], experiment: Experiment) -> Ladder | None:
+    """The ladder of a sweep: what was typed (ladder.gate=false) over what the file says.
+
+    Raises:
+        ConfigError: every mistake; the file has no ladder.
+    """
+    if not typed:
+        return experiment.ladder
+    if experiment.ladder is None:
+        raise ConfigError([f"ladder.{key}: experiment={experiment.name} has no ladder" for key in typed])
+    changed, mistakes = schema.conform(Ladder, {**experiment.ladder.plain(), **typed}, "ladder")
+    if mistakes:
+        raise ConfigError([mistake.sentence for mistake in mistakes])
+    return changed
 
 
 def usual_metric(task: str) -> str:
@@ -133,10 +177,18 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
     for title, group in experiment.report.map_effect.items():
         named[f"report.map_effect ({title})"] = group
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
+    named["only"] = list(experiment.only)
+    for name, cell in experiment.cells.items():
+        named[f"cells.{name}.arms"] = cell.arms or []
+        named[f"cells.{name}.only"] = list(cell.only)
+    circle = [arm for arm, base in rates_of(experiment).items() if base in rates_of(experiment)]
+    yield from (f"shares.{arm}: leads back to itself; let one of the arms be tuned" for arm in circle)
     from rankbench.statistics.decision import CONTROLS  # scipy takes a moment to import
 
-    roles = [role for role in experiment.report.beats if role not in CONTROLS]
-    yield from (f"report.beats: no control {role!r}; {near(role, CONTROLS)}" for role in roles)
+    roles = {"report.beats": experiment.report.beats}
+    roles |= {f"report.controls.{arm}": list(own) for arm, own in experiment.report.controls.items()}
+    for place, used in roles.items():
+        yield from (f"{place}: no control {role!r}; {near(role, CONTROLS)}" for role in used if role not in CONTROLS)
     for name, part in experiment.scales.items():
         named[f"scales.{name}.arms"] = part.arms or []
     for place, labels in named.items():
@@ -144,4 +196,7 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
 
 
 def _conditions(experiment: Experiment) -> dict[str, Mapping[str, DottedSettings]]:
-    return {f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()}
+    return {
+        **{f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()},
+        **{f"cells.{name}.when": part.when for name, part in experiment.cells.items()},
+    }

@@ -7,7 +7,7 @@ waits for that arm's run. All follows from the layout and from records, so a swe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,15 +15,17 @@ from rankbench.config import control_sources
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import STOPPED, RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.sweeps import tuning
-from rankbench.sweeps.composition import FrozenCell, Layout, spell
+from rankbench.sweeps import ladder, manifest, tuning
+from rankbench.sweeps.composition import FrozenCell, Layout
 from rankbench.sweeps.experiment import Tune
+from rankbench.sweeps.grid import spell
+from rankbench.sweeps.ladder import Declared, PanelLadder
 from rankbench.sweeps.manifest import Job, Sweep
 from rankbench.sweeps.tuning import Choice, Group, TuningFamily
 
 RATE = "train.learning_rate"
 
-Part = TypeVar("Part", Group, TuningFamily)
+Part = TypeVar("Part", Group, TuningFamily, PanelLadder)
 
 
 class NotFrozen(Exception):
@@ -49,9 +51,12 @@ class SweepSchedule:
     """
 
     def __init__(self, layout: Layout, sweep: Sweep, results_dir: Path, retry: bool = False) -> None:
-        self.sweep, self._results_dir, self._tune, self._retry = sweep, results_dir, layout.tune, retry
+        self.sweep, self._results_dir, self._retry = sweep, results_dir, retry
         self._groups = tuning.groups_of(layout)
-        self._families = tuning.families_of(self._groups, layout.tune)
+        self._families = tuning.families_of(self._groups)
+        self._experiment = layout.experiment
+        self._ladders = ladder.ladders_of(self._groups, layout.experiment)
+        self._declared: Declared | None = None  # until all ladders are settled
         self._configs: dict[str, dict[str, Any]] = {}
         self._final: set[int] = set()  # ids of the cells whose configuration is final
 
@@ -60,16 +65,21 @@ class SweepSchedule:
         self.sweep.waiting = []
         handed_out = {job.run_id for job in self.sweep.jobs}
         jobs = [job for family in self._families for job in self._jobs_or_wait(self._trials, family)]
-        jobs += [job for group in self._groups for job in self._jobs_or_wait(self._finals, group)]
+        jobs += [job for each in self._ladders for job in self._jobs_or_wait(self._rungs, each)]
+        jobs += self._reported()
         first = {job.run_id: job for job in reversed(jobs)}  # one run may stand for several arms
         batch = [job for job in first.values() if job.run_id not in handed_out][::-1]
         self.sweep.jobs += batch
-        self.sweep.waiting = [*filter(None, (group.given_up for group in self._groups)), *self.sweep.waiting]
+        tuned = [*self._groups, *(rung for each in self._ladders for rung in each.rungs.values())]
+        self.sweep.waiting = [*filter(None, (group.given_up for group in tuned)), *self.sweep.waiting]
         return batch
 
     def left(self) -> list[FrozenCell]:
-        """The cells whose runs could not be frozen yet; their configurations lack what they wait for."""
-        return [cell for group in self._groups for cell in group.cells if id(cell) not in self._final]
+        """The cells whose runs could not be frozen yet; their configurations lack what they wait for.
+
+        Those of panels that are kept back wait for nothing.
+        """
+        return [cell for group in self._started() for cell in group.cells if id(cell) not in self._final]
 
     def frozen_run(self, job: Job) -> FrozenRun:
         """Return what a launcher is given of a job that `advance` returned."""
@@ -85,20 +95,48 @@ class SweepSchedule:
             self.sweep.waiting.append(str(reason))
             return []
 
+    def _rungs(self, each: PanelLadder) -> list[Job]:
+        """Trials of a ladder, once the reference has its learning rate."""
+        if each.settled:
+            return []
+        choice = self._choice(each.base)
+        assert choice is not None
+        return self._trials(each.tuned(choice))
+
+    def _reported(self) -> list[Job]:
+        """The runs to be reported, once all ladders are settled and what they show is declared."""
+        if waiting := [each.title for each in self._ladders if not each.settled]:
+            self.sweep.waiting.append(f"the reported runs wait for the {waiting[0]}")
+            return []
+        first = self._declared is None
+        if self._declared is None:
+            self._declared = ladder.declare(self._experiment, self._groups, self._ladders, self._record)
+        self.sweep.kept_back = list(self._declared.kept_back.values())
+        self.sweep.waiting += self._declared.broken.values()
+        jobs = [job for group in self._started() for job in self._jobs_or_wait(self._finals, group)]
+        if first and self._declared.declaration is not None:
+            done = sum(self._record(job.run_id) is not None for job in jobs)
+            manifest.stamp(self.sweep, replace(self._declared.declaration, done=done), self._results_dir)
+        return jobs
+
+    def _started(self) -> list[Group]:
+        """Groups of panels that are not kept back."""
+        declared = self._declared
+        return [group for group in self._groups if declared is None or group.panel not in declared.held]
+
     def _trials(self, family: TuningFamily) -> list[Job]:
         """Trials of all groups on the present grid; once they are finished, choices are made and the grid may grow.
 
         A group whose trials choose nothing holds up no other.
         """
-        assert self._tune is not None
-        self._take_grid(family, self._tune)
+        self._take_grid(family)
         while any(group.open for group in family.groups):
-            trials = self._on_grid(family, self._tune)
+            trials = self._on_grid(family)
             jobs = [job for of_group in trials.values() for job in of_group]
             if {job.run_id for job in jobs} - {job.run_id for job in self.sweep.jobs}:
                 return jobs
-            choices, failed = self._choices(trials, self._tune)
-            wider = tuning.widened(family.grid, list(choices.values())) if family.widened < self._tune.widen else None
+            choices, failed = self._choices(trials, family.tune)
+            wider = tuning.widened(family.grid, list(choices.values())) if family.widened < family.tune.widen else None
             if wider is not None:
                 family.grid, family.widened = wider, family.widened + 1
                 continue
@@ -108,21 +146,21 @@ class SweepSchedule:
                 group.given_up = reason
         return []
 
-    def _take_grid(self, family: TuningFamily, tune: Tune) -> None:
+    def _take_grid(self, family: TuningFamily) -> None:
         """Begin with all the rates of the family before, and no more: both are to have as many trials."""
         if family.after is None:
             return
         if any(group.open for group in family.after.groups):
             raise NotReady(f"{family.groups[0].title}: waits for the learning rates of the arms tuned before it")
-        family.grid, family.widened, family.after = family.after.grid, tune.widen, None
+        family.grid, family.widened, family.after = family.after.grid, family.tune.widen, None
 
-    def _on_grid(self, family: TuningFamily, tune: Tune) -> dict[Group, list[Job]]:
+    def _on_grid(self, family: TuningFamily) -> dict[Group, list[Job]]:
         """Trials of the groups that are open; one that cannot have any, for want of another's ranks, is given up."""
         trials = {}
         for group in family.groups:
             if group.open:
                 try:
-                    trials[group] = list(self._trials_of(group, family.grid, tune))
+                    trials[group] = list(self._trials_of(group, family.grid, family.tune))
                 except NotFrozen as reason:
                     group.given_up = str(reason)
         return trials
@@ -172,7 +210,7 @@ class SweepSchedule:
 
     def _choice(self, group: Group) -> Choice | None:
         tuned = group.takes or group
-        if self._tune is None:
+        if group.tune is None:
             return None
         if tuned.choice is None:
             raise NotReady(f"{group.title}: waits for the learning rate of {tuned.title}")
@@ -215,7 +253,8 @@ class SweepSchedule:
             changed["method.source_run"] = spell("method.source_run", source)
         name = run_id(config)
         self._configs[name] = config
-        return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()))
+        rung = group.factor if group.factor != 1 else None
+        return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()), cell.cell, rung)
 
     def _source_run(self, group: Group, source: Group, seed: int, trial: bool) -> str:
         """The run whose ranks a control takes: of the same seed; for a trial, the source's own at its chosen rate."""

@@ -65,7 +65,7 @@ def test_an_interval_is_that_of_the_family():
     assert family.detectable("test/kl", "igu") > alone.detectable("test/kl", "igu")
 
 
-CONTROLS = {"its own shuffled ranks": ["shuffled"], "random ranks": ["random"]}
+CONTROLS = {"its own permuted ranks": ["permuted"], "random ranks": ["random"]}
 
 
 def decided(**arms):
@@ -73,22 +73,22 @@ def decided(**arms):
 
 
 def test_an_arm_works_if_it_beats_its_controls_too():
-    decision = decided(shuffled=shifted(0.01, 0.01), random=shifted(0, 0.002))
+    decision = decided(permuted=shifted(0.01, 0.01), random=shifted(0, 0.002))
     assert (decision.outcome, list(decision.intervals)) == ("worthwhile", ["lora", *CONTROLS])
     for by, seeds in ((0.09, "45"), (0.1, "more than 500")):
-        open_one = decided(shuffled=shifted(by, 0.02), random=shifted(0, 0.002))
-        told = f"not told from its own shuffled ranks; {seeds} seeds would"
+        open_one = decided(permuted=shifted(by, 0.02), random=shifted(0, 0.002))
+        told = f"not told from its own permuted ranks; {seeds} seeds would"
         assert (open_one.outcome, open_one.reason[: len(told)]) == ("open", told)
 
 
 def test_a_control_that_was_never_to_be_run_leaves_the_question_open_and_a_lost_one_withholds_it():
-    arms = {"lora": LORA, "igu": shifted(0.1), "shuffled": shifted(0.01, 0.01)}
-    decision = compared(**arms).decide("igu", {"its own shuffled ranks": ["shuffled"], "random ranks": []})
+    arms = {"lora": LORA, "igu": shifted(0.1), "permuted": shifted(0.01, 0.01)}
+    decision = compared(**arms).decide("igu", {"its own permuted ranks": ["permuted"], "random ranks": []})
     assert (decision.outcome, decision.reason) == ("open", "random ranks: not run")
     lost = compared(**arms).decide("igu", CONTROLS)
     assert (lost.outcome, lost.reason) == ("withheld", "random ranks: no run that is ok")
-    apart = decided(shuffled={77: 0.5}, random=shifted(0, 0.002))
-    assert apart.reason.endswith("its own shuffled ranks: no common seed")
+    apart = decided(permuted={77: 0.5}, random=shifted(0, 0.002))
+    assert apart.reason.endswith("its own permuted ranks: no common seed")
 
 
 def test_a_control_of_several_arms_is_their_mean_at_each_seed():
@@ -104,8 +104,8 @@ def test_lost_seeds_withhold_a_decision():
     """Of the arm or of a control, failed or not run; all of them; and those that were declared and never frozen."""
     few = compared(lora=LORA, igu=shifted(0.1, seeds=range(7))).decide("igu")
     assert (few.outcome, few.reason) == ("withheld", "7 pairs with lora, 10 were declared")
-    control = decided(shuffled=shifted(0, 0.01, range(9)), random=shifted(0, 0.002))
-    assert control.reason == "9 pairs with its own shuffled ranks, 10 were declared"
+    control = decided(permuted=shifted(0, 0.01, range(9)), random=shifted(0, 0.002))
+    assert control.reason == "9 pairs with its own permuted ranks, 10 were declared"
     none = compared(lora=LORA, igu={77: 0.5})
     assert (none.findings["igu"].text, none.decide("igu").reason) == ("withheld: no common seed", "igu: no common seed")
     declared = compared(terms=Terms(0.01, seeds=12), lora=LORA, igu=shifted(0.1))

@@ -17,7 +17,7 @@ from rankbench.statistics.map_effect import map_effect
 from rankbench.statistics.over_tasks import mean_of_such, mean_of_these
 from rankbench.sweeps import experiment_files
 
-MAPS = ["igu", "fim", "random", "igu ranks shuffled"]
+MAPS = ["igu", "fim", "random", "igu ranks permuted"]
 TASKS = ("glue-rte", "glue-cola", "glue-mrpc")
 
 

@@ -12,7 +12,6 @@ from rankbench.config.registry import names as registered
 from rankbench.config.schema import ConfigError
 from rankbench.published import numbers
 from rankbench.sweeps import experiment_files
-from rankbench.sweeps.composition import GridCell, cells_of, spell
 from rankbench.sweeps.experiment import (
     arms,
     at_scale,
@@ -20,6 +19,7 @@ from rankbench.sweeps.experiment import (
     with_arms,
 )
 from rankbench.sweeps.experiment_files import load, read, tune
+from rankbench.sweeps.grid import GridCell, cells_of, spell
 
 FILES = sorted(experiment_files.names())
 
@@ -204,7 +204,7 @@ RICH = {
     "shares": {"mine": "igu"},
     "report": {
         **REPORT,
-        "controls": {"igu": {"random": "random", "shuffled": "mine"}, "mine": {"random": "random"}},
+        "controls": {"igu": {"random": "random", "permuted": "mine"}, "mine": {"random": "random"}},
         "published": [{"file": "igu", "table": "1", "arms": {"lora": "LoRA", "igu": "IGU-LoRA"}}],
         "map_effect": {"all": ["igu", "random", "mine"], "two": ["mine", "igu"]},
         "positive_control": {"arm": "mine", "where": ["task=planted"]},
@@ -250,8 +250,13 @@ def test_an_arm_that_is_not_there_is_named():
         ({"report": {**REPORT, "margin": 0}}, r"x.yaml: report.margin=0: expected a number > 0"),
         ({"report": {**REPORT, "margins": {"boolq": 0}}}, r"x.yaml: report.margins.boolq=0: expected a number > 0"),
         (
-            {"report": {**REPORT, "controls": {"igu": {"shuffled": "shuffled igu"}}}},
-            r"x.yaml: report.controls.igu: no arm 'shuffled igu'",
+            {"report": {**REPORT, "controls": {"igu": {"shuffled": "igu"}}, "beats": ["rndom"]}},
+            r"report.beats: no control 'rndom'; did you mean random.*\n.*controls.igu: no control 'shuffled'; it is "
+            "called permuted now",
+        ),
+        (
+            {"report": {**REPORT, "controls": {"igu": {"permuted": "permuted igu"}}}},
+            r"x.yaml: report.controls.igu: no arm 'permuted igu'",
         ),
         (
             {"report": {**REPORT, "published": [{"file": "igu", "table": "Table 4", "arms": {"dora": "DoRA"}}]}},
@@ -448,11 +453,11 @@ def test_cells_are_valid_configurations_at_every_scale(name, examine):
 
 
 def test_every_file_but_a_few_has_controls_or_says_what_it_is_for():
-    """Tables of quality are nothing without the shuffled and the random arm."""
+    """Tables of quality are nothing without the permuted and the random arm."""
     for name in FILES:
         if name.endswith(("_glue", "_ablation", "_reasoning", "_commonsense")):
             assert all("random" in controls for controls in loaded(name).report.controls.values())
-            assert any("shuffled" in controls for controls in loaded(name).report.controls.values())
+            assert any("permuted" in controls for controls in loaded(name).report.controls.values())
 
 
 def test_tasks_of_the_files_exist():

@@ -10,7 +10,7 @@ from typing import Any
 from rankbench.analysis.comparison import SHOWN, Comparison, Kind
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.reporting.amounts import amount_cell, digits_of, mean_text
-from rankbench.reporting.report_data import ReportData, as_group, link
+from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
@@ -185,8 +185,8 @@ def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decisio
 
 def controls_of(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
     """Name of each control that has to be beaten beside the reference -> the arms that it is; [] for none."""
-    arms = {UNIFORM: report_data.report.reference, **report_data.report.controls[arm]}
-    named = {CONTROLS[role]: as_group(arms.get(role, [])) for role in report_data.report.beats}
+    arms = {UNIFORM: [report_data.report.reference], **report_data.report.controls_of(arm)}
+    named = {CONTROLS[role]: arms.get(role, []) for role in report_data.report.beats}
     return {name: control for name, control in named.items() if control != [reference]}
 
 
@@ -231,7 +231,7 @@ def _rule(report_data: ReportData) -> str:
 def _untuned(report_data: ReportData) -> list[str]:
     return (
         []
-        if report_data.study.sweep.tune
+        if report_data.study.sweep.tuned
         else ["Learning rates were not tuned here: the uniform arm may not be at its best."]
     )
 
