@@ -41,6 +41,16 @@ class Tune(Section):
     widen: int = Field(default=2, ge=0)
 
 
+class Ladder(Section):
+    """That the reference is run at half, twice and four times the budget, on tuning seeds (rankbench.sweeps.ladder).
+
+    Attributes:
+        gate: whether a panel where more budget does not help (no headroom) keeps its reported runs back.
+    """
+
+    gate: bool = True
+
+
 class Published(Section):
     """The paper's numbers that stand beside ours.
 
@@ -167,6 +177,7 @@ class Experiment(Section):
         shares: arm -> arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary, as
             all else is to be equal.
         tune: how learning rates are chosen; null takes those of the settings.
+        ladder: measures what is worth finding in each panel, before the reported runs; null takes the report's margins.
         report: what the report shows.
     """
 
@@ -184,6 +195,7 @@ class Experiment(Section):
     cells: dict[str, CellChanges] = Field(default={})
     shares: dict[str, str] = Field(default={})
     tune: Tune | None = None
+    ladder: Ladder | None = None
     report: Report
 
     @field_validator("scales", "cells", mode="before")

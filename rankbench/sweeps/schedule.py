@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,16 +16,17 @@ from rankbench.config import control_sources
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import STOPPED, RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.sweeps import tuning
+from rankbench.sweeps import ladder, manifest, tuning
 from rankbench.sweeps.composition import FrozenCell, Layout
 from rankbench.sweeps.experiment import Tune
 from rankbench.sweeps.grid import spell
+from rankbench.sweeps.ladder import Declared, PanelLadder
 from rankbench.sweeps.manifest import Job, Sweep
 from rankbench.sweeps.tuning import Choice, Group, TuningFamily
 
 RATE = "train.learning_rate"
 
-Part = TypeVar("Part", Group, TuningFamily)
+Part = TypeVar("Part", Group, TuningFamily, PanelLadder)
 
 
 class NotFrozen(Exception):
@@ -54,6 +55,9 @@ class SweepSchedule:
         self.sweep, self._results_dir, self._retry = sweep, results_dir, retry
         self._groups = tuning.groups_of(layout)
         self._families = tuning.families_of(self._groups)
+        self._experiment = layout.experiment
+        self._ladders = ladder.ladders_of(self._groups, layout.experiment)
+        self._declared: Declared | None = None  # until all ladders are settled
         self._configs: dict[str, dict[str, Any]] = {}
         self._final: set[int] = set()  # ids of the cells whose configuration is final
 
@@ -62,16 +66,21 @@ class SweepSchedule:
         self.sweep.waiting = []
         handed_out = {job.run_id for job in self.sweep.jobs}
         jobs = [job for family in self._families for job in self._jobs_or_wait(self._trials, family)]
-        jobs += [job for group in self._groups for job in self._jobs_or_wait(self._finals, group)]
+        jobs += [job for each in self._ladders for job in self._jobs_or_wait(self._rungs, each)]
+        jobs += self._reported()
         first = {job.run_id: job for job in reversed(jobs)}  # one run may stand for several arms
         batch = [job for job in first.values() if job.run_id not in handed_out][::-1]
         self.sweep.jobs += batch
-        self.sweep.waiting = [*filter(None, (group.given_up for group in self._groups)), *self.sweep.waiting]
+        tuned = [*self._groups, *(rung for each in self._ladders for rung in each.rungs.values())]
+        self.sweep.waiting = [*filter(None, (group.given_up for group in tuned)), *self.sweep.waiting]
         return batch
 
     def left(self) -> list[FrozenCell]:
-        """The cells whose runs could not be frozen yet; their configurations lack what they wait for."""
-        return [cell for group in self._groups for cell in group.cells if id(cell) not in self._final]
+        """The cells whose runs could not be frozen yet; their configurations lack what they wait for.
+
+        Those of panels that are kept back wait for nothing.
+        """
+        return [cell for group in self._started() for cell in group.cells if id(cell) not in self._final]
 
     def frozen_run(self, job: Job) -> FrozenRun:
         """Return what a launcher is given of a job that `advance` returned."""
@@ -86,6 +95,35 @@ class SweepSchedule:
         except NotFrozen as reason:
             self.sweep.waiting.append(str(reason))
             return []
+
+    def _rungs(self, each: PanelLadder) -> list[Job]:
+        """Trials of a ladder, once the reference has its learning rate."""
+        if each.settled:
+            return []
+        choice = self._choice(each.base)
+        assert choice is not None
+        return self._trials(each.tuned(choice))
+
+    def _reported(self) -> list[Job]:
+        """The runs to be reported, once all ladders are settled and what they show is declared."""
+        if waiting := [each.title for each in self._ladders if not each.settled]:
+            self.sweep.waiting.append(f"the reported runs wait for the {waiting[0]}")
+            return []
+        first = self._declared is None
+        if self._declared is None:
+            self._declared = ladder.declare(self._experiment, self._groups, self._ladders, self._record)
+        self.sweep.kept_back = list(self._declared.kept_back.values())
+        self.sweep.waiting += self._declared.broken.values()
+        jobs = [job for group in self._started() for job in self._jobs_or_wait(self._finals, group)]
+        if first and self._declared.declaration is not None:
+            done = sum(self._record(job.run_id) is not None for job in jobs)
+            manifest.stamp(self.sweep, replace(self._declared.declaration, done=done), self._results_dir)
+        return jobs
+
+    def _started(self) -> list[Group]:
+        """Groups of panels that are not kept back."""
+        declared = self._declared
+        return [group for group in self._groups if declared is None or group.panel not in declared.held]
 
     def _trials(self, family: TuningFamily) -> list[Job]:
         """Trials of all groups on the present grid; once they are finished, choices are made and the grid may grow.
@@ -217,7 +255,8 @@ class SweepSchedule:
             changed["method.source_run"] = spell("method.source_run", source)
         name = run_id(config)
         self._configs[name] = config
-        return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()), cell.cell)
+        rung = group.factor if group.factor != 1 else None
+        return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()), cell.cell, rung)
 
     def _source_run(self, group: Group, source: Group, cell: FrozenCell, seed: int, trial: bool) -> str:
         """The run whose ranks a control takes: of its point and seed; for a trial, the source's at its chosen rate."""

@@ -102,23 +102,23 @@ class Group:
 
     Attributes:
         arm: label of the arm; None in a sweep without an experiment.
-        point: where it stands on the axes: overrides, seeds and pooled axes left out.
         cells: the runs.
         tune: how the rate is chosen; None where it is given.
         takes: group whose chosen rate is taken; None where this one has trials.
         source: group whose ranks are taken; None where none are needed.
         choice: choice of the learning rate; None until it is made.
         given_up: why no choice can be made; None while one may be.
+        factor: of the budget; another than 1 for a rung of a ladder (rankbench.sweeps.ladder).
     """
 
     arm: str | None
-    point: tuple[str, ...]
     cells: list[FrozenCell]
     tune: Tune | None = None
     takes: Group | None = None
     source: Group | None = None
     choice: Choice | None = None
     given_up: str | None = None
+    factor: float = 1.0
 
     @property
     def open(self) -> bool:
@@ -126,9 +126,20 @@ class Group:
         return self.choice is None and self.given_up is None
 
     @property
+    def point(self) -> tuple[str, ...]:
+        """Where the runs stand on the axes, seeds and pooled axes left out."""
+        return point_of(self.cells[0], self.tune.pooled if self.tune else ())
+
+    @property
+    def panel(self) -> tuple[str, ...]:
+        """The same without what is typed of methods: that of all arms that are compared."""
+        return tuple(override for override in self.point if not override.startswith("method"))
+
+    @property
     def title(self) -> str:
         """Arm and point of the axes, for sentences."""
-        return ", ".join([*([self.arm] if self.arm else []), *self.point]) or "the run"
+        rung = [f"{self.factor:g} x the budget"] if self.factor != 1 else []
+        return ", ".join([*([self.arm] if self.arm else []), *self.point, *rung]) or "the run"
 
     @property
     def points(self) -> list[list[FrozenCell]]:
@@ -165,7 +176,7 @@ def groups_of(layout: Layout) -> list[Group]:
     for cell in layout.cells:
         tune = tunes[cell.cell]
         place = point_of(cell, tune.pooled if tune else ())
-        groups.setdefault((cell.arm, *place), Group(cell.arm, place, [], tune)).cells.append(cell)
+        groups.setdefault((cell.arm, *place), Group(cell.arm, [], tune)).cells.append(cell)
     rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
     for (arm, *point), group in groups.items():
         source = control_sources.source_arm(group.cells[0].config["method"])
@@ -182,8 +193,7 @@ def families_of(groups: list[Group]) -> list[TuningFamily]:
     together: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in groups:
         if group.tune is not None and group.takes is None:
-            place = [override for override in group.point if not override.startswith("method")]
-            together[_depth(group), *place].append(group)
+            together[_depth(group), *group.panel].append(group)
     last: dict[tuple[Any, ...], TuningFamily] = {}
     families = []
     for (_, *point), members in sorted(together.items(), key=lambda item: item[0][0]):
