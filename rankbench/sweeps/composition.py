@@ -162,7 +162,14 @@ def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: 
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
         problems += _contradictions(values, experiment, [tune for tune in tunes if tune is not None])
         problems += [problem for part in parts.values() if part.tune for problem in _without_trials(part)]
+<<<<<<< HEAD
+        axes = {name: [*part.axes, *values] for name, part in parts.items()} or {None: list(values)}
+        problems += [
+            problem for tune, keys in zip(tunes, axes.values(), strict=True) for problem in _unpooled(tune, keys)
+        ]
+=======
         problems += [problem for part in parts.values() if part.ladder for problem in _without_rungs(part)]
+>>>>>>> ladder
         cells = [cell for name, part in parts.items() for cell in cells_of(part, values, name)]
         frozen, wrong = _freeze(cells if experiment else list(product_of(values)), examine)
     if problems + wrong:
@@ -203,6 +210,14 @@ def _mistuned(tune: Tune) -> Iterator[str]:
     if not tune.metric.startswith(VALIDATION) or higher_is_better(tune.metric) is None:
         known = ", ".join(f"{VALIDATION}{metric}" for metric in METRICS)
         yield f"tune.metric={tune.metric}: learning rates are chosen on validation alone, by one of {known}"
+
+
+def _unpooled(tune: Tune | None, axes: Sequence[str]) -> Iterator[str]:
+    """Axes that are to share a rate, and are none."""
+    known = [axis for axis in axes if axis != "seed"]
+    for axis in tune.pooled if tune else []:
+        if axis not in known:
+            yield f"tune.pooled: no axis {axis!r}; {near(axis, known)}"
 
 
 def _without_trials(experiment: Experiment) -> Iterator[str]:

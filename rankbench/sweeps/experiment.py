@@ -27,13 +27,16 @@ class Tune(Section):
     Attributes:
         learning_rate: the grid; every arm tries all of it, for each combination of the axes but the seed. Arms that
             share another's rate try none.
+        pooled: axes over which an arm has one rate, chosen by the mean over them (`learning_rates.pooled_curves`): for
+            many small panels, such as 24 kinds of true map.
         seeds: seeds used for tuning; they must differ from the reported ones, otherwise results would be selected on.
         metric: metric of the validation split ("validation/loss").
         widen: how often the grid may grow by one rate, for all arms alike, where an arm's best rate is at its edge.
     """
 
     learning_rate: list[float]
-    seeds: list[int] = Field(default=[100])
+    pooled: list[str] = Field(default=[])
+    seeds: list[int] = Field(default=[100, 101, 102])
     metric: str = "validation/loss"
     widen: int = Field(default=2, ge=0)
 

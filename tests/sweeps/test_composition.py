@@ -134,6 +134,10 @@ def test_what_is_laid_out_is_no_longer_that_of_the_file(config_dir, tmp_path):
         ),
         (["experiment=small", "tune.learning_rate=[-1]"], ["tune.learning_rate: -1 is no learning rate"]),
         (["experiment=small", "tune.rate=1"], ["tune.rate=1: unknown key"]),
+        (
+            ["experiment=small", "budget=r2,r4", "tune.pooled=[budgt]"],
+            ["tune.pooled: no axis 'budgt'; did you mean budget"],
+        ),
         (["method=lora", *RUN, "tune.widen=1"], ["tune.learning_rate: missing; give tune.learning_rate=<a list"]),
     ],
 )
