@@ -23,7 +23,7 @@ from typing import Any
 METHODS = [
     *("adalora", "by_depth", "by_type", "eva", "fim", "fim_code", "gora", "igu", "igu_code", "increlora", "l1ra"),
     *("linear_depth", "lora", "oracle", "para", "para_retrain", "random", "reversed", "scaled", "sensitivity"),
-    *("shuffled", "sora", "stable_rank", "svd_lora"),
+    *("permuted", "sora", "stable_rank", "svd_lora"),
 ]
 TINY = [
     *("model=tiny", "task=planted", "train.steps=30", "train.batch_size=8", "train.threads=1"),

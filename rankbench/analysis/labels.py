@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rankbench.config import yaml_files
-from rankbench.records.record import RunRecord, complete
+from rankbench.records.record import RENAMED, RunRecord, complete
 
 UNKNOWN = "#757575"  # colour of a method that says none, dark enough to be read on white
 # A rank map in the settings is what a method does, not a variant of it; `origin` tells its source runs apart.
@@ -49,8 +49,9 @@ def displays() -> dict[str, Display]:
 
 
 def display(label: str) -> Display:
-    """How a label's method is shown."""
-    return displays().get(method_of(label), Display())
+    """How a label's method is shown; one of an older record as what it is called today."""
+    method = method_of(label)
+    return displays().get(RENAMED.get(method, method), Display())
 
 
 def sort_key(label: str) -> tuple[float, str]:
@@ -71,7 +72,7 @@ def method_of(label: str) -> str:
 def labels(records: Sequence[RunRecord]) -> list[str]:
     """A label per record: its method and, in brackets, those of the method's settings that differ within `records`.
 
-    "shuffled (source=fim)". Settings of settings (source_settings.beta1) count only among records that agree in those
+    "permuted (source=fim)". Settings of settings (source_settings.beta1) count only among records that agree in those
     above them, from which they follow. A setting that a record lacks is null.
     """
     own = [dict(_own(record)) for record in records]

@@ -13,6 +13,7 @@ from typing import Any
 
 from rankbench.config import registry, schema
 from rankbench.config.schema import Mistake
+from rankbench.config.yaml_files import CONF_DIR
 from rankbench.records.run_folder import places
 
 ARM = re.compile(r"\{(.+)\}")  # stands for that arm's run, where an experiment names a source run
@@ -79,24 +80,25 @@ def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
 
     Args:
         place: a run's folder, its record.json or its run_id under results_dir; or PEFT's adapter_config.json, its
-            folder, or a JSON file with a rank_pattern alone.
+            folder, or a JSON file with a rank_pattern alone; relative to the working directory or to conf/.
         results_dir: folder of all results.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
         ValueError: the file has no rank map.
     """
-    paths = places(place, results_dir)
+    paths = [*places(place, results_dir), CONF_DIR / place]
     names = ("record.json", "adapter_config.json")
     files = [file for path in paths for file in (*(path / name for name in names), path) if file.is_file()]
     if not files:
-        raise FileNotFoundError(f"no run and no file there (looked for {paths[0]} and {paths[1]})")
+        raise FileNotFoundError(f"no run and no file there (looked for {paths[0]}, {paths[1]} and {paths[2]})")
     content = json.loads(files[0].read_text())
     if "schema_version" in content:
-        if content["status"] == "ok" and not content["ranks"]:
-            raise ValueError(f"{files[0]}: method {content['method']} trains no adapter, so the run has no rank map")
         if content["status"] not in ("ok", "inert"):
             raise ValueError(f"{files[0]}: the run ended with status {content['status']}; finish it first")
+        if not content["ranks"]:
+            reason = content.get("reason") or f"method {content['method']} trains no adapter"
+            raise ValueError(f"{files[0]}: the run has no rank map ({reason})")
         return {"origin": content["method"], "ranks": content["ranks"], "rank": None, "targets": None}
     if "peft_type" in content:
         targets = content["target_modules"]

@@ -22,7 +22,7 @@ PACKAGES: dict[Kind, str] = {"method": "rankbench.methods", "task": "rankbench.t
 BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
     "method": {
         "adalora": ("adalora",),
-        "derived_controls": ("by_depth", "by_type", "reversed", "scaled", "shuffled", "transplant"),
+        "derived_controls": ("by_depth", "by_type", "permuted", "reversed", "scaled", "transplant"),
         "eva": ("eva",),
         "fim": ("fim", "fim_code"),
         "fixed_controls": ("linear_depth", "oracle", "random", "svd_lora"),

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_
 from pydantic_core import ErrorDetails
 
 from rankbench import RankbenchError
+from rankbench.records.record import RENAMED
 
 
 class ConfigError(RankbenchError, ValueError):
@@ -183,8 +184,10 @@ def show(value: Any) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """What to read after an unknown name: "did you mean a, b? known are a, b, c."."""
+    """What to read after an unknown name: "did you mean a, b? known are a, b, c."; after a former one, the present."""
     names = sorted(known)
+    if RENAMED.get(name) in names:
+        return f"it is called {RENAMED[name]} now."
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     guess = f"did you mean {', '.join(close)}? " if close else ""
     return f"{guess}known are {', '.join(names)}."

@@ -23,6 +23,9 @@ class BudgetConfig(Settings):
         match: compare the final adapter with the budget, or the largest one on the way.
         tolerance: share of the target by which a run may exceed it before its status is over_budget.
         source: uniform rank, or the sum of the true ranks of a task that knows them.
+        factor: what the target is multiplied by, for a ladder of budgets (0.5, 1, 2, 4). The reference rank stays, and
+            with it the scale of adapter.scale_rule=fixed: on that ladder the gain of a first step under Adam grows with
+            the rank; with live it does not.
     """
 
     reference_rank: int | None
@@ -30,6 +33,7 @@ class BudgetConfig(Settings):
     match: Literal["final", "peak"]
     tolerance: float = Field(ge=0, lt=1)
     source: Literal["uniform", "true_ranks"]
+    factor: float = Field(default=1.0, gt=0)  # configurations of older versions have none
 
 
 class TrainConfig(Section):
@@ -41,6 +45,8 @@ class TrainConfig(Section):
         micro_batch_size: examples per forward pass, over all processes; divides batch_size; null: the whole batch.
         eval_batch_size: examples per forward pass of an evaluation, at most; a CPU reads fewer long ones at a time.
         learning_rate: peak learning rate of AdamW.
+        head_learning_rate: that of the classification head alone, which is trained in full, on the same schedule; null:
+            learning_rate. What method=full or bitfit trains of the base keeps learning_rate.
         weight_decay: decoupled weight decay of AdamW.
         schedule: course of the learning rate after the warm-up; linear and cosine end at 0.
         warmup_share: share of the steps over which the rate rises linearly from 0.
@@ -68,6 +74,16 @@ class TrainConfig(Section):
     threads: int | None = Field(ge=1)
     evaluate_before: bool
     gradient_checkpointing: bool = False  # configurations of older versions have none
+    head_learning_rate: float | None = Field(default=None, gt=0)  # nor this
+
+    def headless(self, architecture: str) -> list[str]:
+        """What is wrong with the head's learning rate on a model of this architecture: encoders alone train a head."""
+        if self.head_learning_rate is None or architecture == "encoder":
+            return []
+        return [
+            f"train.head_learning_rate={self.head_learning_rate:g}: the model is a {architecture.replace('_', '-')} "
+            "and trains no head; leave it null"
+        ]
 
 
 class AdapterConfig(Section):

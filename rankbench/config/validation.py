@@ -191,6 +191,12 @@ def _check_batch(config: Config) -> list[str]:
     return [f"train.micro_batch_size={micro}: must divide train.batch_size={batch}"]
 
 
+def _check_head_rate(config: Config) -> list[str]:
+    """Of model.architecture=auto, the run says so once it has read the model's files."""
+    architecture = config.model.architecture
+    return [] if architecture == "auto" else config.train.headless(architecture)
+
+
 def _check_tracking(config: Config) -> list[str]:
     tracking = config.tracking
     if tracking.name == "none":
@@ -241,6 +247,7 @@ CHECKS: dict[Callable[[Config], list[str]], tuple[str, ...]] = {
     _check_quantization: ("model", "task", "method"),
     _check_attention: ("model",),
     _check_batch: ("train",),
+    _check_head_rate: ("train", "model"),
     _check_tracking: ("tracking",),
     _check_places: ("results_dir", "method", "model", "task"),
     _check_results_dir: ("results_dir",),

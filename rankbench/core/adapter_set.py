@@ -284,11 +284,11 @@ class AdapterSet:
 
     # -- optimizer --
 
-    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
+    def groups(self, weight_decay: float, head_rate: float | None = None) -> list[dict[str, Any]]:
         """Optimizer groups: factors, gates (with their own rate and decay), what is trained beside them, head."""
         gates = [adapter.gate for adapter in self._list if adapter.gate is not None]
         factors = self.parameters()[: 2 * len(self._list)]
-        return optimizer_groups.groups(factors, gates, self._gate_spec, self.beside, self.head, weight_decay)
+        return optimizer_groups.groups(factors, gates, self._gate_spec, self.beside, self.head, weight_decay, head_rate)
 
     def bind(self, optimizer: torch.optim.Optimizer) -> None:
         """Tell the adapter whose moments to slice.

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from rankbench.core.apportionment import BudgetError, apportion
+from rankbench.core.sites import spread
 
 
 class Shaped(Protocol):
@@ -35,12 +36,15 @@ class Budget:
     Attributes:
         unit: "params" (d_in + d_out per rank: the parameters of the exported factors) or "ranks" (1 per rank).
         match: which figure meets the target: "final" (deployed) or "peak" (largest during training).
-        target: what uniform rank `reference_rank` costs on the same sites, or the cost of the true ranks, in `unit`.
-        reference_rank: uniform rank the scale rule refers to.
+        target: `factor` times what uniform rank `reference_rank` costs on the same sites, or what the true ranks cost;
+            in `unit`.
+        reference_rank: uniform rank the scale rule refers to, whatever the factor: the fixed scale is the same on all
+            rungs of a ladder of factors.
         tolerance: largest accepted |spent - target| / target.
         costs: price of one rank, by site name, in `unit`.
         params_per_rank: d_in + d_out, by site name.
         full_ranks: min(d_in, d_out), by site name.
+        factor: target over the cost of the reference rank or of the true ranks.
     """
 
     unit: str
@@ -51,14 +55,15 @@ class Budget:
     costs: Mapping[str, int]
     params_per_rank: Mapping[str, int]
     full_ranks: Mapping[str, int]
+    factor: float = 1.0
 
     @classmethod
     def of(cls, config: Any, sites: Sequence[Shaped], true_ranks: Mapping[str, int] | None) -> Budget:
         """The budget section of a config on given sites.
 
         Raises:
-            BudgetError: below one rank per site, above the full rank of a site, or `source: true_ranks` on a task
-                that plants no ranks.
+            BudgetError: a reference rank below 1, a target that pays for no rank or for more than the full rank of a
+                site, or `source: true_ranks` on a task that plants no ranks.
         """
         params = {site.name: site.d_in + site.d_out for site in sites}
         full = {site.name: min(site.d_in, site.d_out) for site in sites}
@@ -72,9 +77,17 @@ class Budget:
             reference = max(1, round(target / sum(costs.values())))
         else:
             reference = int(config.reference_rank)
-            _check_rank(reference, full)
+            _check_rank(reference, config.factor, full)
             target = reference * sum(costs.values())
-        return cls(config.unit, config.match, target, reference, config.tolerance, costs, params, full)
+        if config.factor != 1:
+            target = round(config.factor * target)
+            _check_target(target, config.factor, costs, full)
+        return cls(config.unit, config.match, target, reference, config.tolerance, costs, params, full, config.factor)
+
+    @property
+    def uniform_rank(self) -> int:
+        """Whole rank next to what the target pays for at every site, at least 1; the reference rank at factor 1."""
+        return max(1, round(self.target / sum(self.costs.values())))
 
     def spent(self, ranks: Mapping[str, int]) -> int:
         """Cost of a rank map, in `unit`."""
@@ -88,7 +101,27 @@ class Budget:
         self, scores: Mapping[str, float], total: int | None = None, least: int = 0, most: int | None = None
     ) -> dict[str, int]:
         """Ranks proportional to site scores at `total` (default: the target), between `least` and `most`, full rank."""
-        names = list(self.costs)
+        return self._allocate(list(self.costs), scores, total, least, most)
+
+    def uniform(self, factor: float = 1.0) -> dict[str, int]:
+        """Equal ranks at `factor` times the target (methods that start above it); capped at full rank.
+
+        What is left after the last whole rank buys one more at the first sites in model order; under a budget.factor
+        at the first sites of `spread`, so that half of rank 1 lies evenly over depth and types.
+        """
+        names = list(self.costs) if self.factor == 1 else spread(self.costs)
+        ranks = self._allocate(names, dict.fromkeys(names, 1.0), round(self.target * factor))
+        return {name: ranks[name] for name in self.costs}
+
+    def _allocate(
+        self,
+        names: Sequence[str],
+        scores: Mapping[str, float],
+        total: int | None,
+        least: int = 0,
+        most: int | None = None,
+    ) -> dict[str, int]:
+        """`allocate`, ties to the earlier of `names`."""
         high = [min(self.full_ranks[name], self.full_ranks[name] if most is None else most) for name in names]
         low = [min(least, most) for most in high]
         costs = [self.costs[name] for name in names]
@@ -96,19 +129,25 @@ class Budget:
         ranks = apportion([float(scores[name]) for name in names], costs, spend, low, high)
         return dict(zip(names, ranks, strict=True))
 
-    def uniform(self, factor: float = 1.0) -> dict[str, int]:
-        """Equal ranks at `factor` times the target (methods that start above it); capped at full rank."""
-        return self.allocate(dict.fromkeys(self.costs, 1.0), total=round(self.target * factor))
 
-
-def _check_rank(rank: int, full: Mapping[str, int]) -> None:
+def _check_rank(rank: int, factor: float, full: Mapping[str, int]) -> None:
     if rank < 1:
         raise BudgetError(f"budget.reference_rank={rank}: a budget below one rank per site adapts nothing; use >= 1")
     name = min(full, key=full.__getitem__)
-    if rank > full[name]:
+    if rank * factor > full[name]:
+        times = "" if factor == 1 else f" times budget.factor={factor:g}"
         raise BudgetError(
-            f"budget.reference_rank={rank} is above the full rank {full[name]} of site {name}: use <= {full[name]}, "
-            "or leave that site out of model.targets"
+            f"budget.reference_rank={rank}{times} is above the full rank {full[name]} of site {name}: use "
+            f"<= {full[name] / factor:g}, or leave that site out of model.targets"
+        )
+
+
+def _check_target(target: int, factor: float, costs: Mapping[str, int], full: Mapping[str, int]) -> None:
+    least, most = min(costs.values()), sum(costs[name] * rank for name, rank in full.items())
+    if not least <= target <= most:
+        raise BudgetError(
+            f"budget.factor={factor:g}: a target of {target} is not between the {least} of one rank at one site and "
+            f"the {most} of full rank at all; use another factor"
         )
 
 

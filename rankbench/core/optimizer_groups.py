@@ -18,6 +18,7 @@ def groups(
     beside: Sequence[nn.Parameter],
     head: Sequence[nn.Parameter],
     weight_decay: float,
+    head_rate: float | None = None,
 ) -> list[dict[str, Any]]:
     """Groups of torch's optimizers: factors, gates (with their own rate and decay), others of the method, head.
 
@@ -28,10 +29,11 @@ def groups(
         beside: other trained parameters of the method, [] for most.
         head: trained parameters outside the adapter.
         weight_decay: the run's, for groups without their own.
+        head_rate: peak learning rate of the head; None: the run's.
 
     Returns:
-        [{name, params, rate, weight_decay}]; `rate` is a factor on the run's learning rate, and a group with a
-        `constant` that is not None keeps that learning rate instead.
+        [{name, params, rate, weight_decay}]; `rate` is a factor on the run's learning rate, or on the `peak` of a group
+        that has one, and a group with a `constant` that is not None keeps that learning rate instead.
     """
     result: list[dict[str, Any]] = [
         {"name": "factors", "params": list(factors), "rate": 1.0, "weight_decay": weight_decay}
@@ -40,9 +42,10 @@ def groups(
         decay = weight_decay if gate.weight_decay is None else gate.weight_decay
         rate = {"rate": gate.learning_rate, "constant": gate.constant_rate}
         result.append({"name": "gates", "params": list(gates), **rate, "weight_decay": decay})
-    for name, parameters in (("beside", beside), ("head", head)):
+    for name, parameters, peak in (("beside", beside, None), ("head", head, head_rate)):
         if parameters:
-            result.append({"name": name, "params": list(parameters), "rate": 1.0, "weight_decay": weight_decay})
+            group = {"name": name, "params": list(parameters), "rate": 1.0, "peak": peak}
+            result.append({**group, "weight_decay": weight_decay})
     return result
 
 

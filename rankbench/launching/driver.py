@@ -22,7 +22,8 @@ from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RecordError
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
-from rankbench.sweeps.composition import describe, lay_out, results_dir_of, spell, words
+from rankbench.sweeps.composition import describe, lay_out, results_dir_of, words
+from rankbench.sweeps.grid import spell
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 from rankbench.sweeps.schedule import SweepSchedule
 from rankbench.terminal import console

@@ -44,6 +44,10 @@ class MethodError(RankbenchError, ValueError):
     """A method that cannot work with this model, this data or these settings; the message has the way out."""
 
 
+class InertError(MethodError):
+    """A run that would decide nothing, and train another method under its name."""
+
+
 class Probe(Protocol):
     """Extra passes through the model for a method, metered and without side effects (mode, gradients, random state)."""
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from rankbench.config.registry import register
 from rankbench.core.adapter_set import AdapterSet
+from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
-from rankbench.methods.base import Allocator, Probe, RunContext
+from rankbench.methods.base import Allocator, InertError, Probe, RunContext
 from rankbench.methods.rank_source import (
     Source,
     SourceConfig,
@@ -37,29 +39,37 @@ class RearrangedConfig(SourceConfig):
 
     Attributes:
         within: ranks stay inside this group: all sites, those of one type, or those of one layer.
+        map_number: of permuted: number of the permutation, which is then the same at every seed, so that maps and seeds
+            can be crossed (a source that calibrates has a map of its own at each seed: give a source_run). null draws
+            it from the run's seed.
     """
 
     within: Literal["all", "type", "layer"]
+    map_number: int | None = Field(ge=0)
 
 
-@register("method", "shuffled")
+@register("method", "permuted")
 @register("method", "reversed")
 @register("method", "by_type")
 @register("method", "by_depth")
 class Control(Allocator[RearrangedConfig]):
-    """A method's ranks, distributed over the sites in another way.
+    """A rank map, distributed over the sites in another way.
 
-    shuffled: permuted at random. reversed: the largest rank to the site with the lowest score. by_type, by_depth:
-    averaged over the sites of one type, or of one layer. Proportional apportionment brings the result to the exact
-    budget; permuted ranks that cost the same and meet it stay what they are.
+    permuted: at random. reversed: the largest rank to the site with the lowest score, of a map without scores to the
+    one with the smallest rank. by_type, by_depth: averaged over the sites of one type, or of one layer.
+
+    Proportional apportionment brings the result to the exact budget; permuted ranks that cost the same and meet it stay
+    what they are. Where sites cost unequally, a permutation keeps the ratios of the ranks rather than the ranks: only
+    few permutations keep ranks and cost, and of a map that favours a type of site they leave it where it is.
     """
 
     needs = frozenset({"source"})
     source = "control"
     deviations = (
-        "Where sites cost unequally, the rearranged ranks are shares of the budget, not the ranks themselves.",
+        "Where sites cost unequally, the rearranged ranks are shares of the budget: their ratios are kept, not the "
+        "ranks themselves.",
     )
-    summary = "another method's ranks: shuffled, reversed, averaged by type or by depth (control)"
+    summary = "another method's ranks: permuted, reversed, averaged by type or by depth (control)"
     decides = "before training"
     signal = "another method's ranks"
 
@@ -67,7 +77,9 @@ class Control(Allocator[RearrangedConfig]):
     def deviations_of(cls, config: RearrangedConfig) -> tuple[str, ...]:
         """What does not carry over from the source."""
         means = ("Means are rounded to the exact budget, ties to the earlier site.",) if config.name in AVERAGES else ()
-        return (*cls.deviations, *means, *dropped_factors(config))
+        reflected = config.name == "reversed" and config.source_run is not None
+        order = ("The order of the ranks is reversed, not that of scores; ties go to the earlier site.",)
+        return (*cls.deviations, *means, *(order if reflected else ()), *dropped_factors(config))
 
     @classmethod
     def passes_of(cls, config: RearrangedConfig) -> str:
@@ -80,11 +92,13 @@ class Control(Allocator[RearrangedConfig]):
 
     @staticmethod
     def check(config: RearrangedConfig) -> list[str]:
-        """What is wrong: not exactly one origin, or an average within another group than its name says."""
+        """What is wrong: not one origin, an average within another group than its name says, a number of no map."""
         problems = check_source(config)
         group = AVERAGES.get(config.name, config.within)
         if config.within != group:
             problems.append(f"method.within={config.within}: {config.name} averages within {group}")
+        if config.map_number is not None and config.name != "permuted":
+            problems.append(f"method.map_number={config.map_number}: {config.name} draws nothing; take null")
         return problems
 
     def __init__(self, config: RearrangedConfig, context: RunContext) -> None:
@@ -106,17 +120,40 @@ class Control(Allocator[RearrangedConfig]):
             adapters.restart(self._rearranged(decision), self.config.name, draw="start")
 
     def _rearranged(self, decision: SourceDecision) -> dict[str, int]:
+        groups = grouped(self.context.sites, GROUPS[self.config.within])
+        refuse_alike(
+            self.config,
+            [decision.ranks]
+            if self.config.name in AVERAGES
+            else [{name: decision.ranks[name] for name in names} for names in groups],
+        )
+        number = self.config.map_number
+        rng = self.context.rng if number is None else Streams(number).numpy("allocator", "map")
         shares: dict[str, float] = {}
-        for names in grouped(self.context.sites, GROUPS[self.config.within]):
+        for names in groups:
             ranks = [decision.ranks[name] for name in names]
-            if self.config.name == "shuffled":
-                rearranged = self.context.rng.permutation(ranks).tolist()
+            if self.config.name == "permuted":
+                rearranged = rng.permutation(ranks).tolist()
             elif self.config.name == "reversed":
                 rearranged = reverse(ranks, [(decision.scores or decision.ranks)[name] for name in names])
             else:
                 rearranged = [float(np.mean(ranks))] * len(names)
             shares.update(zip(names, rearranged, strict=True))
         return self.context.budget.allocate(shares, least=min(decision.ranks.values()))
+
+
+def refuse_alike(config: SourceConfig, groups: Sequence[Mapping[str, float]]) -> None:
+    """Refuse values that are all alike within each group: whatever is done with them, nothing changes.
+
+    Raises:
+        InertError: they are.
+    """
+    if all(len(set(group.values())) == 1 for group in groups):
+        each = "all sites" if len(groups) == 1 else "the sites of each group"
+        raise InertError(
+            f"method={config.name}: its source ({config.source_run or config.source}) does not tell {each} apart, so "
+            "there is nothing to rearrange or scale; take an uneven map"
+        )
 
 
 def grouped(sites: Sequence[Site], group: Callable[[Site], Hashable]) -> list[list[str]]:
@@ -190,6 +227,7 @@ class Scaled(Allocator[ScaledConfig]):
             by_score = self.config.by == "scores" and decision.scores is not None
             shares = dict(decision.scores if by_score and decision.scores else decision.ranks)
             adapters.restart(self.initial_ranks(), "scaled", draw="start")
+        refuse_alike(self.config, [shares])
         mean = float(np.mean(list(shares.values())))
         adapters.set_scale_factors({name: share / mean for name, share in shares.items()})
 

@@ -107,7 +107,7 @@ class EVA(Allocator[EVAConfig]):
         Raises:
             MethodError: a site has no inputs, or fewer than it may get ranks; PEFT's search fails (see peft_search).
         """
-        config, rank, sites = self.config, self.context.budget.reference_rank, self.context.sites
+        config, rank, sites = self.config, self.context.budget.uniform_rank, self.context.sites
         widest = min(site.d_in for site in sites) / rank
         rho = 1.0 if config.use == "init" else max(1.0, min(config.rho, widest))
         if config.search == "peft":

@@ -111,11 +111,11 @@ class FIM(Allocator[FIMConfig]):
         """Score the sites, then begin at the ranks that the scores give."""
         self.scores = self.score(adapters, probe)
         budget, config = self.context.budget, self.config
-        cap = max(int(config.cap * budget.reference_rank), config.least_rank)
+        cap = max(int(config.cap * budget.uniform_rank), config.least_rank)
         if config.allocation == "exact":
             ranks = budget.allocate(self.scores, least=config.least_rank, most=cap)
         else:
-            cap = int(config.cap * budget.reference_rank)
+            cap = int(config.cap * budget.uniform_rank)
             total = len(budget.costs) * budget.target // sum(budget.costs.values())
             released = released_ranks(list(self.scores.values()), total, config.least_rank, cap)
             ranks = {n: min(r, budget.full_ranks[n]) for n, r in zip(self.scores, released, strict=True)}

@@ -97,7 +97,7 @@ class GoRA(Allocator[GoRAConfig]):
             power = 0.5 if self.config.width == "root" else 1.0
             scores = torch.stack([advantage(adapters.weight(name), G, power) for name, G in gradients.items()])
             self.scores = dict(zip(gradients, scores.tolist(), strict=True))
-            budget, reference = self.context.budget, self.context.budget.reference_rank
+            budget, reference = self.context.budget, self.context.budget.uniform_rank
             least, cap = int(self.config.least * reference), int(self.config.cap * reference)
             ranks = budget.allocate(self.scores, least=least, most=cap)
             adapters.restart(ranks, "weight x gradient", draw="start")

@@ -114,7 +114,7 @@ class L1RA(Allocator[L1RAConfig]):
 
     def gate(self) -> Gate:
         """Gates that are open at the start, with their own learning rate and without weight decay."""
-        spread = 1 / self.context.budget.reference_rank
+        spread = 1 / self.context.budget.uniform_rank
         rate = self.config.gate_rate
         return Gate(1.0, self.config.factors, spread=spread, constant_rate=rate, weight_decay=0.0)
 
@@ -174,7 +174,7 @@ class L1RA(Allocator[L1RAConfig]):
     def _reassign(self, adapters: AdapterSet, able: list[str]) -> None:
         """Give the freed ranks to the receivers, in rounds."""
         budget, ranks, cap = self.context.budget, adapters.ranks(), self.config.rank_cap
-        limit = math.inf if cap is None else int(cap * budget.reference_rank)
+        limit = math.inf if cap is None else int(cap * budget.uniform_rank)
         room = {name: int(min(budget.full_ranks[name], limit)) - ranks[name] for name in able}
         grown, self._spare = distribute(room, budget.costs, self._spare)
         for name, count in grown.items():

@@ -24,7 +24,14 @@ STOPPED = ("killed",)
 # A source run is a path; the rank map that was read from it stands beside it.
 NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
 # Left out where they are off: older configurations have none of them, and are the same run.
-OFF_BY_DEFAULT = ("trial", "model.exclude", "model.quantization", "model.attention", "train.gradient_checkpointing")
+OFF_BY_DEFAULT = (
+    *("trial", "model.exclude", "model.quantization", "model.attention"),
+    *("train.gradient_checkpointing", "train.head_learning_rate", "task.test_from_train"),
+)
+# Left out where they are 1, for the same reason.
+ONE_BY_DEFAULT = ("budget.factor",)
+# Methods that older configurations have under another name: the run is the same one.
+RENAMED = {"shuffled": "permuted"}
 # Settings of methods that older configurations have not, and the value at which a run is the same without them.
 LATER: dict[str, dict[str, Any]] = {
     "adalora": {"cut": "refill"},
@@ -33,6 +40,7 @@ LATER: dict[str, dict[str, Any]] = {
     "sora": {"step": "printed", "loss_l1": 0.0},
     "gora": {"direction": "down", "width": "root"},
     "eva": {"search": "peft"},
+    **{name: {"map_number": None} for name in ("permuted", "reversed", "by_type", "by_depth")},
 }
 # Paths name files; their content is what counts.
 CONTENT = ("model.path", "task.data_dir")
@@ -81,6 +89,16 @@ def group_id(config: Mapping[str, Any]) -> str:
     return _digest(identity)
 
 
+def budget_name(budget: Mapping[str, Any]) -> str:
+    """The name of a budget among others: "r8", and "r8x0.5" with a factor of its own.
+
+    Args:
+        budget: section of a resolved config.
+    """
+    factor = budget.get("factor", 1)
+    return str(budget["name"]) if factor == 1 else f"{budget['name']}x{factor:g}"
+
+
 def portable(content: dict[str, Any]) -> dict[str, Any]:
     """`content` with the paths in its config cut to their last part; what lay there is hashed in the provenance."""
     copy = {**content, "config": dict(content["config"])}
@@ -105,18 +123,27 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
         section, leaf = _section(identity, path)
         if not section.get(leaf):
             section.pop(leaf, None)
+    for path in ONE_BY_DEFAULT:
+        section, leaf = _section(identity, path)
+        if section.get(leaf) == 1:
+            del section[leaf]
     method = identity.get("method") or {}
     for section, name in ((method, method.get("name")), (method.get("settings") or {}, method.get("source"))):
         for key, value in LATER.get(str(name), {}).items():
             if key in section and section[key] == value:
                 del section[key]
+    if method.get("name") in RENAMED.values():
+        method["name"] = next(old for old, name in RENAMED.items() if name == method["name"])
     return identity
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration of this or an older version, with all settings of its method and of a control's source."""
     method = config.get("method") or {}
-    method = {**LATER.get(str(method.get("name")), {}), **method}
+    name = str(method.get("name"))
+    method = {**LATER.get(RENAMED.get(name, name), {}), **method}
+    if name in RENAMED:
+        method["name"] = RENAMED[name]
     if method.get("settings"):
         method["settings"] = {**LATER.get(str(method.get("source")), {}), **method["settings"]}
     return {**config, "method": method}
@@ -145,7 +172,7 @@ class RunRecord:
 
     Attributes:
         status: one of STATUSES; `reason` says why it is not "ok".
-        budget: name of the budget choice; `ledger` has its figures.
+        budget: name of the budget choice, with its factor ("r8", "r8x0.5"); `ledger` has its figures.
         config: resolved config.
         provenance: git commit, `numbers_code` (training/code_identity; records made before it have none), versions,
             device, revisions and hashes of model, data and prompt.
@@ -200,7 +227,8 @@ class RunRecord:
             provenance: {} where the run ended before it could say.
             results: the other attributes, as far as the run got.
         """
-        names = {group: config[group]["name"] for group in ("method", "model", "task", "budget")}
+        names = {group: config[group]["name"] for group in ("method", "model", "task")}
+        names["budget"] = budget_name(config["budget"])
         return cls(
             run_id, status, reason, **names, seed=config["seed"], config=config, provenance=provenance, **results
         )

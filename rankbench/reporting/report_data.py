@@ -111,7 +111,9 @@ def compare_panels(
 
 def always_compared(report: Report) -> set[str]:
     """Arms that are always compared: the reference, arms with controls, controls, and arms of a paper's table."""
-    controls = {arm for roles in report.controls.values() for arm in roles.values()}
+    controls = {
+        control for arm in report.controls for several in report.controls_of(arm).values() for control in several
+    }
     return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
 
 

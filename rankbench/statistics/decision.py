@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from rankbench.statistics.estimates import Array, PairedDifference, all_equal, finite, mean_interval
 from rankbench.statistics.family import LEVEL, MOST, POWER, joint_level, pairs_needed
 
-CONTROLS = {"uniform": "tuned uniform", "shuffled": "its own shuffled ranks", "random": "random ranks"}
+CONTROLS = {"uniform": "tuned uniform", "permuted": "its own permuted ranks", "random": "random ranks"}
 
 Outcome = Literal["works", "worthwhile", "no worthwhile gain", "harmful", "open", "withheld"]
 OUTCOMES: tuple[Outcome, ...] = ("works", "worthwhile", "no worthwhile gain", "harmful", "open", "withheld")

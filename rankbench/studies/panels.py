@@ -20,14 +20,15 @@ from rankbench.analysis.mixed_records import differences, differing_code, refuse
 from rankbench.analysis.selection import refuse_doubt
 from rankbench.records.record import RunRecord
 from rankbench.studies.study import Study
-from rankbench.sweeps import experiment, experiment_files
+from rankbench.sweeps import cells, experiment, experiment_files
 from rankbench.sweeps.experiment import Report
+from rankbench.sweeps.grid import CELL
 from rankbench.sweeps.manifest import Job
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
 COLUMNS = ("learning_rate", "match", "unit", "target", "at_edge")  # a frame has them though no run left a record
-ARM = ("method", "experiment", "scale", "arms", "seed")  # what is typed and is no axis of panels
+ARM = ("method", "experiment", "scale", "arms", "cells", "seed")  # what is typed and is no axis of panels
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _panel(
     study: Study, rest: Mapping[str, str], runs: list[StudyRun], trials: list[StudyRun], taken: Counter[str]
 ) -> Panel:
     facts = {key: _fact(key, [*runs, *trials], study) for key in FACTS}
-    points = tuple(f"{axis}={value}" for axis, value in rest.items())
+    points = tuple(f"{axis}={value}" for axis, value in rest.items() if value)
     title = ", ".join([facts["model"], facts["task"], f"budget {facts['budget']}", *points])
     name = file_name(title)
     taken[name] += 1
@@ -158,11 +159,18 @@ def _panel(
 
 def _axes(study: Study) -> list[str]:
     """Keys that are declared or typed and differ among the jobs; the arm and the seed are none."""
-    declared = list(study.sweep.experiment.axes) if study.sweep.experiment else []
+    parts = cells.parts(study.sweep.experiment) if study.sweep.experiment else {}
+    declared = [axis for part in parts.values() for axis in part.axes]
     typed = [word.partition("=")[0].lstrip("+") for word in study.sweep.words if "=" in word]
-    keys = [key for key in dict.fromkeys([*declared, *typed]) if key not in ARM and not key.startswith("method.")]
+    of_cells = FACTS if study.sweep.experiment and study.sweep.experiment.cells else ()
+    keys = [
+        key for key in dict.fromkeys([*of_cells, *declared, *typed]) if key not in ARM and not key.startswith("method.")
+    ]
     words = [_words(job) for job in study.sweep.jobs]
-    return [key for key in keys if len({each.get(key) for each in words}) > 1]
+    axes = [key for key in keys if len({each.get(key) for each in words}) > 1]
+    points = {tuple(each.get(axis) for axis in [*axes, CELL]) for each in words}
+    apart = len({point[:-1] for point in points}) == len(points)
+    return axes if apart else [*axes, CELL]  # cells that differ in no axis are told apart by their names
 
 
 def _arms(pairs: Sequence[tuple[Job, RunRecord | None]]) -> list[str]:
@@ -188,8 +196,8 @@ def _own_words(job: Job) -> str:
 
 
 def _words(job: Job) -> Mapping[str, str]:
-    """Key -> value of the overrides of a job."""
-    return _parsed(job.overrides)
+    """Key -> value of the overrides of a job, and the name of its cell under CELL."""
+    return _parsed(job.overrides) if job.cell is None else {**_parsed(job.overrides), CELL: job.cell}
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +11,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from rankbench.analysis.metrics import METRICS, VALIDATION, higher_is_better
-from rankbench.config import control_sources, schema
+from rankbench.config import control_sources
 from rankbench.config.overrides import UNREADABLE, Examiner, examiner
 from rankbench.config.schema import ConfigError, near
-from rankbench.config.yaml_files import CONF_DIR, content
+from rankbench.sweeps import cells as experiment_cells
 from rankbench.sweeps import experiment as experiments
 from rankbench.sweeps import experiment_files, manifest
-from rankbench.sweeps.experiment import FULL, DottedSettings, Experiment, Tune, arms
+from rankbench.sweeps.experiment import FULL, Experiment, Tune
+from rankbench.sweeps.grid import GridCell, cells_of, product_of
 from rankbench.sweeps.manifest import Sweep
 
 RETRY = ("none", "failed")
@@ -37,6 +36,7 @@ class SweepArguments:
         tune: field of rankbench.sweeps.experiment.Tune -> value.
         settings: overrides of the runs, several values with commas.
         hydra: overrides of Hydra's own keys (hydra.launcher.slots=2).
+        cells: names of the cells to run; None: all.
     """
 
     experiment: str | None = None
@@ -46,26 +46,7 @@ class SweepArguments:
     tune: dict[str, Any] = field(default_factory=dict)
     settings: list[str] = field(default_factory=list)
     hydra: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class GridCell:
-    """One run as a user would type it.
-
-    Attributes:
-        arm: label of the arm; None where nobody named one.
-        point: where the run stands on the axes: key -> override.
-        settings: dotted key -> the override that sets it ("train.steps=60", "+method.settings.batches=4").
-    """
-
-    arm: str | None
-    point: dict[str, str]
-    settings: dict[str, str]
-
-    @property
-    def overrides(self) -> list[str]:
-        """The settings as on the command line."""
-        return list(self.settings.values())
+    cells: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,14 +65,21 @@ class Layout:
     """What a sweep is made of.
 
     Attributes:
-        experiment: the experiment at its scale, with the arms chosen; None without one.
-        tune: how learning rates are chosen; None where they are given.
+        experiment: the experiment at its scale, with the arms and cells chosen; None without one.
+        tune: how learning rates are chosen, where a cell of the experiment says nothing else; None: given.
         cells: the runs to be reported.
     """
 
     experiment: Experiment | None
     tune: Tune | None
     cells: list[FrozenCell]
+
+    @property
+    def tunes(self) -> dict[str | None, Tune | None]:
+        """How learning rates are chosen in each cell of the experiment; without cells, under None."""
+        if self.experiment is None:
+            return {None: self.tune}
+        return {name: part.tune for name, part in experiment_cells.parts(self.experiment).items()}
 
 
 def words(arguments: Sequence[str]) -> SweepArguments:
@@ -101,7 +89,7 @@ def words(arguments: Sequence[str]) -> SweepArguments:
         ConfigError: one that a sweep reads and cannot understand.
     """
     named: dict[str, str] = {}
-    arms: list[str] | None = None
+    chosen: dict[str, list[str]] = {}
     tune: dict[str, Any] = {}
     settings: list[str] = []
     hydra: list[str] = []
@@ -109,19 +97,20 @@ def words(arguments: Sequence[str]) -> SweepArguments:
         key, _, value = argument.partition("=")
         if key in ("experiment", "scale", "retry"):
             named[key] = value
-        elif key == "arms":
-            arms = [str(label) for label in _listed(_typed_value(argument))]
+        elif key in ("arms", "cells"):
+            chosen[key] = [str(name) for name in _listed(_typed_value(argument))]
         elif key.startswith("tune."):
             tune[key.removeprefix("tune.")] = _typed_value(argument)
         else:
             (hydra if key.startswith(("hydra.", "hydra/", "+hydra")) else settings).append(argument)
     retry = named.get("retry", "none")
     problems = [] if retry in RETRY else [f"retry={retry}: unknown; {near(retry, RETRY)}"]
-    if "experiment" not in named and (arms is not None or "scale" in named):
-        problems.append("scale and arms belong to an experiment: add experiment=NAME")
+    if "experiment" not in named and (chosen or "scale" in named):
+        problems.append("scale, arms and cells belong to an experiment: add experiment=NAME")
     if problems:
         raise ConfigError(problems)
-    return SweepArguments(named.get("experiment"), named.get("scale", FULL), arms, retry, tune, settings, hydra)
+    scale, arms, cells = named.get("scale", FULL), chosen.get("arms"), chosen.get("cells")
+    return SweepArguments(named.get("experiment"), scale, arms, retry, tune, settings, hydra, cells)
 
 
 def _typed_value(argument: str) -> Any:
@@ -152,33 +141,33 @@ def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: 
     Raises:
         ConfigError: with every mistake of every run.
     """
-    experiment = None
-    if typed.experiment is not None:
-        experiment = experiments.at_scale(experiment_files.load(typed.experiment, config_dir), typed.scale)
-        experiment = experiment if typed.arms is None else experiments.with_arms(experiment, typed.arms)
-    tune = experiment_files.tune(typed.tune, experiment.tune if experiment else None)
+    experiment = None if typed.experiment is None else _experiment(typed, typed.experiment, config_dir)
+    parts = experiment_cells.parts(experiment) if experiment else {}
+    tune = experiment.tune if experiment else experiment_files.tune(typed.tune, None)
+    tunes = [part.tune for part in parts.values()] or [tune]
     with examiner(config_dir, config_name) as examine:
         typed_values, problems = examine.values(typed.settings, sweep=True)
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
-        problems += _contradictions(values, experiment, tune)
-        problems += _without_trials(experiment) if experiment and tune else []
-        cells = list(_product(values)) if experiment is None else cells_of(experiment, values)
-        frozen, wrong = _freeze(cells, examine, experiment)
+        problems += _contradictions(values, experiment, [tune for tune in tunes if tune is not None])
+        problems += [problem for part in parts.values() if part.tune for problem in _without_trials(part)]
+        cells = [cell for name, part in parts.items() for cell in cells_of(part, values, name)]
+        frozen, wrong = _freeze(cells if experiment else list(product_of(values)), examine)
     if problems + wrong:
         raise ConfigError(list(dict.fromkeys(problems + wrong)))
     return Layout(experiment, tune, frozen)
 
 
-def _product(values: Mapping[str, Sequence[str]]) -> Iterator[GridCell]:
-    """Every combination of what was typed."""
-    for point in itertools.product(*values.values()):
-        settings = dict(zip(values, point, strict=True))
-        yield GridCell(None, {key: settings[key] for key in values if len(values[key]) > 1}, settings)
+def _experiment(typed: SweepArguments, name: str, config_dir: Path | None) -> Experiment:
+    """The experiment that is named, with the scale, arms, cells and tuning that are typed."""
+    experiment = experiments.at_scale(experiment_files.load(name, config_dir), typed.scale)
+    experiment = experiment if typed.cells is None else experiment_cells.with_cells(experiment, typed.cells)
+    experiment = experiment if typed.arms is None else experiments.with_arms(experiment, typed.arms)
+    return experiment_cells.with_tuning(experiment, typed.tune)
 
 
-def _contradictions(values: Mapping[str, Any], experiment: Experiment | None, tune: Tune | None) -> Iterator[str]:
+def _contradictions(values: Mapping[str, Any], experiment: Experiment | None, tunes: Sequence[Tune]) -> Iterator[str]:
     """Mistakes of the sweep that are none of any run."""
-    if tune is not None and "train.learning_rate" in values:
+    if tunes and "train.learning_rate" in values:
         yield "train.learning_rate: is chosen by tune.learning_rate; give one of the two"
     if experiment is not None and "method" in values:
         some = ",".join(list(experiment.arms)[:2])
@@ -186,7 +175,7 @@ def _contradictions(values: Mapping[str, Any], experiment: Experiment | None, tu
     for key in ("trial", "tuned"):
         if key in values:
             yield f"{key}: is filled in by a sweep with tune.learning_rate"
-    if tune is not None:
+    for tune in tunes:
         yield from _mistuned(tune)
 
 
@@ -214,87 +203,27 @@ def _without_trials(experiment: Experiment) -> Iterator[str]:
             )
 
 
-def _freeze(
-    cells: Sequence[GridCell], examine: Examiner, experiment: Experiment | None
-) -> tuple[list[FrozenCell], list[str]]:
+def _freeze(cells: Sequence[GridCell], examine: Examiner) -> tuple[list[FrozenCell], list[str]]:
     """Every cell composed, and what is wrong with them."""
     frozen, problems = [], []
-    labels = list(experiments.arms(experiment)) if experiment else []
+    run = {(cell.arm, *cell.point.values()) for cell in cells}
     for cell in cells:
         config, wrong = examine.job(cell.overrides)
         if not wrong:
             plain = config.plain()
             arm = control_sources.source_arm(plain["method"])
-            if arm is not None and arm not in labels:
-                wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, labels)}"]
+            if arm is not None and (arm, *cell.point.values()) not in run:
+                at = {label for label, *point in run if label and point == list(cell.point.values())}
+                wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, sorted(at))}"]
             frozen.append(FrozenCell(cell.arm, cell.point, cell.settings, plain))
         problems += [f"arm {cell.arm}: {problem}" if cell.arm else problem for problem in wrong]
     return frozen, problems
 
 
-def cells_of(experiment: Experiment, typed: Mapping[str, Sequence[str]]) -> list[GridCell]:
-    """Every run of an experiment, arms varying fastest.
-
-    Args:
-        typed: what the user added on the command line: key -> overrides; several take the place of an axis or make one
-            more. They win over the file.
-    """
-    fixed = {key: overrides[0] for key, overrides in typed.items() if len(overrides) == 1}
-    axes = {key: [spell(key, value) for value in values] for key, values in experiment.axes.items() if key not in fixed}
-    axes |= {key: list(overrides) for key, overrides in typed.items() if len(overrides) > 1}
-    cells = []
-    for point in itertools.product(*axes.values()):
-        at_point = dict(zip(axes, point, strict=True))
-        for arm, settings in arms(experiment).items():
-            base = {**_spelled(experiment.settings), **at_point}
-            chosen = {**base, **_spelled(settings), **fixed}
-            fitting = _spelled(_conditional(experiment.when, chosen))
-            cells.append(GridCell(arm, at_point, {**base, **fitting, **at_point, **_spelled(settings), **fixed}))
-    return cells
-
-
-def spell(key: str, value: Any) -> str:
-    """A setting as it is typed: method.beta1=0.85, task.terms=[2,3]."""
-    return f"{key}={_spelled_value(value)}"
-
-
-def _spelled(settings: DottedSettings) -> dict[str, str]:
-    return {key.lstrip("+"): spell(key, value) for key, value in settings.items()}
-
-
-def _spelled_value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_spelled_value, value))}]"
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{_spelled_value(inner)}' for key, inner in value.items())}}}"
-    text = value if isinstance(value, str) else schema.show(value)
-    plain_text = not isinstance(value, str) or (
-        text and all(letter.isalnum() or letter in "_-./${}" for letter in text)
-    )
-    return text if plain_text and not text.startswith("{") else "'" + text.replace("'", r"\'") + "'"
-
-
-def _conditional(when: Mapping[str, DottedSettings], chosen: Mapping[str, str]) -> DottedSettings:
-    """Settings of the conditions that hold, later ones over earlier ones; the defaults of conf/config.yaml count."""
-    conditional: DottedSettings = {}
-    for condition, settings in when.items():
-        keys = [word.partition("=")[0] for word in condition.split()]
-        overrides = [chosen.get(key, spell(key, _defaults().get(key))) for key in keys]
-        conditional |= settings if overrides == condition.split() else {}
-    return conditional
-
-
-@functools.cache
-def _defaults() -> DottedSettings:
-    """Group -> option of conf/config.yaml."""
-    root = content(CONF_DIR / "config.yaml")
-    return {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
-
-
 def describe(typed: SweepArguments, layout: Layout, arguments: Sequence[str], results_dir: Path) -> Sweep:
     """The sweep of a layout, before its first run."""
     name = typed.experiment or "sweep"
-    sweep_id = manifest.identity(name, (cell.config for cell in layout.cells), layout.tune)
+    sweep_id = manifest.identity(name, (cell.config for cell in layout.cells), list(layout.tunes.values()))
     others, _ = manifest.all_of(results_dir)
     order = max((other.order for other in others), default=0) + 1
     return Sweep(sweep_id, name, order, list(arguments), layout.experiment, layout.tune)

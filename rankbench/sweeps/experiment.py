@@ -56,6 +56,19 @@ class Published(Section):
     budgets: dict[str, list[str]] = Field(default={})
 
 
+class PositiveControl(Section):
+    """An arm that has to win, or the study cannot see what it looks for and all of its verdicts are withheld.
+
+    Attributes:
+        arm: label, such as that of the oracle of a planted task.
+        where: conditions on panels ("task=planted task.map=few"); in the panels that meet one, for each of them, the
+            arm's mean gain over the reference has to be shown to be above 0.
+    """
+
+    arm: str
+    where: Annotated[list[str], Field(min_length=1)]
+
+
 class Report(Section):
     """What the report shows.
 
@@ -67,9 +80,15 @@ class Report(Section):
         level: probability that the intervals of all arms and panels hold together.
         margin: smallest effect of interest, in the metric's unit (0.005: half a point); a smaller gain does not matter.
         margins: task -> margin, where the metric has another unit.
-        controls: arm -> its own controls, for the verdict: {shuffled: ARM, random: ARM}.
+        log: task -> margin as a difference of natural logarithms (0.05: about 5 %), of tasks whose metric is judged on
+            that scale, because its spread grows with its size; null: it is judged as it is.
+        controls: arm -> its own controls, for the verdict: {permuted: ARM, random: ARM}; of several arms ([ARM, ARM])
+            the values are averaged seed by seed.
         curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
+        map_effect: title -> arms with maps drawn alike, such as permutations, the spread of whose effects is shown.
+        over: title -> settings ("task.map"); panels that differ in them alone are taken together, as a sample of such.
+        positive_control: arm that has to win; null: none.
         published: the paper's numbers beside ours.
     """
 
@@ -79,18 +98,31 @@ class Report(Section):
     level: float = Field(gt=0, lt=1)
     margin: float = Field(gt=0)
     margins: dict[str, Annotated[float, Field(gt=0)]]
-    controls: dict[str, dict[str, str]] = Field(default={})
+    log: dict[str, Annotated[float, Field(gt=0)] | None] = Field(default={})
+    controls: dict[str, dict[str, str | list[str]]] = Field(default={})
     curves: dict[str, str] = Field(default={})
     maps: dict[str, list[str]] = Field(default={})
+    map_effect: dict[str, Annotated[list[str], Field(min_length=2)]] = Field(default={})
+    over: dict[str, list[str]] = Field(default={})
+    positive_control: PositiveControl | None = None
     published: list[Published] = Field(default=[])
+
+    def controls_of(self, arm: str) -> dict[str, list[str]]:
+        """Role -> the arms that are this control of an arm; {} where it has none."""
+        own = self.controls.get(arm, {})
+        return {role: [control] if isinstance(control, str) else control for role, control in own.items()}
 
     def metric_of(self, task: str) -> str:
         """Column of the frame of runs that is shown for a task."""
         return self.metrics.get(task, self.metrics[DEFAULT])
 
     def margin_of(self, task: str) -> float:
-        """Smallest effect of interest on a task, in the unit of its metric."""
-        return self.margins.get(task, self.margin)
+        """Smallest effect of interest on a task, in the unit of its metric; of logarithms where `log_of` says so."""
+        return self.log.get(task) or self.margins.get(task, self.margin)
+
+    def log_of(self, task: str) -> bool:
+        """Whether a task's metric is judged on the logarithmic scale."""
+        return self.log.get(task) is not None
 
 
 class ScaleChanges(Section):
@@ -110,6 +142,28 @@ class ScaleChanges(Section):
     tune: Tune | None = None
 
 
+class CellChanges(Section):
+    """What a cell of a study, such as another model and task, changes; what it leaves out stays.
+
+    Attributes:
+        arms: labels of the arms that are run; null: all.
+        settings, when: over those of the file, key by key.
+        axes: over those of the file, key by key; an axis without values is dropped.
+        only: over that of the file, arm by arm.
+        tune: replaces that of the file; null keeps it.
+        maps: folder of rank maps made beforehand. A control whose source run is "{ARM}" takes FOLDER/ARM.json here, and
+            ARM need not be run; null: the ranks of ARM's run at the same axes.
+    """
+
+    arms: list[str] | None = None
+    settings: DottedSettings = Field(default={})
+    axes: dict[str, list[Any]] = Field(default={})
+    when: dict[str, DottedSettings] = Field(default={})
+    only: dict[str, dict[str, list[Any]]] = Field(default={})
+    tune: Tune | None = None
+    maps: str | None = None
+
+
 class Experiment(Section):
     """One file of conf/experiment.
 
@@ -123,7 +177,9 @@ class Experiment(Section):
         axes: setting -> values; every arm is run at each combination.
         settings: settings of every run.
         when: condition -> settings of the runs that meet it: "key=value", or several with blanks between.
+        only: arm -> axis -> the values at which it and the arms that vary it are run, where these are fewer.
         scales: name -> what that scale puts in place of the above; "full" is the file itself.
+        cells: name -> what that cell changes; all are run, one after the other. {}: the file is one cell.
         shares: arm -> arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary, as
             all else is to be equal.
         tune: how learning rates are chosen; null takes those of the settings.
@@ -139,16 +195,18 @@ class Experiment(Section):
     axes: dict[str, list[Any]]
     settings: DottedSettings = Field(default={})
     when: dict[str, DottedSettings] = Field(default={})
+    only: dict[str, dict[str, list[Any]]] = Field(default={})
     scales: dict[str, ScaleChanges] = Field(default={})
+    cells: dict[str, CellChanges] = Field(default={})
     shares: dict[str, str] = Field(default={})
     tune: Tune | None = None
     report: Report
 
-    @field_validator("scales", mode="before")
+    @field_validator("scales", "cells", mode="before")
     @classmethod
-    def _empty_scales(cls, scales: Any) -> Any:
-        """A scale with nothing below it changes nothing."""
-        return {name: part or {} for name, part in scales.items()} if isinstance(scales, dict) else scales
+    def _empty_parts(cls, parts: Any) -> Any:
+        """A scale or cell with nothing below it changes nothing."""
+        return {name: part or {} for name, part in parts.items()} if isinstance(parts, dict) else parts
 
 
 def at_scale(experiment: Experiment, scale: str) -> Experiment:
@@ -190,15 +248,40 @@ def with_arms(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
         name: part.replace(arms=[arm for arm in part.arms or known if arm in kept])
         for name, part in experiment.scales.items()
     }
-    report = _report_on(kept, experiment.report)
-    return experiment.replace(arms=kept, shares=shared, scales=scales, report=report, vary={}, grid={})
+    cells = {
+        name: part.replace(
+            arms=None if part.arms is None else [arm for arm in part.arms if arm in kept],
+            only=_of_variants(experiment, part.only, kept),
+        )
+        for name, part in experiment.cells.items()
+        if part.arms is None or set(part.arms) & kept.keys()
+    }
+    return experiment.replace(
+        arms=kept,
+        shares=shared,
+        only=_of_variants(experiment, experiment.only, kept),
+        scales=scales,
+        cells=cells,
+        report=_report_on(kept, experiment.report),
+        vary={},
+        grid={},
+    )
+
+
+def _of_variants(experiment: Experiment, only: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of some arms and of those that vary them, said of each."""
+    bases = {arm: base for arm, base, _ in _derived(experiment)}
+    return {arm: only[key] for arm in kept for key in (bases.get(arm, arm), arm) if key in only}
 
 
 def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
     """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
     uniform = {} if report.reference in kept else {UNIFORM: report.reference}
     controls = {
-        arm: {**{kind: control for kind, control in own.items() if control in kept}, **uniform}
+        arm: {
+            **{role: control for role, control in own.items() if set(report.controls_of(arm)[role]) <= set(kept)},
+            **uniform,
+        }
         for arm, own in report.controls.items()
         if arm in kept
     }
@@ -206,7 +289,9 @@ def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
         table.replace(arms={arm: name for arm, name in table.arms.items() if arm in kept}) for table in report.published
     ]
     reference = report.reference if report.reference in kept else next(iter(kept))
-    return report.replace(reference=reference, controls=controls, published=published)
+    groups = {title: [arm for arm in group if arm in kept] for title, group in report.map_effect.items()}
+    map_effect = {title: group for title, group in groups.items() if len(group) > 1}
+    return report.replace(reference=reference, controls=controls, published=published, map_effect=map_effect)
 
 
 def arms(experiment: Experiment) -> dict[str, DottedSettings]:
@@ -217,7 +302,16 @@ def arms(experiment: Experiment) -> dict[str, DottedSettings]:
 
 def rates_of(experiment: Experiment) -> dict[str, str]:
     """Arm -> the arm whose tuned learning rate it takes, for arms without tuning trials."""
-    return {**{name: base for name, base, _ in _derived(experiment)}, **experiment.shares}
+    taken = {**{name: base for name, base, _ in _derived(experiment)}, **experiment.shares}
+    return {arm: _last(arm, taken) for arm in taken}
+
+
+def _last(arm: str, taken: Mapping[str, str]) -> str:
+    """The arm that has trials, where one takes the rate of another that takes a third's."""
+    passed = [arm]
+    while passed[-1] in taken and passed[-1] not in passed[:-1]:
+        passed.append(taken[passed[-1]])
+    return passed[-1]
 
 
 def _derived(experiment: Experiment) -> Iterator[tuple[str, str, DottedSettings]]:

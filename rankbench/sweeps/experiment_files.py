@@ -15,7 +15,8 @@ from rankbench.config import schema
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
-from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms
+from rankbench.records.record import RENAMED
+from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms, rates_of
 
 
 def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
@@ -41,7 +42,12 @@ def load(name: str, extra: Path | None = None) -> Experiment:
         scale: _over(part or {}, shared.get(scale, {}), ("settings", "axes", "when"))
         for scale, part in data.get("scales", {}).items()
     }
-    return read({"name": name, **data, "scales": scales}, str(files[name]))
+    experiment = read({"name": name, **data, "scales": scales}, str(files[name]))
+    positive = experiment.report.positive_control  # not in `read`: a sweep of some arms may lack it
+    if positive and positive.arm not in arms(experiment):
+        hint = near(positive.arm, list(arms(experiment)))
+        raise ConfigError([f"{files[name]}: report.positive_control.arm: no arm {positive.arm!r}; {hint}"])
+    return experiment
 
 
 def read(data: Mapping[str, Any], source: str) -> Experiment:
@@ -54,13 +60,30 @@ def read(data: Mapping[str, Any], source: str) -> Experiment:
     Raises:
         ConfigError: every mistake.
     """
-    report = _over(data.get("report", {}), _usual_report(), ("metrics", "margins"))
+    report = _over(data.get("report", {}), _usual_report(), ("metrics", "margins", "log"))
     experiment, mistakes = schema.conform(Experiment, {**data, "report": report})
     problems = [mistake.sentence for mistake in mistakes]
     problems += _unknown_names(experiment) if experiment is not None else []
     if experiment is None or problems:
         raise ConfigError([f"{source}: {problem}" for problem in problems])
     return experiment
+
+
+def read_kept(data: Mapping[str, Any], source: str) -> Experiment:
+    """An experiment as a sweep of this or an older version kept it: its controls under the names of today.
+
+    Args:
+        data, source: as in `read`.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    report = dict(data.get("report", {}))
+    if "beats" in report:
+        report["beats"] = [RENAMED.get(role, role) for role in report["beats"]]
+    controls = report.get("controls", {}).items()
+    report["controls"] = {arm: {RENAMED.get(role, role): own[role] for role in own} for arm, own in controls}
+    return read({**data, "report": report}, source)
 
 
 def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
@@ -105,7 +128,9 @@ def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence
 
 def _unknown_names(experiment: Experiment) -> Iterator[str]:
     """Labels that name no arm, and conditions that name no key."""
-    for place, when in {"when": experiment.when, **_conditions(experiment)}.items():
+    positive = experiment.report.positive_control
+    conditions = {"report.positive_control.where": positive.where if positive else []}
+    for place, when in {"when": experiment.when, **_conditions(experiment), **conditions}.items():
         wrong = [word for condition in when for word in condition.split() if "=" not in word]
         yield from (f"{place}: {word!r} is no key=value; write model=tiny, or model=tiny seed=0" for word in wrong)
     for place in ("vary", "grid"):
@@ -115,15 +140,29 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
                 return
     known = list(arms(experiment))
     named = {"report.reference": [experiment.report.reference]}
-    for arm, controls in experiment.report.controls.items():
-        named[f"report.controls.{arm}"] = [arm, *(control for role, control in controls.items() if role != UNIFORM)]
+    for arm in experiment.report.controls:
+        controls = experiment.report.controls_of(arm)
+        named[f"report.controls.{arm}"] = [
+            arm,
+            *(one for role in controls if role != UNIFORM for one in controls[role]),
+        ]
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
+    for title, group in experiment.report.map_effect.items():
+        named[f"report.map_effect ({title})"] = group
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
+    named["only"] = list(experiment.only)
+    for name, cell in experiment.cells.items():
+        named[f"cells.{name}.arms"] = cell.arms or []
+        named[f"cells.{name}.only"] = list(cell.only)
+    circle = [arm for arm, base in rates_of(experiment).items() if base in rates_of(experiment)]
+    yield from (f"shares.{arm}: leads back to itself; let one of the arms be tuned" for arm in circle)
     from rankbench.statistics.decision import CONTROLS  # scipy takes a moment to import
 
-    roles = [role for role in experiment.report.beats if role not in CONTROLS]
-    yield from (f"report.beats: no control {role!r}; {near(role, CONTROLS)}" for role in roles)
+    roles = {"report.beats": experiment.report.beats}
+    roles |= {f"report.controls.{arm}": list(own) for arm, own in experiment.report.controls.items()}
+    for place, used in roles.items():
+        yield from (f"{place}: no control {role!r}; {near(role, CONTROLS)}" for role in used if role not in CONTROLS)
     for name, part in experiment.scales.items():
         named[f"scales.{name}.arms"] = part.arms or []
     for place, labels in named.items():
@@ -131,4 +170,7 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
 
 
 def _conditions(experiment: Experiment) -> dict[str, Mapping[str, DottedSettings]]:
-    return {f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()}
+    return {
+        **{f"scales.{name}.when": part.when or {} for name, part in experiment.scales.items()},
+        **{f"cells.{name}.when": part.when for name, part in experiment.cells.items()},
+    }

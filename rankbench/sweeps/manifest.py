@@ -38,12 +38,14 @@ class Job:
         run_id: name of the run and its record.
         trial: whether this is a tuning trial.
         overrides: command line that does this run alone.
+        cell: name of the cell of the experiment; None in one without cells.
     """
 
     arm: str | None
     run_id: str
     trial: bool
     overrides: tuple[str, ...]
+    cell: str | None = None
 
     @property
     def method(self) -> str:
@@ -56,7 +58,7 @@ class Job:
         """Arm and settings of TITLE, in one line."""
         by_key = {override.partition("=")[0]: override for override in self.overrides}
         kept = [by_key[key] for key in TITLE if key in by_key]
-        return " ".join(filter(None, [self.arm, *kept, "(trial)" if self.trial else ""]))
+        return " ".join(filter(None, [self.arm, self.cell, *kept, "(trial)" if self.trial else ""]))
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Sweep:
         order: number of the sweep in its results folder; the last one started has the largest.
         words: arguments of the command, as typed.
         experiment: the experiment at its scale, with the arms chosen; None without one.
-        tune: how learning rates are chosen; None where they are given.
+        tune: how learning rates are chosen, where a cell says nothing else; None where they are given.
         jobs: runs frozen so far, in the order they are done in; trials come before the runs they choose for.
         waiting: sentences on runs that cannot be frozen yet, or not at all.
     """
@@ -82,6 +84,12 @@ class Sweep:
     tune: Tune | None
     jobs: list[Job] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether any learning rate is chosen by trials."""
+        cells = self.experiment.cells.values() if self.experiment else ()
+        return self.tune is not None or any(part.tune is not None for part in cells)
 
     def to_json(self) -> str:
         """Readable JSON."""
@@ -104,16 +112,16 @@ class Sweep:
             content: dict[str, Any] = json.loads(text)
             content["jobs"] = [Job(**{**job, "overrides": tuple(job["overrides"])}) for job in content["jobs"]]
             if content["experiment"] is not None:
-                content["experiment"] = experiment_files.read(content["experiment"], source)
+                content["experiment"] = experiment_files.read_kept(content["experiment"], source)
             content["tune"] = Tune(**content["tune"]) if content["tune"] else None
             return cls(**content)
         except (ValueError, KeyError, TypeError) as error:
             raise SweepError(f"{source}: not a sweep of this version ({error}); start it again") from error
 
 
-def identity(name: str, configs: Iterable[dict[str, Any]], tune: Tune | None) -> str:
-    """Name of a sweep, with 8 hexadecimal digits that tell its runs and their tuning from others."""
-    content = [[run_id(config) for config in configs], tune.plain() if tune else None]
+def identity(name: str, configs: Iterable[dict[str, Any]], tunes: Iterable[Tune | None]) -> str:
+    """Name of a sweep, with 8 hexadecimal digits that tell its runs and their tuning, cell by cell, from others."""
+    content = [[run_id(config) for config in configs], *(tune.plain() if tune else None for tune in tunes)]
     return f"{name}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]}"
 
 

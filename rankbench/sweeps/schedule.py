@@ -16,8 +16,9 @@ from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import STOPPED, RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import tuning
-from rankbench.sweeps.composition import FrozenCell, Layout, spell
+from rankbench.sweeps.composition import FrozenCell, Layout
 from rankbench.sweeps.experiment import Tune
+from rankbench.sweeps.grid import spell
 from rankbench.sweeps.manifest import Job, Sweep
 from rankbench.sweeps.tuning import Choice, Group, TuningFamily
 
@@ -49,9 +50,9 @@ class SweepSchedule:
     """
 
     def __init__(self, layout: Layout, sweep: Sweep, results_dir: Path, retry: bool = False) -> None:
-        self.sweep, self._results_dir, self._tune, self._retry = sweep, results_dir, layout.tune, retry
+        self.sweep, self._results_dir, self._retry = sweep, results_dir, retry
         self._groups = tuning.groups_of(layout)
-        self._families = tuning.families_of(self._groups, layout.tune)
+        self._families = tuning.families_of(self._groups)
         self._configs: dict[str, dict[str, Any]] = {}
         self._final: set[int] = set()  # ids of the cells whose configuration is final
 
@@ -90,15 +91,14 @@ class SweepSchedule:
 
         A group whose trials choose nothing holds up no other.
         """
-        assert self._tune is not None
-        self._take_grid(family, self._tune)
+        self._take_grid(family)
         while any(group.open for group in family.groups):
-            trials = self._on_grid(family, self._tune)
+            trials = self._on_grid(family)
             jobs = [job for of_group in trials.values() for job in of_group]
             if {job.run_id for job in jobs} - {job.run_id for job in self.sweep.jobs}:
                 return jobs
-            choices, failed = self._choices(trials, self._tune)
-            wider = tuning.widened(family.grid, list(choices.values())) if family.widened < self._tune.widen else None
+            choices, failed = self._choices(trials, family.tune)
+            wider = tuning.widened(family.grid, list(choices.values())) if family.widened < family.tune.widen else None
             if wider is not None:
                 family.grid, family.widened = wider, family.widened + 1
                 continue
@@ -108,21 +108,21 @@ class SweepSchedule:
                 group.given_up = reason
         return []
 
-    def _take_grid(self, family: TuningFamily, tune: Tune) -> None:
+    def _take_grid(self, family: TuningFamily) -> None:
         """Begin with all the rates of the family before, and no more: both are to have as many trials."""
         if family.after is None:
             return
         if any(group.open for group in family.after.groups):
             raise NotReady(f"{family.groups[0].title}: waits for the learning rates of the arms tuned before it")
-        family.grid, family.widened, family.after = family.after.grid, tune.widen, None
+        family.grid, family.widened, family.after = family.after.grid, family.tune.widen, None
 
-    def _on_grid(self, family: TuningFamily, tune: Tune) -> dict[Group, list[Job]]:
+    def _on_grid(self, family: TuningFamily) -> dict[Group, list[Job]]:
         """Trials of the groups that are open; one that cannot have any, for want of another's ranks, is given up."""
         trials = {}
         for group in family.groups:
             if group.open:
                 try:
-                    trials[group] = list(self._trials_of(group, family.grid, tune))
+                    trials[group] = list(self._trials_of(group, family.grid, family.tune))
                 except NotFrozen as reason:
                     group.given_up = str(reason)
         return trials
@@ -172,7 +172,7 @@ class SweepSchedule:
 
     def _choice(self, group: Group) -> Choice | None:
         tuned = group.takes or group
-        if self._tune is None:
+        if group.tune is None:
             return None
         if tuned.choice is None:
             raise NotReady(f"{group.title}: waits for the learning rate of {tuned.title}")
@@ -215,7 +215,7 @@ class SweepSchedule:
             changed["method.source_run"] = spell("method.source_run", source)
         name = run_id(config)
         self._configs[name] = config
-        return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()))
+        return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()), cell.cell)
 
     def _source_run(self, group: Group, source: Group, seed: int, trial: bool) -> str:
         """The run whose ranks a control takes: of the same seed; for a trial, the source's own at its chosen rate."""

@@ -97,6 +97,7 @@ class Group:
     Attributes:
         arm: label of the arm; None in a sweep without an experiment.
         cells: the runs.
+        tune: how the rate is chosen; None where it is given.
         takes: group whose chosen rate is taken; None where this one has trials.
         source: group whose ranks are taken; None where none are needed.
         choice: choice of the learning rate; None until it is made.
@@ -105,6 +106,7 @@ class Group:
 
     arm: str | None
     cells: list[FrozenCell]
+    tune: Tune | None = None
     takes: Group | None = None
     source: Group | None = None
     choice: Choice | None = None
@@ -127,12 +129,14 @@ class TuningFamily:
 
     Attributes:
         groups: groups with trials.
+        tune: how their rates are chosen.
         grid: learning rates tried so far, ascending.
         widened: how often the grid grew.
         after: family at the same point whose last grid this one begins with; None once it has begun.
     """
 
     groups: list[Group]
+    tune: Tune
     grid: list[float]
     widened: int = 0
     after: TuningFamily | None = None
@@ -141,32 +145,33 @@ class TuningFamily:
 def groups_of(layout: Layout) -> list[Group]:
     """The runs of a sweep, grouped by what shares a learning rate, each group linked to those it takes from."""
     groups: dict[tuple[Any, ...], Group] = {}
+    tunes = layout.tunes
     for cell in layout.cells:
-        groups.setdefault((cell.arm, *_point(cell)), Group(cell.arm, [])).cells.append(cell)
+        groups.setdefault((cell.arm, *_point(cell)), Group(cell.arm, [], tunes[cell.cell])).cells.append(cell)
     rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
     for (arm, *point), group in groups.items():
         source = control_sources.source_arm(group.cells[0].config["method"])
         group.source = groups[(source, *point)] if source is not None else None
-        group.takes = groups[(rates[arm], *point)] if arm in rates else None
+        group.takes = groups.get((rates[arm], *point)) if arm in rates else None  # where that arm is run, too
     return list(groups.values())
 
 
-def families_of(groups: list[Group], tune: Tune | None) -> list[TuningFamily]:
+def families_of(groups: list[Group]) -> list[TuningFamily]:
     """Groups with trials, by point of the axes; those that need another's ranks are tuned after the others.
 
     They begin with the rates that the others ended with: a control has no fewer trials than what it controls.
     """
-    if tune is None:
-        return []
     together: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in groups:
-        if group.takes is None:
+        if group.tune is not None and group.takes is None:
             point = [override for override in _point(group.cells[0]) if not override.startswith("method")]
             together[_depth(group), *point].append(group)
     last: dict[tuple[Any, ...], TuningFamily] = {}
     families = []
     for (_, *point), members in sorted(together.items(), key=lambda item: item[0][0]):
-        families.append(TuningFamily(members, sorted(set(tune.learning_rate)), after=last.get(tuple(point))))
+        tune = members[0].tune
+        assert tune is not None
+        families.append(TuningFamily(members, tune, sorted(set(tune.learning_rate)), after=last.get(tuple(point))))
         last[tuple(point)] = families[-1]
     return families
 

@@ -19,7 +19,7 @@ from rankbench.tasks.base import DataError, Evaluation, Example
 from rankbench.tasks.multiple_choice import CommonsenseQa
 from rankbench.tasks.text import answer_scoring
 from rankbench.tasks.text.answer_scoring import Item
-from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig
+from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig, refuse_test_from_train
 from rankbench.tasks.text.dataset_files import Table, carve, choose, read
 from rankbench.tasks.text_classification import Classification
 
@@ -150,13 +150,14 @@ class Mixture(Classification[MixtureConfig]):
 
     @staticmethod
     def check(config: MixtureConfig) -> list[str]:
-        """Sets that are named twice."""
+        """Sets that are named twice, and a test out of train."""
         named: dict[str, list[str]] = {"train_on": [*config.train_on], "test_on": [*config.test_on]}
-        return [
+        twice = [
             f"task.{key}={names}: a set is named twice; name each once"
             for key, names in named.items()
             if len(set(names)) < len(names)
         ]
+        return twice + refuse_test_from_train(config)
 
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
         """Read the sets.

@@ -12,7 +12,7 @@ from rankbench.config.registry import register
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import DataError
 from rankbench.tasks.text.dataset_config import HubConfig
-from rankbench.tasks.text.dataset_files import Table, carve, choose, read
+from rankbench.tasks.text.dataset_files import Table, carve, official, read, test_rows
 from rankbench.tasks.worked_problems import (
     AnswerConfig,
     GeneratedConfig,
@@ -38,14 +38,13 @@ class Gsm8k(Problems[Gsm8kConfig]):
     complete = staticmethod(has_final_line)
 
     def problems(self) -> tuple[dict[str, list[Problem]], str]:
-        """Official test as test; validation carved out of train."""
-        tables, data = read(self.config, ("question", "answer"), ("train", "test"))
+        """Official test as test, or carved out of train like validation."""
+        tables, data = read(self.config, ("question", "answer"), official(self.config, "test"))
         train, validation = carve(tables["train"], self.config)
-        test = choose(tables["test"], self.config)
         return {
             "train": _problems(tables["train"], train),
             "validation": _problems(tables["train"], validation),
-            "test": _problems(tables["test"], test),
+            "test": _problems(*test_rows(tables, "test", self.config)),
         }, data
 
 

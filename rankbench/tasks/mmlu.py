@@ -12,7 +12,7 @@ from rankbench.config.registry import register
 from rankbench.tasks.base import DataError
 from rankbench.tasks.multiple_choice import LETTERS, MultipleChoice, lettered, texts_of
 from rankbench.tasks.text.answer_scoring import Item
-from rankbench.tasks.text.dataset_config import HubConfig
+from rankbench.tasks.text.dataset_config import HubConfig, refuse_test_from_train
 from rankbench.tasks.text.dataset_files import Table, choose, read
 from rankbench.tasks.text.file_formats import Row
 
@@ -70,6 +70,8 @@ class Mmlu(MultipleChoice[MmluConfig]):
     cut = "shots"
     test = "test"
     parts_of_whole = True
+
+    check = staticmethod(refuse_test_from_train)
 
     def read_items(self) -> tuple[dict[str, list[Item]], str]:
         """Official splits: auxiliary_train, validation, test, and dev for the examples."""

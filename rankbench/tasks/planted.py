@@ -24,10 +24,10 @@ class PlantedConfig(Settings):
     """Settings of the planted task.
 
     Attributes:
-        map: where the updates are: "few" random sites at `rank`; "depth" every site, rank rising linearly with depth;
-            "type" every site of some module kinds.
+        map: where the updates are: "few" random sites at `rank`; "type" every site of some module kinds; "depth" every
+            site, rank rising linearly with depth; "falling" every site, rank falling with it.
         sites: how many sites (few) or kinds (type) get an update.
-        rank: true rank of an update (the largest, for depth).
+        rank: true rank of an update (the largest, for depth and falling).
         strength: Frobenius norm of the update over that of the weight.
         weight_scale: factor on the base model's matrices (embeddings included) first, so that its outputs are not flat.
         label_noise: weight of the uniform distribution mixed into the teacher's, in [0, 1).
@@ -36,7 +36,7 @@ class PlantedConfig(Settings):
         map_seed: seed of map and updates; null takes the run's, so that seeds differ in their truth as well.
     """
 
-    map: Literal["few", "depth", "type"]
+    map: Literal["few", "type", "depth", "falling"]
     sites: int = Field(ge=1)
     rank: int = Field(ge=1)
     strength: float = Field(ge=0)
@@ -175,11 +175,9 @@ def true_map(config: PlantedConfig, sites: Sequence[Any], rng: np.random.Generat
     if config.rank > full:
         raise DataError(f"task.rank={config.rank} is above the full rank {full} of a site: use <= {full}")
     kinds = sorted({site.kind for site in sites})
-    available = {"few": len(sites), "depth": len(sites), "type": len(kinds)}[config.map]
-    if config.map != "depth" and config.sites > available:
-        raise DataError(
-            f"task.sites={config.sites}: the model has {available} {'kinds' if config.map == 'type' else 'sites'}"
-        )
+    for pattern, available, things in (("few", len(sites), "sites"), ("type", len(kinds), "kinds")):
+        if config.map == pattern and config.sites > available:
+            raise DataError(f"task.sites={config.sites}: the model has {available} {things}")
     if config.map == "few":
         chosen = set(rng.choice(len(sites), config.sites, replace=False).tolist())
         return {site.name: config.rank if index in chosen else 0 for index, site in enumerate(sites)}
@@ -187,7 +185,10 @@ def true_map(config: PlantedConfig, sites: Sequence[Any], rng: np.random.Generat
         chosen_kinds = {kinds[index] for index in rng.choice(len(kinds), config.sites, replace=False)}
         return {site.name: config.rank if site.kind in chosen_kinds else 0 for site in sites}
     depth = max(site.layer or 0 for site in sites) + 1
-    return {site.name: max(1, round(config.rank * ((site.layer or 0) + 1) / depth)) for site in sites}
+    places = {site.name: (site.layer or 0) + 1 for site in sites}  # from 1
+    if config.map == "falling":
+        places = {name: depth + 1 - place for name, place in places.items()}
+    return {name: max(1, round(config.rank * place / depth)) for name, place in places.items()}
 
 
 def _update(site: Any, rank: int, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from rankbench.core.seeding import Streams
 from rankbench.files import expanded, fingerprint
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.dataset_config import HubConfig
-from rankbench.tasks.text.dataset_files import Table, carve, choose, is_text, read
+from rankbench.tasks.text.dataset_files import Table, carve, is_text, official, read, test_rows
 from rankbench.tasks.text.spans import Question, Spans, Window, exact_match, f1
 from rankbench.tasks.text.tokens import prompt_hash
 
@@ -63,11 +63,10 @@ class Squad(Task[SquadConfig]):
         self._spans = Spans(tokenizer, config.max_length, config.stride, config.max_answer_length)
         tables, data = self._read()
         train, validation = carve(tables["train"], config)
-        rows = {"train": ("train", train), "validation": ("train", validation)}
-        rows["test"] = ("validation", choose(tables["validation"], config))
+        rows = {"train": (tables["train"], train), "validation": (tables["train"], validation)}
+        rows["test"] = test_rows(tables, "validation", config)
         self.splits, counts = {}, []
-        for split, (official, chosen) in rows.items():
-            table = tables[official]
+        for split, (table, chosen) in rows.items():
             windows = self._spans.windows([self._question(table, row) for row in chosen])
             self.splits[split] = [window for of_question in windows for window in of_question]
             counts.append(f"{split} {sum(len(of_question) > 1 for of_question in windows)}")
@@ -76,9 +75,9 @@ class Squad(Task[SquadConfig]):
     def _read(self) -> tuple[dict[str, Table], str]:
         folder = None if self.config.data_dir is None else expanded(self.config.data_dir)
         if folder is None or not any((folder / name).is_file() for name in self.files):
-            return read(self.config, ("question", "context"), ("train", "validation"), labels=("answers",))
+            return read(self.config, ("question", "context"), official(self.config, "validation"), labels=("answers",))
         tables, digest = {}, hashlib.sha256()
-        for split, name in zip(("train", "validation"), self.files, strict=True):
+        for split, name in zip(official(self.config, "validation"), self.files, strict=False):
             tables[split] = _official(folder / name, split)
             digest.update(f"{split}\0{fingerprint(folder / name)}\n".encode())
         return tables, f"sha256:{digest.hexdigest()}"

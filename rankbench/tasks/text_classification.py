@@ -15,7 +15,7 @@ from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
 from rankbench.tasks.text.answer_scoring import Answer, Head, Item, Options, Scorer
 from rankbench.tasks.text.dataset_config import FolderConfig, HubConfig
-from rankbench.tasks.text.dataset_files import Table, carve, choose, read
+from rankbench.tasks.text.dataset_files import Table, carve, choose, official, read, test_rows
 from rankbench.tasks.text.file_formats import Row
 from rankbench.tasks.text.language_model import language_model
 from rankbench.tasks.text.tokens import prompt_hash
@@ -77,12 +77,13 @@ class Classification(Task[ClassificationConfigT]):
     def read_items(self) -> tuple[dict[str, list[Item]], str]:
         """Items of train, validation and test, and the revision of the data."""
         columns = (*self.lists, self.label)
-        tables, data = read(self.config, self.texts, ("train", self.test), tuple(self.extra_test.values()), columns)
+        splits, extra = official(self.config, self.test), tuple(self.extra_test.values())
+        tables, data = read(self.config, self.texts, splits, extra, columns)
         train, validation = carve(tables["train"], self.config)
         items = {
             "train": self._items(tables["train"], train),
             "validation": self._items(tables["train"], validation),
-            "test": self._items(tables[self.test], choose(tables[self.test], self.config)),
+            "test": self._items(*test_rows(tables, self.test, self.config)),
         }
         for part, split in self.extra_test.items():
             if split in tables:

@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 
 from rankbench.core.seeding import Streams
 from rankbench.tasks.base import Batch, DataError, Evaluation, Example, Task
-from rankbench.tasks.text.dataset_config import HubConfig
+from rankbench.tasks.text.dataset_config import HubConfig, refuse_test_from_train
 from rankbench.tasks.text.language_model import (
     LanguageModel,
     language_model,
@@ -70,6 +70,7 @@ class TextGeneration(Task[GenerationConfigT]):
     keeps: ClassVar[Literal["start", "end"]] = "end"
     _tokenizer: Any
     _language: LanguageModel
+    check = staticmethod(refuse_test_from_train)
 
     @abstractmethod
     def writings(self) -> tuple[dict[str, list[Writing]], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rankbench.config import registry
+from rankbench.config.schema import ConfigError
 from rankbench.config.sections import Config
 from rankbench.core import peft_injection
 from rankbench.core.adapter_set import AdapterSet
@@ -77,6 +78,8 @@ class Assembly:
         config = self.config
         self.task = registry.get("task", config.task.name)(config.task)
         model = resolve(config.model)
+        if problems := config.train.headless(model.architecture):
+            raise ConfigError(problems)
         labels = self.task.num_labels() if model.architecture == "encoder" else None
         problem = None if labels is None else self.task.problem()
         self.loaded = loading.load(model, labels, problem, self.streams)

@@ -12,6 +12,7 @@ import torch
 
 from rankbench import RankbenchError
 from rankbench.files import disk_is_full
+from rankbench.methods.base import InertError
 from rankbench.records.run_folder import StoreError
 from rankbench.training.trainer import NotFiniteError
 
@@ -47,6 +48,8 @@ def failure_of(error: BaseException) -> Failure | None:
         return None
     if isinstance(error, NotFiniteError):
         return Failure("nan", str(error))
+    if isinstance(error, InertError):
+        return Failure("inert", str(error))
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return Failure("oom", str(error) or "out of memory")
     if isinstance(error, SystemExit):

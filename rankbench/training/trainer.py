@@ -101,7 +101,7 @@ class Trainer:
 
     def build_optimizer(self) -> None:
         """AdamW over the adapter's groups, after calibration has set the ranks."""
-        groups = self.adapters.groups(self.settings.weight_decay)
+        groups = self.adapters.groups(self.settings.weight_decay, self.settings.head_learning_rate)
         self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
         self.adapters.bind(self.optimizer)
 
@@ -174,8 +174,9 @@ class Trainer:
         settings, allocator, adapters, meter = self.settings, self.allocator, self.adapters, self.engine.meter
         factor = rate(settings.schedule, settings.warmup_share, allocator.stages(), index)
         for group in self.optimizer.param_groups:
-            constant = group.get("constant")
-            group["lr"] = settings.learning_rate * factor * group["rate"] if constant is None else constant
+            peak, constant = group.get("peak"), group.get("constant")
+            peak = settings.learning_rate if peak is None else peak
+            group["lr"] = peak * factor * group["rate"] if constant is None else constant
         rng = self.engine.streams.numpy("allocator", index)
         step = Step(index, total, settings.learning_rate * factor, rng, self.probe(index))
         with meter.phase("training"):

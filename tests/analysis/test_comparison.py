@@ -54,7 +54,7 @@ def test_an_interval_is_that_of_the_family():
     assert family.detectable("test/kl", "igu") > alone.detectable("test/kl", "igu")
 
 
-CONTROLS = {"its own shuffled ranks": "shuffled", "random ranks": "random"}
+CONTROLS = {"its own permuted ranks": "permuted", "random ranks": "random"}
 
 
 def decided(**arms):
@@ -62,25 +62,25 @@ def decided(**arms):
 
 
 def test_an_arm_works_if_it_beats_its_controls_too():
-    decision = decided(shuffled=shifted(0.01, 0.01), random=shifted(0, 0.002))
+    decision = decided(permuted=shifted(0.01, 0.01), random=shifted(0, 0.002))
     assert (decision.outcome, list(decision.intervals)) == ("worthwhile", ["lora", *CONTROLS])
     for by, seeds in ((0.09, "45"), (0.1, "more than 500")):
-        open_one = decided(shuffled=shifted(by, 0.02), random=shifted(0, 0.002))
-        told = f"not told from its own shuffled ranks; {seeds} seeds would"
+        open_one = decided(permuted=shifted(by, 0.02), random=shifted(0, 0.002))
+        told = f"not told from its own permuted ranks; {seeds} seeds would"
         assert (open_one.outcome, open_one.reason[: len(told)]) == ("open", told)
 
 
 def test_a_control_that_cannot_be_compared_says_why():
-    decision = decided(shuffled={77: 0.5})
+    decision = decided(permuted={77: 0.5})
     assert decision.outcome == "open"
-    assert decision.reason == "its own shuffled ranks: no common seed; random ranks: not run"
+    assert decision.reason == "its own permuted ranks: no common seed; random ranks: not run"
 
 
 def test_lost_seeds_withhold_a_decision():
     """Of the arm or of a control, failed or not run."""
     few = compared(lora=LORA, igu=shifted(0.1, seeds=range(7))).decide("igu")
     assert (few.outcome, few.reason) == ("withheld", "3 of 10 seeds without a run that is ok")
-    control = decided(shuffled=shifted(0, 0.01, range(9)), random=shifted(0, 0.002))
+    control = decided(permuted=shifted(0, 0.01, range(9)), random=shifted(0, 0.002))
     assert control.reason == "1 of 10 seeds without a run that is ok"
 
 

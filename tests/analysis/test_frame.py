@@ -200,11 +200,11 @@ def test_choices_that_cannot_be_made_are_refused():
 
 def test_each_label_has_its_own_rate():
     runs = [
-        *sweep({0.001: [0.5], 0.01: [0.4]}, method="shuffled", settings={"source": "fim"}),
-        *sweep({0.001: [0.3], 0.01: [0.4]}, method="shuffled", settings={"source": "eva"}),
+        *sweep({0.001: [0.5], 0.01: [0.4]}, method="permuted", settings={"source": "fim"}),
+        *sweep({0.001: [0.3], 0.01: [0.4]}, method="permuted", settings={"source": "eva"}),
     ]
     chosen = best_rates(frames.frame(runs), "validation/loss").set_index("label")["learning_rate"].to_dict()
-    assert chosen == {"shuffled (source=fim)": 0.01, "shuffled (source=eva)": 0.001}
+    assert chosen == {"permuted (source=fim)": 0.01, "permuted (source=eva)": 0.001}
 
 
 def test_the_command_line_prints_curves_and_choices(tmp_path, capsys):

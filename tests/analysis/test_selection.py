@@ -182,13 +182,13 @@ def test_labels_without_a_run_at_the_chosen_rate_are_named():
     """As they were called among all: the one that is left keeps the setting that tells it from the one that is not."""
     mixed = [
         *sweep({0.01: [0.5]}),
-        *sweep({0.01: [0.5]}, method="shuffled", settings={"source": "fim"}),
-        *sweep({0.1: [0.4]}, method="shuffled", settings={"source": "eva"}),
+        *sweep({0.01: [0.5]}, method="permuted", settings={"source": "fim"}),
+        *sweep({0.1: [0.4]}, method="permuted", settings={"source": "eva"}),
         *sweep({0.1: [0.4]}, method="igu"),
     ]
     found = select("T", mixed, rates="0.01")
-    assert found.labels == ["lora", "shuffled (source=fim)"]
-    assert found.notes == ["learning rate 0.01", "not run at the chosen rate: igu, shuffled (source=eva)"]
+    assert found.labels == ["lora", "permuted (source=fim)"]
+    assert found.notes == ["learning rate 0.01", "not run at the chosen rate: igu, permuted (source=eva)"]
 
 
 def test_labels_not_run_at_other_seeds_are_named():

@@ -35,7 +35,7 @@ def planned(capsys, *arguments: str) -> dict[str, list[str]]:
 def test_before_the_first_run_the_trials_are_named_and_what_waits_for_them(config_dir, capsys):
     found = planned(capsys, "experiment=small", "--config-dir", str(config_dir))
     assert found["lora (trials)"][:2] == ["2", "0"]
-    assert [found[arm][:2] for arm in ("lora", "random", "random shuffled", "random reversed")] == [["2", "0"]] * 4
+    assert [found[arm][:2] for arm in ("lora", "random", "random permuted", "random reversed")] == [["2", "0"]] * 4
     assert found["lora"][2:4] == ["5,632", "5,568"]  # less than one rank is left over
     assert found["lora"][4] == "not known"
     assert not (config_dir.parent / "results").exists()
@@ -46,7 +46,7 @@ def test_of_a_sweep_that_has_ended_nothing_is_left(config_dir, capsys):
     found = planned(capsys, "--config-dir", str(config_dir), "experiment=small")
     count = str(len(played.frozen_runs))
     assert found["all"][:2] == [count, count]
-    assert found["random shuffled (trials)"][:2] == ["4", "4"]
+    assert found["random permuted (trials)"][:2] == ["4", "4"]
 
 
 def test_the_time_of_a_run_is_the_mean_of_those_of_its_method_else_of_its_kind():

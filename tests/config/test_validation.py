@@ -66,6 +66,7 @@ def test_every_shipped_choice_is_a_valid_configuration(group: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("method=shuffled", "method=shuffled: unknown method; it is called permuted now."),
         ("method=igux", "method=igux: unknown method; did you mean igu, igu_code? known are adalora, "),
         ("model=tini", "model=tini: unknown model; did you mean tiny? known are "),
         ("task=planed", "task=planed: unknown task; did you mean planted? known are "),
@@ -99,6 +100,7 @@ def test_every_shipped_choice_is_a_valid_configuration(group: str) -> None:
         ("train.steps=${train.nothing}", "train.steps: Interpolation key 'train.nothing' not found"),
         ("method.name=foo", "method.name=foo: method 'foo' is unknown; known are adalora, "),
         ("train.micro_batch_size=5", "train.micro_batch_size=5: must divide train.batch_size=16"),
+        ("train.head_learning_rate=0.1", "train.head_learning_rate=0.1: the model is a decoder and trains no head;"),
         ("tracking.name=wandb", "tracking.project=null: must be given with tracking=wandb"),
         ("results_dir=7", "results_dir=7: expected a string"),
         ("results_dir=", "results_dir='': is empty; give a folder"),

@@ -708,7 +708,8 @@ def test_an_encoder_trains_adapter_and_head_once_each_and_nothing_else(tmp_path,
     )
     assert len(loaded.sites) == 12
     assert adapters.ranks() == ranks
-    groups = adapters.groups(0.1)
+    groups = adapters.groups(0.1, head_rate=0.5)
+    assert [(group["name"], group.get("peak")) for group in groups][-1] == ("head", 0.5)
     assert [group["name"] for group in groups] == ["factors", *(["gates"] if gate else []), "head"]
     counts = [len(group["params"]) for group in groups]
     assert counts == [24, *([12] if gate else []), 2]

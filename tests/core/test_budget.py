@@ -21,7 +21,14 @@ def sites(**shapes: tuple[int, int]) -> list[SimpleNamespace]:
 
 
 def settings(**changes):
-    base = {"reference_rank": 4, "unit": "params", "match": "final", "tolerance": 0.01, "source": "uniform"}
+    base = {
+        "reference_rank": 4,
+        "unit": "params",
+        "match": "final",
+        "tolerance": 0.01,
+        "source": "uniform",
+        "factor": 1.0,
+    }
     return OmegaConf.create({**base, **changes})
 
 
@@ -214,6 +221,33 @@ def test_a_budget_of_true_ranks_costs_what_they_cost() -> None:
     assert (found.target, found.reference_rank) == (5 * 24, 3)
 
 
+def layered(layers: int, kinds: dict[str, tuple[int, int]]) -> list[SimpleNamespace]:
+    return sites(**{f"layers.{layer}.{kind}": shape for layer in range(layers) for kind, shape in kinds.items()})
+
+
+def test_a_factor_multiplies_the_target_and_leaves_the_reference_rank() -> None:
+    twice = budget(factor=2.0)
+    assert (twice.target, twice.reference_rank, twice.uniform_rank) == (2 * budget().target, 4, 8)
+    assert twice.uniform() == dict.fromkeys("abc", 8)
+    assert budget(factor=0.5).uniform() == dict.fromkeys("abc", 2)
+    true = settings(source="true_ranks", reference_rank=None, factor=2.0)
+    assert Budget.of(true, sites(a=(8, 8), b=(16, 8)), {"a": 0, "b": 5}).target == 2 * 5 * 24
+
+
+def test_half_of_rank_1_lies_evenly_over_depth_and_types() -> None:
+    kinds = {"q": (8, 8), "k": (4, 8), "v": (4, 8), "o": (8, 8), "up": (16, 8), "down": (8, 16)}
+    half = Budget.of(settings(reference_rank=1, factor=0.5), layered(6, kinds), None)
+    ranks = half.uniform()
+    assert list(ranks) == list(half.costs)
+    assert half.spent(ranks) == half.target
+    assert {sum(rank for name, rank in ranks.items() if name.endswith(f".{kind}")) for kind in kinds} == {3}
+    assert {sum(rank for name, rank in ranks.items() if f".{layer}." in name) for layer in range(6)} == {3}
+    assert {sum(ranks[f"layers.{layer}.q"] for layer in layers) for layers in ((0, 1), (2, 3), (4, 5))} == {1}
+    quarter_more = Budget.of(settings(reference_rank=1, factor=1.25), layered(6, kinds), None).uniform()
+    assert {sum(quarter_more[f"layers.{layer}.{kind}"] for kind in kinds) for layer in range(6)} <= {7, 8, 9}
+    assert set(quarter_more.values()) == {1, 2}
+
+
 def test_allocate_keeps_the_least_rank_and_the_target() -> None:
     ranks = budget().allocate({"a": 1.0, "b": 0.0, "c": 0.0}, least=1)
     assert ranks == {"a": 8, "b": 3, "c": 2}  # the rest goes evenly to the other two
@@ -232,6 +266,8 @@ def test_params_and_spent_are_counted_apart() -> None:
         ({"reference_rank": 0}, "budget.reference_rank=0: a budget below one rank per site adapts nothing; use >= 1"),
         ({"reference_rank": 9}, "budget.reference_rank=9 is above the full rank 8 of site a: use <= 8"),
         ({"source": "true_ranks"}, "this task plants none: use budget=r8"),
+        ({"factor": 4.0}, "reference_rank=4 times budget.factor=4 is above the full rank 8 of site a: use <= 2, or"),
+        ({"factor": 0.01}, "budget.factor=0.01: a target of 3 is not between the 16 of one rank at one site and"),
     ],
 )
 def test_a_budget_that_does_not_fit_the_sites_says_so(changes: dict, message: str) -> None:

@@ -19,7 +19,7 @@ from rankbench.sweeps import manifest
 
 SHORT = ["model=tiny", "task=planted", "train.steps=3", "train.threads=1", "task.train_size=16", "task.test_size=8"]
 RANDOM = "name: random\nconcentration: {concentration}\nleast_rank: 0\n"
-TUNED = ["experiment=small", "arms=[lora,random,random shuffled]", "seed=0", "tune.widen=0", "task.test_size=8"]
+TUNED = ["experiment=small", "arms=[lora,random,random permuted]", "seed=0", "tune.widen=0", "task.test_size=8"]
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +77,13 @@ def test_every_run_is_done_and_stands_for_its_arm(tuned):
     assert [(job.arm, job.trial) for job in tuned.sweep.jobs] == [
         *[("lora", True)] * 2,
         *[("random", True)] * 2,
-        *[("random shuffled", True)] * 2,
-        *[(arm, False) for arm in ("lora", "random", "random shuffled")],
+        *[("random permuted", True)] * 2,
+        *[(arm, False) for arm in ("lora", "random", "random permuted")],
     ]
     assert {record.status for trial in (True, False) for record in tuned.records(trial)} == {"ok"}
     assert len(content(tuned.results)) == 9
     assert tuned.sweep.words == ["hydra.launcher.slots=2", *tuned.words]
-    assert list(tuned.sweep.experiment.arms) == ["lora", "random", "random shuffled"]
+    assert list(tuned.sweep.experiment.arms) == ["lora", "random", "random permuted"]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from support.harness import configure, folder_of, perform
 from rankbench.config.control_sources import rank_map
 from rankbench.config.schema import ConfigError
 from rankbench.core.peft_export import export
+from rankbench.methods.base import InertError
 from rankbench.methods.derived_controls import reverse
 from rankbench.records.record import run_id
 from rankbench.training.assembly import assemble
@@ -23,13 +24,13 @@ def calibrated(tmp_path, *overrides):
     return run.trainer, run.budget
 
 
-def dealt(tmp_path, name, within, seed=0):
+def dealt(tmp_path, name, within, seed=0, *more):
     """The ranks that a control makes of a given map on the tiny model, sites in model order."""
     sites = [f"model.layers.{layer}.{kind}" for layer in range(2) for kind in KINDS]
     ranks = dict(zip(sites, [1, 2, 9, 3, 4, 8, 5, 6, 7, 10, 11, 12, 13, 21], strict=True))
     (tmp_path / "map.json").write_text(json.dumps(ranks))
     where = ["method.source=null", f"method.source_run={tmp_path / 'map.json'}", f"method.within={within}"]
-    return ranks, calibrated(tmp_path, f"method={name}", *where, f"seed={seed}")[0].adapters.ranks()
+    return ranks, calibrated(tmp_path, f"method={name}", *where, f"seed={seed}", *more)[0].adapters.ranks()
 
 
 KINDS = [f"self_attn.{k}_proj" for k in "qkvo"] + [f"mlp.{k}_proj" for k in ("gate", "up", "down")]
@@ -38,17 +39,50 @@ KEYS = {"all": lambda n: 0, "type": lambda n: n.split(".", 3)[3], "layer": lambd
 
 @pytest.mark.slow
 @pytest.mark.parametrize("within", ["all", "type", "layer"])
-def test_shuffled_and_reversed_stay_inside_their_groups(tmp_path, within):
-    given, shuffled = dealt(tmp_path, "shuffled", within)
+def test_permuted_and_reversed_stay_inside_their_groups(tmp_path, within):
+    given, permuted = dealt(tmp_path, "permuted", within)
     _, reversed_ = dealt(tmp_path, "reversed", within)
     for group in {KEYS[within](name) for name in given}:
         names = [name for name in given if KEYS[within](name) == group]
-        assert sorted(shuffled[n] for n in names) == sorted(given[n] for n in names)
+        assert sorted(permuted[n] for n in names) == sorted(given[n] for n in names)
         order = sorted(names, key=given.__getitem__)
         assert [reversed_[n] for n in order] == sorted((given[n] for n in names), reverse=True)
     if within != "type":  # two sites of a type: a permutation may leave both
-        assert shuffled != given != reversed_
-    assert len({tuple(dealt(tmp_path, "shuffled", within, seed)[1].values()) for seed in range(4)}) > 1
+        assert permuted != given != reversed_
+    assert len({tuple(dealt(tmp_path, "permuted", within, seed)[1].values()) for seed in range(4)}) > 1
+
+
+def test_a_map_number_draws_the_same_permutation_at_every_seed(tmp_path):
+    drawn = [
+        dealt(tmp_path, "permuted", "all", seed, f"method.map_number={number}")[1] for number, seed in NUMBERED_MAPS
+    ]
+    assert drawn[0] == drawn[1]
+    assert len({tuple(ranks.values()) for ranks in drawn}) == 3
+    plain = [configure(tmp_path, "method=permuted", f"method.map_number={number}").plain() for number in (0, 1, "null")]
+    assert len({run_id(config) for config in plain}) == 3
+
+
+NUMBERED_MAPS = [(0, 0), (0, 1), (1, 0), (2, 0)]  # map number, seed
+
+
+@pytest.mark.parametrize("method", ["permuted", "reversed", "by_type", "by_depth", "scaled"])
+def test_a_map_that_tells_no_sites_apart_leaves_an_inert_run(tmp_path, method):
+    (tmp_path / "map.json").write_text('{".*": 4}')
+    record = perform(configure(tmp_path, *EQUAL, f"method={method}", "method.source=null", MAP.format(tmp_path)))
+    assert (record["status"], record["metrics"]["validation"]) == ("inert", None)
+    assert "does not tell all sites apart, so there is nothing to rearrange" in record["reason"]
+
+
+MAP = "method.source_run={}/map.json"
+
+
+def test_a_map_by_type_cannot_be_permuted_within_types(tmp_path):
+    (tmp_path / "map.json").write_text('{"q_proj": 20, ".*": 4}')
+    words = ["method.source=null", MAP.format(tmp_path)]
+    with pytest.raises(InertError, match="does not tell the sites of each group apart"):
+        calibrated(tmp_path, "method=permuted", *words, "method.within=type")
+    trainer, _ = calibrated(tmp_path, "method=by_type", *words)  # its own average: the map is one by type
+    assert len(set(trainer.adapters.ranks().values())) == 2
 
 
 def test_averages_by_type_and_by_depth(tmp_path):
@@ -71,7 +105,7 @@ def test_reversed_gives_the_largest_rank_to_the_lowest_score():
 def test_a_control_s_ranks_are_its_source_s_dealt_otherwise(tmp_path, source):
     """Where ranks cost the same the histogram is kept; the calibration is the source's own and is charged."""
     own, _ = calibrated(tmp_path, f"method={source}")
-    for name in ("shuffled", "reversed"):
+    for name in ("permuted", "reversed"):
         control, _ = calibrated(tmp_path, f"method={name}", f"method.source={source}")
         assert sorted(control.adapters.ranks().values()) == sorted(own.adapters.ranks().values())
         assert control.adapters.ranks() != own.adapters.ranks()
@@ -85,7 +119,7 @@ def test_a_control_s_ranks_are_its_source_s_dealt_otherwise(tmp_path, source):
 
 @pytest.mark.slow
 def test_within_unequal_costs_the_budget_is_still_met(tmp_path):
-    for name in ("shuffled", "reversed", "by_type", "by_depth"):
+    for name in ("permuted", "reversed", "by_type", "by_depth"):
         trainer, budget = calibrated(tmp_path, f"method={name}", "budget.unit=params")
         assert 0 <= budget.target - budget.spent(trainer.adapters.ranks()) < max(budget.costs.values())
 
@@ -103,7 +137,7 @@ def test_scaled_keeps_ranks_uniform_and_multiplies_the_scale(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["random", "linear_depth"])
-def test_a_source_that_decides_at_the_start_scales_and_shuffles_as_well(tmp_path, source):
+def test_a_source_that_decides_at_the_start_scales_and_permutes_as_well(tmp_path, source):
     own, budget = calibrated(tmp_path, f"method={source}")
     scaled, _ = calibrated(tmp_path, "method=scaled", f"method.source={source}")
     mean = np.mean(list(own.adapters.ranks().values()))
@@ -111,8 +145,8 @@ def test_a_source_that_decides_at_the_start_scales_and_shuffles_as_well(tmp_path
         assert scaled.adapters.scale(name) == pytest.approx(2.0 * rank / mean)
     assert scaled.adapters.ranks() == budget.uniform()
     assert not scaled.adapters.history  # uniform from the first step to the last
-    shuffled, _ = calibrated(tmp_path, "method=shuffled", f"method.source={source}")
-    assert sorted(shuffled.adapters.ranks().values()) == sorted(own.adapters.ranks().values())
+    permuted, _ = calibrated(tmp_path, "method=permuted", f"method.source={source}")
+    assert sorted(permuted.adapters.ranks().values()) == sorted(own.adapters.ranks().values())
 
 
 def test_the_history_of_a_calibration_is_its_net_change(tmp_path):
@@ -194,7 +228,7 @@ def test_a_run_of_a_method_that_allocates_while_training_can_be_the_source(tmp_p
     source = perform(configure(tmp_path, *EQUAL, "method=adalora"))
     assert source["ranks"] != dict.fromkeys(source["ranks"], 8)
     where = ["method.source=null", f"method.source_run={source['run_id']}"]
-    for name in ("shuffled", "reversed", "by_type"):
+    for name in ("permuted", "reversed", "by_type"):
         trainer, _ = calibrated(tmp_path, f"method={name}", *where)
         assert trainer.allocator.static
         assert trainer.adapters.ranks() != source["ranks"]
@@ -208,17 +242,18 @@ def test_a_run_of_a_method_that_allocates_while_training_can_be_the_source(tmp_p
     ("overrides", "message"),
     [
         (
-            ["method=shuffled", "method.source=adalora"],
+            ["method=permuted", "method.source=adalora"],
             r"method.source=adalora: decides while training; give method.so",
         ),
-        (["method=shuffled", "method.source=reversed"], r"method.source=reversed: is a control itself; give method.so"),
+        (["method=permuted", "method.source=reversed"], r"method.source=reversed: is a control itself; give method.so"),
         (
-            ["method=shuffled", "method.source=oracle"],
+            ["method=permuted", "method.source=oracle"],
             r"method.source=oracle: is a control itself; give method.source_run",
         ),
-        (["method=shuffled", "method.source=fin"], r"method.source=fin: method 'fin' is unknown; did you mean fim"),
-        (["method=shuffled", "method.source=null"], r"method.source, method.source_run: give one of them"),
-        (["method=shuffled", "method.within=site"], r"method.within=site: expected one of all, type, layer"),
+        (["method=permuted", "method.source=fin"], r"method.source=fin: method 'fin' is unknown; did you mean fim"),
+        (["method=permuted", "method.source=null"], r"method.source, method.source_run: give one of them"),
+        (["method=permuted", "method.within=site"], r"method.within=site: expected one of all, type, layer"),
+        (["method=reversed", "method.map_number=1"], r"method.map_number=1: reversed draws nothing; take null"),
         (["method=by_type", "method.within=layer"], r"method.within=layer: by_type averages within type"),
         (["method=transplant"], r"method.source_run: missing"),
         (["method=transplant", "method.source_run=null"], r"method.source_run: must be given"),
@@ -236,7 +271,7 @@ def test_mistakes_are_named_before_any_work(tmp_path, overrides, message):
 
 
 def test_the_settings_of_the_source_are_part_of_the_record(tmp_path):
-    config = configure(tmp_path, "method=shuffled", "+method.settings.batches=3")
+    config = configure(tmp_path, "method=permuted", "+method.settings.batches=3")
     assert config.method.settings["batches"] == 3
     assert config.method.settings["cap"] == 2.0
 
@@ -250,7 +285,7 @@ def test_a_map_that_names_no_site_of_this_model_or_a_failed_run_is_refused(tmp_p
     with pytest.raises(ValueError, match=r"record.json: the run ended with status nan; finish it first"):
         rank_map(str(tmp_path), tmp_path)
     (tmp_path / "record.json").write_text('{"schema_version": 1, "status": "ok", "ranks": null, "method": "full"}')
-    with pytest.raises(ValueError, match=r"record.json: method full trains no adapter, so the run has no rank map"):
+    with pytest.raises(ValueError, match=r"record.json: the run has no rank map .method full trains no adapter"):
         rank_map(str(tmp_path), tmp_path)
     (tmp_path / "odd.json").write_text('{"a": "b"}')
     with pytest.raises(ValueError, match=r"odd.json: neither a record, nor PEFT"):

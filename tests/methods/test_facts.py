@@ -58,7 +58,7 @@ def test_passes_are_said_with_the_numbers_of_the_settings() -> None:
     assert entry("igu_code").facts["passes"] == "none"
     per_example = method_config("fim", batches=2, score="per_example")
     assert registry.get("method", "fim").passes_of(per_example) == "2 x train.batch_size x (forward + backward)"
-    assert entry("shuffled").facts["passes"] == "8 x (forward + backward), by fim"
+    assert entry("permuted").facts["passes"] == "8 x (forward + backward), by fim"
 
 
 def test_two_presets_of_one_class_do_not_say_the_same() -> None:

@@ -47,22 +47,28 @@ def plain_model(run, method: str, ranks: dict[str, int]):
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft 0.21 asks transformers for it
 @pytest.mark.parametrize(
-    ("method", "base"), [("dora", "decoder"), ("full", "decoder"), ("full", "encoder"), ("bitfit", "encoder")]
+    ("method", "base", "head_rate"),
+    [("dora", "decoder", None), ("full", "decoder", None), ("full", "encoder", 0.1), ("bitfit", "encoder", None)],
 )
-def test_an_arm_is_what_a_plain_loop_trains(tmp_path, method, base):
-    run = begun(configure(tmp_path, *arrange(tmp_path, method, base)))
+def test_an_arm_is_what_a_plain_loop_trains(tmp_path, method, base, head_rate):
+    words = [] if head_rate is None else [f"train.head_learning_rate={head_rate}"]
+    run = begun(configure(tmp_path, *arrange(tmp_path, method, base), *words))
     trainer, settings, streams = run.assembly.trainer, run.config.train, run.assembly.streams
     ranks, task = run.assembly.adapters.ranks(), run.assembly.task
     plain = plain_model(run, method, ranks)
     trained = [parameter for parameter in plain.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    head = [p for name, p in plain.named_parameters() if p.requires_grad and name.startswith("classifier.")]
+    body = [p for p in trained if not any(p is of_head for of_head in head)]
+    peaks = [(body, settings.learning_rate), (head, head_rate or settings.learning_rate)]
+    groups = [{"params": parameters, "peak": peak} for parameters, peak in peaks if parameters]
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     run.assembly.adapters.model.train()
     for index in range(1, STEPS + 1):
         row = trainer.step(index, STEPS)
         order = examples_of_step(len(trainer.train), settings.batch_size, index, lambda e: streams.numpy("data", e))
         batch = task.collate([trainer.train[i] for i in order])
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate(settings.schedule, settings.warmup_share, (STEPS,), index)
+            group["lr"] = group["peak"] * rate(settings.schedule, settings.warmup_share, (STEPS,), index)
         optimizer.zero_grad()
         with streams.ambient("dropout", index, 0):
             loss = task.loss(plain, batch) / task.units(batch)
@@ -107,7 +113,7 @@ def test_what_cannot_be_trained_is_said():
 
 def test_a_control_cannot_take_the_ranks_of_a_reference_arm(tmp_path):
     with pytest.raises(ValueError, match=r"method\.source=dora: it is a reference arm and allocates nothing"):
-        configure(tmp_path, "method=shuffled", "method.source=dora")
+        configure(tmp_path, "method=permuted", "method.source=dora")
 
 
 def test_dora_starts_exactly_at_a_base_in_bfloat16(tmp_path):

@@ -15,6 +15,7 @@ from rankbench.records.record import (
     STOPPED,
     RecordError,
     RunRecord,
+    budget_name,
     complete,
     group_id,
     portable,
@@ -274,6 +275,20 @@ def test_a_path_counts_by_its_content(tmp_path, section, key):
     assert run_id(config) != missing
 
 
+def test_a_factor_of_1_leaves_a_run_its_name_and_another_one_names_the_budget(tmp_path):
+    config = plain(tmp_path)
+    former, half = copy.deepcopy(config), copy.deepcopy(config)
+    del former["budget"]["factor"]
+    half["budget"]["factor"] = 0.5
+    assert run_id(former) == run_id(config) != run_id(half)
+    assert [budget_name(each["budget"]) for each in (former, config, half)] == [
+        "true_ranks",
+        "true_ranks",
+        "true_ranksx0.5",
+    ]
+    assert Config.from_plain(former).plain() == config
+
+
 def test_a_group_is_the_run_without_its_seed(tmp_path):
     config = plain(tmp_path, "method=igu")
     ignored = {path for path in leaves(config) if group_id(changed(config, path)) == group_id(config)}
@@ -361,7 +376,9 @@ def test_a_run_that_is_no_trial_has_the_name_it_had_before_there_were_trials(tmp
         (["method=sora"], "", "step", "released"),
         (["method=sora"], "", "loss_l1", 1.0),
         (["method=gora"], "", "direction", "up"),
-        (["method=shuffled", "method.source=gora"], "settings", "width", "sum"),
+        (["method=permuted", "method.source=gora"], "settings", "width", "sum"),
+        (["method=permuted"], "", "map_number", 0),
+        (["method=reversed"], "", "map_number", 0),
     ],
 )
 def test_a_setting_that_came_later_leaves_runs_their_names(tmp_path, overrides, section, key, other):
@@ -372,4 +389,12 @@ def test_a_setting_that_came_later_leaves_runs_their_names(tmp_path, overrides, 
         settings.pop(key) if of is former else settings.update({key: other})
     assert run_id(former) == run_id(config) != run_id(changed)
     assert complete(former) == config != complete(changed)
+    assert Config.from_plain(former).plain() == config
+
+
+def test_a_run_keeps_its_name_where_its_method_gets_another(tmp_path):
+    config = plain(tmp_path, "method=permuted")
+    former = {**config, "method": {**config["method"], "name": "shuffled"}}
+    del former["method"]["map_number"]
+    assert run_id(former) == run_id(config)
     assert Config.from_plain(former).plain() == config

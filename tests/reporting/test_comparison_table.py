@@ -176,13 +176,13 @@ def test_a_reference_alone_is_a_table():
 def test_settings_that_differ_make_rows_of_their_own():
     found = [
         *runs("lora", LORA),
-        *runs("shuffled", BETTER, settings={"source": "fim"}),
-        *runs("shuffled", LIKE, settings={"source": "eva"}),
+        *runs("permuted", BETTER, settings={"source": "fim"}),
+        *runs("permuted", LIKE, settings={"source": "eva"}),
     ]
     assert list(cells(comparison_table(found, ["test/kl"]))) == [
         "lora",
-        "shuffled (source=fim)",
-        "shuffled (source=eva)",
+        "permuted (source=fim)",
+        "permuted (source=eva)",
     ]
 
 
@@ -228,15 +228,15 @@ def test_a_selection_without_a_table_does_not_keep_the_others_from_theirs(tmp_pa
 
 
 def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, capsys):
-    found = [*runs("lora", LORA), *runs("shuffled", BETTER, settings={"source": "fim"})]
-    (other,) = runs("shuffled", {0: 0.1}, settings={"source": "eva"})
+    found = [*runs("lora", LORA), *runs("permuted", BETTER, settings={"source": "fim"})]
+    (other,) = runs("permuted", {0: 0.1}, settings={"source": "eva"})
     other.config["train"] = {"learning_rate": 0.1}
     run_folder.save([*found, other], tmp_path / "records.jsonl")
     command = ["records", "table", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--rates", "0.01"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "| shuffled (source=fim) | 5 |" in printed
-    assert "not run at the chosen rate: shuffled (source=eva)" in printed
+    assert "| permuted (source=fim) | 5 |" in printed
+    assert "not run at the chosen rate: permuted (source=eva)" in printed
 
 
 def test_the_legend_says_what_holds_together():

@@ -64,11 +64,11 @@ def test_only_runs_that_are_ok_have_a_map():
 
 
 def test_runs_that_are_not_drawn_are_said_and_stand_in_the_title(tmp_path, monkeypatch):
-    found = [mapped(name, seed, [1, 2, 3, 4]) for name in ("lora", "igu", "shuffled") for seed in range(5)]
+    found = [mapped(name, seed, [1, 2, 3, 4]) for name in ("lora", "igu", "permuted") for seed in range(5)]
     for run in (*found[5:7], *found[10:]):
         run.status = "inert"
     names = [run.method for run in found]
-    said = ["lora: 5 of 5 runs drawn", "igu: 3 of 5 runs drawn, 2 inert", "shuffled: 0 of 5 runs drawn, 5 inert"]
+    said = ["lora: 5 of 5 runs drawn", "igu: 3 of 5 runs drawn, 2 inert", "permuted: 0 of 5 runs drawn, 5 inert"]
     assert rank_map_figures.count_drawn(found, names) == said
     shown = []
     monkeypatch.setattr(plotting, "write", lambda figure, numbers, place: shown.append(figure) or [place])
@@ -109,7 +109,7 @@ def test_uniform_maps_and_single_seeds_have_no_agreement():
 def many(labels: int, layers: int) -> list:
     generator = np.random.default_rng(0)
     return [
-        mapped("shuffled", seed, generator.integers(0, 20, 2 * layers).tolist(), source=f"method_{label:02d}")
+        mapped("permuted", seed, generator.integers(0, 20, 2 * layers).tolist(), source=f"method_{label:02d}")
         for label in range(labels)
         for seed in (0, 1)
     ]

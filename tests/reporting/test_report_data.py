@@ -45,7 +45,7 @@ def column(sheet, title: str) -> list[str]:
 
 
 def test_arms_that_are_there_for_a_curve_are_not_compared_with_the_reference():
-    assert single().arms == ["lora", "igu", "adalora", "fim", "l1ra", "igu ranks shuffled", "random"]
+    assert single().arms == ["lora", "igu", "adalora", "fim", "l1ra", "igu ranks permuted", "random"]
     (comparison,) = single().comparisons.values()
     assert set(comparison.rows) == set(single().arms)
 
@@ -95,14 +95,14 @@ def test_the_arms_of_an_ablation_are_compared_with_their_base():
 
 def test_the_verdict_names_the_arms_with_controls_and_says_why():
     said = verdict.sentences(single())
-    assert said[0] == "igu: works (better than lora, its own shuffled ranks and random ranks)."
+    assert said[0] == "igu: works (better than lora, its own permuted ranks and random ranks)."
     assert said[1] == (
-        "fim: open (not told from lora; 61 seeds would tell with 80 % probability; its own shuffled ranks: not run)."
+        "fim: open (not told from lora; 61 seeds would tell with 80 % probability; its own permuted ranks: not run)."
     )
     sheet = verdict.verdict_table(single())
     assert column(sheet, "verdict") == ["works", "open"]
     assert column(sheet, "gain over lora")[0] == "+0.019 [+0.010, +0.028]"
-    assert column(sheet, "gain over its own shuffled ranks")[1] == "not run"
+    assert column(sheet, "gain over its own permuted ranks")[1] == "not run"
     assert column(sheet, "n") == ["8", "8"]
 
 
@@ -119,7 +119,7 @@ def test_what_is_resolved_is_counted_with_what_could_have_been_seen():
 
 def test_without_its_uniform_arm_nothing_is_said_to_work():
     """Another arm takes the place of the reference, not that of tuned uniform."""
-    made = with_arms(declared(seeds=range(8)), ["adalora", "igu", "igu ranks shuffled", "random"])
+    made = with_arms(declared(seeds=range(8)), ["adalora", "igu", "igu ranks permuted", "random"])
     said = verdict.sentences(gather(study(made, lost=0.0, failed=0.0)))
     assert made.report.reference == "igu"
     assert said[0] == "igu: no verdict: it stands in for the reference, tuned uniform was not run."
@@ -128,12 +128,12 @@ def test_without_its_uniform_arm_nothing_is_said_to_work():
 def test_a_control_that_was_run_in_vain_says_why():
     found = study(declared(seeds=range(8)), lost=0.0, failed=0.0)
     for record in found.records.values():
-        if record.method == "shuffled":
+        if record.method == "permuted":
             record.status, record.metrics = "nan", None
         if record.method == "random" and record.ledger:
             record.ledger = {**record.ledger, "final": {"ranks": 1, "params": 1}}
     said = verdict.sentences(gather(found))
-    assert "igu: open (its own shuffled ranks: none ok; random ranks: not at an equal budget)." in said
+    assert "igu: open (its own permuted ranks: none ok; random ranks: not at an equal budget)." in said
 
 
 def test_trials_of_other_code_are_said():
@@ -207,7 +207,7 @@ def test_over_tasks_gains_are_taken_in_units_of_their_smallest_effect():
     assert sheet.title == "Over 2 tasks: minilm-l6, budget r8"
     assert "glue-rte 0.01 test/accuracy, planted 0.02 test/kl" in sheet.notes[0]
     assert sheet.notes[1] == "Left out, not judged on a task: l1ra."
-    assert column(sheet, "arm") == ["igu", "adalora", "fim", "igu ranks shuffled", "random"]
+    assert column(sheet, "arm") == ["igu", "adalora", "fim", "igu ranks permuted", "random"]
     first, second = (comparison for _, comparison in compared.compared())
     row = dict(zip(sheet.columns, sheet.rows[0], strict=True))
     gain = first.pairs("test/accuracy", "igu").mean() / 0.01 - second.pairs("test/kl", "igu").mean() / 0.02

@@ -59,11 +59,11 @@ def test_a_panel_without_any_record_is_known_by_its_words():
 def test_without_an_experiment_arms_are_methods_and_their_settings():
     found = [
         *runs("lora", {0: 0.1, 1: 0.2}),
-        *runs("shuffled", {0: 0.1, 1: 0.3}, settings={"source": "fim"}),
+        *runs("permuted", {0: 0.1, 1: 0.3}, settings={"source": "fim"}),
         *runs("eva", {0: 0.1, 1: 0.3}),
     ]
-    (panel,) = panels.panels(typed(found, ["method=lora,shuffled,eva", "seed=0,1"], lost=1))
-    assert panel.arms == ["lora", "eva", "shuffled"]
+    (panel,) = panels.panels(typed(found, ["method=lora,permuted,eva", "seed=0,1"], lost=1))
+    assert panel.arms == ["lora", "eva", "permuted"]
     missing = [run for run in panel.runs if run.record is None]
     assert [(run.arm, run.seed) for run in missing] == [("eva", 1)]
     assert panels.report_of(typed(found, [])).reference == "lora"

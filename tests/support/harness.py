@@ -188,7 +188,7 @@ source: none
 arms:
   lora: {method: lora}
   random: {method: random}
-  random shuffled: {method: shuffled, method.source: null, method.source_run: "{random}"}
+  random permuted: {method: permuted, method.source: null, method.source_run: "{random}"}
   random reversed: {method: reversed, method.source: null, method.source_run: "{random}"}
 vary:
   random: {method.concentration: [0.5]}

@@ -12,7 +12,7 @@ from rankbench.sweeps.composition import Layout, describe, words
 from rankbench.sweeps.manifest import Job
 from rankbench.sweeps.schedule import SweepSchedule
 
-BEST = {"lora": 1e-2, "random": 1e-3, "shuffled": 1e-3}  # an end of the grid each
+BEST = {"lora": 1e-2, "random": 1e-3, "permuted": 1e-3}  # an end of the grid each
 RANKS = {"lora": {"a": 2, "b": 2}, "random": {"a": 1, "b": 3}}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from rankbench.records.record import RunRecord
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment, experiment_files
-from rankbench.sweeps.composition import cells_of
+from rankbench.sweeps.grid import cells_of
 from rankbench.sweeps.manifest import Job, Sweep
 
 KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
@@ -31,7 +31,7 @@ ARMS: dict[str, tuple[dict[str, Any], float]] = {
     "adalora": ({"method": "adalora"}, 0.0),
     "fim": ({"method": "fim"}, 0.6),
     "l1ra": ({"method": "l1ra"}, 1.0),
-    "igu ranks shuffled": ({"method": "shuffled", "method.source_run": "{igu}"}, -1.0),
+    "igu ranks permuted": ({"method": "permuted", "method.source_run": "{igu}"}, -1.0),
     "random": ({"method": "random"}, -2.5),
 }
 RATES = (0.0003, 0.001, 0.003, 0.01)
@@ -63,7 +63,7 @@ def declared(
             "reference": "lora",
             "metrics": {"default": "test/accuracy", "planted": "test/kl"},
             "margin": 0.01,
-            "controls": {"igu": {"shuffled": "igu ranks shuffled", "random": "random"}, "fim": {"random": "random"}},
+            "controls": {"igu": {"permuted": "igu ranks permuted", "random": "random"}, "fim": {"random": "random"}},
             "curves": {"quadrature steps M": "method.quadrature_steps", "smoothing beta1": "method.beta1"},
             "maps": {"batches x power": ["method.batches", "method.power"]},
             "published": [

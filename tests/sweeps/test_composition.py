@@ -39,8 +39,8 @@ def test_rates_are_a_list_however_they_are_typed(typed):
     ("typed", "problems"),
     [
         (["retry=faild"], ["retry=faild: unknown; did you mean failed? known are failed, none."]),
-        (["arms=[a]"], ["scale and arms belong to an experiment: add experiment=NAME"]),
-        (["scale=small", "retry=x"], ["retry=x: unknown; known are failed, none.", "scale and arms belong to an"]),
+        (["arms=[a]"], ["scale, arms and cells belong to an experiment: add experiment=NAME"]),
+        (["scale=small", "retry=x"], ["retry=x: unknown; known are failed, none.", "scale, arms and cells belong"]),
         (["experiment=x", "arms=[a"], ["arms=[a: cannot be read; write key=value, and quote a value with special"]),
         (["tune.learning_rate=[1e-3,"], ["tune.learning_rate=[1e-3,: cannot be read; write key=value"]),
     ],
@@ -70,16 +70,16 @@ def test_without_an_experiment_every_combination_is_a_run():
 
 def test_a_setting_that_only_the_swept_methods_have():
     """Hydra would look for it in the default method, which has none."""
-    layout = lay_out(words(["method=shuffled,reversed", "method.source=sensitivity", *RUN]))
+    layout = lay_out(words(["method=permuted,reversed", "method.source=sensitivity", *RUN]))
     assert [(f.config["method"]["name"], f.config["method"]["source"]) for f in layout.cells] == [
-        ("shuffled", "sensitivity"),
+        ("permuted", "sensitivity"),
         ("reversed", "sensitivity"),
     ]
 
 
 def test_an_experiment_lays_out_its_arms_and_the_command_line_wins(config_dir):
-    layout = lay_out(words(["experiment=small", "arms=[lora,random shuffled,random]", "train.steps=5"]), config_dir)
-    assert [f.arm for f in layout.cells] == ["lora", "random", "random shuffled"] * 2
+    layout = lay_out(words(["experiment=small", "arms=[lora,random permuted,random]", "train.steps=5"]), config_dir)
+    assert [f.arm for f in layout.cells] == ["lora", "random", "random permuted"] * 2
     assert {f.config["train"]["steps"] for f in layout.cells} == {5}
     assert layout.tune == Tune(learning_rate=[1e-3, 1e-2], seeds=[100], metric="validation/loss", widen=1)
     tuned = lay_out(words(["experiment=small", "arms=lora", "tune.widen=3", "seed=4"]), config_dir)
@@ -148,8 +148,8 @@ def test_a_control_is_not_tuned_at_ranks_that_no_trial_has(tmp_path):
     with pytest.raises(ConfigError) as error:
         lay_out(words(["experiment=small", "seed=0"]), write_experiment(tmp_path, told))
     assert error.value.problems == [
-        "arm random shuffled: is tuned at the ranks of random concentration=0.5, which has no trials: it takes the "
-        "learning rate of random; let random shuffled take one, too, under shares"
+        "arm random permuted: is tuned at the ranks of random concentration=0.5, which has no trials: it takes the "
+        "learning rate of random; let random permuted take one, too, under shares"
     ]  # random reversed takes lora's
 
 

@@ -12,7 +12,6 @@ from rankbench.config.registry import names as registered
 from rankbench.config.schema import ConfigError
 from rankbench.published import numbers
 from rankbench.sweeps import experiment_files
-from rankbench.sweeps.composition import GridCell, cells_of, spell
 from rankbench.sweeps.experiment import (
     arms,
     at_scale,
@@ -20,6 +19,7 @@ from rankbench.sweeps.experiment import (
     with_arms,
 )
 from rankbench.sweeps.experiment_files import load, read, tune
+from rankbench.sweeps.grid import GridCell, cells_of, spell
 
 FILES = sorted(experiment_files.names())
 
@@ -204,8 +204,10 @@ RICH = {
     "shares": {"mine": "igu"},
     "report": {
         **REPORT,
-        "controls": {"igu": {"random": "random", "shuffled": "mine"}, "mine": {"random": "random"}},
+        "controls": {"igu": {"random": "random", "permuted": "mine"}, "mine": {"random": "random"}},
         "published": [{"file": "igu", "table": "1", "arms": {"lora": "LoRA", "igu": "IGU-LoRA"}}],
+        "map_effect": {"all": ["igu", "random", "mine"], "two": ["mine", "igu"]},
+        "positive_control": {"arm": "mine", "where": ["task=planted"]},
     },
     "scales": {"tiny": {"arms": ["lora", "igu", "random"]}},
 }
@@ -218,6 +220,8 @@ def test_some_arms_keep_what_the_report_says_of_them():
     assert some.report.reference == "igu"  # its own is not there
     assert some.report.controls == {"igu": {"random": "random", "uniform": "lora"}}  # which is not there to be beaten
     assert some.report.published[0].arms == {"igu": "IGU-LoRA"}
+    assert some.report.map_effect == {"all": ["igu", "random"]}
+    assert some.report.positive_control.arm == "mine"  # which is not there to win: nothing is judged without it
     assert some.scales["tiny"].arms == ["igu", "random"]
     assert read(some.plain(), "again") == some
 
@@ -246,13 +250,28 @@ def test_an_arm_that_is_not_there_is_named():
         ({"report": {**REPORT, "margin": 0}}, r"x.yaml: report.margin=0: expected a number > 0"),
         ({"report": {**REPORT, "margins": {"boolq": 0}}}, r"x.yaml: report.margins.boolq=0: expected a number > 0"),
         (
-            {"report": {**REPORT, "controls": {"igu": {"shuffled": "shuffled igu"}}}},
-            r"x.yaml: report.controls.igu: no arm 'shuffled igu'",
+            {"report": {**REPORT, "controls": {"igu": {"shuffled": "igu"}}, "beats": ["rndom"]}},
+            r"report.beats: no control 'rndom'; did you mean random.*\n.*controls.igu: no control 'shuffled'; it is "
+            "called permuted now",
+        ),
+        (
+            {"report": {**REPORT, "controls": {"igu": {"permuted": "permuted igu"}}}},
+            r"x.yaml: report.controls.igu: no arm 'permuted igu'",
         ),
         (
             {"report": {**REPORT, "published": [{"file": "igu", "table": "Table 4", "arms": {"dora": "DoRA"}}]}},
             r"x.yaml: report.published \(Table 4\): no arm 'dora'; did you mean lora",
         ),
+        (
+            {"report": {**REPORT, "map_effect": {"all": ["lora", "dora"]}}},
+            r"x.yaml: report.map_effect \(all\): no arm 'dora'; did you mean lora",
+        ),
+        ({"report": {**REPORT, "map_effect": {"one": ["lora"]}}}, r"x.yaml: report.map_effect.one=\['lora'\]"),
+        (
+            {"report": {**REPORT, "positive_control": {"arm": "lora", "where": ["few"]}}},
+            r"x.yaml: report.positive_control.where: 'few' is no key=value",
+        ),
+        ({"report": {**REPORT, "positive_control": {"arm": "lora", "where": []}}}, r"positive_control.where=\[\]"),
         ({"report": {**REPORT, "published": [{"table": "1"}]}}, r"report.published\[0\].file: missing"),
         ({"scales": {"tiny": {"arms": ["dora"]}}}, r"x.yaml: scales.tiny.arms: no arm 'dora'"),
         ({"scales": {"tiny": {"arm": ["lora"]}}}, r"x.yaml: scales.tiny.arm=.*unknown key; did you mean arms"),
@@ -354,6 +373,12 @@ def test_an_unknown_experiment_and_a_broken_file_are_named(folder):
         load("mine", folder("mine", "question: this: that\n"))
 
 
+def test_the_positive_control_of_a_file_is_one_of_its_arms(folder):
+    report = "report: {reference: lora, positive_control: {arm: lra, where: [seed=0]}}"
+    with pytest.raises(ConfigError, match=r"report.positive_control.arm: no arm 'lra'; did you mean lora"):
+        load("mine", folder("mine", TEXT.replace("report: {reference: lora}", report)))
+
+
 # The files of conf/experiment.
 
 loaded = functools.cache(load)
@@ -428,11 +453,11 @@ def test_cells_are_valid_configurations_at_every_scale(name, examine):
 
 
 def test_every_file_but_a_few_has_controls_or_says_what_it_is_for():
-    """Tables of quality are nothing without the shuffled and the random arm."""
+    """Tables of quality are nothing without the permuted and the random arm."""
     for name in FILES:
         if name.endswith(("_glue", "_ablation", "_reasoning", "_commonsense")):
             assert all("random" in controls for controls in loaded(name).report.controls.values())
-            assert any("shuffled" in controls for controls in loaded(name).report.controls.values())
+            assert any("permuted" in controls for controls in loaded(name).report.controls.values())
 
 
 def test_tasks_of_the_files_exist():

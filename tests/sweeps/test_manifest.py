@@ -43,16 +43,16 @@ def test_a_run_is_told_by_what_tells_it():
 def test_the_name_of_a_sweep_tells_its_runs_and_their_tuning():
     configs = [{"seed": 0, "results_dir": "a"}, {"seed": 1, "results_dir": "a"}]
     names = {
-        manifest.identity("x", configs, None),
-        manifest.identity("x", configs[:1], None),
-        manifest.identity("x", configs, TUNE),
-        manifest.identity("x", configs, TUNE.replace(widen=2)),
-        manifest.identity("y", configs, None),
+        manifest.identity("x", configs, [None]),
+        manifest.identity("x", configs[:1], [None]),
+        manifest.identity("x", configs, [TUNE]),
+        manifest.identity("x", configs, [TUNE.replace(widen=2)]),
+        manifest.identity("y", configs, [None]),
     }
     assert len(names) == 5
     assert all(re.fullmatch(r"[xy]-[0-9a-f]{8}", name) for name in names)
     moved = [{**config, "results_dir": "b"} for config in configs]
-    assert manifest.identity("x", iter(moved), None) == manifest.identity("x", configs, None)
+    assert manifest.identity("x", iter(moved), [None]) == manifest.identity("x", configs, [None])
 
 
 def test_the_last_one_is_the_one_that_was_started_last(tmp_path):
@@ -93,6 +93,14 @@ def test_a_sweep_of_an_experiment_that_is_no_longer_one(tmp_path, declared):
     (place / "sweep.json").write_text(json.dumps(content))
     with pytest.raises(SweepError, match=r"sweep.json: not a sweep of this version \(1 mistake"):
         manifest.read(place)
+
+
+def test_the_controls_of_an_older_sweep_have_the_names_of_today(tmp_path, declared):
+    report = declared.report.replace(controls={"random": {"permuted": "random permuted"}})
+    place = manifest.save(replace(made(), experiment=declared.replace(report=report)), tmp_path)
+    file = place / "sweep.json"
+    file.write_text(file.read_text().replace('"permuted"', '"shuffled"'))
+    assert manifest.read(place).experiment.report == report
 
 
 def test_a_folder_without_a_sweep(tmp_path):

@@ -48,10 +48,10 @@ def test_trials_come_first_then_the_runs_that_they_choose_for(played):
         {("lora", True): 2, ("random", True): 2},
         {("lora", True): 2, ("random", True): 2},  # both widened
         {
-            ("random shuffled", True): 4,  # on the grid as the others left it
+            ("random permuted", True): 4,  # on the grid as the others left it
             **dict.fromkeys([(arm, False) for arm in ("lora", "random", "random concentration=0.5")], 2),
         },
-        {("random shuffled", False): 2, ("random reversed", False): 2},
+        {("random permuted", False): 2, ("random reversed", False): 2},
     ]
     assert played.sweep.waiting == []
     assert played.schedule.left() == []
@@ -63,7 +63,7 @@ def test_a_grid_grows_for_all_arms_alike_at_the_end_where_one_of_them_is(played)
     grid = [1e-4, 1e-3, 1e-2, 1e-1]
     assert sorted(played.rates("lora", trial=True)) == pytest.approx(grid)
     assert sorted(played.rates("random", trial=True)) == pytest.approx(grid)
-    assert sorted(played.rates("random shuffled", trial=True)) == pytest.approx(grid)  # a control has as many
+    assert sorted(played.rates("random permuted", trial=True)) == pytest.approx(grid)  # a control has as many
 
 
 def test_a_grid_grows_as_often_as_it_may(lay, results):
@@ -79,7 +79,7 @@ def test_each_arm_is_run_at_the_rate_that_validation_chose(played):
     """On the test split each of these rates is the worst of all."""
     assert set(played.rates("lora")) == {1e-2}
     assert set(played.rates("random")) == {1e-3}
-    assert set(played.rates("random shuffled")) == {1e-3}
+    assert set(played.rates("random permuted")) == {1e-3}
 
 
 def test_arms_that_share_a_rate_have_no_trials(played):
@@ -100,14 +100,14 @@ def test_trials_are_trials_of_seeds_of_their_own(played):
 
 
 def test_the_choice_stands_in_every_run_that_is_reported_of_a_source_of_ranks_too(played):
-    for arm in ("lora", "random", "random shuffled", "random reversed", "random concentration=0.5"):
+    for arm in ("lora", "random", "random permuted", "random reversed", "random concentration=0.5"):
         assert {played.config(job)["tuned"]["chosen"] for job in played.jobs(arm)} == set(played.rates(arm))
 
 
 @pytest.mark.slow
 def test_a_control_of_a_control_is_tuned_after_it(lay, results):
     text = SMALL_EXPERIMENT.replace(
-        "vary:", '  transplanted: {method: transplant, method.source_run: "{random shuffled}"}\nvary:'
+        "vary:", '  transplanted: {method: transplant, method.source_run: "{random permuted}"}\nvary:'
     )
     played = Played(lay("experiment=small", text=text), results)
     assert played.sweep.waiting == []
@@ -141,7 +141,7 @@ def test_the_choice_stands_in_the_run_that_it_was_made_for_and_does_not_rename_i
 
 def test_a_control_takes_the_ranks_of_the_run_of_its_seed_and_its_trials_those_of_a_trial(played):
     sources = {played.config(job)["seed"]: job.run_id for job in played.jobs("random")}
-    for job in [*played.jobs("random shuffled"), *played.jobs("random reversed")]:
+    for job in [*played.jobs("random permuted"), *played.jobs("random reversed")]:
         section, seed = played.config(job)["method"], played.config(job)["seed"]
         assert section["source_run"] == sources[seed]
         assert section["ranks"] == {"a": 1 + seed, "b": 3 + seed}
@@ -149,13 +149,13 @@ def test_a_control_takes_the_ranks_of_the_run_of_its_seed_and_its_trials_those_o
     chosen = next(
         job for job in played.jobs("random", trial=True) if played.config(job)["train"]["learning_rate"] == 1e-3
     )
-    for job in played.jobs("random shuffled", trial=True):
+    for job in played.jobs("random permuted", trial=True):
         assert played.config(job)["method"]["source_run"] == chosen.run_id
         assert played.config(job)["method"]["ranks"] == {"a": 101, "b": 103}
 
 
 def test_what_is_to_be_typed_for_one_run_alone_says_where_it_differs(played):
-    job = played.jobs("random shuffled")[1]
+    job = played.jobs("random permuted")[1]
     source = played.config(job)["method"]["source_run"]
     assert {"seed=1", "train.learning_rate=0.001", f"method.source_run={source}"} <= set(job.overrides)
     assert "trial=true" in played.jobs("lora", trial=True)[0].overrides

@@ -10,7 +10,7 @@ from rankbench.records.record import RunRecord
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.table import Cell, Table
 from rankbench.sweeps import experiment
-from rankbench.sweeps.composition import spell
+from rankbench.sweeps.grid import spell
 
 
 def arms_table(report_data: ReportData) -> Table | None:
@@ -18,7 +18,7 @@ def arms_table(report_data: ReportData) -> Table | None:
     declared = report_data.study.sweep.experiment
     if declared is None:
         return None
-    tuned = report_data.study.sweep.tune is not None
+    tuned = report_data.study.sweep.tuned
     sharing = experiment.rates_of(declared) if tuned else {}
     runs = Counter(run.arm for panel in report_data.panels for run in panel.runs)
     rows = [

@@ -106,7 +106,7 @@ def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decisio
     return comparison.decide(arm, _controls(report_data, arm, comparison.reference))
 
 
-def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, str | None]:
+def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, Any]:
     """Name of each control that has to be beaten beside the reference -> the arm that it is."""
     arms = {UNIFORM: report_data.report.reference, **report_data.report.controls[arm]}
     named = {CONTROLS[role]: arms.get(role) for role in report_data.report.beats}
@@ -162,7 +162,7 @@ def _rule(report_data: ReportData) -> str:
 def _untuned(report_data: ReportData) -> list[str]:
     return (
         []
-        if report_data.study.sweep.tune
+        if report_data.study.sweep.tuned
         else ["Learning rates were not tuned here: the uniform arm may not be at its best."]
     )
 

@@ -17,6 +17,9 @@ class FolderConfig(Settings):
         train_size: training examples; null takes all that validation leaves.
         validation_size: examples carved out of the official train split.
         test_size: fixed subset of the split that is the test; null takes all of it.
+        test_from_train: examples of the official train split that are the test instead of an official split, where that
+            is too small to tell methods apart; the same for every seed, and in neither train nor validation. Null: the
+            official split.
         max_length: tokens per example; what is longer is shortened.
     """
 
@@ -25,7 +28,17 @@ class FolderConfig(Settings):
     train_size: int | None = Field(ge=1)
     validation_size: int = Field(ge=1)
     test_size: int | None = Field(ge=1)
+    test_from_train: int | None = Field(default=None, ge=1)  # configurations of older versions have none
     max_length: int = Field(ge=8)
+
+
+def refuse_test_from_train(config: FolderConfig) -> list[str]:
+    """What is wrong with the settings of a task that does not know test_from_train, if that is set."""
+    if config.test_from_train is None:
+        return []
+    return [
+        f"task.test_from_train={config.test_from_train}: task={config.name} cannot; choose its test by task.test_size"
+    ]
 
 
 class HubConfig(FolderConfig):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,24 +74,49 @@ def read(
     return _read_hub(config, texts, splits, extra, labels)
 
 
+def official(config: FolderConfig, test: str) -> tuple[str, ...]:
+    """Names of the splits to read: train, and the one that is the test unless train gives it."""
+    return ("train", test) if config.test_from_train is None else ("train",)
+
+
 def carve(table: Table, config: FolderConfig) -> tuple[list[int], list[int]]:
     """Row numbers of train and validation: a fixed permutation, its first validation_size rows are validation.
 
-    The same for every seed, and nested: a smaller train_size takes a prefix of a larger one.
+    The same for every seed, and nested: a smaller train_size takes a prefix of a larger one. The last test_from_train
+    rows of the permutation are the test's (`test_rows`).
 
     Raises:
         DataError: the official train split is too small for the sizes asked for.
     """
-    order = _permutation(table, config)
-    room = len(order) - config.validation_size
+    order, test = _permutation(table, config), config.test_from_train or 0
+    room = len(order) - config.validation_size - test
     size = room if config.train_size is None else config.train_size
     if room < 1 or size > room:
         asked = "all the rest" if config.train_size is None else config.train_size
+        of_test = f", task.test_from_train={test}" if test else ""
         raise DataError(
-            f"{table.place} has {len(order)} rows, too few for task.validation_size={config.validation_size} and "
-            f"task.train_size={asked}; make them smaller"
+            f"{table.place} has {len(order)} rows, too few for task.validation_size={config.validation_size}{of_test} "
+            f"and task.train_size={asked}; make them smaller"
         )
     return order[config.validation_size :][:size], order[: config.validation_size]
+
+
+def test_rows(tables: Mapping[str, Table], test: str, config: FolderConfig) -> tuple[Table, list[int]]:
+    """The table that holds the test, and its row numbers there; `carve` has checked that train is large enough.
+
+    Args:
+        tables: the splits that `official` names.
+        test: official name of the split that is the test where test_from_train is None.
+        config: sizes.
+
+    Raises:
+        DataError: there are fewer rows than test_size.
+    """
+    if config.test_from_train is None:
+        return tables[test], choose(tables[test], config)
+    train = tables["train"]
+    order = _permutation(train, config)[-config.test_from_train :]
+    return train, _first(order, config.test_size, f"the test carved out of {train.place}", "test_size")
 
 
 def choose(
@@ -104,10 +129,13 @@ def choose(
     Raises:
         DataError: there are fewer rows.
     """
-    order, size = _permutation(table, config), getattr(config, setting)
+    return _first(_permutation(table, config), getattr(config, setting), table.place, setting)
+
+
+def _first(order: list[int], size: int | None, place: str, setting: str) -> list[int]:
     if size is not None and size > len(order):
         ways_out = "make it smaller" if setting == "validation_size" else "make it smaller, or null"
-        raise DataError(f"{table.place} has {len(order)} rows, fewer than task.{setting}={size}; {ways_out}")
+        raise DataError(f"{place} has {len(order)} rows, fewer than task.{setting}={size}; {ways_out}")
     return order[:size]
 
 
