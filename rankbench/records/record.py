@@ -24,7 +24,7 @@ STOPPED = ("killed",)
 # A source run is a path; the rank map that was read from it stands beside it.
 # Of a run that another one is matched to, what was read from it counts: budget.target, train.steps.
 NOT_IDENTITY = (
-    *("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned"),
+    *("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "task.kind", "tuned"),
     *("budget.peak_of", "train.passes_of"),
 )
 # Left out where they are off: older configurations have none of them, and are the same run.
