@@ -292,9 +292,7 @@ def main(words: Sequence[str]) -> int:
         pass  # what finished trials choose is laid out, too
     finished, _ = run_folder.records(results_dir)
     cost = from_records(finished)
-    frozen_runs = [
-        (f"{job.arm or job.method}{' (trials)' if job.trial else ''}", schedule.frozen_run(job)) for job in header.jobs
-    ]
+    frozen_runs = [(job.row, schedule.frozen_run(job)) for job in header.jobs]
     waiting = schedule.left()
     frozen_runs += [
         (str(cell.arm or cell.config["method"]["name"]), FrozenRun("", cell.config, "")) for cell in waiting

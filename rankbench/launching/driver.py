@@ -170,6 +170,10 @@ def _conclude(header: Sweep, results_dir: Path, final: Mapping[str, str]) -> int
     counts = ", ".join(f"{count} {status}" for status, count in ordered)
     out = console()
     out.print(f"{len(header.jobs)} runs: {counts or 'none'}")
+    for sentence in header.kept_back:
+        out.print(sentence, style="yellow", markup=False)
+    for sentence in header.changes:
+        out.print(f"not as declared: {sentence}", style="yellow", markup=False)
     for sentence in header.waiting:
         out.print(f"not run: {sentence}", style="red", markup=False)
     if len(header.jobs) > statuses["ok"]:

@@ -27,15 +27,28 @@ class Tune(Section):
     Attributes:
         learning_rate: the grid; every arm tries all of it, for each combination of the axes but the seed. Arms that
             share another's rate try none.
+        pooled: axes over which an arm has one rate, chosen by the mean over them (`learning_rates.pooled_curves`): for
+            many small panels, such as 24 kinds of true map.
         seeds: seeds used for tuning; they must differ from the reported ones, otherwise results would be selected on.
         metric: metric of the validation split ("validation/loss").
         widen: how often the grid may grow by one rate, for all arms alike, where an arm's best rate is at its edge.
     """
 
     learning_rate: list[float]
-    seeds: list[int] = Field(default=[100])
+    pooled: list[str] = Field(default=[])
+    seeds: list[int] = Field(default=[100, 101, 102])
     metric: str = "validation/loss"
     widen: int = Field(default=2, ge=0)
+
+
+class Ladder(Section):
+    """That the reference is run at half, twice and four times the budget, on tuning seeds (rankbench.sweeps.ladder).
+
+    Attributes:
+        gate: whether a panel where more budget does not help (no headroom) keeps its reported runs back.
+    """
+
+    gate: bool = True
 
 
 class Published(Section):
@@ -183,6 +196,7 @@ class Experiment(Section):
         shares: arm -> arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary, as
             all else is to be equal.
         tune: how learning rates are chosen; null takes those of the settings.
+        ladder: measures what is worth finding in each panel, before the reported runs; null takes the report's margins.
         report: what the report shows.
     """
 
@@ -200,6 +214,7 @@ class Experiment(Section):
     cells: dict[str, CellChanges] = Field(default={})
     shares: dict[str, str] = Field(default={})
     tune: Tune | None = None
+    ladder: Ladder | None = None
     report: Report
 
     @field_validator("scales", "cells", mode="before")

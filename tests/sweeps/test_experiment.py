@@ -188,7 +188,7 @@ def test_a_scale_may_run_some_arms_and_tune_on_a_grid_of_its_own():
     part = {"arms": ["lora"], "tune": {"learning_rate": [1.0, 2.0], "widen": 0}}
     small = at_scale(made(tune={"learning_rate": [3.0]}, scales={"tiny": part}), "tiny")
     assert list(arms(small)) == ["lora"]
-    assert (small.tune.learning_rate, small.tune.widen, small.tune.seeds) == ([1.0, 2.0], 0, [100])
+    assert (small.tune.learning_rate, small.tune.widen, small.tune.seeds) == ([1.0, 2.0], 0, [100, 101, 102])
 
 
 def test_an_unknown_scale_is_named():
