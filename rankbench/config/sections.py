@@ -101,7 +101,10 @@ class AdapterConfig(Section):
     """The adapter that all methods share.
 
     Attributes:
-        scale_rule: fixed alpha / reference rank, live alpha / r, rslora alpha / sqrt(r).
+        scale_rule: fixed alpha / reference rank, live alpha / r, rslora alpha / sqrt(r). Adam's first step lowers the
+            loss by about learning rate x scale x r at a site, so that at a fixed scale a change of rank is a change of
+            the site's learning rate by as much (rslora: by its root); at live it is none. Whether a rank map helps is
+            best asked under both.
         alpha: numerator of the scale (lora_alpha of PEFT).
         dropout: probability of dropping an input of the adapter while training.
     """
