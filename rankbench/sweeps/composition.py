@@ -162,14 +162,11 @@ def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: 
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
         problems += _contradictions(values, experiment, [tune for tune in tunes if tune is not None])
         problems += [problem for part in parts.values() if part.tune for problem in _without_trials(part)]
-<<<<<<< HEAD
         axes = {name: [*part.axes, *values] for name, part in parts.items()} or {None: list(values)}
         problems += [
             problem for tune, keys in zip(tunes, axes.values(), strict=True) for problem in _unpooled(tune, keys)
         ]
-=======
         problems += [problem for part in parts.values() if part.ladder for problem in _without_rungs(part)]
->>>>>>> ladder
         cells = [cell for name, part in parts.items() for cell in cells_of(part, values, name)]
         frozen, wrong = _freeze(cells if experiment else list(product_of(values)), examine)
     if problems + wrong:
@@ -236,7 +233,7 @@ def _without_rungs(experiment: Experiment) -> Iterator[str]:
     """What the ladder of an experiment needs and does not have."""
     if experiment.tune is None:
         yield "ladder: starts from a tuned learning rate; give tune.learning_rate"
-    elif len(experiment.tune.seeds) < 2:
+    elif len(experiment.tune.seeds) < 2 and not experiment.tune.pooled:
         yield "ladder: needs two tuning seeds or more to tell a gain from noise: tune.seeds=[100,101,102]"
     if (reference := experiment.report.reference) in experiments.rates_of(experiment):
         yield f"ladder: the reference {reference} has no trials, as it takes the rate of another arm; tune it"
