@@ -22,7 +22,7 @@ STOPPED = ("killed",)
 
 # What cannot change a number. `threads` is left in: summation order follows it.
 # A source run is a path; the rank map that was read from it stands beside it.
-NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "tuned")
+NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "task.kind", "tuned")
 # Left out where they are off: older configurations have none of them, and are the same run.
 OFF_BY_DEFAULT = (
     *("trial", "model.exclude", "model.quantization", "model.attention"),
