@@ -77,7 +77,8 @@ def best_rates(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> 
 
     Returns:
         A row of `rate_curves` each; edge: whether no lower, or no higher, rate was tried; rates: how many were. A
-        group without a rate that has all tuning seeds has the one with the fewest missing, which `missing` tells.
+        group without a rate that has all tuning seeds has the one with the fewest missing, which `missing` tells; it
+        is at an edge of what is known.
 
     Raises:
         SelectionError: as in `rate_curves`, a metric whose direction is not known, or no group can choose.
@@ -147,7 +148,7 @@ def _best(curve: Sequence[dict[Any, Any]], higher: bool) -> dict[Any, Any]:
     rates = [point["learning_rate"] for point in curve]
     whole = [point for point in curve if not point["missing"]]
     if not whole:
-        return {**min(curve, key=lambda point: point["missing"]), "edge": False, "rates": len(rates)}
+        return {**min(curve, key=lambda point: point["missing"]), "edge": True, "rates": len(rates)}
     sign = -1 if higher else 1
     best = min(whole, key=lambda point: (sign * point["mean"], point["learning_rate"]))
     return {**best, "edge": best["learning_rate"] in (rates[0], rates[-1]), "rates": len(rates)}

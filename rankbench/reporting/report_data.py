@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rankbench.analysis.comparison import Comparison, compare
+from rankbench.analysis.positive_control import LOST, ControlTest, check_control
 from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
@@ -27,6 +28,7 @@ class ReportData:
         varied: name of an ablation -> panel and comparison of its arms with their base.
         styles: arm -> how it is drawn.
         mixed: lines on what differs within tables and was allowed.
+        control_tests: the positive control under each of its conditions; [] where none is declared.
     """
 
     study: Study
@@ -38,6 +40,7 @@ class ReportData:
     varied: dict[str, list[tuple[Panel, Comparison]]]
     styles: dict[str, ArmStyle]
     mixed: list[str]
+    control_tests: list[ControlTest]
 
     def compared(self) -> list[tuple[Panel, Comparison]]:
         """Panels with their comparisons, where there is one."""
@@ -62,21 +65,37 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     """
     report, all_panels = report_of(study), panels(study)
     mixed = refuse_mixed(study, all_panels, allowed)
+    tests = _control_tests(report, all_panels)
+    if any(test.why for test in tests):
+        all_panels = [replace(panel, terms=replace(panel.terms, fault=LOST)) for panel in all_panels]
     all_ablations = ablations(study.sweep.experiment)
     apart = varied(all_ablations) - always_compared(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
-    comparisons = compare_panels(all_panels, arms, report.reference, report.level)
+    comparisons = compare_panels(all_panels, arms, report.reference)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     return ReportData(
-        study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed
+        study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed, tests
     )
+
+
+def _control_tests(report: Report, all_panels: Sequence[Panel]) -> list[ControlTest]:
+    """The positive control in the panels with headroom that meet each of its conditions."""
+    control = report.positive_control
+    if control is None:
+        return []
+    comparisons = compare_panels(all_panels, [report.reference, control.arm], report.reference)
+    where = {
+        condition: [comparisons.get(panel.name) for panel in all_panels if panel.meets(condition)]
+        for condition in control.where
+    }
+    return check_control(control.arm, where, report.level)
 
 
 def _compare_with_base(
     ablation: Ablation, all_panels: Sequence[Panel], report: Report
 ) -> list[tuple[Panel, Comparison]]:
     """Compare the arms of an ablation with its base, in their order; without a base, with the reference."""
-    compared = compare_panels(all_panels, ablation.arms, ablation.base or report.reference, report.level)
+    compared = compare_panels(all_panels, ablation.arms, ablation.base or report.reference)
     return [
         (panel, replace(comparison, rows=[arm for arm in ablation.arms if arm in comparison.rows]))
         for panel in all_panels
@@ -85,27 +104,30 @@ def _compare_with_base(
 
 
 def compare_panels(
-    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, level: float
+    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, looks: int = 1
 ) -> dict[str, Comparison]:
-    """Compare some arms of all panels with a reference, as one family: intervals hold together over arms x panels.
+    """Compare some arms of all panels with a reference: intervals hold together over arms x panels x looks.
+
+    Panels without headroom, of which nothing is said, do not count.
 
     Args:
         all_panels: panels with their data.
         arms: labels of the arms to compare.
         reference: an arm; in a panel that has no run of it, nothing is compared with anything.
-        level: probability that all intervals of the family hold.
+        looks: how often the data were or will be looked at, >= 1.
 
     Returns:
         Name of a panel -> its comparison; none where no run measured the metric.
     """
-    family = max(1, sum(arm in panel.arms and arm != reference for panel in all_panels for arm in arms))
+    judged = [panel for panel in all_panels if panel.terms.headroom]
+    family = looks * max(1, sum(arm in panel.arms and arm != reference for panel in judged for arm in arms))
     comparisons = {}
     for panel in all_panels:
         data = panel.data[panel.data["label"].isin(arms)]
         done = data[data["status"] == "ok"]
         if panel.metric in done and not done[panel.metric].dropna().empty:
             present = reference if reference in set(data["label"]) else None
-            comparisons[panel.name] = compare(data, [panel.metric], present, panel.margin, family, level)
+            comparisons[panel.name] = compare(data, [panel.metric], present, replace(panel.terms, family=family))
     return comparisons
 
 

@@ -18,7 +18,7 @@ against one of them, and that one interval has to err (Berger 1982).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +44,7 @@ class Declaration:
         smallest_effect: smallest gain of interest, > 0, in the unit of the gains.
         level: probability that all intervals over one reference or control hold, in (0, 1).
         headroom: whether more budget helps here (`budget_ladder.headroom`); if not, its allocation cannot matter.
+        unit: what the pairs are, in words: seeds, or panels of which each gives its mean.
     """
 
     seeds: int
@@ -51,6 +52,7 @@ class Declaration:
     smallest_effect: float
     level: float = LEVEL
     headroom: bool = True
+    unit: str = "seeds"
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,7 @@ def decide(
     gains: Mapping[str, ArrayLike],
     declaration: Declaration,
     absent: Sequence[str] = (),
-    lost: int = 0,
-    at_edge: bool = False,
+    faults: Sequence[str] = (),
 ) -> Decision:
     """Decide on an arm.
 
@@ -84,9 +85,8 @@ def decide(
         gains: name of the reference (first), then of every control -> gains of the arm over it, (n,), pairs by seed,
             above 0 where the arm is better (`family.paired_gains`).
         declaration: what was declared before the first run.
-        absent: controls that there is no gain over, each with the reason ("random ranks: not run").
-        lost: declared seeds at which the arm, the reference or a control has no run that is ok.
-        at_edge: whether the learning rate of the arm, the reference or a control lies at an edge of its grid.
+        absent: controls that were never to be run, each with the reason ("random ranks: not run").
+        faults: what else withholds a decision, each in a clause: declared runs that are lost, rates at an edge.
 
     Raises:
         ValueError: no gain, one that is not finite, or a smallest effect that is not > 0.
@@ -96,14 +96,14 @@ def decide(
         raise ValueError(f"smallest effect {smallest} is not > 0; it is the smallest gain that would matter")
     pairs = {name: finite(values, f"gains over {name}") for name, values in gains.items()}
     intervals = {name: _interval(values, declaration) for name, values in pairs.items()}
-    if reason := _why_withheld(pairs, declaration, lost, at_edge):
-        return Decision("withheld", reason, intervals)
+    if reasons := [*_why_withheld(pairs, declaration), *faults]:
+        return Decision("withheld", "; ".join(reasons), intervals)
     bounds = [(interval.low, interval.high) for interval in intervals.values()]
     low, high = np.array(bounds + [(-np.inf, np.inf)] * len(absent), dtype=float).T
     outcome: Outcome = str(outcomes(low, high, smallest))  # type: ignore[assignment]
     if outcome == "open":
         return _open(pairs, intervals, absent, declaration)
-    return Decision(outcome, _why_shown(outcome, intervals, smallest), intervals)
+    return Decision(outcome, _why_shown(outcome, intervals), intervals)
 
 
 def outcomes(low: Array, high: Array, smallest_effect: float) -> NDArray[np.str_]:
@@ -132,32 +132,29 @@ def _interval(gains: Array, declaration: Declaration) -> PairedDifference:
     return mean_interval(gains, joint_level(declaration.comparisons, declaration.level))
 
 
-def _why_withheld(pairs: Mapping[str, Array], declaration: Declaration, lost: int, at_edge: bool) -> str | None:
+def _why_withheld(pairs: Mapping[str, Array], declaration: Declaration) -> Iterator[str]:
+    """What the pairs and the declaration alone say against a decision."""
     if not declaration.headroom:
-        return "no headroom: more budget does not help here, so its allocation cannot matter"
-    if at_edge:
-        return "a learning rate lies at an edge of its grid"
-    if lost:
-        return f"{lost} of {declaration.seeds} seeds without a run that is ok"
+        yield "no headroom: more budget does not help here, so its allocation cannot matter"
+    for size in sorted({values.size for values in pairs.values()} - {declaration.seeds}):
+        names = _listed([name for name, values in pairs.items() if values.size == size])
+        yield f"{size} pairs with {names}, {declaration.seeds} were declared"
     for name, values in pairs.items():
-        if values.size != declaration.seeds:
-            return f"{values.size} pairs with {name}, {declaration.seeds} were declared"
-        if values.size == 1:
-            return f"one pair with {name}: no spread to judge by"
-        if all_equal(values):
-            return f"all {values.size} pairs with {name} differ by {values[0]:+.3g}: no spread to judge by"
-    return None
+        if values.size > 1 and all_equal(values):
+            yield f"all {values.size} pairs with {name} differ by the same: no spread to judge by"
+    if min(values.size for values in pairs.values()) == 1:
+        yield "a single pair has no spread to judge by"
 
 
-def _why_shown(outcome: Outcome, intervals: Mapping[str, PairedDifference], smallest: float) -> str:
+def _why_shown(outcome: Outcome, intervals: Mapping[str, PairedDifference]) -> str:
     reference = next(iter(intervals))
     if outcome == "harmful":
         return f"worse than {reference}"
     if outcome == "no worthwhile gain":
         low = intervals[reference].low
         above = "above 0, but " if low is not None and low > 0 else ""
-        return f"the gain over {reference} is {above}below {smallest:.3g}"
-    more = f", and than {reference} by more than {smallest:.3g}" if outcome == "worthwhile" else ""
+        return f"the gain over {reference} is {above}below the smallest effect of interest"
+    more = f", and than {reference} by more than the smallest effect of interest" if outcome == "worthwhile" else ""
     return f"better than {_listed(list(intervals))}{more}"
 
 
@@ -182,7 +179,7 @@ def _open(
     if undecided:
         number = f"more than {MOST}" if seeds is None else f"{seeds}"
         parts.append(f"not told from {_listed(undecided)}")
-        parts.append(f"{number} seeds would tell with {POWER * 100:g} % probability")
+        parts.append(f"{number} {declaration.unit} would tell with {POWER * 100:g} % probability")
     return Decision("open", "; ".join([*parts, *absent]), intervals, seeds)
 
 

@@ -18,6 +18,7 @@ from rankbench.analysis.frame import frame
 from rankbench.analysis.labels import file_name, labels, sort_key
 from rankbench.analysis.mixed_records import differences, differing_code, refuse
 from rankbench.analysis.selection import refuse_doubt
+from rankbench.analysis.terms import Terms
 from rankbench.records.record import RunRecord
 from rankbench.studies.study import Study
 from rankbench.sweeps import cells, experiment, experiment_files
@@ -66,7 +67,7 @@ class Panel:
         runs: runs that are reported.
         trials: tuning trials.
         metric: column of the frame that is shown for the task.
-        margin: smallest effect of interest, in the unit of the metric.
+        terms: on what terms its arms are judged, but for the size of the family.
         data: frame with a row per run; missing ones have the status MISSING and no numbers.
     """
 
@@ -79,7 +80,7 @@ class Panel:
     runs: list[StudyRun]
     trials: list[StudyRun]
     metric: str
-    margin: float
+    terms: Terms
     data: pd.DataFrame
 
     @property
@@ -92,6 +93,12 @@ class Panel:
         if self.metric not in self.data:
             return pd.Series(dtype=float)
         return self.data[self.metric][(self.data["label"] == arm) & (self.data["status"] == "ok")].dropna()
+
+    def meets(self, condition: str) -> bool:
+        """Whether the panel has headroom, and its runs the settings of a condition ("task=planted task.map=few")."""
+        settings = {key for run in self.runs[:1] for key in run.job.overrides}
+        facts = {f"{key}={value}" for key, value in self.facts.items()}
+        return self.terms.headroom and set(condition.split()) <= settings | facts
 
     @property
     def names(self) -> list[str]:
@@ -153,8 +160,15 @@ def _panel(
         present, key=lambda arm: (position.get(arm, len(position)), sort_key(arm) if not position else (0, ""))
     )
     report, task = report_of(study), facts["task"]
-    metric, margin = report.metric_of(task), report.margin_of(task)
-    return Panel(name, title, title, facts, points, arms, runs, trials, metric, margin, _frame(runs))
+    terms = _terms(report, task, runs)
+    return Panel(name, title, title, facts, points, arms, runs, trials, report.metric_of(task), terms, _frame(runs))
+
+
+def _terms(report: Report, task: str, runs: Sequence[StudyRun]) -> Terms:
+    """What was declared of a panel: of seeds, those that any of its arms was to be run at."""
+    seeds = len({run.seed for run in runs})
+    source = "declared by the report, without a ladder"
+    return Terms(report.margin_of(task), source, report.log_of(task), level=report.level, seeds=seeds)
 
 
 def _axes(study: Study) -> list[str]:
