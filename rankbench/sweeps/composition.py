@@ -231,7 +231,7 @@ def _without_rungs(experiment: Experiment) -> Iterator[str]:
     """What the ladder of an experiment needs and does not have."""
     if experiment.tune is None:
         yield "ladder: starts from a tuned learning rate; give tune.learning_rate"
-    elif len(experiment.tune.seeds) < 2:
+    elif len(experiment.tune.seeds) < 2 and not experiment.tune.pooled:
         yield "ladder: needs two tuning seeds or more to tell a gain from noise: tune.seeds=[100,101,102]"
     if (reference := experiment.report.reference) in experiments.rates_of(experiment):
         yield f"ladder: the reference {reference} has no trials, as it takes the rate of another arm; tune it"
