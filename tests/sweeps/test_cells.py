@@ -13,9 +13,10 @@ from rankbench.studies import panels
 from rankbench.studies.study import study_of_sweep
 from rankbench.sweeps.cells import parts, with_cells
 from rankbench.sweeps.composition import lay_out, words
-from rankbench.sweeps.experiment import arms, rates_of, with_arms
+from rankbench.sweeps.experiment import arms, rates_of
 from rankbench.sweeps.experiment_files import read
 from rankbench.sweeps.grid import cells_of
+from rankbench.sweeps.selection import with_arms
 
 STUDY = {
     "name": "x",
@@ -40,7 +41,7 @@ STUDY = {
             "settings": {"train.steps": 9},
             "when": {"method=transplant": {"train.steps": 10}},
             "tune": {"learning_rate": [1.0], "widen": 0},
-            "maps": "maps/two",
+            "maps": "maps/{arm}-two",
         },
     },
     "report": {"reference": "lora"},
@@ -67,7 +68,7 @@ def test_a_cell_changes_key_by_key_and_keeps_what_it_leaves_out():
 def test_a_control_takes_the_map_that_a_cell_has_beforehand():
     one, two = parts(made()).values()
     assert {settings.get("method.source_run") for settings in arms(one).values()} == {None, "{random}"}
-    assert {settings.get("method.source_run") for settings in arms(two).values()} == {None, "maps/two/random.json"}
+    assert {settings.get("method.source_run") for settings in arms(two).values()} == {None, "maps/random-two"}
 
 
 def test_an_arm_and_those_that_vary_it_may_be_run_at_fewer_points():
@@ -119,7 +120,7 @@ def played(tmp_path_factory):
             "axes": {"task.map": ["few"]},
             "arms": ["lora", "map"],
             "tune": {"learning_rate": [1.0], "widen": 0},
-            "maps": str(place),
+            "maps": f"{place}/{{arm}}.json",
         },
     }
     settings = {"model": "tiny", "task": "planted", "results_dir": str(place / "results")}
