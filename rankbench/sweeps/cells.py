@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rankbench.analysis.labels import file_name
 from rankbench.config import control_sources
 from rankbench.config.schema import ConfigError, near
 from rankbench.sweeps import experiment_files
 from rankbench.sweeps.experiment import DottedSettings, Experiment, arms
 from rankbench.sweeps.selection import with_arms
-
-ARM = "{arm}"  # stands for a label in the place of a rank map
 
 
 def with_cells(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
@@ -67,7 +66,7 @@ def _in_cell(experiment: Experiment, name: str) -> Experiment:
     return some.replace(arms={arm: _with_map(settings, part.maps) for arm, settings in some.arms.items()})
 
 
-def _with_map(settings: DottedSettings, place: str) -> DottedSettings:
+def _with_map(settings: DottedSettings, folder: str) -> DottedSettings:
     """Settings of an arm, with a map made beforehand in place of another arm's run."""
     source = control_sources.source_arm({"source_run": settings.get("method.source_run")})
-    return settings if source is None else {**settings, "method.source_run": place.replace(ARM, source)}
+    return settings if source is None else {**settings, "method.source_run": f"{folder}/{file_name(source)}"}

@@ -164,8 +164,9 @@ class CellChanges(Section):
         axes: over those of the file, key by key; an axis without values is dropped.
         only: over that of the file, arm by arm.
         tune: replaces that of the file; null keeps it.
-        maps: place of rank maps made beforehand (`rankbench maps`), with "{arm}" for the label of an arm. A control
-            whose source run is "{igu}" takes igu's there, and igu need not be run; null: the ranks of its run.
+        maps: folder of rank maps made beforehand (`rankbench maps`), such as FOLDER/PANEL; "${task.map}" in it is the
+            value of that setting in the run. A control whose source run is "{ARM}" takes the map of that name there,
+            and ARM need not be run; null: the ranks of ARM's run at the same axes.
     """
 
     arms: list[str] | None = None

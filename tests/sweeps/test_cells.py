@@ -41,7 +41,7 @@ STUDY = {
             "settings": {"train.steps": 9},
             "when": {"method=transplant": {"train.steps": 10}},
             "tune": {"learning_rate": [1.0], "widen": 0},
-            "maps": "maps/{arm}-two",
+            "maps": "maps/two",
         },
     },
     "report": {"reference": "lora"},
@@ -68,7 +68,7 @@ def test_a_cell_changes_key_by_key_and_keeps_what_it_leaves_out():
 def test_a_control_takes_the_map_that_a_cell_has_beforehand():
     one, two = parts(made()).values()
     assert {settings.get("method.source_run") for settings in arms(one).values()} == {None, "{random}"}
-    assert {settings.get("method.source_run") for settings in arms(two).values()} == {None, "maps/random-two"}
+    assert {settings.get("method.source_run") for settings in arms(two).values()} == {None, "maps/two/random"}
 
 
 def test_an_arm_and_those_that_vary_it_may_be_run_at_fewer_points():
@@ -113,14 +113,14 @@ def test_a_mistake_in_a_cell_is_named_with_its_place(cell, message):
 def played(tmp_path_factory):
     """Two cells of one model and task, told apart by their names alone; the second has its maps beforehand."""
     place = tmp_path_factory.mktemp("cells")
-    (place / "random.json").write_text('{"a": 1, "b": 3}')
+    (place / "random").write_text('{"a": 1, "b": 3}')
     cells = {
         "one": {"axes": {"task.map": ["few", "type"]}, "only": {"mixed": {"seed": [0]}}},
         "two": {
             "axes": {"task.map": ["few"]},
             "arms": ["lora", "map"],
             "tune": {"learning_rate": [1.0], "widen": 0},
-            "maps": f"{place}/{{arm}}.json",
+            "maps": str(place),
         },
     }
     settings = {"model": "tiny", "task": "planted", "results_dir": str(place / "results")}
