@@ -13,9 +13,10 @@ from rankbench.studies import panels
 from rankbench.studies.study import study_of_sweep
 from rankbench.sweeps.cells import parts, with_cells
 from rankbench.sweeps.composition import lay_out, words
-from rankbench.sweeps.experiment import arms, rates_of, with_arms
+from rankbench.sweeps.experiment import arms, rates_of
 from rankbench.sweeps.experiment_files import read
 from rankbench.sweeps.grid import cells_of
+from rankbench.sweeps.selection import with_arms
 
 STUDY = {
     "name": "x",
