@@ -47,7 +47,7 @@ def consensus(tmp_path_factory):
     finished(place / "results", LATER, "seed=8")
     finished(place / "results", LATER, "seed=9", status="nan")
     assert main(["maps", str(place / "results"), "--into", str(place / "maps")]) == 0
-    return place / "maps" / "igu-tiny-planted-r2"
+    return place / "maps" / "tiny-planted-r2" / "igu"
 
 
 def test_the_mean_of_two_runs_is_a_map_with_its_provenance(consensus):
@@ -130,10 +130,10 @@ OTHER_SITES = {"model.layers.0.self_attn.q_proj": 28}
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([(ATTENTION, ["seed=7"])], r"igu-tiny-planted-r2: one run alone \(seed 7\); give it as method.source_run"),
+        ([(ATTENTION, ["seed=7"])], r"tiny-planted-r2/igu: one run alone \(seed 7\); give it as method.source_run"),
         (
             [(ATTENTION, ["seed=7"]), (LATER, ["seed=8", "train.learning_rate=0.5"])],
-            r"igu-tiny-planted-r2: the runs differ in train.learning_rate \(0.\d+, 0.5\)",
+            r"tiny-planted-r2/igu: the runs differ in train.learning_rate \(0.\d+, 0.5\)",
         ),
         (
             [(ATTENTION, ["seed=7"]), (LATER, ["seed=8", "budget.unit=params"])],
@@ -162,5 +162,9 @@ def test_a_setting_named_by_the_user_parts_the_maps(tmp_path):
     words = ["maps", str(tmp_path / "results"), "--into", str(tmp_path / "maps")]
     assert main(words) == 2
     assert main([*words, "--by", "task.map"]) == 0
-    names = sorted(folder.name for folder in (tmp_path / "maps").iterdir())
-    assert names == ["igu-tiny-planted-r2-task.map-few", "igu-tiny-planted-r2-task.map-type"]
+    found = []
+    for pattern in ("few", "type"):
+        folder = f"{tmp_path}/maps/tiny-planted-r2-task.map-${{task.map}}/igu"
+        words = ["method=transplant", f"method.source_run={folder}", f"task.map={pattern}"]
+        found.append(configure(tmp_path, *words).method.ranks[SITES[0]])
+    assert found == [7, 3]
