@@ -20,6 +20,7 @@ from rankbench.statistics import budget_ladder
 from rankbench.statistics.decision import outcomes
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.family import LEVEL, power, simultaneous_bounds
+from rankbench.statistics.map_effect import MapEffect, map_effect
 from rankbench.statistics.over_tasks import mean_of_such, mean_of_these
 from rankbench.statistics.seeds_and_items import crossed_mean
 
@@ -158,12 +159,24 @@ def _said(values: Array, smallest: float = SMALLEST) -> Words:
     return outcomes(*simultaneous_bounds(values, ARMS), smallest)
 
 
-def over_tasks(generator: Generator, tasks: int, seeds: int, between: float) -> tuple[Estimate, float, Estimate, float]:
-    """Intervals over these tasks and tasks like these, with their truths; spreads of tasks differ up to threefold."""
+def over_tasks(generator: Generator, tasks: int, seeds: int, between: float) -> list[tuple[Estimate, float]]:
+    """Intervals over these tasks, tasks like these, and one more, with their truths; spreads differ up to threefold."""
     true = generator.standard_normal(tasks) * between
     spreads = np.linspace(0.5, 1.5, tasks)
     values = [mean + spread * generator.standard_normal(seeds) for mean, spread in zip(true, spreads, strict=True)]
-    return mean_of_these(values), float(true.mean()), mean_of_such(values).mean, 0.0
+    such, spread = mean_of_such(values), generator.choice(spreads)
+    another = generator.standard_normal() * between + generator.standard_normal() * spread / np.sqrt(seeds)
+    return [(mean_of_these(values), float(true.mean())), (such.mean, 0.0), (such.another, float(another))]
+
+
+def maps(generator: Generator, number: int, seeds: int, deviation: float, shape: Shape = _normal) -> MapEffect:
+    """What maps x seeds show whose true effects have a shape and a deviation, in units of the residual.
+
+    Seeds differ by 2, for all maps alike.
+    """
+    of_maps = deviation * (shape(generator, (number, 1)) - (shape is _skewed))
+    rest = generator.standard_normal((number, seeds))
+    return map_effect(of_maps + 2 * generator.standard_normal((1, seeds)) + rest)
 
 
 def over_items(generator: Generator, seeds: int, items: int, shared: float) -> tuple[Estimate, float]:
@@ -192,15 +205,30 @@ def coverages(generator: Generator, repeats: int) -> Iterator[tuple[str, float]]
     """Name of each interval and setting, and how often it holds its truth."""
     for tasks, seeds, between in ((3, 5, 0.0), (3, 10, 1.0), (6, 5, 0.3), (6, 10, 1.0), (12, 10, 0.3)):
         draws = [over_tasks(generator, tasks, seeds, between) for _ in range(repeats)]
-        where = f"{tasks} tasks, n = {seeds}, tau = {between:g}"
-        yield f"these tasks: {where}", float(np.mean([_holds(*draw[:2]) for draw in draws]))
-        yield f"tasks like these: {where}", float(np.mean([_holds(*draw[2:]) for draw in draws]))
+        for index, which in enumerate(("these tasks", "tasks like these", "one more task, as seen")):
+            share = float(np.mean([_holds(*draw[index]) for draw in draws]))
+            yield f"{which}: {tasks} tasks, n = {seeds}, tau = {between:g}", share
     for seeds, items, shared in ((5, 200, 0.1), (10, 200, 0.1), (20, 200, 0.1), (10, 200, 0.0), (10, 200, 0.5)):
-        share = np.mean([_holds(*over_items(generator, seeds, items, shared)) for _ in range(repeats)])
-        yield f"seeds x items: n = {seeds}, {items} items, {shared:.0%} of the items' variance shared", float(share)
+        share = float(np.mean([_holds(*over_items(generator, seeds, items, shared)) for _ in range(repeats)]))
+        yield f"seeds x items: n = {seeds}, {items} items, {shared:.0%} of the items' variance shared", share
     for seeds, tuning, factor in ((5, 3, 1.0), (10, 3, 1.3), (10, 3, 2.5), (10, 5, 1.3), (20, 10, 0.7)):
-        share = np.mean([_holds(*over_budgets(generator, seeds, tuning, factor)) for _ in range(repeats)])
-        yield f"budget equivalent: n = {seeds}, ladder of {tuning} seeds, truth {factor:g}", float(share)
+        share = float(np.mean([_holds(*over_budgets(generator, seeds, tuning, factor)) for _ in range(repeats)]))
+        yield f"budget equivalent: n = {seeds}, ladder of {tuning} seeds, truth {factor:g}", share
+    for number, seeds, deviation in ((8, 5, 1.0), (24, 3, 0.5), (24, 5, 0.3), (24, 5, 1.0), (20, 10, 0.3)):
+        effects = [maps(generator, number, seeds, deviation) for _ in range(repeats)]
+        where = f"{number} maps, n = {seeds}, sigma_map = {deviation:g}"
+        yield f"sigma_map: {where}", float(np.mean([_holds(effect.deviation, deviation) for effect in effects]))
+        yield f"residual: {where}", float(np.mean([_holds(effect.residual, 1.0) for effect in effects]))
+
+
+def effects_found(
+    generator: Generator, repeats: int, number: int, seeds: int, deviation: float, shape: Shape
+) -> list[float]:
+    """How often the interval of sigma_map leaves out 0 and how often it holds its truth, and the median estimate."""
+    effects = [maps(generator, number, seeds, deviation, shape).deviation for _ in range(repeats)]
+    holds = np.mean([_holds(effect, deviation) for effect in effects])
+    values = [effect.value for effect in effects]
+    return [float(np.mean([bool(effect.low) for effect in effects])), float(holds), float(np.median(values))]
 
 
 def _table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
@@ -238,6 +266,15 @@ def main() -> None:
         ),
     )
     _table(("interval of 95 %", "holds"), ([name, f"{share:.1%}"] for name, share in coverages(generator, 100 * parts)))
+    _table(
+        ("maps", "n", "effects of maps", "sigma_map / residual", "interval leaves out 0", "holds", "median estimate"),
+        (
+            [str(number), str(n), name, f"{deviation:g}", f"{out:.1%}", f"{holds:.1%}", f"{median:.2f}"]
+            for name, shape in (("normal", _normal), ("t3", _heavy), ("exponential", _skewed))
+            for number, n, deviation in ((24, 5, 0.0), (24, 5, 0.3), (24, 5, 0.54), (24, 5, 1.0), (24, 5, 3.0))
+            for out, holds, median in [effects_found(generator, 100 * parts, number, n, deviation, shape)]
+        ),
+    )
     _table(
         ("runs", "n", "sign flips: all intervals hold", "critical value / Bonferroni's"),
         (

@@ -144,7 +144,7 @@ class Comparison:
             return None if why == OFF_BUDGET else Decision("withheld", f"{label}: {why}", {})
         others = {str(self.reference): [str(self.reference)]} | {name: each for name, each in controls.items() if each}
         gains = {name: self.gains(label, each) for name, each in others.items()}
-        seeds = {name: self._declared([label, *each]) for name, each in others.items()}
+        seeds = {name: self.declared([label, *each]) for name, each in others.items()}
         return decide(
             {name: values for name, values in gains.items() if len(values)},
             Declaration(seeds, self.family, self.terms.margin, self.terms.level, self.terms.headroom),
@@ -164,7 +164,8 @@ class Comparison:
             return f"{' and '.join(less)} spent less than the budget"
         return None if len(self.gains(label, control)) else NO_PAIR
 
-    def _declared(self, labels: Sequence[str]) -> int:
+    def declared(self, labels: Sequence[str]) -> int:
+        """Number of seeds at which all of some labels were to be run."""
         declared = self.terms.pairs(labels)
         return self.data["seed"].nunique() if declared is None else declared
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from rankbench.analysis.comparison import Comparison, compare
+from rankbench.analysis.positive_control import LOST, ControlTest, check_control
 from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
@@ -28,6 +29,7 @@ class ReportData:
         varied: name of an ablation -> panel and comparison of its arms with their base.
         styles: arm -> how it is drawn.
         mixed: lines on what differs within tables and was allowed.
+        control_tests: the positive control under each of its conditions; [] where none is declared.
     """
 
     study: Study
@@ -39,6 +41,7 @@ class ReportData:
     varied: dict[str, list[tuple[Panel, Comparison]]]
     styles: dict[str, ArmStyle]
     mixed: list[str]
+    control_tests: list[ControlTest]
 
     def compared(self) -> list[tuple[Panel, Comparison]]:
         """Panels with their comparisons, where there is one."""
@@ -63,6 +66,9 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     """
     report, all_panels = report_of(study), panels(study)
     mixed = refuse_mixed(study, all_panels, allowed)
+    tests = _control_tests(report, all_panels)
+    if any(test.why for test in tests):
+        all_panels = [replace(panel, terms=replace(panel.terms, fault=LOST)) for panel in all_panels]
     all_ablations = ablations(study.sweep.experiment)
     apart = varied(all_ablations) - always_compared(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
@@ -70,8 +76,21 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     comparisons = compare_panels(all_panels, arms, report.reference, looks, only_controls(report))
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     return ReportData(
-        study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed
+        study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed, tests
     )
+
+
+def _control_tests(report: Report, all_panels: Sequence[Panel]) -> list[ControlTest]:
+    """The positive control in the panels with headroom that meet each of its conditions."""
+    control = report.positive_control
+    if control is None:
+        return []
+    comparisons = compare_panels(all_panels, [report.reference, control.arm], report.reference)
+    where = {
+        condition: [comparisons.get(panel.name) for panel in all_panels if panel.meets(condition)]
+        for condition in control.where
+    }
+    return check_control(control.arm, where, report.level)
 
 
 def _compare_with_base(

@@ -44,6 +44,7 @@ class Declaration:
         smallest_effect: smallest gain of interest, > 0, in the unit of the gains.
         level: probability that all intervals over one reference or control hold, in (0, 1).
         headroom: whether more budget helps here (`budget_ladder.headroom`); if not, its allocation cannot matter.
+        unit: what the pairs are, in words: seeds, or panels of which each gives its mean.
     """
 
     seeds: int | Mapping[str, int]
@@ -51,6 +52,7 @@ class Declaration:
     smallest_effect: float
     level: float = LEVEL
     headroom: bool = True
+    unit: str = "seeds"
 
     def pairs(self, name: str) -> int:
         """Number of pairs declared with the reference or a control."""
@@ -184,7 +186,7 @@ def _open(
     if undecided:
         number = f"more than {MOST}" if seeds is None else f"{seeds}"
         parts.append(f"not told from {_listed(undecided)}")
-        parts.append(f"{number} seeds would tell with {POWER * 100:g} % probability")
+        parts.append(f"{number} {declaration.unit} would tell with {POWER * 100:g} % probability")
     return Decision("open", "; ".join([*parts, *absent]), intervals, seeds)
 
 

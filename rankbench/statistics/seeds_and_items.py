@@ -53,7 +53,7 @@ def crossed_mean(differences: ArrayLike, weights: ArrayLike | None = None, level
     if weight.size != table.shape[1] or weight.min() <= 0:
         raise ValueError(f"weights: {table.shape[1]} values > 0 are needed, one per item")
     mean = float(np.average(table, axis=1, weights=weight).mean())
-    squares, freedoms = _mean_squares((table - mean) * weight / weight.mean())
+    squares, freedoms = mean_squares((table - mean) * weight / weight.mean())
     seeds, items, rest = squares
     total = max(seeds + items - rest, seeds, items)
     if total == 0:
@@ -64,8 +64,15 @@ def crossed_mean(differences: ArrayLike, weights: ArrayLike | None = None, level
     return CrossedMean(Estimate(mean, mean - half, mean + half), *map(float, parts))
 
 
-def _mean_squares(table: Array) -> tuple[Array, Array]:
-    """Mean squares of rows, columns and the rest of a two-way table, and their degrees of freedom, (3,) each."""
+def mean_squares(table: Array) -> tuple[Array, Array]:
+    """Mean squares of rows, columns and the rest of a two-way table, and their degrees of freedom.
+
+    Args:
+        table: (rows, columns), two or more of each, one value per cell.
+
+    Returns:
+        Two arrays (3,): rows, columns, rest.
+    """
     rows, columns = table.shape
     of_rows, of_columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
     rest = table - of_rows - of_columns + table.mean()

@@ -100,6 +100,12 @@ class Panel:
             return pd.Series(dtype=float)
         return self.data[self.metric][(self.data["label"] == arm) & (self.data["status"] == "ok")].dropna()
 
+    def meets(self, condition: str) -> bool:
+        """Whether the panel has headroom, and its runs the settings of a condition ("task=planted task.map=few")."""
+        settings = {key for run in self.runs[:1] for key in run.job.overrides}
+        facts = {f"{key}={value}" for key, value in self.facts.items()}
+        return self.terms.headroom and set(condition.split()) <= settings | facts
+
     @property
     def names(self) -> list[str]:
         """Arm of each of `records`."""

@@ -27,13 +27,16 @@ class Tune(Section):
     Attributes:
         learning_rate: the grid; every arm tries all of it, for each combination of the axes but the seed. Arms that
             share another's rate try none.
+        pooled: axes over which an arm has one rate, chosen by the mean over them (`learning_rates.pooled_curves`): for
+            many small panels, such as 24 kinds of true map.
         seeds: seeds used for tuning; they must differ from the reported ones, otherwise results would be selected on.
         metric: metric of the validation split ("validation/loss").
         widen: how often the grid may grow by one rate, for all arms alike, where an arm's best rate is at its edge.
     """
 
     learning_rate: list[float]
-    seeds: list[int] = Field(default=[100])
+    pooled: list[str] = Field(default=[])
+    seeds: list[int] = Field(default=[100, 101, 102])
     metric: str = "validation/loss"
     widen: int = Field(default=2, ge=0)
 
@@ -66,6 +69,19 @@ class Published(Section):
     budgets: dict[str, list[str]] = Field(default={})
 
 
+class PositiveControl(Section):
+    """An arm that has to win, or the study cannot see what it looks for and all of its verdicts are withheld.
+
+    Attributes:
+        arm: label, such as that of the oracle of a planted task.
+        where: conditions on panels ("task=planted task.map=few"); in the panels that meet one, for each of them, the
+            arm's mean gain over the reference has to be shown to be above 0.
+    """
+
+    arm: str
+    where: Annotated[list[str], Field(min_length=1)]
+
+
 class Report(Section):
     """What the report shows.
 
@@ -83,6 +99,9 @@ class Report(Section):
             the values are averaged seed by seed.
         curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
         maps: title -> two settings whose grid is drawn as a heat map.
+        map_effect: title -> arms with maps drawn alike, such as permutations, the spread of whose effects is shown.
+        over: title -> settings ("task.map"); panels that differ in them alone are taken together, as a sample of such.
+        positive_control: arm that has to win; null: none.
         published: the paper's numbers beside ours.
     """
 
@@ -96,6 +115,9 @@ class Report(Section):
     controls: dict[str, dict[str, str | list[str]]] = Field(default={})
     curves: dict[str, str] = Field(default={})
     maps: dict[str, list[str]] = Field(default={})
+    map_effect: dict[str, Annotated[list[str], Field(min_length=2)]] = Field(default={})
+    over: dict[str, list[str]] = Field(default={})
+    positive_control: PositiveControl | None = None
     published: list[Published] = Field(default=[])
 
     def controls_of(self, arm: str) -> dict[str, list[str]]:
@@ -282,7 +304,9 @@ def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
         table.replace(arms={arm: name for arm, name in table.arms.items() if arm in kept}) for table in report.published
     ]
     reference = report.reference if report.reference in kept else next(iter(kept))
-    return report.replace(reference=reference, controls=controls, published=published)
+    groups = {title: [arm for arm in group if arm in kept] for title, group in report.map_effect.items()}
+    map_effect = {title: group for title, group in groups.items() if len(group) > 1}
+    return report.replace(reference=reference, controls=controls, published=published, map_effect=map_effect)
 
 
 def arms(experiment: Experiment) -> dict[str, DottedSettings]:

@@ -52,7 +52,12 @@ def load(name: str, extra: Path | None = None) -> Experiment:
         scale: _over(part or {}, shared.get(scale, {}), ("settings", "axes", "when"))
         for scale, part in data.get("scales", {}).items()
     }
-    return read({"name": name, **data, "scales": scales}, str(files[name]))
+    experiment = read({"name": name, **data, "scales": scales}, str(files[name]))
+    positive = experiment.report.positive_control  # not in `read`: a sweep of some arms may lack it
+    if positive and positive.arm not in arms(experiment):
+        hint = near(positive.arm, list(arms(experiment)))
+        raise ConfigError([f"{files[name]}: report.positive_control.arm: no arm {positive.arm!r}; {hint}"])
+    return experiment
 
 
 def read(data: Mapping[str, Any], source: str) -> Experiment:
@@ -149,7 +154,9 @@ def _over(own: Mapping[str, Any], shared: Mapping[str, Any], open_keys: Sequence
 
 def _unknown_names(experiment: Experiment) -> Iterator[str]:
     """Labels that name no arm, and conditions that name no key."""
-    for place, when in {"when": experiment.when, **_conditions(experiment)}.items():
+    positive = experiment.report.positive_control
+    conditions = {"report.positive_control.where": positive.where if positive else []}
+    for place, when in {"when": experiment.when, **_conditions(experiment), **conditions}.items():
         wrong = [word for condition in when for word in condition.split() if "=" not in word]
         yield from (f"{place}: {word!r} is no key=value; write model=tiny, or model=tiny seed=0" for word in wrong)
     for place in ("vary", "grid"):
@@ -167,6 +174,8 @@ def _unknown_names(experiment: Experiment) -> Iterator[str]:
         ]
     for table in experiment.report.published:
         named[f"report.published ({table.table})"] = list(table.arms)
+    for title, group in experiment.report.map_effect.items():
+        named[f"report.map_effect ({title})"] = group
     named["shares"] = [*experiment.shares, *experiment.shares.values()]
     named["only"] = list(experiment.only)
     for name, cell in experiment.cells.items():

@@ -6,12 +6,13 @@ waits for that arm's run. All follows from the layout and from records, so a swe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rankbench.config import control_sources
+from rankbench.config import matched_runs
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import STOPPED, RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
@@ -180,9 +181,8 @@ class SweepSchedule:
         return choices, failed
 
     def _trials_of(self, group: Group, grid: list[float], tune: Tune) -> Iterator[Job]:
-        for seed in tune.seeds:
-            for rate in grid:
-                yield self._job(group, group.cells[0], seed, rate, trial=True)
+        for cells, seed, rate in itertools.product(group.points, tune.seeds, grid):
+            yield self._job(group, cells[0], seed, rate, trial=True)
 
     def _choose(self, group: Group, trials: list[Job], tune: Tune) -> Choice:
         records = [self._record(job.run_id) for job in trials]
@@ -193,8 +193,10 @@ class SweepSchedule:
             raise CannotChoose(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
         from rankbench.analysis.frame import SelectionError  # pandas takes a moment to import
 
+        size = len(done) // len(group.points)
         try:
-            return tuning.choose(done, tune.metric, tune.seeds)
+            points = [done[start : start + size] for start in range(0, len(done), size)]
+            return tuning.choose(points, tune.metric, tune.seeds, tune.pooled)
         except SelectionError as error:
             raise CannotChoose(f"{group.title}: no learning rate can be chosen ({error})") from error
 
@@ -248,28 +250,29 @@ class SweepSchedule:
         if choice is not None:
             config["tuned"] = asdict(choice)
         if group.source is not None:
-            source = self._source_run(group, group.source, seed, trial)
-            config["method"] = {**config["method"], "source_run": source, **self._rank_map(group, source)}
-            changed["method.source_run"] = spell("method.source_run", source)
+            source = self._source_run(group, group.source, cell, seed, trial)
+            changed |= {key: spell(key, source) for key in matched_runs.awaited(config)}
+            config = self._with_run(group, config, source)
         name = run_id(config)
         self._configs[name] = config
         rung = group.factor if group.factor != 1 else None
         return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()), cell.cell, rung)
 
-    def _source_run(self, group: Group, source: Group, seed: int, trial: bool) -> str:
-        """The run whose ranks a control takes: of the same seed; for a trial, the source's own at its chosen rate."""
+    def _source_run(self, group: Group, source: Group, cell: FrozenCell, seed: int, trial: bool) -> str:
+        """The run whose ranks a control takes: of its point and seed; for a trial, the source's at its chosen rate."""
         choice = self._choice(source)
         rate = choice.chosen if choice else None
-        if trial:
-            return self._job(source, source.cells[0], seed, rate, trial=True).run_id
-        of_seed = [cell for cell in source.cells if cell.config["seed"] == seed]
+        at_point = [other for other in source.cells if tuning.point_of(other) == tuning.point_of(cell)]
+        if trial and at_point:
+            return self._job(source, at_point[0], seed, rate, trial=True).run_id
+        of_seed = [other for other in at_point if other.config["seed"] == seed]
         if not of_seed:
             raise NotReady(f"{group.title}: {source.title} has no run of seed {seed}")
         return self._job(source, of_seed[0], seed, rate, choice=choice).run_id
 
-    def _rank_map(self, group: Group, source: str) -> dict[str, Any]:
+    def _with_run(self, group: Group, config: dict[str, Any], source: str) -> dict[str, Any]:
         try:
-            return control_sources.rank_map(source, self._results_dir)
+            return matched_runs.with_run(config, source, self._results_dir)
         except FileNotFoundError:
             raise NotReady(f"{group.title}: waits for the ranks of run {source}") from None
         except ValueError as error:

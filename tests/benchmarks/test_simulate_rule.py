@@ -48,7 +48,7 @@ def test_all_intervals_of_a_family_hold_together(generator, n):
 
 def test_every_other_interval_holds_its_truth(generator):
     coverages = dict(simulate_rule.coverages(generator, 400))  # standard error 1.1 points
-    assert len(coverages) == 20
+    assert len(coverages) == 35
     assert {name: share for name, share in coverages.items() if not 0.92 <= share <= 0.98} == {}
 
 

@@ -40,6 +40,8 @@ def test_over_tasks_like_these_it_is_students_interval_of_their_means():
         (np.mean(means), expected.low, expected.high)
     )
     assert result.deviation == pytest.approx(np.sqrt(np.var(means, ddof=1) - FIRST.var(ddof=1) / 5))
+    half = stats.t.ppf(0.975, 3) * np.std(means, ddof=1) * np.sqrt(1 + 1 / 4)
+    assert (result.another.low, result.another.high) == pytest.approx((np.mean(means) - half, np.mean(means) + half))
 
 
 def test_tasks_that_agree_better_than_their_seeds_do_not_differ():

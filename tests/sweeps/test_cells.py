@@ -25,7 +25,7 @@ STUDY = {
         "lora": {"method": "lora"},
         "random": {"method": "random"},
         "map": {"method": "transplant", "method.source_run": "{random}"},
-        "mixed": {"method": "shuffled", "method.source": None, "method.source_run": "{random}"},
+        "mixed": {"method": "permuted", "method.source": None, "method.source_run": "{random}"},
     },
     "vary": {"mixed": {"method.within": ["type", "layer"]}},
     "axes": {"seed": [0, 1]},

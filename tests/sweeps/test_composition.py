@@ -134,6 +134,10 @@ def test_what_is_laid_out_is_no_longer_that_of_the_file(config_dir, tmp_path):
         ),
         (["experiment=small", "tune.learning_rate=[-1]"], ["tune.learning_rate: -1 is no learning rate"]),
         (["experiment=small", "tune.rate=1"], ["tune.rate=1: unknown key"]),
+        (
+            ["experiment=small", "budget=r2,r4", "tune.pooled=[budgt]"],
+            ["tune.pooled: no axis 'budgt'; did you mean budget"],
+        ),
         (["method=lora", *RUN, "tune.widen=1"], ["tune.learning_rate: missing; give tune.learning_rate=<a list"]),
     ],
 )
@@ -151,8 +155,8 @@ def test_a_control_is_not_tuned_at_ranks_that_no_trial_has(tmp_path):
     with pytest.raises(ConfigError) as error:
         lay_out(words(["experiment=small", "seed=0"]), write_experiment(tmp_path, told))
     assert error.value.problems == [
-        "arm random permuted: is tuned at the ranks of random concentration=0.5, which has no trials: it takes the "
-        "learning rate of random; let random permuted take one, too, under shares"
+        "arm random permuted: is tuned at what it takes from random concentration=0.5, which has no trials: it takes "
+        "the learning rate of random; let random permuted take one, too, under shares"
     ]  # random reversed takes lora's
 
 

@@ -188,7 +188,7 @@ def test_a_scale_may_run_some_arms_and_tune_on_a_grid_of_its_own():
     part = {"arms": ["lora"], "tune": {"learning_rate": [1.0, 2.0], "widen": 0}}
     small = at_scale(made(tune={"learning_rate": [3.0]}, scales={"tiny": part}), "tiny")
     assert list(arms(small)) == ["lora"]
-    assert (small.tune.learning_rate, small.tune.widen, small.tune.seeds) == ([1.0, 2.0], 0, [100])
+    assert (small.tune.learning_rate, small.tune.widen, small.tune.seeds) == ([1.0, 2.0], 0, [100, 101, 102])
 
 
 def test_an_unknown_scale_is_named():
@@ -206,6 +206,8 @@ RICH = {
         **REPORT,
         "controls": {"igu": {"random": "random", "permuted": "mine"}, "mine": {"random": "random"}},
         "published": [{"file": "igu", "table": "1", "arms": {"lora": "LoRA", "igu": "IGU-LoRA"}}],
+        "map_effect": {"all": ["igu", "random", "mine"], "two": ["mine", "igu"]},
+        "positive_control": {"arm": "mine", "where": ["task=planted"]},
     },
     "scales": {"tiny": {"arms": ["lora", "igu", "random"]}},
 }
@@ -218,6 +220,8 @@ def test_some_arms_keep_what_the_report_says_of_them():
     assert some.report.reference == "igu"  # its own is not there
     assert some.report.controls == {"igu": {"random": "random", "uniform": "lora"}}  # which is not there to be beaten
     assert some.report.published[0].arms == {"igu": "IGU-LoRA"}
+    assert some.report.map_effect == {"all": ["igu", "random"]}
+    assert some.report.positive_control.arm == "mine"  # which is not there to win: nothing is judged without it
     assert some.scales["tiny"].arms == ["igu", "random"]
     assert read(some.plain(), "again") == some
 
@@ -258,6 +262,16 @@ def test_an_arm_that_is_not_there_is_named():
             {"report": {**REPORT, "published": [{"file": "igu", "table": "Table 4", "arms": {"dora": "DoRA"}}]}},
             r"x.yaml: report.published \(Table 4\): no arm 'dora'; did you mean lora",
         ),
+        (
+            {"report": {**REPORT, "map_effect": {"all": ["lora", "dora"]}}},
+            r"x.yaml: report.map_effect \(all\): no arm 'dora'; did you mean lora",
+        ),
+        ({"report": {**REPORT, "map_effect": {"one": ["lora"]}}}, r"x.yaml: report.map_effect.one=\['lora'\]"),
+        (
+            {"report": {**REPORT, "positive_control": {"arm": "lora", "where": ["few"]}}},
+            r"x.yaml: report.positive_control.where: 'few' is no key=value",
+        ),
+        ({"report": {**REPORT, "positive_control": {"arm": "lora", "where": []}}}, r"positive_control.where=\[\]"),
         ({"report": {**REPORT, "published": [{"table": "1"}]}}, r"report.published\[0\].file: missing"),
         ({"scales": {"tiny": {"arms": ["dora"]}}}, r"x.yaml: scales.tiny.arms: no arm 'dora'"),
         ({"scales": {"tiny": {"arm": ["lora"]}}}, r"x.yaml: scales.tiny.arm=.*unknown key; did you mean arms"),
@@ -357,6 +371,12 @@ def test_an_unknown_experiment_and_a_broken_file_are_named(folder):
         load("igu_glu")
     with pytest.raises(ConfigError, match=r"mine.yaml: not YAML \(mapping values are not allowed here.*line 1"):
         load("mine", folder("mine", "question: this: that\n"))
+
+
+def test_the_positive_control_of_a_file_is_one_of_its_arms(folder):
+    report = "report: {reference: lora, positive_control: {arm: lra, where: [seed=0]}}"
+    with pytest.raises(ConfigError, match=r"report.positive_control.arm: no arm 'lra'; did you mean lora"):
+        load("mine", folder("mine", TEXT.replace("report: {reference: lora}", report)))
 
 
 # The files of conf/experiment.

@@ -197,10 +197,10 @@ def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decisio
     """The decision on an arm by its controls; withheld where it has no run, None where it cannot be judged at all."""
     if arm not in comparison.rows:
         return Decision("withheld", f"{arm}: not run", {})
-    return comparison.decide(arm, _controls(report_data, arm, comparison.reference))
+    return comparison.decide(arm, controls_of(report_data, arm, comparison.reference))
 
 
-def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
+def controls_of(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
     """Name of each control that has to be beaten beside the reference -> the arms that it is; [] for none."""
     arms = {UNIFORM: [report_data.report.reference], **report_data.report.controls_of(arm)}
     named = {CONTROLS[role]: arms.get(role, []) for role in report_data.report.beats}
@@ -216,7 +216,7 @@ def verdict_table(report_data: ReportData) -> Table | None:
     if not judged:
         return None
     named = [
-        (str(comparison.reference), *_controls(report_data, arm, comparison.reference))
+        (str(comparison.reference), *controls_of(report_data, arm, comparison.reference))
         for _, comparison, arm, _ in judged
     ]
     names = list(dict.fromkeys(name for several in named for name in several))
@@ -224,7 +224,7 @@ def verdict_table(report_data: ReportData) -> Table | None:
     for panel, comparison, arm, decision in judged:
         where = link(panel, arm) if arm in panel.arms else ""
         head = [Cell(panel.short), Cell(arm, link=where), Cell(decision.outcome, kind=decision.outcome)]
-        controls = _controls(report_data, arm, comparison.reference)
+        controls = controls_of(report_data, arm, comparison.reference)
         over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
         n = Cell(_span(difference.n for difference in decision.intervals.values()))
         rows.append([*head, *over, n, Cell(decision.reason)])
