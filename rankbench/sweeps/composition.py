@@ -162,14 +162,11 @@ def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: 
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
         problems += _contradictions(values, experiment, [tune for tune in tunes if tune is not None])
         problems += [problem for part in parts.values() if part.tune for problem in _without_trials(part)]
-<<<<<<< HEAD
         axes = {name: [*part.axes, *values] for name, part in parts.items()} or {None: list(values)}
         problems += [
             problem for tune, keys in zip(tunes, axes.values(), strict=True) for problem in _unpooled(tune, keys)
         ]
-=======
         problems += [problem for part in parts.values() if part.ladder for problem in _without_rungs(part)]
->>>>>>> ladder
         cells = [cell for name, part in parts.items() for cell in cells_of(part, values, name)]
         frozen, wrong = _freeze(cells if experiment else list(product_of(values)), examine)
     if problems + wrong:

@@ -15,7 +15,7 @@ from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
-from rankbench.sweeps.experiment import UNIFORM
+from rankbench.sweeps.report_settings import UNIFORM
 
 KINDS: dict[Kind, str] = {  # of a comparison with the reference alone
     "worthwhile gain": "better by more than the smallest effect of interest",
