@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from rankbench.analysis.metrics import METRICS, VALIDATION, higher_is_better
-from rankbench.config import control_sources
+from rankbench.config import matched_runs
 from rankbench.config.overrides import UNREADABLE, Examiner, examiner
 from rankbench.config.schema import ConfigError, near
 from rankbench.sweeps import cells as experiment_cells
@@ -162,10 +162,8 @@ def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: 
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
         problems += _contradictions(values, experiment, [tune for tune in tunes if tune is not None])
         problems += [problem for part in parts.values() if part.tune for problem in _without_trials(part)]
-        axes = {name: [*part.axes, *values] for name, part in parts.items()} or {None: list(values)}
-        problems += [
-            problem for tune, keys in zip(tunes, axes.values(), strict=True) for problem in _unpooled(tune, keys)
-        ]
+        axes = [[*part.axes, *values] for part in parts.values()] or [list(values)]
+        problems += [problem for tune, keys in zip(tunes, axes, strict=True) for problem in _unpooled(tune, keys)]
         problems += [problem for part in parts.values() if part.ladder for problem in _without_rungs(part)]
         cells = [cell for name, part in parts.items() for cell in cells_of(part, values, name)]
         frozen, wrong = _freeze(cells if experiment else list(product_of(values)), examine)
@@ -221,11 +219,11 @@ def _without_trials(experiment: Experiment) -> Iterator[str]:
     """Arms whose trials need the ranks of another arm's trials, where that one has none."""
     rates = experiments.rates_of(experiment)
     for arm, settings in experiments.arms(experiment).items():
-        source = control_sources.source_arm({"source_run": settings.get("method.source_run")})
+        source = next(iter(matched_runs.arms_in(settings).values()), None)
         if source in rates and arm not in rates:
             yield (
-                f"arm {arm}: is tuned at the ranks of {source}, which has no trials: it takes the learning rate of "
-                f"{rates[source]}; let {arm} take one, too, under shares"
+                f"arm {arm}: is tuned at what it takes from {source}, which has no trials: it takes the learning rate "
+                f"of {rates[source]}; let {arm} take one, too, under shares"
             )
 
 
@@ -247,10 +245,15 @@ def _freeze(cells: Sequence[GridCell], examine: Examiner) -> tuple[list[FrozenCe
         config, wrong = examine.job(cell.overrides)
         if not wrong:
             plain = config.plain()
-            arm = control_sources.source_arm(plain["method"])
-            if arm is not None and (arm, *cell.point.values()) not in run:
-                at = {label for label, *point in run if label and point == list(cell.point.values())}
-                wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, sorted(at))}"]
+            awaited = matched_runs.awaited(plain)
+            at = {label for label, *point in run if label and point == list(cell.point.values())}
+            wrong = [
+                f"{key}={{{arm}}}: not among the arms that are run; {near(arm, sorted(at))}"
+                for key, arm in awaited.items()
+                if arm not in at
+            ]
+            if len(set(awaited.values())) > 1:
+                wrong.append(f"{', '.join(awaited)}: wait for several arms; let them name one")
             frozen.append(FrozenCell(cell.arm, cell.point, cell.settings, plain))
         problems += [f"arm {cell.arm}: {problem}" if cell.arm else problem for problem in wrong]
     return frozen, problems

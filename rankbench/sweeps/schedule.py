@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rankbench.config import control_sources
+from rankbench.config import matched_runs
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import STOPPED, RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
@@ -251,8 +251,8 @@ class SweepSchedule:
             config["tuned"] = asdict(choice)
         if group.source is not None:
             source = self._source_run(group, group.source, cell, seed, trial)
-            config["method"] = {**config["method"], "source_run": source, **self._rank_map(group, source)}
-            changed["method.source_run"] = spell("method.source_run", source)
+            changed |= {key: spell(key, source) for key in matched_runs.awaited(config)}
+            config = self._with_run(group, config, source)
         name = run_id(config)
         self._configs[name] = config
         rung = group.factor if group.factor != 1 else None
@@ -270,9 +270,9 @@ class SweepSchedule:
             raise NotReady(f"{group.title}: {source.title} has no run of seed {seed}")
         return self._job(source, of_seed[0], seed, rate, choice=choice).run_id
 
-    def _rank_map(self, group: Group, source: str) -> dict[str, Any]:
+    def _with_run(self, group: Group, config: dict[str, Any], source: str) -> dict[str, Any]:
         try:
-            return control_sources.rank_map(source, self._results_dir)
+            return matched_runs.with_run(config, source, self._results_dir)
         except FileNotFoundError:
             raise NotReady(f"{group.title}: waits for the ranks of run {source}") from None
         except ValueError as error:

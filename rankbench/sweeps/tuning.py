@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rankbench.config import control_sources
+from rankbench.config import matched_runs
 from rankbench.records.record import RunRecord
 from rankbench.sweeps import experiment as experiments
 from rankbench.sweeps.composition import FrozenCell, Layout
@@ -105,7 +105,7 @@ class Group:
         cells: the runs.
         tune: how the rate is chosen; None where it is given.
         takes: group whose chosen rate is taken; None where this one has trials.
-        source: group whose ranks are taken; None where none are needed.
+        source: group whose ranks, peak or passes are taken; None where none are needed.
         choice: choice of the learning rate; None until it is made.
         given_up: why no choice can be made; None while one may be.
         factor: of the budget; another than 1 for a rung of a ladder (rankbench.sweeps.ladder).
@@ -179,7 +179,7 @@ def groups_of(layout: Layout) -> list[Group]:
         groups.setdefault((cell.arm, *place), Group(cell.arm, [], tune)).cells.append(cell)
     rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
     for (arm, *point), group in groups.items():
-        source = control_sources.source_arm(group.cells[0].config["method"])
+        source = next(iter(matched_runs.awaited(group.cells[0].config).values()), None)
         group.source = groups[(source, *point)] if source is not None else None
         group.takes = groups.get((rates[arm], *point)) if arm in rates else None  # where that arm is run, too
     return list(groups.values())

@@ -24,18 +24,21 @@ class PlantedConfig(Settings):
     """Settings of the planted task.
 
     Attributes:
+        kind: name of these settings in tables and on an axis, where a study has many of them; it changes no number.
         map: where the updates are: "few" random sites at `rank`; "type" every site of some module kinds; "depth" every
             site, rank rising linearly with depth; "falling" every site, rank falling with it.
         sites: how many sites (few) or kinds (type) get an update.
         rank: true rank of an update (the largest, for depth and falling).
         strength: Frobenius norm of the update over that of the weight.
-        weight_scale: factor on the base model's matrices (embeddings included) first, so that its outputs are not flat.
+        weight_scale: factor on the matrices (embeddings included) of a model with random weights first, so that its
+            outputs are not flat; trained weights, which come from a file, are left as they are.
         label_noise: weight of the uniform distribution mixed into the teacher's, in [0, 1).
         train_size, validation_size, test_size: random sequences.
         length: tokens per sequence.
         map_seed: seed of map and updates; null takes the run's, so that seeds differ in their truth as well.
     """
 
+    kind: str | None = None  # configurations of older versions have none
     map: Literal["few", "type", "depth", "falling"]
     sites: int = Field(ge=1)
     rank: int = Field(ge=1)
@@ -51,19 +54,27 @@ class PlantedConfig(Settings):
 
 @register("task", "planted")
 class Planted(Task[PlantedConfig]):
-    """Random tokens; the loss is KL(teacher || student) per position, so its floor is 0 whatever the noise."""
+    """Random tokens; the loss is KL(teacher || student) per position, so its floor is 0 whatever the noise.
+
+    The distributions are over the vocabulary: a decoder's own, and of an encoder those of its hidden states against its
+    input embeddings, as if the two were tied (Press and Wolf 2017). A head of classes would see all updates through one
+    vector per sequence, and would be trained itself; as things are, an encoder's head is neither read nor moved.
+    """
 
     source = "generated"
     knows_true_ranks = True
 
-    def num_labels(self) -> int | None:
-        """None: the task is language modelling."""
-        return None
+    def num_labels(self) -> int:
+        """Two outputs for the head that an encoder has; the task does not read them."""
+        return 2
 
     def load(self, tokenizer: Any, architecture: str, streams: Streams) -> None:
         """Draw the sequences; the splits are disjoint streams."""
-        if architecture != "decoder":
-            raise DataError("task=planted needs next-token distributions: use a decoder, model=tiny")
+        if architecture == "encoder_decoder":
+            raise DataError(
+                "task=planted reads one sequence of tokens: use a decoder or an encoder, such as model=tiny"
+            )
+        self._encoder = architecture == "encoder"
         sizes = {split: getattr(self.config, f"{split}_size") for split in ("train", "validation", "test")}
         vocabulary = len(tokenizer)
         self.splits = {}
@@ -75,13 +86,14 @@ class Planted(Task[PlantedConfig]):
         self.revision = {"data": "generated", "prompt": hashlib.sha256(b"").hexdigest()}
 
     def prepare(self, model: nn.Module, sites: Sequence[Any], streams: Streams) -> None:
-        """Scale the base model's matrices, embeddings included; the teacher is a copy of it plus the true updates."""
+        """Scale a random model's matrices, embeddings included; the teacher is a copy of it plus the true updates."""
         from transformers.pytorch_utils import Conv1D  # transformers takes seconds to import
 
         streams = self._streams(streams)
         self._truth = self.truth(sites, streams)
+        base: Any = model
         with torch.no_grad():
-            for parameter in model.parameters():
+            for parameter in () if base.name_or_path else base.parameters():  # of a random model: ""
                 if parameter.ndim > 1:
                     parameter.mul_(self.config.weight_scale)
             teacher = copy.deepcopy(model).eval().requires_grad_(False)
@@ -94,6 +106,7 @@ class Planted(Task[PlantedConfig]):
                     update = update.to(weight.device)
                     weight += (update * (self.config.strength * weight.float().norm() / update.norm())).to(weight)
         self._teacher = [teacher]  # in a list: not a submodule of anything
+        self._embeddings = base.get_input_embeddings().weight.detach() if self._encoder else None
 
     def _streams(self, streams: Streams) -> Streams:
         """Random streams of the map and the updates."""
@@ -124,10 +137,17 @@ class Planted(Task[PlantedConfig]):
         """KL per position: (batch, length)."""
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         with torch.no_grad():
-            target = F.softmax(self._teacher[0](**inputs).logits.float(), dim=-1)
+            target = F.softmax(self._logits(self._teacher[0], inputs), dim=-1)
             target = (1 - self.config.label_noise) * target + self.config.label_noise / target.shape[-1]
-        student = F.log_softmax(model(**inputs).logits.float(), dim=-1)
+        student = F.log_softmax(self._logits(model, inputs), dim=-1)
         return F.kl_div(student, target, reduction="none").sum(-1)
+
+    def _logits(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Scores of the tokens of the vocabulary: (batch, length, vocabulary)."""
+        if self._embeddings is None:
+            return model(**inputs).logits.float()  # type: ignore[no-any-return]
+        hidden = model(**inputs, output_hidden_states=True).hidden_states[-1]
+        return (hidden @ self._embeddings.T).float()  # type: ignore[no-any-return]
 
     def evaluate(self, model: nn.Module, examples: Sequence[Example], batch_size: int) -> Evaluation:
         """Mean KL of all sequences, and of each one in the items."""

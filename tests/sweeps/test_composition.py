@@ -155,8 +155,8 @@ def test_a_control_is_not_tuned_at_ranks_that_no_trial_has(tmp_path):
     with pytest.raises(ConfigError) as error:
         lay_out(words(["experiment=small", "seed=0"]), write_experiment(tmp_path, told))
     assert error.value.problems == [
-        "arm random permuted: is tuned at the ranks of random concentration=0.5, which has no trials: it takes the "
-        "learning rate of random; let random permuted take one, too, under shares"
+        "arm random permuted: is tuned at what it takes from random concentration=0.5, which has no trials: it takes "
+        "the learning rate of random; let random permuted take one, too, under shares"
     ]  # random reversed takes lora's
 
 

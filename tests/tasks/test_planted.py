@@ -8,11 +8,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from scipy.stats import spearmanr
 from support.harness import configure, prepared, sites_of
+from support.texts import encoder, word_tokenizer
 
 from rankbench.config.validation import build
 from rankbench.config.yaml_files import CONF_DIR, defaults
 from rankbench.core.seeding import Streams
 from rankbench.core.sites import Site
+from rankbench.models.targets import find_sites
 from rankbench.tasks.base import DataError
 from rankbench.tasks.planted import Planted, PlantedConfig, true_map
 from rankbench.training.assembly import assemble
@@ -51,6 +53,8 @@ def test_depth_rises_linearly_and_leaves_no_site_out():
     ranks = drawn(map="depth", sites=99, rank=8)
     assert [ranks[f"layers.{layer}.q"] for layer in range(4)] == [2, 4, 6, 8]
     assert set(drawn(map="depth", rank=1).values()) == {1}
+    falling = drawn(map="falling", sites=99, rank=8)
+    assert [falling[f"layers.{layer}.q"] for layer in range(4)] == [8, 6, 4, 2]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def updates(run):
     return {name: (teacher[name].weight - layer.weight).detach() for name, layer in base.items()}
 
 
-@pytest.mark.parametrize("kind", ["few", "type", "depth"])
+@pytest.mark.parametrize("kind", ["few", "type", "falling"])
 def test_the_teacher_has_the_true_ranks_and_the_strength_asked_for(tmp_path, kind):
     run = planted(tmp_path, f"task.map={kind}", "task.sites=2", "task.rank=6", "task.strength=0.7")
     truth = run.task.true_ranks()
@@ -171,9 +175,45 @@ def test_label_noise_moves_the_teacher_towards_the_uniform_distribution(tmp_path
         assert float(run.task.loss(run.adapters.model, batch)) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_an_encoder_is_refused():
-    with pytest.raises(DataError, match="task=planted needs next-token distributions: use a decoder, model=tiny"):
-        Planted(settings()).load(None, "encoder", Streams(0))
+def test_an_encoder_decoder_is_refused():
+    with pytest.raises(DataError, match="task=planted reads one sequence of tokens: use a decoder or an encoder"):
+        Planted(settings()).load(None, "encoder_decoder", Streams(0))
+
+
+def planted_in_encoder(model):
+    """The task on an encoder, its true ranks planted, and the sites."""
+    task = Planted(settings(train_size=4, validation_size=2, test_size=2, length=9, rank=2, strength=1.0))
+    task.load(word_tokenizer(), "encoder", Streams(0))
+    sites = find_sites(model, ["query", "output.dense"], ["classifier"], [])
+    task.prepare(model, sites, Streams(0))
+    return task, sites
+
+
+def test_an_encoders_distributions_are_its_hidden_states_against_its_embeddings():
+    model = encoder(labels=2)
+    task, sites = planted_in_encoder(model)
+    batch = task.collate(task.splits["test"])
+
+    def distribution(of):
+        return torch.log_softmax(of.bert(**batch).last_hidden_state @ of.bert.embeddings.word_embeddings.weight.T, -1)
+
+    teacher = task._teacher[0]
+    expected = torch.nn.functional.kl_div(distribution(model), distribution(teacher), reduction="sum", log_target=True)
+    assert float(task.loss(model, batch)) == pytest.approx(float(expected), rel=1e-4)
+    assert float(expected) / task.units(batch) > 1e-3
+    teacher_weights = dict(teacher.named_parameters())
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, teacher_weights[name])}
+    truth = task.true_ranks()
+    assert changed == {f"{site.name}.weight" for site in sites if truth[site.name]} != set()
+
+
+@pytest.mark.parametrize(("place", "factor"), [("", 3.0), ("folder", 1.0)])
+def test_only_random_weights_are_scaled(place, factor):
+    model, plain = encoder(labels=2), encoder(labels=2)
+    model.name_or_path = place
+    planted_in_encoder(model)
+    for weight, before in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(weight, before * (factor if before.ndim > 1 else 1))
 
 
 # ------------------------------------------------------------------------------------------------------ its judge

@@ -59,6 +59,11 @@ def test_a_task_with_a_large_official_test_refuses_it(name):
     assert problem == f"task.test_from_train=5: task={name} cannot; choose its test by task.test_size"
 
 
+def test_a_kind_of_planted_map_is_a_name_alone(tmp_path):
+    config = configure(tmp_path).plain()
+    assert run_id({**config, "task": {**config["task"], "kind": "few-4"}}) == run_id(config)
+
+
 def test_null_leaves_runs_their_names(tmp_path):
     config = configure(tmp_path, "task=gsm8k", "budget=r1").plain()
     older = {**config, "task": {key: value for key, value in config["task"].items() if key != "test_from_train"}}
