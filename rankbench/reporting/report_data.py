@@ -13,7 +13,7 @@ from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment
-from rankbench.sweeps.experiment import Report
+from rankbench.sweeps.report_settings import Report
 
 
 @dataclass(frozen=True)

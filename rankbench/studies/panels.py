@@ -23,9 +23,9 @@ from rankbench.records.record import RunRecord
 from rankbench.studies.declared_terms import terms_of
 from rankbench.studies.study import Study
 from rankbench.sweeps import cells, experiment, experiment_files
-from rankbench.sweeps.experiment import Report
 from rankbench.sweeps.grid import CELL
 from rankbench.sweeps.manifest import Job
+from rankbench.sweeps.report_settings import Report
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each

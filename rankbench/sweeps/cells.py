@@ -11,7 +11,8 @@ from typing import Any
 from rankbench.config import control_sources
 from rankbench.config.schema import ConfigError, near
 from rankbench.sweeps import experiment_files
-from rankbench.sweeps.experiment import DottedSettings, Experiment, arms, with_arms
+from rankbench.sweeps.experiment import Experiment, arms, with_arms
+from rankbench.sweeps.report_settings import DottedSettings
 
 
 def with_cells(experiment: Experiment, chosen: Sequence[str]) -> Experiment:

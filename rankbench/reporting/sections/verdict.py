@@ -16,7 +16,7 @@ from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
 from rankbench.sweeps.declaration import code_changes
-from rankbench.sweeps.experiment import UNIFORM
+from rankbench.sweeps.report_settings import UNIFORM
 
 KINDS: dict[Kind, str] = {  # of a comparison with the reference alone
     "worthwhile gain": "better by more than the smallest effect of interest",
