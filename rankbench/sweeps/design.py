@@ -22,9 +22,9 @@ from rankbench.statistics.family import POWER, paired_gains, pairs_needed, power
 from rankbench.sweeps import tuning
 from rankbench.sweeps.composition import Layout
 from rankbench.sweeps.declaration import PanelDeclaration
-from rankbench.sweeps.experiment import UNIFORM
 from rankbench.sweeps.ladder import references_of
 from rankbench.sweeps.manifest import Sweep
+from rankbench.sweeps.report_settings import UNIFORM
 from rankbench.sweeps.tuning import Group
 
 EFFECT, ENOUGH = 2.0, 0.5
