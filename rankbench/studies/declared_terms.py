@@ -11,8 +11,8 @@ from rankbench.statistics.budget_ladder import WORTHWHILE, BudgetLadder
 from rankbench.studies.study import Study
 from rankbench.sweeps import cells, experiment
 from rankbench.sweeps.declaration import PanelDeclaration
-from rankbench.sweeps.report_settings import Report
 from rankbench.sweeps.manifest import Job
+from rankbench.sweeps.report_settings import Report
 
 USUAL = "the margin of the report, as no ladder was run"
 
