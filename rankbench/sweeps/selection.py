@@ -1,0 +1,94 @@
+"""Some of an experiment: its grid at another scale, or some of its arms with what the report says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rankbench.config.schema import ConfigError, near
+from rankbench.sweeps.experiment import FULL, UNIFORM, DottedSettings, Experiment, Report, arms, bases_of, rates_of
+
+
+def at_scale(experiment: Experiment, scale: str) -> Experiment:
+    """The experiment on the grid of a scale.
+
+    Raises:
+        ConfigError: no such scale.
+    """
+    if scale == FULL:
+        return experiment
+    if scale not in experiment.scales:
+        known = near(scale, [FULL, *experiment.scales])
+        raise ConfigError([f"scale={scale}: experiment={experiment.name} has no such scale; {known}"])
+    part = experiment.scales[scale]
+    chosen = with_arms(experiment, part.arms) if part.arms is not None else experiment
+    return chosen.replace(
+        settings=experiment.settings if part.settings is None else part.settings,
+        axes={key: values for key, values in (experiment.axes | part.axes).items() if values},
+        when=experiment.when if part.when is None else part.when,
+        tune=part.tune or experiment.tune,
+    )
+
+
+def with_arms(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
+    """The experiment with some of its arms.
+
+    Raises:
+        ConfigError: an arm it does not have.
+    """
+    known = arms(experiment)
+    unknown = [arm for arm in chosen if arm not in known]
+    if unknown:
+        raise ConfigError(
+            [f"arms: experiment={experiment.name} has no arm {arm!r}; {near(arm, known)}" for arm in unknown]
+        )
+    kept = {arm: settings for arm, settings in known.items() if arm in chosen}
+    shared = {arm: base for arm, base in rates_of(experiment).items() if {arm, base} <= set(chosen)}
+    scales = {
+        name: part.replace(arms=[arm for arm in part.arms or known if arm in kept])
+        for name, part in experiment.scales.items()
+    }
+    cells = {
+        name: part.replace(
+            arms=None if part.arms is None else [arm for arm in part.arms if arm in kept],
+            only=_of_variants(experiment, part.only, kept),
+        )
+        for name, part in experiment.cells.items()
+        if part.arms is None or set(part.arms) & kept.keys()
+    }
+    return experiment.replace(
+        arms=kept,
+        shares=shared,
+        only=_of_variants(experiment, experiment.only, kept),
+        scales=scales,
+        cells=cells,
+        report=_report_on(kept, experiment.report),
+        vary={},
+        grid={},
+    )
+
+
+def _of_variants(experiment: Experiment, only: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of some arms and of those that vary them, said of each."""
+    bases = bases_of(experiment)
+    return {arm: only[key] for arm in kept for key in (bases.get(arm, arm), arm) if key in only}
+
+
+def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
+    """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
+    uniform = {} if report.reference in kept else {UNIFORM: report.reference}
+    controls = {
+        arm: {
+            **{role: control for role, control in own.items() if set(report.controls_of(arm)[role]) <= set(kept)},
+            **uniform,
+        }
+        for arm, own in report.controls.items()
+        if arm in kept
+    }
+    published = [
+        table.replace(arms={arm: name for arm, name in table.arms.items() if arm in kept}) for table in report.published
+    ]
+    reference = report.reference if report.reference in kept else next(iter(kept))
+    groups = {title: [arm for arm in group if arm in kept] for title, group in report.map_effect.items()}
+    map_effect = {title: group for title, group in groups.items() if len(group) > 1}
+    return report.replace(reference=reference, controls=controls, published=published, map_effect=map_effect)
