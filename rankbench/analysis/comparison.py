@@ -81,7 +81,7 @@ class Comparison:
 
     @property
     def judged(self) -> list[str]:
-        """Labels that share a seed with the reference at an equal budget."""
+        """Labels that share a seed with the reference at an equal budget, and are more than controls."""
         return [label for label in self.rows if label != self.reference and self.why_untested(label) is None]
 
     @property
@@ -144,7 +144,7 @@ class Comparison:
             return None if why == OFF_BUDGET else Decision("withheld", f"{label}: {why}", {})
         others = {str(self.reference): [str(self.reference)]} | {name: each for name, each in controls.items() if each}
         gains = {name: self.gains(label, each) for name, each in others.items()}
-        seeds = self.data["seed"].nunique() if self.terms.seeds is None else self.terms.seeds
+        seeds = {name: self.declared([label, *each]) for name, each in others.items()}
         return decide(
             {name: values for name, values in gains.items() if len(values)},
             Declaration(seeds, self.family, self.terms.margin, self.terms.level, self.terms.headroom),
@@ -163,6 +163,11 @@ class Comparison:
         if less := [each for each in control if each in self.off.index and self.off[each] < 1 - OFF]:
             return f"{' and '.join(less)} spent less than the budget"
         return None if len(self.gains(label, control)) else NO_PAIR
+
+    def declared(self, labels: Sequence[str]) -> int:
+        """Number of seeds at which all of some labels were to be run."""
+        declared = self.terms.pairs(labels)
+        return self.data["seed"].nunique() if declared is None else declared
 
     def _faults(self, label: str, others: Mapping[str, Sequence[str]]) -> Iterator[str]:
         """What withholds a decision, beside the number of pairs and their spread."""
@@ -199,6 +204,8 @@ class Comparison:
         """Why a label is not judged, if it is not."""
         if self.reference is None or self.values[self.metrics[0]][self.reference].dropna().empty:
             return "no reference"
+        if label in self.terms.controls:
+            return "a control"
         if {label, self.reference} & set(self.off.index):
             return OFF_BUDGET
         return NO_PAIR if self.pairs(self.metrics[0], label).empty else None

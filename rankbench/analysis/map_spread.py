@@ -99,7 +99,7 @@ def _faults(comparison: Comparison, maps: Sequence[str], seeds: int) -> Iterator
         yield f"{' and '.join(absent)}: {NOT_RUN}"
     if off := [arm for arm in maps if arm in comparison.off.index]:
         yield f"{' and '.join(off)}: not at an equal budget"
-    declared = data["seed"].nunique() if terms.seeds is None else terms.seeds
+    declared = comparison.declared(maps)
     if seeds < declared:
         yield f"all maps have a run that is ok at {seeds} of {declared} seeds"
     at_edge = set(data["label"][data["at_edge"].eq(True)])

@@ -54,7 +54,8 @@ def _test(arm: str, condition: str, all_comparisons: Sequence[Comparison | None]
     for why in filter(None, (comparison.why_untested(arm) for comparison in comparisons)):
         return ControlTest(condition, panels, None, f"{arm}: {why}")
     gains = [each.gains(arm, [str(each.reference)]) / (each.terms.margin or 1.0) for each in comparisons]
-    lost = sum(max(each.terms.seeds or 0, 2) > len(values) for each, values in zip(comparisons, gains, strict=True))
+    declared = [max(each.declared([arm, str(each.reference)]), 2) for each in comparisons]
+    lost = sum(len(values) < seeds for seeds, values in zip(declared, gains, strict=True))
     if lost:
         return ControlTest(condition, panels, None, f"seeds of {arm} are missing ({lost} of {panels} panels)")
     gain = mean_of_these(gains, level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from rankbench.statistics.budget_ladder import BudgetLadder
@@ -19,7 +20,8 @@ class Terms:
         log: whether the first metric is compared by differences of natural logarithms.
         family: number of comparisons whose intervals hold together; None: those of the comparison alone.
         level: probability that they do.
-        seeds: number declared for each arm; None: those of the runs at hand.
+        seeds: label -> seeds declared; None: every label was to be run at all seeds at hand.
+        controls: labels that are nothing but controls of others: no gain of theirs is a claim.
         headroom: whether more budget helps here.
         fault: what else keeps every arm from being judged, a clause; "" for nothing.
         ladder: uniform ranks over the budget, in the unit of the gains; None: not run.
@@ -30,7 +32,8 @@ class Terms:
     log: bool = False
     family: int | None = None
     level: float = LEVEL
-    seeds: int | None = None
+    seeds: Mapping[str, frozenset[int]] | None = None
+    controls: Collection[str] = ()
     headroom: bool = True
     fault: str = ""
     ladder: BudgetLadder | None = None
@@ -45,6 +48,12 @@ class Terms:
         if not self.log:
             return change
         return 100 * math.expm1(change) if rises else -100 * math.expm1(-change)
+
+    def pairs(self, labels: Iterable[str]) -> int | None:
+        """Number of pairs that were declared for labels that are compared with each other; None: not known."""
+        if self.seeds is None:
+            return None
+        return len(frozenset[int].intersection(*(self.seeds.get(label, frozenset()) for label in labels)))
 
     @property
     def smallest(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from rankbench.analysis.comparison import Comparison, compare
@@ -12,7 +13,7 @@ from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment
-from rankbench.sweeps.experiment import Report
+from rankbench.sweeps.report_settings import Report
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     all_ablations = ablations(study.sweep.experiment)
     apart = varied(all_ablations) - always_compared(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
-    comparisons = compare_panels(all_panels, arms, report.reference)
+    looks = max(1, len(study.sweep.looks))
+    comparisons = compare_panels(all_panels, arms, report.reference, looks, report.without_claim)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     return ReportData(
         study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed, tests
@@ -104,39 +106,47 @@ def _compare_with_base(
 
 
 def compare_panels(
-    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, looks: int = 1
+    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, looks: int = 1, controls: Collection[str] = ()
 ) -> dict[str, Comparison]:
     """Compare some arms of all panels with a reference: intervals hold together over arms x panels x looks.
 
-    Panels without headroom, of which nothing is said, do not count.
+    The cells of an experiment have equal shares of the errors, whatever the number of their panels (weighted
+    Bonferroni). Panels without headroom, of which nothing is said, have none.
 
     Args:
         all_panels: panels with their data.
         arms: labels of the arms to compare.
         reference: an arm; in a panel that has no run of it, nothing is compared with anything.
         looks: how often the data were or will be looked at, >= 1.
+        controls: labels of which nothing is claimed.
 
     Returns:
         Name of a panel -> its comparison; none where no run measured the metric.
     """
-    judged = [panel for panel in all_panels if panel.terms.headroom]
-    family = looks * max(1, sum(arm in panel.arms and arm != reference for panel in judged for arm in arms))
+    claims = set(arms) - {reference, *controls}
+    in_cell: Counter[str | None] = Counter()
+    for panel in all_panels:
+        in_cell[panel.cell] += len(claims & set(panel.arms)) * panel.terms.headroom
+    parts = looks * max(1, sum(count > 0 for count in in_cell.values()))
     comparisons = {}
     for panel in all_panels:
         data = panel.data[panel.data["label"].isin(arms)]
         done = data[data["status"] == "ok"]
         if panel.metric in done and not done[panel.metric].dropna().empty:
             present = reference if reference in set(data["label"]) else None
-            comparisons[panel.name] = compare(data, [panel.metric], present, replace(panel.terms, family=family))
+            terms = replace(panel.terms, family=parts * max(1, in_cell[panel.cell]), controls=controls)
+            comparisons[panel.name] = compare(data, [panel.metric], present, terms)
     return comparisons
 
 
 def always_compared(report: Report) -> set[str]:
     """Arms that are always compared: the reference, arms with controls, controls, and arms of a paper's table."""
-    controls = {
-        control for arm in report.controls for several in report.controls_of(arm).values() for control in several
+    return {
+        report.reference,
+        *report.controls,
+        *report.all_controls,
+        *(arm for table in report.published for arm in table.arms),
     }
-    return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
 
 
 def link(panel: Panel, arm: str) -> str:

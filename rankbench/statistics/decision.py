@@ -39,7 +39,7 @@ class Declaration:
     """What was declared before the first run.
 
     Attributes:
-        seeds: number of pairs, >= 2.
+        seeds: number of pairs with the reference and each control, by name as in the gains; one number for all.
         comparisons: size of the family: arms x panels x looks at the data.
         smallest_effect: smallest gain of interest, > 0, in the unit of the gains.
         level: probability that all intervals over one reference or control hold, in (0, 1).
@@ -47,12 +47,16 @@ class Declaration:
         unit: what the pairs are, in words: seeds, or panels of which each gives its mean.
     """
 
-    seeds: int
+    seeds: int | Mapping[str, int]
     comparisons: int
     smallest_effect: float
     level: float = LEVEL
     headroom: bool = True
     unit: str = "seeds"
+
+    def pairs(self, name: str) -> int:
+        """Number of pairs declared with the reference or a control."""
+        return self.seeds if isinstance(self.seeds, int) else self.seeds[name]
 
 
 @dataclass(frozen=True)
@@ -136,9 +140,12 @@ def _why_withheld(pairs: Mapping[str, Array], declaration: Declaration) -> Itera
     """What the pairs and the declaration alone say against a decision."""
     if not declaration.headroom:
         yield "no headroom: more budget does not help here, so its allocation cannot matter"
-    for size in sorted({values.size for values in pairs.values()} - {declaration.seeds}):
-        names = _listed([name for name, values in pairs.items() if values.size == size])
-        yield f"{size} pairs with {names}, {declaration.seeds} were declared"
+    wrong: dict[tuple[int, int], list[str]] = {}
+    for name, values in pairs.items():
+        if values.size != declaration.pairs(name):
+            wrong.setdefault((values.size, declaration.pairs(name)), []).append(name)
+    for (size, declared), names in wrong.items():
+        yield f"{size} pairs with {_listed(names)}, {declared} were declared"
     for name, values in pairs.items():
         if values.size > 1 and all_equal(values):
             yield f"all {values.size} pairs with {name} differ by the same: no spread to judge by"
@@ -201,4 +208,4 @@ def _seeds_that_close(pairs: Mapping[str, Array], reference: str, declaration: D
         if effect > 0
     ]
     enough = [number for number in numbers if number is not None]
-    return max(min(enough), declaration.seeds + 1) if enough else None
+    return max(min(enough), max(map(declaration.pairs, pairs)) + 1) if enough else None

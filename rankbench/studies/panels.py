@@ -20,11 +20,12 @@ from rankbench.analysis.mixed_records import differences, differing_code, refuse
 from rankbench.analysis.selection import refuse_doubt
 from rankbench.analysis.terms import Terms
 from rankbench.records.record import RunRecord
+from rankbench.studies.declared_terms import terms_of
 from rankbench.studies.study import Study
 from rankbench.sweeps import cells, experiment, experiment_files
-from rankbench.sweeps.experiment import Report
 from rankbench.sweeps.grid import CELL
 from rankbench.sweeps.manifest import Job
+from rankbench.sweeps.report_settings import Report
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
@@ -84,6 +85,11 @@ class Panel:
     data: pd.DataFrame
 
     @property
+    def cell(self) -> str | None:
+        """Name of its cell of the experiment; None in one without cells."""
+        return next((run.job.cell for run in [*self.runs, *self.trials]), None)
+
+    @property
     def records(self) -> list[RunRecord]:
         """Records of the runs that left one."""
         return [run.record for run in self.runs if run.record is not None]
@@ -96,7 +102,7 @@ class Panel:
 
     def meets(self, condition: str) -> bool:
         """Whether the panel has headroom, and its runs the settings of a condition ("task=planted task.map=few")."""
-        settings = {key for run in self.runs[:1] for key in run.job.overrides}
+        settings = {f"{key}={value}" for run in self.runs[:1] for key, value in _words(run.job).items()}
         facts = {f"{key}={value}" for key, value in self.facts.items()}
         return self.terms.headroom and set(condition.split()) <= settings | facts
 
@@ -160,15 +166,9 @@ def _panel(
         present, key=lambda arm: (position.get(arm, len(position)), sort_key(arm) if not position else (0, ""))
     )
     report, task = report_of(study), facts["task"]
-    terms = _terms(report, task, runs)
+    asked = {arm: {run.seed for run in runs if run.arm == arm and run.seed is not None} for arm in arms}
+    terms = terms_of(study, report, task, [run.job for run in [*runs, *trials]], asked)
     return Panel(name, title, title, facts, points, arms, runs, trials, report.metric_of(task), terms, _frame(runs))
-
-
-def _terms(report: Report, task: str, runs: Sequence[StudyRun]) -> Terms:
-    """What was declared of a panel: of seeds, those that any of its arms was to be run at."""
-    seeds = len({run.seed for run in runs})
-    source = "declared by the report, without a ladder"
-    return Terms(report.margin_of(task), source, report.log_of(task), level=report.level, seeds=seeds)
 
 
 def _axes(study: Study) -> list[str]:

@@ -12,7 +12,8 @@ from rankbench.analysis.labels import file_name
 from rankbench.config import control_sources
 from rankbench.config.schema import ConfigError, near
 from rankbench.sweeps import experiment_files
-from rankbench.sweeps.experiment import DottedSettings, Experiment, arms
+from rankbench.sweeps.experiment import Experiment, arms
+from rankbench.sweeps.report_settings import DottedSettings
 from rankbench.sweeps.selection import with_arms
 
 

@@ -23,9 +23,10 @@ from rankbench.statistics.family import POWER, paired_gains, pairs_needed, power
 from rankbench.sweeps import tuning
 from rankbench.sweeps.composition import Layout
 from rankbench.sweeps.declaration import PanelDeclaration
-from rankbench.sweeps.experiment import UNIFORM, Experiment, Report
+from rankbench.sweeps.experiment import Experiment
 from rankbench.sweeps.ladder import references_of
 from rankbench.sweeps.manifest import Sweep
+from rankbench.sweeps.report_settings import UNIFORM
 from rankbench.sweeps.tuning import Group
 
 EFFECT, ENOUGH = 2.0, 0.5
@@ -120,7 +121,7 @@ def designs_of(layout: Layout) -> list[Design]:
         group
         for group in groups
         if group.panel in references
-        and group.arm not in {experiment.report.reference, *without_claim(experiment.report)}
+        and group.arm not in {experiment.report.reference, *experiment.report.without_claim}
     ]
     by_cell = {
         cell: [group for group in claimed if group.cells[0].cell == cell]
@@ -150,13 +151,6 @@ def _design(
 
 def _seeds(group: Group) -> set[int]:
     return {cell.config["seed"] for cell in group.cells}
-
-
-def without_claim(report: Report) -> set[str]:
-    """Arms whose gains are no claims of the study: controls, and maps drawn alike, unless they have controls."""
-    controls = {arm for own in report.controls for group in report.controls_of(own).values() for arm in group}
-    maps = {arm for group in report.map_effect.values() for arm in group}
-    return (controls | maps) - {*report.controls, report.reference}
 
 
 def refuse_futile(designs: Sequence[Design], futile: str) -> None:

@@ -16,17 +16,8 @@ from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.records.record import RENAMED
-from rankbench.sweeps.experiment import (
-    DEFAULT,
-    UNIFORM,
-    DottedSettings,
-    Experiment,
-    Ladder,
-    Report,
-    Tune,
-    arms,
-    rates_of,
-)
+from rankbench.sweeps.experiment import Experiment, Ladder, Tune, arms, rates_of
+from rankbench.sweeps.report_settings import DEFAULT, UNIFORM, DottedSettings, Report
 
 
 def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:

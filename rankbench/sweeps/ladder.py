@@ -27,8 +27,9 @@ from rankbench.statistics.budget_ladder import (
 )
 from rankbench.sweeps.composition import FrozenCell
 from rankbench.sweeps.declaration import PanelDeclaration, SweepDeclaration, code_of_analysis
-from rankbench.sweeps.experiment import Experiment, Report
+from rankbench.sweeps.experiment import Experiment
 from rankbench.sweeps.grid import CELL, spell
+from rankbench.sweeps.report_settings import Report
 from rankbench.sweeps.tuning import Choice, Group, TuningFamily
 
 FACTOR = "budget.factor"

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rankbench.config.schema import ConfigError, near
-from rankbench.sweeps.experiment import FULL, UNIFORM, DottedSettings, Experiment, Report, arms, bases_of, rates_of
+from rankbench.sweeps.experiment import FULL, Experiment, arms, bases_of, rates_of
+from rankbench.sweeps.report_settings import report_on
 
 
 def at_scale(experiment: Experiment, scale: str) -> Experiment:
@@ -62,7 +63,7 @@ def with_arms(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
         only=_of_variants(experiment, experiment.only, kept),
         scales=scales,
         cells=cells,
-        report=_report_on(kept, experiment.report),
+        report=report_on(kept, experiment.report),
         vary={},
         grid={},
     )
@@ -72,23 +73,3 @@ def _of_variants(experiment: Experiment, only: Mapping[str, Any], kept: Mapping[
     """What is said of some arms and of those that vary them, said of each."""
     bases = bases_of(experiment)
     return {arm: only[key] for arm in kept for key in (bases.get(arm, arm), arm) if key in only}
-
-
-def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
-    """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
-    uniform = {} if report.reference in kept else {UNIFORM: report.reference}
-    controls = {
-        arm: {
-            **{role: control for role, control in own.items() if set(report.controls_of(arm)[role]) <= set(kept)},
-            **uniform,
-        }
-        for arm, own in report.controls.items()
-        if arm in kept
-    }
-    published = [
-        table.replace(arms={arm: name for arm, name in table.arms.items() if arm in kept}) for table in report.published
-    ]
-    reference = report.reference if report.reference in kept else next(iter(kept))
-    groups = {title: [arm for arm in group if arm in kept] for title, group in report.map_effect.items()}
-    map_effect = {title: group for title, group in groups.items() if len(group) > 1}
-    return report.replace(reference=reference, controls=controls, published=published, map_effect=map_effect)

@@ -108,7 +108,8 @@ def test_lost_seeds_withhold_a_decision():
     assert control.reason == "9 pairs with its own permuted ranks, 10 were declared"
     none = compared(lora=LORA, igu={77: 0.5})
     assert (none.findings["igu"].text, none.decide("igu").reason) == ("withheld: no common seed", "igu: no common seed")
-    declared = compared(terms=Terms(0.01, seeds=12), lora=LORA, igu=shifted(0.1))
+    seeds = dict.fromkeys(("lora", "igu"), frozenset(range(12)))
+    declared = compared(terms=Terms(0.01, seeds=seeds), lora=LORA, igu=shifted(0.1))
     assert declared.findings["igu"].text == "withheld: 10 pairs with lora, 12 were declared"
 
 

@@ -270,7 +270,7 @@ def test_a_rank_that_is_stated_has_to_be_the_budgets():
     assert found["r=8"].ours == "80.00, n = 1"
     assert (
         found["r=8"].reason
-        == "one run, no interval: more seeds are needed; the paper's seeds are not known; PEFT's implementations"
+        == "no spread, no interval: more seeds are needed; the paper's seeds are not known; PEFT's implementations"
     )
     assert found["r=16"].reason == "another budget: r8, the paper's is r=16"
 

@@ -15,7 +15,7 @@ from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
-from rankbench.sweeps.experiment import Published
+from rankbench.sweeps.report_settings import Published
 
 COLUMNS = (
     *("arm", "task", "metric", "paper", "paper - reference", "ours", "ours - reference", "n"),

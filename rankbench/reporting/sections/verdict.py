@@ -15,7 +15,8 @@ from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
-from rankbench.sweeps.experiment import UNIFORM
+from rankbench.sweeps.declaration import code_changes
+from rankbench.sweeps.report_settings import UNIFORM
 
 KINDS: dict[Kind, str] = {  # of a comparison with the reference alone
     "worthwhile gain": "better by more than the smallest effect of interest",
@@ -44,6 +45,7 @@ def sentences(report_data: ReportData) -> list[str]:
         *_findings_in_words(report_data),
         *_what_could_be_seen(report_data),
         *_varied_settings(report_data),
+        *_declaration(report_data),
     ]
 
 
@@ -94,12 +96,27 @@ def _gain(comparison: Comparison, gain: PairedDifference) -> Cell:
     return amount_cell(comparison.terms, gain, digits_of(comparison, metric), bool(higher_is_better(metric)))
 
 
+def _declaration(report_data: ReportData) -> Iterator[str]:
+    """When it was declared what is judged, and what has changed since."""
+    sweep = report_data.study.sweep
+    if sweep.experiment is None:
+        return
+    if sweep.declaration is None:
+        yield "Not declared before the runs: seeds and smallest effects are those of the experiment as it was started."
+        return
+    looks = len(sweep.looks)
+    seen = f"; the data were looked at {looks} times, for which the intervals allow" if looks > 1 else ""
+    changes = dict.fromkeys([*sweep.changes, *code_changes(sweep.declaration)])
+    since = f"since then changed: {'; '.join(changes)}" if changes else "nothing has changed since"
+    yield f"Seeds, metrics, smallest effects and arms were declared on {sweep.declaration.date[:10]}; {since}{seen}."
+
+
 def _without_headroom(report_data: ReportData) -> Iterator[str]:
     where = [panel.short for panel in report_data.panels if not panel.terms.headroom]
     if where:
         yield (
-            f"No headroom on {'; '.join(where)}: four times the budget does not buy three smallest effects there, so "
-            "its allocation cannot matter; every verdict is withheld."
+            f"No headroom on {'; '.join(where)}: four times the budget is not shown to buy three smallest effects "
+            "there, so its allocation cannot matter; every verdict is withheld."
         )
 
 
