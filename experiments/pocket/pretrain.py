@@ -119,8 +119,8 @@ def mean_loss(model: Any, texts: Sequence[NDArray[np.int64]], length: int) -> fl
     """Mean loss of a token in nats over texts joined end to end."""
     joined = torch.from_numpy(np.concatenate(texts))
     rows = joined[: len(joined) // length * length].reshape(-1, length)
-    losses = [_loss(model, part).item() * len(part) for part in rows.split(8)]
-    return sum(losses) / len(rows)
+    parts = [rows[start : start + 8] for start in range(0, len(rows), 8)]
+    return sum(_loss(model, part).item() * len(part) for part in parts) / len(rows)
 
 
 def _loss(model: Any, rows: torch.Tensor) -> torch.Tensor:

@@ -5,9 +5,9 @@ For each method (or arm), model, task and budget there is one map: the mean over
 counting the same, apportioned once to the exact budget. Where the runs' scores are there and their apportionment is
 the runs' ranks, the mean is that of the scores; else that of the final ranks.
 
-FOLDER/NAME/adapter_config.json holds the map as PEFT reads it, and so does method.source_run of transplant, permuted,
-reversed, by_type and by_depth; sites of rank 0 are left out of its targets. provenance.json beside it says what it was
-made of.
+FOLDER/PANEL/ARM/adapter_config.json holds the map as PEFT reads it, and so does method.source_run of transplant,
+permuted, reversed, by_type and by_depth; sites of rank 0 are left out of its targets. provenance.json beside it says
+what it was made of.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _named(word: str, results_dir: Path) -> tuple[list[tuple[RunRecord, Path]], 
 
 
 def grouped(runs: Sequence[Calibration], by: Sequence[str]) -> Iterator[tuple[str, list[Calibration]]]:
-    """Runs that make one map, with its name: method (or arm), model, task, budget and the values of the settings `by`.
+    """Runs that make one map, with its name PANEL/ARM: model, task, budget and the settings `by`, then arm or method.
 
     Raises:
         SelectionError: a key that no record has.
@@ -121,7 +121,7 @@ def grouped(runs: Sequence[Calibration], by: Sequence[str]) -> Iterator[tuple[st
             run = calibration[id(record)]
             members[run.arm or label].append(run)
         for label, alike in members.items():
-            yield file_name(f"{label} {title}"), sorted(alike, key=lambda run: run.record.seed)
+            yield f"{file_name(title)}/{file_name(label)}", sorted(alike, key=lambda run: run.record.seed)
 
 
 def refuse(name: str, runs: Sequence[Calibration]) -> None:
@@ -288,6 +288,9 @@ def main(words: Sequence[str]) -> int:
         refuse(name, alike)
     made = {name: _made(alike) for name, alike in groups.items()}
     for name, (content, facts) in made.items():
+        if not facts["variation_of_ranks"]["map"]:
+            left_out.append(f"{name}: the mean map is uniform, so it allocates nothing")
+            continue
         write(arguments.into / name, {CONFIG: content, PROVENANCE: facts})
         print(f"{arguments.into / name}: {describe(content, facts)}")
     for sentence in left_out:

@@ -167,7 +167,7 @@ def make_sections(
         "verdict": verdict.sentences(report_data),
         "control": list(positive_control.sentences(report_data)),
         "maps": list(map_effects.sentences(report_data)),
-        "over": list(over_panels.sentences(report_data)),
+        "over": list(over_panels.sentences(report_data, tables["over"])),
         "holes": missing_runs.sentences(report_data),
         "results": [comparison_table.NOTE] if blocks["results"] else [],
         "ranks": ranks.sentences(report_data),

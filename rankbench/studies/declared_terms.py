@@ -9,7 +9,7 @@ import numpy as np
 from rankbench.analysis.terms import Terms
 from rankbench.statistics.budget_ladder import WORTHWHILE, BudgetLadder
 from rankbench.studies.study import Study
-from rankbench.sweeps import cells, experiment
+from rankbench.sweeps import cells, experiment, selection
 from rankbench.sweeps.declaration import PanelDeclaration
 from rankbench.sweeps.manifest import Job
 from rankbench.sweeps.report_settings import Report
@@ -58,6 +58,6 @@ def _seeds(
     """Arm -> seeds that were declared or asked for; an arm that is run at fewer says so in the experiment."""
     everywhere = set(panel.seeds if panel else ()).union(*asked.values())
     part = cells.parts(study.sweep.experiment).get(job.cell) if study.sweep.experiment and job else None
-    only = experiment.with_arms(part, list(experiment.arms(part))).only if part else {}
+    only = selection.with_arms(part, list(experiment.arms(part))).only if part else {}
     own = {arm: set(axes["seed"]) for arm, axes in only.items() if "seed" in axes}
     return {arm: frozenset(everywhere & own.get(arm, everywhere)) for arm in {*asked, *own}}

@@ -102,7 +102,7 @@ class Panel:
 
     def meets(self, condition: str) -> bool:
         """Whether the panel has headroom, and its runs the settings of a condition ("task=planted task.map=few")."""
-        settings = {key for run in self.runs[:1] for key in run.job.overrides}
+        settings = {f"{key}={value}" for run in self.runs[:1] for key, value in _words(run.job).items()}
         facts = {f"{key}={value}" for key, value in self.facts.items()}
         return self.terms.headroom and set(condition.split()) <= settings | facts
 

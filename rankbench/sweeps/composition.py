@@ -16,7 +16,7 @@ from rankbench.config.overrides import UNREADABLE, Examiner, examiner
 from rankbench.config.schema import ConfigError, near
 from rankbench.sweeps import cells as experiment_cells
 from rankbench.sweeps import experiment as experiments
-from rankbench.sweeps import experiment_files, manifest
+from rankbench.sweeps import experiment_files, manifest, selection
 from rankbench.sweeps.experiment import FULL, Experiment, Tune
 from rankbench.sweeps.grid import GridCell, cells_of, product_of
 from rankbench.sweeps.manifest import Sweep
@@ -174,9 +174,9 @@ def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: 
 
 def _experiment(typed: SweepArguments, name: str, config_dir: Path | None) -> Experiment:
     """The experiment that is named, with the scale, arms, cells and tuning that are typed."""
-    experiment = experiments.at_scale(experiment_files.load(name, config_dir), typed.scale)
+    experiment = selection.at_scale(experiment_files.load(name, config_dir), typed.scale)
     experiment = experiment if typed.cells is None else experiment_cells.with_cells(experiment, typed.cells)
-    experiment = experiment if typed.arms is None else experiments.with_arms(experiment, typed.arms)
+    experiment = experiment if typed.arms is None else selection.with_arms(experiment, typed.arms)
     experiment = experiment.replace(ladder=experiment_files.ladder(typed.ladder, experiment))
     return experiment_cells.with_tuning(experiment, typed.tune)
 
@@ -231,7 +231,7 @@ def _without_rungs(experiment: Experiment) -> Iterator[str]:
     """What the ladder of an experiment needs and does not have."""
     if experiment.tune is None:
         yield "ladder: starts from a tuned learning rate; give tune.learning_rate"
-    elif len(experiment.tune.seeds) < 2:
+    elif len(experiment.tune.seeds) < 2 and not experiment.tune.pooled:
         yield "ladder: needs two tuning seeds or more to tell a gain from noise: tune.seeds=[100,101,102]"
     if (reference := experiment.report.reference) in experiments.rates_of(experiment):
         yield f"ladder: the reference {reference} has no trials, as it takes the rate of another arm; tune it"
@@ -240,15 +240,17 @@ def _without_rungs(experiment: Experiment) -> Iterator[str]:
 def _freeze(cells: Sequence[GridCell], examine: Examiner) -> tuple[list[FrozenCell], list[str]]:
     """Every cell composed, and what is wrong with them."""
     frozen, problems = [], []
-    run = {(cell.arm, *cell.point.values()) for cell in cells}
+    arms_at: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        arms_at.setdefault(tuple(cell.point.values()), []).append(str(cell.arm))
     for cell in cells:
         config, wrong = examine.job(cell.overrides)
         if not wrong:
             plain = config.plain()
             awaited = matched_runs.awaited(plain)
-            at = {label for label, *point in run if label and point == list(cell.point.values())}
+            at = arms_at[tuple(cell.point.values())]
             wrong = [
-                f"{key}={{{arm}}}: not among the arms that are run; {near(arm, sorted(at))}"
+                f"{key}={{{arm}}}: not among the arms that are run; {near(arm, at)}"
                 for key, arm in awaited.items()
                 if arm not in at
             ]

@@ -19,11 +19,12 @@ ANALYSIS = ("analysis", "statistics")  # rooms that a decision goes through
 
 @dataclass(frozen=True)
 class PanelDeclaration:
-    """What is declared of one panel.
+    """What is declared of one panel, or of panels that are pooled (tune.pooled) and taken together.
 
     Attributes:
         cell: name of the cell of the experiment; None in one without cells.
         point: where it stands on the axes ("task=boolq"); overrides that all its jobs have.
+        panels: how many there are: 1, or several that are pooled.
         group: `record.group_id` of its reference: tells panels that only settings of all runs part.
         arms: arms that are compared with the reference here.
         seeds: of the reported runs of the reference.
@@ -32,13 +33,14 @@ class PanelDeclaration:
         smallest_effect: smallest gain of interest, > 0, in the unit of the gains: what 25 % more budget buys, and no
             less than the report's margin.
         headroom: whether more budget helps enough for its allocation to matter; None without a ladder.
-        gains: (tuning seeds, budget_ladder.FACTORS), of the ladder; [] without one.
-        rates: learning rates of the ladder, of FACTORS; [] without one.
-        trials: run_ids of the ladder.
+        gains: (tuning seeds, or pooled panels, budget_ladder.FACTORS), of the ladder; None without one.
+        rates: learning rates of the ladder, of FACTORS; None without one.
+        trials: run_ids of the ladder; None without one.
     """
 
     cell: str | None
     point: list[str]
+    panels: int
     group: str
     arms: list[str]
     seeds: list[int]
@@ -80,7 +82,7 @@ class SweepDeclaration:
 
     @property
     def comparisons(self) -> int:
-        """Size of the family: arms x panels that are judged."""
+        """Size of the family: arms x panels that are judged; pooled panels are judged together, and count once."""
         return sum(len(panel.arms) for panel in self.panels if panel.headroom is not False)
 
     def panel_of(self, overrides: Sequence[str], cell: str | None = None) -> PanelDeclaration | None:

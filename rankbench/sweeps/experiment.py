@@ -7,14 +7,14 @@ out the same file on a smaller grid (rankbench.sweeps.composition).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from rankbench.config import schema
-from rankbench.config.schema import ConfigError, Section, near
-from rankbench.sweeps.report_settings import DottedSettings, Report, report_on
+from rankbench.config.schema import Section
+from rankbench.sweeps.report_settings import DottedSettings, Report
 
 FULL = "full"  # the scale of the file itself
 
@@ -75,8 +75,8 @@ class CellChanges(Section):
         axes: over those of the file, key by key; an axis without values is dropped.
         only: over that of the file, arm by arm.
         tune: replaces that of the file; null keeps it.
-        maps: folder of rank maps made beforehand. A control whose source run is "{ARM}" takes FOLDER/ARM.json here, and
-            ARM need not be run; null: the ranks of ARM's run at the same axes.
+        maps: FOLDER/PANEL of `rankbench maps`, "${task.map}" in it standing for the run's; a control of "{ARM}" takes
+            the map of that name, and ARM need not be run. null: the ranks of ARM's run at the same axes.
     """
 
     arms: list[str] | None = None
@@ -135,71 +135,6 @@ class Experiment(Section):
         return {name: part or {} for name, part in parts.items()} if isinstance(parts, dict) else parts
 
 
-def at_scale(experiment: Experiment, scale: str) -> Experiment:
-    """The experiment on the grid of a scale.
-
-    Raises:
-        ConfigError: no such scale.
-    """
-    if scale == FULL:
-        return experiment
-    if scale not in experiment.scales:
-        known = near(scale, [FULL, *experiment.scales])
-        raise ConfigError([f"scale={scale}: experiment={experiment.name} has no such scale; {known}"])
-    part = experiment.scales[scale]
-    chosen = with_arms(experiment, part.arms) if part.arms is not None else experiment
-    return chosen.replace(
-        settings=experiment.settings if part.settings is None else part.settings,
-        axes={key: values for key, values in (experiment.axes | part.axes).items() if values},
-        when=experiment.when if part.when is None else part.when,
-        tune=part.tune or experiment.tune,
-    )
-
-
-def with_arms(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
-    """The experiment with some of its arms.
-
-    Raises:
-        ConfigError: an arm it does not have.
-    """
-    known = arms(experiment)
-    unknown = [arm for arm in chosen if arm not in known]
-    if unknown:
-        raise ConfigError(
-            [f"arms: experiment={experiment.name} has no arm {arm!r}; {near(arm, known)}" for arm in unknown]
-        )
-    kept = {arm: settings for arm, settings in known.items() if arm in chosen}
-    shared = {arm: base for arm, base in rates_of(experiment).items() if {arm, base} <= set(chosen)}
-    scales = {
-        name: part.replace(arms=[arm for arm in part.arms or known if arm in kept])
-        for name, part in experiment.scales.items()
-    }
-    cells = {
-        name: part.replace(
-            arms=None if part.arms is None else [arm for arm in part.arms if arm in kept],
-            only=_of_variants(experiment, part.only, kept),
-        )
-        for name, part in experiment.cells.items()
-        if part.arms is None or set(part.arms) & kept.keys()
-    }
-    return experiment.replace(
-        arms=kept,
-        shares=shared,
-        only=_of_variants(experiment, experiment.only, kept),
-        scales=scales,
-        cells=cells,
-        report=report_on(kept, experiment.report),
-        vary={},
-        grid={},
-    )
-
-
-def _of_variants(experiment: Experiment, only: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of some arms and of those that vary them, said of each."""
-    bases = {arm: base for arm, base, _ in _derived(experiment)}
-    return {arm: only[key] for arm in kept for key in (bases.get(arm, arm), arm) if key in only}
-
-
 def arms(experiment: Experiment) -> dict[str, DottedSettings]:
     """Every arm with its own settings: those named, then those that vary one, then those of the grids."""
     derived = {name: {**experiment.arms[base], **changed} for name, base, changed in _derived(experiment)}
@@ -208,8 +143,13 @@ def arms(experiment: Experiment) -> dict[str, DottedSettings]:
 
 def rates_of(experiment: Experiment) -> dict[str, str]:
     """Arm -> the arm whose tuned learning rate it takes, for arms without tuning trials."""
-    taken = {**{name: base for name, base, _ in _derived(experiment)}, **experiment.shares}
+    taken = {**bases_of(experiment), **experiment.shares}
     return {arm: _last(arm, taken) for arm in taken}
+
+
+def bases_of(experiment: Experiment) -> dict[str, str]:
+    """Arm of vary or grid -> the arm that it varies."""
+    return {name: base for name, base, _ in _derived(experiment)}
 
 
 def _last(arm: str, taken: Mapping[str, str]) -> str:

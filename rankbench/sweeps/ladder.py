@@ -41,7 +41,7 @@ class NoLadder(Exception):
 
 @dataclass(eq=False)
 class PanelLadder:
-    """The ladder of the runs that share the learning rate of the reference.
+    """The ladder of the runs that share the learning rate of the reference: of a panel, or of panels that are pooled.
 
     Attributes:
         base: runs of the reference at the budget itself.
@@ -78,7 +78,7 @@ class Measured:
     """What a ladder shows.
 
     Attributes:
-        ladder: gains by tuning seed.
+        ladder: gains by tuning seed; of panels that are pooled, by panel, each the mean over its tuning seeds.
         rates: learning rate of each of FACTORS.
         trials: run_ids behind the gains.
     """
@@ -125,13 +125,24 @@ def measure(ladder: PanelLadder, metric: str, log: bool, read: Callable[[str], R
     records = [_at_chosen_rate(group, read) for group in by_factor]
     values = [[((record.metrics or {}).get("validation") or {}).get(name) for record in rung] for rung in records]
     if any(value is None for rung in values for value in rung):
-        raise NoLadder(f"{ladder.title}: some trials have no {VALIDATION}{name}")
+        raise NoLadder(f"some trials have no {VALIDATION}{name}")
     try:
         gains = budget_ladder(np.array(values, dtype=float).T, bool(higher_is_better(metric)), log)
     except ValueError as error:
-        raise NoLadder(f"{ladder.title}: {error}") from error
+        raise NoLadder(str(error)) from error
+    panels = len(ladder.base.points)
+    if panels > 1:  # seeds of one panel are no sample of panels
+        gains = BudgetLadder(gains.gains.reshape(panels, -1, len(FACTORS)).mean(axis=1))
     rates = [group.choice.chosen for group in by_factor if group.choice]
     return Measured(gains, rates, [record.run_id for rung in records for record in rung])
+
+
+def _at_chosen_rate(group: Group, read: Callable[[str], RunRecord | None]) -> list[RunRecord]:
+    """Trials of a group at the rate that it chose, panel by panel, in the order of the seeds."""
+    if group.choice is None or group.choice.missing:
+        raise NoLadder(f"{group.title}: {group.given_up or 'trials of the best learning rate failed'}")
+    records = [record for name in group.choice.trials if (record := read(name)) is not None]
+    return [record for record in records if record.config["train"]["learning_rate"] == group.choice.chosen]
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,7 @@ def _without_ladder(group: Group, report: Report, others: list[str]) -> PanelDec
     seeds = sorted({cell.config["seed"] for cell in group.cells})
     judged = (report.metric_of(task), report.log_of(task), report.margin_of(task))
     point = [override for key, override in first.point.items() if override in group.panel and key != CELL]
-    return PanelDeclaration(first.cell, point, group_id(first.config), others, seeds, *judged)
+    return PanelDeclaration(first.cell, point, len(group.points), group_id(first.config), others, seeds, *judged)
 
 
 def _no_headroom(panel: PanelDeclaration) -> str:
@@ -218,15 +229,6 @@ def _with_ladder(panel: PanelDeclaration, measured: Measured, level: float) -> P
         rates=measured.rates,
         trials=measured.trials,
     )
-
-
-def _at_chosen_rate(group: Group, read: Callable[[str], RunRecord | None]) -> list[RunRecord]:
-    """Trials of a group at the rate that it chose, by seed."""
-    if group.choice is None or group.choice.missing:
-        raise NoLadder(f"{group.title}: {group.given_up or 'trials of the best learning rate failed'}")
-    records = [record for name in group.choice.trials if (record := read(name)) is not None]
-    chosen = [record for record in records if record.config["train"]["learning_rate"] == group.choice.chosen]
-    return sorted(chosen, key=lambda record: record.seed)
 
 
 def _at(cell: FrozenCell, factor: float) -> FrozenCell:

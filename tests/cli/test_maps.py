@@ -26,16 +26,14 @@ LATER = ATTENTION | {SITES[0]: 3, SITES[7]: 7}
 MEAN = ATTENTION | {SITES[0]: 5, SITES[7]: 5}
 
 
-def finished(results, ranks, *overrides, status="ok", scores=None):
+def finished(results, ranks, *overrides, status="ok"):
     """A run of igu with these final ranks, as its folder has it."""
     config = configure(results, "method=igu", *EQUAL, *overrides).plain()
-    name, target = run_id(config), 28 if status == "ok" else 1
+    name = run_id(config)
     folder = RunFolder(results, name)
     folder.path.mkdir(parents=True)
-    ledger = {"unit": "ranks", "target": target}
+    ledger = {"unit": "ranks", "target": 28}
     folder.write_record(RunRecord.of(config, name, status, None, {"numbers_code": "1a"}, ledger=ledger, ranks=ranks))
-    if scores is not None:
-        folder.write("scores.json", json.dumps(scores))
     return str(folder.path)
 
 
@@ -47,7 +45,7 @@ def consensus(tmp_path_factory):
     finished(place / "results", LATER, "seed=8")
     finished(place / "results", LATER, "seed=9", status="nan")
     assert main(["maps", str(place / "results"), "--into", str(place / "maps")]) == 0
-    return place / "maps" / "igu-tiny-planted-r2"
+    return place / "maps" / "tiny-planted-r2" / "igu"
 
 
 def test_the_mean_of_two_runs_is_a_map_with_its_provenance(consensus):
@@ -130,10 +128,10 @@ OTHER_SITES = {"model.layers.0.self_attn.q_proj": 28}
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([(ATTENTION, ["seed=7"])], r"igu-tiny-planted-r2: one run alone \(seed 7\); give it as method.source_run"),
+        ([(ATTENTION, ["seed=7"])], r"tiny-planted-r2/igu: one run alone \(seed 7\); give it as method.source_run"),
         (
             [(ATTENTION, ["seed=7"]), (LATER, ["seed=8", "train.learning_rate=0.5"])],
-            r"igu-tiny-planted-r2: the runs differ in train.learning_rate \(0.\d+, 0.5\)",
+            r"tiny-planted-r2/igu: the runs differ in train.learning_rate \(0.\d+, 0.5\)",
         ),
         (
             [(ATTENTION, ["seed=7"]), (LATER, ["seed=8", "budget.unit=params"])],
@@ -155,6 +153,16 @@ def test_what_is_no_consensus_is_refused(tmp_path, capsys, runs, message):
     assert not (tmp_path / "maps").exists()
 
 
+def test_a_mean_that_allocates_nothing_is_no_map(tmp_path, capsys):
+    for seed in (7, 8):
+        finished(tmp_path / "results", dict.fromkeys(SITES, 2), f"seed={seed}", status="inert")
+    assert main(["maps", str(tmp_path / "results"), "--into", str(tmp_path / "maps")]) == 0
+    assert (
+        capsys.readouterr().out == "left out: tiny-planted-r2/igu: the mean map is uniform, so it allocates nothing\n"
+    )
+    assert not (tmp_path / "maps").exists()
+
+
 def test_a_setting_named_by_the_user_parts_the_maps(tmp_path):
     for pattern, ranks in (("few", ATTENTION), ("type", LATER)):
         for seed in (7, 8):
@@ -162,5 +170,9 @@ def test_a_setting_named_by_the_user_parts_the_maps(tmp_path):
     words = ["maps", str(tmp_path / "results"), "--into", str(tmp_path / "maps")]
     assert main(words) == 2
     assert main([*words, "--by", "task.map"]) == 0
-    names = sorted(folder.name for folder in (tmp_path / "maps").iterdir())
-    assert names == ["igu-tiny-planted-r2-task.map-few", "igu-tiny-planted-r2-task.map-type"]
+    found = []
+    for pattern in ("few", "type"):
+        folder = f"{tmp_path}/maps/tiny-planted-r2-task.map-${{task.map}}/igu"
+        words = ["method=transplant", f"method.source_run={folder}", f"task.map={pattern}"]
+        found.append(configure(tmp_path, *words).method.ranks[SITES[0]])
+    assert found == [7, 3]

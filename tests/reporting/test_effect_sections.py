@@ -100,7 +100,9 @@ def test_over_panels_the_means_of_the_panels_are_the_pairs():
     assert shown == [pytest.approx(each) for each in expected]
     assert row["one more such panel"].low == pytest.approx(mean_of_such(gains).another.low)
     assert row["panels"].text == "3"
-    assert "fim" in next(over_panels.sentences(standard()))
+    (said,) = over_panels.sentences(standard(), [table])
+    assert said.startswith(f"{table.title}, 3 panels: ")
+    assert f"{row['outcome'].text}: igu" in said
 
 
 def test_an_arm_that_a_panel_withholds_is_withheld_over_all():
@@ -113,7 +115,7 @@ def test_an_arm_that_a_panel_withholds_is_withheld_over_all():
 
 
 def test_an_axis_that_no_panels_differ_in_is_said():
-    (said,) = over_panels.sentences(gathered(over={"Kinds": ["task.map"]}))
+    (said,) = over_panels.sentences(gathered(over={"Kinds": ["task.map"]}), [])
     assert said == "Kinds: no two panels with headroom differ in task.map alone."
 
 

@@ -25,7 +25,7 @@ from rankbench.reporting.sections import (
 )
 from rankbench.reporting.sections.setup import arms_table, deviations_table, facts
 from rankbench.studies.ablations import ablations, varied
-from rankbench.sweeps.experiment import with_arms
+from rankbench.sweeps.selection import with_arms
 
 
 @functools.cache

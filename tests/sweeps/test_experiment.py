@@ -12,9 +12,10 @@ from rankbench.config.registry import names as registered
 from rankbench.config.schema import ConfigError
 from rankbench.published import numbers
 from rankbench.sweeps import experiment_files
-from rankbench.sweeps.experiment import arms, at_scale, rates_of, with_arms
+from rankbench.sweeps.experiment import arms, rates_of
 from rankbench.sweeps.experiment_files import load, read, tune
 from rankbench.sweeps.grid import GridCell, cells_of, spell
+from rankbench.sweeps.selection import at_scale, with_arms
 
 FILES = sorted(experiment_files.names())
 

@@ -102,6 +102,20 @@ def test_without_headroom_nothing_is_reported_unless_it_is_asked_for(laid_out, r
     assert asked.sweep.declaration.panels[0].headroom is False
 
 
+def test_pooled_panels_have_one_ladder_whose_gains_are_those_of_the_panels(results, tmp_path):
+    typed = [*TYPED, "task.map=few,depth", "tune.pooled=[task.map]", "tune.seeds=[100]"]
+    layout = lay_out(words(typed), write_experiment(tmp_path / "conf", TEXT))
+
+    def of_map(frozen) -> float:  # maps differ in level and in what more budget buys
+        return loss(frozen, octave=0.3 if frozen.config["task"]["map"] == "few" else 0.33)
+
+    sweep = Played(layout, results, loss=of_map).sweep
+    (panel,) = sweep.declaration.panels
+    assert (panel.panels, panel.point) == (2, [])
+    assert [row[-1] for row in panel.gains] == pytest.approx([0.62, 0.68])  # 0.02 is the wiggle of seed 100
+    assert sweep.declaration.comparisons == 1
+
+
 def test_a_ladder_that_fails_shows_nothing_and_says_so(laid_out, results):
     def broken(frozen) -> float:
         return float("nan") if frozen.config["budget"].get("factor") == 4 else loss(frozen)

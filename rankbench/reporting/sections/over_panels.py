@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from rankbench.analysis.comparison import KIND_OF, Comparison
@@ -19,6 +19,7 @@ from rankbench.studies.panels import FACTS, Panel
 
 Member = tuple[Panel, Comparison]
 LEAST = 2  # panels that can be taken together
+PANELS = -2  # place of their number in a row
 FAR = -1000.0  # per cent: a loss beyond it is as good as unlimited
 
 
@@ -122,21 +123,21 @@ def _estimate(terms: Terms, estimate: Estimate) -> Cell:
     return Cell(f"{value:+.3g}{unit} [{end}, {high:+.3g}]", value, low, high)
 
 
-def sentences(report_data: ReportData) -> Iterator[str]:
-    """For each group of panels: which arms have which outcome; and titles without panels to take together."""
-    for title in report_data.report.over:
-        several = groups(report_data, title)
-        if not several:
-            axes = " and ".join(report_data.report.over[title])
-            yield f"{title}: no two panels with headroom differ in {axes} alone."
-        for shared, members in several:
-            _, pools = _pools(report_data, members)
-            outcomes = {arm: pools[arm].decision for arm in pools if arm in report_data.report.controls}
-            counts = Counter(decision.outcome for decision in outcomes.values())
-            parts = [
-                f"{outcome}: {', '.join(arm for arm, decision in outcomes.items() if decision.outcome == outcome)}"
-                for outcome in OUTCOMES
-                if counts[outcome]
-            ]
-            if parts:
-                yield f"{title}, {len(members)} panels of {shared}: {'; '.join(parts)}."
+def sentences(report_data: ReportData, tables: Sequence[Table]) -> Iterator[str]:
+    """For each table: which arms with controls have which outcome; and titles without panels to take together.
+
+    Args:
+        report_data: has the titles and the controls.
+        tables: those of `pooled_tables`.
+    """
+    for title, axes in report_data.report.over.items():
+        if not groups(report_data, title):
+            yield f"{title}: no two panels with headroom differ in {' and '.join(axes)} alone."
+    for table in tables:
+        arms: dict[str, list[str]] = defaultdict(list)
+        for arm, outcome, *_ in table.rows:
+            if arm.text in report_data.report.controls:
+                arms[outcome.text].append(arm.text)
+        parts = [f"{outcome}: {', '.join(arms[outcome])}" for outcome in OUTCOMES if outcome in arms]
+        if parts:
+            yield f"{table.title}, {table.rows[0][PANELS].text} panels: {'; '.join(parts)}."
