@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,24 @@ def code_of_analysis() -> str:
 
 def overlap(first: SweepDeclaration, second: SweepDeclaration) -> bool:
     """Whether two sweeps have a panel in common, with seeds in common."""
-    seeds = {panel.group: set(panel.seeds) for panel in first.panels}
-    return any(seeds.get(panel.group, set()) & set(panel.seeds) for panel in second.panels)
+    return any(_same(one, other) for one in first.panels for other in second.panels)
+
+
+def _same(first: PanelDeclaration, second: PanelDeclaration) -> bool:
+    return first.group == second.group and bool({*first.seeds} & {*second.seeds})
+
+
+def after(earlier: Sequence[SweepDeclaration], now: SweepDeclaration) -> SweepDeclaration:
+    """What is declared of a sweep after others: of panels that they share seeds with, what they declared first.
+
+    Args:
+        earlier: of sweeps whose runs have been seen, in the order of their starts.
+        now: what the sweep would declare by itself.
+    """
+    sharing = [each for each in earlier if overlap(each, now)]
+    before = [panel for each in sharing for panel in each.panels]
+    panels = [next((panel for panel in before if _same(panel, own)), own) for own in now.panels]
+    return replace(sharing[0] if sharing else now, panels=panels)
 
 
 def changes(declared: SweepDeclaration, now: SweepDeclaration) -> list[str]:

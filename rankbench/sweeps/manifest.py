@@ -195,16 +195,16 @@ def save(sweep: Sweep, results_dir: Path) -> Path:
 def stamp(sweep: Sweep, now: SweepDeclaration, results_dir: Path) -> None:
     """Declare a sweep, unless that was done before, and say what has changed since.
 
-    What was declared by a sweep that this one adds seeds to holds for this one, too, once a report has shown its runs.
+    What was declared of a panel by a sweep that this one adds seeds to holds for this one, too, once a report has shown
+    its runs.
     """
     if sweep.declaration is None:
         others, _ = all_of(results_dir)
         seen = [other for other in others if other.name == sweep.name and other.sweep_id in other.looks]
-        seen = [other for other in seen if other.declaration and declaration.overlap(other.declaration, now)]
-        sweep.declaration = seen[0].declaration if seen else now
+        sweep.declaration = declaration.after([other.declaration for other in seen if other.declaration], now)
         for other in seen:
-            sweep.looks |= other.looks
-    assert sweep.declaration is not None
+            if other.declaration and declaration.overlap(other.declaration, now):
+                sweep.looks |= other.looks
     sweep.changes = declaration.changes(sweep.declaration, now)
 
 
@@ -260,7 +260,7 @@ def merge(sources: Iterable[Path], target: Path) -> list[str]:
             earlier = sweeps.get(sweep.sweep_id)
             order = earlier.order if earlier else 1 + max((other.order for other in sweeps.values()), default=0)
             jobs = {job.run_id: job for job in [*(earlier.jobs if earlier else []), *sweep.jobs]}
-            if earlier is None or len(jobs) > len(earlier.jobs):
+            if earlier is None or len(jobs) > len(earlier.jobs) or sweep.looks.keys() - earlier.looks.keys():
                 declared = earlier.declaration if earlier and earlier.declaration else sweep.declaration
                 merged = replace(sweep, order=order, jobs=list(jobs.values()), declaration=declared)
                 sweeps[sweep.sweep_id] = merged

@@ -13,7 +13,7 @@ from support.schedules import Played
 from rankbench.config.schema import ConfigError
 from rankbench.sweeps import declaration, manifest
 from rankbench.sweeps.composition import lay_out, words
-from rankbench.sweeps.declaration import SweepDeclaration
+from rankbench.sweeps.declaration import PanelDeclaration, SweepDeclaration
 from rankbench.sweeps.experiment import Ladder
 
 TEXT = SMALL_EXPERIMENT.replace("seeds: [100]", "seeds: [100, 101, 102]").replace(
@@ -186,6 +186,23 @@ def test_a_look_that_is_noted_while_the_sweep_goes_on_stays(results):
     manifest.look(manifest.read(place), results)
     manifest.save(sweep, results)
     assert list(manifest.read(place).looks) == ["small-1"]
+
+
+def test_of_panels_that_were_seen_before_the_first_declaration_holds_and_others_are_new():
+    def declared(*panels: PanelDeclaration, level: float = 0.95) -> SweepDeclaration:
+        return SweepDeclaration("2026-11-28", declaration.code_of_analysis(), 0, "lora", [], level, [*panels])
+
+    def panel(cell: str, seeds: int) -> PanelDeclaration:
+        return PanelDeclaration(cell, [], 1, cell, ["igu"], [*range(seeds)], "test/kl", False, 0.1)
+
+    now = declared(panel("first", 3), panel("second", 3), level=0.9)
+    whole = declaration.after([declared(panel("third", 2)), declared(panel("first", 2))], now)
+    assert whole.panels == [panel("first", 2), panel("second", 3)]
+    assert declaration.changes(whole, now) == [
+        "level: 0.9, declared was 0.95",
+        "first: seeds: 3 (0, 1, 2), declared was 2 (0, 1)",
+    ]
+    assert declaration.after([], now) == now
 
 
 def test_other_code_of_the_analysis_is_said():
