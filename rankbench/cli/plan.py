@@ -283,7 +283,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
     arguments = parser.parse_intermixed_args(words)
     from rankbench.sweeps import composition
-    from rankbench.sweeps.design import design_of, refuse_futile, scatter_of
+    from rankbench.sweeps.design import designs_of, refuse_futile, scatter_of
     from rankbench.sweeps.schedule import SweepSchedule
 
     typed = with_results(arguments.words, arguments)
@@ -309,9 +309,11 @@ def main(words: Sequence[str]) -> int:
         out.print(f"{len(waiting)} of them wait for a learning rate, or for the ranks of another run", style="dim")
     for sentence in header.kept_back:
         out.print(sentence, style="yellow", markup=False)
-    if (design := design_of(layout)) is not None:
+    designs = designs_of(layout)
+    scatters = scatter_of(header, by_name)
+    for design in designs:
         out.print()
-        out.print(design.summary)
-        out.print(power_table(design, scatter_of(header, by_name)))
-    refuse_futile(design, sweep.futile)
+        out.print(design.summary, markup=False)
+        out.print(power_table(design, [each for each in scatters if each.cell == design.cell]))
+    refuse_futile(designs, sweep.futile)
     return OK

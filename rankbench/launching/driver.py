@@ -23,7 +23,7 @@ from rankbench.records.record import RecordError
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
 from rankbench.sweeps.composition import describe, lay_out, results_dir_of, words
-from rankbench.sweeps.design import design_of, refuse_futile
+from rankbench.sweeps.design import designs_of, refuse_futile
 from rankbench.sweeps.grid import spell
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 from rankbench.sweeps.schedule import SweepSchedule
@@ -56,7 +56,7 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
     if _chosen(typed.hydra) == LOCAL:
         local_pool.start_server()  # it imports while the runs are laid out
     layout = lay_out(typed, config_dir, config_name)
-    refuse_futile(design_of(layout), typed.futile)
+    refuse_futile(designs_of(layout), typed.futile)
     results_dir = results_dir_of(layout)
     header = describe(typed, layout, arguments, results_dir)
     folder = manifest.folder(results_dir, header.sweep_id)

@@ -73,7 +73,7 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     apart = varied(all_ablations) - always_compared(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
     looks = max(1, len(study.sweep.looks))
-    comparisons = compare_panels(all_panels, arms, report.reference, looks, without_claim(report))
+    comparisons = compare_panels(all_panels, arms, report.reference, looks, report.without_claim)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     return ReportData(
         study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed, tests
@@ -139,22 +139,12 @@ def compare_panels(
     return comparisons
 
 
-def without_claim(report: Report) -> set[str]:
-    """Arms whose gains are no claims of the study: controls, and maps drawn alike, unless they have controls."""
-    maps = {arm for group in report.map_effect.values() for arm in group}
-    return (_controls(report) | maps) - {*report.controls, report.reference}
-
-
-def _controls(report: Report) -> set[str]:
-    return {control for arm in report.controls for group in report.controls_of(arm).values() for control in group}
-
-
 def always_compared(report: Report) -> set[str]:
     """Arms that are always compared: the reference, arms with controls, controls, and arms of a paper's table."""
     return {
         report.reference,
         *report.controls,
-        *_controls(report),
+        *report.all_controls,
         *(arm for table in report.published for arm in table.arms),
     }
 

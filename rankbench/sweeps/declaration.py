@@ -35,6 +35,7 @@ class PanelDeclaration:
         headroom: whether more budget helps enough for its allocation to matter; None without a ladder.
         gains: (tuning seeds, or pooled panels, budget_ladder.FACTORS), of the ladder; None without one.
         rates: learning rates of the ladder, of FACTORS; None without one.
+        edge: whether one of these lies at an edge of those tried; None without a ladder.
         trials: run_ids of the ladder; None without one.
     """
 
@@ -50,6 +51,7 @@ class PanelDeclaration:
     headroom: bool | None = None
     gains: list[list[float]] | None = None
     rates: list[float] | None = None
+    edge: bool | None = None
     trials: list[str] | None = None
 
     @property
@@ -79,11 +81,6 @@ class SweepDeclaration:
     beats: list[str]
     level: float
     panels: list[PanelDeclaration]
-
-    @property
-    def comparisons(self) -> int:
-        """Size of the family: arms x panels that are judged; pooled panels are judged together, and count once."""
-        return sum(len(panel.arms) for panel in self.panels if panel.headroom is not False)
 
     def panel_of(self, overrides: Sequence[str], cell: str | None = None) -> PanelDeclaration | None:
         """The panel of a job with these overrides, of this cell; None where it is in none."""

@@ -9,7 +9,8 @@ numbers alone: no run is looked at. One seed is no design: nothing is judged of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from rankbench.statistics.family import POWER, paired_gains, pairs_needed, power
 from rankbench.sweeps import tuning
 from rankbench.sweeps.composition import Layout
 from rankbench.sweeps.declaration import PanelDeclaration
+from rankbench.sweeps.experiment import Experiment
 from rankbench.sweeps.ladder import references_of
 from rankbench.sweeps.manifest import Sweep
 from rankbench.sweeps.report_settings import UNIFORM
@@ -33,21 +35,25 @@ LARGEST = 1e3  # effect, in standard deviations, that any two pairs show
 
 @dataclass(frozen=True)
 class Design:
-    """The numbers of an experiment.
+    """The numbers of an experiment, or of one of its cells.
 
     Attributes:
-        name: of the experiment.
+        experiment: its name.
+        cell: name of the cell; None without cells.
         reference: arm that the others are compared with.
-        comparisons: size of the family: arms x panels; pooled panels (tune.pooled) count once.
-        pairs: fewest pairs of any comparison: seeds, or pooled panels where these are more.
+        comparisons: size of the family.
+        pairs: fewest pairs of any comparison.
+        unit: what a pair is: "seeds", or "panels" where pooled panels are taken together.
         controls: how many an arm has to beat to work, the reference among them.
         level: probability that all intervals of the family hold together.
     """
 
-    name: str
+    experiment: str
+    cell: str | None
     reference: str
     comparisons: int
     pairs: int
+    unit: str
     controls: int
     level: float
 
@@ -77,8 +83,9 @@ class Design:
     def summary(self) -> str:
         """The numbers and the floor, in a sentence."""
         return (
-            f"{self.comparisons} comparisons, {self.pairs} seeds, {self.level * 100:g} % for all together: an effect "
-            f"of {self.floor:.2g} standard deviations of its differences is shown with {POWER * 100:g} % probability"
+            f"{self.cell or self.experiment}: {self.comparisons} comparisons, {self.pairs} {self.unit}, "
+            f"{self.level * 100:g} % for all together: an effect of {self.floor:.2g} standard deviations of its "
+            f"differences is shown with {POWER * 100:g} % probability"
         )
 
     @property
@@ -89,49 +96,76 @@ class Design:
     @property
     def refusal(self) -> str:
         """Why it is futile, and the way out."""
+        cell = f", cell {self.cell}" if self.cell else ""
         return (
-            f"experiment={self.name}: {self.pairs} seeds are too few for {self.comparisons} comparisons: even an "
-            f"effect of {EFFECT:g} standard deviations would be shown in {self.power(1 / EFFECT) * 100:.0f} of 100 "
-            f"such studies; give {self.seeds(1 / EFFECT, target=ENOUGH)} seeds or more (seed=0,1,2,...; "
-            f"{self.seeds(1 / EFFECT)} show it in {POWER * 100:g} of 100), fewer arms (arms=[{self.reference},...]), "
-            "or ask for it by name: futile=allow"
+            f"experiment={self.experiment}{cell}: {self.pairs} {self.unit} are too few for {self.comparisons} "
+            f"comparisons: even an effect of {EFFECT:g} standard deviations would be shown in "
+            f"{self.power(1 / EFFECT) * 100:.0f} of 100 such studies; give "
+            f"{self.seeds(1 / EFFECT, target=ENOUGH)} or more (seed=0,1,2,...; {self.seeds(1 / EFFECT)} show it in "
+            f"{POWER * 100:g} of 100), fewer arms (arms=[{self.reference},...]), or ask for it by name: futile=allow"
         )
 
 
-def design_of(layout: Layout) -> Design | None:
-    """The design of a layout; None where nothing is judged: no experiment, nothing to compare, or one seed alone."""
-    experiment = layout.experiment
-    groups = tuning.groups_of(layout)
+def designs_of(layout: Layout) -> list[Design]:
+    """The design of each cell of a layout; [] where nothing is judged: no experiment, or one seed alone.
+
+    The errors are shared as a report shares them: equally by the cells, and by all arms and panels of a cell. Panels
+    that are pooled are taken together, too, as a sample of such panels, with panels in the place of seeds and a family
+    of their own; of the two designs the one that can tell more is returned.
+    """
+    experiment, groups = layout.experiment, tuning.groups_of(layout)
+    if experiment is None or all(len(_seeds(group)) == 1 for group in groups):
+        return []
     references = {reference.panel: reference for reference in references_of(groups, experiment)}
-    pairs = [
-        _pairs(group, references[group.panel])
+    claimed = [
+        group
         for group in groups
-        if group.panel in references and group.arm != references[group.panel].arm
+        if group.panel in references
+        and group.arm not in {experiment.report.reference, *experiment.report.without_claim}
     ]
-    if experiment is None or not pairs or max(pairs) == 1:
-        return None
+    by_cell = {
+        cell: [group for group in claimed if group.cells[0].cell == cell]
+        for cell in dict.fromkeys(group.cells[0].cell for group in claimed)
+    }
+    return [_design(experiment, cell, of_cell, references, len(by_cell)) for cell, of_cell in by_cell.items()]
+
+
+def _design(
+    experiment: Experiment,
+    cell: str | None,
+    groups: Sequence[Group],
+    references: Mapping[tuple[str, ...], Group],
+    cells: int,
+) -> Design:
     report = experiment.report
     controls = len({UNIFORM, *report.beats})
-    return Design(experiment.name, report.reference, len(pairs), min(pairs), controls, report.level)
+    by_panel = Counter(group.panel for group in groups)
+    seeds = min(len(_seeds(group) & _seeds(references[group.panel])) for group in groups)
+    comparisons, panels = cells * sum(len(group.points) for group in groups), min(len(group.points) for group in groups)
+    by_seeds = Design(experiment.name, cell, report.reference, comparisons, seeds, "seeds", controls, report.level)
+    pooled = Design(
+        experiment.name, cell, report.reference, max(by_panel.values()), panels, "panels", controls, report.level
+    )
+    return max(by_seeds, pooled, key=lambda design: design.power(1 / EFFECT))
 
 
-def _pairs(group: Group, reference: Group) -> int:
-    seeds = [{cell.config["seed"] for cell in each.cells} for each in (group, reference)]
-    return max(len(group.points), len(seeds[0] & seeds[1]))
+def _seeds(group: Group) -> set[int]:
+    return {cell.config["seed"] for cell in group.cells}
 
 
-def refuse_futile(design: Design | None, futile: str) -> None:
-    """Refuse a futile design.
+def refuse_futile(designs: Sequence[Design], futile: str) -> None:
+    """Refuse futile designs.
 
     Args:
-        design: None is never refused.
-        futile: "allow" if it was asked for by name.
+        designs: of all cells.
+        futile: "allow" if they were asked for by name.
 
     Raises:
-        ConfigError: it is futile, and was not asked for.
+        ConfigError: some are futile, and were not asked for.
     """
-    if design is not None and futile != "allow" and design.futile:
-        raise ConfigError([design.refusal])
+    refused = [design.refusal for design in designs if design.futile]
+    if refused and futile != "allow":
+        raise ConfigError(refused)
 
 
 @dataclass(frozen=True)
@@ -139,12 +173,14 @@ class Scatter:
     """How far finished runs of one panel scatter; nothing is said of panels that are pooled.
 
     Attributes:
+        cell: name of its cell; None without cells.
         title: of the panel.
         deviation: standard deviation of the paired differences, in smallest effects; the root of the mean variance of
             the arms.
         arms: how many arms it comes from.
     """
 
+    cell: str | None
     title: str
     deviation: float
     arms: int
@@ -182,4 +218,4 @@ def _scatter(panel: PanelDeclaration, values: Mapping[str, Mapping[int, float]],
             variances.append(float(gains.var(ddof=1)))
     if not variances or not max(variances) > 0:
         return None
-    return Scatter(panel.title, float(np.sqrt(np.mean(variances))) / panel.smallest_effect, len(variances))
+    return Scatter(panel.cell, panel.title, float(np.sqrt(np.mean(variances))) / panel.smallest_effect, len(variances))

@@ -33,6 +33,7 @@ from rankbench.sweeps.report_settings import Report
 from rankbench.sweeps.tuning import Choice, Group, TuningFamily
 
 FACTOR = "budget.factor"
+WIDEN = 2  # how often the rates of a ladder may grow by one, at least: they begin with three
 
 
 class NoLadder(Exception):
@@ -69,7 +70,8 @@ class PanelLadder:
             assert self.base.tune is not None
             rates = sorted(point[0] for point in choice.curve if point[0] is not None)
             place = rates.index(choice.chosen)
-            self.family = TuningFamily(list(self.rungs.values()), self.base.tune, rates[max(0, place - 1) : place + 2])
+            tune = self.base.tune.replace(widen=max(WIDEN, self.base.tune.widen))
+            self.family = TuningFamily(list(self.rungs.values()), tune, rates[max(0, place - 1) : place + 2])
         return self.family
 
 
@@ -80,11 +82,13 @@ class Measured:
     Attributes:
         ladder: gains by tuning seed; of panels that are pooled, by panel, each the mean over its tuning seeds.
         rates: learning rate of each of FACTORS.
+        edge: whether one of these lies at an edge of those tried, so that the ladder may be too low there.
         trials: run_ids behind the gains.
     """
 
     ladder: BudgetLadder
     rates: list[float]
+    edge: bool
     trials: list[str]
 
 
@@ -133,8 +137,10 @@ def measure(ladder: PanelLadder, metric: str, log: bool, read: Callable[[str], R
     panels = len(ladder.base.points)
     if panels > 1:  # seeds of one panel are no sample of panels
         gains = BudgetLadder(gains.gains.reshape(panels, -1, len(FACTORS)).mean(axis=1))
-    rates = [group.choice.chosen for group in by_factor if group.choice]
-    return Measured(gains, rates, [record.run_id for rung in records for record in rung])
+    choices = [group.choice for group in by_factor if group.choice]
+    edge = any(choice.edge for choice in choices)
+    trials = [record.run_id for rung in records for record in rung]
+    return Measured(gains, [choice.chosen for choice in choices], edge, trials)
 
 
 def _at_chosen_rate(group: Group, read: Callable[[str], RunRecord | None]) -> list[RunRecord]:
@@ -214,8 +220,9 @@ def _no_headroom(panel: PanelDeclaration) -> str:
     gain = float(np.mean([row[TOP] for row in panel.gains or []]))
     return (
         f"{panel.title}: no headroom: {FACTORS[TOP]:g} x the budget gains {gain:.3g} on validation, and {HEADROOM:g} "
-        f"times the smallest effect of {panel.smallest_effect:.3g} are needed, shown to lie above 0; its reported runs "
-        "are not started (ladder.gate=false starts them)"
+        f"times the smallest effect of {panel.smallest_effect:.3g} are needed, shown to lie above 0"
+        f"{'; a learning rate of the ladder lies at an edge of those tried' * bool(panel.edge)}; its reported runs are "
+        "not started (ladder.gate=false starts them)"
     )
 
 
@@ -227,6 +234,7 @@ def _with_ladder(panel: PanelDeclaration, measured: Measured, level: float) -> P
         headroom=headroom(measured.ladder, smallest, level),
         gains=measured.ladder.gains.tolist(),
         rates=measured.rates,
+        edge=measured.edge,
         trials=measured.trials,
     )
 

@@ -216,7 +216,8 @@ def look(sweep: Sweep, results_dir: Path) -> None:
     """
     sweep.looks.setdefault(sweep.sweep_id, datetime.now(UTC).date().isoformat())
     place = folder(results_dir, sweep.sweep_id)
-    with suppress(OSError, SweepError), FileLock(place.parent / LOCK):  # the folder may be somebody else's
+    # The folder may be somebody else's, or on a file system that has no locks.
+    with suppress(OSError, NotImplementedError, SweepError), FileLock(place.parent / LOCK):
         on_disk = read(place)
         if sweep.sweep_id not in on_disk.looks:
             write_atomically(place / FILE, replace(on_disk, looks=on_disk.looks | sweep.looks).to_json().encode())

@@ -88,6 +88,17 @@ class Report(Section):
         own = self.controls.get(arm, {})
         return {role: [control] if isinstance(control, str) else control for role, control in own.items()}
 
+    @property
+    def all_controls(self) -> set[str]:
+        """Arms that are a control of any arm."""
+        return {control for arm in self.controls for group in self.controls_of(arm).values() for control in group}
+
+    @property
+    def without_claim(self) -> set[str]:
+        """Arms whose gains are no claims of the study: controls, and maps drawn alike, unless they have controls."""
+        maps = {arm for group in self.map_effect.values() for arm in group}
+        return (self.all_controls | maps) - {*self.controls, self.reference}
+
     def metric_of(self, task: str) -> str:
         """Column of the frame of runs that is shown for a task."""
         return self.metrics.get(task, self.metrics[DEFAULT])

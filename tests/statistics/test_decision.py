@@ -96,6 +96,25 @@ def test_pairs_without_a_spread_withhold(gains, reason):
     assert (decision.outcome, decision.reason) == ("withheld", reason)
 
 
+TAIL = np.array([0.0] * 9 + [-1.0]) + 0.01 * SPREAD
+
+
+@pytest.mark.parametrize(
+    ("gains", "outcome"),
+    [
+        (TAIL + 2, "withheld"),  # better at nine seeds, much less so at the tenth
+        (-TAIL - 2, "withheld"),
+        (-TAIL, "withheld"),  # no worthwhile gain, but for one seed
+        (-TAIL + 2, "worthwhile"),
+        (TAIL - 2, "harmful"),
+    ],
+)
+def test_lopsided_pairs_withhold_what_they_would_wrongly_show(gains, outcome):
+    decision = decide({UNIFORM: gains}, Declaration(10, 12, 0.5))
+    assert decision.outcome == outcome
+    assert ("lopsided pairs with tuned uniform" in decision.reason) == (outcome == "withheld")
+
+
 def test_a_smallest_effect_of_0_is_refused():
     with pytest.raises(ValueError, match="smallest effect 0 is not > 0"):
         decide(against(), Declaration(10, 12, 0))

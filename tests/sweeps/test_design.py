@@ -11,22 +11,25 @@ from support.schedules import Played
 from rankbench.config.schema import ConfigError
 from rankbench.statistics.family import POWER, power
 from rankbench.sweeps.composition import lay_out, words
-from rankbench.sweeps.design import Design, design_of, refuse_futile, scatter_of
+from rankbench.sweeps.design import Design, designs_of, refuse_futile, scatter_of
 
-ABLATION = Design("igu_ablation", "lora", 9, 5, 3, 0.95)  # 10 arms, 5 seeds
+TEXT = SMALL_EXPERIMENT.replace(
+    "{reference: lora}", "{reference: lora, metrics: {planted: test/loss}, log: {planted: null}}"
+)
+ABLATION = Design("igu_ablation", None, "lora", 9, 5, "seeds", 3, 0.95)  # 10 arms, 5 seeds
 
 
 def test_five_seeds_of_ten_arms_are_refused_and_ten_are_not():
     with pytest.raises(ConfigError) as error:
-        refuse_futile(ABLATION, "refuse")
+        refuse_futile([ABLATION], "refuse")
     assert error.value.problems == [
         "experiment=igu_ablation: 5 seeds are too few for 9 comparisons: even an effect of 2 standard deviations would "
-        "be shown in 40 of 100 such studies; give 6 seeds or more (seed=0,1,2,...; 8 show it in 80 of 100), fewer arms "
+        "be shown in 40 of 100 such studies; give 6 or more (seed=0,1,2,...; 8 show it in 80 of 100), fewer arms "
         "(arms=[lora,...]), or ask for it by name: futile=allow"
     ]
-    refuse_futile(ABLATION, "allow")
-    refuse_futile(replace(ABLATION, pairs=10), "refuse")
-    refuse_futile(None, "refuse")
+    refuse_futile([ABLATION], "allow")
+    refuse_futile([replace(ABLATION, pairs=10)], "refuse")
+    refuse_futile([], "refuse")
 
 
 def test_the_floor_is_shown_with_the_power_it_promises():
@@ -38,21 +41,29 @@ def test_the_floor_is_shown_with_the_power_it_promises():
 @pytest.mark.parametrize(
     ("typed", "numbers"),
     [
-        (["arms=[lora,random,random permuted]", "seed=0,1,2"], (2, 3)),
-        (["arms=[lora,random]", "task.map=few,type"], (2, 2)),
-        (["arms=[lora,random]", "task.map=few,type,depth", "tune.pooled=[task.map]"], (1, 3)),  # more panels than seeds
-        (["arms=[lora,random]", "seed=0"], None),  # a part of a sweep, or a try
-        (["arms=[lora]"], None),
+        (["arms=[lora,random,random permuted]", "seed=0,1,2"], [(2, 3, "seeds")]),
+        (["arms=[lora,random]", "task.map=few,type,depth", "tune.pooled=[task.map]"], [(1, 3, "panels")]),
+        (["arms=[lora,random]", "seed=0"], []),  # a part of a sweep, or a try
     ],
 )
 def test_a_design_counts_arms_panels_and_pairs(typed, numbers, config_dir):
-    design = design_of(lay_out(words(["experiment=small", *typed]), config_dir))
-    assert (design and (design.comparisons, design.pairs)) == numbers
+    designs = designs_of(lay_out(words(["experiment=small", *typed]), config_dir))
+    assert [(design.comparisons, design.pairs, design.unit) for design in designs] == numbers
+
+
+def test_cells_share_the_errors_equally_and_controls_claim_nothing(config_dir, tmp_path):
+    cells = "cells: {long: {settings: {train.steps: 5}}, short: {axes: {task.map: [few, type]}}}\nreport:"
+    controls = "controls: {random: {permuted: random permuted}}, metrics"
+    text = TEXT.replace("report:", cells).replace("metrics", controls)
+    typed = ["experiment=small", "arms=[lora,random,random permuted]", "seed=0,1,2,3,4"]
+    designs = designs_of(lay_out(words(typed), write_experiment(tmp_path, text)))
+    assert [(design.cell, design.comparisons) for design in designs] == [("long", 2), ("short", 4)]
+    assert replace(designs[0], pairs=2).refusal.startswith("experiment=small, cell long: 2 seeds are too few for 2 com")
 
 
 def test_a_sweep_without_an_experiment_declares_nothing_and_is_never_refused():
     typed = ["method=lora,random", "seed=0,1", "model=tiny", "task=planted"]
-    assert design_of(lay_out(words(typed))) is None
+    assert designs_of(lay_out(words(typed))) == []
 
 
 def test_finished_runs_say_how_far_differences_scatter(config_dir, tmp_path, monkeypatch):
@@ -72,7 +83,4 @@ def test_finished_runs_say_how_far_differences_scatter(config_dir, tmp_path, mon
 
 @pytest.fixture(scope="module")
 def config_dir(tmp_path_factory):
-    text = SMALL_EXPERIMENT.replace(
-        "{reference: lora}", "{reference: lora, metrics: {planted: test/loss}, log: {planted: null}}"
-    )
-    return write_experiment(tmp_path_factory.mktemp("conf"), text)
+    return write_experiment(tmp_path_factory.mktemp("conf"), TEXT)

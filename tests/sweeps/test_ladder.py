@@ -13,6 +13,7 @@ from support.schedules import Played
 from rankbench.config.schema import ConfigError
 from rankbench.sweeps import declaration, manifest
 from rankbench.sweeps.composition import lay_out, words
+from rankbench.sweeps.declaration import SweepDeclaration
 from rankbench.sweeps.experiment import Ladder
 
 TEXT = SMALL_EXPERIMENT.replace("seeds: [100]", "seeds: [100, 101, 102]").replace(
@@ -82,7 +83,6 @@ def test_each_rung_is_taken_at_its_own_rate_and_the_smallest_effect_is_a_quarter
     assert panel.seeds == [0, 1]
     assert len(panel.trials) == 12
     assert set(panel.trials) <= {job.run_id for job in played.sweep.jobs if job.trial}
-    assert played.sweep.declaration.comparisons == 1
     assert played.sweep.declaration.panel_of(played.jobs("random")[0].overrides) == panel
 
 
@@ -113,7 +113,6 @@ def test_pooled_panels_have_one_ladder_whose_gains_are_those_of_the_panels(resul
     (panel,) = sweep.declaration.panels
     assert (panel.panels, panel.point) == (2, [])
     assert [row[-1] for row in panel.gains] == pytest.approx([0.62, 0.68])  # 0.02 is the wiggle of seed 100
-    assert sweep.declaration.comparisons == 1
 
 
 def test_a_ladder_that_fails_shows_nothing_and_says_so(laid_out, results):
@@ -153,13 +152,6 @@ def test_what_was_declared_stays_and_what_changed_is_said(laid_out, results):
     ]
 
 
-def test_runs_that_came_before_the_declaration_are_counted(laid_out, results):
-    Played(laid_out, results, loss=loss)
-    late = Played(laid_out, results, loss=loss).sweep  # no sweep.json was kept
-    assert late.declaration.done == 4
-    assert late.changes == ["declared when 4 reported runs had been done"]
-
-
 def test_seeds_that_are_added_after_a_report_are_another_look(laid_out, results, tmp_path):
     first = Played(laid_out, results, loss=loss).sweep
     manifest.save(first, results)
@@ -176,15 +168,26 @@ def test_seeds_that_are_added_after_a_report_are_another_look(laid_out, results,
     assert manifest.read(manifest.folder(results, added.sweep_id)).looks == added.looks
 
 
-def test_a_look_that_is_noted_while_the_sweep_goes_on_stays(laid_out, results):
-    sweep = Played(laid_out, results, loss=loss).sweep
+@pytest.mark.parametrize("error", [PermissionError, NotImplementedError])
+def test_a_look_that_cannot_be_noted_counts_all_the_same(error, results, monkeypatch):
+    def refuse(path):
+        raise error(path)
+
+    sweep = manifest.Sweep("small-1", "small", 1, [], None, None)
+    monkeypatch.setattr(manifest, "FileLock", refuse)
+    manifest.look(sweep, results)
+    assert list(sweep.looks) == ["small-1"]
+    assert not results.exists()
+
+
+def test_a_look_that_is_noted_while_the_sweep_goes_on_stays(results):
+    sweep = manifest.Sweep("small-1", "small", 1, [], None, None)
     place = manifest.save(sweep, results)
     manifest.look(manifest.read(place), results)
     manifest.save(sweep, results)
-    assert list(manifest.read(place).looks) == [sweep.sweep_id]
+    assert list(manifest.read(place).looks) == ["small-1"]
 
 
-def test_other_code_of_the_analysis_is_said(laid_out, results):
-    declared = replace(Played(laid_out, results, loss=loss).sweep.declaration, code="another")
-    (sentence,) = declaration.code_changes(declared)
+def test_other_code_of_the_analysis_is_said():
+    (sentence,) = declaration.code_changes(SweepDeclaration("2026-11-28", "another", 0, "lora", [], 0.95, []))
     assert sentence.endswith("declared was another")

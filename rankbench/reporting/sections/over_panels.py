@@ -10,7 +10,7 @@ from rankbench.analysis.labels import file_name
 from rankbench.analysis.metrics import title_of
 from rankbench.analysis.pooled import Pooled, PooledPanels
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.report_data import ReportData, without_claim
+from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.sections.verdict import controls_of
 from rankbench.reporting.table import Cell, Table, number_cell
 from rankbench.statistics.decision import OUTCOMES
@@ -47,7 +47,7 @@ def pooled_tables(report_data: ReportData) -> list[Table]:
 
 def _pools(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
     reference = members[0][1].reference
-    apart = {reference, *without_claim(report_data.report)}
+    apart = {reference, *report_data.report.without_claim}
     arms = [arm for arm in report_data.arms if arm not in apart]
     everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
     judged = [arm for arm in arms if arm in everywhere or arm in report_data.report.controls]
@@ -71,7 +71,7 @@ def _table(report_data: ReportData, title: str, shared: str, members: Sequence[M
         *("tau", "one more such panel", "these panels alone", "panels", "why"),
     ]
     rows = [_row(report_data, arm, pooled, [reference, *over], together, terms) for arm, pooled in pools.items()]
-    left = [arm for arm in report_data.arms if arm not in (*pools, reference, *without_claim(report_data.report))]
+    left = [arm for arm in report_data.arms if arm not in (*pools, reference, *report_data.report.without_claim)]
     notes = [_note(together, terms), *([f"Left out, not run on every panel: {', '.join(left)}."] if left else [])]
     return Table(f"over-{file_name(title + ' ' + shared)}", f"{title}: {shared}", columns, rows, notes)
 

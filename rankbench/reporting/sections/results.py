@@ -10,7 +10,7 @@ from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, decimals
 from rankbench.analysis.labels import file_name
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.comparison_table import EXPLORATORY
-from rankbench.reporting.report_data import ReportData, link, without_claim
+from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.decision import Outcome, outcomes
 from rankbench.statistics.estimates import Array, Estimate
@@ -70,7 +70,7 @@ def task_tables(report_data: ReportData) -> list[Table]:
 
 def _over_tasks(report_data: ReportData, key: tuple[str, ...], members: list[Member]) -> Table:
     reference = report_data.report.reference
-    apart = {reference, *without_claim(report_data.report)}
+    apart = {reference, *report_data.report.without_claim}
     others = [arm for arm in report_data.arms if arm not in apart]
     arms = [arm for arm in others if all(_enough(comparison, arm) for _, comparison in members)]
     level = joint_level(max(1, len(others)), report_data.report.level)
