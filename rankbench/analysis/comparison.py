@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import sort_key
 from rankbench.analysis.metrics import higher_is_better
+from rankbench.analysis.terms import Terms
+from rankbench.statistics.budget_ladder import budget_equivalent
 from rankbench.statistics.decision import Decision, Declaration, Outcome, decide
-from rankbench.statistics.estimates import PairedDifference, mean_interval, smallest_difference
-from rankbench.statistics.family import LEVEL, joint_level, paired_gains
+from rankbench.statistics.estimates import Array, Estimate, PairedDifference, mean_interval, smallest_difference
+from rankbench.statistics.family import joint_level, paired_gains
 
 WHEN, UNITS = ("final", "peak"), ("params", "ranks")  # values of budget.match and of budget.unit
 OFF = 0.01  # share of the target by which an equal budget may be missed
 
-Kind = Outcome | Literal["reference", "untested"]
-SHOWN = ("works", "worthwhile")  # kinds of a finding that is better than the reference
+Kind = Literal["worthwhile gain", "better", "no worthwhile gain", "worse", "open", "withheld", "reference", "untested"]
+SHOWN = ("better", "worthwhile gain")  # kinds of a finding that is better than the reference
+KIND_OF: Mapping[Outcome, Kind] = {  # an outcome without controls: less than the verdict on an arm
+    "worthwhile": "worthwhile gain",
+    "works": "better",
+    "no worthwhile gain": "no worthwhile gain",
+    "harmful": "worse",
+    "open": "open",
+    "withheld": "withheld",
+}
 NOT_RUN = "not run"
+NO_RUN, NO_PAIR, OFF_BUDGET = "no run that is ok", "no common seed", "not at an equal budget"
 
 
 @dataclass(frozen=True)
@@ -30,8 +42,7 @@ class Finding:
     """What the comparison of an arm with the reference alone shows.
 
     Attributes:
-        kind: an outcome of `decision.decide` without controls; untested: no pair, not at an equal budget, or no
-            direction or margin to judge by.
+        kind: in the words of KIND_OF; untested: no pair, not at an equal budget, or no direction or margin to judge by.
         text: what is shown, in words.
     """
 
@@ -51,10 +62,9 @@ class Comparison:
         values: metric -> runs that are ok: seeds x labels, NaN where there is none.
         shares: label -> mean of what its runs used of the target; NaN without a run that is ok.
         off: the part of `shares` whose labels are not at an equal budget.
-        margin: smallest effect of interest, in the unit of the first metric; None: nothing is judged.
-        family: number of comparisons whose intervals hold together.
-        level: probability that they do.
-        paired: metric -> label -> label minus reference at the seeds both have; without the reference itself.
+        terms: on what terms arms are judged.
+        paired: metric -> label -> label minus reference at the seeds both have, of logarithms where the terms say so;
+            without the reference itself.
         findings: label -> what the comparison on the first metric shows.
     """
 
@@ -65,95 +75,144 @@ class Comparison:
     values: dict[str, pd.DataFrame]
     shares: pd.Series
     off: pd.Series
-    margin: float | None
-    family: int
-    level: float
+    terms: Terms
     paired: dict[str, dict[str, pd.Series]]
     findings: dict[str, Finding] = field(default_factory=dict)
 
     @property
     def judged(self) -> list[str]:
-        """Labels that share a seed with the reference at an equal budget."""
-        return [label for label in self.rows if label != self.reference and self._why_untested(label) is None]
+        """Labels that share a seed with the reference at an equal budget, and are more than controls."""
+        return [label for label in self.rows if label != self.reference and self.why_untested(label) is None]
+
+    @property
+    def family(self) -> int:
+        """Number of comparisons whose intervals hold together."""
+        return self.terms.family or max(1, len(self.rows) - 1)
+
+    @property
+    def level(self) -> float:
+        """Coverage of each interval."""
+        return joint_level(self.family, self.terms.level)
 
     def pairs(self, metric: str, label: str) -> pd.Series:
-        """Label minus reference at the seeds both have; empty for the reference."""
+        """Label minus reference at the seeds both have, as in `paired`; empty for the reference."""
         return self.paired[metric].get(label, pd.Series(dtype=float))
 
     def difference(self, metric: str, label: str) -> PairedDifference | None:
         """Mean and simultaneous interval of the pairs; None where there is none."""
         pairs = self.pairs(metric, label)
-        return mean_interval(pairs, joint_level(self.family, self.level)) if len(pairs) else None
+        return mean_interval(pairs, self.level) if len(pairs) else None
 
     def detectable(self, metric: str, label: str) -> float | None:
         """Smallest true difference whose interval would leave out 0 with 80 % probability, with these pairs."""
         pairs = self.pairs(metric, label)
-        return smallest_difference(pairs, level=joint_level(self.family, self.level)) if len(pairs) else None
+        return smallest_difference(pairs, level=self.level) if len(pairs) else None
 
-    def decide(self, label: str, controls: Mapping[str, str | None] = MappingProxyType({})) -> Decision | None:
-        """Decide on a label that is judged, by the reference and its controls; None where nothing can be said.
+    def gains(self, label: str, others: Sequence[str]) -> Array:
+        """Gains in the first metric at the seeds that all have, (n,), above 0 where the label is better.
 
         Args:
-            label: one of `judged`.
-            controls: name of a control -> the label that has this part; None: it is not in the experiment.
+            label: one of the rows.
+            others: what it is compared with; of several the mean at each seed.
         """
-        higher = higher_is_better(self.metrics[0])
-        if label not in self.judged or self.margin is None or higher is None:
+        higher, known = bool(higher_is_better(self.metrics[0])), [other for other in others if other in self.rows]
+        both = self.values[self.metrics[0]][[label, *known]].dropna()
+        if both.empty or len(known) < len(others):
+            return np.array([])
+        gains = [paired_gains(both[label], both[other], higher, self.terms.log) for other in others]
+        mean: Array = np.mean(gains, axis=0)
+        return mean
+
+    def worth(self, label: str) -> Estimate | None:
+        """Factor of the budget at which uniform ranks are as good; None without a ladder, or without two pairs."""
+        if self.terms.ladder is None or label not in self.judged or self.reference is None:
             return None
-        absent = {name: why for name, control in controls.items() if (why := self.why_absent(label, control))}
-        others = {str(self.reference): self.reference} | {
-            name: control for name, control in controls.items() if name not in absent
-        }
-        values = self.values[self.metrics[0]]
-        pairs = {name: values[[label, other]].dropna() for name, other in others.items()}
-        gains = {name: paired_gains(both.iloc[:, 0], both.iloc[:, 1], higher) for name, both in pairs.items()}
-        members = [label, *others.values()]
-        seeds = self.data["seed"][self.data["label"].isin(members)].nunique()
+        gains = self.gains(label, [self.reference])
+        return budget_equivalent(gains, self.terms.ladder, self.level) if len(gains) > 1 else None
+
+    def decide(self, label: str, controls: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Decision | None:
+        """Decide on a label by the reference and its controls; None where there is nothing to judge by.
+
+        Args:
+            label: one of the rows, at an equal budget.
+            controls: name of a control -> the labels that have this part, averaged at each seed; (): it was never to
+                be run.
+        """
+        if label == self.reference or self.terms.margin is None or higher_is_better(self.metrics[0]) is None:
+            return None
+        if why := self.why_untested(label):
+            return None if why == OFF_BUDGET else Decision("withheld", f"{label}: {why}", {})
+        others = {str(self.reference): [str(self.reference)]} | {name: each for name, each in controls.items() if each}
+        gains = {name: self.gains(label, each) for name, each in others.items()}
+        seeds = {name: self.declared([label, *each]) for name, each in others.items()}
         return decide(
-            gains,
-            Declaration(seeds, self.family, self.margin, self.level),
-            [f"{name}: {why}" for name, why in absent.items()],
-            lost=seeds - len(values[members].dropna()),
-            at_edge=bool(self.data["at_edge"][self.data["label"].isin(members)].eq(True).any()),
+            {name: values for name, values in gains.items() if len(values)},
+            Declaration(seeds, self.family, self.terms.margin, self.terms.level, self.terms.headroom),
+            [f"{name}: {NOT_RUN}" for name, each in controls.items() if not each],
+            list(self._faults(label, others)),
         )
 
-    def why_absent(self, label: str, control: str | None) -> str | None:
-        """Why a label cannot be compared with a control, if it cannot."""
-        if control not in self.rows:
-            return NOT_RUN
+    def why_lost(self, label: str, control: Sequence[str]) -> str | None:
+        """Why a label cannot be compared with a control that was to be run, if it cannot.
+
+        A control that spent more than the budget is beaten the harder; one that spent less is none.
+        """
         values = self.values[self.metrics[0]]
-        if values[control].dropna().empty:
-            return "none ok"
-        if control in self.off.index:
-            return "not at an equal budget"
-        return "no common seed" if values[[label, control]].dropna().empty else None
+        if any(each not in self.rows or values[each].dropna().empty for each in control):
+            return NO_RUN
+        if less := [each for each in control if each in self.off.index and self.off[each] < 1 - OFF]:
+            return f"{' and '.join(less)} spent less than the budget"
+        return None if len(self.gains(label, control)) else NO_PAIR
+
+    def declared(self, labels: Sequence[str]) -> int:
+        """Number of seeds at which all of some labels were to be run."""
+        declared = self.terms.pairs(labels)
+        return self.data["seed"].nunique() if declared is None else declared
+
+    def _faults(self, label: str, others: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """What withholds a decision, beside the number of pairs and their spread."""
+        yield from filter(None, [self.terms.fault])
+        yield from (f"{name}: {why}" for name, each in others.items() if (why := self.why_lost(label, each)))
+        members = {label, *(other for each in others.values() for other in each)}
+        at_edge = self.data["label"][self.data["at_edge"].eq(True)]
+        edges = sorted(members & set(at_edge), key=sort_key)
+        if edges:
+            yield f"no learning rate inside of its grid was chosen for {' and '.join(edges)}"
 
     def find(self, label: str) -> Finding:
         """Judge a label: what `findings` has of it."""
         if label == self.reference:
             return Finding("reference", "reference")
-        if why := self._why_untested(label):
-            return Finding("untested", why)
+        if why := self.why_untested(label):
+            lost = why == NO_PAIR and self.terms.margin is not None
+            return Finding("withheld", f"withheld: {why}") if lost else Finding("untested", why)
         decision = self.decide(label)
         if decision is None:
-            return Finding("untested", "" if self.margin is None else f"direction of {self.metrics[0]} not known")
-        return Finding(decision.outcome, _in_words(decision, self.margin))
+            return Finding("untested", "" if self.terms.margin is None else f"direction of {self.metrics[0]} not known")
+        return Finding(KIND_OF[decision.outcome], self._in_words(decision))
 
-    def _why_untested(self, label: str) -> str | None:
+    def _in_words(self, decision: Decision) -> str:
+        """A decision by the reference alone."""
+        if decision.outcome == "open":
+            return f"open: {decision.seeds} seeds" if decision.seeds else "open"
+        if decision.outcome == "withheld":
+            return f"withheld: {decision.reason}"
+        more = f"better by more than {self.terms.smallest}"
+        return more if decision.outcome == "worthwhile" else KIND_OF[decision.outcome]
+
+    def why_untested(self, label: str) -> str | None:
+        """Why a label is not judged, if it is not."""
         if self.reference is None or self.values[self.metrics[0]][self.reference].dropna().empty:
             return "no reference"
+        if label in self.terms.controls:
+            return "a control"
         if {label, self.reference} & set(self.off.index):
-            return "not at an equal budget"
-        return "no common seed" if self.pairs(self.metrics[0], label).empty else None
+            return OFF_BUDGET
+        return NO_PAIR if self.pairs(self.metrics[0], label).empty else None
 
 
 def compare(
-    data: pd.DataFrame,
-    metrics: Sequence[str],
-    reference: str | None = "lora",
-    margin: float | None = None,
-    family: int | None = None,
-    level: float = LEVEL,
+    data: pd.DataFrame, metrics: Sequence[str], reference: str | None = "lora", terms: Terms | None = None
 ) -> Comparison:
     """Compare the labels of a frame.
 
@@ -161,41 +220,38 @@ def compare(
         data: frame of runs of one comparison; at most one row per label and seed.
         metrics: names of columns of `data`.
         reference: label the others are compared with; None: nothing is compared.
-        margin: smallest effect of interest; None: nothing is judged.
-        family: number of comparisons whose intervals are to hold together; None: those of this frame.
-        level: probability that they do.
+        terms: on what terms; None: nothing is judged.
 
     Raises:
         SelectionError: a metric or a reference that no run has.
     """
+    terms = terms or Terms()
     _refuse_unknown(data, metrics, reference)
     rows = _ordered(data, metrics[0], reference)
     values = {metric: _values(data, metric, rows) for metric in metrics}
     spent = _spent(data, reference)
     shares = (spent["spent"] / spent["target"]).groupby(spent["label"]).mean()
     off = shares[_off(spent).reindex(shares.index)]
-    family = family or max(1, len(rows) - 1)
-    paired = {metric: _paired(of_metric, reference) for metric, of_metric in values.items()}
-    comparison = Comparison(data, list(metrics), reference, rows, values, shares, off, margin, family, level, paired)
+    if terms.log and (why := _no_logarithm(values[metrics[0]], metrics[0])):
+        terms = replace(terms, log=False, fault=why)
+    compared = values | ({metrics[0]: pd.DataFrame(np.log(values[metrics[0]]))} if terms.log else {})
+    paired = {metric: _paired(of_metric, reference) for metric, of_metric in compared.items()}
+    comparison = Comparison(data, list(metrics), reference, rows, values, shares, off, terms, paired)
     comparison.findings.update((label, comparison.find(label)) for label in rows)
     return comparison
 
 
-def _in_words(decision: Decision, margin: float | None) -> str:
-    """A decision by the reference alone."""
-    if decision.outcome == "open":
-        return f"open: {decision.seeds} seeds" if decision.seeds else "open"
-    if decision.outcome == "withheld":
-        return f"withheld: {decision.reason}"
-    words = {"works": "better", "worthwhile": f"better by more than {margin:g}", "harmful": "worse"}
-    return words.get(decision.outcome, decision.outcome)
+def _no_logarithm(values: pd.DataFrame, metric: str) -> str | None:
+    """Why the logarithms that were declared cannot be taken, if they cannot."""
+    wrong = values.columns[(values <= 0).any()]
+    return f"{metric} of {wrong[0]} is {values[wrong[0]].min():g}, which has no logarithm" if len(wrong) else None
 
 
-def decimals(values: pd.DataFrame) -> int:
-    """Digits after the point that show two of a typical deviation; 4 where there is none."""
+def decimals(values: pd.DataFrame, least: int = 2) -> int:
+    """Digits after the point that show two of a typical deviation, at least `least`; 2 more where there is none."""
     deviations = values.std(ddof=1)
     typical = deviations[deviations > 0].median()
-    return 4 if math.isnan(typical) else min(8, max(2, 1 - math.floor(math.log10(typical))))
+    return least + 2 if math.isnan(typical) else min(8, max(least, 1 - math.floor(math.log10(typical))))
 
 
 def _refuse_unknown(data: pd.DataFrame, metrics: Sequence[str], reference: str | None) -> None:

@@ -36,7 +36,8 @@ def frame(
 def _row(record: RunRecord) -> dict[str, Any]:
     row: dict[str, Any] = {key: getattr(record, key) for key in ("run_id", *KEYS, "status")}
     row["learning_rate"] = record.config.get("train", {}).get("learning_rate")
-    row["at_edge"] = bool((record.config.get("tuned") or {}).get("edge"))
+    tuned = record.config.get("tuned") or {}
+    row["at_edge"] = bool(tuned.get("edge") or tuned.get("missing"))
     ledger, cost = record.ledger or {}, dict(record.cost or {})
     row |= {key: ledger.get(key) for key in ("unit", "target", "grain", "head_params")}
     row["match"] = record.config.get("budget", {}).get("match", "final")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rankbench.analysis.frame import SelectionError, refuse_twice
@@ -76,12 +77,59 @@ def best_rates(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> 
 
     Returns:
         A row of `rate_curves` each; edge: whether no lower, or no higher, rate was tried; rates: how many were. A
-        group without a rate that has all tuning seeds has the one with the fewest missing, which `missing` tells.
+        group without a rate that has all tuning seeds has the one with the fewest missing, which `missing` tells; it
+        is at an edge of what is known.
 
     Raises:
         SelectionError: as in `rate_curves`, a metric whose direction is not known, or no group can choose.
     """
-    curves = rate_curves(data, metric, seeds)
+    return best_of(rate_curves(data, metric, seeds), metric)
+
+
+def pooled_curves(points: Sequence[pd.DataFrame], metric: str, seeds: Collection[int] = ()) -> pd.DataFrame:
+    """One learning-rate curve of a method over several points, such as many small panels, that are to share a rate.
+
+    Points differ in the size of their losses, and the largest would choose alone. A metric of which less is better is
+    therefore averaged over the points by its logarithm: `mean` is the geometric mean. Others, all shares of one, are
+    averaged as they are.
+
+    Args:
+        points: frames of runs of one method, one for each point; a single one gives its `rate_curves`.
+        metric, seeds: arguments of `rate_curves`.
+
+    Returns:
+        Columns of `rate_curves` and the GROUP of the first point; n is 0 and mean NaN where a point has no run.
+
+    Raises:
+        SelectionError: as in `rate_curves`, or a loss that has no logarithm.
+    """
+    curves = [rate_curves(data, metric, seeds) for data in points]
+    if len(curves) == 1:
+        return curves[0]
+    group = dict(curves[0].iloc[0][list(GROUP)])
+    rows = []
+    for rate, at in pd.concat(curves).groupby("learning_rate", sort=True):
+        everywhere = len(at) == len(points) and bool(at["n"].all())
+        row = {"learning_rate": rate, "mean": _over_points(metric, at["mean"]) if everywhere else np.nan}
+        counts = {"n": int(at["n"].sum()) if everywhere else 0, "missing": int(at["missing"].sum())}
+        rows.append({**group, **row, **counts, "seeds": at["seeds"].iloc[0]})
+    return pd.DataFrame(rows)
+
+
+def _over_points(metric: str, means: pd.Series) -> float:
+    if higher_is_better(metric):
+        return float(means.mean())
+    if (means <= 0).any():
+        raise SelectionError(f"{metric}: {means.min():g} has no logarithm, so one rate cannot be chosen over points")
+    return float(np.exp(np.log(means).mean()))
+
+
+def best_of(curves: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The learning rate of each GROUP of `rate_curves` or `pooled_curves` that is best; returns what `best_rates` does.
+
+    Raises:
+        SelectionError: a metric whose direction is not known, or no group can choose.
+    """
     higher = higher_is_better(metric)
     if higher is None:
         raise SelectionError(f"rates cannot be chosen by {metric}: its direction is not known ({directions()})")
@@ -100,7 +148,7 @@ def _best(curve: Sequence[dict[Any, Any]], higher: bool) -> dict[Any, Any]:
     rates = [point["learning_rate"] for point in curve]
     whole = [point for point in curve if not point["missing"]]
     if not whole:
-        return {**min(curve, key=lambda point: point["missing"]), "edge": False, "rates": len(rates)}
+        return {**min(curve, key=lambda point: point["missing"]), "edge": True, "rates": len(rates)}
     sign = -1 if higher else 1
     best = min(whole, key=lambda point: (sign * point["mean"], point["learning_rate"]))
     return {**best, "edge": best["learning_rate"] in (rates[0], rates[-1]), "rates": len(rates)}

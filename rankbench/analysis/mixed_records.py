@@ -14,6 +14,9 @@ from rankbench.records.record import CONTENT, NOT_IDENTITY, RunRecord
 # What may differ within a comparison: what is compared, what pairs are made by, what is chosen, what is no setting.
 FREE = ("method", "seed", "train.learning_rate", "trial", *NOT_IDENTITY, *CONTENT)
 
+# What is filled in from another run may differ wherever that run may be named.
+FILLED_IN = {"train.passes_of": "train.steps", "budget.peak_of": "budget.target"}
+
 
 def differences(records: Sequence[RunRecord], free: Collection[str] = ()) -> list[str]:
     """What has to agree in a comparison and does not, with its values: "torch: 2.13, 2.14", "train.steps: 60, 100".
@@ -25,6 +28,7 @@ def differences(records: Sequence[RunRecord], free: Collection[str] = ()) -> lis
     one_each = {
         json.dumps([record.provenance.get("packages"), _compared(record)], sort_keys=True): record for record in records
     }
+    free = [*free, *(FILLED_IN[key] for key in free if key in FILLED_IN)]
     settings = [_versions(record) | dict(flat(_compared(record))) for record in one_each.values()]
     sources = [_sources(record) for record in records]
     values = {key: {each.get(key, "null") for each in settings} for key in {key for each in settings for key in each}}

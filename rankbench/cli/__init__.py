@@ -1,4 +1,4 @@
-"""The command `rankbench`: one file per command, imported when it is chosen."""
+"""The command `rankbench`: a file for each command, imported when it is chosen."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "tables, figures and one page of a study; --wandb mirrors it",
     "verify": "which published numbers a study reproduces; --published lists them",
     "records": "finished runs as tables: runs, rates, table, maps; merge joins folders",
+    "maps": "a method's rank map: the mean of its runs at several seeds",
     "export": "a finished run's adapter again; --uniform-r gives all sites one rank",
     "compare": "two runs: settings, metrics, items, rank maps",
     "noise": "spread between reruns and seeds, and the seeds that an effect needs",
@@ -26,6 +27,7 @@ COMMANDS = {
     "check": "whether a method keeps the contract, in seconds",
     "quadrature": "error of integrated gradients on a real path",
 }
+BESIDE = {"check": "methods"}  # command -> the file that it shares with another, as the function of its name
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
 RUNNING = ("run", "sweep")  # commands that Hydra reads the flags of
@@ -89,7 +91,8 @@ def _topics(words: Sequence[str]) -> list[str]:
 
 def command(name: str) -> Callable[[Sequence[str]], int]:
     """The function that does a command: words after its name -> exit code."""
-    function: Callable[[Sequence[str]], int] = import_module(f"rankbench.cli.{name}").main
+    module = import_module(f"rankbench.cli.{BESIDE.get(name, name)}")
+    function: Callable[[Sequence[str]], int] = getattr(module, name if name in BESIDE else "main")
     return function
 
 

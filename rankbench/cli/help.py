@@ -64,6 +64,8 @@ SWEEP_SETTINGS = [
     ("scale=", "the scale of the experiment: full (the file itself), or one of rankbench --help scale"),
     ("arms=", "some arms of the experiment alone: arms=lora,igu"),
     ("retry=", "failed does failed runs again; none leaves them (none)"),
+    ("futile=", "allow starts a design that can show nothing; refuse does not (refuse)"),
+    ("ladder.gate=", "false runs panels where more budget does not help, too"),
     ("results_dir=", "folder for runs/ and sweeps/ ({results_dir}); a run that is done there is not done again"),
 ]
 TUNE = [

@@ -1,26 +1,38 @@
-"""`rankbench methods [NAME ...]`: the method table, made of the facts that each class states."""
+"""`rankbench methods [NAME ...]`: the method table, made of the facts that each class states.
+
+`rankbench check method=NAME ...`: does a method keep the contract?
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from rankbench.cli.arguments import parser as command_parser
-from rankbench.cli.exit_codes import OK
-from rankbench.cli.run import importing
+from rankbench.cli.exit_codes import FAILED, OK
+from rankbench.cli.run import importing, say
 from rankbench.config import registry
 from rankbench.config.control_sources import complete
 from rankbench.config.schema import Settings, conform
 from rankbench.config.yaml_files import defaults
 from rankbench.terminal import console
 
+if TYPE_CHECKING:
+    from rankbench.contract.checks import CheckResult
+
 WIDTH = 120  # characters, where there is no terminal
 UNKNOWN = "?"  # a fact that the class does not give; rankbench.contract.checks says so
+CHECK = """Checks that a method keeps the contract, on short runs of a tiny model.
+
+The contract is what makes runs comparable: a run stays in its budget, repeats itself from the same seed, goes on after
+an interruption as if there had been none, and leaves an adapter that plain PEFT can read."""
+OUTCOMES = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -125,3 +137,36 @@ def main(words: Sequence[str]) -> int:
     if arguments.deviations or arguments.names:
         out.print("\n" + deviations(entries), markup=False)
     return OK
+
+
+def show(title: str, results: Sequence[CheckResult]) -> None:
+    """Print a row for each check."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2))
+    for column in ("check", "outcome", "what was seen"):
+        table.add_column(column, overflow="fold")
+    for result in results:
+        colour = OUTCOMES[result.outcome]
+        table.add_row(result.check, f"[{colour}]{result.outcome}[/{colour}]", Text(result.seen))
+    console().print(table)
+
+
+def check(words: Sequence[str]) -> int:
+    """Check the method that the overrides name; 0 if no check fails, else 1."""
+    parser = command_parser("check", CHECK)
+    parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
+    parser.add_argument("overrides", nargs="+", metavar="WORD", help="method=NAME, method.key=value, as for a run")
+    arguments = parser.parse_intermixed_args(words)
+    say("loading torch, transformers, PEFT ...")
+    from rankbench.contract.checks import CHECKS, judge
+    from rankbench.contract.short_runs import ShortRuns
+
+    with tempfile.TemporaryDirectory(prefix="rankbench-check-") as folder:
+        runs = ShortRuns(arguments.overrides, Path(folder), arguments.config_dir)
+        results = [judge(name, runs) for name in CHECKS]
+    show(" ".join(arguments.overrides), results)
+    failed = sum(result.outcome == "fail" for result in results)
+    print(f"{failed} of {len(results)} checks failed" if failed else "every check holds")
+    return FAILED if failed else OK

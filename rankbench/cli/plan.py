@@ -4,6 +4,9 @@ The words are those of `rankbench -m`. There is a row for each arm and point of 
 budget and the adapter that a run starts with, in parameters, and the time that the others may take one after the other.
 The time comes from finished runs of the same kind, or with --measure from a short run of each model and task made now.
 With --memory there is the peak memory of a run as well, predicted without its weights (rankbench.training.memory).
+
+Of an experiment it says what the runs will be able to tell, too: the smallest effect that is shown, the power at the
+smallest effect of interest and the seeds for 80 %. A design that can tell nothing is refused, unless futile=allow.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from rankbench.analysis.run_costs import from_records, kind
 from rankbench.cli.arguments import add_results, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
@@ -26,16 +30,17 @@ from rankbench.config import registry
 from rankbench.config.sections import Config
 from rankbench.records import run_folder
 from rankbench.records.frozen_run import FrozenRun
-from rankbench.records.record import RunRecord
+from rankbench.records.record import PHASES, RunRecord
+from rankbench.statistics.family import MOST, POWER
 from rankbench.terminal import console, duration
 
 if TYPE_CHECKING:
     from rankbench.core.sites import Site
+    from rankbench.sweeps.design import Design, Scatter
 
 MEASURED_STEPS = 3
+RATIOS = (0.5, 1.0, 2.0)  # of the deviation to the smallest effect
 WHAT = ("arm", "model", "task", "budget")
-PHASES = ("calibration", "training", "allocation", "evaluation")
-KIND = ("batch_size", "micro_batch_size", "threads")  # of the train section: what decides how long a step takes
 
 
 @dataclass(frozen=True)
@@ -163,33 +168,6 @@ def _beginning(config: Mapping[str, Any]) -> Beginning | None:
     return Beginning(frozen, sites, budget.target, ranks, budget.params(ranks), allocator.gate() is not None)
 
 
-def kind(config: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The settings that decide how long a step takes."""
-    train = config["train"]
-    return (config["model"]["name"], config["task"]["name"], *(train.get(key) for key in KIND))
-
-
-def from_records(records: Sequence[RunRecord]) -> Callable[[Mapping[str, Any]], float | None]:
-    """Seconds of a run, estimated from finished runs of its kind: those of its method where there are some, else all.
-
-    Calibration and evaluation are taken as they were, training and allocation by the step.
-    """
-    per_step: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
-    for record in records:
-        if record.status == "ok" and record.cost:
-            spent = [record.cost[phase]["seconds"] for phase in PHASES]
-            steps = record.config["train"]["steps"]
-            for key in ((*kind(record.config), record.method), kind(record.config)):
-                per_step.setdefault(key, []).append((spent[0] + spent[3], (spent[1] + spent[2]) / steps))
-    means = {key: [sum(values) / len(runs) for values in zip(*runs, strict=True)] for key, runs in per_step.items()}
-
-    def cost(config: Mapping[str, Any]) -> float | None:
-        mean = means.get((*kind(config), config["method"]["name"])) or means.get(kind(config))
-        return None if mean is None else float(mean[0] + mean[1] * config["train"]["steps"])
-
-    return cost
-
-
 def from_short_runs(
     first: Callable[[Mapping[str, Any]], float | None],
 ) -> Callable[[Mapping[str, Any]], float | None]:
@@ -264,11 +242,36 @@ def _time(row: Row) -> str:
     return "not known" if row.seconds is None else duration(row.seconds)
 
 
+def power_table(design: Design, scatters: Sequence[Scatter]) -> Table:
+    """Power at the smallest effect, and the seeds for POWER: for some ratios of s to it, then as runs have shown it.
+
+    Args:
+        design: numbers of the experiment.
+        scatters: of panels with finished runs.
+    """
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
+    shown.title = f"power at the smallest effect of interest, and seeds for {POWER * 100:g} %"
+    shown.add_column("standard deviation of the differences")
+    against = {f"over {design.reference}": 1, f"over {design.controls} controls": design.controls}
+    for title in against if design.controls > 1 else [*against][:1]:
+        shown.add_column(title, justify="right")
+        shown.add_column("seeds", justify="right")
+    rows = [(f"{ratio:g} smallest effects", ratio) for ratio in RATIOS]
+    rows += [(f"{each.deviation:.2g}, as {each.arms} arms had it: {each.title}", each.deviation) for each in scatters]
+    for title, ratio in rows:
+        cells = []
+        for controls in dict.fromkeys(against.values()):
+            enough = design.seeds(ratio, controls)
+            cells += [f"{design.power(ratio, controls) * 100:.0f} %", f"> {MOST}" if enough is None else str(enough)]
+        shown.add_row(Text(title), *cells)
+    return shown
+
+
 def main(words: Sequence[str]) -> int:
     """Print the plan; nothing is written.
 
     Raises:
-        ConfigError: every mistake in the words.
+        ConfigError: every mistake in the words; or the design is futile.
     """
     parser = command_parser("plan", __doc__ or "")
     parser.add_argument("words", nargs="*", metavar="WORD", help="as after rankbench -m")
@@ -280,6 +283,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
     arguments = parser.parse_intermixed_args(words)
     from rankbench.sweeps import composition
+    from rankbench.sweeps.design import designs_of, refuse_futile, scatter_of
     from rankbench.sweeps.schedule import SweepSchedule
 
     typed = with_results(arguments.words, arguments)
@@ -292,9 +296,7 @@ def main(words: Sequence[str]) -> int:
         pass  # what finished trials choose is laid out, too
     finished, _ = run_folder.records(results_dir)
     cost = from_records(finished)
-    frozen_runs = [
-        (f"{job.arm or job.method}{' (trials)' if job.trial else ''}", schedule.frozen_run(job)) for job in header.jobs
-    ]
+    frozen_runs = [(job.row, schedule.frozen_run(job)) for job in header.jobs]
     waiting = schedule.left()
     frozen_runs += [
         (str(cell.arm or cell.config["method"]["name"]), FrozenRun("", cell.config, "")) for cell in waiting
@@ -305,4 +307,13 @@ def main(words: Sequence[str]) -> int:
     out.print(table(list(rows(frozen_runs, by_name, seconds, arguments.memory))))
     if waiting:
         out.print(f"{len(waiting)} of them wait for a learning rate, or for the ranks of another run", style="dim")
+    for sentence in header.kept_back:
+        out.print(sentence, style="yellow", markup=False)
+    designs = designs_of(layout)
+    scatters = scatter_of(header, by_name)
+    for design in designs:
+        out.print()
+        out.print(design.summary, markup=False)
+        out.print(power_table(design, [each for each in scatters if each.cell == design.cell]))
+    refuse_futile(designs, sweep.futile)
     return OK

@@ -52,11 +52,14 @@ def written(
     """
     from rankbench.reporting.report import build
     from rankbench.studies import study
+    from rankbench.sweeps import manifest
 
     loaded = study.load(words)
+    is_folder = len(words) == 1 and "=" not in words[0]
+    if not is_folder and any(record is not None for _, record in loaded.runs()):
+        manifest.look(loaded.sweep, study.results_dir_of(words))
     if out is None:
         name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
-        is_folder = len(words) == 1 and "=" not in words[0]
         out = Path(words[0]) if is_folder else study.results_dir_of(words) / name
     return out / "index.html", build(loaded, out, list(allow_mixed))
 

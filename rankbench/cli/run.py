@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rankbench.config.sections import Config
     from rankbench.records.record import RunRecord
 
-SWEEP_WORDS = ("experiment", "scale", "arms", "retry", "tune")
+SWEEP_WORDS = ("experiment", "scale", "arms", "retry", "futile", "tune", "ladder")
 HYDRA_WORDS = ("hydra.", "hydra/", "+hydra", "~hydra")
 
 

@@ -75,8 +75,7 @@ def table(runs: Sequence[State]) -> Table:
     """A row for each arm, its tuning trials apart, and one for all."""
     rows: dict[str, Counter[str]] = {}
     for run in runs:
-        name = run.job.arm or run.job.method
-        rows.setdefault(f"{name} (trials)" if run.job.trial else name, Counter())[run.state] += 1
+        rows.setdefault(run.job.row, Counter())[run.state] += 1
     shown = Table(box=None, pad_edge=False, padding=(0, 2))
     shown.add_column("runs of")
     for title in STATES:
@@ -108,7 +107,11 @@ def main(words: Sequence[str]) -> int:
         if run.state == "failed":
             out.print(f"{run.status}: {run.job.title}  {run.job.run_id}", style="red", markup=False, soft_wrap=True)
             out.print(f"    {run.reason}\n    log: {run.log or 'none'}", markup=False, soft_wrap=True)
-    for sentence in [*swept.problems, *(f"not run: {waiting}" for waiting in swept.sweep.waiting)]:
+    for sentence in [
+        *swept.problems,
+        *swept.sweep.kept_back,
+        *(f"not run: {waiting}" for waiting in swept.sweep.waiting),
+    ]:
         out.print(sentence, style="yellow", markup=False, soft_wrap=True)
     done = runs and all(run.state == "done" for run in runs) and not swept.sweep.waiting
     return OK if done else FAILED

@@ -14,9 +14,11 @@ from typing import Any
 from rankbench.config import registry, schema
 from rankbench.config.schema import Mistake
 from rankbench.config.yaml_files import CONF_DIR
-from rankbench.records.run_folder import places
+from rankbench.records.run_folder import RECORD, places
 
 ARM = re.compile(r"\{(.+)\}")  # stands for that arm's run, where an experiment names a source run
+CONFIG = "adapter_config.json"  # PEFT's
+PROVENANCE = "provenance.json"  # what a map of `rankbench maps` was made of, beside its CONFIG
 ANNOUNCED = ("at the start", "before training")  # methods whose ranks are there before the first step
 
 
@@ -88,7 +90,7 @@ def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
         ValueError: the file has no rank map.
     """
     paths = [*places(place, results_dir), CONF_DIR / place]
-    names = ("record.json", "adapter_config.json")
+    names = (RECORD, CONFIG)
     files = [file for path in paths for file in (*(path / name for name in names), path) if file.is_file()]
     if not files:
         raise FileNotFoundError(f"no run and no file there (looked for {paths[0]}, {paths[1]} and {paths[2]})")
@@ -103,7 +105,10 @@ def rank_map(place: str, results_dir: Path) -> dict[str, Any]:
     if "peft_type" in content:
         targets = content["target_modules"]
         ranks = {"ranks": content.get("rank_pattern") or {}, "rank": content["r"]}
-        return {"origin": "peft", **ranks, "targets": [targets] if isinstance(targets, str) else targets}
+        beside = files[0].with_name(PROVENANCE)
+        method = json.loads(beside.read_text()).get("method") if beside.is_file() else None
+        origin = f"consensus of {method}" if method else "peft"
+        return {"origin": origin, **ranks, "targets": [targets] if isinstance(targets, str) else targets}
     if all(type(rank) is int for rank in content.values()):
         return {"origin": "pattern", "ranks": content, "rank": None, "targets": None}
     raise ValueError(f"{files[0]}: neither a record, nor PEFT's adapter_config.json, nor a rank_pattern")

@@ -26,7 +26,13 @@ class BudgetConfig(Settings):
         factor: what the target is multiplied by, for a ladder of budgets (0.5, 1, 2, 4). The reference rank stays, and
             with it the scale of adapter.scale_rule=fixed: on that ladder the gain of a first step under Adam grows with
             the rank; with live it does not.
+        peak_of: a finished run (folder, record.json, or run_id under results_dir; in an experiment also an arm,
+            "{igu}") whose peak is the target instead, in `unit`: a uniform arm gets as much as that run had on the way.
+            The reference rank stays. null: none.
+        target: filled in from peak_of.
     """
+
+    filled_in: ClassVar[frozenset[str]] = frozenset({"target"})
 
     reference_rank: int | None
     unit: Literal["params", "ranks"]
@@ -34,13 +40,17 @@ class BudgetConfig(Settings):
     tolerance: float = Field(ge=0, lt=1)
     source: Literal["uniform", "true_ranks"]
     factor: float = Field(default=1.0, gt=0)  # configurations of older versions have none
+    peak_of: str | None = None  # nor this
+    target: int | None = Field(default=None, ge=1)  # nor this
 
 
 class TrainConfig(Section):
     """How every method is trained.
 
     Attributes:
-        steps: optimizer steps; second stages are part of them.
+        steps: optimizer steps; second stages are part of them. Filled in where passes_of is given.
+        passes_of: a finished run, named as in budget.peak_of, whose passes are matched: as many steps as cost its
+            passes forward and backward, calibration and allocation included, to the nearest whole step. null: none.
         batch_size: examples per optimizer step, over all processes.
         micro_batch_size: examples per forward pass, over all processes; divides batch_size; null: the whole batch.
         eval_batch_size: examples per forward pass of an evaluation, at most; a CPU reads fewer long ones at a time.
@@ -75,6 +85,7 @@ class TrainConfig(Section):
     evaluate_before: bool
     gradient_checkpointing: bool = False  # configurations of older versions have none
     head_learning_rate: float | None = Field(default=None, gt=0)  # nor this
+    passes_of: str | None = None  # nor this
 
     def headless(self, architecture: str) -> list[str]:
         """What is wrong with the head's learning rate on a model of this architecture: encoders alone train a head."""
@@ -90,7 +101,10 @@ class AdapterConfig(Section):
     """The adapter that all methods share.
 
     Attributes:
-        scale_rule: fixed alpha / reference rank, live alpha / r, rslora alpha / sqrt(r).
+        scale_rule: fixed alpha / reference rank, live alpha / r, rslora alpha / sqrt(r). Adam's first step lowers the
+            loss by about learning rate x scale x r at a site, so that at a fixed scale a change of rank is a change of
+            the site's learning rate by as much (rslora: by its root); at live it is none. Whether a rank map helps is
+            best asked under both.
         alpha: numerator of the scale (lora_alpha of PEFT).
         dropout: probability of dropping an input of the adapter while training.
     """

@@ -15,7 +15,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rankbench.config import control_sources, environment, registry, schema
+from rankbench.config import control_sources, environment, matched_runs, registry, schema
 from rankbench.config.schema import ConfigError, Mistake, Section, Settings
 from rankbench.config.sections import Config, config_class, section_schema, section_types
 from rankbench.config.yaml_files import defaults, strip_display
@@ -52,6 +52,8 @@ def examine(composed: DictConfig, skip: frozenset[str] = frozenset()) -> tuple[C
     if "method" not in skip.union(mistake.root for mistake in mistakes):
         data["method"], wrong = _complete(data)
         mistakes += wrong
+    data, wrong = matched_runs.complete(data, Path(str(data.get("results_dir"))), skip)
+    mistakes += wrong
     config, wrong = schema.conform(config_class(types), data, hint=lambda place: _elsewhere(place, types))
     mistakes += wrong
     broken = skip.union(mistake.root for mistake in mistakes)
@@ -134,6 +136,10 @@ def _check_budget(config: Config) -> list[str]:
         return [f"budget.reference_rank={rank}: must be null with budget.source=true_ranks; take budget=r{rank}"]
     if source == "uniform" and rank is None:
         return ["budget.reference_rank=null: must be a rank with budget.source=uniform; take budget=r8"]
+    if config.budget.target is not None and config.budget.peak_of is None:
+        return ["budget.target: is filled in from budget.peak_of; give that run, or budget.factor"]
+    if config.budget.peak_of is not None and config.budget.factor != 1:
+        return [f"budget.factor={config.budget.factor:g}: budget.peak_of sets the target; give one of the two"]
     if rank is not None and rank < 1:
         return [
             f"budget.reference_rank={rank}: must be >= 1; for a frozen base there is nothing to compare, "
@@ -249,7 +255,7 @@ CHECKS: dict[Callable[[Config], list[str]], tuple[str, ...]] = {
     _check_batch: ("train",),
     _check_head_rate: ("train", "model"),
     _check_tracking: ("tracking",),
-    _check_places: ("results_dir", "method", "model", "task"),
+    _check_places: ("results_dir", "method", "model", "task", "budget", "train"),
     _check_results_dir: ("results_dir",),
     _check_environment: (),
     _check_own: ("method", "task"),

@@ -44,7 +44,7 @@ class Budget:
         costs: price of one rank, by site name, in `unit`.
         params_per_rank: d_in + d_out, by site name.
         full_ranks: min(d_in, d_out), by site name.
-        factor: target over the cost of the reference rank or of the true ranks.
+        spread: whether `uniform` lays what whole ranks leave evenly over depth and types, at a target of its own.
     """
 
     unit: str
@@ -55,7 +55,7 @@ class Budget:
     costs: Mapping[str, int]
     params_per_rank: Mapping[str, int]
     full_ranks: Mapping[str, int]
-    factor: float = 1.0
+    spread: bool = False
 
     @classmethod
     def of(cls, config: Any, sites: Sequence[Shaped], true_ranks: Mapping[str, int] | None) -> Budget:
@@ -63,7 +63,7 @@ class Budget:
 
         Raises:
             BudgetError: a reference rank below 1, a target that pays for no rank or for more than the full rank of a
-                site, or `source: true_ranks` on a task that plants no ranks.
+                site, `source: true_ranks` on a task that plants no ranks, or a peak that is not known yet.
         """
         params = {site.name: site.d_in + site.d_out for site in sites}
         full = {site.name: min(site.d_in, site.d_out) for site in sites}
@@ -79,10 +79,13 @@ class Budget:
             reference = int(config.reference_rank)
             _check_rank(reference, config.factor, full)
             target = reference * sum(costs.values())
-        if config.factor != 1:
-            target = round(config.factor * target)
-            _check_target(target, config.factor, costs, full)
-        return cls(config.unit, config.match, target, reference, config.tolerance, costs, params, full, config.factor)
+        if config.peak_of is not None and config.target is None:
+            raise BudgetError(f"budget.peak_of={config.peak_of}: an arm stands for its run in an experiment alone")
+        own = config.factor != 1 or config.target is not None
+        if own:
+            target = round(config.factor * target) if config.target is None else config.target
+            _check_target(target, costs, full)
+        return cls(config.unit, config.match, target, reference, config.tolerance, costs, params, full, spread=own)
 
     @property
     def uniform_rank(self) -> int:
@@ -106,10 +109,10 @@ class Budget:
     def uniform(self, factor: float = 1.0) -> dict[str, int]:
         """Equal ranks at `factor` times the target (methods that start above it); capped at full rank.
 
-        What is left after the last whole rank buys one more at the first sites in model order; under a budget.factor
-        at the first sites of `spread`, so that half of rank 1 lies evenly over depth and types.
+        What is left after the last whole rank buys one more at the first sites in model order; with a budget.factor
+        or budget.peak_of at the first of `sites.spread`, so that half of rank 1 lies evenly over depth and types.
         """
-        names = list(self.costs) if self.factor == 1 else spread(self.costs)
+        names = spread(self.costs) if self.spread else list(self.costs)
         ranks = self._allocate(names, dict.fromkeys(names, 1.0), round(self.target * factor))
         return {name: ranks[name] for name in self.costs}
 
@@ -142,12 +145,12 @@ def _check_rank(rank: int, factor: float, full: Mapping[str, int]) -> None:
         )
 
 
-def _check_target(target: int, factor: float, costs: Mapping[str, int], full: Mapping[str, int]) -> None:
+def _check_target(target: int, costs: Mapping[str, int], full: Mapping[str, int]) -> None:
     least, most = min(costs.values()), sum(costs[name] * rank for name, rank in full.items())
     if not least <= target <= most:
         raise BudgetError(
-            f"budget.factor={factor:g}: a target of {target} is not between the {least} of one rank at one site and "
-            f"the {most} of full rank at all; use another factor"
+            f"budget.factor, budget.peak_of: their target of {target} is not between the {least} of one rank at one "
+            f"site and the {most} of full rank at all; give others"
         )
 
 

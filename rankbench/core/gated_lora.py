@@ -17,8 +17,9 @@ class Scale:
     """The factor s, as an explicit rule.
 
     Attributes:
-        rule: "fixed" alpha / reference_rank (the same at every rank; under Adam a site's first step then grows with its
-            rank), "live" alpha / r, "rslora" alpha / sqrt(r) (Kalajdzievski 2023).
+        rule: "fixed" alpha / reference_rank (the same at every rank; under Adam the gain of a site's first step then
+            grows with its rank, as with a learning rate), "live" alpha / r (that gain is the same at every rank),
+            "rslora" alpha / sqrt(r) (it grows with the root; Kalajdzievski 2023).
         alpha: lora_alpha.
         reference_rank: uniform rank of the budget.
     """

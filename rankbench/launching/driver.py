@@ -23,6 +23,7 @@ from rankbench.records.record import RecordError
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
 from rankbench.sweeps.composition import describe, lay_out, results_dir_of, words
+from rankbench.sweeps.design import designs_of, refuse_futile
 from rankbench.sweeps.grid import spell
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 from rankbench.sweeps.schedule import SweepSchedule
@@ -46,7 +47,7 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
         0 if every run of the sweep has status ok, else 1.
 
     Raises:
-        ConfigError: the command line has mistakes, all named; nothing was run.
+        ConfigError: the command line has mistakes, all named, or a futile design; nothing was run.
         KeyboardInterrupt: the user asked to stop.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -55,6 +56,7 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
     if _chosen(typed.hydra) == LOCAL:
         local_pool.start_server()  # it imports while the runs are laid out
     layout = lay_out(typed, config_dir, config_name)
+    refuse_futile(designs_of(layout), typed.futile)
     results_dir = results_dir_of(layout)
     header = describe(typed, layout, arguments, results_dir)
     folder = manifest.folder(results_dir, header.sweep_id)
@@ -170,6 +172,10 @@ def _conclude(header: Sweep, results_dir: Path, final: Mapping[str, str]) -> int
     counts = ", ".join(f"{count} {status}" for status, count in ordered)
     out = console()
     out.print(f"{len(header.jobs)} runs: {counts or 'none'}")
+    for sentence in header.kept_back:
+        out.print(sentence, style="yellow", markup=False)
+    for sentence in header.changes:
+        out.print(f"not as declared: {sentence}", style="yellow", markup=False)
     for sentence in header.waiting:
         out.print(f"not run: {sentence}", style="red", markup=False)
     if len(header.jobs) > statuses["ok"]:

@@ -21,9 +21,9 @@ class SourceConfig(Settings):
         source: method that decides before training; its calibration is done, and charged, in this run.
         settings: settings of that method where they differ from its YAML (+method.settings.batches=4); the rest is
             filled in from there.
-        source_run: a finished run (folder, record.json, or run_id under results_dir), PEFT's adapter_config.json, or a
-            JSON file with a rank_pattern.
-        origin: filled in from source_run: the method of the run, "peft" or "pattern".
+        source_run: a finished run (folder, record.json, or run_id under results_dir), PEFT's adapter_config.json (such
+            as a map that `rankbench maps` wrote) or its folder, or a JSON file with a rank_pattern.
+        origin: filled in from source_run: the method of the run, "consensus of" one, "peft" or "pattern".
         ranks: filled in from source_run: site name, or PEFT's pattern -> rank.
         rank: filled in from source_run: rank of the sites that no pattern names, where PEFT's config has one.
         targets: filled in from source_run: PEFT's target_modules.

@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+import rankbench
 from rankbench.files import default_cache, expanded, fingerprint
 from rankbench.models.errors import ModelError
 from rankbench.models.gguf import convert
@@ -92,6 +93,8 @@ def _lacks(folder: Path) -> str | None:
 
 def _packaged(name: str, package: str, file: str) -> Path:
     """Path of a file in an installed package, without importing it: the package only carries weights."""
+    if package == rankbench.__name__:
+        return Path(rankbench.__file__).parent.parent / file  # its own, also in a checkout
     try:
         path = Path(str(metadata.distribution(package.partition("==")[0]).locate_file(file)))
     except metadata.PackageNotFoundError:

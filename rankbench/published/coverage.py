@@ -16,7 +16,8 @@ from rankbench.published import numbers
 from rankbench.published.numbers import AVERAGE, SETS
 from rankbench.published.verification import OURS, is_of_hardware, known_tasks
 from rankbench.sweeps import experiment_files
-from rankbench.sweeps.experiment import Experiment, Published
+from rankbench.sweeps.experiment import Experiment
+from rankbench.sweeps.report_settings import Published
 
 UNTRAINED = ("calibration", "allocation")  # how tasks begin of numbers that need no training
 FEW = 4  # tasks of one family that are named one by one

@@ -26,8 +26,9 @@ from rankbench.records.record import RunRecord
 from rankbench.statistics.reproduction import ReproductionOutcome, reproduction
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment_files
-from rankbench.sweeps.experiment import FULL, Published, Report
+from rankbench.sweeps.experiment import FULL
 from rankbench.sweeps.manifest import SweepError
+from rankbench.sweeps.report_settings import Published, Report
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,15 @@ STOPPED = ("killed",)
 
 # What cannot change a number. `threads` is left in: summation order follows it.
 # A source run is a path; the rank map that was read from it stands beside it.
-NOT_IDENTITY = ("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "task.kind", "tuned")
+# Of a run that another one is matched to, what was read from it counts: budget.target, train.steps.
+NOT_IDENTITY = (
+    *("results_dir", "tracking", "train.checkpoint_every", "method.source_run", "task.kind", "tuned"),
+    *("budget.peak_of", "train.passes_of"),
+)
 # Left out where they are off: older configurations have none of them, and are the same run.
 OFF_BY_DEFAULT = (
     *("trial", "model.exclude", "model.quantization", "model.attention"),
-    *("train.gradient_checkpointing", "train.head_learning_rate", "task.test_from_train"),
+    *("train.gradient_checkpointing", "train.head_learning_rate", "task.test_from_train", "budget.target"),
 )
 # Left out where they are 1, for the same reason.
 ONE_BY_DEFAULT = ("budget.factor",)
@@ -52,7 +56,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "notes": list,
 }
 # Settings that name places on one machine.
-PLACES = ("results_dir", "method.source_run", *CONTENT)
+PLACES = ("results_dir", "method.source_run", "budget.peak_of", "train.passes_of", *CONTENT)
 
 
 class RecordError(RankbenchError, ValueError):

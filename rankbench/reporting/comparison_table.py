@@ -7,22 +7,26 @@ together.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 
 from rankbench.analysis.comparison import OFF, SHOWN, Comparison, decimals
 from rankbench.analysis.frame import OWN
+from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.amounts import amount_cell, digits_of, terms_of, worth_cell
 from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_cell, number_column
-from rankbench.statistics.family import joint_level
 
 # For a report, whose tables have findings.
 NOTE = (
     "Mean ± standard deviation over seeds. Differences are paired by seed; their intervals hold together over all "
-    "arms and panels (Bonferroni). Finding: better or worse, the interval lies beyond 0; no worthwhile gain, each gain "
-    "in it is smaller than the smallest effect of interest, the grey band; open, neither, with the number of seeds "
-    "that would tell; withheld, nothing is said, for the reason given. Detectable: the true difference whose interval "
-    "would leave out 0 with 80 % probability."
+    "arms, panels and looks at the data (Bonferroni); in per cent where the metric is judged by its logarithm. "
+    "Finding: better or worse, the interval lies beyond 0; no worthwhile gain, each gain in it is smaller than the "
+    "smallest effect of interest, the grey band; open, neither, with the number of seeds that would tell; withheld, "
+    "nothing is said, for the reason given. Detectable: the true difference whose interval would leave out 0 with 80 "
+    "% probability. Worth: the budget at which uniform ranks are as good, read off a ladder of budgets."
 )
+EXPLORATORY = "Exploratory: a family of its own, beside that of the verdict; nothing here is part of it."
 
 
 def make_table(
@@ -35,11 +39,12 @@ def make_table(
         name, title: file stem and title of the table.
         links: label -> list of its records, on the page.
     """
-    columns = _with_costs(comparison) if comparison.margin is None else _with_findings(comparison)
+    columns = _with_costs(comparison) if comparison.terms.margin is None else _with_findings(comparison)
     rows = linked_rows(columns, comparison.rows, links or {})
     notes = [*_about_intervals(comparison), *_about_budget(comparison.off, comparison.reference)]
     strip = next((index for index, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
-    return Table(name, title, list(columns), rows, notes, strip, comparison.margin)
+    margin = comparison.terms.margin
+    return Table(name, title, list(columns), rows, notes, strip, margin and comparison.terms.amount(margin))
 
 
 def _with_costs(comparison: Comparison) -> dict[str, Column]:
@@ -65,6 +70,8 @@ def _with_findings(comparison: Comparison) -> dict[str, Column]:
         columns[f"{metric} - {reference}"] = _differences(comparison, metric)
         columns["finding"] = {label: _finding(comparison, label) for label in comparison.rows}
         columns["detectable"] = _detectable(comparison)
+        if comparison.terms.ladder is not None:
+            columns["worth"] = {label: worth_cell(comparison.worth(label)) for label in comparison.rows}
     columns[_share_title(comparison.data)] = number_column(comparison.shares * 100, "{:.4g} %")
     return columns
 
@@ -120,7 +127,7 @@ def _mean(values: pd.Series, runs: int, digits: int, strong: bool) -> Cell:
 
 def _differences(comparison: Comparison, metric: str) -> Column:
     others = [label for label in comparison.rows if label != comparison.reference]
-    digits = decimals(pd.DataFrame({label: comparison.pairs(metric, label) for label in others}))
+    digits = digits_of(comparison, metric)
     return {label: _difference(comparison, metric, label, digits) for label in others}
 
 
@@ -129,24 +136,28 @@ def _difference(comparison: Comparison, metric: str, label: str, digits: int) ->
     difference = comparison.difference(metric, label)
     if difference is None:
         return Cell("no common seed")
-    text = f"{difference.mean:+.{digits}f}"
-    if difference.low is None:
-        why = "1 pair" if difference.n == 1 else f"all {difference.n} pairs equal"
-        return Cell(f"{text} ({why}: no interval)", difference.mean)
-    text += f" [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
-    if not difference.resolved and comparison.margin is None:
+    why = "1 pair" if difference.n == 1 else f"all {difference.n} pairs equal"
+    cell = amount_cell(terms_of(comparison, metric), difference, digits, rises=True, why=f"{why}: no interval")
+    if difference.low is None or comparison.terms.margin is not None:
+        return cell
+    text = cell.text
+    if not difference.resolved:
         text += f" not resolved (detectable: {comparison.detectable(metric, label):.{digits}f})"
-    if comparison.margin is None and difference.n != comparison.values[metric][label].count():
+    if difference.n != comparison.values[metric][label].count():
         text += f" ({difference.n} pairs)"
-    return Cell(text, difference.mean, difference.low, difference.high)
+    return replace(cell, text=text)
 
 
 def _detectable(comparison: Comparison) -> Column:
-    """The smallest difference in the first metric that the pairs of each label would have found."""
-    metric = comparison.metrics[0]
+    """The smallest gain in the first metric that the pairs of each label would have found."""
+    metric, terms = comparison.metrics[0], comparison.terms
+    rises = bool(higher_is_better(metric))
     smallest = {label: comparison.detectable(metric, label) for label in comparison.rows}
-    digits = decimals(comparison.values[metric])
-    return {label: number_cell(value, f"{{:.{digits + 1}f}}") for label, value in smallest.items()}
+    form = "{:.2g} %" if terms.log else f"{{:.{decimals(comparison.values[metric]) + 1}f}}"
+    return {
+        label: number_cell(None if value is None else terms.amount(value, rises), form)
+        for label, value in smallest.items()
+    }
 
 
 def _finding(comparison: Comparison, label: str) -> Cell:
@@ -173,13 +184,15 @@ def _costs(data: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
 def _about_intervals(comparison: Comparison) -> list[str]:
     if not comparison.judged:
         return ["No pair to compare."]
-    each, together = joint_level(comparison.family, comparison.level) * 100, comparison.level * 100
-    if comparison.family == 1:
-        return [f"Interval: Student's, {together:g} %."]
-    return [
-        f"Intervals: Student's, {each:.4g} % each, so that those of {comparison.family} comparisons hold together with "
-        f"{together:g} %."
-    ]
+    each, together = comparison.level * 100, comparison.terms.level * 100
+    note = f"Interval: Student's, {together:g} %."
+    if comparison.family > 1:
+        note = (
+            f"Intervals: Student's, {each:.4g} % each, so that those of {comparison.family} comparisons hold together "
+            f"with {together:g} %."
+        )
+    terms = comparison.terms
+    return [note] + ([f"Smallest effect of interest: {terms.smallest}, {terms.source}."] if terms.smallest else [])
 
 
 def _about_budget(off: pd.Series, reference: str | None) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from rankbench.analysis.comparison import KIND_OF
 from rankbench.analysis.labels import UNKNOWN
 from rankbench.reporting.plotting import ArmStyle, SavedFigure
 from rankbench.reporting.report_data import ReportData, link
@@ -138,7 +139,7 @@ MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 STRIP = 170  # pixels, width of the drawing of an interval
 WORDS = 44  # letters of a cell, more are broken into lines
 LINE = 20  # pixels, its height
-FINDINGS = (*OUTCOMES, "untested", "reference")
+FINDINGS = (*OUTCOMES, *KIND_OF.values(), "untested", "reference")
 
 
 def element(tag: str, *content: str, **attributes: str | None) -> str:

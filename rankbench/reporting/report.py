@@ -16,7 +16,18 @@ from rankbench.reporting.page import Section
 from rankbench.reporting.parallel import calling
 from rankbench.reporting.plotting import SavedFigure, Sketch, finish
 from rankbench.reporting.report_data import ReportData, gather, links
-from rankbench.reporting.sections import ablations, costs, missing_runs, published, ranks, setup, verdict
+from rankbench.reporting.sections import (
+    ablations,
+    costs,
+    map_effects,
+    missing_runs,
+    over_panels,
+    positive_control,
+    published,
+    ranks,
+    setup,
+    verdict,
+)
 from rankbench.reporting.sections.ablations import draw_ablation, draw_ablations
 from rankbench.reporting.sections.frontier import draw_frontier
 from rankbench.reporting.sections.learning_rates import draw_learning_rates, rates_table
@@ -29,6 +40,9 @@ from rankbench.studies.study import save as save_study
 
 TITLES = {
     "verdict": "Verdict",
+    "control": "Positive control",
+    "maps": "Does any map matter?",
+    "over": "Panels taken together",
     "holes": "Missing runs and failures",
     "results": "Results",
     "published": "Published numbers",
@@ -71,6 +85,7 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = ()) -> list[str]:
 def sketches(report_data: ReportData) -> list[Sketch]:
     """Every figure, not drawn yet."""
     return [
+        *(partial(map_effects.draw_spread, report_data, title) for title in report_data.report.map_effect),
         partial(draw_frontier, report_data),
         partial(costs.draw_costs, report_data),
         partial(ranks.draw_rank_totals, report_data),
@@ -108,6 +123,9 @@ def all_tables(report_data: ReportData) -> dict[str, list[Table]]:
     ]
     tables: dict[str, Sequence[Table | None]] = {
         "verdict": [verdict.verdict_table(report_data), verdict.findings_table(report_data)],
+        "control": [positive_control.control_table(report_data)],
+        "maps": map_effects.spread_tables(report_data),
+        "over": over_panels.pooled_tables(report_data),
         "holes": [missing_runs.missing_runs_table(report_data), missing_runs.failures_table(report_data)],
         "results": [means_table(report_data), *task_tables(report_data), *_folded(results)],
         "published": published.published_tables(report_data),
@@ -126,14 +144,13 @@ def _folded(tables: Sequence[Table]) -> list[Table]:
 
 def _ablation_tables(report_data: ReportData, ablation: Ablation) -> list[Table]:
     """Tables of the arms that vary a setting, against the one that leaves it at its default."""
-    return _folded(
-        [
-            comparison_table.make_table(
-                comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel)
-            )
-            for panel, comparison in report_data.varied[ablation.name]
-        ]
-    )
+    tables = [
+        comparison_table.make_table(
+            comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel)
+        )
+        for panel, comparison in report_data.varied[ablation.name]
+    ]
+    return _folded([replace(table, notes=[*table.notes, comparison_table.EXPLORATORY]) for table in tables])
 
 
 def make_sections(
@@ -141,12 +158,16 @@ def make_sections(
 ) -> list[Section]:
     """Sections of the page, in order: what is resolved and what is missing first."""
     figures = {"frontier": ["frontier"], "cost": ["cost"], "rates": ["learning-rates"], "ablations": ["curves"]}
+    figures["maps"] = [f"spread-{file_name(title)}" for title in report_data.report.map_effect]
     figures["ranks"] = ["rank-totals", *(f"ranks-{file_name(title)}" for title in _of_ranks(report_data))]
     blocks = {anchor: [*_named(pictures, figures.get(anchor, [])), *tables.get(anchor, [])] for anchor in TITLES}
     for ablation in report_data.ablations:
         blocks["ablations"] += [*_named(pictures, [ablation.name]), *tables[ablation.name]]
     sentences = {
         "verdict": verdict.sentences(report_data),
+        "control": list(positive_control.sentences(report_data)),
+        "maps": list(map_effects.sentences(report_data)),
+        "over": list(over_panels.sentences(report_data, tables["over"])),
         "holes": missing_runs.sentences(report_data),
         "results": [comparison_table.NOTE] if blocks["results"] else [],
         "ranks": ranks.sentences(report_data),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from rankbench.analysis.comparison import Comparison, compare
+from rankbench.analysis.positive_control import LOST, ControlTest, check_control
 from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment
-from rankbench.sweeps.experiment import Report
+from rankbench.sweeps.report_settings import Report
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class ReportData:
         varied: name of an ablation -> panel and comparison of its arms with their base.
         styles: arm -> how it is drawn.
         mixed: lines on what differs within tables and was allowed.
+        control_tests: the positive control under each of its conditions; [] where none is declared.
     """
 
     study: Study
@@ -38,6 +41,7 @@ class ReportData:
     varied: dict[str, list[tuple[Panel, Comparison]]]
     styles: dict[str, ArmStyle]
     mixed: list[str]
+    control_tests: list[ControlTest]
 
     def compared(self) -> list[tuple[Panel, Comparison]]:
         """Panels with their comparisons, where there is one."""
@@ -62,21 +66,38 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     """
     report, all_panels = report_of(study), panels(study)
     mixed = refuse_mixed(study, all_panels, allowed)
+    tests = _control_tests(report, all_panels)
+    if any(test.why for test in tests):
+        all_panels = [replace(panel, terms=replace(panel.terms, fault=LOST)) for panel in all_panels]
     all_ablations = ablations(study.sweep.experiment)
     apart = varied(all_ablations) - always_compared(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
-    comparisons = compare_panels(all_panels, arms, report.reference, report.level)
+    looks = max(1, len(study.sweep.looks))
+    comparisons = compare_panels(all_panels, arms, report.reference, looks, report.without_claim)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     return ReportData(
-        study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed
+        study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed, tests
     )
+
+
+def _control_tests(report: Report, all_panels: Sequence[Panel]) -> list[ControlTest]:
+    """The positive control in the panels with headroom that meet each of its conditions."""
+    control = report.positive_control
+    if control is None:
+        return []
+    comparisons = compare_panels(all_panels, [report.reference, control.arm], report.reference)
+    where = {
+        condition: [comparisons.get(panel.name) for panel in all_panels if panel.meets(condition)]
+        for condition in control.where
+    }
+    return check_control(control.arm, where, report.level)
 
 
 def _compare_with_base(
     ablation: Ablation, all_panels: Sequence[Panel], report: Report
 ) -> list[tuple[Panel, Comparison]]:
     """Compare the arms of an ablation with its base, in their order; without a base, with the reference."""
-    compared = compare_panels(all_panels, ablation.arms, ablation.base or report.reference, report.level)
+    compared = compare_panels(all_panels, ablation.arms, ablation.base or report.reference)
     return [
         (panel, replace(comparison, rows=[arm for arm in ablation.arms if arm in comparison.rows]))
         for panel in all_panels
@@ -85,36 +106,47 @@ def _compare_with_base(
 
 
 def compare_panels(
-    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, level: float
+    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, looks: int = 1, controls: Collection[str] = ()
 ) -> dict[str, Comparison]:
-    """Compare some arms of all panels with a reference, as one family: intervals hold together over arms x panels.
+    """Compare some arms of all panels with a reference: intervals hold together over arms x panels x looks.
+
+    The cells of an experiment have equal shares of the errors, whatever the number of their panels (weighted
+    Bonferroni). Panels without headroom, of which nothing is said, have none.
 
     Args:
         all_panels: panels with their data.
         arms: labels of the arms to compare.
         reference: an arm; in a panel that has no run of it, nothing is compared with anything.
-        level: probability that all intervals of the family hold.
+        looks: how often the data were or will be looked at, >= 1.
+        controls: labels of which nothing is claimed.
 
     Returns:
         Name of a panel -> its comparison; none where no run measured the metric.
     """
-    family = max(1, sum(arm in panel.arms and arm != reference for panel in all_panels for arm in arms))
+    claims = set(arms) - {reference, *controls}
+    in_cell: Counter[str | None] = Counter()
+    for panel in all_panels:
+        in_cell[panel.cell] += len(claims & set(panel.arms)) * panel.terms.headroom
+    parts = looks * max(1, sum(count > 0 for count in in_cell.values()))
     comparisons = {}
     for panel in all_panels:
         data = panel.data[panel.data["label"].isin(arms)]
         done = data[data["status"] == "ok"]
         if panel.metric in done and not done[panel.metric].dropna().empty:
             present = reference if reference in set(data["label"]) else None
-            comparisons[panel.name] = compare(data, [panel.metric], present, panel.margin, family, level)
+            terms = replace(panel.terms, family=parts * max(1, in_cell[panel.cell]), controls=controls)
+            comparisons[panel.name] = compare(data, [panel.metric], present, terms)
     return comparisons
 
 
 def always_compared(report: Report) -> set[str]:
     """Arms that are always compared: the reference, arms with controls, controls, and arms of a paper's table."""
-    controls = {
-        control for arm in report.controls for several in report.controls_of(arm).values() for control in several
+    return {
+        report.reference,
+        *report.controls,
+        *report.all_controls,
+        *(arm for table in report.published for arm in table.arms),
     }
-    return {report.reference, *report.controls, *controls, *(arm for table in report.published for arm in table.arms)}
 
 
 def link(panel: Panel, arm: str) -> str:

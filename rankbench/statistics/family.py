@@ -17,7 +17,6 @@ import functools
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
-from scipy import stats as scipy_stats
 
 from rankbench.statistics.estimates import Array, inside, pairs
 
@@ -163,8 +162,10 @@ def _critical(n: int, comparisons: int, level: float) -> float:
 @functools.lru_cache(maxsize=64)
 def _draws(n: int, controls: int) -> tuple[Array, Array]:
     """Standardised means and deviations of n gains over each control, (DRAWS, controls); correlated through the arm."""
-    generator, correlation = np.random.default_rng(0), (np.eye(controls) + 1) / 2
-    means = generator.multivariate_normal(np.zeros(controls), correlation, DRAWS)
-    squares = scipy_stats.wishart.rvs(n - 1, correlation, DRAWS, random_state=generator)
-    deviations: Array = np.sqrt(np.diagonal(squares, axis1=1, axis2=2) / (n - 1))
+    generator, root = np.random.default_rng(0), np.linalg.cholesky((np.eye(controls) + 1) / 2)
+    means: Array = generator.standard_normal((DRAWS, controls)) @ root.T
+    factor = np.tril(generator.standard_normal((DRAWS, controls, controls)), -1)  # Bartlett 1933
+    places = np.arange(controls)
+    factor[:, places, places] = np.sqrt(generator.chisquare(n - 1 - places, (DRAWS, controls)))
+    deviations: Array = np.sqrt(((root @ factor) ** 2).sum(axis=2) / (n - 1))
     return means, deviations

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from rankbench.statistics.estimates import Array, Estimate, finite, mean_interval
+from rankbench.statistics.estimates import Array, Estimate, all_equal, finite, mean_interval
 from rankbench.statistics.items import wilson
 
 ReproductionOutcome = Literal["equivalent", "consistent", "contradicted", "not comparable", "not run"]
@@ -47,7 +47,8 @@ def reproduction(
 
     The interval is where the mean of `published_runs` more runs like ours would lie in 95 of 100 cases: our mean
     +- t (n - 1) s sqrt(1 / n + 1 / m), since the published number is a draw as well as ours (prediction interval for a
-    replication, Spence and Stanley 2016). Of a single run there is no s; it is Wilson's interval over its items. Then:
+    replication, Spence and Stanley 2016). Of a single run there is no s, nor of runs that are all equal; it is Wilson's
+    interval over the items of one. Then:
 
     1. equivalent: the whole interval lies within the margin of the published number; this alone shows agreement.
     2. consistent: it contains the published number, and reaches no further than WIDEST margins to either side.
@@ -64,7 +65,7 @@ def reproduction(
         margin: > 0, what does not matter.
         rounding: half of the last digit printed; of a difference, of both its numbers.
         published_runs: m; None where it is not known: 1, which is the kindest to the paper.
-        items: that a single value is a share of; None: it is no share, or nobody knows of how many.
+        items: that a value is a share of; None: it is no share, or nobody knows of how many.
         difference: whether the number is a difference of two methods, which has a sign.
 
     Raises:
@@ -80,7 +81,7 @@ def reproduction(
 
 def _outcome(ours: Estimate, published: float, margin: float, rounding: float) -> tuple[ReproductionOutcome, str]:
     if ours.low is None or ours.high is None:
-        return "not comparable", "one run, no interval: more seeds are needed"
+        return "not comparable", "no spread, no interval: more seeds are needed"
     room = margin + rounding
     if published - room <= ours.low and ours.high <= published + room:
         return "equivalent", "within the margin"
@@ -101,7 +102,7 @@ def _sign(values: Array, published: float) -> Sign:
 
 def _interval(values: Array, published_runs: int, items: int | None) -> Estimate:
     mean, n = float(values.mean()), values.size
-    if n == 1:
+    if all_equal(values):  # a single run, or several that show no spread: as much as one
         return Estimate(mean, None, None) if items is None else wilson(round(mean * items), items, LEVEL)
     half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) * np.sqrt(1 / n + 1 / published_runs))
     return Estimate(mean, mean - half, mean + half)

@@ -18,12 +18,14 @@ from rankbench.analysis.frame import frame
 from rankbench.analysis.labels import file_name, labels, sort_key
 from rankbench.analysis.mixed_records import differences, differing_code, refuse
 from rankbench.analysis.selection import refuse_doubt
+from rankbench.analysis.terms import Terms
 from rankbench.records.record import RunRecord
+from rankbench.studies.declared_terms import terms_of
 from rankbench.studies.study import Study
 from rankbench.sweeps import cells, experiment, experiment_files
-from rankbench.sweeps.experiment import Report
 from rankbench.sweeps.grid import CELL
 from rankbench.sweeps.manifest import Job
+from rankbench.sweeps.report_settings import Report
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
@@ -66,7 +68,7 @@ class Panel:
         runs: runs that are reported.
         trials: tuning trials.
         metric: column of the frame that is shown for the task.
-        margin: smallest effect of interest, in the unit of the metric.
+        terms: on what terms its arms are judged, but for the size of the family.
         data: frame with a row per run; missing ones have the status MISSING and no numbers.
     """
 
@@ -79,8 +81,13 @@ class Panel:
     runs: list[StudyRun]
     trials: list[StudyRun]
     metric: str
-    margin: float
+    terms: Terms
     data: pd.DataFrame
+
+    @property
+    def cell(self) -> str | None:
+        """Name of its cell of the experiment; None in one without cells."""
+        return next((run.job.cell for run in [*self.runs, *self.trials]), None)
 
     @property
     def records(self) -> list[RunRecord]:
@@ -92,6 +99,12 @@ class Panel:
         if self.metric not in self.data:
             return pd.Series(dtype=float)
         return self.data[self.metric][(self.data["label"] == arm) & (self.data["status"] == "ok")].dropna()
+
+    def meets(self, condition: str) -> bool:
+        """Whether the panel has headroom, and its runs the settings of a condition ("task=planted task.map=few")."""
+        settings = {f"{key}={value}" for run in self.runs[:1] for key, value in _words(run.job).items()}
+        facts = {f"{key}={value}" for key, value in self.facts.items()}
+        return self.terms.headroom and set(condition.split()) <= settings | facts
 
     @property
     def names(self) -> list[str]:
@@ -153,8 +166,9 @@ def _panel(
         present, key=lambda arm: (position.get(arm, len(position)), sort_key(arm) if not position else (0, ""))
     )
     report, task = report_of(study), facts["task"]
-    metric, margin = report.metric_of(task), report.margin_of(task)
-    return Panel(name, title, title, facts, points, arms, runs, trials, metric, margin, _frame(runs))
+    asked = {arm: {run.seed for run in runs if run.arm == arm and run.seed is not None} for arm in arms}
+    terms = terms_of(study, report, task, [run.job for run in [*runs, *trials]], asked)
+    return Panel(name, title, title, facts, points, arms, runs, trials, report.metric_of(task), terms, _frame(runs))
 
 
 def _axes(study: Study) -> list[str]:

@@ -41,8 +41,12 @@ class Study:
     problems: list[str]
 
     def runs(self, trial: bool = False) -> list[tuple[Job, RunRecord | None]]:
-        """The jobs that are reported, or the tuning trials, each with its record; None: missing, or still running."""
-        return [(job, self.records.get(job.run_id)) for job in self.sweep.jobs if job.trial == trial]
+        """The jobs that are reported, or the tuning trials, each with its record; None: missing, or still running.
+
+        Those of a ladder are neither: what they show stands in the declaration of the sweep.
+        """
+        jobs = [job for job in self.sweep.jobs if job.trial == trial and job.rung is None]
+        return [(job, self.records.get(job.run_id)) for job in jobs]
 
 
 def results_dir_of(words: Sequence[str]) -> Path:

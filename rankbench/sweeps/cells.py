@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rankbench.analysis.labels import file_name
 from rankbench.config import control_sources
 from rankbench.config.schema import ConfigError, near
 from rankbench.sweeps import experiment_files
-from rankbench.sweeps.experiment import DottedSettings, Experiment, arms, with_arms
+from rankbench.sweeps.experiment import Experiment, arms
+from rankbench.sweeps.report_settings import DottedSettings
+from rankbench.sweeps.selection import with_arms
 
 
 def with_cells(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
@@ -67,4 +70,4 @@ def _in_cell(experiment: Experiment, name: str) -> Experiment:
 def _with_map(settings: DottedSettings, folder: str) -> DottedSettings:
     """Settings of an arm, with a map made beforehand in place of another arm's run."""
     source = control_sources.source_arm({"source_run": settings.get("method.source_run")})
-    return settings if source is None else {**settings, "method.source_run": f"{folder}/{source}.json"}
+    return settings if source is None else {**settings, "method.source_run": f"{folder}/{file_name(source)}"}

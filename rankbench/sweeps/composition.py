@@ -11,17 +11,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from rankbench.analysis.metrics import METRICS, VALIDATION, higher_is_better
-from rankbench.config import control_sources
+from rankbench.config import matched_runs
 from rankbench.config.overrides import UNREADABLE, Examiner, examiner
 from rankbench.config.schema import ConfigError, near
 from rankbench.sweeps import cells as experiment_cells
 from rankbench.sweeps import experiment as experiments
-from rankbench.sweeps import experiment_files, manifest
+from rankbench.sweeps import experiment_files, manifest, selection
 from rankbench.sweeps.experiment import FULL, Experiment, Tune
 from rankbench.sweeps.grid import GridCell, cells_of, product_of
 from rankbench.sweeps.manifest import Sweep
 
-RETRY = ("none", "failed")
+CHOICES = {"retry": ("none", "failed"), "futile": ("refuse", "allow")}  # word -> its values, the usual one first
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class SweepArguments:
         settings: overrides of the runs, several values with commas.
         hydra: overrides of Hydra's own keys (hydra.launcher.slots=2).
         cells: names of the cells to run; None: all.
+        ladder: field of rankbench.sweeps.experiment.Ladder -> value.
+        futile: "allow" starts a design that can show nothing; "refuse" does not.
     """
 
     experiment: str | None = None
@@ -47,6 +49,8 @@ class SweepArguments:
     settings: list[str] = field(default_factory=list)
     hydra: list[str] = field(default_factory=list)
     cells: list[str] | None = None
+    ladder: dict[str, Any] = field(default_factory=dict)
+    futile: str = "refuse"
 
 
 @dataclass(frozen=True)
@@ -90,27 +94,35 @@ def words(arguments: Sequence[str]) -> SweepArguments:
     """
     named: dict[str, str] = {}
     chosen: dict[str, list[str]] = {}
-    tune: dict[str, Any] = {}
+    sections: dict[str, dict[str, Any]] = {"tune": {}, "ladder": {}}
     settings: list[str] = []
     hydra: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key in ("experiment", "scale", "retry"):
+        section, _, leaf = key.partition(".")
+        if key in ("experiment", "scale", "retry", "futile"):
             named[key] = value
         elif key in ("arms", "cells"):
             chosen[key] = [str(name) for name in _listed(_typed_value(argument))]
-        elif key.startswith("tune."):
-            tune[key.removeprefix("tune.")] = _typed_value(argument)
+        elif leaf and section in sections:
+            sections[section][leaf] = _typed_value(argument)
         else:
             (hydra if key.startswith(("hydra.", "hydra/", "+hydra")) else settings).append(argument)
-    retry = named.get("retry", "none")
-    problems = [] if retry in RETRY else [f"retry={retry}: unknown; {near(retry, RETRY)}"]
-    if "experiment" not in named and (chosen or "scale" in named):
-        problems.append("scale, arms and cells belong to an experiment: add experiment=NAME")
+    retry, futile = (named.get(key, values[0]) for key, values in CHOICES.items())
+    problems = [
+        f"{key}={named[key]}: unknown; {near(named[key], values)}"
+        for key, values in CHOICES.items()
+        if named.get(key, values[0]) not in values
+    ]
+    if "experiment" not in named and (chosen or "scale" in named or sections["ladder"]):
+        problems.append("scale, arms, cells and ladder belong to an experiment: add experiment=NAME")
     if problems:
         raise ConfigError(problems)
     scale, arms, cells = named.get("scale", FULL), chosen.get("arms"), chosen.get("cells")
-    return SweepArguments(named.get("experiment"), scale, arms, retry, tune, settings, hydra, cells)
+    tune, ladder = sections.values()
+    return SweepArguments(
+        named.get("experiment"), scale, arms, retry, tune, settings, hydra, cells, ladder=ladder, futile=futile
+    )
 
 
 def _typed_value(argument: str) -> Any:
@@ -150,6 +162,9 @@ def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: 
         values = {key: overrides for key, overrides in typed_values.items() if overrides}
         problems += _contradictions(values, experiment, [tune for tune in tunes if tune is not None])
         problems += [problem for part in parts.values() if part.tune for problem in _without_trials(part)]
+        axes = [[*part.axes, *values] for part in parts.values()] or [list(values)]
+        problems += [problem for tune, keys in zip(tunes, axes, strict=True) for problem in _unpooled(tune, keys)]
+        problems += [problem for part in parts.values() if part.ladder for problem in _without_rungs(part)]
         cells = [cell for name, part in parts.items() for cell in cells_of(part, values, name)]
         frozen, wrong = _freeze(cells if experiment else list(product_of(values)), examine)
     if problems + wrong:
@@ -159,9 +174,10 @@ def lay_out(typed: SweepArguments, config_dir: Path | None = None, config_name: 
 
 def _experiment(typed: SweepArguments, name: str, config_dir: Path | None) -> Experiment:
     """The experiment that is named, with the scale, arms, cells and tuning that are typed."""
-    experiment = experiments.at_scale(experiment_files.load(name, config_dir), typed.scale)
+    experiment = selection.at_scale(experiment_files.load(name, config_dir), typed.scale)
     experiment = experiment if typed.cells is None else experiment_cells.with_cells(experiment, typed.cells)
-    experiment = experiment if typed.arms is None else experiments.with_arms(experiment, typed.arms)
+    experiment = experiment if typed.arms is None else selection.with_arms(experiment, typed.arms)
+    experiment = experiment.replace(ladder=experiment_files.ladder(typed.ladder, experiment))
     return experiment_cells.with_tuning(experiment, typed.tune)
 
 
@@ -191,30 +207,55 @@ def _mistuned(tune: Tune) -> Iterator[str]:
         yield f"tune.metric={tune.metric}: learning rates are chosen on validation alone, by one of {known}"
 
 
+def _unpooled(tune: Tune | None, axes: Sequence[str]) -> Iterator[str]:
+    """Axes that are to share a rate, and are none."""
+    known = [axis for axis in axes if axis != "seed"]
+    for axis in tune.pooled if tune else []:
+        if axis not in known:
+            yield f"tune.pooled: no axis {axis!r}; {near(axis, known)}"
+
+
 def _without_trials(experiment: Experiment) -> Iterator[str]:
     """Arms whose trials need the ranks of another arm's trials, where that one has none."""
     rates = experiments.rates_of(experiment)
     for arm, settings in experiments.arms(experiment).items():
-        source = control_sources.source_arm({"source_run": settings.get("method.source_run")})
+        source = next(iter(matched_runs.arms_in(settings).values()), None)
         if source in rates and arm not in rates:
             yield (
-                f"arm {arm}: is tuned at the ranks of {source}, which has no trials: it takes the learning rate of "
-                f"{rates[source]}; let {arm} take one, too, under shares"
+                f"arm {arm}: is tuned at what it takes from {source}, which has no trials: it takes the learning rate "
+                f"of {rates[source]}; let {arm} take one, too, under shares"
             )
+
+
+def _without_rungs(experiment: Experiment) -> Iterator[str]:
+    """What the ladder of an experiment needs and does not have."""
+    if experiment.tune is None:
+        yield "ladder: starts from a tuned learning rate; give tune.learning_rate"
+    elif len(experiment.tune.seeds) < 2 and not experiment.tune.pooled:
+        yield "ladder: needs two tuning seeds or more to tell a gain from noise: tune.seeds=[100,101,102]"
+    if (reference := experiment.report.reference) in experiments.rates_of(experiment):
+        yield f"ladder: the reference {reference} has no trials, as it takes the rate of another arm; tune it"
 
 
 def _freeze(cells: Sequence[GridCell], examine: Examiner) -> tuple[list[FrozenCell], list[str]]:
     """Every cell composed, and what is wrong with them."""
     frozen, problems = [], []
-    run = {(cell.arm, *cell.point.values()) for cell in cells}
+    arms_at: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        arms_at.setdefault(tuple(cell.point.values()), []).append(str(cell.arm))
     for cell in cells:
         config, wrong = examine.job(cell.overrides)
         if not wrong:
             plain = config.plain()
-            arm = control_sources.source_arm(plain["method"])
-            if arm is not None and (arm, *cell.point.values()) not in run:
-                at = {label for label, *point in run if label and point == list(cell.point.values())}
-                wrong = [f"method.source_run={{{arm}}}: not among the arms that are run; {near(arm, sorted(at))}"]
+            awaited = matched_runs.awaited(plain)
+            at = arms_at[tuple(cell.point.values())]
+            wrong = [
+                f"{key}={{{arm}}}: not among the arms that are run; {near(arm, at)}"
+                for key, arm in awaited.items()
+                if arm not in at
+            ]
+            if len(set(awaited.values())) > 1:
+                wrong.append(f"{', '.join(awaited)}: wait for several arms; let them name one")
             frozen.append(FrozenCell(cell.arm, cell.point, cell.settings, plain))
         problems += [f"arm {cell.arm}: {problem}" if cell.arm else problem for problem in wrong]
     return frozen, problems
@@ -226,7 +267,11 @@ def describe(typed: SweepArguments, layout: Layout, arguments: Sequence[str], re
     sweep_id = manifest.identity(name, (cell.config for cell in layout.cells), list(layout.tunes.values()))
     others, _ = manifest.all_of(results_dir)
     order = max((other.order for other in others), default=0) + 1
-    return Sweep(sweep_id, name, order, list(arguments), layout.experiment, layout.tune)
+    sweep = Sweep(sweep_id, name, order, list(arguments), layout.experiment, layout.tune)
+    for earlier in others:
+        if earlier.sweep_id == sweep_id:
+            sweep.declaration, sweep.changes, sweep.looks = earlier.declaration, earlier.changes, earlier.looks
+    return sweep
 
 
 def results_dir_of(layout: Layout) -> Path:

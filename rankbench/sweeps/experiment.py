@@ -7,18 +7,16 @@ out the same file on a smaller grid (rankbench.sweeps.composition).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from rankbench.config import schema
-from rankbench.config.schema import ConfigError, Section, near
+from rankbench.config.schema import Section
+from rankbench.sweeps.report_settings import DottedSettings, Report
 
-DottedSettings = dict[str, Any]  # dotted key, as on the command line -> value
 FULL = "full"  # the scale of the file itself
-DEFAULT = "default"  # key of report.metrics for tasks that are not named
-UNIFORM = "uniform"  # control of decision.CONTROLS that the reference is, unless it was left out of the arms
 
 
 class Tune(Section):
@@ -27,102 +25,28 @@ class Tune(Section):
     Attributes:
         learning_rate: the grid; every arm tries all of it, for each combination of the axes but the seed. Arms that
             share another's rate try none.
+        pooled: axes over which an arm has one rate, chosen by the mean over them (`learning_rates.pooled_curves`): for
+            many small panels, such as 24 kinds of true map.
         seeds: seeds used for tuning; they must differ from the reported ones, otherwise results would be selected on.
         metric: metric of the validation split ("validation/loss").
         widen: how often the grid may grow by one rate, for all arms alike, where an arm's best rate is at its edge.
     """
 
     learning_rate: list[float]
-    seeds: list[int] = Field(default=[100])
+    pooled: list[str] = Field(default=[])
+    seeds: list[int] = Field(default=[100, 101, 102])
     metric: str = "validation/loss"
     widen: int = Field(default=2, ge=0)
 
 
-class Published(Section):
-    """The paper's numbers that stand beside ours.
+class Ladder(Section):
+    """That the reference is run at half, twice and four times the budget, on tuning seeds (rankbench.sweeps.ladder).
 
     Attributes:
-        file: name of a file of results/published, without .csv.
-        table: name of the table in that file.
-        model: name of the model in that file; null: any.
-        arms: our arm -> the paper's name for it.
-        budgets: our budget -> the paper's words for it (rank_or_budget), where one table has several; {}: all.
+        gate: whether a panel where more budget does not help (no headroom) keeps its reported runs back.
     """
 
-    file: str
-    table: str
-    model: str | None = None
-    arms: dict[str, str]
-    budgets: dict[str, list[str]] = Field(default={})
-
-
-class PositiveControl(Section):
-    """An arm that has to win, or the study cannot see what it looks for and all of its verdicts are withheld.
-
-    Attributes:
-        arm: label, such as that of the oracle of a planted task.
-        where: conditions on panels ("task=planted task.map=few"); in the panels that meet one, for each of them, the
-            arm's mean gain over the reference has to be shown to be above 0.
-    """
-
-    arm: str
-    where: Annotated[list[str], Field(min_length=1)]
-
-
-class Report(Section):
-    """What the report shows.
-
-    Attributes:
-        reference: the arm that others are compared with.
-        metrics: task -> column of the frame of runs ("test/accuracy"); DEFAULT for tasks that are not named.
-        beats: controls of rankbench.statistics.decision.CONTROLS that an arm has to beat for the verdict that it
-            works.
-        level: probability that the intervals of all arms and panels hold together.
-        margin: smallest effect of interest, in the metric's unit (0.005: half a point); a smaller gain does not matter.
-        margins: task -> margin, where the metric has another unit.
-        log: task -> margin as a difference of natural logarithms (0.05: about 5 %), of tasks whose metric is judged on
-            that scale, because its spread grows with its size; null: it is judged as it is.
-        controls: arm -> its own controls, for the verdict: {permuted: ARM, random: ARM}; of several arms ([ARM, ARM])
-            the values are averaged seed by seed.
-        curves: title -> the setting on the x axis ("method.quadrature_steps"), over the arms that vary it alone.
-        maps: title -> two settings whose grid is drawn as a heat map.
-        map_effect: title -> arms with maps drawn alike, such as permutations, the spread of whose effects is shown.
-        over: title -> settings ("task.map"); panels that differ in them alone are taken together, as a sample of such.
-        positive_control: arm that has to win; null: none.
-        published: the paper's numbers beside ours.
-    """
-
-    reference: str
-    metrics: dict[str, str]
-    beats: list[str]
-    level: float = Field(gt=0, lt=1)
-    margin: float = Field(gt=0)
-    margins: dict[str, Annotated[float, Field(gt=0)]]
-    log: dict[str, Annotated[float, Field(gt=0)] | None] = Field(default={})
-    controls: dict[str, dict[str, str | list[str]]] = Field(default={})
-    curves: dict[str, str] = Field(default={})
-    maps: dict[str, list[str]] = Field(default={})
-    map_effect: dict[str, Annotated[list[str], Field(min_length=2)]] = Field(default={})
-    over: dict[str, list[str]] = Field(default={})
-    positive_control: PositiveControl | None = None
-    published: list[Published] = Field(default=[])
-
-    def controls_of(self, arm: str) -> dict[str, list[str]]:
-        """Role -> the arms that are this control of an arm; {} where it has none."""
-        own = self.controls.get(arm, {})
-        return {role: [control] if isinstance(control, str) else control for role, control in own.items()}
-
-    def metric_of(self, task: str) -> str:
-        """Column of the frame of runs that is shown for a task."""
-        return self.metrics.get(task, self.metrics[DEFAULT])
-
-    def margin_of(self, task: str) -> float:
-        """Smallest effect of interest on a task, in the unit of its metric; of logarithms where `log_of` says so."""
-        return self.log.get(task) or self.margins.get(task, self.margin)
-
-    def log_of(self, task: str) -> bool:
-        """Whether a task's metric is judged on the logarithmic scale."""
-        return self.log.get(task) is not None
+    gate: bool = True
 
 
 class ScaleChanges(Section):
@@ -151,8 +75,8 @@ class CellChanges(Section):
         axes: over those of the file, key by key; an axis without values is dropped.
         only: over that of the file, arm by arm.
         tune: replaces that of the file; null keeps it.
-        maps: folder of rank maps made beforehand. A control whose source run is "{ARM}" takes FOLDER/ARM.json here, and
-            ARM need not be run; null: the ranks of ARM's run at the same axes.
+        maps: FOLDER/PANEL of `rankbench maps`, "${task.map}" in it standing for the run's; a control of "{ARM}" takes
+            the map of that name, and ARM need not be run. null: the ranks of ARM's run at the same axes.
     """
 
     arms: list[str] | None = None
@@ -183,6 +107,7 @@ class Experiment(Section):
         shares: arm -> arm whose tuned learning rate it takes. Arms of vary and grid take that of the arm they vary, as
             all else is to be equal.
         tune: how learning rates are chosen; null takes those of the settings.
+        ladder: measures what is worth finding in each panel, before the reported runs; null takes the report's margins.
         report: what the report shows.
     """
 
@@ -200,6 +125,7 @@ class Experiment(Section):
     cells: dict[str, CellChanges] = Field(default={})
     shares: dict[str, str] = Field(default={})
     tune: Tune | None = None
+    ladder: Ladder | None = None
     report: Report
 
     @field_validator("scales", "cells", mode="before")
@@ -207,91 +133,6 @@ class Experiment(Section):
     def _empty_parts(cls, parts: Any) -> Any:
         """A scale or cell with nothing below it changes nothing."""
         return {name: part or {} for name, part in parts.items()} if isinstance(parts, dict) else parts
-
-
-def at_scale(experiment: Experiment, scale: str) -> Experiment:
-    """The experiment on the grid of a scale.
-
-    Raises:
-        ConfigError: no such scale.
-    """
-    if scale == FULL:
-        return experiment
-    if scale not in experiment.scales:
-        known = near(scale, [FULL, *experiment.scales])
-        raise ConfigError([f"scale={scale}: experiment={experiment.name} has no such scale; {known}"])
-    part = experiment.scales[scale]
-    chosen = with_arms(experiment, part.arms) if part.arms is not None else experiment
-    return chosen.replace(
-        settings=experiment.settings if part.settings is None else part.settings,
-        axes={key: values for key, values in (experiment.axes | part.axes).items() if values},
-        when=experiment.when if part.when is None else part.when,
-        tune=part.tune or experiment.tune,
-    )
-
-
-def with_arms(experiment: Experiment, chosen: Sequence[str]) -> Experiment:
-    """The experiment with some of its arms.
-
-    Raises:
-        ConfigError: an arm it does not have.
-    """
-    known = arms(experiment)
-    unknown = [arm for arm in chosen if arm not in known]
-    if unknown:
-        raise ConfigError(
-            [f"arms: experiment={experiment.name} has no arm {arm!r}; {near(arm, known)}" for arm in unknown]
-        )
-    kept = {arm: settings for arm, settings in known.items() if arm in chosen}
-    shared = {arm: base for arm, base in rates_of(experiment).items() if {arm, base} <= set(chosen)}
-    scales = {
-        name: part.replace(arms=[arm for arm in part.arms or known if arm in kept])
-        for name, part in experiment.scales.items()
-    }
-    cells = {
-        name: part.replace(
-            arms=None if part.arms is None else [arm for arm in part.arms if arm in kept],
-            only=_of_variants(experiment, part.only, kept),
-        )
-        for name, part in experiment.cells.items()
-        if part.arms is None or set(part.arms) & kept.keys()
-    }
-    return experiment.replace(
-        arms=kept,
-        shares=shared,
-        only=_of_variants(experiment, experiment.only, kept),
-        scales=scales,
-        cells=cells,
-        report=_report_on(kept, experiment.report),
-        vary={},
-        grid={},
-    )
-
-
-def _of_variants(experiment: Experiment, only: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of some arms and of those that vary them, said of each."""
-    bases = {arm: base for arm, base, _ in _derived(experiment)}
-    return {arm: only[key] for arm in kept for key in (bases.get(arm, arm), arm) if key in only}
-
-
-def _report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
-    """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
-    uniform = {} if report.reference in kept else {UNIFORM: report.reference}
-    controls = {
-        arm: {
-            **{role: control for role, control in own.items() if set(report.controls_of(arm)[role]) <= set(kept)},
-            **uniform,
-        }
-        for arm, own in report.controls.items()
-        if arm in kept
-    }
-    published = [
-        table.replace(arms={arm: name for arm, name in table.arms.items() if arm in kept}) for table in report.published
-    ]
-    reference = report.reference if report.reference in kept else next(iter(kept))
-    groups = {title: [arm for arm in group if arm in kept] for title, group in report.map_effect.items()}
-    map_effect = {title: group for title, group in groups.items() if len(group) > 1}
-    return report.replace(reference=reference, controls=controls, published=published, map_effect=map_effect)
 
 
 def arms(experiment: Experiment) -> dict[str, DottedSettings]:
@@ -302,8 +143,13 @@ def arms(experiment: Experiment) -> dict[str, DottedSettings]:
 
 def rates_of(experiment: Experiment) -> dict[str, str]:
     """Arm -> the arm whose tuned learning rate it takes, for arms without tuning trials."""
-    taken = {**{name: base for name, base, _ in _derived(experiment)}, **experiment.shares}
+    taken = {**bases_of(experiment), **experiment.shares}
     return {arm: _last(arm, taken) for arm in taken}
+
+
+def bases_of(experiment: Experiment) -> dict[str, str]:
+    """Arm of vary or grid -> the arm that it varies."""
+    return {name: base for name, base, _ in _derived(experiment)}
 
 
 def _last(arm: str, taken: Mapping[str, str]) -> str:

@@ -16,7 +16,8 @@ from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.yaml_files import CONF_DIR, content
 from rankbench.records.record import RENAMED
-from rankbench.sweeps.experiment import DEFAULT, UNIFORM, DottedSettings, Experiment, Report, Tune, arms, rates_of
+from rankbench.sweeps.experiment import Experiment, Ladder, Tune, arms, rates_of
+from rankbench.sweeps.report_settings import DEFAULT, UNIFORM, DottedSettings, Report
 
 
 def names(extra: Path | None = None, group: str = "experiment") -> dict[str, Path]:
@@ -98,6 +99,22 @@ def tune(typed: Mapping[str, Any], base: Tune | None) -> Tune | None:
     if mistakes:
         raise ConfigError([mistake.sentence for mistake in mistakes])
     return tuning
+
+
+def ladder(typed: Mapping[str, Any], experiment: Experiment) -> Ladder | None:
+    """The ladder of a sweep: what was typed (ladder.gate=false) over what the file says.
+
+    Raises:
+        ConfigError: every mistake; the file has no ladder.
+    """
+    if not typed:
+        return experiment.ladder
+    if experiment.ladder is None:
+        raise ConfigError([f"ladder.{key}: experiment={experiment.name} has no ladder" for key in typed])
+    changed, mistakes = schema.conform(Ladder, {**experiment.ladder.plain(), **typed}, "ladder")
+    if mistakes:
+        raise ConfigError([mistake.sentence for mistake in mistakes])
+    return changed
 
 
 def usual_metric(task: str) -> str:

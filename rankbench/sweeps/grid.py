@@ -10,7 +10,8 @@ from typing import Any
 
 from rankbench.config import schema
 from rankbench.config.yaml_files import CONF_DIR, content
-from rankbench.sweeps.experiment import DottedSettings, Experiment, arms
+from rankbench.sweeps.experiment import Experiment, arms
+from rankbench.sweeps.report_settings import DottedSettings
 
 CELL = "cell"  # stands for the cell of an experiment among the axes
 

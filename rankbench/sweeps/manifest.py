@@ -10,19 +10,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from rankbench import RankbenchError
 from rankbench.files import write_atomically
 from rankbench.records.record import run_id
-from rankbench.sweeps import experiment_files
+from rankbench.sweeps import declaration, experiment_files
+from rankbench.sweeps.declaration import SweepDeclaration
 from rankbench.sweeps.experiment import Experiment, Tune
 
 SWEEPS = "sweeps"
 FILE = "sweep.json"
-TITLE = ("model", "task", "method", "budget", "seed", "train.learning_rate")  # settings in the title of a run
+LOCK = ".lock"  # of all sweeps of a results folder: a report notes its look while the sweep goes on
+LATER = ("kept_back", "declaration", "changes", "looks")  # sweeps of older versions have none; left out where empty
+TITLE = (
+    "model",
+    "task",
+    "method",
+    "budget",
+    "budget.factor",
+    "seed",
+    "train.learning_rate",
+)  # settings in the title of a run
 
 
 class SweepError(RankbenchError, ValueError):
@@ -39,6 +54,7 @@ class Job:
         trial: whether this is a tuning trial.
         overrides: command line that does this run alone.
         cell: name of the cell of the experiment; None in one without cells.
+        rung: factor of the budget of a trial that belongs to a ladder; None for all other runs.
     """
 
     arm: str | None
@@ -46,6 +62,7 @@ class Job:
     trial: bool
     overrides: tuple[str, ...]
     cell: str | None = None
+    rung: float | None = None
 
     @property
     def method(self) -> str:
@@ -54,11 +71,21 @@ class Job:
         return next((value for key, _, value in named if key == "method"), "default method")
 
     @property
+    def row(self) -> str:
+        """Label of its arm in tables of runs, tuning trials and those of a ladder apart."""
+        kind = " (ladder)" if self.rung else " (trials)" if self.trial else ""
+        return (self.arm or self.method) + kind
+
+    @property
     def title(self) -> str:
         """Arm and settings of TITLE, in one line."""
         by_key = {override.partition("=")[0]: override for override in self.overrides}
         kept = [by_key[key] for key in TITLE if key in by_key]
         return " ".join(filter(None, [self.arm, self.cell, *kept, "(trial)" if self.trial else ""]))
+
+    def plain(self) -> dict[str, Any]:
+        """As in sweep.json."""
+        return {key: value for key, value in vars(self).items() if (key, value) != ("rung", None)}
 
 
 @dataclass
@@ -74,6 +101,11 @@ class Sweep:
         tune: how learning rates are chosen, where a cell says nothing else; None where they are given.
         jobs: runs frozen so far, in the order they are done in; trials come before the runs they choose for.
         waiting: sentences on runs that cannot be frozen yet, or not at all.
+        kept_back: sentences on panels whose reported runs are not started, as more budget does not help there.
+        declaration: what was declared before the first reported run; None without an experiment, and in sweeps of older
+            versions.
+        changes: sentences on what this start had otherwise than it was declared.
+        looks: sweep_id -> date of the first report of its runs, of this sweep and those that it adds seeds to.
     """
 
     sweep_id: str
@@ -84,6 +116,10 @@ class Sweep:
     tune: Tune | None
     jobs: list[Job] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+    kept_back: list[str] = field(default_factory=list)
+    declaration: SweepDeclaration | None = None
+    changes: list[str] = field(default_factory=list)
+    looks: dict[str, str] = field(default_factory=dict)
 
     @property
     def tuned(self) -> bool:
@@ -94,11 +130,13 @@ class Sweep:
     def to_json(self) -> str:
         """Readable JSON."""
         content = {
-            **vars(self),
+            **{key: value for key, value in vars(self).items() if value or key not in LATER},
             "experiment": self.experiment and self.experiment.plain(),
             "tune": self.tune and self.tune.plain(),
-            "jobs": [vars(job) for job in self.jobs],
+            "jobs": [job.plain() for job in self.jobs],
         }
+        if self.declaration is not None:
+            content["declaration"] = self.declaration.plain()
         return json.dumps(content, indent=1) + "\n"
 
     @classmethod
@@ -114,6 +152,8 @@ class Sweep:
             if content["experiment"] is not None:
                 content["experiment"] = experiment_files.read_kept(content["experiment"], source)
             content["tune"] = Tune(**content["tune"]) if content["tune"] else None
+            if content.get("declaration") is not None:
+                content["declaration"] = SweepDeclaration.from_plain(content["declaration"])
             return cls(**content)
         except (ValueError, KeyError, TypeError) as error:
             raise SweepError(f"{source}: not a sweep of this version ({error}); start it again") from error
@@ -141,11 +181,46 @@ def frozen_file(place: Path, run_id: str) -> Path:
 
 
 def save(sweep: Sweep, results_dir: Path) -> Path:
-    """Write sweep.json, whole or not at all, and return its folder."""
+    """Write sweep.json, whole or not at all, with the looks that were noted in it since, and return its folder."""
     place = folder(results_dir, sweep.sweep_id)
     place.mkdir(parents=True, exist_ok=True)
-    write_atomically(place / FILE, sweep.to_json().encode())
+    with FileLock(place.parent / LOCK):
+        if (place / FILE).is_file():
+            with suppress(SweepError):
+                sweep.looks = read(place).looks | sweep.looks
+        write_atomically(place / FILE, sweep.to_json().encode())
     return place
+
+
+def stamp(sweep: Sweep, now: SweepDeclaration, results_dir: Path) -> None:
+    """Declare a sweep, unless that was done before, and say what has changed since.
+
+    What was declared by a sweep that this one adds seeds to holds for this one, too, once a report has shown its runs.
+    """
+    if sweep.declaration is None:
+        others, _ = all_of(results_dir)
+        seen = [other for other in others if other.name == sweep.name and other.sweep_id in other.looks]
+        seen = [other for other in seen if other.declaration and declaration.overlap(other.declaration, now)]
+        sweep.declaration = seen[0].declaration if seen else now
+        for other in seen:
+            sweep.looks |= other.looks
+    assert sweep.declaration is not None
+    sweep.changes = declaration.changes(sweep.declaration, now)
+
+
+def look(sweep: Sweep, results_dir: Path) -> None:
+    """Note that a report has shown reported runs of a sweep, in sweep.json where that can be written.
+
+    All reports of one sweep are one look: its seeds are declared together, and a comparison that lacks some is
+    withheld. A sweep with more seeds is another.
+    """
+    sweep.looks.setdefault(sweep.sweep_id, datetime.now(UTC).date().isoformat())
+    place = folder(results_dir, sweep.sweep_id)
+    # The folder may be somebody else's, or on a file system that has no locks.
+    with suppress(OSError, NotImplementedError, SweepError), FileLock(place.parent / LOCK):
+        on_disk = read(place)
+        if sweep.sweep_id not in on_disk.looks:
+            write_atomically(place / FILE, replace(on_disk, looks=on_disk.looks | sweep.looks).to_json().encode())
 
 
 def read(place: Path) -> Sweep:
@@ -186,8 +261,10 @@ def merge(sources: Iterable[Path], target: Path) -> list[str]:
             order = earlier.order if earlier else 1 + max((other.order for other in sweeps.values()), default=0)
             jobs = {job.run_id: job for job in [*(earlier.jobs if earlier else []), *sweep.jobs]}
             if earlier is None or len(jobs) > len(earlier.jobs):
-                sweeps[sweep.sweep_id] = replace(sweep, order=order, jobs=list(jobs.values()))
-                save(sweeps[sweep.sweep_id], target)
+                declared = earlier.declaration if earlier and earlier.declaration else sweep.declaration
+                merged = replace(sweep, order=order, jobs=list(jobs.values()), declaration=declared)
+                sweeps[sweep.sweep_id] = merged
+                save(merged, target)
     return problems
 
 

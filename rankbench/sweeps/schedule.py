@@ -6,25 +6,27 @@ waits for that arm's run. All follows from the layout and from records, so a swe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rankbench.config import control_sources
+from rankbench.config import matched_runs
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import STOPPED, RunRecord, run_id
 from rankbench.records.run_folder import RunFolder
-from rankbench.sweeps import tuning
+from rankbench.sweeps import ladder, manifest, tuning
 from rankbench.sweeps.composition import FrozenCell, Layout
 from rankbench.sweeps.experiment import Tune
 from rankbench.sweeps.grid import spell
+from rankbench.sweeps.ladder import Declared, PanelLadder
 from rankbench.sweeps.manifest import Job, Sweep
 from rankbench.sweeps.tuning import Choice, Group, TuningFamily
 
 RATE = "train.learning_rate"
 
-Part = TypeVar("Part", Group, TuningFamily)
+Part = TypeVar("Part", Group, TuningFamily, PanelLadder)
 
 
 class NotFrozen(Exception):
@@ -53,6 +55,9 @@ class SweepSchedule:
         self.sweep, self._results_dir, self._retry = sweep, results_dir, retry
         self._groups = tuning.groups_of(layout)
         self._families = tuning.families_of(self._groups)
+        self._experiment = layout.experiment
+        self._ladders = ladder.ladders_of(self._groups, layout.experiment)
+        self._declared: Declared | None = None  # until all ladders are settled
         self._configs: dict[str, dict[str, Any]] = {}
         self._final: set[int] = set()  # ids of the cells whose configuration is final
 
@@ -61,16 +66,21 @@ class SweepSchedule:
         self.sweep.waiting = []
         handed_out = {job.run_id for job in self.sweep.jobs}
         jobs = [job for family in self._families for job in self._jobs_or_wait(self._trials, family)]
-        jobs += [job for group in self._groups for job in self._jobs_or_wait(self._finals, group)]
+        jobs += [job for each in self._ladders for job in self._jobs_or_wait(self._rungs, each)]
+        jobs += self._reported()
         first = {job.run_id: job for job in reversed(jobs)}  # one run may stand for several arms
         batch = [job for job in first.values() if job.run_id not in handed_out][::-1]
         self.sweep.jobs += batch
-        self.sweep.waiting = [*filter(None, (group.given_up for group in self._groups)), *self.sweep.waiting]
+        tuned = [*self._groups, *(rung for each in self._ladders for rung in each.rungs.values())]
+        self.sweep.waiting = [*filter(None, (group.given_up for group in tuned)), *self.sweep.waiting]
         return batch
 
     def left(self) -> list[FrozenCell]:
-        """The cells whose runs could not be frozen yet; their configurations lack what they wait for."""
-        return [cell for group in self._groups for cell in group.cells if id(cell) not in self._final]
+        """The cells whose runs could not be frozen yet; their configurations lack what they wait for.
+
+        Those of panels that are kept back wait for nothing.
+        """
+        return [cell for group in self._started() for cell in group.cells if id(cell) not in self._final]
 
     def frozen_run(self, job: Job) -> FrozenRun:
         """Return what a launcher is given of a job that `advance` returned."""
@@ -85,6 +95,35 @@ class SweepSchedule:
         except NotFrozen as reason:
             self.sweep.waiting.append(str(reason))
             return []
+
+    def _rungs(self, each: PanelLadder) -> list[Job]:
+        """Trials of a ladder, once the reference has its learning rate."""
+        if each.settled:
+            return []
+        choice = self._choice(each.base)
+        assert choice is not None
+        return self._trials(each.tuned(choice))
+
+    def _reported(self) -> list[Job]:
+        """The runs to be reported, once all ladders are settled and what they show is declared."""
+        if waiting := [each.title for each in self._ladders if not each.settled]:
+            self.sweep.waiting.append(f"the reported runs wait for the {waiting[0]}")
+            return []
+        first = self._declared is None
+        if self._declared is None:
+            self._declared = ladder.declare(self._experiment, self._groups, self._ladders, self._record)
+        self.sweep.kept_back = list(self._declared.kept_back.values())
+        self.sweep.waiting += self._declared.broken.values()
+        jobs = [job for group in self._started() for job in self._jobs_or_wait(self._finals, group)]
+        if first and self._declared.declaration is not None:
+            done = sum(self._record(job.run_id) is not None for job in jobs)
+            manifest.stamp(self.sweep, replace(self._declared.declaration, done=done), self._results_dir)
+        return jobs
+
+    def _started(self) -> list[Group]:
+        """Groups of panels that are not kept back."""
+        declared = self._declared
+        return [group for group in self._groups if declared is None or group.panel not in declared.held]
 
     def _trials(self, family: TuningFamily) -> list[Job]:
         """Trials of all groups on the present grid; once they are finished, choices are made and the grid may grow.
@@ -142,9 +181,8 @@ class SweepSchedule:
         return choices, failed
 
     def _trials_of(self, group: Group, grid: list[float], tune: Tune) -> Iterator[Job]:
-        for seed in tune.seeds:
-            for rate in grid:
-                yield self._job(group, group.cells[0], seed, rate, trial=True)
+        for cells, seed, rate in itertools.product(group.points, tune.seeds, grid):
+            yield self._job(group, cells[0], seed, rate, trial=True)
 
     def _choose(self, group: Group, trials: list[Job], tune: Tune) -> Choice:
         records = [self._record(job.run_id) for job in trials]
@@ -155,8 +193,10 @@ class SweepSchedule:
             raise CannotChoose(f"{group.title}: all {len(done)} trials failed: no learning rate can be chosen")
         from rankbench.analysis.frame import SelectionError  # pandas takes a moment to import
 
+        size = len(done) // len(group.points)
         try:
-            return tuning.choose(done, tune.metric, tune.seeds)
+            points = [done[start : start + size] for start in range(0, len(done), size)]
+            return tuning.choose(points, tune.metric, tune.seeds, tune.pooled)
         except SelectionError as error:
             raise CannotChoose(f"{group.title}: no learning rate can be chosen ({error})") from error
 
@@ -210,27 +250,29 @@ class SweepSchedule:
         if choice is not None:
             config["tuned"] = asdict(choice)
         if group.source is not None:
-            source = self._source_run(group, group.source, seed, trial)
-            config["method"] = {**config["method"], "source_run": source, **self._rank_map(group, source)}
-            changed["method.source_run"] = spell("method.source_run", source)
+            source = self._source_run(group, group.source, cell, seed, trial)
+            changed |= {key: spell(key, source) for key in matched_runs.awaited(config)}
+            config = self._with_run(group, config, source)
         name = run_id(config)
         self._configs[name] = config
-        return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()), cell.cell)
+        rung = group.factor if group.factor != 1 else None
+        return Job(group.arm, name, trial, tuple({**cell.settings, **changed}.values()), cell.cell, rung)
 
-    def _source_run(self, group: Group, source: Group, seed: int, trial: bool) -> str:
-        """The run whose ranks a control takes: of the same seed; for a trial, the source's own at its chosen rate."""
+    def _source_run(self, group: Group, source: Group, cell: FrozenCell, seed: int, trial: bool) -> str:
+        """The run whose ranks a control takes: of its point and seed; for a trial, the source's at its chosen rate."""
         choice = self._choice(source)
         rate = choice.chosen if choice else None
-        if trial:
-            return self._job(source, source.cells[0], seed, rate, trial=True).run_id
-        of_seed = [cell for cell in source.cells if cell.config["seed"] == seed]
+        at_point = [other for other in source.cells if tuning.point_of(other) == tuning.point_of(cell)]
+        if trial and at_point:
+            return self._job(source, at_point[0], seed, rate, trial=True).run_id
+        of_seed = [other for other in at_point if other.config["seed"] == seed]
         if not of_seed:
             raise NotReady(f"{group.title}: {source.title} has no run of seed {seed}")
         return self._job(source, of_seed[0], seed, rate, choice=choice).run_id
 
-    def _rank_map(self, group: Group, source: str) -> dict[str, Any]:
+    def _with_run(self, group: Group, config: dict[str, Any], source: str) -> dict[str, Any]:
         try:
-            return control_sources.rank_map(source, self._results_dir)
+            return matched_runs.with_run(config, source, self._results_dir)
         except FileNotFoundError:
             raise NotReady(f"{group.title}: waits for the ranks of run {source}") from None
         except ValueError as error:

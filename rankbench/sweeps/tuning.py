@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from rankbench.config import control_sources
+from rankbench.config import matched_runs
 from rankbench.records.record import RunRecord
 from rankbench.sweeps import experiment as experiments
 from rankbench.sweeps.composition import FrozenCell, Layout
@@ -26,6 +26,7 @@ class Choice:
         edge: whether the chosen rate is the lowest or the highest tried.
         missing: trials of the chosen rate that failed; above 0 the choice is no choice.
         trials: run_ids of the trials.
+        pooled: axes over which the rate is one, and the mean goes (`learning_rates.pooled_curves`).
     """
 
     chosen: float
@@ -35,25 +36,29 @@ class Choice:
     edge: bool
     missing: int
     trials: list[str]
+    pooled: list[str] = field(default_factory=list)
 
 
-def choose(trials: Sequence[RunRecord], metric: str, seeds: Sequence[int]) -> Choice:
-    """The best rate of one arm.
+def choose(
+    points: Sequence[Sequence[RunRecord]], metric: str, seeds: Sequence[int], pooled: Sequence[str] = ()
+) -> Choice:
+    """The best rate of one arm at one point of the axes, or over several.
 
     Args:
-        trials: finished runs at every rate and seed, whatever their status.
+        points: for each point, the finished runs at every rate and seed, whatever their status.
         metric: metric of the validation split ("validation/loss").
         seeds: seeds of the trials.
+        pooled: axes in which the points differ.
 
     Raises:
         SelectionError: the metric is not one of validation, its direction is not known, or no trial has it.
     """
     from rankbench.analysis.frame import frame  # pandas takes a moment to import
-    from rankbench.analysis.learning_rates import best_rates, rate_curves
+    from rankbench.analysis.learning_rates import best_of, pooled_curves
 
-    data = frame(trials, names=["tuned"] * len(trials))
-    (best,) = best_rates(data, metric, seeds).to_dict("records")
-    curve = rate_curves(data, metric, seeds).to_dict("records")
+    frames = [frame(trials, names=["tuned"] * len(trials)) for trials in points]
+    curves = pooled_curves(frames, metric, seeds)
+    (best,), curve = best_of(curves, metric).to_dict("records"), curves.to_dict("records")
     return Choice(
         float(best["learning_rate"]),
         metric,
@@ -61,7 +66,8 @@ def choose(trials: Sequence[RunRecord], metric: str, seeds: Sequence[int]) -> Ch
         [[float(point["learning_rate"]), _mean(point), int(point["missing"])] for point in curve],
         bool(best["edge"]),
         int(best["missing"]),
-        [record.run_id for record in trials],
+        [record.run_id for trials in points for record in trials],
+        list(pooled),
     )
 
 
@@ -92,16 +98,17 @@ def _rounded(rate: float) -> float:
 
 @dataclass(eq=False)
 class Group:
-    """Runs that share a learning rate: one arm at one point of the axes, all seeds.
+    """Runs that share a learning rate: one arm at one point of the axes, all seeds; all points of axes that are pooled.
 
     Attributes:
         arm: label of the arm; None in a sweep without an experiment.
         cells: the runs.
         tune: how the rate is chosen; None where it is given.
         takes: group whose chosen rate is taken; None where this one has trials.
-        source: group whose ranks are taken; None where none are needed.
+        source: group whose ranks, peak or passes are taken; None where none are needed.
         choice: choice of the learning rate; None until it is made.
         given_up: why no choice can be made; None while one may be.
+        factor: of the budget; another than 1 for a rung of a ladder (rankbench.sweeps.ladder).
     """
 
     arm: str | None
@@ -111,6 +118,7 @@ class Group:
     source: Group | None = None
     choice: Choice | None = None
     given_up: str | None = None
+    factor: float = 1.0
 
     @property
     def open(self) -> bool:
@@ -118,9 +126,28 @@ class Group:
         return self.choice is None and self.given_up is None
 
     @property
+    def point(self) -> tuple[str, ...]:
+        """Where the runs stand on the axes, seeds and pooled axes left out."""
+        return point_of(self.cells[0], self.tune.pooled if self.tune else ())
+
+    @property
+    def panel(self) -> tuple[str, ...]:
+        """The same without what is typed of methods: that of all arms that are compared."""
+        return tuple(override for override in self.point if not override.startswith("method"))
+
+    @property
     def title(self) -> str:
         """Arm and point of the axes, for sentences."""
-        return ", ".join([*([self.arm] if self.arm else []), *_point(self.cells[0])]) or "the run"
+        rung = [f"{self.factor:g} x the budget"] if self.factor != 1 else []
+        return ", ".join([*([self.arm] if self.arm else []), *self.point, *rung]) or "the run"
+
+    @property
+    def points(self) -> list[list[FrozenCell]]:
+        """The runs at each point of the axes, which differ in their seeds; several where axes are pooled."""
+        at: dict[tuple[str, ...], list[FrozenCell]] = {}
+        for cell in self.cells:
+            at.setdefault(point_of(cell), []).append(cell)
+        return list(at.values())
 
 
 @dataclass
@@ -147,10 +174,12 @@ def groups_of(layout: Layout) -> list[Group]:
     groups: dict[tuple[Any, ...], Group] = {}
     tunes = layout.tunes
     for cell in layout.cells:
-        groups.setdefault((cell.arm, *_point(cell)), Group(cell.arm, [], tunes[cell.cell])).cells.append(cell)
+        tune = tunes[cell.cell]
+        place = point_of(cell, tune.pooled if tune else ())
+        groups.setdefault((cell.arm, *place), Group(cell.arm, [], tune)).cells.append(cell)
     rates = experiments.rates_of(layout.experiment) if layout.experiment else {}
     for (arm, *point), group in groups.items():
-        source = control_sources.source_arm(group.cells[0].config["method"])
+        source = next(iter(matched_runs.awaited(group.cells[0].config).values()), None)
         group.source = groups[(source, *point)] if source is not None else None
         group.takes = groups.get((rates[arm], *point)) if arm in rates else None  # where that arm is run, too
     return list(groups.values())
@@ -164,8 +193,7 @@ def families_of(groups: list[Group]) -> list[TuningFamily]:
     together: defaultdict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in groups:
         if group.tune is not None and group.takes is None:
-            point = [override for override in _point(group.cells[0]) if not override.startswith("method")]
-            together[_depth(group), *point].append(group)
+            together[_depth(group), *group.panel].append(group)
     last: dict[tuple[Any, ...], TuningFamily] = {}
     families = []
     for (_, *point), members in sorted(together.items(), key=lambda item: item[0][0]):
@@ -184,6 +212,6 @@ def _depth(group: Group) -> int:
     return len(chain) - 1
 
 
-def _point(cell: FrozenCell) -> tuple[str, ...]:
-    """Where a cell stands on the axes, seeds left out."""
-    return tuple(override for key, override in cell.point.items() if key != "seed")
+def point_of(cell: FrozenCell, pooled: Collection[str] = ()) -> tuple[str, ...]:
+    """Where a cell stands on the axes, seeds and those of `pooled` left out."""
+    return tuple(override for key, override in cell.point.items() if key != "seed" and key not in pooled)

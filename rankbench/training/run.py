@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rankbench.config import environment
+from rankbench.config import environment, matched_runs
 from rankbench.config.schema import ConfigError
 from rankbench.config.sections import Config, TrackingConfig
 from rankbench.core.peft_export import export
@@ -158,7 +158,11 @@ class Run:
 
     def _work(self, log: Callable[[dict[str, Any]], None]) -> tuple[str, str | None]:
         # of this machine: the configuration was checked on another one, maybe
-        if problems := [*environment.refused(), *precision.refused(self.config, self.accelerator.device)]:
+        if problems := [
+            *matched_runs.unresolved(self.plain),
+            *environment.refused(),
+            *precision.refused(self.config, self.accelerator.device),
+        ]:
             raise ConfigError(problems)
         if self.config.train.threads is not None:
             torch.set_num_threads(self.config.train.threads)

@@ -9,9 +9,10 @@ from support.harness import write_experiment
 from support.records import record
 from support.schedules import Played, finish
 
+from rankbench.analysis.run_costs import from_records
 from rankbench.cli import main
-from rankbench.cli.plan import PHASES, from_records
 from rankbench.records.frozen_run import FrozenRun
+from rankbench.records.record import PHASES
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
 from rankbench.sweeps.composition import lay_out, words
@@ -26,7 +27,7 @@ def config_dir(tmp_path, monkeypatch):
 
 def planned(capsys, *arguments: str) -> dict[str, list[str]]:
     """Arm -> the other columns."""
-    assert main(["plan", *arguments]) == 0
+    assert main(["plan", *arguments, "futile=allow"]) == 0  # two seeds of four arms
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     return {row[0]: row[1:] for row in cells if len(row) > 2}
@@ -75,6 +76,19 @@ def test_what_failed_takes_no_time_unless_it_is_to_be_done_again(config_dir, cap
     (runs, done, *_, left) = planned(capsys, *typed)["lora"]
     assert (runs, done, left) == ("2", "1", "0 s")
     assert planned(capsys, *typed, "retry=failed")["lora"][-1] != "0 s"
+
+
+def test_a_design_that_can_tell_nothing_is_refused_by_plan_and_sweep_alike(config_dir, capsys):
+    typed = ["experiment=small", "--config-dir", str(config_dir)]
+    assert main(["plan", *typed]) == 2
+    planned = capsys.readouterr()
+    assert "power at the smallest effect of interest, and seeds for 80 %" in planned.out
+    refusal = planned.err.splitlines()[-1]
+    assert refusal.strip().startswith("experiment=small: 2 seeds are too few for 4 comparisons: even an effect of 2 ")
+    assert refusal.endswith("or ask for it by name: futile=allow")
+    assert main(["-m", *typed]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == refusal
+    assert not (config_dir.parent / "results").exists()
 
 
 def test_mistakes_are_told_and_nothing_is_planned(capsys):

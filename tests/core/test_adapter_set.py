@@ -327,6 +327,19 @@ def test_scale_rules(rule, expected):
     assert Scale(rule, 8.0, 2).at(0) == 0.0
 
 
+@pytest.mark.parametrize(("rule", "power"), [("fixed", 1.0), ("live", 0.0), ("rslora", 0.5)])
+def test_under_adam_a_rank_is_a_learning_rate_unless_the_scale_is_live(rule, power):
+    """The gain of the first step, to first order, is proportional to scale x rank."""
+    gains = {}
+    for rank in (2, 32):
+        adapters = attach([rank], shapes=[(64, 64)], rule=rule, alpha=8.0)
+        adapters.model(torch.randn(64, 64, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+        _, B = adapters.factors("layers.0")
+        torch.optim.Adam([B], lr=1e-3).step()  # from B = 0, so that B is now the step
+        gains[rank] = -(B.grad * B.detach()).sum().item()
+    assert gains[32] / gains[2] == pytest.approx(16**power, rel=0.2)
+
+
 def test_the_adapter_is_fp32_on_a_bf16_base():
     adapters = attach(RANKS, gate=SVD, dtype=torch.bfloat16)
     scramble(adapters)

@@ -21,15 +21,8 @@ def sites(**shapes: tuple[int, int]) -> list[SimpleNamespace]:
 
 
 def settings(**changes):
-    base = {
-        "reference_rank": 4,
-        "unit": "params",
-        "match": "final",
-        "tolerance": 0.01,
-        "source": "uniform",
-        "factor": 1.0,
-    }
-    return OmegaConf.create({**base, **changes})
+    base = {"reference_rank": 4, "unit": "params", "match": "final", "tolerance": 0.01, "source": "uniform"}
+    return OmegaConf.create({**base, "factor": 1.0, "peak_of": None, "target": None, **changes})
 
 
 def budget(**changes) -> Budget:
@@ -234,6 +227,14 @@ def test_a_factor_multiplies_the_target_and_leaves_the_reference_rank() -> None:
     assert Budget.of(true, sites(a=(8, 8), b=(16, 8)), {"a": 0, "b": 5}).target == 2 * 5 * 24
 
 
+def test_the_peak_of_another_run_is_a_target_of_its_own() -> None:
+    own = budget(peak_of="a run", target=100, reference_rank=1)
+    assert (own.target, own.reference_rank, own.uniform_rank) == (100, 1, 2)
+    assert own.uniform() == {"a": 3, "b": 1, "c": 1}  # of 36 beside rank 1 no rank of 24 is left once a has its second
+    with pytest.raises(BudgetError, match=r"budget.peak_of={igu}: an arm stands for its run in an experiment alone"):
+        budget(peak_of="{igu}")
+
+
 def test_half_of_rank_1_lies_evenly_over_depth_and_types() -> None:
     kinds = {"q": (8, 8), "k": (4, 8), "v": (4, 8), "o": (8, 8), "up": (16, 8), "down": (8, 16)}
     half = Budget.of(settings(reference_rank=1, factor=0.5), layered(6, kinds), None)
@@ -267,7 +268,10 @@ def test_params_and_spent_are_counted_apart() -> None:
         ({"reference_rank": 9}, "budget.reference_rank=9 is above the full rank 8 of site a: use <= 8"),
         ({"source": "true_ranks"}, "this task plants none: use budget=r8"),
         ({"factor": 4.0}, "reference_rank=4 times budget.factor=4 is above the full rank 8 of site a: use <= 2, or"),
-        ({"factor": 0.01}, "budget.factor=0.01: a target of 3 is not between the 16 of one rank at one site and"),
+        (
+            {"factor": 0.01},
+            "budget.factor, budget.peak_of: their target of 3 is not between the 16 of one rank",
+        ),
     ],
 )
 def test_a_budget_that_does_not_fit_the_sites_says_so(changes: dict, message: str) -> None:

@@ -20,7 +20,7 @@ DECODERS = {
     "igu": ["method=igu"],
     "igu-hard": ["method=igu", "method.prune=hard", "adapter.scale_rule=rslora"],
     "igu_code": ["method=igu_code"],
-    "random": ["method=random", "method.concentration=0.2"],
+    "random": ["method=random", "method.concentration=0.2", "adapter.scale_rule=live"],  # with sites of rank 0
 }
 ENCODERS = {"bert-lora": ["method=lora"], "bert-igu": ["method=igu"]}
 LOADER = """

@@ -103,13 +103,13 @@ def numbers(folder: RunFolder) -> dict:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory, installed):
     made = Swept(tmp_path_factory.mktemp("local"), "local", installed)
-    return made, made.run("experiment=small")
+    return made, made.run("experiment=small", "futile=allow")
 
 
 @pytest.fixture(scope="module", params=["basic", "joblib", "submitit_local", "ray"])
 def other(request, tmp_path_factory, installed):
     made = swept(request.param, tmp_path_factory.mktemp(request.param), installed)
-    return made, made.run("experiment=small")
+    return made, made.run("experiment=small", "futile=allow")
 
 
 @pytest.mark.slow

@@ -21,9 +21,17 @@ def against(uniform=0.0, permuted=0.0, random=0.0):
     ("gains", "outcome", "reason"),
     [
         ((0.6, 0.3, 0.3), "works", "better than tuned uniform, its own ranks permuted and random ranks"),
-        ((0.8, 0.3, 0.3), "worthwhile", f"and {RANDOM}, and than {UNIFORM} by more than 0.5"),
-        ((0.1, 0.3, 0.3), "no worthwhile gain", "the gain over tuned uniform is below 0.5"),
-        ((0.25, 0.3, 0.3), "no worthwhile gain", "the gain over tuned uniform is above 0, but below 0.5"),
+        (
+            (0.8, 0.3, 0.3),
+            "worthwhile",
+            f"and {RANDOM}, and than {UNIFORM} by more than the smallest effect of interest",
+        ),
+        ((0.1, 0.3, 0.3), "no worthwhile gain", "the gain over tuned uniform is below the smallest effect of interest"),
+        (
+            (0.25, 0.3, 0.3),
+            "no worthwhile gain",
+            "the gain over tuned uniform is above 0, but below the smallest effect of interest",
+        ),
         ((-0.3, 0.3, 0.3), "harmful", "worse than tuned uniform"),
         ((0.6, 0.15, 0.3), "open", f"not told from {PERMUTED}; 18 seeds would"),
         ((0.6, -0.1, 0.3), "open", f"not told from {PERMUTED}; more than 500 seeds would"),
@@ -60,18 +68,17 @@ def test_a_control_that_was_not_run_leaves_the_question_open():
 
 
 @pytest.mark.parametrize(
-    ("changed", "arguments", "reason"),
+    ("changed", "faults", "reason"),
     [
-        ({"headroom": False}, {}, "no headroom"),
-        ({}, {"at_edge": True}, "edge of its grid"),
-        ({}, {"lost": 2}, "2 of 10 seeds without a run that is ok"),
-        ({"seeds": 12}, {}, "10 pairs with tuned uniform, 12 were declared"),
-        ({"seeds": 5}, {}, "10 pairs with tuned uniform, 5 were declared"),
+        ({"headroom": False}, [], "no headroom"),
+        ({}, ["random ranks: no run that is ok"], "random ranks: no run that is ok"),
+        ({"seeds": 12}, [], f"10 pairs with {UNIFORM}, {PERMUTED} and {RANDOM}, 12 were declared"),
+        ({"seeds": 5}, [], f"10 pairs with {UNIFORM}, {PERMUTED} and {RANDOM}, 5 were declared"),
     ],
 )
-def test_what_withholds_a_decision(changed, arguments, reason):
+def test_what_withholds_a_decision(changed, faults, reason):
     declaration = Declaration(**{"seeds": 10, "comparisons": 12, "smallest_effect": 0.5} | changed)
-    decision = decide(against(2.0, 2.0, 2.0), declaration, **arguments)
+    decision = decide(against(2.0, 2.0, 2.0), declaration, faults=faults)
     assert decision.outcome == "withheld"
     assert reason in decision.reason
     assert decision.intervals[UNIFORM].mean == pytest.approx(2.0)
@@ -80,13 +87,32 @@ def test_what_withholds_a_decision(changed, arguments, reason):
 @pytest.mark.parametrize(
     ("gains", "reason"),
     [
-        (np.full(10, 0.25), "all 10 pairs with tuned uniform differ by +0.25: no spread to judge by"),
-        ([0.3], "one pair with tuned uniform: no spread to judge by"),
+        (np.full(10, 0.25), "all 10 pairs with tuned uniform differ by the same: no spread to judge by"),
+        ([0.3], "a single pair has no spread to judge by"),
     ],
 )
 def test_pairs_without_a_spread_withhold(gains, reason):
     decision = decide({UNIFORM: gains}, Declaration(len(gains), 12, 0.5))
     assert (decision.outcome, decision.reason) == ("withheld", reason)
+
+
+TAIL = np.array([0.0] * 9 + [-1.0]) + 0.01 * SPREAD
+
+
+@pytest.mark.parametrize(
+    ("gains", "outcome"),
+    [
+        (TAIL + 2, "withheld"),  # better at nine seeds, much less so at the tenth
+        (-TAIL - 2, "withheld"),
+        (-TAIL, "withheld"),  # no worthwhile gain, but for one seed
+        (-TAIL + 2, "worthwhile"),
+        (TAIL - 2, "harmful"),
+    ],
+)
+def test_lopsided_pairs_withhold_what_they_would_wrongly_show(gains, outcome):
+    decision = decide({UNIFORM: gains}, Declaration(10, 12, 0.5))
+    assert decision.outcome == outcome
+    assert ("lopsided pairs with tuned uniform" in decision.reason) == (outcome == "withheld")
 
 
 def test_a_smallest_effect_of_0_is_refused():

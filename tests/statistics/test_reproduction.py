@@ -36,9 +36,9 @@ FIVE = tuple(0.82 + 0.001 * np.sqrt(2) * np.array([-1, 0, 0, 0, 1]))
         (FIVE, 0.8210, 0.0004, 0.0, "not comparable", "too wide to tell"),  # reach 0.00176 > 4 * 0.0004
         (TWO, 0.85, 0.005, 0.0, "not comparable", "too wide to tell"),
         (TWO, 0.99, 0.005, 0.0, "contradicted", "outside"),
-        ((0.82,), 0.82, 0.005, 0.0, "not comparable", "one run, no interval"),
-        ((0.82, 0.82, 0.82), 0.824, 0.005, 0.0, "equivalent", "within the margin"),  # no spread: the mean decides
-        ((0.82, 0.82, 0.82), 0.826, 0.005, 0.0, "contradicted", "outside"),
+        ((0.82,), 0.82, 0.005, 0.0, "not comparable", "no spread, no interval"),
+        ((0.82, 0.82), 0.82, 0.005, 0.0, "not comparable", "no spread, no interval"),  # not an interval of no width
+        ((0.82, 0.82, 0.82), 0.9, 0.005, 0.0, "not comparable", "no spread, no interval"),
     ],
 )
 def test_the_rule_case_by_case(values, published, margin, rounding, outcome, reason):

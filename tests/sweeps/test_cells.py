@@ -13,9 +13,10 @@ from rankbench.studies import panels
 from rankbench.studies.study import study_of_sweep
 from rankbench.sweeps.cells import parts, with_cells
 from rankbench.sweeps.composition import lay_out, words
-from rankbench.sweeps.experiment import arms, rates_of, with_arms
+from rankbench.sweeps.experiment import arms, rates_of
 from rankbench.sweeps.experiment_files import read
 from rankbench.sweeps.grid import cells_of
+from rankbench.sweeps.selection import with_arms
 
 STUDY = {
     "name": "x",
@@ -25,7 +26,7 @@ STUDY = {
         "lora": {"method": "lora"},
         "random": {"method": "random"},
         "map": {"method": "transplant", "method.source_run": "{random}"},
-        "mixed": {"method": "shuffled", "method.source": None, "method.source_run": "{random}"},
+        "mixed": {"method": "permuted", "method.source": None, "method.source_run": "{random}"},
     },
     "vary": {"mixed": {"method.within": ["type", "layer"]}},
     "axes": {"seed": [0, 1]},
@@ -67,7 +68,7 @@ def test_a_cell_changes_key_by_key_and_keeps_what_it_leaves_out():
 def test_a_control_takes_the_map_that_a_cell_has_beforehand():
     one, two = parts(made()).values()
     assert {settings.get("method.source_run") for settings in arms(one).values()} == {None, "{random}"}
-    assert {settings.get("method.source_run") for settings in arms(two).values()} == {None, "maps/two/random.json"}
+    assert {settings.get("method.source_run") for settings in arms(two).values()} == {None, "maps/two/random"}
 
 
 def test_an_arm_and_those_that_vary_it_may_be_run_at_fewer_points():
@@ -112,7 +113,7 @@ def test_a_mistake_in_a_cell_is_named_with_its_place(cell, message):
 def played(tmp_path_factory):
     """Two cells of one model and task, told apart by their names alone; the second has its maps beforehand."""
     place = tmp_path_factory.mktemp("cells")
-    (place / "random.json").write_text('{"a": 1, "b": 3}')
+    (place / "random").write_text('{"a": 1, "b": 3}')
     cells = {
         "one": {"axes": {"task.map": ["few", "type"]}, "only": {"mixed": {"seed": [0]}}},
         "two": {

@@ -19,7 +19,10 @@ def test_words_are_sorted_by_who_reads_them():
     typed = ["experiment=x", "scale=small", "arms=[a,b c]", "retry=failed", "tune.widen=0", "seed=0,1", "model=tiny"]
     launch = ["hydra.launcher.slots=2", "hydra/launcher=local", "+hydra.launcher.foo=1"]
     assert words([*typed, *launch]) == SweepArguments(
-        "x", "small", ["a", "b c"], "failed", {"widen": 0}, ["seed=0,1", "model=tiny"], launch
+        "x", "small", ["a", "b c"], "failed", tune={"widen": 0}, settings=["seed=0,1", "model=tiny"], hydra=launch
+    )
+    assert words(["experiment=x", "ladder.gate=false", "futile=allow"]) == SweepArguments(
+        "x", futile="allow", ladder={"gate": False}
     )
     assert words(["seed=0"]) == SweepArguments(settings=["seed=0"])
 
@@ -39,8 +42,8 @@ def test_rates_are_a_list_however_they_are_typed(typed):
     ("typed", "problems"),
     [
         (["retry=faild"], ["retry=faild: unknown; did you mean failed? known are failed, none."]),
-        (["arms=[a]"], ["scale, arms and cells belong to an experiment: add experiment=NAME"]),
-        (["scale=small", "retry=x"], ["retry=x: unknown; known are failed, none.", "scale, arms and cells belong"]),
+        (["arms=[a]"], ["scale, arms, cells and ladder belong to an experiment: add experiment=NAME"]),
+        (["scale=small", "retry=x"], ["retry=x: unknown; known are failed, none.", "scale, arms, cells and ladder"]),
         (["experiment=x", "arms=[a"], ["arms=[a: cannot be read; write key=value, and quote a value with special"]),
         (["tune.learning_rate=[1e-3,"], ["tune.learning_rate=[1e-3,: cannot be read; write key=value"]),
     ],
@@ -131,6 +134,10 @@ def test_what_is_laid_out_is_no_longer_that_of_the_file(config_dir, tmp_path):
         ),
         (["experiment=small", "tune.learning_rate=[-1]"], ["tune.learning_rate: -1 is no learning rate"]),
         (["experiment=small", "tune.rate=1"], ["tune.rate=1: unknown key"]),
+        (
+            ["experiment=small", "budget=r2,r4", "tune.pooled=[budgt]"],
+            ["tune.pooled: no axis 'budgt'; did you mean budget"],
+        ),
         (["method=lora", *RUN, "tune.widen=1"], ["tune.learning_rate: missing; give tune.learning_rate=<a list"]),
     ],
 )
@@ -148,8 +155,8 @@ def test_a_control_is_not_tuned_at_ranks_that_no_trial_has(tmp_path):
     with pytest.raises(ConfigError) as error:
         lay_out(words(["experiment=small", "seed=0"]), write_experiment(tmp_path, told))
     assert error.value.problems == [
-        "arm random permuted: is tuned at the ranks of random concentration=0.5, which has no trials: it takes the "
-        "learning rate of random; let random permuted take one, too, under shares"
+        "arm random permuted: is tuned at what it takes from random concentration=0.5, which has no trials: it takes "
+        "the learning rate of random; let random permuted take one, too, under shares"
     ]  # random reversed takes lora's
 
 

@@ -121,6 +121,7 @@ def test_the_choice_stands_in_the_run_that_it_was_made_for_and_does_not_rename_i
         "chosen": 1e-2,
         "metric": "validation/loss",
         "seeds": [100],
+        "pooled": [],
         "curve": [
             [1e-4, pytest.approx(0.0099), 0],
             [1e-3, pytest.approx(0.009), 0],
@@ -184,7 +185,7 @@ def test_a_sweep_without_an_experiment_is_tuned_method_by_method(lay, results):
     base = ["method=lora,random", "seed=0,1", "model=tiny", "task=planted"]
     played = Played(lay(*base, "tune.learning_rate=[1e-3,1e-2]", "tune.widen=0"), results)
     assert [Counter((job.method, job.trial) for job in batch) for batch in played.batches] == [
-        {("lora", True): 2, ("random", True): 2},
+        {("lora", True): 6, ("random", True): 6},  # three seeds of each
         {("lora", False): 2, ("random", False): 2},
     ]
     rates = {(job.method, rate) for job, rate in zip(played.jobs(None), played.rates(None), strict=True)}
@@ -202,6 +203,27 @@ def test_several_seeds_of_trials_and_a_rate_that_is_typed_twice(lay, results):
     played = Played(layout, results)
     assert Counter(played.config(job)["seed"] for job in played.jobs(None, trial=True)) == {7: 3, 8: 3}
     assert played.config(played.jobs(None)[0])["tuned"]["seeds"] == [7, 8]
+
+
+def by_map(frozen: FrozenRun) -> float:
+    """Lowest at another rate on each map, and much larger on one of them."""
+    rate, few = frozen.config["train"]["learning_rate"], frozen.config["task"]["map"] == "few"
+    return {(True, 1e-3): 0.001, (True, 1e-2): 0.01, (False, 1e-3): 5.0, (False, 1e-2): 1.0}[few, rate]
+
+
+def test_each_arm_is_tuned_at_each_point_of_the_axes_but_the_seed_unless_an_axis_is_pooled(lay, results):
+    typed = ["experiment=small", "arms=[random,random permuted]", "task.map=few,type", "tune.widen=0"]
+    apart = Played(lay(*typed), results, loss=by_map)
+    chosen = [apart.config(job) for job in apart.jobs("random")]
+    rates = {(config["task"]["map"], config["train"]["learning_rate"]) for config in chosen}
+    assert rates == {("few", 1e-3), ("type", 1e-2)}
+    pooled = Played(lay(*typed, "tune.pooled=[task.map]"), results, loss=by_map)
+    for arm in ("random", "random permuted"):
+        assert len(pooled.jobs(arm, trial=True)) == len(pooled.jobs(arm)) == 4
+        assert set(pooled.rates(arm)) == {1e-3}
+    runs = {job.run_id: pooled.config(job)["task"]["map"] for job in pooled.sweep.jobs}
+    controls = [pooled.config(job) for trial in (True, False) for job in pooled.jobs("random permuted", trial=trial)]
+    assert all(runs[config["method"]["source_run"]] == config["task"]["map"] for config in controls)
 
 
 # ---------------------------------------------------------------------------------------------- what cannot be done

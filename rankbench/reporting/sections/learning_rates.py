@@ -43,7 +43,9 @@ def learning_rates(panel: Panel, own: Sequence[str]) -> pd.DataFrame:
 
 
 def _choice(arm: str, tuned: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    facts = (bool(tuned.get("edge")), tuned.get("metric", ""), ", ".join(map(str, tuned.get("seeds", []))))
+    seeds = ", ".join(map(str, tuned.get("seeds", [])))
+    over = f" at every {', '.join(tuned['pooled'])}" if tuned.get("pooled") else ""
+    facts = (bool(tuned.get("edge")), tuned.get("metric", ""), seeds + over)
     return [
         (arm, float(rate), mean, missing, rate == tuned.get("chosen"), *facts)
         for rate, mean, missing in tuned.get("curve", [])

@@ -15,7 +15,7 @@ from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
-from rankbench.sweeps.experiment import Published
+from rankbench.sweeps.report_settings import Published
 
 COLUMNS = (
     *("arm", "task", "metric", "paper", "paper - reference", "ours", "ours - reference", "n"),
@@ -131,7 +131,8 @@ def _ours(panel: Panel, comparison: Comparison, arm: str, unit: str) -> list[Cel
     our_run = Cell(", ".join([panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest]), link=where)
     if measured.empty:
         return [Cell("none ok", link=where), Cell(), Cell("0", 0), our_run]
-    paired = comparison.difference(metric, arm) if arm in comparison.rows else None
+    in_units = arm in comparison.rows and not comparison.terms.log
+    paired = comparison.difference(metric, arm) if in_units else None
     difference = Cell() if paired is None else _scaled(paired, scale, where)
     mean = Cell(f"{measured.mean():.2f} {_unit(unit)}".strip(), float(measured.mean()), link=where)
     return [mean, difference, Cell(str(len(measured)), len(measured)), our_run]

@@ -6,12 +6,13 @@ from collections import defaultdict
 
 import numpy as np
 
-from rankbench.analysis.comparison import SHOWN, Comparison, decimals
+from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, decimals
 from rankbench.analysis.labels import file_name
 from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.comparison_table import EXPLORATORY
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table
-from rankbench.statistics.decision import outcomes
+from rankbench.statistics.decision import Outcome, outcomes
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.family import joint_level
 from rankbench.statistics.over_tasks import (
@@ -68,20 +69,22 @@ def task_tables(report_data: ReportData) -> list[Table]:
 
 
 def _over_tasks(report_data: ReportData, key: tuple[str, ...], members: list[Member]) -> Table:
-    reference, others = (
-        report_data.report.reference,
-        [arm for arm in report_data.arms if arm != report_data.report.reference],
-    )
+    reference = report_data.report.reference
+    apart = {reference, *report_data.report.without_claim}
+    others = [arm for arm in report_data.arms if arm not in apart]
     arms = [arm for arm in others if all(_enough(comparison, arm) for _, comparison in members)]
     level = joint_level(max(1, len(others)), report_data.report.level)
     left = [arm for arm in others if arm not in arms]
-    units = ", ".join(f"{panel.facts['task']} {panel.margin:g} {panel.metric}" for panel, _ in members)
+    units = ", ".join(
+        f"{panel.facts['task']} {comparison.terms.smallest} {panel.metric}" for panel, comparison in members
+    )
     notes = [
         f"Gains are above 0 where the arm is better than {reference}, in units of each task's smallest effect of "
         f"interest: {units}. Over these tasks: seeds are the only chance; over tasks like these: tasks are a sample, "
         f"too. Either column's intervals hold together over {len(others)} arms with "
         f"{report_data.report.level * 100:g} %. P: how probably a run of the arm beats one of the reference.",
         *([f"Left out, not judged on a task: {', '.join(left)}."] if left else []),
+        EXPLORATORY,
     ]
     columns = ["arm", "gain over these tasks", "finding", "gain over tasks like these", f"P(better than {reference})"]
     title = f"Over {len(members)} tasks: {', '.join(key)}"
@@ -97,12 +100,14 @@ def _enough(comparison: Comparison, arm: str) -> bool:
 def _row(arm: str, members: list[Member], level: float) -> list[Cell]:
     scores = [_scores(comparison, arm) for _, comparison in members]
     gains = standardised(
-        [arm_and_other[0] - arm_and_other[1] for arm_and_other in scores], [panel.margin for panel, _ in members]
+        [comparison.gains(arm, [str(comparison.reference)]) for _, comparison in members],
+        [float(comparison.terms.margin or 1) for _, comparison in members],
     )
     these, such = mean_of_these(gains, level), mean_of_such(gains, level).mean
-    kind = str(outcomes(np.array([these.low]), np.array([these.high]), 1.0))
+    outcome: Outcome = str(outcomes(np.array([these.low]), np.array([these.high]), 1.0))  # type: ignore[assignment]
     words = {"works": "better", "worthwhile": "better by more than 1", "harmful": "worse"}
-    finding = Cell(words.get(kind, kind), strong=kind in SHOWN, kind=kind)
+    shown = KIND_OF[outcome]
+    finding = Cell(words.get(outcome, outcome), strong=shown in SHOWN, kind=shown)
     seeds = min(task.shape[1] for task in scores)
     both = np.stack([task[:, :seeds] for task in scores], axis=-1)  # (2, seeds, tasks)
     better = probability_of_improvement(both[0], both[1])

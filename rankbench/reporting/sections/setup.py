@@ -11,6 +11,7 @@ from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.table import Cell, Table
 from rankbench.sweeps import experiment
 from rankbench.sweeps.grid import spell
+from rankbench.sweeps.report_settings import DottedSettings
 
 
 def arms_table(report_data: ReportData) -> Table | None:
@@ -60,7 +61,7 @@ def deviations_table(report_data: ReportData) -> Table | None:
     )
 
 
-def _listed(settings: experiment.DottedSettings) -> str:
+def _listed(settings: DottedSettings) -> str:
     return ", ".join(spell(key, value) for key, value in settings.items())
 
 

@@ -3,37 +3,127 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-import pandas as pd
-
-from rankbench.analysis.comparison import SHOWN, Comparison, Kind, decimals
+from rankbench.analysis.comparison import SHOWN, Comparison, Kind
+from rankbench.analysis.metrics import higher_is_better, title_of
+from rankbench.reporting.amounts import amount_cell, digits_of, mean_text
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
-from rankbench.sweeps.experiment import UNIFORM
+from rankbench.sweeps.declaration import code_changes
+from rankbench.sweeps.report_settings import UNIFORM
 
 KINDS: dict[Kind, str] = {  # of a comparison with the reference alone
-    "worthwhile": "better by more than the smallest effect of interest",
-    "works": "better",
+    "worthwhile gain": "better by more than the smallest effect of interest",
+    "better": "better",
     "no worthwhile gain": "without worthwhile gain",
-    "harmful": "worse",
+    "worse": "worse",
     "open": "open",
     "withheld": "withheld",
 }
+WORDS = {  # of an outcome, after a number of verdicts
+    "works": "that the arm works",
+    "worthwhile": "that it is worthwhile",
+    "no worthwhile gain": "no worthwhile gain",
+    "harmful": "that it is harmful",
+}
+Judged = tuple[Panel, Comparison, str, Decision]
 
 
 def sentences(report_data: ReportData) -> list[str]:
-    """Sentences on what is decided, what is open, and what could have been seen."""
+    """Sentences on what is decided, what is open, and what could have been seen; the first is the one to quote."""
+    judged = _judged(report_data)
     return [
-        *_verdict_sentences(report_data),
+        *_headline(judged),
+        *_without_headroom(report_data),
+        *_verdict_sentences(report_data, judged),
         *_findings_in_words(report_data),
         *_what_could_be_seen(report_data),
         *_varied_settings(report_data),
+        *_declaration(report_data),
     ]
+
+
+def _judged(report_data: ReportData) -> list[Judged]:
+    """Each arm that has controls, in each panel, with its decision."""
+    return [
+        (panel, comparison, arm, decision)
+        for panel, comparison in report_data.compared()
+        for arm in report_data.report.controls
+        if (decision := decide(report_data, comparison, arm)) is not None
+    ]
+
+
+def _headline(judged: Sequence[Judged]) -> Iterator[str]:
+    """What is shown of all arms with controls, with n, intervals and family."""
+    if not judged:
+        return
+    counts = Counter(decision.outcome for *_, decision in judged)
+    shown = [f"{counts[outcome]} {WORDS.get(outcome, outcome)}" for outcome in OUTCOMES if counts[outcome]]
+    family, level = judged[0][1].family, judged[0][1].terms.level * 100
+    seeds = _span(interval.n for *_, decision in judged for interval in decision.intervals.values())
+    together = f"n = {seeds} seeds; intervals of {family} comparisons hold together with {level:g} %"
+    best = _best(judged)
+    yield (
+        f"At an equal budget, of {len(judged)} verdict{'s' * (len(judged) > 1)}: {', '.join(shown)} ({together})"
+        + (f"; the largest gain is that of {best}." if best else ".")
+    )
+
+
+def _best(judged: Sequence[Judged]) -> str | None:
+    """The arm whose gain over the reference is the largest in smallest effects, and the gain."""
+    open_ones = [each for each in judged if each[3].outcome != "withheld"]
+    if not open_ones:
+        return None
+
+    def size(each: Judged) -> float:
+        _, comparison, _, decision = each
+        return next(iter(decision.intervals.values())).mean / float(comparison.terms.margin or 1)
+
+    panel, comparison, arm, decision = max(open_ones, key=size)
+    reference, gain = next(iter(decision.intervals.items()))
+    where = f" on {panel.short}" if len({each[0].name for each in judged}) > 1 else ""
+    return f"{arm} over {reference}{where}, {_gain(comparison, gain).text} in {title_of(comparison.metrics[0])}"
+
+
+def _gain(comparison: Comparison, gain: PairedDifference) -> Cell:
+    metric = comparison.metrics[0]
+    return amount_cell(comparison.terms, gain, digits_of(comparison, metric), bool(higher_is_better(metric)))
+
+
+def _declaration(report_data: ReportData) -> Iterator[str]:
+    """When it was declared what is judged, and what has changed since."""
+    sweep = report_data.study.sweep
+    if sweep.experiment is None:
+        return
+    if sweep.declaration is None:
+        yield "Not declared before the runs: seeds and smallest effects are those of the experiment as it was started."
+        return
+    looks = len(sweep.looks)
+    seen = f"; the data were looked at {looks} times, for which the intervals allow" if looks > 1 else ""
+    changes = dict.fromkeys([*sweep.changes, *code_changes(sweep.declaration)])
+    since = f"since then changed: {'; '.join(changes)}" if changes else "nothing has changed since"
+    yield f"Seeds, metrics, smallest effects and arms were declared on {sweep.declaration.date[:10]}; {since}{seen}."
+
+
+def _without_headroom(report_data: ReportData) -> Iterator[str]:
+    where = [panel.short for panel in report_data.panels if not panel.terms.headroom]
+    if where:
+        yield (
+            f"No headroom on {'; '.join(where)}: four times the budget is not shown to buy three smallest effects "
+            "there, so its allocation cannot matter; every verdict is withheld."
+        )
+
+
+def _span(numbers: Iterator[int]) -> str:
+    """The least and the largest of some numbers: "10", "5 to 10"."""
+    ordered = sorted(set(numbers)) or [0]
+    return " to ".join(map(str, dict.fromkeys([ordered[0], ordered[-1]])))
 
 
 def _findings_in_words(report_data: ReportData) -> Iterator[str]:
@@ -64,32 +154,30 @@ def _counted(counts: Counter[Any]) -> str:
 
 def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
     """Range of the detectable differences, and of the numbers of pairs, of each metric."""
-    seen: dict[str, list[tuple[float, int]]] = {}
+    seen: dict[tuple[str, bool], list[tuple[float, int]]] = {}
     for _, comparison in report_data.compared():
-        metric = comparison.metrics[0]
+        metric, terms = comparison.metrics[0], comparison.terms
         for arm in comparison.judged:
             smallest = comparison.detectable(metric, arm)
             if smallest is not None:
-                seen.setdefault(metric, []).append((smallest, len(comparison.pairs(metric, arm))))
-    for metric, pairs_seen in seen.items():
-        sizes, pairs = [size for size, _ in pairs_seen], sorted({n for _, n in pairs_seen})
-        counts = f"n = {pairs[0]}" if len(pairs) == 1 else f"n = {pairs[0]} to {pairs[-1]}"
-        least, most = (f"{size:.2g}" for size in (min(sizes), max(sizes)))
-        size = f"is {least}" if least == most else f"is between {least} and {most}, depending on the arm"
+                size = terms.amount(smallest, bool(higher_is_better(metric)))
+                seen.setdefault((metric, terms.log), []).append((size, len(comparison.pairs(metric, arm))))
+    for (metric, log), pairs_seen in seen.items():
+        least, most = (f"{end(size for size, _ in pairs_seen):.2g}{' %' * log}" for end in (min, max))
+        size_text = f"is {least}" if least == most else f"is between {least} and {most}, depending on the arm"
         yield (
             f"The smallest difference in {metric} whose interval would leave out 0 with 80 % probability "
-            f"({counts} pairs) {size}."
+            f"(n = {_span(n for _, n in pairs_seen)} pairs) {size_text}."
         )
 
 
-def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
+def _verdict_sentences(report_data: ReportData, judged: Sequence[Judged]) -> Iterator[str]:
     """For each arm with controls, what is decided and where; in a single panel, why."""
     for arm in report_data.report.controls:
         if arm == report_data.report.reference:
             yield f"{arm}: no verdict: it stands in for the reference, {CONTROLS[UNIFORM]} was not run."
-        judged = [(panel.short, decide(report_data, comparison, arm)) for panel, comparison in report_data.compared()]
-        decisions = [(where, decision) for where, decision in judged if decision is not None]
-        off = [panel.short for panel, comparison in report_data.compared() if arm in comparison.off.index]
+        decisions = [(panel.short, decision) for panel, _, each, decision in judged if each == arm]
+        off = [panel.short for panel, comparison in report_data.compared() if _is_off(comparison, arm)]
         if off:
             yield f"{arm}: no verdict on {'; '.join(off)}: not at an equal budget."
         if len(decisions) == 1:
@@ -101,16 +189,22 @@ def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
                 yield f"{arm}: {outcome} on {len(titles)} of {len(decisions)}{where_text}."
 
 
+def _is_off(comparison: Comparison, arm: str) -> bool:
+    return arm in comparison.off.index and arm != comparison.reference
+
+
 def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decision | None:
-    """The decision on an arm by its controls; None where the arm is not in the panel or cannot be judged."""
-    return comparison.decide(arm, _controls(report_data, arm, comparison.reference))
+    """The decision on an arm by its controls; withheld where it has no run, None where it cannot be judged at all."""
+    if arm not in comparison.rows:
+        return Decision("withheld", f"{arm}: not run", {})
+    return comparison.decide(arm, controls_of(report_data, arm, comparison.reference))
 
 
-def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, Any]:
-    """Name of each control that has to be beaten beside the reference -> the arm that it is."""
-    arms = {UNIFORM: report_data.report.reference, **report_data.report.controls[arm]}
-    named = {CONTROLS[role]: arms.get(role) for role in report_data.report.beats}
-    return {name: control for name, control in named.items() if control != reference}
+def controls_of(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
+    """Name of each control that has to be beaten beside the reference -> the arms that it is; [] for none."""
+    arms = {UNIFORM: [report_data.report.reference], **report_data.report.controls_of(arm)}
+    named = {CONTROLS[role]: arms.get(role, []) for role in report_data.report.beats}
+    return {name: control for name, control in named.items() if control != [reference]}
 
 
 def verdict_table(report_data: ReportData) -> Table | None:
@@ -118,30 +212,21 @@ def verdict_table(report_data: ReportData) -> Table | None:
 
     None without controls.
     """
-    decided = [
-        (panel, comparison, arm, decision)
-        for panel, comparison in report_data.compared()
-        for arm in report_data.report.controls
-        if (decision := decide(report_data, comparison, arm)) is not None
-    ]
-    if not decided:
+    judged = _judged(report_data)
+    if not judged:
         return None
     named = [
-        (str(comparison.reference), *_controls(report_data, arm, comparison.reference))
-        for _, comparison, arm, _ in decided
+        (str(comparison.reference), *controls_of(report_data, arm, comparison.reference))
+        for _, comparison, arm, _ in judged
     ]
     names = list(dict.fromkeys(name for several in named for name in several))
     rows = []
-    for panel, comparison, arm, decision in decided:
-        digits = decimals(comparison.values[comparison.metrics[0]])
-        head = [Cell(panel.short), Cell(arm, link=link(panel, arm)), Cell(decision.outcome, kind=decision.outcome)]
-        controls = _controls(report_data, arm, comparison.reference)
-        over = [
-            _over(decision.intervals.get(name), digits, comparison.why_absent(arm, controls.get(name)) or "")
-            for name in names
-        ]
-        pairs = sorted({difference.n for difference in decision.intervals.values()})
-        n = Cell(" to ".join(map(str, dict.fromkeys([*pairs[:1], *pairs[-1:]]))))
+    for panel, comparison, arm, decision in judged:
+        where = link(panel, arm) if arm in panel.arms else ""
+        head = [Cell(panel.short), Cell(arm, link=where), Cell(decision.outcome, kind=decision.outcome)]
+        controls = controls_of(report_data, arm, comparison.reference)
+        over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
+        n = Cell(_span(difference.n for difference in decision.intervals.values()))
         rows.append([*head, *over, n, Cell(decision.reason)])
     columns = ["where", "arm", "verdict", *(f"gain over {name}" for name in names), "n", "why"]
     table = Table("verdict", "Does it work?", columns, rows, [_rule(report_data), *_untuned(report_data)])
@@ -155,7 +240,8 @@ def _rule(report_data: ReportData) -> str:
         "over the reference lies above the smallest effect of interest, too, without worthwhile gain if it lies below "
         "that, and harmful if it lies below 0. Intervals of all arms and panels over one control hold together with "
         f"{report_data.report.level * 100:g} %. Gains are above 0 where the arm is better. Nothing is said where seeds "
-        "are lost or a learning rate lies at an edge of its grid."
+        "are lost, a learning rate lies at an edge of its grid, or more budget does not help. A control that is "
+        "several arms is their mean at each seed."
     )
 
 
@@ -167,15 +253,14 @@ def _untuned(report_data: ReportData) -> list[str]:
     )
 
 
-def _over(gain: PairedDifference | None, digits: int, why: str) -> Cell:
-    """A gain and its interval; why there is none."""
-    if gain is None:
-        return Cell(why)
-    if gain.low is None or gain.high is None:
-        return Cell(f"{gain.mean:+.{digits}f} (no interval)", gain.mean)
-    return Cell(
-        f"{gain.mean:+.{digits}f} [{gain.low:+.{digits}f}, {gain.high:+.{digits}f}]", gain.mean, gain.low, gain.high
-    )
+def _over(comparison: Comparison, decision: Decision, arm: str, name: str, control: Sequence[str]) -> Cell:
+    """A gain and its interval, with the budget of a control that has another; why there is none."""
+    if name not in decision.intervals:
+        lost = comparison.why_lost(arm, control) if arm in comparison.rows and control else None
+        return Cell(lost or ("not run" if arm in comparison.rows else ""))
+    cell = _gain(comparison, decision.intervals[name])
+    off = [comparison.off[each] for each in control if each in comparison.off.index]
+    return replace(cell, text=f"{cell.text} at {max(off):.0%} of the budget") if off else cell
 
 
 def findings_table(report_data: ReportData) -> Table | None:
@@ -196,8 +281,9 @@ def findings_table(report_data: ReportData) -> Table | None:
 def _finding(report_data: ReportData, panel: Panel, comparison: Comparison, arm: str) -> Cell:
     if arm not in comparison.rows:
         return Cell("not run")
-    finding, pairs = comparison.findings[arm], comparison.pairs(comparison.metrics[0], arm)
-    mean = float(pairs.mean()) if len(pairs) else float("nan")
-    digits = decimals(comparison.values[comparison.metrics[0]])
-    text = f"{mean:+.{digits}f} {finding.text}" if not pd.isna(mean) else finding.text
+    finding, difference = comparison.findings[arm], comparison.difference(comparison.metrics[0], arm)
+    text = finding.text
+    if difference is not None:
+        digits = digits_of(comparison, comparison.metrics[0])
+        text = f"{mean_text(comparison.terms, difference.mean, digits, rises=True)} {finding.text}"
     return Cell(text, strong=finding.kind in SHOWN, kind=finding.kind, link=link(panel, arm))

@@ -1,0 +1,212 @@
+"""Does any map matter? The spread of maps drawn alike, what the best of them could gain, and the arms among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from rankbench.analysis.comparison import Comparison
+from rankbench.analysis.labels import file_name
+from rankbench.analysis.map_spread import MapSpread, frame_of, map_spread
+from rankbench.analysis.metrics import higher_is_better, title_of
+from rankbench.reporting.plotting import GREY, INK, TEXT, ArmStyle, ReportFigure, at_most_twelve, draw_frame, facets
+from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.table import Cell, Table, number_cell, without_first_column
+from rankbench.statistics.decision import Outcome
+from rankbench.statistics.estimates import Estimate
+from rankbench.statistics.family import joint_level, pairs_needed
+from rankbench.statistics.map_effect import BEST_OF
+from rankbench.studies.panels import Panel
+
+WORDS: Mapping[Outcome, str] = {
+    "works": "maps matter",
+    "worthwhile": "the best map would be worthwhile",
+    "no worthwhile gain": "not even the best map would be worthwhile",
+}
+HEIGHT = 0.17  # inches of a row
+Member = tuple[Panel, Comparison, MapSpread]
+
+
+def spreads(report_data: ReportData, title: str) -> list[Member]:
+    """The panels in which the maps of a title can be compared; the intervals of their spreads hold together."""
+    maps, compared = report_data.report.map_effect[title], report_data.compared()
+    present = [(panel, comparison) for panel, comparison in compared if set(maps) & set(comparison.rows)]
+    level = joint_level(max(1, len(present)), report_data.report.level)
+    return [
+        (panel, comparison, spread)
+        for panel, comparison in present
+        if (spread := map_spread(comparison, maps, level)) is not None
+    ]
+
+
+def spread_tables(report_data: ReportData) -> list[Table]:
+    """For each title a row per panel; none for titles without maps to compare."""
+    tables = []
+    for title in report_data.report.map_effect:
+        members = spreads(report_data, title)
+        if members:
+            table = Table(f"spread-{file_name(title)}", title, COLUMNS, [_row(*member) for member in members])
+            notes = [*_notes(report_data, len(members)), *_seeds_of_later_runs(report_data, members)]
+            table = Table(table.name, table.title, table.columns, table.rows, notes)
+            tables.append(table if len(report_data.panels) > 1 else without_first_column(table))
+    return tables
+
+
+COLUMNS = (
+    "where",
+    "maps",
+    "n",
+    "outcome",
+    "sigma_map",
+    "p",
+    "residual",
+    f"best of {BEST_OF}",
+    "smallest effect",
+    "would be found",
+    "why",
+)
+
+
+def _row(panel: Panel, comparison: Comparison, spread: MapSpread) -> list[Cell]:
+    terms, effect = comparison.terms, spread.effect
+    outcome = Cell(WORDS.get(spread.outcome, spread.outcome), kind=spread.outcome)
+    return [
+        Cell(panel.short),
+        Cell(str(len(spread.maps)), len(spread.maps)),
+        Cell(str(spread.seeds), spread.seeds),
+        outcome,
+        _deviation(effect.deviation),
+        Cell(f"{effect.p:.2g}" if effect.p >= SMALL else f"< {SMALL:g}", effect.p),
+        _deviation(effect.residual),
+        _gain(comparison, effect.ceiling),
+        Cell(terms.smallest, terms.margin and terms.amount(terms.margin)),
+        number_cell(spread.detectable, "{:.2g}"),
+        Cell(spread.reason),
+    ]
+
+
+SMALL = 1e-4  # p below it are not told apart
+
+
+def _deviation(estimate: Estimate) -> Cell:
+    """A deviation with its interval, on the scale that is judged."""
+    ends = _ends(estimate.low, estimate.high)
+    return Cell(f"{estimate.value:.2g} {ends}", estimate.value, estimate.low, estimate.high)
+
+
+def _gain(comparison: Comparison, estimate: Estimate) -> Cell:
+    """A gain with its interval, in the unit that is printed."""
+    terms, rises = comparison.terms, bool(higher_is_better(comparison.metrics[0]))
+    value, unit = terms.amount(estimate.value, rises), " %" * terms.log
+    low, high = (None if end is None else terms.amount(end, rises) for end in (estimate.low, estimate.high))
+    return Cell(f"{value:.2g}{unit} {_ends(low, high)}", value, low, high)
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "(no interval)" if low is None or high is None else f"[{low:.2g}, {high:.2g}]"
+
+
+def _notes(report_data: ReportData, panels: int) -> list[str]:
+    level = f"{report_data.report.level * 100:g} %" + f" together over {panels} panels" * (panels > 1)
+    return [
+        "sigma_map: standard deviation of the true effects of the maps, every map run at every seed (maps x seeds, "
+        f"random effects; interval of Tukey and Williams, {level}); p: of F, that no map matters. Residual: deviation "
+        f"of a run where map and seed are fixed. Best of {BEST_OF}: expected gain over the mean map of the best of "
+        f"{BEST_OF} maps drawn like these, 2.5 sigma_map, whatever chooses it. Would be found: the sigma_map whose "
+        "interval leaves out 0 with 80 % probability. Deviations are those of natural logarithms where the metric is "
+        "judged by them (0.1: about 10 %). No interval: the maps differ by less than chance nearly always makes them."
+    ]
+
+
+def _seeds_of_later_runs(report_data: ReportData, members: list[Member]) -> list[str]:
+    """What the residual says of the seeds that a comparison needs, without a look at any map."""
+    controls, parts = max(1, len(report_data.report.beats)), []
+    for panel, comparison, spread in members:
+        rest, smallest = spread.effect.residual.value, comparison.terms.margin
+        if rest > 0 and smallest is not None:
+            needed = pairs_needed(smallest, math.sqrt(2) * rest, comparison.family, controls)
+            parts.append(f"{needed or 'more than 500'} on {panel.short}")
+    if not parts:
+        return []
+    return [
+        f"By the residuals alone, seeds that show a gain of the smallest effect of interest over {controls} "
+        f"control{'s' * (controls > 1)} with 80 % probability, in the family of this page: {'; '.join(parts)}."
+    ]
+
+
+def sentences(report_data: ReportData) -> Iterator[str]:
+    """For each title and panel, whether maps matter and what the best could gain."""
+    for title in report_data.report.map_effect:
+        for panel, comparison, spread in spreads(report_data, title):
+            terms, effect = comparison.terms, spread.effect
+            shown = WORDS.get(spread.outcome, spread.outcome) + f" ({spread.reason})" * bool(spread.reason)
+            smallest = f"; the smallest effect of interest is {terms.smallest}" if terms.smallest else ""
+            yield (
+                f"{title}, {panel.short}: {shown}. {len(spread.maps)} maps at {spread.seeds} seeds: sigma_map "
+                f"{_deviation(effect.deviation).text} in {_scale(comparison)}, the best of {BEST_OF} gains "
+                f"{_gain(comparison, effect.ceiling).text} over their mean{smallest}."
+            )
+
+
+def _scale(comparison: Comparison) -> str:
+    title = title_of(comparison.metrics[0])
+    return f"log {title.partition(',')[0]}" if comparison.terms.log else title
+
+
+def draw_spread(report_data: ReportData, title: str) -> ReportFigure | None:
+    """Every map and every arm by its gain over the mean map, and sigma_map; None where no maps can be compared."""
+    members = spreads(report_data, title)
+    if not members:
+        return None
+    frames = [(member, frame_of(member[2])) for member in members]
+    first, left_out = at_most_twelve(frames)
+    most = max(len(data) - int(data["map"].sum()) for _, data in first) + 1
+    letters = max(len(str(arm)) for _, data in first for arm in [MAPS, *data["arm"][~data["map"]]])
+    cell = (2.9, HEIGHT * most + 0.1)
+    figure, all_axes = facets([panel.short for (panel, *_), _ in first], (), cell, 0.068 * letters + 0.15)
+    for axes, ((_, comparison, spread), data) in zip(all_axes, first, strict=True):
+        _draw_panel(axes, comparison, spread, data, report_data.styles)
+    numbers = pd.concat([data.assign(panel=panel.title) for (panel, *_), data in frames])
+    note = (
+        "Gain over the mean of the maps, right is better; each with its own 95 % interval over seeds. Grey: one "
+        f"sigma_map to both sides; dashed: expected best of {BEST_OF} such maps, with its interval.{left_out}"
+    )
+    return ReportFigure(f"spread-{file_name(title)}", title, figure, numbers, note)
+
+
+MAPS = "all maps"
+ARM = ("arm", "mean", "low", "high")
+
+
+def _draw_panel(
+    axes: Axes, comparison: Comparison, spread: MapSpread, data: pd.DataFrame, styles: Mapping[str, ArmStyle]
+) -> None:
+    def x(gain: float) -> float:
+        return comparison.terms.amount(gain, bool(higher_is_better(comparison.metrics[0])))
+
+    shown = data.assign(**{end: data[end].map(x) for end in ("mean", "low", "high")})
+    maps, arms = shown[shown["map"]], shown[~shown["map"]]
+    sigma, ceiling = spread.effect.deviation, spread.effect.ceiling
+    axes.axvspan(x(-sigma.value), x(sigma.value), color="#dddddd", lw=0)
+    if ceiling.low is not None and ceiling.high is not None:
+        axes.axvspan(x(ceiling.low), x(ceiling.high), color="#f3ead2", lw=0, zorder=0)
+    axes.axvline(x(ceiling.value), color="#b08d2f", ls="--", lw=1)
+    axes.axvline(0, color=GREY, lw=0.7)
+    axes.plot(maps["mean"], [0] * len(maps), "|", color=INK, ms=8, mew=1)
+    _write(axes, 0, MAPS, INK)
+    for row, (arm, mean, low, high) in enumerate(zip(*(arms[name] for name in ARM), strict=True), start=1):
+        look = styles[arm]
+        axes.plot([low, high], [row, row], color=look.colour, lw=1)  # nothing where there is no interval
+        axes.plot(mean, row, look.marker, color=look.colour, ms=4)
+        _write(axes, row, arm, look.colour)
+    axes.set_ylim(len(arms) + 0.6, -0.6)
+    draw_frame(axes, f"gain over the mean map{', %' * comparison.terms.log}", "", y={})
+
+
+def _write(axes: Axes, row: int, label: str, colour: str) -> None:
+    ink: dict[str, Any] = {"fontsize": TEXT - 1, "color": colour}
+    axes.text(-0.02, row, label, transform=axes.get_yaxis_transform(), ha="right", va="center", **ink)

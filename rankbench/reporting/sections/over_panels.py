@@ -1,0 +1,143 @@
+"""Panels that are a sample of their kind, taken together: what an arm gains on panels like these."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from rankbench.analysis.comparison import KIND_OF, Comparison
+from rankbench.analysis.labels import file_name
+from rankbench.analysis.metrics import title_of
+from rankbench.analysis.pooled import Pooled, PooledPanels
+from rankbench.analysis.terms import Terms
+from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.sections.verdict import controls_of
+from rankbench.reporting.table import Cell, Table, number_cell
+from rankbench.statistics.decision import OUTCOMES
+from rankbench.statistics.estimates import Estimate, PairedDifference
+from rankbench.studies.panels import FACTS, Panel
+
+Member = tuple[Panel, Comparison]
+LEAST = 2  # panels that can be taken together
+PANELS = -2  # place of their number in a row
+FAR = -1000.0  # per cent: a loss beyond it is as good as unlimited
+
+
+def groups(report_data: ReportData, title: str) -> list[tuple[str, list[Member]]]:
+    """What the panels of a title share, and those panels: they differ in its settings alone and have headroom."""
+    axes = report_data.report.over[title]
+    members: dict[str, list[Member]] = defaultdict(list)
+    for panel, comparison in report_data.compared():
+        if comparison.reference is not None and comparison.terms.margin is not None and comparison.terms.headroom:
+            facts = [f"budget {panel.facts[key]}" if key == "budget" else panel.facts[key] for key in FACTS]
+            shared = [fact for key, fact in zip(FACTS, facts, strict=True) if key not in axes]
+            rest = [point for point in panel.rest if point.partition("=")[0] not in axes]
+            members[", ".join([*shared, *rest])].append((panel, comparison))
+    return [(shared, group) for shared, group in members.items() if len(group) >= LEAST]
+
+
+def pooled_tables(report_data: ReportData) -> list[Table]:
+    """A table for each title and group of panels."""
+    return [
+        _table(report_data, title, shared, members)
+        for title in report_data.report.over
+        for shared, members in groups(report_data, title)
+    ]
+
+
+def _pools(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
+    reference = members[0][1].reference
+    apart = {reference, *report_data.report.without_claim}
+    arms = [arm for arm in report_data.arms if arm not in apart]
+    everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
+    judged = [arm for arm in arms if arm in everywhere or arm in report_data.report.controls]
+    together = PooledPanels([comparison for _, comparison in members], max(1, len(judged)))
+    ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
+    return together, {arm: together.pool(arm, _controls(report_data, arm, reference)) for arm in ordered}
+
+
+def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
+    return controls_of(report_data, arm, reference) if arm in report_data.report.controls else {}
+
+
+def _table(report_data: ReportData, title: str, shared: str, members: Sequence[Member]) -> Table:
+    together, pools = _pools(report_data, members)
+    terms, reference = members[0][1].terms, str(members[0][1].reference)
+    names = list(dict.fromkeys(name for pooled in pools.values() for name in pooled.decision.intervals))
+    over = [name for name in names if name != reference]
+    columns = [
+        *("arm", "outcome", f"gain over {reference}"),
+        *(f"gain over {name}" for name in over),
+        *("tau", "one more such panel", "these panels alone", "panels", "why"),
+    ]
+    rows = [_row(report_data, arm, pooled, [reference, *over], together, terms) for arm, pooled in pools.items()]
+    left = [arm for arm in report_data.arms if arm not in (*pools, reference, *report_data.report.without_claim)]
+    notes = [_note(together, terms), *([f"Left out, not run on every panel: {', '.join(left)}."] if left else [])]
+    return Table(f"over-{file_name(title + ' ' + shared)}", f"{title}: {shared}", columns, rows, notes)
+
+
+def _row(
+    report_data: ReportData, arm: str, pooled: Pooled, names: Sequence[str], together: PooledPanels, terms: Terms
+) -> list[Cell]:
+    decision, plain = pooled.decision, arm not in report_data.report.controls
+    kind = KIND_OF[decision.outcome] if plain else decision.outcome
+    unit = terms if together.one_unit else Terms()
+    over = [_gain(unit, decision.intervals.get(name)) for name in names]
+    spread = number_cell(pooled.deviation, "{:.2g}")
+    another, alone = (Cell() if each is None else _estimate(unit, each) for each in (pooled.another, pooled.these))
+    panels = len(together.comparisons)
+    return [
+        *(Cell(arm), Cell(kind, kind=kind), *over),
+        *(spread, another, alone, Cell(str(panels), panels), Cell(decision.reason)),
+    ]
+
+
+def _note(together: PooledPanels, terms: Terms) -> str:
+    scale = "in units of each panel's smallest effect of interest"
+    if together.one_unit:
+        smallest = terms.amount(together.smallest)
+        metric = title_of(together.comparisons[0].metrics[0])
+        unit = f"per cent of the {metric.partition(',')[0]}" if terms.log else metric
+        scale = f"in {unit}; the smallest effect of interest"
+        scale += f" is {smallest:.2g}{' %' * terms.log}"
+    return (
+        f"Mean gains over panels like these, of which these are a sample ({scale}). Intervals: Student's over the "
+        "means of the panels (Knapp and Hartung, equal weights); over one reference or control they hold together "
+        f"over {together.family} arms. The outcome is that of the decision rule, with panels in the place of seeds. "
+        "Tau: deviation of true gains between panels, on the scale that is judged. One more such panel: gain that it "
+        "would show at as many seeds, each interval for itself. These panels alone: seeds are the only chance "
+        "(stratified)."
+    )
+
+
+def _gain(terms: Terms, gain: PairedDifference | None) -> Cell:
+    return Cell("not run") if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high))
+
+
+def _estimate(terms: Terms, estimate: Estimate) -> Cell:
+    value, unit = terms.amount(estimate.value), " %" * terms.log
+    if estimate.low is None or estimate.high is None:
+        return Cell(f"{value:+.3g}{unit} (no interval)", value)
+    low, high = terms.amount(estimate.low), terms.amount(estimate.high)
+    end = f"{low:+.3g}" if low > FAR else f"below {FAR:g}"
+    return Cell(f"{value:+.3g}{unit} [{end}, {high:+.3g}]", value, low, high)
+
+
+def sentences(report_data: ReportData, tables: Sequence[Table]) -> Iterator[str]:
+    """For each table: which arms with controls have which outcome; and titles without panels to take together.
+
+    Args:
+        report_data: has the titles and the controls.
+        tables: those of `pooled_tables`.
+    """
+    for title, axes in report_data.report.over.items():
+        if not groups(report_data, title):
+            yield f"{title}: no two panels with headroom differ in {' and '.join(axes)} alone."
+    for table in tables:
+        arms: dict[str, list[str]] = defaultdict(list)
+        for arm, outcome, *_ in table.rows:
+            if arm.text in report_data.report.controls:
+                arms[outcome.text].append(arm.text)
+        parts = [f"{outcome}: {', '.join(arms[outcome])}" for outcome in OUTCOMES if outcome in arms]
+        if parts:
+            yield f"{table.title}, {table.rows[0][PANELS].text} panels: {'; '.join(parts)}."

@@ -1,0 +1,55 @@
+"""The positive control: whether the study sees what is known to be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.table import Cell, Table
+from rankbench.statistics.estimates import Estimate
+
+
+def sentences(report_data: ReportData) -> Iterator[str]:
+    """Whether the positive control won everywhere; if not, that nothing is judged."""
+    control = report_data.report.positive_control
+    if control is None:
+        return
+    lost = [test for test in report_data.control_tests if test.why]
+    if lost:
+        where = "; ".join(f"{test.condition}: {test.why}" for test in lost)
+        yield f"The positive control {control.arm} did not win ({where}): every verdict is withheld."
+    else:
+        places = ", ".join(f"{test.condition} {_gain(test.gain).text}" for test in report_data.control_tests)
+        yield f"The positive control {control.arm} won, in smallest effects of interest: {places}."
+
+
+def control_table(report_data: ReportData) -> Table | None:
+    """A row for each condition under which the positive control has to win; None without one."""
+    control = report_data.report.positive_control
+    if control is None:
+        return None
+    rows = [
+        [
+            Cell(test.condition),
+            Cell(str(test.panels), test.panels),
+            _gain(test.gain),
+            Cell(test.why or "won", kind="withheld" if test.why else "works"),
+        ]
+        for test in report_data.control_tests
+    ]
+    reference = report_data.report.reference
+    note = (
+        f"Mean gain of {control.arm} over {reference} on these panels, in units of their smallest effects of interest, "
+        f"with its {report_data.report.level * 100:g} % interval over seeds. It has to lie above 0 in every row."
+    )
+    return Table(
+        "positive-control", f"Positive control: {control.arm}", ["where", "panels", "gain", "won?"], rows, [note]
+    )
+
+
+def _gain(gain: Estimate | None) -> Cell:
+    if gain is None:
+        return Cell()
+    if gain.low is None or gain.high is None:
+        return Cell(f"{gain.value:+.2f} (no interval)", gain.value)
+    return Cell(f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]", gain.value, gain.low, gain.high)

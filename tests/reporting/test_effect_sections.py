@@ -1,0 +1,156 @@
+"""Maps drawn alike, panels taken together and the positive control, on made-up studies."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from support.studies import declared, study
+
+from rankbench.analysis.map_spread import map_spread
+from rankbench.reporting import report
+from rankbench.reporting.report_data import ReportData, gather
+from rankbench.reporting.sections import map_effects, over_panels, positive_control, verdict
+from rankbench.statistics.map_effect import map_effect
+from rankbench.statistics.over_tasks import mean_of_such, mean_of_these
+from rankbench.sweeps import experiment_files
+
+MAPS = ["igu", "fim", "random", "igu ranks permuted"]
+TASKS = ("glue-rte", "glue-cola", "glue-mrpc")
+
+
+def gathered(control: str = "igu", where: str = "task=glue-rte", **changes: dict[str, Any]) -> ReportData:
+    """The report of a made-up study."""
+    plain = declared(tasks=TASKS, seeds=range(5), vary={}, grid={}).plain()
+    shown = {
+        "metrics": {"default": "test/accuracy"},
+        "map_effect": {"Four maps": MAPS},
+        "over": {"Tasks like these": ["task"]},
+        "positive_control": {"arm": control, "where": [where]},
+        "curves": {},
+        "maps": {},
+    }
+    made = experiment_files.read({**plain, "report": {**plain["report"], **shown, **changes}}, "made up")
+    return gather(study(made, lost=0.0, failed=0.0))
+
+
+standard = functools.cache(gathered)
+
+
+def row_of(table, name, at=0):
+    (row,) = [row for row in table.rows if row[at].text == name]
+    return dict(zip(table.columns, row, strict=True))
+
+
+def test_the_spread_is_that_of_the_table_of_maps_and_seeds():
+    _, comparison = standard().compared()[0]
+    spread = map_spread(comparison, MAPS, 0.95)
+    table = comparison.values["test/accuracy"][MAPS].to_numpy(float).T
+    assert spread.effect == map_effect(table)
+    assert (spread.maps, spread.seeds) == (MAPS, 5)
+    assert spread.gains["lora"].mean == pytest.approx(
+        (comparison.values["test/accuracy"]["lora"] - table.mean(axis=0)).mean()
+    )
+    assert np.mean([spread.gains[arm].mean for arm in MAPS]) == pytest.approx(0)
+
+
+def test_losses_by_their_logarithm_count_downwards():
+    _, comparison = gathered(metrics={"default": "test/loss"}, log={"glue-rte": 0.05}).compared()[0]
+    spread = map_spread(comparison, MAPS, 0.95)
+    values = comparison.values["test/loss"][MAPS]
+    assert spread.effect == map_effect(-np.log(values.to_numpy(float)).T)
+    assert spread.gains["igu"].mean == pytest.approx((np.log(values).mean(axis=1) - np.log(values["igu"])).mean())
+
+
+def test_what_was_not_run_or_lost_withholds_the_outcome():
+    _, comparison = gathered().compared()[0]
+    assert map_spread(comparison, [*MAPS, "another"], 0.95).reason == "another: not run"
+    assert map_spread(comparison, ["igu", "another"], 0.95) is None
+    comparison.values["test/accuracy"].loc[3, "fim"] = np.nan
+    lost = map_spread(comparison, MAPS, 0.95)
+    assert (lost.outcome, lost.seeds) == ("withheld", 4)
+    assert lost.reason == "all maps have a run that is ok at 4 of 5 seeds"
+
+
+def test_the_table_says_what_the_best_map_would_gain():
+    (table,) = map_effects.spread_tables(standard())
+    row = row_of(table, "glue-rte")
+    assert (row["maps"].text, row["n"].text, row["smallest effect"].text) == ("4", "5", "0.01")
+    assert row["best of 100"].value == pytest.approx(2.5076 * row["sigma_map"].value, rel=1e-4)
+    assert row["outcome"].text in ("maps matter", "the best map would be worthwhile")
+    assert "By the residuals alone, seeds that show" in table.notes[1]
+    said = list(map_effects.sentences(standard()))
+    assert said[0].startswith(f"Four maps, glue-rte: {row['outcome'].text}. 4 maps at 5 seeds: sigma_map")
+    figure = map_effects.draw_spread(standard(), "Four maps")
+    assert len(figure.figure.axes) == 3
+    assert set(figure.numbers["arm"]) == set(standard().arms)
+
+
+def test_over_panels_the_means_of_the_panels_are_the_pairs():
+    (table,) = over_panels.pooled_tables(standard())
+    assert table.title == "Tasks like these: minilm-l6, budget r8"
+    gains = [comparison.gains("igu", ["lora"]) / 0.01 for _, comparison in standard().compared()]  # two metrics
+    row, family = row_of(table, "igu"), len(table.rows)
+    level = 1 - 0.05 / family
+    such, these = mean_of_such(gains, level), mean_of_these(gains, level)
+    shown = [(row[name].value, row[name].low, row[name].high) for name in ("gain over lora", "these panels alone")]
+    expected = [(each.value, each.low, each.high) for each in (such.mean, these)]
+    assert shown == [pytest.approx(each) for each in expected]
+    assert row["one more such panel"].low == pytest.approx(mean_of_such(gains).another.low)
+    assert row["panels"].text == "3"
+    (said,) = over_panels.sentences(standard(), [table])
+    assert said.startswith(f"{table.title}, 3 panels: ")
+    assert f"{row['outcome'].text}: igu" in said
+
+
+def test_an_arm_that_a_panel_withholds_is_withheld_over_all():
+    (table,) = over_panels.pooled_tables(standard())
+    row = row_of(table, "fim")
+    comparisons = [comparison for _, comparison in standard().compared()]
+    decisions = [verdict.decide(standard(), comparison, "fim") for comparison in comparisons]
+    withheld = [decision for decision in decisions if decision.outcome == "withheld"]
+    assert (row["outcome"].text == "withheld") == bool(withheld)
+
+
+def test_an_axis_that_no_panels_differ_in_is_said():
+    (said,) = over_panels.sentences(gathered(over={"Kinds": ["task.map"]}), [])
+    assert said == "Kinds: no two panels with headroom differ in task.map alone."
+
+
+def test_a_positive_control_that_wins_is_said_and_changes_nothing():
+    (test,) = standard().control_tests
+    gains = standard().compared()[0][1].gains("igu", ["lora"]) / 0.01
+    assert test.gain == mean_of_these([gains])
+    assert next(positive_control.sentences(standard())).startswith(
+        "The positive control igu won, in smallest effects of interest: task=glue-rte +"
+    )
+    assert "withheld" not in {row_of(map_effects.spread_tables(standard())[0], "glue-rte")["outcome"].text}
+
+
+@pytest.mark.parametrize(
+    ("control", "where", "why"),
+    [
+        ("random", "task=glue-rte", "not shown to be better"),
+        ("oracle", "task=glue-rte", "oracle: not run on 1 of 1 panels"),
+        ("igu", "task=boolq", "no panel meets the condition"),
+        ("l1ra", "task=glue-rte", "l1ra: not at an equal budget"),
+    ],
+)
+def test_without_its_win_every_verdict_is_withheld(control, where, why):
+    void = gathered(control, where)
+    assert positive_control.control_table(void).rows[0][3].text == why
+    (said,) = positive_control.sentences(void)
+    assert said == f"The positive control {control} did not win ({where}: {why}): every verdict is withheld."
+    for _, comparison in void.compared():
+        decision = verdict.decide(void, comparison, "igu")
+        assert decision.outcome == "withheld"
+        assert "the positive control did not win" in decision.reason
+    assert {row[3].text for table in map_effects.spread_tables(void) for row in table.rows} == {"withheld"}
+    assert {row[1].text for table in over_panels.pooled_tables(void) for row in table.rows} == {"withheld"}
+
+
+def test_the_sections_stand_on_the_page_after_the_verdict():
+    sections = report.make_sections(standard(), report.all_tables(standard()), {})
+    assert [section.anchor for section in sections][:4] == ["verdict", "control", "maps", "over"]
