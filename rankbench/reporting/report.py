@@ -164,10 +164,11 @@ def make_sections(
     for ablation in report_data.ablations:
         blocks["ablations"] += [*_named(pictures, [ablation.name]), *tables[ablation.name]]
     sentences = {
-        "verdict": verdict.sentences(report_data),
+        "verdict": verdict.sentences(
+            report_data, list(over_panels.sentences(report_data, tables["over"])), over_panels.pooled_names(report_data)
+        ),
         "control": list(positive_control.sentences(report_data)),
         "maps": list(map_effects.sentences(report_data)),
-        "over": list(over_panels.sentences(report_data, tables["over"])),
         "holes": missing_runs.sentences(report_data),
         "results": [comparison_table.NOTE] if blocks["results"] else [],
         "ranks": ranks.sentences(report_data),

@@ -193,7 +193,7 @@ def save(sweep: Sweep, results_dir: Path) -> Path:
 
 
 def stamp(sweep: Sweep, now: SweepDeclaration, results_dir: Path) -> None:
-    """Declare a sweep, unless that was done before, and say what has changed since.
+    """Declare a sweep, or one more cell of it, unless that was done before, and say what has changed since.
 
     What was declared of a panel by a sweep that this one adds seeds to holds for this one, too, once a report has shown
     its runs.
@@ -205,7 +205,8 @@ def stamp(sweep: Sweep, now: SweepDeclaration, results_dir: Path) -> None:
         for other in seen:
             if other.declaration and declaration.overlap(other.declaration, now):
                 sweep.looks |= other.looks
-    sweep.changes = declaration.changes(sweep.declaration, now)
+    sweep.declaration = sweep.declaration.with_cells_of(now)
+    sweep.changes = list(dict.fromkeys([*sweep.changes, *declaration.changes(sweep.declaration, now)]))
 
 
 def look(sweep: Sweep, results_dir: Path) -> None:

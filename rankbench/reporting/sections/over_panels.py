@@ -36,6 +36,12 @@ def groups(report_data: ReportData, title: str) -> list[tuple[str, list[Member]]
     return [(shared, group) for shared, group in members.items() if len(group) >= LEAST]
 
 
+def pooled_names(report_data: ReportData) -> set[str]:
+    """Names of the panels that are taken together."""
+    several = [members for title in report_data.report.over for _, members in groups(report_data, title)]
+    return {panel.name for members in several for panel, _ in members}
+
+
 def pooled_tables(report_data: ReportData) -> list[Table]:
     """A table for each title and group of panels."""
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,11 +35,18 @@ WORDS = {  # of an outcome, after a number of verdicts
 Judged = tuple[Panel, Comparison, str, Decision]
 
 
-def sentences(report_data: ReportData) -> list[str]:
-    """Sentences on what is decided, what is open, and what could have been seen; the first is the one to quote."""
+def sentences(report_data: ReportData, pooled: Sequence[str] = (), apart: Collection[str] = ()) -> list[str]:
+    """Sentences on what is decided, what is open, and what could have been seen; the first are those to quote.
+
+    Args:
+        report_data: has the panels and what is said of them.
+        pooled: sentences on panels that are taken together.
+        apart: names of these panels, whose single verdicts are not counted.
+    """
     judged = _judged(report_data)
     return [
-        *_headline(judged),
+        *_headline([each for each in judged if each[0].name not in apart]),
+        *pooled,
         *_without_headroom(report_data),
         *_verdict_sentences(report_data, judged),
         *_findings_in_words(report_data),
