@@ -135,13 +135,14 @@ class Comparison:
 
         Args:
             label: one of the rows, at an equal budget.
-            controls: name of a control -> the labels that have this part, averaged at each seed; (): it was never to
-                be run.
+            controls: name of a control -> the labels that have this part, averaged at each seed; those that are not
+                to be run here are left out, and (): it was never to be run.
         """
         if label == self.reference or self.terms.margin is None or higher_is_better(self.metrics[0]) is None:
             return None
         if why := self.why_untested(label):
             return None if why == OFF_BUDGET else Decision("withheld", f"{label}: {why}", {})
+        controls = {name: self.planned(each) for name, each in controls.items()}
         others = {str(self.reference): [str(self.reference)]} | {name: each for name, each in controls.items() if each}
         gains = {name: self.gains(label, each) for name, each in others.items()}
         seeds = {name: self.declared([label, *each]) for name, each in others.items()}
@@ -152,12 +153,16 @@ class Comparison:
             list(self._faults(label, others)),
         )
 
+    def planned(self, labels: Sequence[str]) -> list[str]:
+        """Those of some labels that are to be run here: a control of several arms may have fewer in some cells."""
+        return [label for label in labels if self.terms.seeds is None or label in self.terms.seeds]
+
     def why_lost(self, label: str, control: Sequence[str]) -> str | None:
         """Why a label cannot be compared with a control that was to be run, if it cannot.
 
         A control that spent more than the budget is beaten the harder; one that spent less is none.
         """
-        values = self.values[self.metrics[0]]
+        values, control = self.values[self.metrics[0]], self.planned(control)
         if any(each not in self.rows or values[each].dropna().empty for each in control):
             return NO_RUN
         if less := [each for each in control if each in self.off.index and self.off[each] < 1 - OFF]:

@@ -57,24 +57,28 @@ class PooledPanels:
         return float(np.mean([float(each.terms.margin or 1) for each in self.comparisons])) if self.one_unit else 1.0
 
     def gains(self, label: str, others: Sequence[str]) -> list[Array]:
-        """Gains of each panel by seed, in the common unit; none where the label was not run."""
+        """Gains of each panel by seed, in the common unit; none where the label or all the others are not run."""
         return [
-            comparison.gains(label, others) / (1.0 if self.one_unit else float(comparison.terms.margin or 1))
+            comparison.gains(label, here) / (1.0 if self.one_unit else float(comparison.terms.margin or 1))
             for comparison in self.comparisons
-            if label in comparison.rows
+            if label in comparison.rows and (here := comparison.planned(others))
         ]
 
     def pool(self, label: str, controls: Mapping[str, Sequence[str]]) -> Pooled:
         """Decide on an arm that is not the reference; arguments of `Comparison.decide`."""
         first = self.comparisons[0]
         reference, level = str(first.reference), first.terms.level
-        others = {reference: [reference]} | {name: each for name, each in controls.items() if each}
+        planned = {
+            name: [each for each in several if any(here.planned([each]) for here in self.comparisons)]
+            for name, several in controls.items()
+        }
+        others = {reference: [reference]} | {name: each for name, each in planned.items() if each}
         by_seed = {name: self.gains(label, each) for name, each in others.items()}
         means = {name: [values.mean() for values in gains if len(values)] for name, gains in by_seed.items()}
         decision = decide(
             {name: values for name, values in means.items() if values},
             Declaration(len(self.comparisons), self.family, self.smallest, level, unit="panels"),
-            [f"{name}: {NOT_RUN}" for name, each in controls.items() if not each],
+            [f"{name}: {NOT_RUN}" for name, each in planned.items() if not each],
             list(self._faults(label, controls)),
         )
         gains = by_seed[reference]

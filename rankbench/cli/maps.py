@@ -7,138 +7,33 @@ the runs' ranks, the mean is that of the scores; else that of the final ranks.
 
 FOLDER/PANEL/ARM/adapter_config.json holds the map as PEFT reads it, and so does method.source_run of transplant,
 permuted, reversed, by_type and by_depth; sites of rank 0 are left out of its targets. provenance.json beside it says
-what it was made of.
+what it was made of. With --best validation/loss there is one map per panel, FOLDER/PANEL/best: of the arms that have
+one map at all seeds, the one whose runs are best by their mean; run it at other seeds (`only` of an experiment).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankbench import RankbenchError
 from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, results_of, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
 from rankbench.config.control_sources import CONFIG, PROVENANCE
 from rankbench.files import write_atomically
-from rankbench.records import run_folder
 from rankbench.records.record import RunRecord
-from rankbench.records.run_folder import RunFolder
+from rankbench.studies.calibrations import Calibration, MapError, best, calibrations, grouped, refuse
 
 if TYPE_CHECKING:
     from rankbench.config.sections import Config
     from rankbench.core.budget import Budget
     from rankbench.core.sites import Site
 
-SCORES = "scores.json"
-WITH_MAP = ("ok", "inert")  # of an inert run the map is uniform
+BEST = "only the best map of each panel by a metric of validation, as PANEL/best"
 BY = "a map for each value of this setting, such as task.map; may be repeated"
-
-
-class MapError(RankbenchError, ValueError):
-    """Runs that make no map; the message says why, and what to give."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A run that gave the sites ranks.
-
-    Attributes:
-        arm: label of its arm; None outside experiments.
-        record: its record.
-        scores: site -> score, where the method scored sites before training and the run's folder is there.
-    """
-
-    arm: str | None
-    record: RunRecord
-    scores: dict[str, float] | None
-
-
-def calibrations(words: Sequence[str], results_dir: Path) -> tuple[list[Calibration], list[str]]:
-    """The finished runs that words name, without tuning trials, and a sentence on each that is left out.
-
-    Raises:
-        MapError: a word names nothing, or no run is left.
-    """
-    if any("=" in word for word in words):
-        from rankbench.studies import study
-
-        loaded = study.load(words, curves=False)
-        missing = [f"{job.title}: no record" for job, record in loaded.runs() if record is None]
-        runs = [(job.arm, record, results_dir) for job, record in loaded.runs() if record is not None]
-        missing += loaded.problems
-    else:
-        runs, missing = [], []
-        for word in words:
-            of_word, problems = _named(word, results_dir)
-            runs += [(None, record, folder) for record, folder in of_word]
-            missing += problems
-    chosen = []
-    for arm, record, folder in runs:
-        if record.config.get("trial"):
-            continue
-        if record.status in WITH_MAP and record.ranks and any(record.ranks.values()):
-            scores = RunFolder(folder, record.run_id).json(SCORES)
-            chosen.append(Calibration(arm, record, scores))
-        else:
-            missing.append(f"{arm or record.method} seed={record.seed}: status {record.status}, no rank map")
-    if not chosen:
-        raise MapError(f"{' '.join(words)}: no finished run with a rank map; {'; '.join(missing) or 'give others'}")
-    return chosen, missing
-
-
-def _named(word: str, results_dir: Path) -> tuple[list[tuple[RunRecord, Path]], list[str]]:
-    """Records of a results folder, a file of records or a run, each with the results folder that its own is in."""
-    paths = run_folder.places(word, results_dir)
-    run = next((path for path in paths if (path / run_folder.RECORD).is_file()), None)
-    if run is not None:
-        record = RunFolder.from_path(run).record()
-        return ([(record, run.parent.parent)] if record else []), []
-    if not paths[0].is_file() and not (paths[0] / "runs").is_dir():
-        raise MapError(f"{word}: no results folder, no file of records, and no run of {results_dir}")
-    records, problems = run_folder.records(paths[0])
-    return [(record, paths[0]) for record in records], problems
-
-
-def grouped(runs: Sequence[Calibration], by: Sequence[str]) -> Iterator[tuple[str, list[Calibration]]]:
-    """Runs that make one map, with its name PANEL/ARM: model, task, budget and the settings `by`, then arm or method.
-
-    Raises:
-        SelectionError: a key that no record has.
-    """
-    from rankbench.analysis.frame import split
-    from rankbench.analysis.labels import file_name, labels
-
-    calibration = {id(run.record): run for run in runs}
-    for title, records in split([run.record for run in runs], by):
-        members: dict[str, list[Calibration]] = defaultdict(list)
-        for record, label in zip(records, labels(records), strict=True):
-            run = calibration[id(record)]
-            members[run.arm or label].append(run)
-        for label, alike in members.items():
-            yield f"{file_name(title)}/{file_name(label)}", sorted(alike, key=lambda run: run.record.seed)
-
-
-def refuse(name: str, runs: Sequence[Calibration]) -> None:
-    """Refuse runs that are not one calibration at several seeds.
-
-    Raises:
-        MapError: they have one seed, or a seed twice.
-    """
-    seeds = [run.record.seed for run in runs]
-    rates = sorted({run.record.config["train"]["learning_rate"] for run in runs})
-    if len(rates) > 1:
-        listed = ", ".join(f"{rate:g}" for rate in rates)
-        raise MapError(f"{name}: the runs differ in train.learning_rate ({listed}); give those of one rate")
-    if len(set(seeds)) < len(seeds):
-        raise MapError(f"{name}: several runs of one seed ({', '.join(map(str, seeds))}); give one each")
-    if len(seeds) == 1:
-        raise MapError(f"{name}: one run alone (seed {seeds[0]}); give it as method.source_run, or runs at more seeds")
 
 
 def mean_map(
@@ -271,6 +166,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="folder of the maps")
     parser.add_argument("--by", action="append", default=[], metavar="KEY", help=BY)
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
+    parser.add_argument("--best", metavar="METRIC", help=BEST)
     add_results(parser)
     arguments = parser.parse_intermixed_args(words)
     from rankbench.analysis import mixed_records
@@ -286,7 +182,13 @@ def main(words: Sequence[str]) -> int:
     mixed_records.refuse(mixed, arguments.allow_mixed, "Make a map of each with --by KEY")
     for name, alike in groups.items():
         refuse(name, alike)
-    made = {name: _made(alike) for name, alike in groups.items()}
+    if arguments.best:
+        made = {
+            f"{panel}/best": _made(groups[name], {"best_by": arguments.best, "of": means})
+            for panel, (name, means) in best(groups, arguments.best).items()
+        }
+    else:
+        made = {name: _made(alike) for name, alike in groups.items()}
     for name, (content, facts) in made.items():
         if not facts["variation_of_ranks"]["map"]:
             left_out.append(f"{name}: the mean map is uniform, so it allocates nothing")
@@ -298,8 +200,10 @@ def main(words: Sequence[str]) -> int:
     return OK
 
 
-def _made(runs: Sequence[Calibration]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Content of the map's two files."""
+def _made(
+    runs: Sequence[Calibration], choice: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Content of the map's two files; `choice`: facts on how it was chosen among others."""
     # torch and transformers take seconds to import
     import torch
 
@@ -312,7 +216,7 @@ def _made(runs: Sequence[Calibration]) -> tuple[dict[str, Any], dict[str, Any]]:
     ranks, facts = combine(runs, sites_of(config.model))
     with torch.device("meta"):
         modules = [name for name, _ in without_weights(config.model).named_modules()]
-    return peft_config(ranks, facts["reference_rank"], config, modules), facts
+    return peft_config(ranks, facts["reference_rank"], config, modules), {**facts, **(choice or {})}
 
 
 def describe(content: Mapping[str, Any], facts: Mapping[str, Any]) -> str:

@@ -62,4 +62,5 @@ def _seeds(
     part = cells.parts(study.sweep.experiment).get(job.cell) if study.sweep.experiment and job else None
     only = selection.with_arms(part, list(experiment.arms(part))).only if part else {}
     own = {arm: set(axes["seed"]) for arm, axes in only.items() if "seed" in axes}
-    return {arm: frozenset(everywhere & own.get(arm, everywhere)) for arm in {*asked, *own}}
+    arms = {*asked, *own, *(experiment.arms(part) if part else ())}
+    return {arm: frozenset(everywhere & own.get(arm, everywhere)) for arm in arms}

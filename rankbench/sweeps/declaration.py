@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,12 @@ class SweepDeclaration:
         of_cell = (panel for panel in self.panels if panel.cell == cell)
         return next((panel for panel in of_cell if set(panel.point) <= set(overrides)), None)
 
+    def with_cells_of(self, other: SweepDeclaration) -> SweepDeclaration:
+        """This, with the panels of cells that only the other one has, as they are declared there."""
+        cells = {panel.cell for panel in self.panels}
+        panels = [panel for panel in other.panels if panel.cell not in cells]
+        return replace(self, panels=[*self.panels, *panels], done=self.done + other.done) if panels else self
+
     def plain(self) -> dict[str, Any]:
         """As in sweep.json."""
         return asdict(self)
@@ -122,13 +128,16 @@ def changes(declared: SweepDeclaration, now: SweepDeclaration) -> list[str]:
 
     Args:
         declared: what stands in sweep.json.
-        now: what the same sweep would declare today.
+        now: what the same sweep, or a cell of it, would declare today.
     """
     sentences = [f"declared when {declared.done} reported runs had been done"] if declared.done else []
     for name in ("level", "reference", "beats"):
         sentences += _changed(name, getattr(declared, name), getattr(now, name))
     of_group = {panel.group: panel for panel in now.panels}
+    cells = {panel.cell for panel in now.panels}
     for panel in declared.panels:
+        if panel.cell not in cells:
+            continue
         if panel.group in of_group:
             sentences += _changes_of_panel(panel, of_group[panel.group])
         else:

@@ -193,7 +193,7 @@ def save(sweep: Sweep, results_dir: Path) -> Path:
 
 
 def stamp(sweep: Sweep, now: SweepDeclaration, results_dir: Path) -> None:
-    """Declare a sweep, unless that was done before, and say what has changed since.
+    """Declare a sweep, or one more cell of it, unless that was done before, and say what has changed since.
 
     What was declared by a sweep that this one adds seeds to holds for this one, too, once a report has shown its runs.
     """
@@ -201,11 +201,11 @@ def stamp(sweep: Sweep, now: SweepDeclaration, results_dir: Path) -> None:
         others, _ = all_of(results_dir)
         seen = [other for other in others if other.name == sweep.name and other.sweep_id in other.looks]
         seen = [other for other in seen if other.declaration and declaration.overlap(other.declaration, now)]
-        sweep.declaration = seen[0].declaration if seen else now
+        sweep.declaration = (seen[0].declaration if seen else None) or now
         for other in seen:
             sweep.looks |= other.looks
-    assert sweep.declaration is not None
-    sweep.changes = declaration.changes(sweep.declaration, now)
+    sweep.declaration = sweep.declaration.with_cells_of(now)
+    sweep.changes = list(dict.fromkeys([*sweep.changes, *declaration.changes(sweep.declaration, now)]))
 
 
 def look(sweep: Sweep, results_dir: Path) -> None:

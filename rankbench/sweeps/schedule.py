@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,8 +41,37 @@ class CannotChoose(NotFrozen):
     """The tuning trials have finished, and choose no learning rate; waiting does not help."""
 
 
+@dataclass(eq=False)
+class Stage:
+    """The runs of one cell of an experiment (without cells, all): tuned, declared and reported before the next one's.
+
+    Attributes:
+        groups: runs that share a learning rate.
+        families: their tuning.
+        ladders: of their panels.
+        declared: what the ladders show; None until all are settled.
+    """
+
+    groups: list[Group]
+    families: list[TuningFamily]
+    ladders: list[PanelLadder]
+    declared: Declared | None = None
+
+    @property
+    def started(self) -> list[Group]:
+        """Groups of panels that are not kept back."""
+        declared = self.declared
+        return [group for group in self.groups if declared is None or group.panel not in declared.held]
+
+    @property
+    def given_up(self) -> list[str]:
+        """Why some groups and rungs have no learning rate."""
+        tuned = [*self.groups, *(rung for each in self.ladders for rung in each.rungs.values())]
+        return [group.given_up for group in tuned if group.given_up is not None]
+
+
 class SweepSchedule:
-    """Freezes the runs of a sweep, batch by batch.
+    """Freezes the runs of a sweep, batch by batch and cell by cell.
 
     Args:
         layout: what the sweep is made of.
@@ -53,34 +82,46 @@ class SweepSchedule:
 
     def __init__(self, layout: Layout, sweep: Sweep, results_dir: Path, retry: bool = False) -> None:
         self.sweep, self._results_dir, self._retry = sweep, results_dir, retry
-        self._groups = tuning.groups_of(layout)
-        self._families = tuning.families_of(self._groups)
         self._experiment = layout.experiment
-        self._ladders = ladder.ladders_of(self._groups, layout.experiment)
-        self._declared: Declared | None = None  # until all ladders are settled
+        of_cell: dict[str | None, list[Group]] = {}
+        for group in tuning.groups_of(layout):
+            of_cell.setdefault(group.cells[0].cell, []).append(group)
+        self._stages = [
+            Stage(groups, tuning.families_of(groups), ladder.ladders_of(groups, layout.experiment))
+            for groups in of_cell.values()
+        ]
+        sweep.changes = []
         self._configs: dict[str, dict[str, Any]] = {}
         self._final: set[int] = set()  # ids of the cells whose configuration is final
 
     def advance(self) -> list[Job]:
         """The jobs that can be done now and were not handed out before; [] where nothing more can be done."""
-        self.sweep.waiting = []
+        self.sweep.waiting, self.sweep.kept_back = [], []
         handed_out = {job.run_id for job in self.sweep.jobs}
-        jobs = [job for family in self._families for job in self._jobs_or_wait(self._trials, family)]
-        jobs += [job for each in self._ladders for job in self._jobs_or_wait(self._rungs, each)]
-        jobs += self._reported()
-        first = {job.run_id: job for job in reversed(jobs)}  # one run may stand for several arms
-        batch = [job for job in first.values() if job.run_id not in handed_out][::-1]
-        self.sweep.jobs += batch
-        tuned = [*self._groups, *(rung for each in self._ladders for rung in each.rungs.values())]
-        self.sweep.waiting = [*filter(None, (group.given_up for group in tuned)), *self.sweep.waiting]
-        return batch
+        for stage in self._stages:
+            first = {job.run_id: job for job in reversed(self._jobs(stage))}  # one run may stand for several arms
+            batch = [job for job in first.values() if job.run_id not in handed_out][::-1]
+            if batch:
+                self.sweep.jobs += batch
+                return batch
+        return []
+
+    def _jobs(self, stage: Stage) -> list[Job]:
+        """All jobs of a stage that can be frozen now; the sweep says what the others wait for."""
+        waiting, self.sweep.waiting = self.sweep.waiting, []
+        jobs = [job for family in stage.families for job in self._jobs_or_wait(self._trials, family)]
+        jobs += [job for each in stage.ladders for job in self._jobs_or_wait(self._rungs, each)]
+        jobs += self._reported(stage)
+        self.sweep.waiting = [*waiting, *stage.given_up, *self.sweep.waiting]
+        return jobs
 
     def left(self) -> list[FrozenCell]:
         """The cells whose runs could not be frozen yet; their configurations lack what they wait for.
 
         Those of panels that are kept back wait for nothing.
         """
-        return [cell for group in self._started() for cell in group.cells if id(cell) not in self._final]
+        groups = [group for stage in self._stages for group in stage.started]
+        return [cell for group in groups for cell in group.cells if id(cell) not in self._final]
 
     def frozen_run(self, job: Job) -> FrozenRun:
         """Return what a launcher is given of a job that `advance` returned."""
@@ -104,26 +145,21 @@ class SweepSchedule:
         assert choice is not None
         return self._trials(each.tuned(choice))
 
-    def _reported(self) -> list[Job]:
-        """The runs to be reported, once all ladders are settled and what they show is declared."""
-        if waiting := [each.title for each in self._ladders if not each.settled]:
+    def _reported(self, stage: Stage) -> list[Job]:
+        """The runs of a stage to be reported, once all its ladders are settled and what they show is declared."""
+        if waiting := [each.title for each in stage.ladders if not each.settled]:
             self.sweep.waiting.append(f"the reported runs wait for the {waiting[0]}")
             return []
-        first = self._declared is None
-        if self._declared is None:
-            self._declared = ladder.declare(self._experiment, self._groups, self._ladders, self._record)
-        self.sweep.kept_back = list(self._declared.kept_back.values())
-        self.sweep.waiting += self._declared.broken.values()
-        jobs = [job for group in self._started() for job in self._jobs_or_wait(self._finals, group)]
-        if first and self._declared.declaration is not None:
+        first = stage.declared is None
+        if stage.declared is None:
+            stage.declared = ladder.declare(self._experiment, stage.groups, stage.ladders, self._record)
+        self.sweep.kept_back += stage.declared.kept_back.values()
+        self.sweep.waiting += stage.declared.broken.values()
+        jobs = [job for group in stage.started for job in self._jobs_or_wait(self._finals, group)]
+        if first and stage.declared.declaration is not None:
             done = sum(self._record(job.run_id) is not None for job in jobs)
-            manifest.stamp(self.sweep, replace(self._declared.declaration, done=done), self._results_dir)
+            manifest.stamp(self.sweep, replace(stage.declared.declaration, done=done), self._results_dir)
         return jobs
-
-    def _started(self) -> list[Group]:
-        """Groups of panels that are not kept back."""
-        declared = self._declared
-        return [group for group in self._groups if declared is None or group.panel not in declared.held]
 
     def _trials(self, family: TuningFamily) -> list[Job]:
         """Trials of all groups on the present grid; once they are finished, choices are made and the grid may grow.

@@ -100,6 +100,16 @@ def test_a_control_of_several_arms_is_their_mean_at_each_seed():
     assert lost.decide("igu", {"permuted": list(maps)}).reason == "9 pairs with permuted, 10 were declared"
 
 
+def test_arms_of_a_control_that_are_not_to_be_run_here_are_left_out():
+    """One permutation of three in this cell; and none."""
+    seeds = frozenset(SEEDS)
+    terms = Terms(0.01, seeds=dict.fromkeys(["lora", "igu", "map0"], seeds))
+    comparison = compared(terms=terms, lora=LORA, igu=shifted(0.1), map0=shifted(0.02, 0.01))
+    decision = comparison.decide("igu", {"permuted": ["map0", "map1", "map2"]})
+    assert (decision.outcome, decision.intervals["permuted"].mean) == ("worthwhile", pytest.approx(0.08))
+    assert comparison.decide("igu", {"permuted": ["map1"]}).reason == "permuted: not run"
+
+
 def test_lost_seeds_withhold_a_decision():
     """Of the arm or of a control, failed or not run; all of them; and those that were declared and never frozen."""
     few = compared(lora=LORA, igu=shifted(0.1, seeds=range(7))).decide("igu")

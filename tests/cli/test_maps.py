@@ -26,14 +26,18 @@ LATER = ATTENTION | {SITES[0]: 3, SITES[7]: 7}
 MEAN = ATTENTION | {SITES[0]: 5, SITES[7]: 5}
 
 
-def finished(results, ranks, *overrides, status="ok"):
+def finished(results, ranks, *overrides, status="ok", loss=None):
     """A run of igu with these final ranks, as its folder has it."""
     config = configure(results, "method=igu", *EQUAL, *overrides).plain()
     name = run_id(config)
     folder = RunFolder(results, name)
     folder.path.mkdir(parents=True)
     ledger = {"unit": "ranks", "target": 28}
-    folder.write_record(RunRecord.of(config, name, status, None, {"numbers_code": "1a"}, ledger=ledger, ranks=ranks))
+    metrics = {"validation": {"step": 1, "loss": loss}}
+    record = RunRecord.of(
+        config, name, status, None, {"numbers_code": "1a"}, ledger=ledger, ranks=ranks, metrics=metrics
+    )
+    folder.write_record(record)
     return str(folder.path)
 
 
@@ -176,3 +180,27 @@ def test_a_setting_named_by_the_user_parts_the_maps(tmp_path):
         words = ["method=transplant", f"method.source_run={folder}", f"task.map={pattern}"]
         found.append(configure(tmp_path, *words).method.ranks[SITES[0]])
     assert found == [7, 3]
+
+
+def test_the_best_map_is_chosen_by_its_mean_over_seeds(tmp_path, capsys):
+    losses = {"0.5": (ATTENTION, 0.1, 0.5), "0.6": (LATER, 0.2, 0.3), "0.7": (dict.fromkeys(SITES, 2), 0.0, 0.0)}
+    for beta, (ranks, *of_seeds) in losses.items():
+        for seed, loss in zip((7, 8), of_seeds, strict=True):
+            finished(tmp_path / "results", ranks, f"seed={seed}", f"method.beta1={beta}", loss=loss)
+    for seed, ranks in ((7, ATTENTION), (8, LATER)):  # not one map
+        finished(tmp_path / "results", ranks, f"seed={seed}", "method.beta1=0.8", loss=0.0)
+    words = ["maps", str(tmp_path / "results"), "--into", str(tmp_path / "maps"), "--best"]
+    assert main([*words, "validation/loss"]) == 0
+    (folder,) = (tmp_path / "maps").glob("*/*")
+    assert folder.name == "best"
+    assert rank_map(str(folder), folder)["ranks"] == {site: rank for site, rank in LATER.items() if rank}
+    facts = json.loads((folder / "provenance.json").read_text())
+    assert facts["best_by"] == "validation/loss"
+    assert facts["of"] == pytest.approx({"tiny-planted-r2/igu-beta1-0.5": 0.3, "tiny-planted-r2/igu-beta1-0.6": 0.25})
+    finished(tmp_path / "results", ATTENTION, "seed=9", "method.beta1=0.5", loss=0.1)
+    for metric, message in (
+        ("test/loss", "choose by a metric of validation"),
+        ("validation/loss", "told from two or more at the same seeds"),
+    ):
+        assert main([*words, metric]) == 2
+        assert message in capsys.readouterr().err

@@ -233,6 +233,7 @@ def test_a_run_is_named_by_everything_but_what_cannot_change_a_number(tmp_path):
         ("tracking", "project"),
         ("tracking", "mode"),
         ("tracking", "timeout"),
+        ("task", "kind"),
         ("train", "checkpoint_every"),
         ("train", "passes_of"),
         ("budget", "peak_of"),

@@ -21,7 +21,9 @@ MAPS = ["igu", "fim", "random", "igu ranks permuted"]
 TASKS = ("glue-rte", "glue-cola", "glue-mrpc")
 
 
-def gathered(control: str = "igu", where: str = "task=glue-rte", **changes: dict[str, Any]) -> ReportData:
+def gathered(
+    control: str = "igu", where: str = "task=glue-rte", drawn: bool = False, **changes: dict[str, Any]
+) -> ReportData:
     """The report of a made-up study."""
     plain = declared(tasks=TASKS, seeds=range(5), vary={}, grid={}).plain()
     shown = {
@@ -33,7 +35,11 @@ def gathered(control: str = "igu", where: str = "task=glue-rte", **changes: dict
         "maps": {},
     }
     made = experiment_files.read({**plain, "report": {**plain["report"], **shown, **changes}}, "made up")
-    return gather(study(made, lost=0.0, failed=0.0))
+    runs = study(made, lost=0.0, failed=0.0)
+    for job in runs.sweep.jobs:
+        if job.arm in MAPS and not drawn:  # one map at all seeds
+            runs.records[job.run_id].ranks = {"layers.0.mlp.up_proj": 1 + MAPS.index(job.arm)}
+    return gather(runs)
 
 
 standard = functools.cache(gathered)
@@ -72,6 +78,10 @@ def test_what_was_not_run_or_lost_withholds_the_outcome():
     lost = map_spread(comparison, MAPS, 0.95)
     assert (lost.outcome, lost.seeds) == ("withheld", 4)
     assert lost.reason == "all maps have a run that is ok at 4 of 5 seeds"
+
+
+def test_arms_with_another_map_at_every_seed_are_no_maps():
+    assert map_effects.spread_tables(gathered(drawn=True)) == []
 
 
 def test_the_table_says_what_the_best_map_would_gain():

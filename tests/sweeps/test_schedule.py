@@ -311,5 +311,5 @@ def test_failed_runs_are_ordered_again_on_request_alone(lay, results, monkeypatc
 
 
 def test_a_choice_is_plain_data(played):
-    (group, *_) = played.schedule._groups
+    (group, *_) = played.schedule._stages[0].groups
     assert played.config(played.jobs("lora")[0])["tuned"] == asdict(group.choice)

@@ -32,15 +32,29 @@ Member = tuple[Panel, Comparison, MapSpread]
 
 
 def spreads(report_data: ReportData, title: str) -> list[Member]:
-    """The panels in which the maps of a title can be compared; the intervals of their spreads hold together."""
-    maps, compared = report_data.report.map_effect[title], report_data.compared()
-    present = [(panel, comparison) for panel, comparison in compared if set(maps) & set(comparison.rows)]
+    """The panels in which the maps of a title can be compared; the intervals of their spreads hold together.
+
+    An arm that has another map at every seed, as where each seed has a truth of its own, is no map.
+    """
+    declared = report_data.report.map_effect[title]
+    present = [
+        (panel, comparison, maps)
+        for panel, comparison in report_data.compared()
+        if len(maps := [arm for arm in comparison.planned(declared) if _is_one_map(panel, arm)]) > 1
+    ]
     level = joint_level(max(1, len(present)), report_data.report.level)
     return [
         (panel, comparison, spread)
-        for panel, comparison in present
+        for panel, comparison, maps in present
         if (spread := map_spread(comparison, maps, level)) is not None
     ]
+
+
+def _is_one_map(panel: Panel, arm: str) -> bool:
+    """Whether the runs of an arm have the same ranks at all seeds, as far as they are done."""
+    runs = zip(panel.records, panel.names, strict=True)
+    maps = [record.ranks for record, name in runs if name == arm and record.ranks]
+    return all(ranks == maps[0] for ranks in maps)
 
 
 def spread_tables(report_data: ReportData) -> list[Table]:
