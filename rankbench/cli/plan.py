@@ -306,7 +306,7 @@ def main(words: Sequence[str]) -> int:
     by_name = {record.run_id: record for record in finished}
     out.print(table(list(rows(frozen_runs, by_name, seconds, arguments.memory))))
     if waiting:
-        out.print(f"{len(waiting)} of them wait for a learning rate, or for the ranks of another run", style="dim")
+        out.print(f"{len(waiting)} of them wait for a learning rate, a ladder or the ranks of another run", style="dim")
     for sentence in header.kept_back:
         out.print(sentence, style="yellow", markup=False)
     designs = designs_of(layout)
