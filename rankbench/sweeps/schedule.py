@@ -124,6 +124,10 @@ class SweepSchedule:
         groups = [group for stage in self._stages for group in stage.started]
         return [cell for group in groups for cell in group.cells if id(cell) not in self._final]
 
+    def trials_of_ladders(self) -> int:
+        """Fewest trials of the ladders whose rates are not known yet."""
+        return sum(each.least_trials for each in self._ladders if each.family is None and not each.settled)
+
     def frozen_run(self, job: Job) -> FrozenRun:
         """Return what a launcher is given of a job that `advance` returned."""
         record = self._record(job.run_id) if self._retry else None

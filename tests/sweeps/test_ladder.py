@@ -15,6 +15,7 @@ from rankbench.sweeps import declaration, manifest
 from rankbench.sweeps.composition import lay_out, words
 from rankbench.sweeps.declaration import PanelDeclaration, SweepDeclaration
 from rankbench.sweeps.experiment import Ladder
+from rankbench.sweeps.schedule import SweepSchedule
 
 TEXT = SMALL_EXPERIMENT.replace("seeds: [100]", "seeds: [100, 101, 102]").replace(
     "report: {reference: lora}",
@@ -69,6 +70,7 @@ def test_a_ladder_is_run_on_validation_after_the_reference_is_tuned_and_before_a
     assert kinds[-1] == {"reported"}
     assert all("reported" not in kind for kind in kinds[:-1])
     assert played.sweep.waiting == []
+    assert (SweepSchedule(laid_out, played.sweep, results).trials_of_ladders(), len(rungs)) == (27, 45)  # widened twice
 
 
 def test_each_rung_is_taken_at_its_own_rate_and_the_smallest_effect_is_a_quarter_more_budget(laid_out, results):
