@@ -36,7 +36,7 @@ OUTCOMES: tuple[Outcome, ...] = ("works", "worthwhile", "no worthwhile gain", "h
 
 
 LOPSIDED = 1.0  # skewness; of normal samples of 10 and 20, 4 and 2 % lie beyond it on one side
-FEW = "a few seeds make most of the spread, and more like them may be missing"
+FEW = "; in doubt, as a few seeds make most of the spread and more like them may be missing"
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,10 @@ def decide(
     bounds = [(interval.low, interval.high) for interval in intervals.values()]
     low, high = np.array(bounds + [(-np.inf, np.inf)] * len(absent), dtype=float).T
     outcome: Outcome = str(outcomes(low, high, smallest))  # type: ignore[assignment]
-    if np.any(guarded(np.array(outcome), next(iter(pairs.values()))) == "withheld"):
-        return Decision("withheld", f"lopsided pairs with {next(iter(pairs))}: {FEW}", intervals)
     if outcome == "open":
         return _open(pairs, intervals, absent, declaration)
-    return Decision(outcome, _why_shown(outcome, intervals), intervals)
+    doubt = FEW if lopsided(np.array(outcome), next(iter(pairs.values()))) else ""
+    return Decision(outcome, _why_shown(outcome, intervals) + doubt, intervals)
 
 
 def outcomes(low: Array, high: Array, smallest_effect: float) -> NDArray[np.str_]:
@@ -139,12 +138,12 @@ def outcomes(low: Array, high: Array, smallest_effect: float) -> NDArray[np.str_
     return np.select(list(shown.values()), list(shown), "open")
 
 
-def guarded(outcome: NDArray[np.str_], gains: ArrayLike) -> NDArray[np.str_]:
-    """The outcomes, withheld where the pairs are lopsided to the side on which an interval is too short.
+def lopsided(outcome: NDArray[np.str_], gains: ArrayLike) -> NDArray[np.bool_]:
+    """Whether pairs scatter far to the side on which an interval is too short: a doubt to be said with the outcome.
 
     A few bad seeds that make most of the spread of an arm may be missing among those that were run, so that it is said
-    to work too often; with a few good ones it is said to be harmful, or without worthwhile gain. Skewness beyond
-    LOPSIDED costs arms with normal gains 4 points of power at most (experiments/decision_rule.md).
+    to work too often; with a few good ones it is said to be harmful, or without worthwhile gain. To withhold these
+    outcomes would cost sound ones more than it saves (experiments/decision_rule.md).
 
     Args:
         outcome: (...), of OUTCOMES.
@@ -152,8 +151,8 @@ def guarded(outcome: NDArray[np.str_], gains: ArrayLike) -> NDArray[np.str_]:
     """
     skewness = scipy_stats.skew(gains, axis=-1)
     high, low = np.isin(outcome, ("works", "worthwhile")), np.isin(outcome, ("harmful", "no worthwhile gain"))
-    lopsided = (high & (skewness < -LOPSIDED)) | (low & (skewness > LOPSIDED))
-    return np.where(lopsided, "withheld", outcome)
+    doubt: NDArray[np.bool_] = (high & (skewness < -LOPSIDED)) | (low & (skewness > LOPSIDED))
+    return doubt
 
 
 def _interval(gains: Array, declaration: Declaration) -> PairedDifference:

@@ -47,9 +47,11 @@ def terms_of(study: Study, report: Report, task: str, jobs: Sequence[Job], asked
 def _source(panel: PanelDeclaration, margin: float) -> str:
     if not panel.gains:
         return USUAL
+    ladder = f"a ladder of uniform ranks on {len(panel.gains)} {'panels' if panel.panels > 1 else 'tuning seeds'}"
+    edge = ", one of its learning rates at an edge of those tried" if panel.edge else ""
     if panel.smallest_effect <= margin:
-        return f"the margin of the report, as {WORTHWHILE:g} x the budget buys less on the ladder"
-    return f"what {WORTHWHILE:g} x the budget buys, by a ladder of uniform ranks on {len(panel.gains)} tuning seeds"
+        return f"the margin of the report: {WORTHWHILE:g} x the budget buys less, by {ladder}{edge}"
+    return f"what {WORTHWHILE:g} x the budget buys, by {ladder}{edge}"
 
 
 def _seeds(

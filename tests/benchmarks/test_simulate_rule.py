@@ -30,7 +30,7 @@ def test_without_its_correction_the_rule_would_not_pass(generator, monkeypatch):
     bounds = simulate_rule.simultaneous_bounds
     monkeypatch.setattr(simulate_rule, "simultaneous_bounds", lambda values, comparisons: bounds(values, 1))
     wrong = simulate_rule.errors(generator, FAMILIES, 10, SHAPES["normal"])
-    assert min(wrong[word] for word in ("works", "harmful", "no worthwhile gain")) > 0.12, wrong
+    assert min(wrong[word] for word in ("works", "harmful", "no worthwhile gain")) > 0.15, wrong
 
 
 @pytest.mark.parametrize("n", SEEDS)
@@ -53,11 +53,11 @@ def test_every_other_interval_holds_its_truth(generator):
 
 
 def test_lopsided_gains_are_where_the_promise_ends(generator):
-    """As the page says: half of the variance in a long tail is borne; of all of it the guard takes a part."""
-    above, below, hold, _ = simulate_rule.lopsided(generator, FAMILIES, 10, 0.5)
+    """As the page says: half of the variance in a long tail is borne; of all of it a part is said to be in doubt."""
+    above, below, hold, _ = simulate_rule.long_tails(generator, FAMILIES, 10, 0.5)
     assert max(above, below) <= 0.07
     assert hold >= 0.92
-    above, *_, works = simulate_rule.lopsided(generator, FAMILIES, 20, 1.0)
+    above, *_, works = simulate_rule.long_tails(generator, FAMILIES, 20, 1.0)
     assert 0.05 < works < 0.7 * above
 
 
