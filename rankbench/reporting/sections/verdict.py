@@ -95,7 +95,9 @@ def _best(judged: Sequence[Judged]) -> str | None:
     panel, comparison, arm, decision = max(open_ones, key=size)
     reference, gain = next(iter(decision.intervals.items()))
     where = f" on {panel.short}" if len({each[0].name for each in judged}) > 1 else ""
-    return f"{arm} over {reference}{where}, {_gain(comparison, gain).text} in {title_of(comparison.metrics[0])}"
+    title = title_of(comparison.metrics[0])
+    title = title.partition(",")[0] if comparison.terms.log else title  # per cent of it have no unit
+    return f"{arm} over {reference}{where}, {_gain(comparison, gain).text} in {title}"
 
 
 def _gain(comparison: Comparison, gain: PairedDifference) -> Cell:
