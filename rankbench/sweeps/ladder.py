@@ -208,8 +208,8 @@ def declare(
             kept_back[group.panel] = _no_headroom(panel)
         panels.append(panel)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    head = (date, code_of_analysis(), 0, report.reference, report.beats, report.level)
-    declaration = SweepDeclaration(*head, panels)
+    panels = [replace(panel, date=date) for panel in panels]
+    declaration = SweepDeclaration(code_of_analysis(), report.reference, report.beats, report.level, panels)
     gate = experiment.ladder is not None and experiment.ladder.gate
     return Declared(declaration, kept_back, broken) if gate else Declared(declaration)
 

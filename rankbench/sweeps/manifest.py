@@ -196,16 +196,18 @@ def stamp(sweep: Sweep, now: SweepDeclaration, results_dir: Path) -> None:
     """Declare a sweep, or one more cell of it, unless that was done before, and say what has changed since.
 
     What was declared of a panel by a sweep that this one adds seeds to holds for this one, too, once a report has shown
-    its runs.
+    its runs; so does what another sweep of the experiment declared when it ran a cell alone.
     """
-    if sweep.declaration is None:
-        others, _ = all_of(results_dir)
-        seen = [other for other in others if other.name == sweep.name and other.sweep_id in other.looks]
-        sweep.declaration = declaration.after([other.declaration for other in seen if other.declaration], now)
-        for other in seen:
-            if other.declaration and declaration.overlap(other.declaration, now):
+    new = now if sweep.declaration is None else sweep.declaration.new_cells_of(now)
+    if new.panels:
+        others = [other for other in all_of(results_dir)[0] if other.name == sweep.name and other.declaration]
+        before = [other for other in others if other.sweep_id in other.looks or new.panels[0].cell is not None]
+        new = declaration.after([other.declaration for other in before if other.declaration], new)
+        for other in before:
+            if other.declaration and declaration.overlap(other.declaration, new):
                 sweep.looks |= other.looks
-    sweep.declaration = sweep.declaration.with_cells_of(now)
+        sweep.declaration = new if sweep.declaration is None else sweep.declaration.joined(new)
+    assert sweep.declaration is not None
     sweep.changes = list(dict.fromkeys([*sweep.changes, *declaration.changes(sweep.declaration, now)]))
 
 

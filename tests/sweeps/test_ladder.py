@@ -159,7 +159,7 @@ def test_seeds_that_are_added_after_a_report_are_another_look(laid_out, results,
     manifest.save(first, results)
     layout = lay_out(words([*TYPED, "seed=0,1,2"]), write_experiment(tmp_path / "conf", TEXT))
     before = Played(layout, results, loss=loss).sweep
-    assert (before.looks, before.changes) == ({}, ["declared when 4 reported runs had been done"])
+    assert (before.looks, before.changes) == ({}, ["the panel: declared when 4 reported runs had been done"])
     manifest.look(first, results)
     manifest.look(manifest.read(manifest.folder(results, first.sweep_id)), results)  # the same runs again
     added = Played(layout, results, loss=loss).sweep
@@ -192,7 +192,7 @@ def test_a_look_that_is_noted_while_the_sweep_goes_on_stays(results):
 
 def test_of_panels_that_were_seen_before_the_first_declaration_holds_and_others_are_new():
     def declared(*panels: PanelDeclaration, level: float = 0.95) -> SweepDeclaration:
-        return SweepDeclaration("2026-11-28", declaration.code_of_analysis(), 0, "lora", [], level, [*panels])
+        return SweepDeclaration(declaration.code_of_analysis(), "lora", [], level, [*panels])
 
     def panel(cell: str, seeds: int) -> PanelDeclaration:
         return PanelDeclaration(cell, [], 1, cell, ["igu"], [*range(seeds)], "test/kl", False, 0.1)
@@ -208,5 +208,5 @@ def test_of_panels_that_were_seen_before_the_first_declaration_holds_and_others_
 
 
 def test_other_code_of_the_analysis_is_said():
-    (sentence,) = declaration.code_changes(SweepDeclaration("2026-11-28", "another", 0, "lora", [], 0.95, []))
+    (sentence,) = declaration.code_changes(SweepDeclaration("another", "lora", [], 0.95, []))
     assert sentence.endswith("declared was another")
