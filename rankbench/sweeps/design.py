@@ -83,7 +83,7 @@ class Design:
     def summary(self) -> str:
         """The numbers and the floor, in a sentence."""
         return (
-            f"{self.cell or self.experiment}: {self.comparisons} comparisons, {self.pairs} {self.unit}, "
+            f"{self.cell or self.experiment}: {self.comparisons} comparison{'s' * (self.comparisons > 1)}, {self.pairs} {self.unit}, "
             f"{self.level * 100:g} % for all together: an effect of {self.floor:.2g} standard deviations of its "
             f"differences is shown with {POWER * 100:g} % probability"
         )
@@ -99,7 +99,7 @@ class Design:
         cell = f", cell {self.cell}" if self.cell else ""
         return (
             f"experiment={self.experiment}{cell}: {self.pairs} {self.unit} are too few for {self.comparisons} "
-            f"comparisons: even an effect of {EFFECT:g} standard deviations would be shown in "
+            f"comparison{'s' * (self.comparisons > 1)}: even an effect of {EFFECT:g} standard deviations would be shown in "
             f"{self.power(1 / EFFECT) * 100:.0f} of 100 such studies; give "
             f"{self.seeds(1 / EFFECT, target=ENOUGH)} or more (seed=0,1,2,...; {self.seeds(1 / EFFECT)} show it in "
             f"{POWER * 100:g} of 100), fewer arms (arms=[{self.reference},...]), or ask for it by name: futile=allow"
