@@ -257,7 +257,7 @@ def power_table(design: Design, scatters: Sequence[Scatter]) -> Table:
         shown.add_column(title, justify="right")
         shown.add_column(design.unit, justify="right")
     rows = [(f"{ratio:g} smallest effects", ratio) for ratio in RATIOS]
-    rows += [(f"{each.deviation:.2g}, as {each.arms} arms had it: {each.title}", each.deviation) for each in scatters]
+    rows += [(f"{each.deviation:.2g} in finished runs: {each.title}", each.deviation) for each in scatters]
     for title, ratio in rows:
         cells = []
         for controls in dict.fromkeys(against.values()):

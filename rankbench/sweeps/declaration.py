@@ -84,8 +84,8 @@ class SweepDeclaration:
 
     @property
     def date(self) -> str:
-        """When its first panel was declared; UTC, to the second."""
-        return min(panel.date for panel in self.panels)
+        """When its first panel was declared; UTC, to the second; "" where no panel has a run of the reference."""
+        return min((panel.date for panel in self.panels), default="")
 
     def panel_of(self, overrides: Sequence[str], cell: str | None = None) -> PanelDeclaration | None:
         """The panel of a job with these overrides, of this cell; None where it is in none."""

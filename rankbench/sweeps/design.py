@@ -80,12 +80,16 @@ class Design:
         return float(optimize.brentq(lambda effect: self.power(1 / effect) - POWER, 1e-3, LARGEST))
 
     @property
+    def _family(self) -> str:
+        return "1 comparison" if self.comparisons == 1 else f"{self.comparisons} comparisons"
+
+    @property
     def summary(self) -> str:
         """The numbers and the floor, in a sentence."""
         return (
-            f"{self.cell or self.experiment}: {self.comparisons} comparisons, {self.pairs} {self.unit}, "
-            f"{self.level * 100:g} % for all together: an effect of {self.floor:.2g} standard deviations of its "
-            f"differences is shown with {POWER * 100:g} % probability"
+            f"{self.cell or self.experiment}: {self._family}, {self.pairs} {self.unit}, {self.level * 100:g} % for all "
+            f"together: an effect of {self.floor:.2g} standard deviations of its differences is shown with "
+            f"{POWER * 100:g} % probability"
         )
 
     @property
@@ -98,11 +102,11 @@ class Design:
         """Why it is futile, and the way out."""
         cell = f", cell {self.cell}" if self.cell else ""
         return (
-            f"experiment={self.experiment}{cell}: {self.pairs} {self.unit} are too few for {self.comparisons} "
-            f"comparisons: even an effect of {EFFECT:g} standard deviations would be shown in "
-            f"{self.power(1 / EFFECT) * 100:.0f} of 100 such studies; give "
-            f"{self.seeds(1 / EFFECT, target=ENOUGH)} or more (seed=0,1,2,...; {self.seeds(1 / EFFECT)} show it in "
-            f"{POWER * 100:g} of 100), fewer arms (arms=[{self.reference},...]), or ask for it by name: futile=allow"
+            f"experiment={self.experiment}{cell}: {self.pairs} {self.unit} are too few for {self._family}: even an "
+            f"effect of {EFFECT:g} standard deviations would be shown in {self.power(1 / EFFECT) * 100:.0f} of 100 "
+            f"such studies; give {self.seeds(1 / EFFECT, target=ENOUGH)} or more (seed=0,1,2,...; "
+            f"{self.seeds(1 / EFFECT)} show it in {POWER * 100:g} of 100), fewer arms (arms=[{self.reference},...]), "
+            "or ask for it by name: futile=allow"
         )
 
 
@@ -177,13 +181,11 @@ class Scatter:
         title: of the panel.
         deviation: standard deviation of the paired differences, in smallest effects; the root of the mean variance of
             the arms.
-        arms: how many arms it comes from.
     """
 
     cell: str | None
     title: str
     deviation: float
-    arms: int
 
 
 def scatter_of(sweep: Sweep, records: Mapping[str, RunRecord]) -> list[Scatter]:
@@ -218,4 +220,4 @@ def _scatter(panel: PanelDeclaration, values: Mapping[str, Mapping[int, float]],
             variances.append(float(gains.var(ddof=1)))
     if not variances or not max(variances) > 0:
         return None
-    return Scatter(panel.cell, panel.title, float(np.sqrt(np.mean(variances))) / panel.smallest_effect, len(variances))
+    return Scatter(panel.cell, panel.title, float(np.sqrt(np.mean(variances))) / panel.smallest_effect)
