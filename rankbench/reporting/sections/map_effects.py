@@ -183,7 +183,9 @@ def draw_spread(report_data: ReportData, title: str) -> ReportFigure | None:
     most = max(len(data) - int(data["map"].sum()) for _, data in first) + 1
     letters = max(len(str(arm)) for _, data in first for arm in [MAPS, *data["arm"][~data["map"]]])
     cell = (2.9, HEIGHT * most + 0.1)
-    figure, all_axes = facets([shorten(panel.short, WIDE) for (panel, *_), _ in first], (), cell, 0.068 * letters + 0.15)
+    figure, all_axes = facets(
+        [shorten(panel.short, WIDE) for (panel, *_), _ in first], (), cell, 0.068 * letters + 0.15
+    )
     for axes, ((_, comparison, spread), data) in zip(all_axes, first, strict=True):
         _draw_panel(axes, comparison, spread, data, report_data.styles)
     numbers = pd.concat([data.assign(panel=panel.title) for (panel, *_), data in frames])
