@@ -126,7 +126,8 @@ class SweepSchedule:
 
     def trials_of_ladders(self) -> int:
         """Fewest trials of the ladders whose rates are not known yet."""
-        return sum(each.least_trials for each in self._ladders if each.family is None and not each.settled)
+        ladders = [each for stage in self._stages for each in stage.ladders]
+        return sum(each.least_trials for each in ladders if each.family is None and not each.settled)
 
     def frozen_run(self, job: Job) -> FrozenRun:
         """Return what a launcher is given of a job that `advance` returned."""
