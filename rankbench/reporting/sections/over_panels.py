@@ -88,7 +88,7 @@ def _row(
     decision, plain = pooled.decision, arm not in report_data.report.controls
     kind = KIND_OF[decision.outcome] if plain else decision.outcome
     unit = terms if together.one_unit else Terms()
-    over = [_gain(unit, decision.intervals.get(name)) for name in names]
+    over = [_gain(unit, decision.intervals.get(name), "" if plain else "not run") for name in names]
     spread = number_cell(pooled.deviation, "{:.2g}")
     another, alone = (Cell() if each is None else _estimate(unit, each) for each in (pooled.another, pooled.these))
     panels = len(together.comparisons)
@@ -116,8 +116,8 @@ def _note(together: PooledPanels, terms: Terms) -> str:
     )
 
 
-def _gain(terms: Terms, gain: PairedDifference | None) -> Cell:
-    return Cell("not run") if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high))
+def _gain(terms: Terms, gain: PairedDifference | None, without: str) -> Cell:
+    return Cell(without) if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high))
 
 
 def _estimate(terms: Terms, estimate: Estimate) -> Cell:
