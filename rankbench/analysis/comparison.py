@@ -150,7 +150,7 @@ class Comparison:
             {name: values for name, values in gains.items() if len(values)},
             Declaration(seeds, self.family, self.terms.margin, self.terms.level, self.terms.headroom),
             [f"{name}: {NOT_RUN}" for name, each in controls.items() if not each],
-            list(self._faults(label, others)),
+            list(self.faults(label, others)),
         )
 
     def planned(self, labels: Sequence[str]) -> list[str]:
@@ -163,6 +163,8 @@ class Comparison:
         A control that spent more than the budget is beaten the harder; one that spent less is none.
         """
         values, control = self.values[self.metrics[0]], self.planned(control)
+        if not control:
+            return NOT_RUN
         if any(each not in self.rows or values[each].dropna().empty for each in control):
             return NO_RUN
         if less := [each for each in control if each in self.off.index and self.off[each] < 1 - OFF]:
@@ -174,8 +176,8 @@ class Comparison:
         declared = self.terms.pairs(labels)
         return self.data["seed"].nunique() if declared is None else declared
 
-    def _faults(self, label: str, others: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        """What withholds a decision, beside the number of pairs and their spread."""
+    def faults(self, label: str, others: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """What withholds a decision on a label by others that are to be run, beside the pairs and their spread."""
         yield from filter(None, [self.terms.fault])
         yield from (f"{name}: {why}" for name, each in others.items() if (why := self.why_lost(label, each)))
         members = {label, *(other for each in others.values() for other in each)}

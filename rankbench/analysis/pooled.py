@@ -79,7 +79,7 @@ class PooledPanels:
             {name: values for name, values in means.items() if values},
             Declaration(len(self.comparisons), self.family, self.smallest, level, unit="panels"),
             [f"{name}: {NOT_RUN}" for name, each in planned.items() if not each],
-            list(self._faults(label, controls)),
+            list(self._faults(label, others)),
         )
         gains = by_seed[reference]
         if len(gains) < 2 or min(map(len, gains)) < 2:
@@ -87,13 +87,20 @@ class PooledPanels:
         these, such = mean_of_these(gains, joint_level(self.family, level)), mean_of_such(gains, level)
         return Pooled(decision, these, such.deviation, such.another)
 
-    def _faults(self, label: str, controls: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        """Why panels withhold their decisions, and on how many of them."""
+    def _faults(self, label: str, others: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """What withholds a decision in a panel, and in how many of them; how its pairs scatter is left to the means."""
         reasons: Counter[str] = Counter()
         for comparison in self.comparisons:
-            decision = comparison.decide(label, controls) if label in comparison.rows else None
-            if decision is None:
-                reasons[comparison.why_untested(label) or NOT_RUN if label in comparison.rows else NOT_RUN] += 1
-            elif decision.outcome == "withheld":
-                reasons[decision.reason] += 1
-        yield from (f"{why} ({count} of {len(self.comparisons)} panels)" for why, count in reasons.most_common())
+            if label not in comparison.rows:
+                reasons[NOT_RUN] += 1
+            elif why := comparison.why_untested(label):
+                reasons[why] += 1
+            else:
+                here = {name: several for name, each in others.items() if (several := comparison.planned(each))}
+                reasons.update(comparison.faults(label, here))
+                counts = [
+                    (len(comparison.gains(label, each)), comparison.declared([label, *each])) for each in here.values()
+                ]
+                reasons["seeds are lost"] += any(pairs < declared for pairs, declared in counts)
+        panels = len(self.comparisons)
+        yield from (f"{why} ({count} of {panels} panels)" for why, count in reasons.most_common() if count)

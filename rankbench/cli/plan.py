@@ -250,12 +250,12 @@ def power_table(design: Design, scatters: Sequence[Scatter]) -> Table:
         scatters: of panels with finished runs.
     """
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    shown.title = f"power at the smallest effect of interest, and seeds for {POWER * 100:g} %"
+    shown.title = f"power at the smallest effect of interest, and {design.unit} for {POWER * 100:g} %"
     shown.add_column("standard deviation of the differences")
     against = {f"over {design.reference}": 1, f"over {design.controls} controls": design.controls}
     for title in against if design.controls > 1 else [*against][:1]:
         shown.add_column(title, justify="right")
-        shown.add_column("seeds", justify="right")
+        shown.add_column(design.unit, justify="right")
     rows = [(f"{ratio:g} smallest effects", ratio) for ratio in RATIOS]
     rows += [(f"{each.deviation:.2g}, as {each.arms} arms had it: {each.title}", each.deviation) for each in scatters]
     for title, ratio in rows:
@@ -306,7 +306,9 @@ def main(words: Sequence[str]) -> int:
     by_name = {record.run_id: record for record in finished}
     out.print(table(list(rows(frozen_runs, by_name, seconds, arguments.memory))))
     if waiting:
-        out.print(f"{len(waiting)} of them wait for a learning rate, or for the ranks of another run", style="dim")
+        out.print(f"{len(waiting)} of them wait for a learning rate, a ladder or the ranks of another run", style="dim")
+    if trials := schedule.trials_of_ladders():
+        out.print(f"{trials} trials of ladders, or more, come before the reported runs", style="dim")
     for sentence in header.kept_back:
         out.print(sentence, style="yellow", markup=False)
     designs = designs_of(layout)

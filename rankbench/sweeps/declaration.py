@@ -37,6 +37,8 @@ class PanelDeclaration:
         rates: learning rates of the ladder, of FACTORS; None without one.
         edge: whether one of these lies at an edge of those tried; None without a ladder.
         trials: run_ids of the ladder; None without one.
+        date: of the declaration; UTC, to the second.
+        done: reported runs that had left a record by then; 0 where the declaration came first.
     """
 
     cell: str | None
@@ -53,6 +55,8 @@ class PanelDeclaration:
     rates: list[float] | None = None
     edge: bool | None = None
     trials: list[str] | None = None
+    date: str = ""
+    done: int = 0
 
     @property
     def title(self) -> str:
@@ -65,33 +69,37 @@ class SweepDeclaration:
     """What is declared of a sweep.
 
     Attributes:
-        date: UTC, to the second.
         code: identity of the code of the analysis.
-        done: reported runs that had left a record by then; 0 where the declaration came first.
         reference: arm that the others are compared with.
         beats: controls that an arm has to beat.
         level: probability that all intervals hold together.
         panels: one for each point of the axes.
     """
 
-    date: str
     code: str
-    done: int
     reference: str
     beats: list[str]
     level: float
     panels: list[PanelDeclaration]
+
+    @property
+    def date(self) -> str:
+        """When its first panel was declared; UTC, to the second."""
+        return min(panel.date for panel in self.panels)
 
     def panel_of(self, overrides: Sequence[str], cell: str | None = None) -> PanelDeclaration | None:
         """The panel of a job with these overrides, of this cell; None where it is in none."""
         of_cell = (panel for panel in self.panels if panel.cell == cell)
         return next((panel for panel in of_cell if set(panel.point) <= set(overrides)), None)
 
-    def with_cells_of(self, other: SweepDeclaration) -> SweepDeclaration:
-        """This, with the panels of cells that only the other one has, as they are declared there."""
+    def new_cells_of(self, other: SweepDeclaration) -> SweepDeclaration:
+        """The other one's panels of cells that this one does not declare."""
         cells = {panel.cell for panel in self.panels}
-        panels = [panel for panel in other.panels if panel.cell not in cells]
-        return replace(self, panels=[*self.panels, *panels], done=self.done + other.done) if panels else self
+        return replace(other, panels=[panel for panel in other.panels if panel.cell not in cells])
+
+    def joined(self, other: SweepDeclaration) -> SweepDeclaration:
+        """This, with the other one's panels behind its own."""
+        return replace(self, panels=[*self.panels, *other.panels])
 
     def plain(self) -> dict[str, Any]:
         """As in sweep.json."""
@@ -119,8 +127,24 @@ def code_of_analysis() -> str:
 
 def overlap(first: SweepDeclaration, second: SweepDeclaration) -> bool:
     """Whether two sweeps have a panel in common, with seeds in common."""
-    seeds = {panel.group: set(panel.seeds) for panel in first.panels}
-    return any(seeds.get(panel.group, set()) & set(panel.seeds) for panel in second.panels)
+    return any(_same(one, other) for one in first.panels for other in second.panels)
+
+
+def _same(first: PanelDeclaration, second: PanelDeclaration) -> bool:
+    return first.group == second.group and bool({*first.seeds} & {*second.seeds})
+
+
+def after(earlier: Sequence[SweepDeclaration], now: SweepDeclaration) -> SweepDeclaration:
+    """What is declared of a sweep after others: of panels that they share seeds with, what they declared first.
+
+    Args:
+        earlier: of sweeps whose runs have been seen, in the order of their starts.
+        now: what the sweep would declare by itself.
+    """
+    sharing = [each for each in earlier if overlap(each, now)]
+    before = [panel for each in sharing for panel in each.panels]
+    panels = [next((panel for panel in before if _same(panel, own)), own) for own in now.panels]
+    return replace(sharing[0] if sharing else now, panels=panels)
 
 
 def changes(declared: SweepDeclaration, now: SweepDeclaration) -> list[str]:
@@ -130,7 +154,8 @@ def changes(declared: SweepDeclaration, now: SweepDeclaration) -> list[str]:
         declared: what stands in sweep.json.
         now: what the same sweep, or a cell of it, would declare today.
     """
-    sentences = [f"declared when {declared.done} reported runs had been done"] if declared.done else []
+    late = [panel for panel in declared.panels if panel.done]
+    sentences = [f"{panel.title}: declared when {panel.done} reported runs had been done" for panel in late]
     for name in ("level", "reference", "beats"):
         sentences += _changed(name, getattr(declared, name), getattr(now, name))
     of_group = {panel.group: panel for panel in now.panels}

@@ -64,6 +64,13 @@ class PanelLadder:
         """Whether nothing more is to be run."""
         return self.base.given_up is not None or not any(rung.open for rung in self.rungs.values())
 
+    @property
+    def least_trials(self) -> int:
+        """Trials of the rungs where no grid grows: at the chosen rate and its neighbours."""
+        assert self.base.tune is not None
+        rates = min(3, len(set(self.base.tune.learning_rate)))
+        return len(self.rungs) * len(self.base.points) * len(self.base.tune.seeds) * rates
+
     def tuned(self, choice: Choice) -> TuningFamily:
         """The tuning of the rungs, which begins with the chosen rate of the base and its neighbours."""
         if self.family is None:
@@ -201,8 +208,8 @@ def declare(
             kept_back[group.panel] = _no_headroom(panel)
         panels.append(panel)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    head = (date, code_of_analysis(), 0, report.reference, report.beats, report.level)
-    declaration = SweepDeclaration(*head, panels)
+    panels = [replace(panel, date=date) for panel in panels]
+    declaration = SweepDeclaration(code_of_analysis(), report.reference, report.beats, report.level, panels)
     gate = experiment.ladder is not None and experiment.ladder.gate
     return Declared(declaration, kept_back, broken) if gate else Declared(declaration)
 

@@ -195,16 +195,19 @@ def save(sweep: Sweep, results_dir: Path) -> Path:
 def stamp(sweep: Sweep, now: SweepDeclaration, results_dir: Path) -> None:
     """Declare a sweep, or one more cell of it, unless that was done before, and say what has changed since.
 
-    What was declared by a sweep that this one adds seeds to holds for this one, too, once a report has shown its runs.
+    What was declared of a panel by a sweep that this one adds seeds to holds for this one, too, once a report has shown
+    its runs; so does what another sweep of the experiment declared when it ran a cell alone.
     """
-    if sweep.declaration is None:
-        others, _ = all_of(results_dir)
-        seen = [other for other in others if other.name == sweep.name and other.sweep_id in other.looks]
-        seen = [other for other in seen if other.declaration and declaration.overlap(other.declaration, now)]
-        sweep.declaration = (seen[0].declaration if seen else None) or now
-        for other in seen:
-            sweep.looks |= other.looks
-    sweep.declaration = sweep.declaration.with_cells_of(now)
+    new = now if sweep.declaration is None else sweep.declaration.new_cells_of(now)
+    if new.panels:
+        others = [other for other in all_of(results_dir)[0] if other.name == sweep.name and other.declaration]
+        before = [other for other in others if other.sweep_id in other.looks or new.panels[0].cell is not None]
+        new = declaration.after([other.declaration for other in before if other.declaration], new)
+        for other in before:
+            if other.declaration and declaration.overlap(other.declaration, new):
+                sweep.looks |= other.looks
+        sweep.declaration = new if sweep.declaration is None else sweep.declaration.joined(new)
+    assert sweep.declaration is not None
     sweep.changes = list(dict.fromkeys([*sweep.changes, *declaration.changes(sweep.declaration, now)]))
 
 
@@ -260,7 +263,7 @@ def merge(sources: Iterable[Path], target: Path) -> list[str]:
             earlier = sweeps.get(sweep.sweep_id)
             order = earlier.order if earlier else 1 + max((other.order for other in sweeps.values()), default=0)
             jobs = {job.run_id: job for job in [*(earlier.jobs if earlier else []), *sweep.jobs]}
-            if earlier is None or len(jobs) > len(earlier.jobs):
+            if earlier is None or len(jobs) > len(earlier.jobs) or sweep.looks.keys() - earlier.looks.keys():
                 declared = earlier.declaration if earlier and earlier.declaration else sweep.declaration
                 merged = replace(sweep, order=order, jobs=list(jobs.values()), declaration=declared)
                 sweeps[sweep.sweep_id] = merged

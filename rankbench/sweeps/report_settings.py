@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -112,15 +112,19 @@ class Report(Section):
         return self.log.get(task) is not None
 
 
+def _kept(groups: Mapping[str, list[str]], kept: Collection[str]) -> Iterator[tuple[str, str | list[str]]]:
+    """Each control with those of its arms that are kept; of one arm, its label."""
+    for role, group in groups.items():
+        left = [arm for arm in group if arm in kept]
+        yield role, left[0] if len(left) == 1 else left
+
+
 def report_on(kept: Mapping[str, DottedSettings], report: Report) -> Report:
     """What can be shown of some arms; without the reference, the first of them takes its place in tables alone."""
     uniform = {} if report.reference in kept else {UNIFORM: report.reference}
     controls = {
-        arm: {
-            **{role: control for role, control in own.items() if set(report.controls_of(arm)[role]) <= set(kept)},
-            **uniform,
-        }
-        for arm, own in report.controls.items()
+        arm: {**{role: group for role, group in _kept(report.controls_of(arm), kept) if group}, **uniform}
+        for arm in report.controls
         if arm in kept
     }
     published = [

@@ -7,6 +7,7 @@ waits for that arm's run. All follows from the layout and from records, so a swe
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -123,6 +124,11 @@ class SweepSchedule:
         groups = [group for stage in self._stages for group in stage.started]
         return [cell for group in groups for cell in group.cells if id(cell) not in self._final]
 
+    def trials_of_ladders(self) -> int:
+        """Fewest trials of the ladders whose rates are not known yet."""
+        ladders = [each for stage in self._stages for each in stage.ladders]
+        return sum(each.least_trials for each in ladders if each.family is None and not each.settled)
+
     def frozen_run(self, job: Job) -> FrozenRun:
         """Return what a launcher is given of a job that `advance` returned."""
         record = self._record(job.run_id) if self._retry else None
@@ -155,11 +161,16 @@ class SweepSchedule:
             stage.declared = ladder.declare(self._experiment, stage.groups, stage.ladders, self._record)
         self.sweep.kept_back += stage.declared.kept_back.values()
         self.sweep.waiting += stage.declared.broken.values()
-        jobs = [job for group in stage.started for job in self._jobs_or_wait(self._finals, group)]
+        of_group = [(group, self._jobs_or_wait(self._finals, group)) for group in stage.started]
         if first and stage.declared.declaration is not None:
-            done = sum(self._record(job.run_id) is not None for job in jobs)
-            manifest.stamp(self.sweep, replace(stage.declared.declaration, done=done), self._results_dir)
-        return jobs
+            done: Counter[tuple[str, ...]] = Counter()
+            for group, jobs in of_group:
+                done[group.panel] += sum(self._record(job.run_id) is not None for job in jobs)
+            references = ladder.references_of(stage.groups, self._experiment)
+            declared = zip(references, stage.declared.declaration.panels, strict=True)
+            panels = [replace(panel, done=done[reference.panel]) for reference, panel in declared]
+            manifest.stamp(self.sweep, replace(stage.declared.declaration, panels=panels), self._results_dir)
+        return [job for _, jobs in of_group for job in jobs]
 
     def _trials(self, family: TuningFamily) -> list[Job]:
         """Trials of all groups on the present grid; once they are finished, choices are made and the grid may grow.

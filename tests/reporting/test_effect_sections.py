@@ -10,6 +10,7 @@ import pytest
 from support.studies import declared, study
 
 from rankbench.analysis.map_spread import map_spread
+from rankbench.analysis.pooled import PooledPanels
 from rankbench.reporting import report
 from rankbench.reporting.report_data import ReportData, gather
 from rankbench.reporting.sections import map_effects, over_panels, positive_control, verdict
@@ -115,13 +116,15 @@ def test_over_panels_the_means_of_the_panels_are_the_pairs():
     assert f"{row['outcome'].text}: igu" in said
 
 
-def test_an_arm_that_a_panel_withholds_is_withheld_over_all():
-    (table,) = over_panels.pooled_tables(standard())
-    row = row_of(table, "fim")
-    comparisons = [comparison for _, comparison in standard().compared()]
-    decisions = [verdict.decide(standard(), comparison, "fim") for comparison in comparisons]
-    withheld = [decision for decision in decisions if decision.outcome == "withheld"]
-    assert (row["outcome"].text == "withheld") == bool(withheld)
+def test_lost_seeds_of_a_panel_withhold_the_decision_over_all():
+    comparisons = [comparison for _, comparison in gathered().compared()]
+    whole = PooledPanels(comparisons, 5).pool("igu", {"random ranks": ["random"]}).decision
+    assert whole.outcome != "withheld"
+    comparisons[1].values[comparisons[1].metrics[0]].loc[3, "random"] = np.nan
+    lost = PooledPanels(comparisons, 5).pool("igu", {"random ranks": ["random"]}).decision
+    assert (lost.outcome, lost.reason) == ("withheld", "seeds are lost (1 of 3 panels)")
+    absent = PooledPanels(comparisons, 5).pool("igu", {"random ranks": ["another"]}).decision
+    assert absent.reason.endswith("random ranks: not run")
 
 
 def test_an_axis_that_no_panels_differ_in_is_said():

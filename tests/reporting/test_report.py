@@ -158,7 +158,10 @@ def test_the_command_takes_the_words_of_a_sweep(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == str(tmp_path / "made_up" / "index.html")
     assert printed[1].startswith("At an equal budget, of 2 verdicts: ")
-    assert len(studies.study_in_folder(tmp_path / "made_up").records) == len(made.records)
+    reported = studies.study_in_folder(tmp_path / "made_up")
+    assert len(reported.records) == len(made.records)
+    noted = manifest.read(manifest.folder(tmp_path, made.sweep.sweep_id))
+    assert list(noted.looks) == list(reported.sweep.looks) == [made.sweep.sweep_id]
 
 
 @pytest.mark.slow

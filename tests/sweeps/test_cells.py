@@ -11,6 +11,7 @@ from support.schedules import Played
 from rankbench.config.schema import ConfigError
 from rankbench.studies import panels
 from rankbench.studies.study import study_of_sweep
+from rankbench.sweeps import manifest
 from rankbench.sweeps.cells import parts, with_cells
 from rankbench.sweeps.composition import lay_out, words
 from rankbench.sweeps.experiment import arms, rates_of
@@ -109,10 +110,8 @@ def test_a_mistake_in_a_cell_is_named_with_its_place(cell, message):
         made(cells={"one": cell})
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory):
+def two_cells(place):
     """Two cells of one model and task, told apart by their names alone; the second has its maps beforehand."""
-    place = tmp_path_factory.mktemp("cells")
     (place / "random").write_text('{"a": 1, "b": 3}')
     cells = {
         "one": {"axes": {"task.map": ["few", "type"]}, "only": {"mixed": {"seed": [0]}}},
@@ -125,7 +124,13 @@ def played(tmp_path_factory):
     }
     settings = {"model": "tiny", "task": "planted", "results_dir": str(place / "results")}
     content = {**STUDY, "cells": cells, "settings": settings, "when": {}}
-    config_dir = write_experiment(place, json.dumps({key: content[key] for key in content if key != "name"}))
+    return write_experiment(place, json.dumps({key: content[key] for key in content if key != "name"}))
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    place = tmp_path_factory.mktemp("cells")
+    config_dir = two_cells(place)
     return Played(lay_out(words(["experiment=small"]), config_dir), place / "results")
 
 
@@ -144,3 +149,23 @@ def test_each_point_of_each_cell_is_a_panel(played):
     study = study_of_sweep(played.sweep, played.schedule._results_dir)
     points = [("task.map=few", "cell=one"), ("task.map=type", "cell=one"), ("task.map=few", "cell=two")]
     assert [panel.rest for panel in panels.panels(study)] == points
+
+
+def test_a_cell_is_reported_before_the_next_is_tuned_and_declared_when_it_starts(played):
+    order = [(job.cell, job.trial) for batch in played.batches for job in batch]
+    assert list(dict.fromkeys(order)) == [("one", True), ("one", False), ("two", True), ("two", False)]
+    assert [(panel.cell, panel.done) for panel in played.sweep.declaration.panels] == [
+        ("one", 0),
+        ("one", 0),
+        ("two", 0),
+    ]
+
+
+def test_a_cell_that_was_run_alone_keeps_what_was_declared_then(tmp_path):
+    config_dir, results = two_cells(tmp_path), tmp_path / "results"
+    alone = Played(lay_out(words(["experiment=small", "cells=[one]"]), config_dir), results)
+    manifest.save(alone.sweep, results)
+    together = lay_out(words(["experiment=small"]), config_dir)
+    played = Played(together, results)
+    assert played.sweep.declaration.panels[:2] == alone.sweep.declaration.panels
+    assert played.sweep.changes == []

@@ -223,6 +223,13 @@ def test_some_arms_keep_what_the_report_says_of_them():
     assert read(some.plain(), "again") == some
 
 
+def test_a_control_of_several_arms_is_those_that_are_chosen():
+    controls = {"igu": {"permuted": ["mine", "random"], "random": ["random"]}}
+    whole = made(**{**RICH, "report": {**REPORT, "controls": controls}})
+    assert whole.report.controls_of("igu")["permuted"] == ["mine", "random"]
+    assert with_arms(whole, ["lora", "igu", "mine"]).report.controls == {"igu": {"permuted": "mine"}}
+
+
 def test_an_arm_whose_rate_is_taken_has_to_stay_or_its_taker_tunes_itself():
     assert rates_of(with_arms(made(**RICH), ["lora", "mine"])) == {}
     assert rates_of(with_arms(made(**RICH), ["igu", "mine"])) == {"mine": "igu"}

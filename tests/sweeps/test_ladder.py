@@ -13,8 +13,9 @@ from support.schedules import Played
 from rankbench.config.schema import ConfigError
 from rankbench.sweeps import declaration, manifest
 from rankbench.sweeps.composition import lay_out, words
-from rankbench.sweeps.declaration import SweepDeclaration
+from rankbench.sweeps.declaration import PanelDeclaration, SweepDeclaration
 from rankbench.sweeps.experiment import Ladder
+from rankbench.sweeps.schedule import SweepSchedule
 
 TEXT = SMALL_EXPERIMENT.replace("seeds: [100]", "seeds: [100, 101, 102]").replace(
     "report: {reference: lora}",
@@ -69,6 +70,7 @@ def test_a_ladder_is_run_on_validation_after_the_reference_is_tuned_and_before_a
     assert kinds[-1] == {"reported"}
     assert all("reported" not in kind for kind in kinds[:-1])
     assert played.sweep.waiting == []
+    assert (SweepSchedule(laid_out, played.sweep, results).trials_of_ladders(), len(rungs)) == (27, 45)  # widened twice
 
 
 def test_each_rung_is_taken_at_its_own_rate_and_the_smallest_effect_is_a_quarter_more_budget(laid_out, results):
@@ -157,7 +159,7 @@ def test_seeds_that_are_added_after_a_report_are_another_look(laid_out, results,
     manifest.save(first, results)
     layout = lay_out(words([*TYPED, "seed=0,1,2"]), write_experiment(tmp_path / "conf", TEXT))
     before = Played(layout, results, loss=loss).sweep
-    assert (before.looks, before.changes) == ({}, ["declared when 4 reported runs had been done"])
+    assert (before.looks, before.changes) == ({}, ["the panel: declared when 4 reported runs had been done"])
     manifest.look(first, results)
     manifest.look(manifest.read(manifest.folder(results, first.sweep_id)), results)  # the same runs again
     added = Played(layout, results, loss=loss).sweep
@@ -188,6 +190,23 @@ def test_a_look_that_is_noted_while_the_sweep_goes_on_stays(results):
     assert list(manifest.read(place).looks) == ["small-1"]
 
 
+def test_of_panels_that_were_seen_before_the_first_declaration_holds_and_others_are_new():
+    def declared(*panels: PanelDeclaration, level: float = 0.95) -> SweepDeclaration:
+        return SweepDeclaration(declaration.code_of_analysis(), "lora", [], level, [*panels])
+
+    def panel(cell: str, seeds: int) -> PanelDeclaration:
+        return PanelDeclaration(cell, [], 1, cell, ["igu"], [*range(seeds)], "test/kl", False, 0.1)
+
+    now = declared(panel("first", 3), panel("second", 3), level=0.9)
+    whole = declaration.after([declared(panel("third", 2)), declared(panel("first", 2))], now)
+    assert whole.panels == [panel("first", 2), panel("second", 3)]
+    assert declaration.changes(whole, now) == [
+        "level: 0.9, declared was 0.95",
+        "first: seeds: 3 (0, 1, 2), declared was 2 (0, 1)",
+    ]
+    assert declaration.after([], now) == now
+
+
 def test_other_code_of_the_analysis_is_said():
-    (sentence,) = declaration.code_changes(SweepDeclaration("2026-11-28", "another", 0, "lora", [], 0.95, []))
+    (sentence,) = declaration.code_changes(SweepDeclaration("another", "lora", [], 0.95, []))
     assert sentence.endswith("declared was another")
