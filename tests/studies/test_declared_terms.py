@@ -26,9 +26,8 @@ def made():
 
 
 def stamped(panel: PanelDeclaration, **changes):
-    declaration = SweepDeclaration(
-        "2026-01-02T03:04:05+00:00", code_of_analysis(), 0, "lora", ["uniform"], 0.95, [panel]
-    )
+    dated = replace(panel, date="2026-01-02T03:04:05+00:00")
+    declaration = SweepDeclaration(code_of_analysis(), "lora", ["uniform"], 0.95, [dated])
     return replace(made(), sweep=replace(made().sweep, declaration=declaration, **changes))
 
 

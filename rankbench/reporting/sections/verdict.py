@@ -110,14 +110,16 @@ def _declaration(report_data: ReportData) -> Iterator[str]:
     sweep = report_data.study.sweep
     if sweep.experiment is None:
         return
-    if sweep.declaration is None:
+    if sweep.declaration is None or not sweep.declaration.panels:
         yield "Not declared before the runs: seeds and smallest effects are those of the experiment as it was started."
         return
     looks = len(sweep.looks)
     seen = f"; the data were looked at {looks} times, for which the intervals allow" if looks > 1 else ""
     changes = dict.fromkeys([*sweep.changes, *code_changes(sweep.declaration)])
     since = f"since then changed: {'; '.join(changes)}" if changes else "nothing has changed since"
-    yield f"Seeds, metrics, smallest effects and arms were declared on {sweep.declaration.date[:10]}; {since}{seen}."
+    dates = sorted({panel.date[:10] for panel in sweep.declaration.panels})
+    when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+    yield f"Seeds, metrics, smallest effects and arms were declared on {when}; {since}{seen}."
 
 
 def _without_headroom(report_data: ReportData) -> Iterator[str]:
