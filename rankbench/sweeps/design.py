@@ -42,7 +42,7 @@ class Design:
         cell: name of the cell; None without cells.
         reference: arm that the others are compared with.
         comparisons: size of the family.
-        pairs: fewest pairs of any comparison.
+        pairs: fewest pairs of any arm with the reference; with a control that is run at fewer seeds there are fewer.
         unit: what a pair is: "seeds", or "panels" where pooled panels are taken together.
         controls: how many an arm has to beat to work, the reference among them.
         level: probability that all intervals of the family hold together.
