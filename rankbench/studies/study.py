@@ -40,6 +40,11 @@ class Study:
     curves: dict[str, Curve]
     problems: list[str]
 
+    @property
+    def looks(self) -> int:
+        """How often reports have shown its runs, this time included."""
+        return max(1, len(self.sweep.looks))
+
     def runs(self, trial: bool = False) -> list[tuple[Job, RunRecord | None]]:
         """The jobs that are reported, or the tuning trials, each with its record; None: missing, or still running.
 
