@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,22 @@ def test_over_panels_the_means_of_the_panels_are_the_pairs():
     (said,) = over_panels.sentences(standard(), [table])
     assert said.startswith(f"{table.title}, 3 panels: ")
     assert f"{row['outcome'].text}: igu" in said
+
+
+def test_an_arm_that_is_nowhere_to_be_run_has_no_verdict():
+    whole = standard()
+    fewer = {name: without_fim(comparison) for name, comparison in whole.comparisons.items()}
+    for report_data in (whole, replace(whole, comparisons=fewer)):
+        (table,) = over_panels.pooled_tables(report_data)
+        planned = report_data is whole
+        assert any(row[0].text == "fim" for row in table.rows) == planned
+        assert any(row[1].text == "fim" for row in verdict.verdict_table(report_data).rows) == planned
+
+
+def without_fim(comparison):
+    seeds = {arm: numbers for arm, numbers in comparison.terms.seeds.items() if arm != "fim"}
+    rows = [arm for arm in comparison.rows if arm != "fim"]
+    return replace(comparison, rows=rows, terms=replace(comparison.terms, seeds=seeds))
 
 
 def test_lost_seeds_of_a_panel_withhold_the_decision_over_all():

@@ -56,7 +56,8 @@ def _pools(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPa
     apart = {reference, *report_data.report.without_claim}
     arms = [arm for arm in report_data.arms if arm not in apart]
     everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
-    judged = [arm for arm in arms if arm in everywhere or arm in report_data.report.controls]
+    to_run = {arm for arm in report_data.report.controls for _, each in members if each.planned([arm])}
+    judged = [arm for arm in arms if arm in everywhere or arm in to_run]
     together = PooledPanels([comparison for _, comparison in members], max(1, len(judged)))
     ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
     return together, {arm: together.pool(arm, _controls(report_data, arm, reference)) for arm in ordered}

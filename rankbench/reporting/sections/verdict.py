@@ -205,9 +205,9 @@ def _is_off(comparison: Comparison, arm: str) -> bool:
 
 
 def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decision | None:
-    """The decision on an arm by its controls; withheld where it has no run, None where it cannot be judged at all."""
+    """The decision on an arm by its controls; withheld where its runs are missing, None where nothing is to be judged."""
     if arm not in comparison.rows:
-        return Decision("withheld", f"{arm}: not run", {})
+        return Decision("withheld", f"{arm}: not run", {}) if comparison.planned([arm]) else None
     return comparison.decide(arm, controls_of(report_data, arm, comparison.reference))
 
 
