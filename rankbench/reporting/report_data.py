@@ -43,6 +43,11 @@ class ReportData:
     mixed: list[str]
     control_tests: list[ControlTest]
 
+    @property
+    def looks(self) -> int:
+        """`looks_at` of the study."""
+        return looks_at(self.study)
+
     def compared(self) -> list[tuple[Panel, Comparison]]:
         """Panels with their comparisons, where there is one."""
         return [(panel, self.comparisons[panel.name]) for panel in self.panels if panel.name in self.comparisons]
@@ -52,6 +57,11 @@ class ReportData:
         declared = self.study.sweep.experiment
         sharing = experiment.rates_of(declared) if declared else {}
         return [arm for arm in dict.fromkeys(arm for panel in self.panels for arm in panel.arms) if arm not in sharing]
+
+
+def looks_at(study: Study) -> int:
+    """How often the data of a study have been looked at, >= 1."""
+    return max(1, len(study.sweep.looks))
 
 
 def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
@@ -72,8 +82,7 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     all_ablations = ablations(study.sweep.experiment)
     apart = varied(all_ablations) - always_compared(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
-    looks = max(1, len(study.sweep.looks))
-    comparisons = compare_panels(all_panels, arms, report.reference, looks, report.without_claim)
+    comparisons = compare_panels(all_panels, arms, report.reference, looks_at(study), report.without_claim)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     return ReportData(
         study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed, tests
