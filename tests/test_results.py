@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGES = ROOT / "results", ROOT / "experiments"
-STUDIES = sorted(folder for folder in RESULTS.iterdir() if folder.is_dir() and folder.name not in ("published", "runs"))
+STUDIES = sorted(
+    folder for folder in RESULTS.iterdir() if folder.is_dir() and folder.name not in ("published", "runs", "sweeps")
+)
 FOLDERS = {"figures", "tables"}
 FILES = {"records.jsonl", "sweep.json", "curves.jsonl", "index.html", "tables.md", "tables.tex"}
 EXPERIMENTS = {file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")}

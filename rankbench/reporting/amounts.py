@@ -44,6 +44,11 @@ def amount_cell(terms: Terms, amount: PairedDifference, digits: int, rises: bool
     return Cell(f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]", mean, low, high)
 
 
+def smallest_cell(terms: Terms) -> Cell:
+    """The smallest effect of interest, in the unit that is printed."""
+    return Cell(terms.smallest, terms.margin and terms.amount(terms.margin))
+
+
 def worth_cell(worth: Estimate | None) -> Cell:
     """Budget at which uniform ranks are as good: "1.3 x [1.1, 1.8]"; an end beyond the ladder is open."""
     if worth is None:

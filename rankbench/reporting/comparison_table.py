@@ -6,6 +6,7 @@ together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -40,11 +41,32 @@ def make_table(
         links: label -> list of its records, on the page.
     """
     columns = _with_costs(comparison) if comparison.terms.margin is None else _with_findings(comparison)
-    rows = linked_rows(columns, comparison.rows, links or {})
-    notes = [*_about_intervals(comparison), *_about_budget(comparison.off, comparison.reference)]
+    rows = linked_rows(columns, _ordered(comparison), links or {})
+    notes = [*_about_intervals(comparison), *_about_budget(comparison.off, comparison.reference), *_about_n(comparison)]
     strip = next((index for index, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
     margin = comparison.terms.margin
     return Table(name, title, list(columns), rows, notes, strip, margin and comparison.terms.amount(margin))
+
+
+def _ordered(comparison: Comparison) -> list[str]:
+    """The reference, then the others from the best paired difference to the worst; those without one last."""
+    metric, higher = comparison.metrics[0], higher_is_better(comparison.metrics[0])
+    if higher is None:
+        return comparison.rows
+    sign = -1 if higher else 1
+    means = {label: sign * float(comparison.pairs(metric, label).mean()) for label in comparison.rows}
+    return sorted(
+        comparison.rows,
+        key=lambda label: (label != comparison.reference, math.inf if math.isnan(means[label]) else means[label]),
+    )
+
+
+def _about_n(comparison: Comparison) -> list[str]:
+    """That means over different seeds are not to be compared."""
+    numbers = set(comparison.values[comparison.metrics[0]].count())
+    if comparison.reference is None or len(numbers) < 2:
+        return []
+    return ["Means are over different seeds where n differs: compare the differences, not the means."]
 
 
 def _with_costs(comparison: Comparison) -> dict[str, Column]:

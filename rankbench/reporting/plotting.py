@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ COLUMNS = 3  # panels in a row
 MOST = 12  # panels of a figure: nobody compares more of them
 CELL = (2.85, 1.95)  # inches, of the axes of a panel
 GAP = (0.7, 0.68)  # inches, left of an axes and above it
+LETTER = 0.07  # inches of a letter of a title
 MARKERS = "osD^vP*X<>phd"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
@@ -144,7 +146,7 @@ def facets(
     """Axes side by side, at most COLUMNS in a row, and a legend: beside a short row, else below.
 
     Args:
-        titles: one for each axes.
+        titles: one for each axes; of two lines at most.
         handles: entries of the legend.
         cell: width and height of an axes, inches.
         left: room for labels left of each axes, inches.
@@ -157,13 +159,17 @@ def facets(
     below = 0.0 if beside or not handles else 0.1 + 0.2 * math.ceil(len(handles) / max(1, int(width / entry)))
     figure = Figure((width + (entry if beside and handles else 0.0), height + below))
     size = figure.get_size_inches()
+    letters = int((cell[0] + left) / LETTER)
     axes_list = []
     for index, title in enumerate(titles):
         row, column = divmod(index, columns)
         low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.4
         box = (column * (cell[0] + left) + left, low, *cell)
         axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
-        axes.set_title(title, y=1.0, fontsize=TEXT, loc="left", fontweight="bold", color=INK)  # y: not looked for
+        lines = textwrap.wrap(title, letters, max_lines=2, placeholder=" ...", break_on_hyphens=False)
+        axes.set_title(
+            "\n".join(lines), y=1.0, fontsize=TEXT, loc="left", fontweight="bold", color=INK
+        )  # y: not looked for
         axes_list.append(axes)
     if handles:
         corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)

@@ -28,6 +28,14 @@ def test_rows_are_the_reference_and_then_the_best_first():
     assert list(cells(comparison_table(higher, ["test/accuracy"]))) == ["lora", "igu", "fim"]
 
 
+def test_fewer_seeds_that_happen_to_be_easy_do_not_rank_an_arm_above_a_better_one():
+    easy = min(LORA, key=LORA.__getitem__)
+    text = comparison_table([*runs("lora", LORA), *runs("igu", BETTER), *runs("fim", {easy: LORA[easy]})], ["test/kl"])
+    assert list(cells(text)) == ["lora", "igu", "fim"]
+    assert float(cells(text)["fim"]["test/kl"].split()[0]) < float(cells(text)["igu"]["test/kl"].split()[0])
+    assert "Means are over different seeds where n differs" in text
+
+
 def test_cells_by_hand():
     """BETTER: mean -0.046, deviation 0.005477, error 0.002449, t 2.776: -+ 0.0068."""
     row = cells(comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"]))

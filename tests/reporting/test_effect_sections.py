@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from support.studies import declared, study
 from rankbench.analysis.map_spread import map_spread
 from rankbench.analysis.pooled import PooledPanels
 from rankbench.reporting import report
+from rankbench.reporting.plotting import facets
 from rankbench.reporting.report_data import ReportData, gather
 from rankbench.reporting.sections import map_effects, over_panels, positive_control, verdict
 from rankbench.statistics.map_effect import map_effect
@@ -90,7 +92,7 @@ def test_the_table_says_what_the_best_map_would_gain():
     row = row_of(table, "glue-rte")
     assert (row["maps"].text, row["n"].text, row["smallest effect"].text) == ("4", "5", "0.01")
     assert row["best of 100"].value == pytest.approx(2.5076 * row["sigma_map"].value, rel=1e-4)
-    assert row["outcome"].text in ("maps matter", "the best map would be worthwhile")
+    assert row["outcome"].text in ("maps matter", "the best map would gain enough over the mean map")
     assert "By the residuals alone, seeds that show" in table.notes[1]
     said = list(map_effects.sentences(standard()))
     assert said[0].startswith(f"Four maps, glue-rte: {row['outcome'].text}. 4 maps at 5 seeds: sigma_map")
@@ -112,8 +114,28 @@ def test_over_panels_the_means_of_the_panels_are_the_pairs():
     assert row["one more such panel"].low == pytest.approx(mean_of_such(gains).another.low)
     assert row["panels"].text == "3"
     (said,) = over_panels.sentences(standard(), [table])
-    assert said.startswith(f"{table.title}, 3 panels: ")
+    assert said.startswith(f"{table.title}: ")
+    assert said.endswith(
+        f"(n = 3 panels, a sample of such; each interval is one of {family} that hold together with 95 %, a family of "
+        "its own)."
+    )
     assert f"{row['outcome'].text}: igu" in said
+
+
+def test_an_arm_that_is_nowhere_to_be_run_has_no_verdict():
+    whole = standard()
+    fewer = {name: without_fim(comparison) for name, comparison in whole.comparisons.items()}
+    for report_data in (whole, replace(whole, comparisons=fewer)):
+        (table,) = over_panels.pooled_tables(report_data)
+        planned = report_data is whole
+        assert any(row[0].text == "fim" for row in table.rows) == planned
+        assert any(row[1].text == "fim" for row in verdict.verdict_table(report_data).rows) == planned
+
+
+def without_fim(comparison):
+    seeds = {arm: numbers for arm, numbers in comparison.terms.seeds.items() if arm != "fim"}
+    rows = [arm for arm in comparison.rows if arm != "fim"]
+    return replace(comparison, rows=rows, terms=replace(comparison.terms, seeds=seeds))
 
 
 def test_lost_seeds_of_a_panel_withhold_the_decision_over_all():
@@ -146,6 +168,18 @@ def test_looks_widen_the_intervals_over_panels_and_of_the_spread_of_maps():
             dict(zip(table.columns, table.rows[0], strict=True)) for (table,) in map(tables, (standard(), again))
         )
         assert twice[name].high > once[name].high
+
+
+def test_looks_at_the_data_widen_the_intervals_of_maps_and_of_pooled_panels():
+    once, sweep = standard(), standard().study.sweep
+    twice = replace(once, study=replace(once.study, sweep=replace(sweep, looks={"a": "2026-01-01", "b": "2026-02-01"})))
+    for tables, column in ((over_panels.pooled_tables, "gain over lora"), (map_effects.spread_tables, "sigma_map")):
+        first, second = (tables(each)[0] for each in (once, twice))
+        narrow, wide = ([row[table.columns.index(column)] for row in table.rows] for table in (first, second))
+        assert all(b.low < a.low and b.high > a.high for a, b in zip(narrow, wide, strict=True))
+        assert "and 2 looks at the data" in second.notes[0]
+    (said,) = over_panels.sentences(twice, over_panels.pooled_tables(twice))
+    assert f"one of {2 * len(over_panels.pooled_tables(twice)[0].rows)} that hold together" in said
 
 
 def test_an_axis_that_no_panels_differ_in_is_said():
@@ -188,3 +222,12 @@ def test_without_its_win_every_verdict_is_withheld(control, where, why):
 def test_the_sections_stand_on_the_page_after_the_verdict():
     sections = report.make_sections(standard(), report.all_tables(standard()), {})
     assert [section.anchor for section in sections][:4] == ["verdict", "control", "maps", "over"]
+
+
+def test_long_titles_of_figures_stay_within_their_columns():
+    long = "tiny, planted, task.kind=few-4-r16-strong, adapter.scale_rule=live"
+    figure, axes = facets([long] * 3)
+    starts = [each.get_window_extent().x0 for each in axes]
+    ends = [each.title.get_window_extent().x1 for each in axes]
+    assert all(end < start for end, start in zip(ends, starts[1:], strict=False))
+    assert ends[-1] < figure.bbox.x1

@@ -107,8 +107,9 @@ def test_cells_that_are_still_to_come_keep_their_shares_of_the_errors():
 def test_the_verdict_names_the_arms_with_controls_and_says_why():
     said = verdict.sentences(single())
     assert said[0] == (
-        "At an equal budget, of 2 verdicts: 1 that it is worthwhile, 1 open (n = 8 seeds; intervals of 4 comparisons "
-        "hold together with 95 %); the largest gain is that of igu over lora, +0.019 [+0.011, +0.027] in test accuracy."
+        "At an equal budget, of 2 verdicts: 1 that it is worthwhile, 1 open (n = 8 seeds; each interval is one of 4 "
+        "that hold together with 95 %); the largest gain is that of igu over lora, +0.019 [+0.011, +0.027] in test "
+        "accuracy (smallest effect of interest: 0.01)."
     )
     beaten = "lora, its own permuted ranks and random ranks, and than lora by more than the smallest effect of interest"
     assert said[1] == f"igu: worthwhile (better than {beaten})."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from textwrap import shorten
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import file_name
 from rankbench.analysis.map_spread import MapSpread, frame_of, map_spread
 from rankbench.analysis.metrics import higher_is_better, title_of
+from rankbench.reporting.amounts import smallest_cell
 from rankbench.reporting.plotting import GREY, INK, TEXT, ArmStyle, ReportFigure, at_most_twelve, draw_frame, facets
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.table import Cell, Table, number_cell, without_first_column
@@ -25,11 +25,10 @@ from rankbench.studies.panels import Panel
 
 WORDS: Mapping[Outcome, str] = {
     "works": "maps matter",
-    "worthwhile": "the best map would be worthwhile",
-    "no worthwhile gain": "not even the best map would be worthwhile",
+    "worthwhile": "the best map would gain enough over the mean map",
+    "no worthwhile gain": "not even the best map would gain enough over the mean map",
 }
 HEIGHT = 0.17  # inches of a row
-WIDE = 44  # letters of a title
 Member = tuple[Panel, Comparison, MapSpread]
 
 
@@ -99,7 +98,7 @@ def _row(panel: Panel, comparison: Comparison, spread: MapSpread) -> list[Cell]:
         Cell(f"{effect.p:.2g}" if effect.p >= SMALL else f"< {SMALL:g}", effect.p),
         _deviation(effect.residual),
         _gain(comparison, effect.ceiling),
-        Cell(terms.smallest, terms.margin and terms.amount(terms.margin)),
+        smallest_cell(terms),
         number_cell(spread.detectable, "{:.2g}"),
         Cell(spread.reason),
     ]
@@ -128,6 +127,7 @@ def _ends(low: float | None, high: float | None) -> str:
 
 def _notes(report_data: ReportData, panels: int) -> list[str]:
     level = f"{report_data.report.level * 100:g} %" + f" together over {panels} panels" * (panels > 1)
+    level += f" and {report_data.study.looks} looks at the data" * (report_data.study.looks > 1)
     return [
         "sigma_map: standard deviation of the true effects of the maps, every map run at every seed (maps x seeds, "
         f"random effects; interval of Tukey and Williams, {level}); p: of F, that no map matters. Residual: deviation "
@@ -166,8 +166,17 @@ def sentences(report_data: ReportData) -> Iterator[str]:
             yield (
                 f"{title}, {panel.short}: {shown}. {len(spread.maps)} maps at {spread.seeds} seeds: sigma_map "
                 f"{_deviation(effect.deviation).text} in {_scale(comparison)}, the best of {BEST_OF} gains "
-                f"{_gain(comparison, effect.ceiling).text} over their mean{smallest}."
+                f"{_gain(comparison, effect.ceiling).text} over their mean{_of_reference(comparison, spread)}"
+                f"{smallest}."
             )
+
+
+def _of_reference(comparison: Comparison, spread: MapSpread) -> str:
+    """Where the reference stands: what the best map gains over it is less than over the mean by as much."""
+    gain = spread.gains.get(str(comparison.reference))
+    if gain is None:
+        return ""
+    return f", {comparison.reference} {_gain(comparison, Estimate(gain.mean, gain.low, gain.high)).text}"
 
 
 def _scale(comparison: Comparison) -> str:
@@ -185,9 +194,7 @@ def draw_spread(report_data: ReportData, title: str) -> ReportFigure | None:
     most = max(len(data) - int(data["map"].sum()) for _, data in first) + 1
     letters = max(len(str(arm)) for _, data in first for arm in [MAPS, *data["arm"][~data["map"]]])
     cell = (2.9, HEIGHT * most + 0.1)
-    figure, all_axes = facets(
-        [shorten(panel.short, WIDE) for (panel, *_), _ in first], (), cell, 0.068 * letters + 0.15
-    )
+    figure, all_axes = facets([panel.short for (panel, *_), _ in first], (), cell, 0.068 * letters + 0.15)
     for axes, ((_, comparison, spread), data) in zip(all_axes, first, strict=True):
         _draw_panel(axes, comparison, spread, data, report_data.styles)
     numbers = pd.concat([data.assign(panel=panel.title) for (panel, *_), data in frames])

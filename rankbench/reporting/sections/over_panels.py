@@ -18,6 +18,7 @@ from rankbench.statistics.estimates import Estimate, PairedDifference
 from rankbench.studies.panels import FACTS, Panel
 
 Member = tuple[Panel, Comparison]
+SHOWN = ("works", "worthwhile", "harmful")  # outcomes whose gains stand in the sentence
 LEAST = 2  # panels that can be taken together
 PANELS = -2  # place of their number in a row
 FAR = -1000.0  # per cent: a loss beyond it is as good as unlimited
@@ -79,7 +80,10 @@ def _table(report_data: ReportData, title: str, shared: str, members: Sequence[M
     ]
     rows = [_row(report_data, arm, pooled, [reference, *over], together, terms) for arm, pooled in pools.items()]
     left = [arm for arm in report_data.arms if arm not in (*pools, reference, *report_data.report.without_claim)]
-    notes = [_note(together, terms), *([f"Left out, not run on every panel: {', '.join(left)}."] if left else [])]
+    notes = [
+        _note(together, terms, report_data.study.looks),
+        *([f"Left out, not run on every panel: {', '.join(left)}."] if left else []),
+    ]
     return Table(f"over-{file_name(title + ' ' + shared)}", f"{title}: {shared}", columns, rows, notes)
 
 
@@ -99,7 +103,8 @@ def _row(
     ]
 
 
-def _note(together: PooledPanels, terms: Terms) -> str:
+def _note(together: PooledPanels, terms: Terms, looks: int) -> str:
+    arms = f"{together.family // looks} arms" + f" and {looks} looks at the data" * (looks > 1)
     scale = "in units of each panel's smallest effect of interest"
     if together.one_unit:
         smallest = terms.amount(together.smallest)
@@ -110,8 +115,7 @@ def _note(together: PooledPanels, terms: Terms) -> str:
     return (
         f"Mean gains over panels like these, of which these are a sample ({scale}). Intervals: Student's over the "
         "means of the panels (Knapp and Hartung, equal weights); over one reference or control they hold together "
-        f"over {together.family} comparisons, arms x looks at the data. The outcome is that of the decision rule, with "
-        "panels in the place of seeds. "
+        f"over {arms}. The outcome is that of the decision rule, with panels in the place of seeds. "
         "Tau: deviation of true gains between panels, on the scale that is judged. One more such panel: gain that it "
         "would show at as many seeds, each interval for itself. These panels alone: seeds are the only chance "
         "(stratified)."
@@ -143,9 +147,15 @@ def sentences(report_data: ReportData, tables: Sequence[Table]) -> Iterator[str]
             yield f"{title}: no two panels with headroom differ in {' and '.join(axes)} alone."
     for table in tables:
         arms: dict[str, list[str]] = defaultdict(list)
-        for arm, outcome, *_ in table.rows:
+        for arm, outcome, gain, *_ in table.rows:
             if arm.text in report_data.report.controls:
-                arms[outcome.text].append(arm.text)
+                shown = f" ({gain.text})" * (outcome.text in SHOWN)
+                arms[outcome.text].append(arm.text + shown)
         parts = [f"{outcome}: {', '.join(arms[outcome])}" for outcome in OUTCOMES if outcome in arms]
         if parts:
-            yield f"{table.title}, {table.rows[0][PANELS].text} panels: {'; '.join(parts)}."
+            family = len(table.rows) * report_data.study.looks
+            together = (
+                f"n = {table.rows[0][PANELS].text} panels, a sample of such; each interval is one of {family} that "
+                f"hold together with {report_data.report.level * 100:g} %, a family of its own"
+            )
+            yield f"{table.title}: {'; '.join(parts)} ({together})."

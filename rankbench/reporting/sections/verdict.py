@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from rankbench.analysis.comparison import NOT_RUN, SHOWN, Comparison, Kind
 from rankbench.analysis.metrics import higher_is_better, title_of
-from rankbench.reporting.amounts import amount_cell, digits_of, mean_text
+from rankbench.reporting.amounts import amount_cell, digits_of, mean_text, smallest_cell
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
@@ -41,14 +41,14 @@ def sentences(report_data: ReportData, pooled: Sequence[str] = (), apart: Collec
     Args:
         report_data: has the panels and what is said of them.
         pooled: sentences on panels that are taken together.
-        apart: names of these panels, whose single verdicts are not counted.
+        apart: names of these panels, whose single verdicts are neither counted nor listed: the table has them.
     """
-    judged = _judged(report_data)
+    judged = [each for each in _judged(report_data) if each[0].name not in apart]
     return [
-        *_headline([each for each in judged if each[0].name not in apart]),
+        *_headline(judged),
         *pooled,
         *_without_headroom(report_data),
-        *_verdict_sentences(report_data, judged),
+        *_verdict_sentences(report_data, judged, apart),
         *_findings_in_words(report_data),
         *_what_could_be_seen(report_data),
         *_varied_settings(report_data),
@@ -72,9 +72,9 @@ def _headline(judged: Sequence[Judged]) -> Iterator[str]:
         return
     counts = Counter(decision.outcome for *_, decision in judged)
     shown = [f"{counts[outcome]} {WORDS.get(outcome, outcome)}" for outcome in OUTCOMES if counts[outcome]]
-    family, level = judged[0][1].family, judged[0][1].terms.level * 100
+    families, level = {comparison.family for _, comparison, *_ in judged}, judged[0][1].terms.level * 100
     seeds = _span(interval.n for *_, decision in judged for interval in decision.intervals.values())
-    together = f"n = {seeds} seeds; intervals of {family} comparisons hold together with {level:g} %"
+    together = f"n = {seeds} seeds; each interval is one of {_span(families)} that hold together with {level:g} %"
     best = _best(judged)
     yield (
         f"At an equal budget, of {len(judged)} verdict{'s' * (len(judged) > 1)}: {', '.join(shown)} ({together})"
@@ -97,7 +97,8 @@ def _best(judged: Sequence[Judged]) -> str | None:
     where = f" on {panel.short}" if len({each[0].name for each in judged}) > 1 else ""
     title = title_of(comparison.metrics[0])
     title = title.partition(",")[0] if comparison.terms.log else title  # per cent of it have no unit
-    return f"{arm} over {reference}{where}, {_gain(comparison, gain).text} in {title}"
+    smallest = f" (smallest effect of interest: {comparison.terms.smallest})"
+    return f"{arm} over {reference}{where}, {_gain(comparison, gain).text} in {title}{smallest}"
 
 
 def _gain(comparison: Comparison, gain: PairedDifference) -> Cell:
@@ -127,11 +128,11 @@ def _without_headroom(report_data: ReportData) -> Iterator[str]:
     if where:
         yield (
             f"No headroom on {'; '.join(where)}: four times the budget is not shown to buy three smallest effects "
-            "there, so its allocation cannot matter; every verdict is withheld."
+            "there, so what its allocation is worth could not be seen; every verdict is withheld."
         )
 
 
-def _span(numbers: Iterator[int]) -> str:
+def _span(numbers: Iterable[int]) -> str:
     """The least and the largest of some numbers: "10", "5 to 10"."""
     ordered = sorted(set(numbers)) or [0]
     return " to ".join(map(str, dict.fromkeys([ordered[0], ordered[-1]])))
@@ -173,22 +174,24 @@ def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
             if smallest is not None:
                 size = terms.amount(smallest, bool(higher_is_better(metric)))
                 seen.setdefault((metric, terms.log), []).append((size, len(comparison.pairs(metric, arm))))
+    what = "arm and panel" if len(report_data.compared()) > 1 else "the arm"
     for (metric, log), pairs_seen in seen.items():
         least, most = (f"{end(size for size, _ in pairs_seen):.2g}{' %' * log}" for end in (min, max))
-        size_text = f"is {least}" if least == most else f"is between {least} and {most}, depending on the arm"
+        size_text = f"is {least}" if least == most else f"is between {least} and {most}, depending on {what}"
         yield (
             f"The smallest difference in {metric} whose interval would leave out 0 with 80 % probability "
             f"(n = {_span(n for _, n in pairs_seen)} pairs) {size_text}."
         )
 
 
-def _verdict_sentences(report_data: ReportData, judged: Sequence[Judged]) -> Iterator[str]:
-    """For each arm with controls, what is decided and where; in a single panel, why."""
+def _verdict_sentences(report_data: ReportData, judged: Sequence[Judged], apart: Collection[str]) -> Iterator[str]:
+    """For each arm with controls, what is decided and where; in a single panel, or where it is withheld, why."""
+    compared = [(panel, comparison) for panel, comparison in report_data.compared() if panel.name not in apart]
     for arm in report_data.report.controls:
         if arm == report_data.report.reference:
             yield f"{arm}: no verdict: it stands in for the reference, {CONTROLS[UNIFORM]} was not run."
         decisions = [(panel.short, decision) for panel, _, each, decision in judged if each == arm]
-        off = [panel.short for panel, comparison in report_data.compared() if _is_off(comparison, arm)]
+        off = [panel.short for panel, comparison in compared if _is_off(comparison, arm)]
         if off:
             yield f"{arm}: no verdict on {'; '.join(off)}: not at an equal budget."
         if len(decisions) == 1:
@@ -197,6 +200,8 @@ def _verdict_sentences(report_data: ReportData, judged: Sequence[Judged]) -> Ite
             titles = [where for where, decision in decisions if decision.outcome == outcome]
             if titles:
                 where_text = f": {'; '.join(titles)}" if len(titles) < len(decisions) else ""
+                reasons = dict.fromkeys(decision.reason for _, decision in decisions if decision.outcome == outcome)
+                where_text += f" ({'; '.join(reasons)})" * (outcome == "withheld" and len(reasons) == 1)
                 yield f"{arm}: {outcome} on {len(titles)} of {len(decisions)}{where_text}."
 
 
@@ -238,8 +243,8 @@ def verdict_table(report_data: ReportData) -> Table | None:
         controls = controls_of(report_data, arm, comparison.reference)
         over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
         n = Cell(_span(difference.n for difference in decision.intervals.values()))
-        rows.append([*head, *over, n, Cell(decision.reason)])
-    columns = ["where", "arm", "verdict", *(f"gain over {name}" for name in names), "n", "why"]
+        rows.append([*head, *over, smallest_cell(comparison.terms), n, Cell(decision.reason)])
+    columns = ["where", "arm", "verdict", *(f"gain over {name}" for name in names), "smallest effect", "n", "why"]
     table = Table("verdict", "Does it work?", columns, rows, [_rule(report_data), *_untuned(report_data)])
     return table if len(report_data.panels) > 1 else without_first_column(table)
 
