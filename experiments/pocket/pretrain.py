@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("boolq", type=Path, help="folder with train.jsonl and validation.jsonl")
     parser.add_argument("out", type=Path, help="folder that gets the model, curve.csv and checkpoints")
-    parser.add_argument("--steps", type=int, default=1333)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--resume", type=Path, help="a checkpoint of a longer or shorter training")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -39,7 +39,7 @@ class PooledPanels:
 
     Attributes:
         comparisons: of the panels with headroom, two or more, all with the same reference.
-        family: number of arms; the intervals over one reference or control hold together over them.
+        family: arms x looks at the data; the intervals over one reference or control hold together over them.
     """
 
     comparisons: Sequence[Comparison]
@@ -75,11 +75,14 @@ class PooledPanels:
         others = {reference: [reference]} | {name: each for name, each in planned.items() if each}
         by_seed = {name: self.gains(label, each) for name, each in others.items()}
         means = {name: [values.mean() for values in gains if len(values)] for name, gains in by_seed.items()}
+        faults = list(self._faults(label, others))
+        if not means[reference]:
+            return Pooled(Decision("withheld", "; ".join(faults), {}))
         decision = decide(
             {name: values for name, values in means.items() if values},
             Declaration(len(self.comparisons), self.family, self.smallest, level, unit="panels"),
             [f"{name}: {NOT_RUN}" for name, each in planned.items() if not each],
-            list(self._faults(label, others)),
+            faults,
         )
         gains = by_seed[reference]
         if len(gains) < 2 or min(map(len, gains)) < 2:

@@ -75,8 +75,9 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     all_ablations = ablations(study.sweep.experiment)
     apart = varied(all_ablations) - always_compared(report)
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
-    looks = max(1, len(study.sweep.looks))
-    comparisons = compare_panels(all_panels, arms, report.reference, looks, report.without_claim)
+    cells = set(study.sweep.experiment.cells) if study.sweep.experiment else set()
+    to_come = len(cells - {panel.cell for panel in all_panels})
+    comparisons = compare_panels(all_panels, arms, report.reference, study.looks, report.without_claim, to_come)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     gains = [
         gain
@@ -114,7 +115,12 @@ def _compare_with_base(
 
 
 def compare_panels(
-    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, looks: int = 1, controls: Collection[str] = ()
+    all_panels: Sequence[Panel],
+    arms: Sequence[str],
+    reference: str,
+    looks: int = 1,
+    controls: Collection[str] = (),
+    to_come: int = 0,
 ) -> dict[str, Comparison]:
     """Compare some arms of all panels with a reference: intervals hold together over arms x panels x looks.
 
@@ -127,6 +133,7 @@ def compare_panels(
         reference: an arm; in a panel that has no run of it, nothing is compared with anything.
         looks: how often the data were or will be looked at, >= 1.
         controls: labels of which nothing is claimed.
+        to_come: cells of the experiment that have no panel yet, whose shares are kept for them.
 
     Returns:
         Name of a panel -> its comparison; none where no run measured the metric.
@@ -135,7 +142,7 @@ def compare_panels(
     in_cell: Counter[str | None] = Counter()
     for panel in all_panels:
         in_cell[panel.cell] += len(claims & set(panel.arms)) * panel.terms.headroom
-    parts = looks * max(1, sum(count > 0 for count in in_cell.values()))
+    parts = looks * max(1, sum(count > 0 for count in in_cell.values()) + to_come)
     comparisons = {}
     for panel in all_panels:
         data = panel.data[panel.data["label"].isin(arms)]

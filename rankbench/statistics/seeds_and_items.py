@@ -68,7 +68,7 @@ def crossed_mean(differences: ArrayLike, weights: ArrayLike | None = None, level
 
 
 def mean_squares(table: Array) -> tuple[Array, Array]:
-    """Mean squares of rows, columns and the rest of a two-way table, and their degrees of freedom.
+    """Mean squares of rows, columns and the rest of a two-way table, 0 but for rounding is 0; their degrees of freedom.
 
     Args:
         table: (rows, columns), two or more of each, one value per cell.
@@ -78,7 +78,8 @@ def mean_squares(table: Array) -> tuple[Array, Array]:
     """
     rows, columns = table.shape
     of_rows, of_columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
-    rest = table - of_rows - of_columns + table.mean()
+    parts = of_rows - table.mean(), of_columns - table.mean(), table - of_rows - of_columns + table.mean()
     freedoms = np.array([rows - 1, columns - 1, (rows - 1) * (columns - 1)])
-    sums = [columns * ((of_rows - table.mean()) ** 2).sum(), rows * ((of_columns - table.mean()) ** 2).sum()]
-    return np.array([*sums, (rest**2).sum()]) / freedoms, freedoms
+    rounding = 1e-12 * np.abs(table).max()
+    sums = [(np.where(np.abs(part) > rounding, part, 0) ** 2).sum() for part in parts]
+    return np.array(sums) * (columns, rows, 1) / freedoms, freedoms

@@ -105,7 +105,7 @@ def refuse(name: str, runs: Sequence[Calibration]) -> None:
     """Refuse runs that are not one calibration at several seeds.
 
     Raises:
-        MapError: they have one seed, or a seed twice.
+        MapError: they have one seed, a seed twice, or several learning rates.
     """
     seeds = [run.record.seed for run in runs]
     rates = sorted({run.record.config["train"]["learning_rate"] for run in runs})

@@ -46,6 +46,11 @@ class Study:
     results_dir: Path | None = None
     item_gains: list[ItemGain] = field(default_factory=list)
 
+    @property
+    def looks(self) -> int:
+        """How often reports have shown its runs, this time included."""
+        return max(1, len(self.sweep.looks))
+
     def runs(self, trial: bool = False) -> list[tuple[Job, RunRecord | None]]:
         """The jobs that are reported, or the tuning trials, each with its record; None: missing, or still running.
 

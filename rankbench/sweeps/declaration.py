@@ -92,10 +92,10 @@ class SweepDeclaration:
         of_cell = (panel for panel in self.panels if panel.cell == cell)
         return next((panel for panel in of_cell if set(panel.point) <= set(overrides)), None)
 
-    def new_cells_of(self, other: SweepDeclaration) -> SweepDeclaration:
-        """The other one's panels of cells that this one does not declare."""
-        cells = {panel.cell for panel in self.panels}
-        return replace(other, panels=[panel for panel in other.panels if panel.cell not in cells])
+    def new_panels_of(self, other: SweepDeclaration) -> SweepDeclaration:
+        """The other one's panels that this one does not declare."""
+        own = {(panel.cell, panel.group) for panel in self.panels}
+        return replace(other, panels=[panel for panel in other.panels if (panel.cell, panel.group) not in own])
 
     def joined(self, other: SweepDeclaration) -> SweepDeclaration:
         """This, with the other one's panels behind its own."""
@@ -131,11 +131,15 @@ def overlap(first: SweepDeclaration, second: SweepDeclaration) -> bool:
 
 
 def _same(first: PanelDeclaration, second: PanelDeclaration) -> bool:
-    return first.group == second.group and bool({*first.seeds} & {*second.seeds})
+    """Two cells may have the same runs of the reference; an experiment may have got its cells later."""
+    of_one_cell = first.cell == second.cell or None in (first.cell, second.cell)
+    return of_one_cell and first.group == second.group and bool({*first.seeds} & {*second.seeds})
 
 
 def after(earlier: Sequence[SweepDeclaration], now: SweepDeclaration) -> SweepDeclaration:
     """What is declared of a sweep after others: of panels that they share seeds with, what they declared first.
+
+    Where a panel stands on the axes is told by the sweep itself: the others may have had fewer of them.
 
     Args:
         earlier: of sweeps whose runs have been seen, in the order of their starts.
@@ -143,7 +147,8 @@ def after(earlier: Sequence[SweepDeclaration], now: SweepDeclaration) -> SweepDe
     """
     sharing = [each for each in earlier if overlap(each, now)]
     before = [panel for each in sharing for panel in each.panels]
-    panels = [next((panel for panel in before if _same(panel, own)), own) for own in now.panels]
+    first = [next((panel for panel in before if _same(panel, own)), own) for own in now.panels]
+    panels = [replace(panel, cell=own.cell, point=own.point) for panel, own in zip(first, now.panels, strict=True)]
     return replace(sharing[0] if sharing else now, panels=panels)
 
 

@@ -42,10 +42,11 @@ class Design:
         cell: name of the cell; None without cells.
         reference: arm that the others are compared with.
         comparisons: size of the family.
-        pairs: fewest pairs of any comparison.
+        pairs: fewest pairs of any arm with the reference.
         unit: what a pair is: "seeds", or "panels" where pooled panels are taken together.
         controls: how many an arm has to beat to work, the reference among them.
         level: probability that all intervals of the family hold together.
+        control_pairs: fewest pairs of any arm with any of its controls; None: as many as with the reference.
     """
 
     experiment: str
@@ -56,6 +57,7 @@ class Design:
     unit: str
     controls: int
     level: float
+    control_pairs: int | None = None
 
     def power(self, deviation: float, controls: int = 1) -> float:
         """Probability that an effect of 1 is shown against so many controls; 0 with too few pairs for an interval.
@@ -64,9 +66,10 @@ class Design:
             deviation: of the paired differences, in effects; > 0.
             controls: >= 1.
         """
-        if self.pairs <= max(1, controls):
+        pairs = self.pairs if controls == 1 or self.control_pairs is None else self.control_pairs
+        if pairs <= max(1, controls):
             return 0.0
-        return power(1.0, deviation, self.pairs, self.comparisons, controls, self.level)
+        return power(1.0, deviation, pairs, self.comparisons, controls, self.level)
 
     def seeds(self, deviation: float, controls: int = 1, target: float = POWER) -> int | None:
         """Pairs that are needed for this power; None where MOST are too few. Arguments as in `power`."""
@@ -131,7 +134,8 @@ def designs_of(layout: Layout) -> list[Design]:
         cell: [group for group in claimed if group.cells[0].cell == cell]
         for cell in dict.fromkeys(group.cells[0].cell for group in claimed)
     }
-    return [_design(experiment, cell, of_cell, references, len(by_cell)) for cell, of_cell in by_cell.items()]
+    of_arm = {(group.panel, group.arm): _seeds(group) for group in groups}
+    return [_design(experiment, cell, of_cell, references, len(by_cell), of_arm) for cell, of_cell in by_cell.items()]
 
 
 def _design(
@@ -140,13 +144,23 @@ def _design(
     groups: Sequence[Group],
     references: Mapping[tuple[str, ...], Group],
     cells: int,
+    of_arm: Mapping[tuple[tuple[str, ...], str | None], set[int]],
 ) -> Design:
     report = experiment.report
     controls = len({UNIFORM, *report.beats})
     by_panel = Counter(group.panel for group in groups)
     seeds = min(len(_seeds(group) & _seeds(references[group.panel])) for group in groups)
     comparisons, panels = cells * sum(len(group.points) for group in groups), min(len(group.points) for group in groups)
-    by_seeds = Design(experiment.name, cell, report.reference, comparisons, seeds, "seeds", controls, report.level)
+    with_controls = [
+        len(_seeds(group).intersection(*(of_arm[group.panel, each] for each in control)))
+        for group in groups
+        for role, several in report.controls_of(str(group.arm)).items()
+        if role in report.beats and (control := [each for each in several if (group.panel, each) in of_arm])
+    ]
+    least = min([seeds, *with_controls])
+    by_seeds = Design(
+        experiment.name, cell, report.reference, comparisons, seeds, "seeds", controls, report.level, least
+    )
     pooled = Design(
         experiment.name, cell, report.reference, max(by_panel.values()), panels, "panels", controls, report.level
     )

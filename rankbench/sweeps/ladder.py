@@ -184,7 +184,7 @@ def declare(
     ladders: Sequence[PanelLadder],
     read: Callable[[str], RunRecord | None],
 ) -> Declared:
-    """What a sweep declares.
+    """What a sweep declares; of a panel whose ladder shows nothing and keeps its runs back, nothing yet.
 
     Args:
         experiment: at its scale, with the arms chosen; None: nothing.
@@ -195,6 +195,7 @@ def declare(
     if experiment is None:
         return Declared()
     report, of_base = experiment.report, {id(each.base): each for each in ladders}
+    gate = experiment.ladder is not None and experiment.ladder.gate
     panels, kept_back, broken = [], {}, {}
     for group in references_of(groups, experiment):
         others = [other.arm for other in groups if other.panel == group.panel and other.arm != group.arm]
@@ -204,13 +205,14 @@ def declare(
                 panel = _with_ladder(panel, measure(each, panel.metric, panel.log, read), report.level)
             except NoLadder as reason:
                 broken[group.panel] = f"{each.title} shows nothing ({reason}); its reported runs are not started"
+                if gate:
+                    continue  # declared once its ladder shows something, as when failed trials are done again
         if panel.headroom is False:
             kept_back[group.panel] = _no_headroom(panel)
         panels.append(panel)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     panels = [replace(panel, date=date) for panel in panels]
     declaration = SweepDeclaration(code_of_analysis(), report.reference, report.beats, report.level, panels)
-    gate = experiment.ladder is not None and experiment.ladder.gate
     return Declared(declaration, kept_back, broken) if gate else Declared(declaration)
 
 

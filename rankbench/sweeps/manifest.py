@@ -194,21 +194,21 @@ def save(sweep: Sweep, results_dir: Path) -> Path:
 
 
 def stamp(sweep: Sweep, now: SweepDeclaration, results_dir: Path) -> None:
-    """Declare a sweep, or one more cell of it, unless that was done before, and say what has changed since.
+    """Declare a sweep, or more panels of it, unless that was done before, and say what has changed since.
 
     What was declared of a panel by a sweep that this one adds seeds to holds for this one, too, once a report has shown
     its runs; so does what another sweep of the experiment declared when it ran a cell alone.
     """
-    new = now if sweep.declaration is None else sweep.declaration.new_cells_of(now)
+    new = now if sweep.declaration is None else sweep.declaration.new_panels_of(now)
     if new.panels:
-        others = [other for other in all_of(results_dir)[0] if other.name == sweep.name and other.declaration]
-        before = [other for other in others if other.sweep_id in other.looks or new.panels[0].cell is not None]
-        new = declaration.after([other.declaration for other in before if other.declaration], new)
-        for other in before:
-            if other.declaration and declaration.overlap(other.declaration, new):
+        earlier: list[SweepDeclaration] = []
+        for other in all_of(results_dir)[0]:
+            seen = other.sweep_id in other.looks or new.panels[0].cell is not None
+            if other.name == sweep.name and other.declaration and seen and declaration.overlap(other.declaration, new):
+                earlier.append(other.declaration)
                 sweep.looks |= other.looks
-        sweep.declaration = new if sweep.declaration is None else sweep.declaration.joined(new)
-    assert sweep.declaration is not None
+        new = declaration.after(earlier, new)
+    sweep.declaration = new if sweep.declaration is None else sweep.declaration.joined(new)
     sweep.changes = list(dict.fromkeys([*sweep.changes, *declaration.changes(sweep.declaration, now)]))
 
 
@@ -268,6 +268,8 @@ def merge(sources: Iterable[Path], target: Path) -> list[str]:
             jobs = {job.run_id: job for job in [*(earlier.jobs if earlier else []), *sweep.jobs]}
             if earlier is None or len(jobs) > len(earlier.jobs) or sweep.looks.keys() - earlier.looks.keys():
                 declared = earlier.declaration if earlier and earlier.declaration else sweep.declaration
+                if declared and sweep.declaration:
+                    declared = declared.joined(declared.new_panels_of(sweep.declaration))
                 merged = replace(sweep, order=order, jobs=list(jobs.values()), declaration=declared)
                 sweeps[sweep.sweep_id] = merged
                 save(merged, target)

@@ -167,8 +167,9 @@ class SweepSchedule:
             for group, jobs in of_group:
                 done[group.panel] += sum(self._record(job.run_id) is not None for job in jobs)
             references = ladder.references_of(stage.groups, self._experiment)
-            declared = zip(references, stage.declared.declaration.panels, strict=True)
-            panels = [replace(panel, done=done[reference.panel]) for reference, panel in declared]
+            places = [reference.panel for reference in references if reference.panel not in stage.declared.broken]
+            declared = zip(places, stage.declared.declaration.panels, strict=True)
+            panels = [replace(panel, done=done[place]) for place, panel in declared]
             manifest.stamp(self.sweep, replace(stage.declared.declaration, panels=panels), self._results_dir)
         return [job for _, jobs in of_group for job in jobs]
 

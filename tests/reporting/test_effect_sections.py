@@ -127,6 +127,27 @@ def test_lost_seeds_of_a_panel_withhold_the_decision_over_all():
     assert absent.reason.endswith("random ranks: not run")
 
 
+def test_an_arm_that_lost_its_runs_is_withheld_and_one_that_was_not_to_be_run_is_not_judged():
+    comparisons = [comparison for _, comparison in gathered().compared()]
+    lost = PooledPanels(comparisons, 5).pool("another", {"random ranks": ["random"]}).decision
+    assert (lost.outcome, lost.reason) == ("withheld", "not run (3 of 3 panels)")
+    elsewhere = gathered()
+    elsewhere.report.controls["another"] = {"random": "random"}
+    (table,) = over_panels.pooled_tables(elsewhere)
+    assert "another" not in {row[0].text for row in table.rows}
+    assert not [row for row in verdict.verdict_table(elsewhere).rows if row[1].text == "another"]
+
+
+def test_looks_widen_the_intervals_over_panels_and_of_the_spread_of_maps():
+    again = gathered()
+    again.study.sweep.looks.update(dict.fromkeys("ab", "2026-01-01"))
+    for tables, name in ((over_panels.pooled_tables, "gain over lora"), (map_effects.spread_tables, "sigma_map")):
+        once, twice = (
+            dict(zip(table.columns, table.rows[0], strict=True)) for (table,) in map(tables, (standard(), again))
+        )
+        assert twice[name].high > once[name].high
+
+
 def test_an_axis_that_no_panels_differ_in_is_said():
     (said,) = over_panels.sentences(gathered(over={"Kinds": ["task.map"]}), [])
     assert said == "Kinds: no two panels with headroom differ in task.map alone."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,7 @@ from rankbench.reporting.sections import (
 )
 from rankbench.reporting.sections.setup import arms_table, deviations_table, facts
 from rankbench.studies.ablations import ablations, varied
+from rankbench.sweeps.experiment import CellChanges
 from rankbench.sweeps.selection import with_arms
 
 
@@ -91,6 +93,15 @@ def test_the_arms_of_an_ablation_are_compared_with_their_base():
     assert (where.name, found.reference) == (panel.name, "igu")
     assert set(found.findings) == set(steps.arms)
     assert len(found.judged) == found.family == 4
+
+
+def test_cells_that_are_still_to_come_keep_their_shares_of_the_errors():
+    made = study(declared(seeds=range(8)), lost=0.0, failed=0.0)
+    cells = {"first": CellChanges(), "second": CellChanges()}
+    made = replace(made, sweep=replace(made.sweep, experiment=made.sweep.experiment.replace(cells=cells)))
+    made.sweep.jobs = [replace(job, cell="first") for job in made.sweep.jobs]
+    (alone,), (comparison,) = single().comparisons.values(), gather(made).comparisons.values()
+    assert (alone.family, comparison.family) == (4, 8)
 
 
 def test_the_verdict_names_the_arms_with_controls_and_says_why():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rankbench.statistics.estimates import Estimate
 from rankbench.statistics.map_effect import detectable_deviation, expected_best, map_effect, residual
 
 # Maps 1, 3, 5 + seeds 0, 10, 20, 30, with rests that sum to 0 over rows and columns: SS maps 32, SS rest 8.
@@ -45,6 +46,10 @@ def test_maps_that_differ_less_than_chance_makes_them_have_no_interval():
 
 def test_equal_runs_have_no_effect_and_exact_ones_a_sure_one():
     assert map_effect(np.ones((3, 4))).p == 1.0
+    alike = map_effect(
+        np.tile(np.array([0.53, 0.59, 0.61]) - 0.1, (6, 1))
+    )  # seeds differ, maps but for rounding do not
+    assert (alike.p, alike.deviation, alike.residual) == (1.0, *[Estimate(0.0, None, None)] * 2)
     sure = map_effect(np.array([[1.0, 2.0], [3.0, 4.0]]))
     assert sure.p == 0.0
     assert sure.deviation.value == pytest.approx(math.sqrt(2))

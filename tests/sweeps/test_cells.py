@@ -168,4 +168,5 @@ def test_a_cell_that_was_run_alone_keeps_what_was_declared_then(tmp_path):
     together = lay_out(words(["experiment=small"]), config_dir)
     played = Played(together, results)
     assert played.sweep.declaration.panels[:2] == alone.sweep.declaration.panels
+    assert played.sweep.declaration.panels[2].cell == "two"
     assert played.sweep.changes == []

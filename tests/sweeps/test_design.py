@@ -52,12 +52,15 @@ def test_a_design_counts_arms_panels_and_pairs(typed, numbers, config_dir):
 
 
 def test_cells_share_the_errors_equally_and_controls_claim_nothing(config_dir, tmp_path):
-    cells = "cells: {long: {settings: {train.steps: 5}}, short: {axes: {task.map: [few, type]}}}\nreport:"
+    few = "{random permuted: {seed: [0, 1, 2, 3]}}"
+    cells = f"cells: {{long: {{only: {few}}}, short: {{axes: {{task.map: [few, type]}}}}}}\nreport:"
     controls = "controls: {random: {permuted: random permuted}}, metrics"
     text = TEXT.replace("report:", cells).replace("metrics", controls)
     typed = ["experiment=small", "arms=[lora,random,random permuted]", "seed=0,1,2,3,4"]
     designs = designs_of(lay_out(words(typed), write_experiment(tmp_path, text)))
     assert [(design.cell, design.comparisons) for design in designs] == [("long", 2), ("short", 4)]
+    assert [(design.pairs, design.control_pairs) for design in designs] == [(5, 4), (5, 5)]
+    assert designs[0].power(0.5, 2) < replace(designs[0], control_pairs=None).power(0.5, 2)
     assert replace(designs[0], pairs=2).refusal.startswith("experiment=small, cell long: 2 seeds are too few for 2 com")
 
 

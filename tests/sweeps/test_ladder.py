@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,11 @@ def test_a_ladder_that_fails_shows_nothing_and_says_so(laid_out, results):
     played = Played(laid_out, results, loss=broken)
     assert played.jobs("lora") == []
     assert any("shows nothing" in sentence for sentence in played.sweep.waiting)
+    assert played.sweep.declaration.panels == []
+    manifest.save(played.sweep, results)
+    shutil.rmtree(results / "runs")
+    again = Played(laid_out, results, loss=loss).sweep
+    assert (again.declaration.panels[0].headroom, again.changes) == (True, [])
 
 
 @pytest.mark.parametrize(
@@ -194,12 +200,14 @@ def test_of_panels_that_were_seen_before_the_first_declaration_holds_and_others_
     def declared(*panels: PanelDeclaration, level: float = 0.95) -> SweepDeclaration:
         return SweepDeclaration(declaration.code_of_analysis(), "lora", [], level, [*panels])
 
-    def panel(cell: str, seeds: int) -> PanelDeclaration:
-        return PanelDeclaration(cell, [], 1, cell, ["igu"], [*range(seeds)], "test/kl", False, 0.1)
+    def panel(cell: str | None, seeds: int, *point: str) -> PanelDeclaration:
+        return PanelDeclaration(cell, [*point], 1, "first", ["igu"], [*range(seeds)], "test/kl", False, 0.1)
 
     now = declared(panel("first", 3), panel("second", 3), level=0.9)
     whole = declaration.after([declared(panel("third", 2)), declared(panel("first", 2))], now)
-    assert whole.panels == [panel("first", 2), panel("second", 3)]
+    assert whole.panels == [panel("first", 2), panel("second", 3)]  # though all have the same runs of the reference
+    alone = declaration.after([declared(panel(None, 2))], declared(panel("first", 3, "task=boolq")))
+    assert alone.panels == [panel("first", 2, "task=boolq")]
     assert declaration.changes(whole, now) == [
         "level: 0.9, declared was 0.95",
         "first: seeds: 3 (0, 1, 2), declared was 2 (0, 1)",

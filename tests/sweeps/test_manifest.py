@@ -3,11 +3,13 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.harness import SMALL_EXPERIMENT, write_experiment
 
 from rankbench.sweeps import experiment_files, manifest
+from rankbench.sweeps.declaration import PanelDeclaration, SweepDeclaration
 from rankbench.sweeps.experiment import Tune
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 
@@ -106,3 +108,33 @@ def test_the_controls_of_an_older_sweep_have_the_names_of_today(tmp_path, declar
 def test_a_folder_without_a_sweep(tmp_path):
     with pytest.raises(SweepError, match=f"{tmp_path} holds no sweep.json"):
         manifest.read(tmp_path)
+
+
+def test_a_sweep_of_two_folders_has_what_was_declared_in_either(tmp_path):
+    def folder(*cells: str) -> Path:
+        panels = [PanelDeclaration(cell, [], 1, cell, [], [0], "test/kl", False, 0.1) for cell in cells]
+        declared = SweepDeclaration("code", "lora", [], 0.95, panels)
+        jobs = [replace(JOB, run_id=cell, cell=cell) for cell in cells]
+        manifest.save(made(jobs=jobs, declaration=declared), tmp_path / str(len(cells)))
+        return tmp_path / str(len(cells))
+
+    assert manifest.merge([folder("one"), folder("one", "two")], tmp_path / "both") == []
+    (merged,), _ = manifest.all_of(tmp_path / "both")
+    assert [panel.cell for panel in merged.declaration.panels] == ["one", "two"]
+
+
+def test_seeds_of_every_earlier_look_count_and_a_sweep_without_the_reference_declares_nothing(tmp_path):
+    def declared(*seeds: int) -> SweepDeclaration:
+        panel = PanelDeclaration(None, [], 1, "group", [], [*seeds], "test/kl", False, 0.1)
+        return SweepDeclaration("code", "lora", [], 0.95, [panel] if seeds else [])
+
+    for order, seeds in enumerate(((0, 1), (2, 3))):
+        one = Sweep(f"x-{order}", "x", order, [], None, None, declaration=declared(*seeds))
+        manifest.save(one, tmp_path)
+        manifest.look(one, tmp_path)
+    last = Sweep("x-2", "x", 2, [], None, None)
+    manifest.stamp(last, declared(0, 1, 2, 3), tmp_path)
+    assert list(last.looks) == ["x-0", "x-1"]
+    without = Sweep("x-3", "x", 3, [], None, None)
+    manifest.stamp(without, declared(), tmp_path)
+    assert without.declaration.panels == []

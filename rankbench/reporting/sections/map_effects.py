@@ -44,7 +44,7 @@ def spreads(report_data: ReportData, title: str) -> list[Member]:
         for panel, comparison in report_data.compared()
         if len(maps := [arm for arm in comparison.planned(declared) if _is_one_map(panel, arm)]) > 1
     ]
-    level = joint_level(max(1, len(present)), report_data.report.level)
+    level = joint_level(max(1, len(present)) * report_data.study.looks, report_data.report.level)
     return [
         (panel, comparison, spread)
         for panel, comparison, maps in present
@@ -144,7 +144,9 @@ def _seeds_of_later_runs(report_data: ReportData, members: list[Member]) -> list
     for panel, comparison, spread in members:
         rest, smallest = spread.effect.residual.value, comparison.terms.margin
         if rest > 0 and smallest is not None:
-            needed = pairs_needed(smallest, math.sqrt(2) * rest, comparison.family, controls)
+            needed = pairs_needed(
+                smallest, math.sqrt(2) * rest, comparison.family, controls, level=comparison.terms.level
+            )
             parts.append(f"{needed or 'more than 500'} on {panel.short}")
     if not parts:
         return []

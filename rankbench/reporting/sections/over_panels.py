@@ -56,8 +56,9 @@ def _pools(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPa
     apart = {reference, *report_data.report.without_claim}
     arms = [arm for arm in report_data.arms if arm not in apart]
     everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
-    judged = [arm for arm in arms if arm in everywhere or arm in report_data.report.controls]
-    together = PooledPanels([comparison for _, comparison in members], max(1, len(judged)))
+    controlled = [arm for arm in report_data.report.controls if any(each.planned([arm]) for _, each in members)]
+    judged = [arm for arm in arms if arm in everywhere or arm in controlled]
+    together = PooledPanels([comparison for _, comparison in members], max(1, len(judged)) * report_data.study.looks)
     ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
     return together, {arm: together.pool(arm, _controls(report_data, arm, reference)) for arm in ordered}
 
@@ -109,7 +110,8 @@ def _note(together: PooledPanels, terms: Terms) -> str:
     return (
         f"Mean gains over panels like these, of which these are a sample ({scale}). Intervals: Student's over the "
         "means of the panels (Knapp and Hartung, equal weights); over one reference or control they hold together "
-        f"over {together.family} arms. The outcome is that of the decision rule, with panels in the place of seeds. "
+        f"over {together.family} comparisons, arms x looks at the data. The outcome is that of the decision rule, with "
+        "panels in the place of seeds. "
         "Tau: deviation of true gains between panels, on the scale that is judged. One more such panel: gain that it "
         "would show at as many seeds, each interval for itself. These panels alone: seeds are the only chance "
         "(stratified)."

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rankbench.analysis.comparison import SHOWN, Comparison, Kind
+from rankbench.analysis.comparison import NOT_RUN, SHOWN, Comparison, Kind
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.reporting.amounts import amount_cell, digits_of, mean_text
 from rankbench.reporting.report_data import ReportData, link
@@ -205,9 +205,9 @@ def _is_off(comparison: Comparison, arm: str) -> bool:
 
 
 def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decision | None:
-    """The decision on an arm by its controls; withheld where it has no run, None where it cannot be judged at all."""
+    """The decision on an arm by its controls; withheld where it lost all runs, None where it is not to be judged."""
     if arm not in comparison.rows:
-        return Decision("withheld", f"{arm}: not run", {})
+        return Decision("withheld", f"{arm}: {NOT_RUN}", {}) if comparison.planned([arm]) else None
     return comparison.decide(arm, controls_of(report_data, arm, comparison.reference))
 
 
