@@ -2,7 +2,7 @@
 
 runs: a row per run (what is shown where no word names an action). rates: learning-rate curves and the rate chosen on
 validation. table: methods beside a reference, paired by seed. maps: rank maps, and how far methods and seeds agree.
-merge: several results folders into one.
+merge: several results folders, and files of records, into one results folder.
 """
 
 from __future__ import annotations
@@ -238,15 +238,23 @@ def load(results: str | Path = RESULTS) -> pd.DataFrame:
     return frame(finished)
 
 
+SOURCES = "results folder or file of records; it stays as it is"
+
+
 def merges(words: Sequence[str]) -> int:
-    """Bring several results folders into one; 1 if a run could not be brought over.
+    """Bring several results folders and files of records into one; 1 if a run could not be brought over.
 
     Raises:
-        MergeError: a folder without runs, or runs that are ok in two folders with different numbers.
+        MergeError: a folder without runs, or runs that are ok in two places with different numbers.
     """
-    description = "Brings the finished runs of several results folders, such as one of each node, into one."
+    description = (
+        "Brings the finished runs of several results folders, such as one of each node, into one. A file of records "
+        "(rankbench records --save FILE, or the records.jsonl of a report) is a source, too: each record becomes a "
+        "run folder with nothing else in it, so that a sweep that is started again leaves these runs as they are, and "
+        "does those that are missing."
+    )
     parser = command_parser("records merge", description)
-    parser.add_argument("sources", nargs="+", type=Path, metavar="DIR", help="results folders; they stay as they are")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=SOURCES)
     parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="results folder; it may hold runs")
     arguments = parser.parse_intermixed_args(words)
     from rankbench.records.merging import merge
@@ -254,7 +262,8 @@ def merges(words: Sequence[str]) -> int:
 
     merged = merge(arguments.sources, arguments.into)
     merged.problems += manifest.merge(arguments.sources, arguments.into)
-    print(f"{arguments.into}: {merged.taken} runs merged, {merged.present} there already")
+    bare = f" ({merged.bare} of them as records alone)" if merged.bare else ""
+    print(f"{arguments.into}: {merged.taken} runs merged{bare}, {merged.present} there already")
     if merged.unfinished:
         print(f"{merged.unfinished} unfinished runs were left where they are")
     for problem in merged.problems:

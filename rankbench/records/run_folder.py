@@ -217,18 +217,20 @@ def records(source: Path) -> tuple[list[RunRecord], list[str]]:
     """Records of a results folder, or of a JSON-lines file made by `save`; and what is missing or not read, by name."""
     read_records: list[RunRecord] = []
     problems = []
-    readers: list[Callable[[], RunRecord]]
-    if source.is_file():
-        lines = enumerate(source.read_text().splitlines(), 1)
-        readers = [partial(RunRecord.from_json, line, f"{source}:{number}") for number, line in lines]
-    else:
-        readers = [partial(_record_in, folder) for folder in run_folders(source)]
-    for read in readers:
+    for read in readers(source):
         try:
             read_records.append(read())
         except RecordError as error:
             problems.append(str(error))
     return sorted(read_records, key=lambda record: [getattr(record, key) for key in KEYS]), problems
+
+
+def readers(source: Path) -> list[Callable[[], RunRecord]]:
+    """For each run of a results folder, or line of a file of records, what reads it, or raises RecordError."""
+    if source.is_file():
+        lines = enumerate(source.read_text(errors="replace").splitlines(), 1)
+        return [partial(RunRecord.from_json, line, f"{source}:{number}") for number, line in lines]
+    return [partial(_record_in, folder) for folder in run_folders(source)]
 
 
 def _record_in(folder: RunFolder) -> RunRecord:

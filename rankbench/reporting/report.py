@@ -19,6 +19,7 @@ from rankbench.reporting.report_data import ReportData, gather, links
 from rankbench.reporting.sections import (
     ablations,
     costs,
+    item_gains,
     map_effects,
     missing_runs,
     over_panels,
@@ -45,6 +46,7 @@ TITLES = {
     "over": "Panels taken together",
     "holes": "Missing runs and failures",
     "results": "Results",
+    "items": "Other seeds, other items",
     "published": "Published numbers",
     "frontier": "Quality and budget",
     "cost": "Cost",
@@ -72,7 +74,7 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = ()) -> list[str]:
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     with calling([partial(finish, sketch, folder / "figures") for sketch in sketches(report_data)]) as drawings:
         tables = all_tables(report_data)
-        save_study(study, folder)
+        save_study(replace(study, item_gains=report_data.item_gains), folder)
         files = [*_write_tables(tables, folder / "tables")]
         pictures = [picture for picture in drawings() if picture is not None]
     sections = make_sections(report_data, tables, {picture.name: picture for picture in pictures})
@@ -128,6 +130,7 @@ def all_tables(report_data: ReportData) -> dict[str, list[Table]]:
         "over": over_panels.pooled_tables(report_data),
         "holes": [missing_runs.missing_runs_table(report_data), missing_runs.failures_table(report_data)],
         "results": [means_table(report_data), *task_tables(report_data), *_folded(results)],
+        "items": [item_gains.item_table(report_data)],
         "published": published.published_tables(report_data),
         "cost": [costs.cost_table(report_data)],
         "rates": [rates_table(report_data)],

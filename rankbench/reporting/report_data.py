@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from rankbench.analysis.comparison import Comparison, compare
+from rankbench.analysis.item_gains import ItemGain, item_gains
 from rankbench.analysis.positive_control import LOST, ControlTest, check_control
 from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
@@ -30,6 +31,7 @@ class ReportData:
         styles: arm -> how it is drawn.
         mixed: lines on what differs within tables and was allowed.
         control_tests: the positive control under each of its conditions; [] where none is declared.
+        item_gains: gains in the loss of test items, where the runs share them.
     """
 
     study: Study
@@ -42,6 +44,7 @@ class ReportData:
     styles: dict[str, ArmStyle]
     mixed: list[str]
     control_tests: list[ControlTest]
+    item_gains: list[ItemGain]
 
     def compared(self) -> list[tuple[Panel, Comparison]]:
         """Panels with their comparisons, where there is one."""
@@ -76,9 +79,14 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     to_come = len(cells - {panel.cell for panel in all_panels})
     comparisons = compare_panels(all_panels, arms, report.reference, study.looks, report.without_claim, to_come)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
-    return ReportData(
-        study, report, all_panels, all_ablations, arms, comparisons, against, arm_styles(all_panels), mixed, tests
-    )
+    gains = [
+        gain
+        for panel in all_panels
+        if (comparison := comparisons.get(panel.name))
+        for gain in item_gains(panel.name, comparison, study.results_dir, study.item_gains)
+    ]
+    styles = arm_styles(all_panels)
+    return ReportData(study, report, all_panels, all_ablations, arms, comparisons, against, styles, mixed, tests, gains)
 
 
 def _control_tests(report: Report, all_panels: Sequence[Panel]) -> list[ControlTest]:

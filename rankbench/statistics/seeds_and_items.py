@@ -18,11 +18,13 @@ class CrossedMean:
 
     Attributes:
         mean: estimate and interval.
+        error: standard error of the mean.
         of_seeds, of_items, of_both: parts of the variance of the mean, >= 0, that more seeds, more items, and either
             of them would make smaller.
     """
 
     mean: Estimate
+    error: float
     of_seeds: float
     of_items: float
     of_both: float
@@ -57,11 +59,12 @@ def crossed_mean(differences: ArrayLike, weights: ArrayLike | None = None, level
     seeds, items, rest = squares
     total = max(seeds + items - rest, seeds, items)
     if total == 0:
-        return CrossedMean(Estimate(mean, None, None), 0.0, 0.0, 0.0)
+        return CrossedMean(Estimate(mean, None, None), 0.0, 0.0, 0.0, 0.0)
     freedom = total**2 / (squares**2 / freedoms).sum()
-    half = float(special.stdtrit(freedom, (1 + level) / 2) * np.sqrt(total / table.size))
+    error = float(np.sqrt(total / table.size))
+    half = float(special.stdtrit(freedom, (1 + level) / 2)) * error
     parts = np.array([max(seeds - rest, 0), max(items - rest, 0), rest]) / table.size
-    return CrossedMean(Estimate(mean, mean - half, mean + half), *map(float, parts))
+    return CrossedMean(Estimate(mean, mean - half, mean + half), error, *map(float, parts))
 
 
 def mean_squares(table: Array) -> tuple[Array, Array]:

@@ -1,17 +1,19 @@
 """A sweep with the records of its runs: what plans, states and reports are made from.
 
 Two places hold one: a results folder (runs/ and sweeps/), and the folder of a report (sweep.json, records.jsonl,
-curves.jsonl), which is complete in itself.
+curves.jsonl, item_gains.csv), which is complete in itself.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rankbench.analysis import item_gains
+from rankbench.analysis.item_gains import ItemGain
 from rankbench.records import run_folder
 from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder
@@ -19,7 +21,7 @@ from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 
 STEPS = "steps.jsonl"
-RECORDS, CURVES = "records.jsonl", "curves.jsonl"
+RECORDS, CURVES, ITEM_GAINS = "records.jsonl", "curves.jsonl", "item_gains.csv"
 PROBLEMS = "problems.txt"  # what could not be read when the records were put together, a line each
 Curve = list[tuple[int, int]]  # step and rank total, where it changes
 
@@ -33,12 +35,16 @@ class Study:
         records: run_id -> record, for the runs that left one.
         curves: run_id -> rank total over the steps, for the runs that logged steps.
         problems: files that could not be read, by name.
+        results_dir: where the test items of the runs lie; None in the folder of a report.
+        item_gains: as an earlier report had them.
     """
 
     sweep: Sweep
     records: dict[str, RunRecord]
     curves: dict[str, Curve]
     problems: list[str]
+    results_dir: Path | None = None
+    item_gains: list[ItemGain] = field(default_factory=list)
 
     @property
     def looks(self) -> int:
@@ -106,7 +112,8 @@ def study_of_sweep(sweep: Sweep, results_dir: Path, with_curves: bool = True) ->
             problems.append(str(error))
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"{folder.path / STEPS}: not the steps of a run ({error!r})")
-    return Study(sweep, records, curves, problems)
+    earlier = item_gains.load(results_dir / sweep.name / ITEM_GAINS) if with_curves else []
+    return Study(sweep, records, curves, problems, results_dir, earlier)
 
 
 def study_in_folder(folder: Path) -> Study:
@@ -120,7 +127,8 @@ def study_in_folder(folder: Path) -> Study:
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     curves = {row["run_id"]: [tuple(point) for point in row["ranks"]] for row in rows}
     before = (folder / PROBLEMS).read_text().splitlines() if (folder / PROBLEMS).is_file() else []
-    return Study(manifest.read(folder), {record.run_id: record for record in records}, curves, [*before, *problems])
+    by_id, earlier = {record.run_id: record for record in records}, item_gains.load(folder / ITEM_GAINS)
+    return Study(manifest.read(folder), by_id, curves, [*before, *problems], item_gains=earlier)
 
 
 def save(study: Study, folder: Path) -> None:
@@ -133,6 +141,7 @@ def save(study: Study, folder: Path) -> None:
     rows = ({"run_id": name, "ranks": study.curves[name]} for name in sorted(study.curves))
     (folder / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / manifest.FILE).write_text(study.sweep.to_json())
+    item_gains.save(study.item_gains, folder / ITEM_GAINS)
     (folder / PROBLEMS).unlink(missing_ok=True)
     if study.problems:
         (folder / PROBLEMS).write_text("".join(" ".join(problem.split()) + "\n" for problem in study.problems))

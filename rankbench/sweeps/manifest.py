@@ -32,6 +32,7 @@ LATER = ("kept_back", "declaration", "changes", "looks")  # sweeps of older vers
 TITLE = (
     "model",
     "task",
+    "task.kind",
     "method",
     "budget",
     "budget.factor",
@@ -252,12 +253,14 @@ def all_of(results_dir: Path) -> tuple[list[Sweep], list[str]]:
 def merge(sources: Iterable[Path], target: Path) -> list[str]:
     """Bring the sweeps of results folders into one, and return a sentence on each that cannot be read.
 
+    The sweep of a file of records is the one beside it, as in the folder of a report.
+
     A sweep that several folders have gets the jobs of all. Those new to the target count as started after its own.
     """
     own, problems = all_of(target)
     sweeps = {sweep.sweep_id: sweep for sweep in own}
     for source in sources:
-        of_source, unreadable = all_of(source)
+        of_source, unreadable = _beside(source) if source.is_file() else all_of(source)
         problems += unreadable
         for sweep in of_source:
             earlier = sweeps.get(sweep.sweep_id)
@@ -271,6 +274,14 @@ def merge(sources: Iterable[Path], target: Path) -> list[str]:
                 sweeps[sweep.sweep_id] = merged
                 save(merged, target)
     return problems
+
+
+def _beside(records: Path) -> tuple[list[Sweep], list[str]]:
+    """As `all_of`, for a file of records."""
+    try:
+        return ([read(records.parent)] if (records.parent / FILE).is_file() else []), []
+    except SweepError as error:
+        return [], [str(error)]
 
 
 def last(results_dir: Path, name: str | None, words: Iterable[str] = ()) -> Sweep | None:

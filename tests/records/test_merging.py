@@ -1,18 +1,24 @@
 """Results folders made into one: each run once, nothing lost, nothing decided where numbers differ."""
 
+import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.harness import write_experiment
 from support.records import record
+from support.schedules import Played
 
 from rankbench.cli import main
+from rankbench.launching import driver
 from rankbench.records import merging
 from rankbench.records.merging import MergeError, merge
 from rankbench.records.record import RunRecord
-from rankbench.records.run_folder import RunFolder, records
+from rankbench.records.run_folder import RunFolder, records, save
 from rankbench.sweeps import manifest
+from rankbench.sweeps.composition import describe, lay_out, words
 from rankbench.sweeps.manifest import Job, Sweep
 
 
@@ -87,7 +93,7 @@ def test_different_numbers_are_named_and_nothing_is_merged(nodes, tmp_path, caps
     assert main(["records", "merge", *map(str, nodes), "--into", str(tmp_path / "all")]) == 2
     error = capsys.readouterr().err
     assert f"{nodes[0]}/runs/a0 and {nodes[1]}/runs/a0: metrics" in error
-    assert "remove one folder of each" in error
+    assert "remove one folder or line of each" in error
     assert not (tmp_path / "all").exists()
     shutil.rmtree(nodes[1] / "runs" / "a0")
     leave(nodes[1], replace(record("a", 0), cost=None, provenance={"host": "another"}))
@@ -132,5 +138,79 @@ def test_sweeps_come_along_with_the_jobs_of_all_nodes(nodes, tmp_path, capsys):
 
 
 def test_a_folder_that_holds_no_runs_is_named(nodes, tmp_path):
-    with pytest.raises(MergeError, match=f"{tmp_path}/typo: no runs/ there; name results folders"):
+    with pytest.raises(MergeError, match=f"{tmp_path}/typo: no runs/ there; name results folders or files of records"):
         merge([nodes[0], tmp_path / "typo"], tmp_path / "all")
+
+
+def test_a_record_in_a_file_comes_after_a_folder_and_as_a_folder_of_its_own(nodes, tmp_path, capsys):
+    file = tmp_path / "records.jsonl"
+    save([record("a", 0), record("b", 0), record("d", 0, ranks={"site": 2})], file)
+    into = tmp_path / "all"
+    assert main(["records", "merge", str(file), str(nodes[0]), "--into", str(into)]) == 0
+    assert f"{into}: 3 runs merged (2 of them as records alone), 0 there already" in capsys.readouterr().out
+    files = {folder.name: sorted(file.name for file in folder.iterdir()) for folder in (into / "runs").iterdir()}
+    assert files == {"a0": ["adapter", "items.jsonl", "record.json"], "b0": ["record.json"], "d0": ["record.json"]}
+    assert RunFolder(into, "d0").record() == record("d", 0, ranks={"site": 2})
+    assert merge([file], into).present == 3
+
+
+def test_a_file_of_records_is_refused_as_a_folder_is(nodes, tmp_path):
+    file = tmp_path / "records.jsonl"
+    save([replace(record("a", 0), history_events=7)], file)
+    with pytest.raises(MergeError, match=rf"runs/a0 and {file} \(run a0\): history_events"):
+        merge([file, *nodes], tmp_path / "all")
+    save([replace(record("a", 0), run_id="../a0")], file)
+    file.write_text(file.read_text() + "{\n")
+    merged = merge([file], tmp_path / "all")
+    assert merged.taken == 0
+    assert [problem.split(":")[1].split("(")[0] for problem in merged.problems] == [
+        " '../a0' names no run; not merged",
+        "2",
+    ]
+
+
+def test_a_sweep_goes_on_from_a_file_of_records(tmp_path, monkeypatch, capsys):
+    """Nothing is started where all are there: trials, runs, and controls that take the ranks of a run."""
+    monkeypatch.chdir(tmp_path)
+    config_dir, results = write_experiment(tmp_path / "conf"), Path("results")
+    typed = ["experiment=small", "arms=[lora,random,random permuted]", "seed=0", "tune.widen=0"]
+    layout = lay_out(words(typed), config_dir)
+    sweep, started = describe(words(typed), layout, typed, results), []
+    sweep.jobs, sweep.looks = Played(layout, results).sweep.jobs, {sweep.sweep_id: "2026-01-02"}
+    jobs = [job.run_id for job in sweep.jobs]
+    kept = Path("kept") / "records.jsonl"
+    save(records(results)[0], kept)
+    (kept.parent / manifest.FILE).write_text(sweep.to_json())
+    shutil.rmtree(results)
+    assert main(["records", "merge", str(kept), "--into", str(results)]) == 0
+
+    @contextmanager
+    def launching(*_):
+        yield lambda files: started.extend(file.stem for file in files)
+
+    monkeypatch.setattr(driver, "_launching", launching)
+    monkeypatch.setattr(driver.local_pool, "start_server", lambda: None)
+    capsys.readouterr()
+    assert driver.start(typed, config_dir) == 0
+    assert (started, capsys.readouterr().out) == ([], f"{len(jobs)} runs: {len(jobs)} ok\n")
+    again = manifest.last(results, "small")
+    assert (again.jobs, again.looks) == (sweep.jobs, sweep.looks)
+    shutil.rmtree(results / "runs" / jobs[-1])
+    assert driver.start(typed, config_dir) == 1
+    assert started == jobs[-1:]
+
+
+@pytest.mark.slow
+def test_a_run_whose_files_lay_elsewhere_is_answered_from_its_record(tmp_path, monkeypatch, capsys):
+    place = tmp_path / "map.json"
+    place.write_text(json.dumps({"peft_type": "LORA", "target_modules": "all-linear", "r": 1}))
+    run = ["method=transplant", f"method.source_run={place}", "model=tiny", "task=planted", "train.steps=2"]
+    sizes = ["budget=r1", "task.train_size=16", "task.test_size=8", "train.threads=1"]
+    assert main([*run, *sizes, f"results_dir={tmp_path / 'first'}"]) == 0
+    assert main(["records", str(tmp_path / "first"), "--save", str(tmp_path / "records.jsonl")]) == 0
+    assert str(tmp_path) not in (tmp_path / "records.jsonl").read_text()
+    assert main(["records", "merge", str(tmp_path / "records.jsonl"), "--into", str(tmp_path / "second")]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("rankbench.training.run.execute", None)
+    assert main([*run, *sizes, f"results_dir={tmp_path / 'second'}"]) == 0
+    assert "done already" in capsys.readouterr().out

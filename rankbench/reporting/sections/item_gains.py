@@ -1,0 +1,40 @@
+"""Gains in the loss of the test items: how sure they are on new seeds, and on new seeds and new items."""
+
+from __future__ import annotations
+
+from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.table import Cell, Table, without_first_column
+
+COLUMNS = ("where", "arm", "seeds", "items", "gain", "new seeds, these items", "new seeds, new items")
+
+
+def item_table(report_data: ReportData) -> Table | None:
+    """A row for each arm and panel whose runs share their test items; None without any."""
+    panels = {panel.name: panel for panel in report_data.panels}
+    rows = [
+        [
+            Cell(panels[gain.panel].short),
+            Cell(gain.arm, link=link(panels[gain.panel], gain.arm)),
+            Cell(str(gain.seeds), gain.seeds),
+            Cell(str(gain.items), gain.items),
+            Cell(f"{gain.mean:+.2g}", gain.mean),
+            _error(gain.error, gain.low, gain.high),
+            _error(gain.error_both, gain.low_both, gain.high_both),
+        ]
+        for gain in report_data.item_gains
+    ]
+    if not rows:
+        return None
+    note = (
+        f"Gain over {report_data.report.reference} in the mean loss of the test items, in nats (of scores: squared "
+        "error), above 0 where the arm is better; its standard error and an interval at the level of the comparison. "
+        "On new seeds, these items: what other runs would show on the very items of this test. On new seeds, new "
+        "items: what other runs would show on other items of the kind. Verdicts are about these items."
+    )
+    table = Table("items", "New seeds, new items", COLUMNS, rows, [note], folded=True)
+    return table if len(report_data.panels) > 1 else without_first_column(table)
+
+
+def _error(error: float, low: float, high: float) -> Cell:
+    strong = not low <= 0 <= high
+    return Cell(f"± {error:.2g} [{low:+.2g}, {high:+.2g}]", error, low, high, strong=strong)
