@@ -32,6 +32,7 @@ class ReportData:
         mixed: lines on what differs within tables and was allowed.
         control_tests: the positive control under each of its conditions; [] where none is declared.
         item_gains: gains in the loss of test items, where the runs share them.
+        shares: number of cells that share the errors equally, those to come among them.
     """
 
     study: Study
@@ -45,6 +46,7 @@ class ReportData:
     mixed: list[str]
     control_tests: list[ControlTest]
     item_gains: list[ItemGain]
+    shares: int
 
     def compared(self) -> list[tuple[Panel, Comparison]]:
         """Panels with their comparisons, where there is one."""
@@ -78,6 +80,7 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     cells = set(study.sweep.experiment.cells) if study.sweep.experiment else set()
     to_come = len(cells - {panel.cell for panel in all_panels})
     comparisons = compare_panels(all_panels, arms, report.reference, study.looks, report.without_claim, to_come)
+    shares = _shares(_claims(all_panels, arms, report.reference, report.without_claim), to_come)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     gains = [
         gain
@@ -86,7 +89,24 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
         for gain in item_gains(panel.name, comparison, study.results_dir, study.item_gains)
     ]
     styles = arm_styles(all_panels)
-    return ReportData(study, report, all_panels, all_ablations, arms, comparisons, against, styles, mixed, tests, gains)
+    return ReportData(
+        study, report, all_panels, all_ablations, arms, comparisons, against, styles, mixed, tests, gains, shares
+    )
+
+
+def _claims(
+    all_panels: Sequence[Panel], arms: Sequence[str], reference: str, controls: Collection[str]
+) -> Counter[str | None]:
+    """Cell -> arms x panels of which something is claimed; panels without headroom, of which nothing is, have none."""
+    claims = set(arms) - {reference, *controls}
+    in_cell: Counter[str | None] = Counter()
+    for panel in all_panels:
+        in_cell[panel.cell] += len(claims & set(panel.arms)) * panel.terms.headroom
+    return in_cell
+
+
+def _shares(claims: Counter[str | None], to_come: int) -> int:
+    return max(1, sum(count > 0 for count in claims.values()) + to_come)
 
 
 def _control_tests(report: Report, all_panels: Sequence[Panel]) -> list[ControlTest]:
@@ -138,11 +158,8 @@ def compare_panels(
     Returns:
         Name of a panel -> its comparison; none where no run measured the metric.
     """
-    claims = set(arms) - {reference, *controls}
-    in_cell: Counter[str | None] = Counter()
-    for panel in all_panels:
-        in_cell[panel.cell] += len(claims & set(panel.arms)) * panel.terms.headroom
-    parts = looks * max(1, sum(count > 0 for count in in_cell.values()) + to_come)
+    in_cell = _claims(all_panels, arms, reference, controls)
+    parts = looks * _shares(in_cell, to_come)
     comparisons = {}
     for panel in all_panels:
         data = panel.data[panel.data["label"].isin(arms)]

@@ -117,8 +117,8 @@ def designs_of(layout: Layout) -> list[Design]:
     """The design of each cell of a layout; [] where nothing is judged: no experiment, or one seed alone.
 
     The errors are shared as a report shares them: equally by the cells, and by all arms and panels of a cell. Panels
-    that are pooled are taken together, too, as a sample of such panels, with panels in the place of seeds and a family
-    of their own; of the two designs the one that can tell more is returned.
+    that are pooled are taken together, too, as a sample of such panels, with panels in the place of seeds; of the two
+    designs the one that can tell more is returned.
     """
     experiment, groups = layout.experiment, tuning.groups_of(layout)
     if experiment is None or all(len(_seeds(group)) == 1 for group in groups):
@@ -161,9 +161,8 @@ def _design(
     by_seeds = Design(
         experiment.name, cell, report.reference, comparisons, seeds, "seeds", controls, report.level, least
     )
-    pooled = Design(
-        experiment.name, cell, report.reference, max(by_panel.values()), panels, "panels", controls, report.level
-    )
+    together = cells * max(by_panel.values())
+    pooled = Design(experiment.name, cell, report.reference, together, panels, "panels", controls, report.level)
     return max(by_seeds, pooled, key=lambda design: design.power(1 / EFFECT))
 
 

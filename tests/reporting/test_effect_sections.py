@@ -182,6 +182,14 @@ def test_looks_at_the_data_widen_the_intervals_of_maps_and_of_pooled_panels():
     assert f"one of {2 * len(over_panels.pooled_tables(twice)[0].rows)} that hold together" in said
 
 
+def test_panels_taken_together_have_the_share_of_the_errors_of_their_cell():
+    alone, shared = (over_panels.pooled_tables(replace(standard(), shares=shares))[0] for shares in (1, 3))
+    column = alone.columns.index("gain over lora")
+    for wide, narrow in zip(shared.rows, alone.rows, strict=True):
+        assert wide[column].low < narrow[column].low
+    assert "with one of 3 equal shares of the errors" in shared.notes[0]
+
+
 def test_an_axis_that_no_panels_differ_in_is_said():
     (said,) = over_panels.sentences(gathered(over={"Kinds": ["task.map"]}), [])
     assert said == "Kinds: no two panels with headroom differ in task.map alone."

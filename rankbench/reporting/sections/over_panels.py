@@ -59,7 +59,8 @@ def _pools(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPa
     everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
     controlled = [arm for arm in report_data.report.controls if any(each.planned([arm]) for _, each in members)]
     judged = [arm for arm in arms if arm in everywhere or arm in controlled]
-    together = PooledPanels([comparison for _, comparison in members], max(1, len(judged)) * report_data.study.looks)
+    family = max(1, len(judged)) * report_data.study.looks * report_data.shares
+    together = PooledPanels([comparison for _, comparison in members], family)
     ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
     return together, {arm: together.pool(arm, _controls(report_data, arm, reference)) for arm in ordered}
 
@@ -81,7 +82,7 @@ def _table(report_data: ReportData, title: str, shared: str, members: Sequence[M
     rows = [_row(report_data, arm, pooled, [reference, *over], together, terms) for arm, pooled in pools.items()]
     left = [arm for arm in report_data.arms if arm not in (*pools, reference, *report_data.report.without_claim)]
     notes = [
-        _note(together, terms, report_data.study.looks),
+        _note(together, terms, report_data),
         *([f"Left out, not run on every panel: {', '.join(left)}."] if left else []),
     ]
     return Table(f"over-{file_name(title + ' ' + shared)}", f"{title}: {shared}", columns, rows, notes)
@@ -103,8 +104,10 @@ def _row(
     ]
 
 
-def _note(together: PooledPanels, terms: Terms, looks: int) -> str:
-    arms = f"{together.family // looks} arms" + f" and {looks} looks at the data" * (looks > 1)
+def _note(together: PooledPanels, terms: Terms, report_data: ReportData) -> str:
+    looks, shares = report_data.study.looks, report_data.shares
+    arms = f"{together.family // (looks * shares)} arms" + f" and {looks} looks at the data" * (looks > 1)
+    arms += f", with one of {shares} equal shares of the errors" * (shares > 1)
     scale = "in units of each panel's smallest effect of interest"
     if together.one_unit:
         smallest = terms.amount(together.smallest)
@@ -118,7 +121,7 @@ def _note(together: PooledPanels, terms: Terms, looks: int) -> str:
         f"over {arms}. The outcome is that of the decision rule, with panels in the place of seeds. "
         "Tau: deviation of true gains between panels, on the scale that is judged. One more such panel: gain that it "
         "would show at as many seeds, each interval for itself. These panels alone: seeds are the only chance "
-        "(stratified)."
+        "(stratified). Verdicts on these panels one by one are exploratory: this table has their share of the errors."
     )
 
 
@@ -153,9 +156,9 @@ def sentences(report_data: ReportData, tables: Sequence[Table]) -> Iterator[str]
                 arms[outcome.text].append(arm.text + shown)
         parts = [f"{outcome}: {', '.join(arms[outcome])}" for outcome in OUTCOMES if outcome in arms]
         if parts:
-            family = len(table.rows) * report_data.study.looks
+            family = len(table.rows) * report_data.study.looks * report_data.shares
             together = (
                 f"n = {table.rows[0][PANELS].text} panels, a sample of such; each interval is one of {family} that "
-                f"hold together with {report_data.report.level * 100:g} %, a family of its own"
+                f"hold together with {report_data.report.level * 100:g} %"
             )
             yield f"{table.title}: {'; '.join(parts)} ({together})."
