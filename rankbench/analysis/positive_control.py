@@ -9,7 +9,7 @@ from rankbench.analysis.comparison import NOT_RUN, Comparison
 from rankbench.statistics.estimates import Estimate
 from rankbench.statistics.over_tasks import mean_of_these
 
-LOST = "the positive control did not win"
+LOST = "the positive control is not shown to win"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ControlTest:
         panels: number of panels that meet it.
         gain: mean gain over the reference in these panels, in units of their smallest effects of interest; None where
             it has no interval.
-        why: why it did not win; "" where it did.
+        why: why it is not shown to win; "" where it is.
     """
 
     condition: str

@@ -48,7 +48,7 @@ class Declaration:
         comparisons: size of the family: arms x panels x looks at the data.
         smallest_effect: smallest gain of interest, > 0, in the unit of the gains.
         level: probability that all intervals over one reference or control hold, in (0, 1).
-        headroom: whether more budget helps here (`budget_ladder.headroom`); if not, its allocation cannot matter.
+        headroom: whether more budget helps here (`budget_ladder.headroom`); if not, no allocation could be seen to.
         unit: what the pairs are, in words: seeds, or panels of which each gives its mean.
     """
 
@@ -162,7 +162,7 @@ def _interval(gains: Array, declaration: Declaration) -> PairedDifference:
 def _why_withheld(pairs: Mapping[str, Array], declaration: Declaration) -> Iterator[str]:
     """What the pairs and the declaration alone say against a decision."""
     if not declaration.headroom:
-        yield "no headroom: more budget does not help here, so its allocation cannot matter"
+        yield "no headroom: more budget is not shown to help here, so what its allocation is worth could not be seen"
     wrong: dict[tuple[int, int], list[str]] = {}
     for name, values in pairs.items():
         if values.size != declaration.pairs(name):

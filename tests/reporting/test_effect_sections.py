@@ -116,8 +116,7 @@ def test_over_panels_the_means_of_the_panels_are_the_pairs():
     (said,) = over_panels.sentences(standard(), [table])
     assert said.startswith(f"{table.title}: ")
     assert said.endswith(
-        f"(n = 3 panels, a sample of such; each interval is one of {family} that hold together with 95 %, a family of "
-        "its own)."
+        f"(n = 3 panels, a sample of such; each interval is one of {family} that hold together with 95 %)."
     )
     assert f"{row['outcome'].text}: igu" in said
 
@@ -218,11 +217,11 @@ def test_without_its_win_every_verdict_is_withheld(control, where, why):
     void = gathered(control, where)
     assert positive_control.control_table(void).rows[0][3].text == why
     (said,) = positive_control.sentences(void)
-    assert said == f"The positive control {control} did not win ({where}: {why}): every verdict is withheld."
+    assert said == f"The positive control {control} is not shown to win ({where}: {why}): every verdict is withheld."
     for _, comparison in void.compared():
         decision = verdict.decide(void, comparison, "igu")
         assert decision.outcome == "withheld"
-        assert "the positive control did not win" in decision.reason
+        assert "the positive control is not shown to win" in decision.reason
     assert {row[3].text for table in map_effects.spread_tables(void) for row in table.rows} == {"withheld"}
     assert {row[1].text for table in over_panels.pooled_tables(void) for row in table.rows} == {"withheld"}
 

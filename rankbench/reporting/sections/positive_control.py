@@ -17,7 +17,7 @@ def sentences(report_data: ReportData) -> Iterator[str]:
     lost = [test for test in report_data.control_tests if test.why]
     if lost:
         where = "; ".join(f"{test.condition}: {test.why}" for test in lost)
-        yield f"The positive control {control.arm} did not win ({where}): every verdict is withheld."
+        yield f"The positive control {control.arm} is not shown to win ({where}): every verdict is withheld."
     else:
         places = ", ".join(f"{test.condition} {_gain(test.gain).text}" for test in report_data.control_tests)
         yield f"The positive control {control.arm} won, in smallest effects of interest: {places}."
