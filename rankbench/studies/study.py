@@ -10,15 +10,16 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rankbench.analysis import item_gains
-from rankbench.analysis.item_gains import ItemGain
 from rankbench.records import run_folder
 from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
+
+if TYPE_CHECKING:
+    from rankbench.analysis.item_gains import ItemGain
 
 STEPS = "steps.jsonl"
 RECORDS, CURVES, ITEM_GAINS = "records.jsonl", "curves.jsonl", "item_gains.csv"
@@ -100,6 +101,7 @@ def _no_sweep(words: Sequence[str], results_dir: Path) -> str:
 def study_of_sweep(sweep: Sweep, results_dir: Path, with_curves: bool = True) -> Study:
     """A sweep with what its runs left in the runs/ of a results folder; `with_curves`: as in `load`."""
     records, curves, problems = {}, {}, []
+    earlier: list[ItemGain] = []
     for job in sweep.jobs:
         folder = RunFolder(results_dir, job.run_id)
         try:
@@ -112,7 +114,10 @@ def study_of_sweep(sweep: Sweep, results_dir: Path, with_curves: bool = True) ->
             problems.append(str(error))
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"{folder.path / STEPS}: not the steps of a run ({error!r})")
-    earlier = item_gains.load(results_dir / sweep.name / ITEM_GAINS) if with_curves else []
+    if with_curves:
+        from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
+
+        earlier = item_gains.load(results_dir / sweep.name / ITEM_GAINS)
     return Study(sweep, records, curves, problems, results_dir, earlier)
 
 
@@ -122,6 +127,8 @@ def study_in_folder(folder: Path) -> Study:
     Raises:
         SweepError: it holds none.
     """
+    from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
+
     records, problems = run_folder.records(folder / RECORDS) if (folder / RECORDS).is_file() else ([], [])
     file = folder / CURVES
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
@@ -136,6 +143,8 @@ def save(study: Study, folder: Path) -> None:
 
     The same study gives the same files, whatever order its records came in.
     """
+    from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
+
     folder.mkdir(parents=True, exist_ok=True)
     run_folder.save((study.records[name] for name in sorted(study.records)), folder / RECORDS)
     rows = ({"run_id": name, "ranks": study.curves[name]} for name in sorted(study.curves))
