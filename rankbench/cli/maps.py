@@ -132,18 +132,18 @@ def peft_config(
     from rankbench.core.peft_names import exact_keys, exact_targets
     from rankbench.models.heads import class_of
 
-    given = {name: rank for name, rank in ranks.items() if rank}
+    adapted = {name: rank for name, rank in ranks.items() if rank}
     scale = Scale(config.adapter.scale_rule, config.adapter.alpha, reference_rank)
-    keys = exact_keys(given)
+    keys = exact_keys(adapted)
     return {
         "peft_type": "LORA",
         "task_type": class_of(config.model.architecture, None)[1],
         "r": scale.reference_rank,
         "lora_alpha": scale.alpha,
         "lora_dropout": config.adapter.dropout,
-        "target_modules": exact_targets(list(given), modules),
-        "rank_pattern": {keys[name]: rank for name, rank in given.items()},
-        "alpha_pattern": {keys[name]: scale.at(rank) * rank for name, rank in given.items()},
+        "target_modules": exact_targets(list(adapted), modules),
+        "rank_pattern": {keys[name]: rank for name, rank in adapted.items()},
+        "alpha_pattern": {keys[name]: scale.at(rank) * rank for name, rank in adapted.items()},
     }
 
 
@@ -183,13 +183,13 @@ def main(words: Sequence[str]) -> int:
     for name, alike in groups.items():
         refuse(name, alike)
     if arguments.best:
-        made = {
-            f"{panel}/best": _made(groups[name], {"best_by": arguments.best, "of": means})
+        files = {
+            f"{panel}/best": _files(groups[name], {"best_by": arguments.best, "of": means})
             for panel, (name, means) in best(groups, arguments.best).items()
         }
     else:
-        made = {name: _made(alike) for name, alike in groups.items()}
-    for name, (content, facts) in made.items():
+        files = {name: _files(alike) for name, alike in groups.items()}
+    for name, (content, facts) in files.items():
         if not facts["variation_of_ranks"]["map"]:
             left_out.append(f"{name}: the mean map is uniform, so it allocates nothing")
             continue
@@ -200,7 +200,7 @@ def main(words: Sequence[str]) -> int:
     return OK
 
 
-def _made(
+def _files(
     runs: Sequence[Calibration], choice: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Content of the map's two files; `choice`: facts on how it was chosen among others."""
@@ -223,10 +223,10 @@ def describe(content: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """A map in one line."""
     spearman, overlap = (facts["agreement_of_seeds"][key] for key in ("spearman", "overlap"))
     correlation = "no order to compare" if spearman is None else f"Spearman {spearman:.2f}"
-    given = content["rank_pattern"].values()
+    ranks = content["rank_pattern"].values()
     parts = [
         f"{len(facts['run_ids'])} seeds, mean of {facts['mean_of'].partition(' (')[0]}",
-        f"{len(given)} sites of rank {min(given)} to {max(given)}",
+        f"{len(ranks)} sites of rank {min(ranks)} to {max(ranks)}",
         f"{facts['spent']:,} of {facts['budget']['target']:,} {facts['budget']['unit']}",
         f"seeds agree: {correlation}, overlap {overlap:.2f}",
         *([facts["unevenness"]] if facts["unevenness"] else []),
