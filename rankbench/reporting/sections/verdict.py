@@ -7,10 +7,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rankbench.analysis.comparison import NOT_RUN, SHOWN, Comparison, Kind
+from rankbench.analysis.comparison import SHOWN, Comparison, Kind
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.reporting.amounts import amount_cell, digits_of, mean_text, smallest_cell
+from rankbench.reporting.decisions import Judged, controls_of, judged_arms
 from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.section import Section, present
+from rankbench.reporting.sections import over_panels
 from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
@@ -32,37 +35,33 @@ WORDS = {  # of an outcome, after a number of verdicts
     "no worthwhile gain": "no worthwhile gain",
     "harmful": "that it is harmful",
 }
-Judged = tuple[Panel, Comparison, str, Decision]
 
 
-def sentences(report_data: ReportData, pooled: Sequence[str] = (), apart: Collection[str] = ()) -> list[str]:
+ANCHOR, TITLE = "verdict", "Verdict"
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section that is always there."""
+    tables = [verdict_table(report_data), findings_table(report_data)]
+    return Section(ANCHOR, TITLE, sentences(report_data), present(tables), folded=False)
+
+
+def sentences(report_data: ReportData) -> list[str]:
     """Sentences on what is decided, what is open, and what could have been seen; the first are those to quote.
 
-    Args:
-        report_data: has the panels and what is said of them.
-        pooled: sentences on panels that are taken together.
-        apart: names of these panels, whose single verdicts are neither counted nor listed: the table has them.
+    Single verdicts of panels that are taken together are neither counted nor listed: the table has them.
     """
-    judged = [each for each in _judged(report_data) if each[0].name not in apart]
+    apart = over_panels.pooled_names(report_data)
+    judged = [each for each in judged_arms(report_data) if each[0].name not in apart]
     return [
         *_headline(judged),
-        *pooled,
+        *over_panels.sentences(report_data, over_panels.pooled_tables(report_data)),
         *_without_headroom(report_data),
         *_verdict_sentences(report_data, judged, apart),
         *_findings_in_words(report_data),
         *_what_could_be_seen(report_data),
         *_varied_settings(report_data),
         *_declaration(report_data),
-    ]
-
-
-def _judged(report_data: ReportData) -> list[Judged]:
-    """Each arm that has controls, in each panel, with its decision."""
-    return [
-        (panel, comparison, arm, decision)
-        for panel, comparison in report_data.compared()
-        for arm in report_data.report.controls
-        if (decision := decide(report_data, comparison, arm)) is not None
     ]
 
 
@@ -209,26 +208,12 @@ def _is_off(comparison: Comparison, arm: str) -> bool:
     return arm in comparison.off.index and arm != comparison.reference
 
 
-def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decision | None:
-    """The decision on an arm by its controls; withheld where it lost all runs, None where it is not to be judged."""
-    if arm not in comparison.rows:
-        return Decision("withheld", f"{arm}: {NOT_RUN}", {}) if comparison.planned([arm]) else None
-    return comparison.decide(arm, controls_of(report_data, arm, comparison.reference))
-
-
-def controls_of(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
-    """Name of each control that has to be beaten beside the reference -> the arms that it is; [] for none."""
-    arms = {UNIFORM: [report_data.report.reference], **report_data.report.controls_of(arm)}
-    named = {CONTROLS[role]: arms.get(role, []) for role in report_data.report.beats}
-    return {name: control for name, control in named.items() if control != [reference]}
-
-
 def verdict_table(report_data: ReportData) -> Table | None:
     """Each arm that has controls, in each panel: the outcome and its gain over the reference and every control.
 
     None without controls.
     """
-    judged = _judged(report_data)
+    judged = judged_arms(report_data)
     if not judged:
         return None
     named = [
