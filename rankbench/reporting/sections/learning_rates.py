@@ -68,7 +68,7 @@ def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
     ]
 
 
-def _tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
+def tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
     """Panels with their `learning_rates`, where they have any."""
     own = report_data.choosing()
     tried = [(panel, learning_rates(panel, own)) for panel in report_data.panels]
@@ -77,7 +77,7 @@ def _tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
 
 def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
-    tried, style = _tried(report_data), report_data.styles
+    tried, style = tried(report_data), report_data.styles
     if not tried:
         return None
     first, left_out = at_most_twelve(tried)
@@ -99,7 +99,7 @@ def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
 
 def rates_table(report_data: ReportData) -> Table | None:
     """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge."""
-    tried = _tried(report_data)
+    tried = tried(report_data)
     if not tried:
         return None
     rows = [
