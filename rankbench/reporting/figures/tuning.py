@@ -3,18 +3,74 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rankbench.analysis.metrics import higher_is_better, title_of
+from rankbench.analysis.frame import frame
+from rankbench.analysis.labels import metric_title, panel_title
+from rankbench.analysis.learning_rates import rate_curves
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.figures.layout import draw_frame, logarithmic, logarithmic_up
 from rankbench.reporting.figures.lines import Curve, draw_lines
 from rankbench.reporting.plotting import ReportFigure
 from rankbench.reporting.report_data import ReportData
-from rankbench.reporting.sections.learning_rates import tried
 from rankbench.studies.panels import Panel
+
+
+TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")
+
+
+def learning_rates(panel: Panel, own: Sequence[str]) -> pd.DataFrame:
+    """What each arm tried, TUNED: from the choice in its records, or from the trials where no run was made yet.
+
+    Args:
+        panel: a panel of a study.
+        own: arms that choose for themselves.
+    """
+    chosen = {
+        run.arm: run.record.config["tuned"]
+        for run in panel.runs
+        if run.arm in own and run.record is not None and run.record.config.get("tuned")
+    }
+    rows = [row for arm in panel.arms if arm in chosen for row in _choice(arm, chosen[arm])]
+    return pd.DataFrame([*rows, *_undecided(panel, set(own) - set(chosen))], columns=list(TUNED))
+
+
+def _choice(arm: str, tuned: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    seeds = ", ".join(map(str, tuned.get("seeds", [])))
+    over = f" at every {', '.join(tuned['pooled'])}" if tuned.get("pooled") else ""
+    facts = (bool(tuned.get("edge")), tuned.get("metric", ""), seeds + over)
+    return [
+        (arm, float(rate), mean, missing, rate == tuned.get("chosen"), *facts)
+        for rate, mean, missing in tuned.get("curve", [])
+    ]
+
+
+def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
+    """Rows of tuning trials without a choice yet: means of the first validation metric there is."""
+    runs = [run for run in panel.trials if run.arm in arms and run.record is not None]
+    if not runs:
+        return []
+    data = frame([run.record for run in runs if run.record], names=[run.arm for run in runs])
+    metric = next((str(name) for name in data if str(name).startswith("validation/") and name != "validation/step"), "")
+    seeds = sorted(set(data["seed"]))
+    curves = rate_curves(data, metric, seeds).to_dict("records") if metric else []
+    seeds_text = ", ".join(map(str, seeds))
+    return [
+        (row["label"], row["learning_rate"], row["mean"], row["missing"], False, False, metric, seeds_text)
+        for row in curves
+    ]
+
+
+def tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
+    """Panels with their `learning_rates`, where they have any."""
+    own = report_data.choosing()
+    trials = [(panel, learning_rates(panel, own)) for panel in report_data.panels]
+    return [(panel, data) for panel, data in trials if len(data)]
 
 
 def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
@@ -27,15 +83,15 @@ def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     if not panels:
         return None
 
-    def frame(axes: Axes, number: int) -> None:
+    def finish(axes: Axes, number: int) -> None:
         _, _, data = panels[number]
         best = _whole(data)[_whole(data)["chosen"]]
         for arm, rate, mean in zip(best["arm"], best["rate"], best["mean"], strict=True):
             axes.plot(rate, mean, "o", ms=7, mfc="none", mec=report_data.styles[arm].colour, mew=0.9)
         x, y = logarithmic(axes, data["rate"].tolist()), logarithmic_up(axes)
-        draw_frame(axes, "learning rate", title_of(data["metric"].iloc[0]), x, y)
+        draw_frame(axes, "learning rate", metric_title(data["metric"].iloc[0]), x, y)
 
-    figure, left_out = draw_lines(curves, report_data.styles, frame)
+    figure, left_out = draw_lines(curves, report_data.styles, finish)
     numbers = pd.concat([data.assign(panel=title) for title, _, data in panels])
     note = f"Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing.{left_out}"
     return ReportFigure("learning-rates", "Learning rates tried on validation", figure, numbers, note)
@@ -51,7 +107,7 @@ def _once(panels: list[tuple[Panel, pd.DataFrame]]) -> list[tuple[str, Panel, pd
     for panel, data in panels:
         alike.setdefault(data.to_json(), []).append((panel, data))
     return [
-        (same[0][0].short if len(same) == 1 else f"{len(same)} panels, tuned together", *same[0]) for same in alike.values()
+        (panel_title(same[0][0].short) if len(same) == 1 else f"{len(same)} panels, tuned together", *same[0]) for same in alike.values()
     ]
 
 
@@ -79,11 +135,11 @@ def draw_expected_best(report_data: ReportData) -> ReportFigure | None:
     if not drawn:
         return None
 
-    def frame(axes: Axes, number: int) -> None:
+    def finish(axes: Axes, number: int) -> None:
         y = logarithmic_up(axes)
-        draw_frame(axes, "learning rates tried", f"expected best {title_of(drawn[number][3])}", y=y)
+        draw_frame(axes, "learning rates tried", f"expected best {metric_title(drawn[number][3])}", y=y)
 
-    figure, left_out = draw_lines([(title, panel, lines) for title, panel, lines, _ in drawn], report_data.styles, frame)
+    figure, left_out = draw_lines([(title, panel, lines) for title, panel, lines, _ in drawn], report_data.styles, finish)
     rows = [
         (title, line.label, k, value) for title, _, lines, _ in drawn for line in lines for k, value in zip(line.x, line.y, strict=True)
     ]
