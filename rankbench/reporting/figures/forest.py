@@ -10,9 +10,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import Comparison
-from rankbench.analysis.metrics import higher_is_better, title_of
+from rankbench.analysis.labels import arm_title, metric_title, panel_title
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.figures.layout import LABEL, Room, chosen, draw_frame, facets, inches, label_rows, widest, wrapped
+from rankbench.reporting.figures.layout import (
+    Room,
+    arm_labels,
+    chosen,
+    draw_frame,
+    facets,
+    inches,
+    label_rows,
+    widest,
+    wrapped,
+)
 from rankbench.reporting.plotting import BAND, GREY, PAGE, SMALL, WIDE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.sections import over_panels
@@ -21,6 +32,7 @@ from rankbench.statistics.estimates import PairedDifference
 ROW = 0.155  # inches
 ROWS = 26  # with more, controls are left out
 PANELS = 8
+WIDEST = 2.0  # inches of the label of an arm
 BEYOND = 1.6  # times the range of most intervals: what reaches farther is cut
 COLUMNS = ["panel", "arm", "mean", "low", "high", "n", "claim"]
 
@@ -53,12 +65,12 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
         return None
     drawn, left_out = chosen(everything, [forest.cell for forest in everything], PANELS)
     order, without_controls = _order(drawn)
-    labels = [wrapped(arm, LABEL, 1) for arm in order]
+    labels = arm_labels(order, WIDEST)
     count = len(drawn)
     height = ROW * len(order) + 0.08
     figure, all_axes = facets(
-        [forest.title if len(everything) > 1 else "" for forest in drawn],
-        room=Room(widest(labels) + 0.08, 0.0, 0.5),
+        [panel_title(forest.title) if len(everything) > 1 else "" for forest in drawn],
+        room=Room(widest(labels) + 0.08, 0.0, 0.42 if count == 1 else 0.52),
         height=height,
         width=PAGE if count <= 3 else WIDE,
         columns=min(count, 4),
@@ -72,12 +84,13 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
         label_rows(axes, labels)
         axes.hlines(range(len(order)), *axes.get_xlim(), color=BAND, lw=0.5, zorder=0)
     numbers = pd.concat([forest.rows.assign(panel=forest.title) for forest in everything])[COLUMNS]
+    reference = arm_title(report_data.report.reference)
     note = (
-        f"Difference to {report_data.report.reference}, with intervals that hold together with "
+        f"Difference to {reference}, with intervals that hold together with "
         f"{report_data.report.level * 100:g} % (thick: 0 is left out). Grey band: smaller than the smallest effect of "
         f"interest. Hollow: nothing is claimed of the arm.{without_controls}{left_out}"
     )
-    return ReportFigure("forest", f"Differences to {report_data.report.reference}", figure, numbers, note)
+    return ReportFigure("forest", f"Differences to {reference}", figure, numbers, note)
 
 
 def forests(report_data: ReportData) -> Iterator[Forest]:
@@ -85,7 +98,7 @@ def forests(report_data: ReportData) -> Iterator[Forest]:
     together = over_panels.pooled_names(report_data)
     for title in report_data.report.over:
         for shared, members in over_panels.groups(report_data, title):
-            yield _pooled(report_data, f"{shared}: {len(members)} panels", members)
+            yield _pooled(report_data, f"{shared}, {len(members)} panels", members)
     for panel, comparison in report_data.compared():
         if panel.name not in together and comparison.reference is not None:
             yield _single(panel.short, panel.cell, comparison)
@@ -130,7 +143,7 @@ def _forest(
         (arm, x(change.mean), x(change.low), x(change.high), change.n, claim)
         for arm, (change, claim) in differences.items()
     ]
-    name = title_of(metric) if metric else "gain, smallest effects"
+    name = metric_title(metric, short=True) if metric else "gain, smallest effects"
     across = f"difference in {name.partition(',')[0]}, %" if terms.log else f"difference in {name}" if metric else name
     higher = bool(higher_is_better(metric)) if metric else True
     margin = None if terms.margin is None else (x(-terms.margin), x(terms.margin))

@@ -10,12 +10,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rankbench.analysis.comparison import Comparison
-from rankbench.analysis.labels import file_name
+from rankbench.analysis.labels import arm_title, panel_title
 from rankbench.core.sites import rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.reporting.figures.heat_maps import DIVERGING, SHADES, colour_bar, draw_tiles
-from rankbench.reporting.figures.layout import LABEL, Line, Room, arm_handles, draw_frame, facets, label_ends, widest, wrapped
+from rankbench.reporting.figures.layout import (
+    Line,
+    Room,
+    arm_handles,
+    arm_label,
+    arm_labels,
+    draw_frame,
+    facets,
+    label_ends,
+    panel_titles,
+    widest,
+)
 from rankbench.reporting.figures.panel_groups import Group, groups_of, mean_gain
 from rankbench.reporting.plotting import GREY, SMALL, WIDE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
@@ -63,10 +73,10 @@ def draw_found_against_gain(report_data: ReportData) -> ReportFigure | None:
     if not groups:
         return None
     arms = list(dict.fromkeys(arm for _, data in groups for arm in data["arm"]))
-    labels = [wrapped(arm, LABEL, 1) for arm in arms]
+    labels = arm_labels(arms)
     single, styles = len(groups) == 1, report_data.styles
     figure, all_axes = facets(
-        [group.title for group, _ in groups],
+        panel_titles([group.title for group, _ in groups]),
         () if single else arm_handles(arms, styles, lines=False),
         Room(0.5, widest(labels) + 0.2 if single else 0.0),
         max(1.6, 0.125 * len(arms)) if single else 1.9,
@@ -76,11 +86,11 @@ def draw_found_against_gain(report_data: ReportData) -> ReportFigure | None:
         draw_frame(axes, "overlap with the true ranks", group.gain_title)
         places = zip(data["arm"], data["overlap"], data["gain"], strict=True)
         if single:
-            label_ends(axes, [Line(wrapped(arm, LABEL, 1), styles[arm].colour, [x], [y]) for arm, x, y in places])
+            label_ends(axes, [Line(arm_label(arm), styles[arm].colour, [x], [y]) for arm, x, y in places])
     numbers = pd.concat([data.assign(panel=group.title) for group, data in groups])
     note = (
-        f"Share of the true ranks that an arm found (1: all) and its gain over {report_data.report.reference} (above 0 "
-        "is better), means with 95 % intervals of their own over seeds."
+        f"Share of the true ranks that an arm found (1: all) and its gain over "
+        f"{arm_title(report_data.report.reference)} (above 0 is better), means with 95 % intervals of their own over seeds."
     )
     return ReportFigure("found-against-gain", "Maps found, and what they gain", figure, numbers, note)
 
@@ -96,36 +106,39 @@ def _draw_points(axes: Axes, data: pd.DataFrame, styles: Styles) -> None:
         axes.plot(row["overlap"], row["gain"], ms=4.2, **style.points)
 
 
-def draw_found_maps(group: Group, report_data: ReportData) -> ReportFigure | None:
-    """True ranks, those that each arm found, and the difference, seed by seed, in the first panel of a group.
+def draw_found_maps(name: str, panels: Sequence[Panel], report_data: ReportData) -> ReportFigure | None:
+    """True ranks, those that each arm found, and the difference, seed by seed, in the first of some panels.
 
     Without runs of the true map the arms are drawn alone. None where no run that is ok has ranks.
     """
-    panel, comparison = group.members[0]
+    panel = panels[0]
     maps = _maps_by_seed(panel)
-    arms = [arm for arm in comparison.rows if arm in maps and arm in report_data.arms]
+    arms = [arm for arm in report_data.arms if arm in maps]
     truth = next((arm for arm in arms if _method(panel, arm) == TRUTH), None)
-    seeds = sorted({seed for arm in arms for seed in maps[arm]} & set(maps.get(truth or "", maps[arms[0]] if arms else {})))
+    seeds = sorted(
+        {seed for arm in arms for seed in maps[arm]} & set(maps.get(truth or "", maps[arms[0]] if arms else {}))
+    )
     seeds = seeds[:SEEDS] if truth else seeds[: 2 * SEEDS]
     arms = [arm for arm in arms if set(seeds) & set(maps[arm])]
     if not arms or not seeds:
         return None
     drawn = _drawn(arms, truth, maps, report_data)
     figure, numbers = _draw_blocks(panel, maps, drawn, seeds, truth)
-    of_group = f" One of {len(group.members)} panels: {panel.short}." if len(group.members) > 1 else ""
+    where = panel_title(panel.title)
+    of_group = f" One of {len(panels)} panels." if len(panels) > 1 else ""
     what = "True ranks, ranks found, and the difference" if truth else "Ranks found"
     note = (
         f"{what}, seed by seed: every seed has a true map of its own, so that a mean over seeds would mean nothing. "
         f"Down each tile the layers, across it the kinds of sites in alphabetical order. {len(drawn)} of "
         f"{len(arms)} arms and {len(seeds)} seeds are drawn; the numbers: mean overlap with the true ranks.{of_group}"
     )
-    return ReportFigure(f"ranks-{file_name(group.title)}", f"{what}: {group.title}", figure, numbers, note)
+    return ReportFigure(name, f"{what}: {where}", figure, numbers, note)
 
 
 def _drawn(
     arms: Sequence[str], truth: str | None, maps: Mapping[str, Mapping[int, RunRecord]], report_data: ReportData
 ) -> list[str]:
-    """The true map, then arms of which something is claimed, then controls, as many as there is room for; by overlap."""
+    """The true map, then other arms by overlap: those of which something is claimed, and controls if there is room."""
     apart = report_data.report.without_claim
     rest = sorted((arm for arm in arms if arm != truth), key=lambda arm: arm in apart)[: ARMS - bool(truth)]
     rest.sort(key=lambda arm: -_mean_overlap(maps[arm]))
@@ -145,7 +158,11 @@ def _maps_by_seed(panel: Panel) -> dict[str, dict[int, RunRecord]]:
 
 
 def _draw_blocks(
-    panel: Panel, maps: Mapping[str, Mapping[int, RunRecord]], arms: Sequence[str], seeds: Sequence[int], truth: str | None
+    panel: Panel,
+    maps: Mapping[str, Mapping[int, RunRecord]],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    truth: str | None,
 ) -> tuple[Any, pd.DataFrame]:
     whole = rank_grid({site: None for arm in arms for record in maps[arm].values() for site in record.ranks or {}})
     kinds, layers = sorted(whole.kinds), whole.layers
@@ -156,13 +173,13 @@ def _draw_blocks(
         return np.array([[cells.get((layer, kind), math.nan) for kind in kinds] for layer in layers], float)
 
     found = {arm: [tile(arm, seed) for seed in seeds] for arm in arms}
-    labels = [TRUE if arm == truth else wrapped(arm, LABEL, 1) for arm in arms]
+    labels = [TRUE if arm == truth else arm_label(arm) for arm in arms]
     blocks = [_composite(found.values())]
     if truth:
         away = [[mine - true for mine, true in zip(found[arm], found[truth], strict=True)] for arm in arms]
         blocks.append(_composite([[np.full_like(true, np.nan) for true in found[truth]], *away[1:]]))
     figure, all_axes = facets(
-        ["ranks found, and overlap", "found − true"][: len(blocks)],
+        ["ranks found, and overlap", "found \N{MINUS SIGN} true"][: len(blocks)],
         room=Room(widest(labels) + 0.08, 0.55 + OVERLAPS, 0.2),
         height=(TILE * len(layers) + 0.05) * len(arms),
         width=WIDE,
@@ -174,7 +191,9 @@ def _draw_blocks(
         low, shades = (0.0, SHADES) if name == "rank" else (-high, DIVERGING)
         image = draw_tiles(axes, block, low, high, shades, "white")
         axes.set_yticks([rows * index + (len(layers) - 1) / 2 for index in range(len(arms))], labels)
-        axes.set_xticks([step * index + (len(kinds) - 1) / 2 for index in range(len(seeds))], [f"seed {s}" for s in seeds])
+        axes.set_xticks(
+            [step * index + (len(kinds) - 1) / 2 for index in range(len(seeds))], [f"seed {s}" for s in seeds]
+        )
         axes.spines[:].set_visible(False)
         colour_bar(figure, [axes], image, name, OVERLAPS * (name == "rank"))
     first = all_axes[0]
@@ -199,7 +218,13 @@ def _mean_overlap(records: Mapping[int, RunRecord]) -> float:
 
 def _numbers(maps: Mapping[str, Mapping[int, RunRecord]], arms: Sequence[str], truth: str | None) -> pd.DataFrame:
     rows = [
-        (arm, seed, site, rank, ((maps[truth].get(seed) or record).ranks or {}).get(site) if truth and seed in maps[truth] else None)
+        (
+            arm,
+            seed,
+            site,
+            rank,
+            ((maps[truth].get(seed) or record).ranks or {}).get(site) if truth and seed in maps[truth] else None,
+        )
         for arm in arms
         for seed, record in maps[arm].items()
         for site, rank in (record.ranks or {}).items()

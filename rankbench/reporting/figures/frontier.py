@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import OFF, UNITS, WHEN
-from rankbench.analysis.labels import metric_title, panel_title
-from rankbench.reporting.figures.layout import arm_handles, chosen, draw_frame, facets, logarithmic
+from rankbench.analysis.labels import metric_title
+from rankbench.reporting.figures.layout import arm_handles, chosen, draw_frame, facets, logarithmic, panel_titles
 from rankbench.reporting.plotting import ArmStyle, ReportFigure
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
@@ -55,7 +55,7 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         return None
     present = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
     first, left_out = chosen(list(data.items()), [groups[title][0].cell for title in data])
-    figure, all_axes = facets([panel_title(title) for title, _ in first], arm_handles(present, style))
+    figure, all_axes = facets(panel_titles([title for title, _ in first]), arm_handles(present, style))
     for axes, (title, rows) in zip(all_axes, first, strict=True):
         for index, arm in enumerate(present):
             apart = 1 + APART * (index - len(present) / 2)
@@ -63,7 +63,7 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         wide = rows["final_params"].max() > 3 * rows["final_params"].min()
         on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
         ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
-        draw_frame(axes, "trained parameters at the end", metric_title(groups[title][0].metric), ticks)
+        draw_frame(axes, "trained parameters at the end", metric_title(groups[title][0].metric, short=True), ticks)
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = (
         "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "

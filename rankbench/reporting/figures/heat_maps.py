@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from rankbench.reporting.figures.layout import inches, number_text, text_width
+from rankbench.reporting.figures.layout import STEPS, inches, number_text, text_width
 from rankbench.reporting.plotting import INK, SMALL
 
 SHADES = "viridis"  # lightness grows with the value: it can be read in grey
@@ -53,7 +53,7 @@ def write_numbers(
     texts = [[without if np.isnan(value) else number_text_of(value, form) for value in row] for row in values]
     width, height = inches(axes)
     widest = max(text_width(text, SMALL - 0.5) for row in texts for text in row)
-    if widest > 0.95 * width / values.shape[1] or 0.105 > height / values.shape[0]:
+    if widest > 0.95 * width / values.shape[1] or height / values.shape[0] < 0.105:
         return
     if values.size * least > NUMBERS:
         return
@@ -80,7 +80,7 @@ def colour_bar(figure: Figure, all_axes: Sequence[Axes], image: AxesImage, quant
     top = max(axes.get_position().y1 for axes in all_axes)
     low = max(min(axes.get_position().y0 for axes in all_axes), top - 1.6 / height)
     bar = figure.add_axes((right + (0.08 + shift) / width, low, BAR_WIDTH / width, top - low))
-    figure.colorbar(image, cax=bar, ticks=MaxNLocator(3 if (top - low) * height < 0.8 else 5))
+    figure.colorbar(image, cax=bar, ticks=MaxNLocator(3 if (top - low) * height < 0.8 else 5, steps=STEPS))
     bar.yaxis.set_major_formatter(lambda value, _: number_text(round(value, 6)))
     bar.set_ylabel(quantity)
     bar.grid(visible=False)

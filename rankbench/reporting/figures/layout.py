@@ -19,8 +19,10 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from scipy import optimize
 
-from rankbench.reporting.plotting import COLUMN, GREY, PAGE, SMALL, TEXT, WIDE, Styles
+from rankbench.analysis.labels import arm_title, panel_title
+from rankbench.reporting.plotting import COLUMN, PAGE, SMALL, TEXT, WIDE, Styles
 
 MOST = 12  # panels of a figure: nobody compares more of them
 LINE = 0.125  # of a line of text
@@ -29,6 +31,7 @@ HEIGHT = 1.25  # of an axes
 TITLE_LINES = 3  # of a panel, at most
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
 SAME = 0.01  # share of the values' range by which lines that are one differ at most
+STEPS = (1, 2, 5, 10)  # of ticks
 LEADER = 0.14  # from the end of an axes to the labels of its lines
 LABEL = 1.5  # of the label of an arm, at most
 Ticks = Mapping[float, str]
@@ -137,6 +140,11 @@ def facets(
     return figure, list(axes[:count])
 
 
+def panel_titles(titles: Sequence[str]) -> list[str]:
+    """Display names of panels; none for a single one, which the caption names."""
+    return [panel_title(title) for title in titles] if len(titles) > 1 else [""]
+
+
 def legend_rows(handles: Sequence[Artist], width: float) -> list[list[Artist]]:
     """The entries of a legend in rows, in columns that are as wide as the widest entry."""
     if not handles:
@@ -163,10 +171,20 @@ def _draw_legend(figure: Figure, rows: Sequence[Sequence[Artist]]) -> None:
     )
 
 
+def arm_label(arm: str, width: float = LABEL) -> str:
+    """Display name of an arm on one line."""
+    return wrapped(arm_title(arm), width, 1, SMALL)
+
+
+def arm_labels(arms: Sequence[str], width: float = LABEL) -> list[str]:
+    """Display names of arms, each on one line."""
+    return [arm_label(arm, width) for arm in arms]
+
+
 def arm_handles(arms: Sequence[str], styles: Styles, lines: bool = True) -> list[Artist]:
     """Legend entries of arms: with their lines, or their markers alone."""
     looks = {arm: styles[arm].line if lines else {**styles[arm].points, "ls": "none"} for arm in arms}
-    return [Line2D([], [], label=wrapped(arm, LABEL, 1, SMALL), **look) for arm, look in looks.items()]
+    return [Line2D([], [], label=arm_label(arm), **look) for arm, look in looks.items()]
 
 
 def chosen(items: Sequence[T], groups: Sequence[Any] | None = None, most: int = MOST) -> tuple[list[T], str]:
@@ -201,7 +219,7 @@ def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Tick
     for axis, ticks, most in ((axes.xaxis, x, width / 0.42), (axes.yaxis, y, height / 0.25)):
         axis.set_minor_locator(NullLocator())
         if ticks is None:
-            axis.set_major_locator(MaxNLocator(max(2, min(5, int(most)))))
+            axis.set_major_locator(MaxNLocator(max(2, min(5, int(most))), steps=STEPS))
             axis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
         else:
             axis.set_ticks(list(ticks), labels=list(ticks.values()))
@@ -264,14 +282,11 @@ def merged(lines: Sequence[Line]) -> list[Line]:
 
 
 def _coincide(first: Line, second: Line, same: float) -> bool:
-    return list(first.x) == list(second.x) and all(
-        abs(a - b) <= same for a, b in zip(first.y, second.y, strict=True)
-    )
+    return list(first.x) == list(second.x) and all(abs(a - b) <= same for a, b in zip(first.y, second.y, strict=True))
 
 
 def _joined(labels: Sequence[str]) -> str:
-    text = wrapped(" = ".join(labels), LABEL, points=SMALL)
-    return text if len(labels) < 3 or "…" not in text else f"{labels[0]} and {len(labels) - 1} more"
+    return wrapped(" = ".join(labels), LABEL, len(labels) + 1, SMALL)
 
 
 def label_ends(axes: Axes, lines: Sequence[Line]) -> None:
@@ -280,9 +295,11 @@ def label_ends(axes: Axes, lines: Sequence[Line]) -> None:
     It comes after everything that moves the limits of the axes.
     """
     width, height = inches(axes)
-    ends = [axes.transAxes.inverted().transform(axes.transData.transform((line.x[-1], line.y[-1])))[1] for line in lines]
-    step = SMALL * (0.18 + max((line.label.count("\n") + 1 for line in lines), default=1))
-    places = _apart(ends, 0, 1, step / 72 / height)
+    ends = [
+        axes.transAxes.inverted().transform(axes.transData.transform((line.x[-1], line.y[-1])))[1] for line in lines
+    ]
+    sizes = [SMALL * (0.1 + 1.12 * (line.label.count("\n") + 1)) / 72 / height for line in lines]
+    places = _apart(ends, sizes)
     for line, place in zip(lines, places, strict=True):
         axes.annotate(
             line.label,
@@ -299,26 +316,22 @@ def label_ends(axes: Axes, lines: Sequence[Line]) -> None:
         )
 
 
-def _apart(wanted: Sequence[float], low: float, high: float, gap: float) -> list[float]:
-    """Places as near to the wanted ones as they can be with a gap between neighbours, within low to high if they fit."""
+def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Middles of labels, as near to the wanted ones as they can be without an overlap, within 0 to 1 if they fit.
+
+    Args:
+        wanted: middles.
+        sizes: of the labels, in the same unit.
+    """
     order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    blocks: list[tuple[float, int]] = []  # mean of wanted places less their steps, number
-    for step, index in enumerate(order):
-        blocks.append((wanted[index] - step * gap, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:  # isotonic regression: pool neighbours
-            (a, m), (b, n) = blocks.pop(-2), blocks.pop()
-            blocks.append(((a * m + b * n) / (m + n), m + n))
-    flat = [mean for mean, number in blocks for _ in range(number)]
-    top = high - gap * (len(wanted) - 1)
-    places = [0.0] * len(wanted)
-    for step, index in enumerate(order):
-        places[index] = max(min(flat[step], max(top, low)), low) + step * gap
-    return places
-
-
-def last_part(key: str) -> str:
-    """The last part of a setting's key, in words: "quadrature steps" of method.quadrature_steps."""
-    return key.rpartition(".")[2].replace("_", " ")
+    starts = np.cumsum([0.0, *(sizes[index] for index in order)])  # of each label, if they stood on each other
+    offsets = [start + sizes[index] / 2 for start, index in zip(starts, order, strict=False)]
+    slack = max(1.0 - starts[-1], 0.0)
+    flat = optimize.isotonic_regression(
+        [wanted[index] - offset for index, offset in zip(order, offsets, strict=True)]
+    ).x
+    places = np.clip(flat, 0.0, slack) + offsets
+    return [float(places[order.index(index)]) for index in range(len(wanted))]
 
 
 def label_rows(axes: Axes, labels: Sequence[str]) -> None:

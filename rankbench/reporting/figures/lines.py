@@ -9,17 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rankbench.reporting.figures.layout import (
-    LABEL,
-    SMALL,
     Line,
     Room,
     arm_handles,
+    arm_label,
     chosen,
     facets,
     label_ends,
     merged,
     widest,
-    wrapped,
 )
 from rankbench.reporting.plotting import Styles
 from rankbench.studies.panels import Panel
@@ -49,7 +47,7 @@ Drawing = tuple[str, Panel | None, list[Curve]]  # title, panel, lines
 def draw_lines(
     drawings: Sequence[Drawing],
     styles: Styles,
-    frame: Callable[[Axes, int], None],
+    finish: Callable[[Axes, int], None],
     steps: bool = False,
     height: float = 1.35,
 ) -> tuple[Figure, str]:
@@ -58,7 +56,7 @@ def draw_lines(
     Args:
         drawings: panels with their lines.
         styles: of the arms.
-        frame: draws what else belongs into the axes of a drawing, by its number, and its ticks and labels.
+        finish: draws what else belongs into the axes of a drawing, by its number, and its ticks and labels.
         steps: whether values hold until the next point.
         height: of an axes.
     """
@@ -69,7 +67,7 @@ def draw_lines(
     labels = [line for lines in ends.values() for end in lines for line in end.label.split("\n")]
     rows = max((sum(end.label.count("\n") + 1 for end in lines) for lines in ends.values()), default=0)
     figure, all_axes = facets(
-        [drawings[number][0] for number in numbers],
+        [drawings[number][0] if len(numbers) > 1 else "" for number in numbers],
         () if direct else arm_handles(arms, styles),
         Room(0.5, widest(labels) + 0.2 if direct else 0.0),
         max(height, 0.125 * rows),
@@ -78,7 +76,7 @@ def draw_lines(
     for axes, number in zip(all_axes, numbers, strict=True):
         for curve in drawings[number][2]:
             _draw_curve(axes, curve, styles, steps)
-        frame(axes, number)
+        finish(axes, number)
         if direct:
             label_ends(axes, ends[number])
     return figure, left_out
@@ -86,10 +84,7 @@ def draw_lines(
 
 def _named(curves: Sequence[Curve], styles: Styles) -> list[Line]:
     shown = [curve for curve in curves if len(curve.x)]
-    return [
-        Line(wrapped(curve.label, LABEL, 1, SMALL), styles[curve.label].colour, list(curve.x), list(curve.y))
-        for curve in shown
-    ]
+    return [Line(arm_label(curve.label), styles[curve.label].colour, list(curve.x), list(curve.y)) for curve in shown]
 
 
 def _draw_curve(axes: Axes, curve: Curve, styles: Styles, steps: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rankbench.analysis.comparison import Comparison
-from rankbench.analysis.metrics import title_of
+from rankbench.analysis.labels import metric_title
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.panels import FACTS, Panel
@@ -40,7 +40,7 @@ class Group:
         _, first = self.members[0]
         if not self.one_unit:
             return "gain, smallest effects"
-        name = title_of(first.metrics[0])
+        name = metric_title(first.metrics[0], short=True)
         return f"gain in {name.partition(',')[0]}, %" if first.terms.log else f"gain in {name}"
 
 
@@ -49,7 +49,9 @@ def panel_groups(report_data: ReportData, panels: Sequence[Panel]) -> dict[str, 
     axes = {axis for several in report_data.report.over.values() for axis in several}
     groups: dict[tuple[str, ...], list[Panel]] = defaultdict(list)
     for panel in panels:
-        facts = [f"budget {panel.facts[key]}" if key == "budget" else panel.facts[key] for key in FACTS if key not in axes]
+        facts = [
+            f"budget {panel.facts[key]}" if key == "budget" else panel.facts[key] for key in FACTS if key not in axes
+        ]
         groups[*facts, *(point for point in panel.rest if point.partition("=")[0] not in axes)].append(panel)
     common = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
     titles = [", ".join(part for part in shared if part not in common) for shared in groups]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
+from rankbench.analysis.labels import panel_title
 from rankbench.reporting.figures.layout import draw_frame
 from rankbench.reporting.figures.lines import Curve, draw_lines
 from rankbench.reporting.figures.panel_groups import panel_groups
@@ -39,7 +40,8 @@ def draw_rank_totals(report_data: ReportData) -> ReportFigure | None:
     """Rank totals as step functions, means over seeds with their range; None where no run logged its steps."""
     groups = panel_groups(report_data, report_data.panels).items()
     totals = [
-        (title, panels[0], rank_totals(panels, report_data.study.curves, report_data.arms)) for title, panels in groups
+        (panel_title(title), panels[0], rank_totals(panels, report_data.study.curves, report_data.arms))
+        for title, panels in groups
     ]
     totals = [each for each in totals if len(each[2])]
     if not totals:
@@ -49,11 +51,11 @@ def draw_rank_totals(report_data: ReportData) -> ReportFigure | None:
         for title, panel, data in totals
     ]
 
-    def frame(axes: Axes, number: int) -> None:
+    def finish(axes: Axes, number: int) -> None:
         axes.set_ylim(0, totals[number][2]["high"].max() * 1.08)
         draw_frame(axes, "step", "rank total")
 
-    figure, left_out = draw_lines(drawings, report_data.styles, frame, steps=True)
+    figure, left_out = draw_lines(drawings, report_data.styles, finish, steps=True)
     numbers = pd.concat([data.assign(panel=title) for title, _, data in totals])
     note = f"Mean over runs; band: their range.{left_out}"
     return ReportFigure("rank-totals", "Rank total over the steps", figure, numbers, note)

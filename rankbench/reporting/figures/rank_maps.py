@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rankbench.analysis.frame import SelectionError
-from rankbench.analysis.labels import labels, sort_key
+from rankbench.analysis.labels import arm_title, labels, sort_key
 from rankbench.core.sites import RankGrid, parse_site, rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.reporting.figures.heat_maps import DIVERGING, colour_bar, draw_tiles, write_numbers
@@ -137,7 +137,7 @@ def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quant
     width = PAGE if len(names) <= 3 else WIDE
     columns = columns or min(len(names), _fitting(width - BAR - widest(kinds), len(layers)))
     figure, all_axes = facets(
-        names,
+        [_title(name) for name in names],
         room=Room(widest(kinds) + 0.08, 0.0, 0.3),
         height=ROW * len(kinds),
         width=width,
@@ -160,6 +160,12 @@ def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quant
     return figure
 
 
+def _title(label: str) -> str:
+    """Display name of a label, and the budget that stands behind it."""
+    arm, comma, budget = label.partition(", ")
+    return f"{arm_title(arm)}{comma}{budget}" if "(" not in arm or ")" in arm else arm_title(label)
+
+
 def _fitting(width: float, layers: int) -> int:
     """Number of maps in a row: six where they are small, two where there are many layers."""
     return max(2, min(6, int(width / max(0.8, 0.055 * layers))))
@@ -167,7 +173,7 @@ def _fitting(width: float, layers: int) -> int:
 
 def layer_title(layer: int | None) -> str:
     """Title of a column of the grid; sites outside the layers have one of their own."""
-    return "–" if layer is None else str(layer)
+    return "\N{EN DASH}" if layer is None else str(layer)
 
 
 def _matrix(grid: RankGrid[float], kinds: list[str], layers: list[int | None]) -> np.ndarray[Any, Any]:
@@ -180,9 +186,9 @@ def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     """A matrix of labels with the correlation in each cell; a dash where there is none."""
     names = [str(name) for name in table["label"].unique()]
     values = table.pivot(index="label", columns="other", values="spearman").reindex(index=names, columns=names)
-    labels_shown = [wrapped(name, LABEL) for name in names]
+    labels_shown = [wrapped(arm_title(name), LABEL) for name in names]
     margin = widest([line for label in labels_shown for line in label.split("\n")]) + 0.1
-    needed = (text_width("−0.00") + 0.06) * len(names) + margin + BAR + 2 * GAP
+    needed = (text_width("-0.000") + 0.06) * len(names) + margin + BAR + 2 * GAP
     figure, (axes,) = facets(
         [""],
         room=Room(margin, 0.0, margin),
@@ -193,7 +199,7 @@ def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     )
     matrix = values.to_numpy(float)
     image = draw_tiles(axes, matrix, -1, 1, DIVERGING)
-    write_numbers(axes, matrix, image, "{:.2f}", "–")
+    write_numbers(axes, matrix, image, "{:.2f}", "\N{EN DASH}")
     axes.set_xticks(range(len(names)), labels_shown, rotation=90)
     axes.set_yticks(range(len(names)), labels_shown)
     colour_bar(figure, [axes], image, "Spearman (diagonal: between seeds)")

@@ -20,7 +20,6 @@ from rankbench.reporting.plotting import ReportFigure
 from rankbench.reporting.report_data import ReportData
 from rankbench.studies.panels import Panel
 
-
 TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")
 
 
@@ -77,7 +76,11 @@ def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
     panels = _once(tried(report_data))
     curves = [
-        (title, panel, [Curve(str(arm), line["rate"], line["mean"]) for arm, line in _whole(data).groupby("arm", sort=False)])
+        (
+            title,
+            panel,
+            [Curve(str(arm), line["rate"], line["mean"]) for arm, line in _whole(data).groupby("arm", sort=False)],
+        )
         for title, panel, data in panels
     ]
     if not panels:
@@ -89,11 +92,13 @@ def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
         for arm, rate, mean in zip(best["arm"], best["rate"], best["mean"], strict=True):
             axes.plot(rate, mean, "o", ms=7, mfc="none", mec=report_data.styles[arm].colour, mew=0.9)
         x, y = logarithmic(axes, data["rate"].tolist()), logarithmic_up(axes)
-        draw_frame(axes, "learning rate", metric_title(data["metric"].iloc[0]), x, y)
+        draw_frame(axes, "learning rate", metric_title(data["metric"].iloc[0], short=True), x, y)
 
     figure, left_out = draw_lines(curves, report_data.styles, finish)
     numbers = pd.concat([data.assign(panel=title) for title, _, data in panels])
-    note = f"Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing.{left_out}"
+    note = (
+        f"Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing.{left_out}"
+    )
     return ReportFigure("learning-rates", "Learning rates tried on validation", figure, numbers, note)
 
 
@@ -107,7 +112,8 @@ def _once(panels: list[tuple[Panel, pd.DataFrame]]) -> list[tuple[str, Panel, pd
     for panel, data in panels:
         alike.setdefault(data.to_json(), []).append((panel, data))
     return [
-        (panel_title(same[0][0].short) if len(same) == 1 else f"{len(same)} panels, tuned together", *same[0]) for same in alike.values()
+        (panel_title(same[0][0].short) if len(same) == 1 else f"{len(same)} panels, tuned together", *same[0])
+        for same in alike.values()
     ]
 
 
@@ -137,11 +143,16 @@ def draw_expected_best(report_data: ReportData) -> ReportFigure | None:
 
     def finish(axes: Axes, number: int) -> None:
         y = logarithmic_up(axes)
-        draw_frame(axes, "learning rates tried", f"expected best {metric_title(drawn[number][3])}", y=y)
+        draw_frame(axes, "learning rates tried", f"best {metric_title(drawn[number][3], short=True)}", y=y)
 
-    figure, left_out = draw_lines([(title, panel, lines) for title, panel, lines, _ in drawn], report_data.styles, finish)
+    figure, left_out = draw_lines(
+        [(title, panel, lines) for title, panel, lines, _ in drawn], report_data.styles, finish
+    )
     rows = [
-        (title, line.label, k, value) for title, _, lines, _ in drawn for line in lines for k, value in zip(line.x, line.y, strict=True)
+        (title, line.label, k, value)
+        for title, _, lines, _ in drawn
+        for line in lines
+        for k, value in zip(line.x, line.y, strict=True)
     ]
     note = (
         "What the best of so many learning rates of the grid, drawn at random, would show on validation: an arm that "

@@ -16,7 +16,9 @@ from rankbench.reporting.table import Cell, Table, without_first_column
 
 def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where nothing was tuned."""
-    return Section("rates", "Learning rates", (), present(["learning-rates", "expected-best", rates_table(report_data)]))
+    return Section(
+        "rates", "Learning rates", (), present(["learning-rates", "expected-best", rates_table(report_data)])
+    )
 
 
 def sketches(report_data: ReportData) -> list[Sketch]:
