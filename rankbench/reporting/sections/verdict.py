@@ -9,7 +9,7 @@ from typing import Any
 
 from rankbench.analysis.comparison import SHOWN, Comparison, Kind
 from rankbench.analysis.metrics import higher_is_better, title_of
-from rankbench.reporting.amounts import amount_cell, digits_of, mean_text, smallest_cell
+from rankbench.reporting.amounts import difference_cell, difference_of, digits_of, mean_text, smallest_cell
 from rankbench.reporting.decisions import Judged, controls_of, judged_arms
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section, present
@@ -77,7 +77,7 @@ def _headline(judged: Sequence[Judged]) -> Iterator[str]:
     best = _best(judged)
     yield (
         f"At an equal budget, of {len(judged)} verdict{'s' * (len(judged) > 1)}: {', '.join(shown)} ({together})"
-        + (f"; the largest gain is that of {best}." if best else ".")
+        + (f"; the best of them is {best}." if best else ".")
     )
 
 
@@ -97,12 +97,14 @@ def _best(judged: Sequence[Judged]) -> str | None:
     title = title_of(comparison.metrics[0])
     title = title.partition(",")[0] if comparison.terms.log else title  # per cent of it have no unit
     smallest = f" (smallest effect of interest: {comparison.terms.smallest})"
-    return f"{arm} over {reference}{where}, {_gain(comparison, gain).text} in {title}{smallest}"
+    return f"{arm}, {_difference(comparison, gain).text} against {reference}{where} in {title}{smallest}"
 
 
-def _gain(comparison: Comparison, gain: PairedDifference) -> Cell:
+def _difference(comparison: Comparison, gain: PairedDifference) -> Cell:
+    """A gain in the first metric as a difference in it."""
     metric = comparison.metrics[0]
-    return amount_cell(comparison.terms, gain, digits_of(comparison, metric), bool(higher_is_better(metric)))
+    difference = difference_of(gain, bool(higher_is_better(metric)))
+    return difference_cell(comparison.terms, difference, digits_of(comparison, metric))
 
 
 def _declaration(report_data: ReportData) -> Iterator[str]:
@@ -209,7 +211,7 @@ def _is_off(comparison: Comparison, arm: str) -> bool:
 
 
 def verdict_table(report_data: ReportData) -> Table | None:
-    """Each arm that has controls, in each panel: the outcome and its gain over the reference and every control.
+    """Each arm that has controls, in each panel: the outcome and its difference to the reference and every control.
 
     None without controls.
     """
@@ -229,7 +231,7 @@ def verdict_table(report_data: ReportData) -> Table | None:
         over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
         n = Cell(_span(difference.n for difference in decision.intervals.values()))
         rows.append([*head, *over, smallest_cell(comparison.terms), n, Cell(decision.reason)])
-    columns = ["where", "arm", "verdict", *(f"gain over {name}" for name in names), "smallest effect", "n", "why"]
+    columns = ["where", "arm", "verdict", *(f"difference to {name}" for name in names), "smallest effect", "n", "why"]
     table = Table("verdict", "Does it work?", columns, rows, [_rule(report_data), *_untuned(report_data)])
     return table if len(report_data.panels) > 1 else without_first_column(table)
 
@@ -259,7 +261,7 @@ def _over(comparison: Comparison, decision: Decision, arm: str, name: str, contr
     if name not in decision.intervals:
         lost = comparison.why_lost(arm, control) if arm in comparison.rows and control else None
         return Cell(lost or ("not run" if arm in comparison.rows else ""))
-    cell = _gain(comparison, decision.intervals[name])
+    cell = _difference(comparison, decision.intervals[name])
     off = [comparison.off[each] for each in control if each in comparison.off.index]
     return replace(cell, text=f"{cell.text} at {max(off):.0%} of the budget") if off else cell
 
@@ -286,5 +288,5 @@ def _finding(report_data: ReportData, panel: Panel, comparison: Comparison, arm:
     text = finding.text
     if difference is not None:
         digits = digits_of(comparison, comparison.metrics[0])
-        text = f"{mean_text(comparison.terms, difference.mean, digits, rises=True)} {finding.text}"
+        text = f"{mean_text(comparison.terms, difference.mean, digits)} {finding.text}"
     return Cell(text, strong=finding.kind in SHOWN, kind=finding.kind, link=link(panel, arm))
