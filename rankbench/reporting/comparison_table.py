@@ -259,8 +259,8 @@ def _about_intervals(comparison: Comparison) -> list[str]:
 def _about_budget(off: pd.Series, reference: str | None) -> list[str]:
     """Who did not spend the budget, and what follows from it."""
     notes = [
-        f"{arm_title(str(name))}: {share * 100:.4g} % of the target{', by chance' * (abs(share - 1) <= OFF)}, so not at an equal "
-        "budget: not judged, to be shown on a frontier."
+        f"{arm_title(str(name))}: {share * 100:.4g} % of the target{', by chance' * (abs(share - 1) <= OFF)}, so not at "
+        "an equal budget: not judged, to be shown on a frontier."
         for name, share in off.items()
     ]
     return notes + [f"No method is judged: the reference {arm_title(str(reference))} is off the target."] * (

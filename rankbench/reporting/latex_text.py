@@ -46,6 +46,7 @@ ESCAPES = {
     "σ": r"$\sigma$",  # noqa: RUF001
     **{chr(ord("₀") + digit): f"$_{digit}$" for digit in range(10)},
 }
+APOSTROPHE = re.compile(r"(?<=\w)\\textquotesingle\{\}(?=\w)")
 BREAK = re.compile(r"([=/,.:+]|\\_|\{-\})(?=[\w\\{\[])")  # in an escaped word
 
 
@@ -56,6 +57,7 @@ def escape(text: str) -> str:
 
 def _word(word: str) -> str:
     escaped = "".join(ESCAPES.get(letter, letter if letter.isascii() else f"[U+{ord(letter):04X}]") for letter in word)
+    escaped = APOSTROPHE.sub("'", escaped)
     return BREAK.sub(r"\1\\allowbreak{}", escaped) if len(word) > LONG else escaped
 
 

@@ -178,7 +178,7 @@ def table_element(table: Table, styles: Mapping[str, ArmStyle]) -> str:
     whole = [
         element("div", grid, class_="scroll") if table.rows else "",
         paragraphs(table.notes, "note"),
-        paragraphs([f"tables/{table.name}.csv, .tex"], "files"),
+        paragraphs([f"tables/{table.name}.csv, .tex"] if table.rows else [], "files"),
     ]
     name = f"table-{table.name}"
     if table.folded:
@@ -194,18 +194,19 @@ def _cell(cell: Cell, column: int, right: bool, styles: Mapping[str, ArmStyle]) 
         text = element("span", text, class_=f"finding {cell.kind.replace(' ', '-')}")
     if cell.link and text:
         text = element("a", text, href=f"#{cell.link}")
-    if cell.text in styles:
+    if cell.arm in styles:
         text = (
             element(
                 "span",
                 "",
                 class_="swatch",
-                title=styles[cell.text].title,
-                style=f"background:{styles[cell.text].colour}",
+                title=cell.arm,
+                style=f"background:{styles[cell.arm].colour}",
             )
             + text
         )
     kind = "number" if right else "words" if len(cell.text) > WORDS else None
+    kind = f"{kind or ''} muted".strip() if cell.muted else kind
     return element("td" if column else "th", text, class_=kind, scope=None if column else "row")
 
 
@@ -229,7 +230,7 @@ def _strips(table: Table, styles: Mapping[str, ArmStyle]) -> list[str]:
         wide = float(x(table.margin)) - float(x(-table.margin))
         ground = f'<rect x="{x(-table.margin)}" width="{wide:.1f}" height="{LINE}" class="margin"/>'
     ground += f'<line x1="{x(0)}" x2="{x(0)}" y2="{LINE}" class="zero"/>'
-    marks = [_marks(row[table.strip or 0], styles.get(row[0].text), x) for row in table.rows]
+    marks = [_marks(row[table.strip or 0], styles.get(row[0].arm), x) for row in table.rows]
     return [f'<svg width="{STRIP}" height="{LINE}" aria-hidden="true">{ground}{mark}</svg>' for mark in marks]
 
 

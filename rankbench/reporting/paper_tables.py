@@ -1,12 +1,13 @@
-"""Tables for a paper: LaTeX at the width of a column, in type of 8 or 9 points; what is too wide is broken, not shrunk.
+"""Tables for a paper: LaTeX at the width of a column, in 8 or 9 points; what is too wide is broken, not shrunk.
 
-`tables/NAME.tex` is a float that a paper takes with `\\input`; paper.tex prints all of them. Widths are measured in
+`tables/NAME.tex` is a float for a paper to read; paper.tex prints all of them. Widths are measured in
 Times, the type of NeurIPS and ICML.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ SEPARATION = 4  # points, on either side of a column
 HEIGHT = 560  # points, of the rows and the caption of one float
 LINES = 3  # of a cell; a table that needs more in a column of two goes over the page
 CAPTION = 10  # points
+TIED = re.compile(r" (?=[±=%↑↓])|(?<=[±=]) ")  # blanks of "0.1 ± 0.2", "M = 4", "95 %" and "KL ↑"
+TIED_END = re.compile(r", ")  # of an interval
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def latex_table(table: Table, venue: str = "neurips") -> str:
         parts=parts,
         environment="table*" if layout.page else "table",
         name=table.name,
-        title=escape(table.title),
+        title=escape(table.title) + ("" if table.title.endswith("?") else "."),
         caption=escape(caption),
         size=SIZES[layout.size],
         separation=SEPARATION,
@@ -132,17 +135,18 @@ def lay_out(table: Table, widths: Sequence[float]) -> Layout:
 
 def _for_paper(table: Table) -> Table:
     """The table without details, and without columns that say nothing."""
+    titles = [title[:1].upper() + title[1:] if len(title) > 1 else title for title in map(_tied, table.columns)]
     kept = [
         index
         for index, title in enumerate(table.columns)
         if title not in table.details and any(row[index].text for row in table.rows)
     ]
     rows = [[row[index] for index in kept] for row in table.rows]
-    return Table(table.name, table.title, [table.columns[index] for index in kept], rows)
+    return Table(table.name, table.title, [titles[index] for index in kept], rows)
 
 
 def _grouped(table: Table) -> tuple[list[str], Table]:
-    """Titles that rows share in their first column, which heads them then; a title per row, [] where they share none."""
+    """Titles that rows share in their first column, which heads them then; one per row, [] where they share none."""
     titles = [row[0].text for row in table.rows]
     starts = [index for index, title in enumerate(titles) if index == 0 or titles[index - 1] != title]
     if len(table.columns) < 3 or len(starts) == len(titles) or len(starts) > len(set(titles)):
@@ -243,6 +247,8 @@ def _block(table: Table, layout: Layout, columns: Sequence[int], rows: Sequence[
                 rf"\multicolumn{{{len(columns)}}}{{@{{}}p{{{width:.1f}pt}}@{{}}}}{{\emph{{{escape(groups[index])}}}}}"
             )
             body += [r"\addlinespace"] * (place > 0) + [title + r" \\"]
+        elif place and layout.broken:
+            body.append(r"\addlinespace[1.5pt]")
         body.append(_line([_latex_cell(table.rows[index][column]) for column in columns]))
     return Block("".join(aligned), [_line(map(escape, line)) for line in zip(*lines, strict=True)], body)
 
@@ -265,11 +271,17 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _text(cell: Cell) -> str:
-    """Text of a cell; of a number with minus signs, and without breaks between a number and what belongs to it."""
-    if cell.value is None:
-        return cell.text
-    joined = cell.text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
-    return joined.replace(", ", ",\N{NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
+    """Text of a cell, of a number with minus signs."""
+    return (
+        _tied(cell.text)
+        if cell.value is None
+        else TIED_END.sub(",\N{NO-BREAK SPACE}", _tied(cell.text)).replace("-", "\N{MINUS SIGN}")
+    )
+
+
+def _tied(text: str) -> str:
+    """A text without breaks between a number and what belongs to it."""
+    return TIED.sub("\N{NO-BREAK SPACE}", text)
 
 
 @functools.cache
@@ -286,6 +298,6 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701  LaTeX is no HTML; texts are escaped where they are put in
+        autoescape=False,  # LaTeX is no HTML: `escape` does it
     )
     return environment.get_template(name)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from rankbench.analysis.labels import panel_title
 from rankbench.analysis.metrics import title_of
 from rankbench.reporting.comparison_table import EXPLORATORY, make_table
 from rankbench.reporting.plotting import (
@@ -63,8 +64,8 @@ def _sketches(report_data: ReportData) -> Iterator[Sketch]:
 def _tables(report_data: ReportData, ablation: Ablation) -> dict[str, Table]:
     """Panel -> table of the arms that vary a setting, against the one that leaves it at its default."""
     tables = {
-        panel.short: make_table(
-            comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel)
+        panel_title(panel.short): make_table(
+            comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel_title(panel.title)}", links(panel)
         )
         for panel, comparison in report_data.varied[ablation.name]
     }

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import Comparison
-from rankbench.analysis.labels import file_name
+from rankbench.analysis.labels import file_name, panel_title
 from rankbench.analysis.map_spread import MapSpread, frame_of, map_spread
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.reporting.amounts import smallest_cell
@@ -119,7 +119,7 @@ def _row(panel: Panel, comparison: Comparison, spread: MapSpread) -> list[Cell]:
     terms, effect = comparison.terms, spread.effect
     outcome = Cell(WORDS.get(spread.outcome, spread.outcome), kind=spread.outcome)
     return [
-        Cell(panel.short),
+        Cell(panel_title(panel.short)),
         Cell(str(len(spread.maps)), len(spread.maps)),
         Cell(str(spread.seeds), spread.seeds),
         outcome,

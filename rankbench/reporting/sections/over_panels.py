@@ -13,7 +13,7 @@ from rankbench.analysis.terms import Terms
 from rankbench.reporting.decisions import controls_of
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
-from rankbench.reporting.table import Cell, Table, number_cell
+from rankbench.reporting.table import Cell, Table, arm_cell, number_cell
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.statistics.estimates import Estimate, PairedDifference
 from rankbench.studies.panels import FACTS, Panel
@@ -106,7 +106,7 @@ def _row(
     another, alone = (Cell() if each is None else _estimate(unit, each) for each in (pooled.another, pooled.these))
     panels = len(together.comparisons)
     return [
-        *(Cell(arm), Cell(kind, kind=kind), *over),
+        *(arm_cell(arm), Cell(kind, kind=kind), *over),
         *(spread, another, alone, Cell(str(panels), panels), Cell(decision.reason)),
     ]
 

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from rankbench.analysis.comparison import SHOWN, Comparison, Kind
+from rankbench.analysis.labels import arm_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.reporting.amounts import difference_cell, difference_of, digits_of, mean_text, smallest_cell
 from rankbench.reporting.decisions import Judged, controls_of, judged_arms
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section, present
 from rankbench.reporting.sections import over_panels
-from rankbench.reporting.table import Cell, Table, without_first_column
+from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
@@ -97,7 +98,8 @@ def _best(judged: Sequence[Judged]) -> str | None:
     title = title_of(comparison.metrics[0])
     title = title.partition(",")[0] if comparison.terms.log else title  # per cent of it have no unit
     smallest = f" (smallest effect of interest: {comparison.terms.smallest})"
-    return f"{arm}, {_difference(comparison, gain).text} against {reference}{where} in {title}{smallest}"
+    size_text = f"{_difference(comparison, gain).text} against {arm_title(reference)}{where}"
+    return f"{arm_title(arm)}, {size_text} in {title}{smallest}"
 
 
 def _difference(comparison: Comparison, gain: PairedDifference) -> Cell:
@@ -226,12 +228,22 @@ def verdict_table(report_data: ReportData) -> Table | None:
     rows = []
     for panel, comparison, arm, decision in judged:
         where = link(panel, arm) if arm in panel.arms else ""
-        head = [Cell(panel.short), Cell(arm, link=where), Cell(decision.outcome, kind=decision.outcome)]
+        head = [Cell(panel_title(panel.short)), arm_cell(arm, where), Cell(decision.outcome, kind=decision.outcome)]
         controls = controls_of(report_data, arm, comparison.reference)
         over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
         n = Cell(_span(difference.n for difference in decision.intervals.values()))
-        rows.append([*head, *over, smallest_cell(comparison.terms), n, Cell(decision.reason)])
-    columns = ["where", "arm", "verdict", *(f"difference to {name}" for name in names), "smallest effect", "n", "why"]
+        rows.append(
+            [*head, *over, smallest_cell(comparison.terms), n, Cell(with_titles(decision.reason, comparison.rows))]
+        )
+    columns = [
+        "where",
+        "arm",
+        "verdict",
+        *(f"difference to {with_titles(name, [str(report_data.report.reference)])}" for name in names),
+        "smallest effect",
+        "n",
+        "why",
+    ]
     table = Table("verdict", "Does it work?", columns, rows, [_rule(report_data), *_untuned(report_data)])
     return table if len(report_data.panels) > 1 else without_first_column(table)
 
@@ -239,12 +251,12 @@ def verdict_table(report_data: ReportData) -> Table | None:
 def _rule(report_data: ReportData) -> str:
     beaten = ", ".join(CONTROLS[role] for role in report_data.report.beats)
     return (
-        f"An arm works if it beats all of these: {beaten}; each by an interval above 0. It is worthwhile if its gain "
-        "over the reference lies above the smallest effect of interest, too, without worthwhile gain if it lies below "
-        "that, and harmful if it lies below 0. Intervals of all arms and panels over one control hold together with "
-        f"{report_data.report.level * 100:g} %. Gains are above 0 where the arm is better. Nothing is said where seeds "
-        "are lost, a learning rate lies at an edge of its grid, or more budget does not help. A control that is "
-        "several arms is their mean at each seed."
+        f"An arm works if it beats all of these: {beaten}; each by an interval that leaves out 0. It is worthwhile if "
+        "its gain over the reference lies above the smallest effect of interest, too, without worthwhile gain if it "
+        "lies below that, and harmful if it is a loss. Differences are arm minus control in the metric itself; a gain "
+        "is one for the better. Intervals of all arms and panels over one control hold together with "
+        f"{report_data.report.level * 100:g} %. Nothing is said where seeds are lost, a learning rate lies at an edge "
+        "of its grid, or more budget does not help. A control that is several arms is their mean at each seed."
     )
 
 
@@ -272,12 +284,12 @@ def findings_table(report_data: ReportData) -> Table | None:
     if len(compared) < 2:
         return None
     rows = [
-        [Cell(arm), *(_finding(report_data, panel, comparison, arm) for panel, comparison in compared)]
+        [arm_cell(arm), *(_finding(report_data, panel, comparison, arm) for panel, comparison in compared)]
         for arm in report_data.arms
         if arm != report_data.report.reference
     ]
-    columns = ["arm", *(panel.short for panel, _ in compared)]
-    title = f"Findings: each arm against {report_data.report.reference}"
+    columns = ["arm", *(panel_title(panel.short) for panel, _ in compared)]
+    title = f"Findings: each arm against {arm_title(report_data.report.reference)}"
     return Table("findings", title, columns, rows, ["Mean paired difference and what its interval shows."])
 
 
