@@ -64,8 +64,10 @@ def _legend(comparison: Comparison) -> list[str]:
     """What a caption has to say: n, directions, how differences are made, and what is bold."""
     count = _common_n(comparison)
     lines = [f"Mean ± standard deviation over {f'n = {count}' if count else 'n'} seeds."]
-    if {"↑", "↓"} & set("".join(metric_title(metric, arrow=True) for metric in comparison.metrics)):
-        lines.append("↑: higher is better, ↓: lower is better.")
+    for metric in comparison.metrics:
+        if (higher := higher_is_better(metric)) is not None:
+            head, meaning = metric_title(metric, arrow=True, short=True), metric_title(metric)
+            lines.append(f"{head}: {meaning}, {'higher' if higher else 'lower'} is better.")
     if comparison.reference is not None:
         lines.append(f"Difference: method minus {arm_title(comparison.reference)}, paired by seed.")
     if any(finding.kind in SHOWN for finding in comparison.findings.values()):
@@ -259,8 +261,8 @@ def _about_intervals(comparison: Comparison) -> list[str]:
 def _about_budget(off: pd.Series, reference: str | None) -> list[str]:
     """Who did not spend the budget, and what follows from it."""
     notes = [
-        f"{arm_title(str(name))}: {share * 100:.4g} % of the target{', by chance' * (abs(share - 1) <= OFF)}, so not at "
-        "an equal budget: not judged, to be shown on a frontier."
+        f"{arm_title(str(name))}: {share * 100:.4g} % of the target{', by chance' * (abs(share - 1) <= OFF)}, "
+        "so not at an equal budget: not judged, to be shown on a frontier."
         for name, share in off.items()
     ]
     return notes + [f"No method is judged: the reference {arm_title(str(reference))} is off the target."] * (

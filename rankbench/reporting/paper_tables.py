@@ -24,7 +24,7 @@ SEPARATION = 4  # points, on either side of a column
 HEIGHT = 560  # points, of the rows and the caption of one float
 LINES = 3  # of a cell; a table that needs more in a column of two goes over the page
 CAPTION = 10  # points
-TIED = re.compile(r" (?=[±=%↑↓])|(?<=[±=]) ")  # blanks of "0.1 ± 0.2", "M = 4", "95 %" and "KL ↑"
+TIED = re.compile(r" (?=[±=%↑↓])|(?<=[±=]) |(?<=%) (?=CI)")  # blanks of "0.1 ± 0.2", "M = 4", "95 %" and "KL ↑"
 TIED_END = re.compile(r", ")  # of an interval
 
 
@@ -267,6 +267,7 @@ def _line(texts: Iterable[str]) -> str:
 
 def _latex_cell(cell: Cell) -> str:
     text = escape(_text(cell))
+    text = rf"\textcolor[gray]{{0.5}}{{{text}}}" if cell.muted and text else text
     return rf"\textbf{{{text}}}" if cell.strong and text else text
 
 

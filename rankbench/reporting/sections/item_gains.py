@@ -35,7 +35,8 @@ def item_table(report_data: ReportData) -> Table | None:
         return None
     note = (
         f"Gain over {arm_title(report_data.report.reference)} in the mean loss of the test items, in nats (of scores: "
-        "squared error), above 0 where the arm is better; its standard error and an interval at the level of the comparison. "
+        "squared error), above 0 where the arm is better; its standard error and an interval at the level of the "
+        "comparison. "
         "On new seeds, these items: what other runs would show on the very items of this test. On new seeds, new "
         "items: what other runs would show on other items of the kind. Verdicts are about these items."
     )
