@@ -59,7 +59,8 @@ def pooled_tables(report_data: ReportData) -> list[Table]:
     ]
 
 
-def _pools(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
+def pool_arms(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
+    """Take panels together; each arm that is judged over them, those with controls first."""
     reference = members[0][1].reference
     apart = {reference, *report_data.report.without_claim}
     arms = [arm for arm in report_data.arms if arm not in apart]
@@ -77,7 +78,7 @@ def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[
 
 
 def _table(report_data: ReportData, title: str, shared: str, members: Sequence[Member]) -> Table:
-    together, pools = _pools(report_data, members)
+    together, pools = pool_arms(report_data, members)
     terms, reference = members[0][1].terms, str(members[0][1].reference)
     names = list(dict.fromkeys(name for pooled in pools.values() for name in pooled.decision.intervals))
     over = [name for name in names if name != reference]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from rankbench.analysis.comparison import SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, panel_title, with_titles
-from rankbench.analysis.metrics import higher_is_better, title_of
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import difference_cell, difference_of, digits_of, mean_text, smallest_cell
 from rankbench.reporting.decisions import Judged, controls_of, judged_arms
-from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.report_data import ReportData, link, span
 from rankbench.reporting.section import Section, present
 from rankbench.reporting.sections import over_panels
 from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
@@ -29,12 +29,6 @@ KINDS: dict[Kind, str] = {  # of a comparison with the reference alone
     "worse": "worse",
     "open": "open",
     "withheld": "withheld",
-}
-WORDS = {  # of an outcome, after a number of verdicts
-    "works": "that the arm works",
-    "worthwhile": "that it is worthwhile",
-    "no worthwhile gain": "no worthwhile gain",
-    "harmful": "that it is harmful",
 }
 
 
@@ -55,7 +49,6 @@ def sentences(report_data: ReportData) -> list[str]:
     apart = over_panels.pooled_names(report_data)
     judged = [each for each in judged_arms(report_data) if each[0].name not in apart]
     return [
-        *_headline(judged),
         *over_panels.sentences(report_data, over_panels.pooled_tables(report_data)),
         *_without_headroom(report_data),
         *_verdict_sentences(report_data, judged, apart),
@@ -64,42 +57,6 @@ def sentences(report_data: ReportData) -> list[str]:
         *_varied_settings(report_data),
         *_declaration(report_data),
     ]
-
-
-def _headline(judged: Sequence[Judged]) -> Iterator[str]:
-    """What is shown of all arms with controls, with n, intervals and family."""
-    if not judged:
-        return
-    counts = Counter(decision.outcome for *_, decision in judged)
-    shown = [f"{counts[outcome]} {WORDS.get(outcome, outcome)}" for outcome in OUTCOMES if counts[outcome]]
-    families, level = {comparison.family for _, comparison, *_ in judged}, judged[0][1].terms.level * 100
-    seeds = _span(interval.n for *_, decision in judged for interval in decision.intervals.values())
-    together = f"n = {seeds} seeds; each interval is one of {_span(families)} that hold together with {level:g} %"
-    best = _best(judged)
-    yield (
-        f"At an equal budget, of {len(judged)} verdict{'s' * (len(judged) > 1)}: {', '.join(shown)} ({together})"
-        + (f"; the best of them is {best}." if best else ".")
-    )
-
-
-def _best(judged: Sequence[Judged]) -> str | None:
-    """The arm whose gain over the reference is the largest in smallest effects, and the gain."""
-    open_ones = [each for each in judged if each[3].outcome != "withheld"]
-    if not open_ones:
-        return None
-
-    def size(each: Judged) -> float:
-        _, comparison, _, decision = each
-        return next(iter(decision.intervals.values())).mean / float(comparison.terms.margin or 1)
-
-    panel, comparison, arm, decision = max(open_ones, key=size)
-    reference, gain = next(iter(decision.intervals.items()))
-    where = f" on {panel.short}" if len({each[0].name for each in judged}) > 1 else ""
-    title = title_of(comparison.metrics[0])
-    title = title.partition(",")[0] if comparison.terms.log else title  # per cent of it have no unit
-    smallest = f" (smallest effect of interest: {comparison.terms.smallest})"
-    size_text = f"{_difference(comparison, gain).text} against {arm_title(reference)}{where}"
-    return f"{arm_title(arm)}, {size_text} in {title}{smallest}"
 
 
 def _difference(comparison: Comparison, gain: PairedDifference) -> Cell:
@@ -133,12 +90,6 @@ def _without_headroom(report_data: ReportData) -> Iterator[str]:
             f"No headroom on {'; '.join(where)}: four times the budget is not shown to buy three smallest effects "
             "there, so what its allocation is worth could not be seen; every verdict is withheld."
         )
-
-
-def _span(numbers: Iterable[int]) -> str:
-    """The least and the largest of some numbers: "10", "5 to 10"."""
-    ordered = sorted(set(numbers)) or [0]
-    return " to ".join(map(str, dict.fromkeys([ordered[0], ordered[-1]])))
 
 
 def _findings_in_words(report_data: ReportData) -> Iterator[str]:
@@ -183,7 +134,7 @@ def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
         size_text = f"is {least}" if least == most else f"is between {least} and {most}, depending on {what}"
         yield (
             f"The smallest difference in {metric} whose interval would leave out 0 with 80 % probability "
-            f"(n = {_span(n for _, n in pairs_seen)} pairs) {size_text}."
+            f"(n = {span(n for _, n in pairs_seen)} pairs) {size_text}."
         )
 
 
@@ -231,20 +182,19 @@ def verdict_table(report_data: ReportData) -> Table | None:
         head = [Cell(panel_title(panel.short)), arm_cell(arm, where), Cell(decision.outcome, kind=decision.outcome)]
         controls = controls_of(report_data, arm, comparison.reference)
         over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
-        n = Cell(_span(difference.n for difference in decision.intervals.values()))
-        rows.append(
-            [*head, *over, smallest_cell(comparison.terms), n, Cell(with_titles(decision.reason, comparison.rows))]
-        )
-    columns = [
-        "where",
-        "arm",
+        n = Cell(span(difference.n for difference in decision.intervals.values()))
+        why = Cell(with_titles(decision.reason, comparison.rows))
+        rows.append([*head, *over, smallest_cell(comparison.terms), n, why])
+    differences = [f"difference to {with_titles(name, [str(report_data.report.reference)])}" for name in names]
+    columns = ["where", "arm", "verdict", *differences, "smallest effect", "n", "why"]
+    table = Table(
         "verdict",
-        *(f"difference to {with_titles(name, [str(report_data.report.reference)])}" for name in names),
-        "smallest effect",
-        "n",
-        "why",
-    ]
-    table = Table("verdict", "Does it work?", columns, rows, [_rule(report_data), *_untuned(report_data)])
+        "Does it work?",
+        columns,
+        rows,
+        [_rule(report_data), *_untuned(report_data)],
+        details=["why", "smallest effect"],
+    )
     return table if len(report_data.panels) > 1 else without_first_column(table)
 
 
