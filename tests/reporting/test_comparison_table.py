@@ -156,7 +156,7 @@ def test_a_status_of_nan_is_not_an_empty_cell():
 def test_a_method_without_a_run_that_is_ok_is_a_row():
     found = [*runs("lora", LORA), record("igu", 0, status="oom", metrics=None, ledger=None, cost=None)]
     row = cells(comparison_table(found, ["test/kl"]))["igu"]
-    assert (row["n"], row["status"], row["test/kl"], row["difference [95 % CI]"]) == (
+    assert (row["n"], row["status"], row["KL ↓"], row["difference [95 % CI]"]) == (
         "0",
         "1 oom",
         "",

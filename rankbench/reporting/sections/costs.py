@@ -72,7 +72,7 @@ def cost_table(report_data: ReportData) -> Table | None:
 def _columns(costs: pd.DataFrame, reference: str) -> dict[str, Column]:
     """Cells of a panel: what is counted first, then what is measured."""
     base = costs.loc[reference] if reference in costs.index else pd.Series(float("nan"), index=costs.columns)
-    ratio = (costs["seconds"] / base["seconds"]).mask(costs["shared"] | bool(base["shared"] is True))
+    ratio = (costs["seconds"] / base["seconds"]).mask(costs["shared"] | (base["shared"] == 1))
     against = arm_title(reference)
     return {
         "method": {arm: arm_cell(arm) for arm in costs.index},
