@@ -21,7 +21,8 @@ POINTS = 72.27  # TeX's points of an inch
 WIDTHS = {"neurips": (5.5,), "icml": (3.25, 6.75)}  # inches: of a column, and of a page that has two
 SIZES = {9: r"\small", 8: r"\footnotesize"}  # in a class of 10 points
 SEPARATION = 4  # points, on either side of a column
-HEIGHT = 560  # points, of the rows and the caption of one float
+HEIGHT = 620  # points, of the rows and the caption of one float
+LEADING = 1.25  # from line to line, of the size
 LINES = 3  # of a cell; a table that needs more in a column of two goes over the page
 CAPTION = 10  # points
 TIED = re.compile(r" (?=[±=%↑↓])|(?<=[±=]) |(?<=%) (?=CI)")  # blanks of "0.1 ± 0.2", "M = 4", "95 %" and "KL ↑"
@@ -95,7 +96,7 @@ def latex_table(table: Table, venue: str = "neurips") -> str:
     rest = HEIGHT - 1.2 * CAPTION * len(wrap(f"Table 1: {table.title} {caption}", available, CAPTION))
     parts = [
         [_block(short, layout, columns, rows, groups) for columns in layout.blocks]
-        for rows in _floats(short, layout, max(rest, HEIGHT / 4))
+        for rows in _floats(short, layout, max(rest, HEIGHT / 4), groups)
     ]
     return _template("table.tex").render(
         parts=parts,
@@ -221,16 +222,21 @@ def _split(widths: Sequence[float], available: float) -> Iterator[list[int]]:
     yield block
 
 
-def _floats(table: Table, layout: Layout, room: float) -> Iterator[list[int]]:
-    """Rows of each float; with more blocks of columns it has fewer rows."""
-    rows, used = [], 0.0
-    for index, row in enumerate(table.rows):
-        lines = sum(_height(row, columns, layout.widths, layout.size) for columns in layout.blocks)
-        if rows and used + 1.25 * layout.size * lines > room:
+def _floats(table: Table, layout: Layout, room: float, groups: Sequence[str]) -> Iterator[list[int]]:
+    """Rows of each float, whose heads and rows have `room` points; with more blocks of columns it has fewer rows."""
+    lines = [sum(_height(row, columns, layout.widths, layout.size) for columns in layout.blocks) for row in table.rows]
+    for index in range(len(lines)):
+        is_first = bool(groups) and (index == 0 or groups[index] != groups[index - 1])
+        lines[index] += (2 * is_first + 0.2 * bool(layout.broken)) * len(layout.blocks)
+    most = room / (LEADING * layout.size) - (LINES + 2) * len(layout.blocks)  # heads, rules, and a group's name again
+    rows: list[int] = []
+    used = 0.0
+    for index, needed in enumerate(lines):
+        if rows and used + needed > most:
             yield rows
             rows, used = [], 0.0
         rows.append(index)
-        used += 1.25 * layout.size * lines
+        used += needed
     yield rows
 
 

@@ -47,8 +47,8 @@ def control_table(report_data: ReportData) -> Table | None:
     ]
     arm, reference = arm_title(control.arm), arm_title(report_data.report.reference)
     note = (
-        f"Mean gain of {arm} over {reference} on these panels, in units of their smallest effects of interest, with its "
-        f"{report_data.report.level * 100:g} % interval over seeds. It has to lie above 0 in every row."
+        f"Mean gain of {arm} over {reference} on these panels, in units of their smallest effects of interest, with "
+        f"its {report_data.report.level * 100:g} % interval over seeds. It has to lie above 0 in every row."
     )
     return Table(
         "positive-control",
