@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from rankbench.analysis.labels import model_title, setting_text, task_title
+from rankbench.analysis.labels import arm_title, model_title, setting_text, task_title
 from rankbench.core.sites import UNEVEN
 from rankbench.records.record import RunRecord
 from rankbench.reporting.report_data import ReportData, span
 from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import Cell, Table
+from rankbench.reporting.table import Cell, Table, arm_cell
 from rankbench.sweeps import experiment
 from rankbench.sweeps.grid import spell
 from rankbench.sweeps.report_settings import DottedSettings
@@ -34,9 +34,9 @@ def arms_table(report_data: ReportData) -> Table | None:
     runs = Counter(run.arm for panel in report_data.panels for run in panel.runs)
     rows = [
         [
-            Cell(arm),
+            arm_cell(arm),
             Cell(_listed(settings)),
-            Cell(sharing.get(arm, "its own" if tuned else "given")),
+            arm_cell(sharing[arm]) if arm in sharing else Cell("its own" if tuned else "given"),
             Cell(str(runs[arm]) if runs[arm] else "none of its own"),
         ]
         for arm, settings in experiment.arms(declared).items()
@@ -65,7 +65,7 @@ def deviations_table(report_data: ReportData) -> Table | None:
         for run in panel.runs:
             for sentence in (run.record.provenance.get("deviations") or []) if run.record is not None else []:
                 arms.setdefault(sentence, []).append(run.arm)
-    rows = [[Cell(_different(names)), Cell(sentence)] for sentence, names in arms.items()]
+    rows = [[Cell(_different(map(arm_title, names))), Cell(sentence)] for sentence, names in arms.items()]
     return (
         Table("deviations", "Differences from the sources", ["arms", "difference"], rows, folded=True) if rows else None
     )
