@@ -109,17 +109,17 @@ class Part:
     rows: list[list[Cell]]
 
 
-def render(report_data: ReportData, sections: Sequence[Section], headline: Headline) -> str:
-    """Return the HTML of the whole page."""
-    declared, sweep = report_data.study.sweep.experiment, report_data.study.sweep
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, with what they need to write names, numbers and figures."""
+    templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    templates.globals |= {"findings": FINDINGS, "long": LONG, "styles": {}}
+    templates.filters |= {
         "arm_title": arm_title,
         "panel_title": panel_title,
         "metric_title": partial(metric_title, arrow=True, short=True),
@@ -129,19 +129,27 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
         "drawing": _drawing,
         "parts": parts,
     }
-    html = environment.get_template("page.html.j2").render(
-        name=sweep.name,
-        question=declared.question if declared else f"Sweep {sweep.sweep_id}",
-        source=declared.source if declared else "",
-        headline=headline,
-        evidence=_evidence(sections),
-        facts=facts(report_data),
-        sections=sections,
-        records=[_records(panel) for panel in report_data.panels],
-        styles=report_data.styles,
-        findings=FINDINGS,
-        long=LONG,
-        glossary=GLOSSARY,
+    return templates
+
+
+def render(report_data: ReportData, sections: Sequence[Section], headline: Headline) -> str:
+    """Return the HTML of the whole page."""
+    declared, sweep = report_data.study.sweep.experiment, report_data.study.sweep
+    html = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            name=sweep.name,
+            question=declared.question if declared else f"Sweep {sweep.sweep_id}",
+            source=declared.source if declared else "",
+            headline=headline,
+            evidence=_evidence(sections),
+            facts=dict(facts(report_data)),
+            sections=sections,
+            records=[_records(panel) for panel in report_data.panels],
+            styles=report_data.styles,
+            glossary=GLOSSARY,
+        )
     )
     return re.sub(r"\s*\n\s*", "\n", html)  # templates are indented, the page need not be
 
