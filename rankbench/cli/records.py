@@ -185,8 +185,7 @@ def _print(selection: Selection, metrics: Sequence[str], reference: str) -> bool
 def draw(selection: Selection, out: Path) -> Iterable[Path]:
     """Draw both figures of a selection, in files named by its title; the figures say which runs they leave out."""
     from rankbench.analysis.labels import file_name
-    from rankbench.reporting.plotting import write  # matplotlib takes a moment to import
-    from rankbench.reporting.rank_map_figures import (
+    from rankbench.reporting.figures.rank_maps import (
         agreement,
         count_drawn,
         draw_agreement,
@@ -194,6 +193,7 @@ def draw(selection: Selection, out: Path) -> Iterable[Path]:
         mean_ranks,
         rank_maps,
     )
+    from rankbench.reporting.plotting import write  # matplotlib takes a moment to import
 
     maps = rank_maps(selection.records, selection.labels)
     name = file_name(selection.title)
@@ -210,7 +210,7 @@ def maps(words: Sequence[str]) -> int:
     add_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_intermixed_args(words)
-    from rankbench.reporting.rank_map_figures import count_drawn  # matplotlib takes a moment to import
+    from rankbench.reporting.figures.rank_maps import count_drawn  # matplotlib takes a moment to import
 
     for selection in selections(arguments):
         for file in draw(selection, arguments.out):

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rankbench.reporting import page
+from rankbench.reporting.headline import make_headline
 from rankbench.reporting.paper_tables import write_tables
 from rankbench.reporting.parallel import calling
 from rankbench.reporting.plotting import Sketch, finish
@@ -77,12 +78,13 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = 
         tables = [table for section in sections for table in section.tables]
         files = write_tables(tables, folder, study.sweep.name, venue)
         pictures = {picture.name: picture for picture in drawings() if picture is not None}
+    headline = make_headline(report_data)
     drawn = [section.with_figures(pictures) for section in sections]
     drawn = [section for section in drawn if not section.is_empty]
     (folder / "tables.md").write_text(_markdown(drawn))
-    (folder / "index.html").write_text(page.render(report_data, drawn))
+    (folder / "index.html").write_text(page.render(report_data, drawn, headline))
     _remove_stale_files(folder, [*files, *(file for picture in pictures.values() for file in picture.files)])
-    return list(sections[0].sentences)
+    return [headline.sentence, *headline.certainty, *(" ".join(step).strip() for step in headline.next_steps)]
 
 
 def sketches(report_data: ReportData) -> list[Sketch]:

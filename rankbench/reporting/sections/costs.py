@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
 from rankbench.analysis.frame import OWN
 from rankbench.analysis.labels import arm_title, panel_title
-from rankbench.reporting.plotting import TEXT, ArmStyle, ReportFigure, Sketch, at_most_twelve, draw_frame, facets
+from rankbench.reporting.figures.costs import PHASES, draw_costs
+from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, links
 from rankbench.reporting.section import Section, present
 from rankbench.reporting.table import (
@@ -28,8 +26,6 @@ from rankbench.reporting.table import (
 )
 from rankbench.studies.panels import Panel
 
-# Phases in the order in which they are charged; greys, since colours belong to methods.
-PHASES = {"training": ("#d0d0d0", ""), "calibration": ("#8f8f8f", "////"), "allocation": ("#222222", "")}
 SECONDS = [f"{phase}/seconds" for phase in PHASES]
 PASSES = [f"{phase}/{what}" for what in ("forward_passes", "backward_passes") for phase in PHASES]
 FAR_APART = 1.25  # times: runs of one arm do the same work, and take so different seconds on a shared machine alone
@@ -39,7 +35,6 @@ NOTE = (
 )
 SHARED = "Grey: machine was shared: seconds not comparable, as runs of the arm differ by more than 1.25 x."
 ROWS = 12  # a longer table is folded on the page
-HEIGHT = 0.2  # inches per bar
 
 
 def make(report_data: ReportData) -> Section:
@@ -48,7 +43,7 @@ def make(report_data: ReportData) -> Section:
 
 
 def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the figure of the seconds."""
+    """Return the figure of the passes."""
     return [partial(draw_costs, report_data)]
 
 
@@ -94,7 +89,9 @@ def _seconds_cell(row: pd.Series) -> Cell:
     cell = number_cell(row["seconds"], "{:,.1f}")
     if cell.value is None:
         return cell
-    return replace(cell, text=f"{cell.text} [{row['least']:,.1f}, {row['most']:,.1f}]", muted=bool(row["shared"]))
+    return replace(
+        cell, text=f"{cell.text} [{row['least']:,.1f}, {row['most']:,.1f}]", kind="greyed" if row["shared"] else ""
+    )
 
 
 def _costs(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
@@ -110,42 +107,3 @@ def _costs(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
     ends = by_arm["seconds"].agg(least="min", most="max")
     costs = by_arm.mean().join(ends).assign(shared=ends["most"] > FAR_APART * ends["least"])
     return costs.reindex([arm for arm in arms if arm in costs.index])
-
-
-def draw_costs(report_data: ReportData) -> ReportFigure | None:
-    """A bar for each arm: training, calibration and the method's own decisions, in seconds; None where none ran."""
-    panels, arms, style = report_data.panels, report_data.arms, report_data.styles
-    per_panel = [
-        (panel, means) for panel in panels for means in [_costs(panel, arms)[SECONDS]] if means.notna().any(axis=None)
-    ]
-    if not per_panel:
-        return None
-    first, left_out = at_most_twelve(per_panel)
-    most = max(len(data) for _, data in first)
-    letters = max(len(str(arm)) for _, data in first for arm in data.index)
-    handles = [
-        Patch(facecolor=shade, hatch=hatch, edgecolor="white", lw=0, label=phase)
-        for phase, (shade, hatch) in PHASES.items()
-    ]
-    cell = (2.2, HEIGHT * most + 0.1)
-    figure, all_axes = facets([panel.short for panel, _ in first], handles, cell, 0.068 * letters + 0.15)
-    for axes, (_, data) in zip(all_axes, first, strict=True):
-        _bars(axes, data, style)
-    values = pd.concat([data.rename_axis("arm").reset_index().assign(panel=panel.title) for panel, data in per_panel])
-    note = (
-        "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."
-    )
-    return ReportFigure("cost", "Where the seconds went", figure, values, note + left_out)
-
-
-def _bars(axes: Axes, data: pd.DataFrame, style: Mapping[str, ArmStyle]) -> None:
-    left = pd.Series(0.0, index=data.index)
-    for phase, (shade, hatch) in PHASES.items():
-        values = data[f"{phase}/seconds"].fillna(0.0)
-        axes.barh(range(len(data)), values, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0)
-        left += values
-    axes.set_ylim(len(data) - 0.4, -0.6)
-    for index, arm in enumerate(data.index):
-        ink: dict[str, Any] = {"fontsize": TEXT - 1, "color": style[str(arm)].colour}
-        axes.text(-0.02, index, arm, transform=axes.get_yaxis_transform(), ha="right", va="center", **ink)
-    draw_frame(axes, "seconds", "", y={})

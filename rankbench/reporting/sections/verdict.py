@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rankbench.analysis.comparison import SHOWN, Comparison, Kind
@@ -12,6 +13,8 @@ from rankbench.analysis.labels import arm_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import difference_cell, difference_of, digits_of, mean_text, smallest_cell
 from rankbench.reporting.decisions import Judged, controls_of, judged_arms
+from rankbench.reporting.figures.forest import draw_forest
+from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link, span
 from rankbench.reporting.section import Section, present
 from rankbench.reporting.sections import over_panels
@@ -38,7 +41,12 @@ ANCHOR, TITLE = "verdict", "Verdict"
 def make(report_data: ReportData) -> Section:
     """Return the section that is always there."""
     tables = [verdict_table(report_data), findings_table(report_data)]
-    return Section(ANCHOR, TITLE, sentences(report_data), present(tables), folded=False)
+    return Section(ANCHOR, TITLE, sentences(report_data), ["forest", *present(tables)], folded=False)
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return the forest plot."""
+    return [partial(draw_forest, report_data)]
 
 
 def sentences(report_data: ReportData) -> list[str]:
