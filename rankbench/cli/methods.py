@@ -99,7 +99,7 @@ def table(entries: Sequence[Entry]) -> Table:
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """The table for the README."""
+    """The table in Markdown."""
     rows = [["name", *MARKDOWN.values()], ["---"] * (len(MARKDOWN) + 1)]
     for row in entries:
         name = f"`{row.name}`" + (f" ({row.package})" if row.package else "")
