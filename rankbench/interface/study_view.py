@@ -16,7 +16,7 @@ import pandas as pd
 
 from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.frame import SelectionError, frame, split
-from rankbench.interface.comparison_frame import comparison_frame, compared_on
+from rankbench.interface.comparison_frame import compared_on, comparison_frame
 from rankbench.interface.run_result import ResultError, RunResult, words_of
 from rankbench.interface.study_sources import study_at
 from rankbench.records.record import RunRecord
