@@ -8,9 +8,18 @@ from dataclasses import replace
 import pandas as pd
 
 from rankbench.analysis.comparison import Comparison, compare
+from rankbench.analysis.labels import ARROWS
 from rankbench.analysis.metrics import higher_is_better
 
-NUMBERS = ("mean", "sd", "difference", "low", "high", "spent")  # columns that hold numbers, NaN where there is none
+NUMBERS = (
+    "mean",
+    "sd",
+    "difference",
+    "low",
+    "high",
+    "detectable",
+    "spent",
+)  # columns that hold numbers, NaN where there is none
 
 
 def comparison_frame(compared: Mapping[str, Comparison]) -> pd.DataFrame:
@@ -20,7 +29,8 @@ def comparison_frame(compared: Mapping[str, Comparison]) -> pd.DataFrame:
         compared: title of a panel -> its comparison; at least one.
     """
     table = pd.concat({title: _rows(comparison) for title, comparison in compared.items()}, names=["panel", "arm"])
-    table.columns.name = ", ".join(dict.fromkeys(_arrowed(each.metrics[0]) for each in compared.values()))
+    metrics = [comparison.metrics[0] for comparison in compared.values()]
+    table.columns.name = ", ".join(dict.fromkeys(metric + ARROWS[higher_is_better(metric)] for metric in metrics))
     if all(each.terms.margin is None for each in compared.values()):
         table = table.drop(columns="finding")
     return table.droplevel("panel") if len(compared) == 1 else table
@@ -46,6 +56,7 @@ def _row(comparison: Comparison, label: str) -> Mapping[str, object]:
     measured, difference = comparison.values[metric][label].dropna(), comparison.difference(metric, label)
     ends = (None, None, None) if difference is None else (difference.mean, difference.low, difference.high)
     shown = [None if end is None else terms.amount(end, rises=True) for end in ends]
+    detectable = comparison.detectable(metric, label)
     return {
         "n": len(measured),
         "mean": measured.mean(),
@@ -53,11 +64,6 @@ def _row(comparison: Comparison, label: str) -> Mapping[str, object]:
         **dict(zip(("difference", "low", "high"), shown, strict=True)),
         "unit": "%" if terms.log else metric,
         "finding": comparison.findings[label].text,
+        "detectable": None if detectable is None else terms.amount(detectable, bool(higher_is_better(metric))),
         "spent": comparison.shares.get(label),
     }
-
-
-def _arrowed(metric: str) -> str:
-    """The metric and which direction is better: "test/kl ↓"."""
-    arrow = {True: "↑", False: "↓", None: ""}[higher_is_better(metric)]
-    return f"{metric} {arrow}".strip()

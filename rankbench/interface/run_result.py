@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,11 +148,12 @@ class RunResult:
 
     def _repr_html_(self) -> str:
         """Outcome, metrics by split, budget and rank map, for notebooks."""
-        head = f"<p><b>{escape(self.title)}</b>: {escape(self.status)}</p>"
-        reason = f"<p>{escape(self.reason)}</p>" if self.reason else ""
+        from rankbench.interface.notebook_html import paragraph
+
         tables = [self._metrics_by_split(), self.ranks]
         shown = (table.to_html(na_rep="", float_format="{:.4g}".format) for table in tables if len(table))
-        return "\n".join(filter(None, [head, reason, *shown, self._budget()]))
+        sentences = map(paragraph, filter(None, [self.reason, self._budget()]))
+        return "\n".join([paragraph(f"{self.title}: {self.status}", strong=True), *sentences, *shown])
 
     def _metrics_by_split(self) -> pd.DataFrame:
         import pandas as pd
@@ -164,7 +164,7 @@ class RunResult:
     def _budget(self) -> str:
         ledger = self.record.ledger or {}
         final = (ledger.get("final") or {}).get(ledger.get("unit"))
-        return "" if final is None else f"<p>Budget: {ledger['target']:,} {ledger['unit']}, spent {final:,}.</p>"
+        return "" if final is None else f"Budget: {ledger['target']:,} {ledger['unit']}, spent {final:,}."
 
 
 def run(*overrides: str | Sequence[str], config_dir: str | Path | None = None, show: bool = False) -> RunResult:

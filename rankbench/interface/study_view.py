@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
 
 if TYPE_CHECKING:
+    from rankbench.reporting.headline import Headline
     from rankbench.reporting.report_data import ReportData
 
 RESULTS = "results"
@@ -52,6 +52,12 @@ class StudyView:
         """Name of the experiment; without one, of the sweep or of the folder."""
         sweep = self.study.sweep
         return sweep.name if sweep.experiment is not None else sweep.sweep_id
+
+    @property
+    def question(self) -> str:
+        """What the experiment asks; without one, the name of the study."""
+        declared = self.study.sweep.experiment
+        return declared.question if declared is not None else self.name
 
     @property
     def records(self) -> list[RunRecord]:
@@ -99,7 +105,8 @@ class StudyView:
 
         n, mean and sd of the metric; difference to the reference with the interval (low, high) that holds together with
         those of all other arms; unit of the difference ("%" where logarithms are compared); finding, where there is a
-        smallest effect of interest to judge by; spent, the share of the budget.
+        smallest effect of interest to judge by; detectable, the smallest true difference that these pairs would have
+        told from 0 with 80 % probability; spent, the share of the budget.
 
         Args:
             metric: column of `runs` ("test/loss"); None: the one that the study is about. Of another one nothing is
@@ -139,19 +146,28 @@ class StudyView:
 
     @property
     def headline(self) -> str:
-        """The sentence that answers the question, as the page says it first."""
-        return self.verdict[0]
+        """The sentence that answers the question, as the page says it first.
+
+        Raises:
+            SelectionError: the runs may not stand in one table.
+        """
+        return self._headline.sentence
+
+    @property
+    def badges(self) -> dict[str, dict[str, str]]:
+        """Kind of finding ("better", "open", ...) -> arms -> in how many of how many panels; "" for a single one."""
+        return {str(kind): arms for kind, arms in self._headline.badges.items()}
 
     @cached_property
     def verdict(self) -> list[str]:
-        """Sentences on what is decided, what is open, and what could have been seen.
+        """The headline, what it rests on, and sentences on what is decided, what is open and what could have been seen.
 
         Raises:
             SelectionError: the runs may not stand in one table.
         """
         from rankbench.reporting.sections import verdict
 
-        return verdict.sentences(self._data)
+        return [self.headline, *self._headline.certainty, *verdict.sentences(self._data)]
 
     def report(self, folder: str | Path | None = None) -> Path:
         """Write tables, figures and the page, and return the path of the page.
@@ -182,6 +198,12 @@ class StudyView:
         from rankbench.reporting.report_data import gather  # matplotlib takes a moment to import
 
         return gather(self.study, self.allow_mixed)
+
+    @cached_property
+    def _headline(self) -> Headline:
+        from rankbench.reporting.headline import make_headline
+
+        return make_headline(self._data)
 
     @property
     def _arms(self) -> list[str]:
@@ -218,22 +240,19 @@ class StudyView:
         )
 
     def _repr_html_(self) -> str:
-        """Headline and table, for notebooks; where its runs may not stand in one table, why not."""
-        try:
-            shown = [f"<p><b>{escape(self.headline)}</b></p>", *self._tables()]
-        except SelectionError as error:
-            shown = [f"<p>{escape(str(error))}</p>"]
-        return "\n".join([f"<p>{escape(repr(self)[1:-1])}</p>", *shown])
-
-    def _tables(self) -> Iterator[str]:
+        """Question, headline, badges and table, for notebooks; where its runs may not stand in one table, why not."""
+        from rankbench.interface.notebook_html import badges_html, paragraph, table_html
         from rankbench.reporting.comparison_table import make_table
 
-        for panel, comparison in self._data.compared():
-            table = make_table(comparison, panel.name, panel.title)
-            texts = [[cell.text for cell in row] for row in table.rows]
-            yield f"<p>{escape(table.title)}</p>" + pd.DataFrame(texts, columns=list(table.columns)).to_html(
-                index=False
-            )
+        try:
+            tables = [
+                paragraph(panel.title) + table_html(make_table(comparison))
+                for panel, comparison in self._data.compared()
+            ]
+            shown = [paragraph(self.headline, strong=True), badges_html(self.badges), *tables]
+        except SelectionError as error:
+            shown = [paragraph(str(error))]
+        return "\n".join([paragraph(self.question), *shown, paragraph(repr(self)[1:-1])])
 
 
 def load(source: str | Path, results: str | Path = RESULTS, allow_mixed: Sequence[str] = ()) -> StudyView:

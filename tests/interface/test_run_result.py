@@ -120,7 +120,7 @@ def test_it_is_shown_as_a_line_and_as_tables(tmp_path: Path) -> None:
     shown = kept(tmp_path)
     assert repr(shown) == "<igu on tiny, planted, budget r1, seed 0: ok, test/kl 0.25>"
     html = shown._repr_html_()
-    assert "<b>igu on tiny, planted, budget r1, seed 0</b>: ok" in html
+    assert "<b>igu on tiny, planted, budget r1, seed 0: ok</b>" in html
     assert "self_attn.q_proj" in html
     assert "Budget: 64 params, spent 64." in html
     assert "&lt;b&gt;" in kept(tmp_path, status="nan", reason="<b>")._repr_html_()
