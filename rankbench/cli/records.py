@@ -8,21 +8,18 @@ merge: several results folders, and files of records, into one results folder.
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankbench import RankbenchError
-from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, integers, names, results_of
+from rankbench.cli.arguments import ALLOW_MIXED, add_results, integers, names, results_of
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.records.run_folder import records, save
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
-    import pandas as pd
-
     from rankbench.analysis.selection import Selection
     from rankbench.records.record import RunRecord
 
@@ -218,24 +215,6 @@ def maps(words: Sequence[str]) -> int:
         for note in [*count_drawn(selection.records, selection.labels), *selection.notes]:
             print(note)
     return OK
-
-
-def load(results: str | Path = RESULTS) -> pd.DataFrame:
-    """The records of a results folder or of a file of records, one row per run: `rankbench.load("results")`.
-
-    Its columns are described in rankbench.analysis.frame. What cannot be read is a warning.
-
-    Raises:
-        SelectionError: there is no record.
-    """
-    from rankbench.analysis.frame import SelectionError, frame
-
-    finished, problems = records(Path(results))
-    for problem in problems:
-        warnings.warn(f"not counted: {problem}", stacklevel=2)
-    if not finished:
-        raise SelectionError(f"{results} holds no records; give a results folder, or a file of records")
-    return frame(finished)
 
 
 SOURCES = "results folder or file of records; it stays as it is"

@@ -38,20 +38,3 @@ def _means_several_runs(word: str) -> bool:
     if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS:
         return True
     return bool(OverridesParser.create().parse_override(word).is_sweep_override())
-
-
-def sweep(overrides: Sequence[str]) -> int:
-    """Do every run of a sweep that is not done: `rankbench.sweep(["method=lora,igu", "seed=0,1"])`.
-
-    Args:
-        overrides: words of the command line after -m.
-
-    Returns:
-        0 if every run ended with status ok, else 1.
-
-    Raises:
-        ConfigError: every mistake in the configuration; nothing was run.
-    """
-    from rankbench.launching.driver import start
-
-    return start(overrides)
