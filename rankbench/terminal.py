@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 GAP = 2  # characters between two columns
-NARROW = 14  # characters that a column of words is left with at least
+NARROW = 24  # characters that a column of words is left with at least
 NUMBER = re.compile(r"[-+<>]? ?[\d.,]+(e[-+]?\d+)?( ?[a-zA-Z%]+)?")  # "5,632", "-0.03", "12 min", "80 %"
 
 

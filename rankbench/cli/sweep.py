@@ -26,9 +26,10 @@ def main(words: Sequence[str]) -> int:
         flags.multirun = False  # Hydra shows the one run
         return hydra_run(flags, lambda composed: OK)
     say("loading the configuration of every run ...")
+    from rankbench.cli.sweep_results import show
     from rankbench.launching.driver import start
 
-    return start(flags.overrides, config_dir_of(flags), flags.config_name or "config")
+    return start(flags.overrides, config_dir_of(flags), flags.config_name or "config", show)
 
 
 def _means_several_runs(word: str) -> bool:

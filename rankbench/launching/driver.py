@@ -39,13 +39,19 @@ EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slur
 Launch = Callable[[Sequence[Path]], None]
 
 
-def start(arguments: Sequence[str], config_dir: Path | None = None, config_name: str = "config") -> int:
+def start(
+    arguments: Sequence[str],
+    config_dir: Path | None = None,
+    config_name: str = "config",
+    ended: Callable[[Sweep, Path], None] = lambda sweep, results_dir: None,
+) -> int:
     """Do every run that is not done.
 
     Args:
         arguments: words of the sweep and overrides of its runs, as typed.
         config_dir: a folder with more configuration files (--config-dir).
         config_name: name of the primary configuration file.
+        ended: called with the sweep and its results folder, after the last run.
 
     Returns:
         0 if every run of the sweep has status ok, else 1.
@@ -75,7 +81,9 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
         except Exception:  # of the launcher: a job of it was lost, or could not be started
             _conclude(header, results_dir, final)
             raise
-    return _conclude(header, results_dir, final)
+    code = _conclude(header, results_dir, final)
+    ended(header, results_dir)
+    return code
 
 
 def _follow(
