@@ -18,6 +18,7 @@ from typing import Any
 from rankbench.cli.arguments import add_results, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
+from rankbench.cli.printed_tables import print_frame
 from rankbench.cli.run import say
 from rankbench.config.schema import ConfigError
 from rankbench.records.frozen_run import FrozenRun
@@ -126,7 +127,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _study(config: dict[str, Any], other: dict[str, Any] | None, arguments: argparse.Namespace) -> int:
-    from rankbench.reporting.noise_report import Runs, report  # pandas takes a moment to import
+    from rankbench.reporting.noise_report import LEGEND, Runs, needed_seeds, spread_sentences  # pandas takes a moment
     from rankbench.sweeps.experiment_files import usual_metric
 
     own = frozen_runs(config, arguments.seeds)
@@ -148,7 +149,11 @@ def _study(config: dict[str, Any], other: dict[str, Any] | None, arguments: argp
     )
     failed = sum(record is None or record.status != "ok" for record in records)
     print(f"# Noise of {metric}: {_title(config)}\n")
-    print(report(measured, metric))
+    print("\n\n".join(spread_sentences(measured, metric)))
+    if (needed := needed_seeds(measured, metric)) is not None:
+        print()
+        print_frame(needed)
+        print(f"\n{LEGEND}")
     if failed:
         print(f"\n{failed} of {len(records)} runs failed and are not counted.")
     return FAILED if failed else OK

@@ -18,6 +18,7 @@ from rankbench.records.run_folder import LOG, RunFolder
 from rankbench.studies import study
 from rankbench.studies.study import Study
 from rankbench.sweeps.manifest import Job
+from rankbench.sweeps.run_titles import RunTitles
 from rankbench.terminal import console, print_table
 
 STATES = ("done", "running", "failed", "interrupted", "missing")
@@ -94,9 +95,12 @@ def main(words: Sequence[str]) -> int:
     out = console()
     out.print(f"{swept.sweep.name}: rankbench -m {' '.join(swept.sweep.words)}", markup=False, soft_wrap=True)
     show(runs)
+    titles = RunTitles.of(swept.sweep)
     for run in runs:
         if run.state == "failed":
-            out.print(f"{run.status}: {run.job.title}  {run.job.run_id}", style="red", markup=False, soft_wrap=True)
+            out.print(
+                f"{run.status}: {titles.run(run.job)}  {run.job.run_id}", style="red", markup=False, soft_wrap=True
+            )
             out.print(f"    {run.reason}\n    log: {run.log or 'none'}", markup=False, soft_wrap=True)
     for sentence in [
         *swept.problems,

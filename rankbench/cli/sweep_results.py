@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from rankbench import RankbenchError
 from rankbench.cli.arguments import RESULTS
+from rankbench.cli.printed_tables import print_cells
 from rankbench.studies import study
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Sweep
-from rankbench.terminal import console, print_table
+from rankbench.terminal import console
 
 if TYPE_CHECKING:
     from rankbench.reporting.report_data import ReportData
-    from rankbench.reporting.table import Table
 
 MOST_TABLES = 4  # of more panels the report is the place to read
 OFFLINE = "wandb/offline-run-*"  # in the folder of a run
@@ -50,19 +50,13 @@ def _print_tables(report_data: ReportData) -> None:
     out = console()
     for panel, comparison in compared[:MOST_TABLES]:
         out.print()
-        show_cells(make_table(comparison, title=panel.title))
+        print_cells(make_table(comparison, title=panel.title))
         for arm in report_data.report.controls:
             if (decision := decide(report_data, comparison, arm)) is not None:
                 out.print(f"{arm}: {decision.outcome} ({decision.reason})", markup=False)
     out.print()
     if len(compared) > MOST_TABLES:
         out.print(f"{len(compared) - MOST_TABLES} more tables: the report has them", style="dim")
-
-
-def show_cells(table: Table) -> None:
-    """Print a table of a report; what stands behind the finding is left out first where the terminal is narrow."""
-    spare = [] if table.strip is None else list(table.columns)[table.strip + 2 :][::-1]
-    print_table(list(table.columns), [[cell.text for cell in row] for row in table.rows], table.title, spare)
 
 
 def _next_commands(sweep: Sweep, results_dir: Path) -> Iterator[str]:
