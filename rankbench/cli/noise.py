@@ -18,7 +18,6 @@ from typing import Any
 from rankbench.cli.arguments import add_results, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
-from rankbench.cli.printed_tables import print_frame
 from rankbench.cli.run import say
 from rankbench.config.schema import ConfigError
 from rankbench.records.frozen_run import FrozenRun
@@ -128,6 +127,7 @@ def main(words: Sequence[str]) -> int:
 
 def _study(config: dict[str, Any], other: dict[str, Any] | None, arguments: argparse.Namespace) -> int:
     from rankbench.reporting.noise_report import LEGEND, Runs, needed_seeds, spread_sentences  # pandas takes a moment
+    from rankbench.reporting.record_tables import print_frame
     from rankbench.sweeps.experiment_files import usual_metric
 
     own = frozen_runs(config, arguments.seeds)

@@ -19,7 +19,6 @@ from rankbench import RankbenchError
 from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, integers, names, results_of
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
-from rankbench.cli.printed_tables import print_cells, print_frame
 from rankbench.records.run_folder import records, save
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
@@ -84,7 +83,7 @@ def rates(words: Sequence[str]) -> int:
 
 def _print_each(arguments: argparse.Namespace) -> int:
     from rankbench.analysis.frame import SelectionError, frame, split
-    from rankbench.reporting.record_tables import rates_frame
+    from rankbench.reporting.record_tables import print_frame, rates_frame
 
     finished, problems = records(_source(arguments))
     for problem in problems:
@@ -182,7 +181,7 @@ def tables(words: Sequence[str]) -> int:
 def _print(selection: Selection, metrics: Sequence[str], reference: str) -> bool:
     """Whether there is a table of it; else why not is printed in its place."""
     from rankbench.analysis.frame import SelectionError
-    from rankbench.reporting.record_tables import comparison_table
+    from rankbench.reporting.record_tables import comparison_table, print_cells
 
     title = f"{selection.title}: {len(selection.records)} runs"
     print()

@@ -1,12 +1,29 @@
-"""`rankbench -m ...` or `rankbench sweep ...`: a run for each combination of values, or those of an experiment."""
+"""`rankbench -m ...` or `rankbench sweep ...`: a run for each combination of values, or those of an experiment.
+
+pandas is imported after the last run alone: the memory is for the runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rankbench import RankbenchError
+from rankbench.cli.arguments import RESULTS
 from rankbench.cli.exit_codes import OK
 from rankbench.cli.run import SWEEP_WORDS, config_dir_of, hydra_run, inspects, parse, say
 from rankbench.config.schema import ConfigError
+from rankbench.studies import study
+from rankbench.sweeps import manifest
+from rankbench.sweeps.manifest import Sweep
+from rankbench.terminal import console
+
+if TYPE_CHECKING:
+    from rankbench.reporting.report_data import ReportData
+
+MOST_TABLES = 4  # of more panels the report is the place to read
+OFFLINE = "wandb/offline-run-*"  # in the folder of a run
 
 
 def main(words: Sequence[str]) -> int:
@@ -26,10 +43,9 @@ def main(words: Sequence[str]) -> int:
         flags.multirun = False  # Hydra shows the one run
         return hydra_run(flags, lambda composed: OK)
     say("loading the configuration of every run ...")
-    from rankbench.cli.sweep_results import show
     from rankbench.launching.driver import start
 
-    return start(flags.overrides, config_dir_of(flags), flags.config_name or "config", show)
+    return start(flags.overrides, config_dir_of(flags), flags.config_name or "config", show_results)
 
 
 def _means_several_runs(word: str) -> bool:
@@ -39,6 +55,52 @@ def _means_several_runs(word: str) -> bool:
     if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS:
         return True
     return bool(OverridesParser.create().parse_override(word).is_sweep_override())
+
+
+def show_results(sweep: Sweep, results_dir: Path) -> None:
+    """Print the results of a sweep, which is a look at them; nothing where no run is ok."""
+    out = console()
+    loaded = study.study_of_sweep(sweep, results_dir, with_curves=False)
+    if any(record is not None and record.status == "ok" for _, record in loaded.runs()):
+        from rankbench.reporting.report_data import gather
+
+        try:
+            report_data = gather(loaded)
+        except RankbenchError as error:
+            out.print(f"no table: {error}", style="yellow", markup=False)
+        else:
+            manifest.look(sweep, results_dir)
+            _print_tables(report_data)
+    for sentence in _next_commands(sweep, results_dir):
+        out.print(sentence, markup=False, soft_wrap=True)
+
+
+def _print_tables(report_data: ReportData) -> None:
+    from rankbench.reporting.comparison_table import make_table
+    from rankbench.reporting.record_tables import print_cells
+    from rankbench.reporting.sections.verdict import decide
+
+    compared = report_data.compared()
+    out = console()
+    for panel, comparison in compared[:MOST_TABLES]:
+        out.print()
+        print_cells(make_table(comparison, title=panel.title))
+        for arm in report_data.report.controls:
+            if (decision := decide(report_data, comparison, arm)) is not None:
+                out.print(f"{arm}: {decision.outcome} ({decision.reason})", markup=False)
+    out.print()
+    if len(compared) > MOST_TABLES:
+        out.print(f"{len(compared) - MOST_TABLES} more tables: the report has them", style="dim")
+
+
+def _next_commands(sweep: Sweep, results_dir: Path) -> Iterator[str]:
+    """The commands that make something of the sweep."""
+    where = "" if results_dir == RESULTS else f" --results {results_dir}"
+    named = f" experiment={sweep.name}" if sweep.experiment is not None else ""
+    yield f"next: rankbench report{named}{where}"
+    offline = {job.run_id for job in sweep.jobs if any((results_dir / "runs" / job.run_id).glob(OFFLINE))}
+    if offline:
+        yield f"W&B: {len(offline)} runs lie offline; to upload them: wandb sync {results_dir}/runs/*/{OFFLINE}"
 
 
 def sweep(overrides: Sequence[str]) -> int:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
-from rankbench.cli.printed_tables import print_frame
 from rankbench.terminal import print_table
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
@@ -76,6 +75,7 @@ def _published(words: Sequence[str]) -> int:
     arguments = parser.parse_intermixed_args(words)
     from rankbench.published.coverage import coverage, markdown, summary
     from rankbench.published.numbers import averages, load, select
+    from rankbench.reporting.record_tables import print_frame
 
     if arguments.coverage:
         tables = coverage()

@@ -1,4 +1,4 @@
-"""The tables that `rankbench records` prints: runs, learning rates, methods beside a reference."""
+"""The tables that commands print: runs, learning rates, methods beside a reference; and how they are printed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
 from rankbench.records.record import RunRecord
 from rankbench.reporting.comparison_table import make_table
 from rankbench.reporting.table import Table
+from rankbench.terminal import print_table
 
 LEGEND = (
     "Mean ± standard deviation over seeds. Differences are paired by seed; the intervals of a column hold together "
@@ -84,3 +85,15 @@ def comparison_table(
         SelectionError: an unknown metric or reference.
     """
     return make_table(compare(frame(records, names=names), metrics, reference))
+
+
+def print_frame(frame: pd.DataFrame, spare: Sequence[str] = (), title: str = "") -> None:
+    """Print a frame of texts; what is missing is empty. `spare`, `title`: as in `print_table`."""
+    texts = frame.astype(object).where(frame.notna(), "").astype(str)
+    print_table([str(column) for column in frame], texts.values.tolist(), title, spare)
+
+
+def print_cells(table: Table) -> None:
+    """Print a table of a report; what stands behind the finding is left out first where the terminal is narrow."""
+    spare = [] if table.strip is None else list(table.columns)[table.strip + 2 :][::-1]
+    print_table(list(table.columns), [[cell.text for cell in row] for row in table.rows], table.title, spare)

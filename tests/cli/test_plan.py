@@ -117,7 +117,7 @@ def test_a_status_counts_states_and_names_failures_with_their_log(played, capsys
         (played.frozen_runs[running.run_id].folder.path / "record.json").unlink()
         assert main(["status"]) == 1
     out = capsys.readouterr().out
-    assert "| lora (trials) |  | 1 | 1 |  | 1 |" in out.splitlines()
+    assert "| lora (trials) |  | 1 | 1 | 1 |  |" in out.splitlines()
     assert f"nan: lora (trial), rate 0.001, seed 100  {failed.run_id}" in out
     assert f"log: {place.path / 'log.txt'}" in out
 
