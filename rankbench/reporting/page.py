@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rankbench.analysis.comparison import KIND_OF
 from rankbench.analysis.labels import UNKNOWN
 from rankbench.reporting.plotting import ArmStyle, SavedFigure
 from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.section import Block, PanelTables, Section
 from rankbench.reporting.sections.setup import facts
 from rankbench.reporting.table import Cell, Table, is_numeric
 from rankbench.statistics.decision import OUTCOMES
@@ -20,23 +21,6 @@ from rankbench.studies.panels import Panel, StudyRun
 
 STYLE = Path(__file__).with_name("page.css")
 RECORDS = "records"  # anchor of the section that every cell leads to
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of a report.
-
-    Attributes:
-        anchor: its name on the page.
-        title: one line.
-        sentences: before its tables and figures.
-        blocks: tables and figures, in order.
-    """
-
-    anchor: str
-    title: str
-    sentences: Sequence[str] = ()
-    blocks: list[Table | SavedFigure] = field(default_factory=list)
 
 
 def render(report_data: ReportData, sections: Sequence[Section]) -> str:
@@ -71,10 +55,7 @@ def render(report_data: ReportData, sections: Sequence[Section]) -> str:
 def section_elements(report_data: ReportData, sections: Sequence[Section]) -> Iterator[str]:
     """Yield the HTML of each section."""
     for section in sections:
-        blocks = [
-            figure_element(block) if isinstance(block, SavedFigure) else table_element(block, report_data.styles)
-            for block in section.blocks
-        ]
+        blocks = [html for block in section.blocks for html in block_elements(block, report_data.styles)]
         yield element(
             "section",
             element("h2", escape(section.title)),
@@ -155,6 +136,16 @@ def element(tag: str, *content: str, **attributes: str | None) -> str:
 def paragraphs(sentences: Iterable[str], class_: str | None = None) -> str:
     """One each."""
     return "".join(element("p", escape(sentence), class_=class_) for sentence in sentences)
+
+
+def block_elements(block: Block, styles: Mapping[str, ArmStyle]) -> Iterator[str]:
+    """Yield the HTML of a figure or of tables."""
+    if isinstance(block, SavedFigure):
+        yield figure_element(block)
+    elif isinstance(block, PanelTables):
+        yield from (table_element(replace(table, folded=True), styles) for table in block.tables.values())
+    elif isinstance(block, Table):
+        yield table_element(block, styles)
 
 
 def figure_element(picture: SavedFigure) -> str:

@@ -29,7 +29,8 @@ from rankbench.sweeps.report_settings import Report
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
-COLUMNS = ("learning_rate", "match", "unit", "target", "at_edge")  # a frame has them though no run left a record
+# A frame has them though no run left a record.
+COLUMNS = ("label", "seed", "run_id", "status", "learning_rate", "match", "unit", "target", "at_edge")
 ARM = ("method", "experiment", "scale", "arms", "cells", "seed")  # what is typed and is no axis of panels
 
 

@@ -12,7 +12,7 @@ from support.studies import declared, study
 
 from rankbench.analysis.map_spread import map_spread
 from rankbench.analysis.pooled import PooledPanels
-from rankbench.reporting import report
+from rankbench.reporting import decisions, report
 from rankbench.reporting.plotting import facets
 from rankbench.reporting.report_data import ReportData, gather
 from rankbench.reporting.sections import map_effects, over_panels, positive_control, verdict
@@ -219,7 +219,7 @@ def test_without_its_win_every_verdict_is_withheld(control, where, why):
     (said,) = positive_control.sentences(void)
     assert said == f"The positive control {control} is not shown to win ({where}: {why}): every verdict is withheld."
     for _, comparison in void.compared():
-        decision = verdict.decide(void, comparison, "igu")
+        decision = decisions.decide(void, comparison, "igu")
         assert decision.outcome == "withheld"
         assert "the positive control is not shown to win" in decision.reason
     assert {row[3].text for table in map_effects.spread_tables(void) for row in table.rows} == {"withheld"}
@@ -227,7 +227,7 @@ def test_without_its_win_every_verdict_is_withheld(control, where, why):
 
 
 def test_the_sections_stand_on_the_page_after_the_verdict():
-    sections = report.make_sections(standard(), report.all_tables(standard()), {})
+    sections = report.make_sections(standard())
     assert [section.anchor for section in sections][:4] == ["verdict", "control", "maps", "over"]
 
 

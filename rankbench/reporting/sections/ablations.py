@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.analysis.metrics import title_of
+from rankbench.reporting.comparison_table import EXPLORATORY, make_table
 from rankbench.reporting.plotting import (
     FAR,
     GREY,
     TEXT,
     ReportFigure,
+    Sketch,
     at_most_twelve,
     draw_frame,
     facets,
@@ -23,12 +27,48 @@ from rankbench.reporting.plotting import (
     logarithmic,
     shade,
 )
-from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.report_data import ReportData, links
+from rankbench.reporting.section import Block, Section, panel_tables
+from rankbench.reporting.table import Table
 from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.ablations import Ablation
 from rankbench.studies.panels import Panel
 
 TICKS = 6  # of x, where values are numbers
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section; it is empty where no setting is varied."""
+    blocks: list[Block] = ["curves"]
+    for ablation in report_data.ablations:
+        blocks += [ablation.name, *panel_tables(ablation.title, _tables(report_data, ablation))]
+    return Section("ablations", "Settings varied", (), blocks)
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return curves and heat maps; the curves of a single panel are one figure."""
+    return list(_sketches(report_data))
+
+
+def _sketches(report_data: ReportData) -> Iterator[Sketch]:
+    for ablation in report_data.ablations:
+        if len(ablation.keys) == 2:
+            yield partial(draw_grid, ablation, report_data)
+        elif ablation.keys and len(report_data.panels) > 1:
+            yield partial(draw_ablation, ablation, report_data)
+    if len(report_data.panels) == 1:
+        yield partial(draw_ablations, report_data)
+
+
+def _tables(report_data: ReportData, ablation: Ablation) -> dict[str, Table]:
+    """Panel -> table of the arms that vary a setting, against the one that leaves it at its default."""
+    tables = {
+        panel.short: make_table(
+            comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel)
+        )
+        for panel, comparison in report_data.varied[ablation.name]
+    }
+    return {panel: replace(table, notes=[*table.notes, EXPLORATORY]) for panel, table in tables.items()}
 
 
 def ablation_points(panel: Panel, ablation: Ablation) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -10,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from rankbench.analysis.frame import OWN
-from rankbench.reporting.plotting import TEXT, ArmStyle, ReportFigure, at_most_twelve, draw_frame, facets
+from rankbench.reporting.plotting import TEXT, ArmStyle, ReportFigure, Sketch, at_most_twelve, draw_frame, facets
 from rankbench.reporting.report_data import ReportData, links
+from rankbench.reporting.section import Section, present
 from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_column, without_first_column
 from rankbench.studies.panels import Panel
 
@@ -20,6 +22,16 @@ PHASES = {"training": ("#d0d0d0", ""), "calibration": ("#8f8f8f", "////"), "allo
 SECONDS = [f"{phase}/seconds" for phase in PHASES]
 ROWS = 12  # a longer table is folded on the page
 HEIGHT = 0.2  # inches per bar
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section; it is empty where no run is ok."""
+    return Section("cost", "Cost", (), present(["cost", cost_table(report_data)]))
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return the figure of the seconds."""
+    return [partial(draw_costs, report_data)]
 
 
 def cost_table(report_data: ReportData) -> Table | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from rankbench.analysis.metrics import title_of
 from rankbench.reporting.plotting import (
     ArmStyle,
     ReportFigure,
+    Sketch,
     arm_handles,
     at_most_twelve,
     draw_frame,
@@ -19,11 +21,22 @@ from rankbench.reporting.plotting import (
     logarithmic,
 )
 from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.section import Section
 from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.panels import Panel, families
 
 SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
 APART = 0.006  # share of x by which arms are moved apart
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section; it is empty where every arm spent the same."""
+    return Section("frontier", "Quality and budget", (), ["frontier"])
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return the figure of the frontier."""
+    return [partial(draw_frontier, report_data)]
 
 
 def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:

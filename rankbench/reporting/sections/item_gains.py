@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.section import Section
 from rankbench.reporting.table import Cell, Table, without_first_column
 
 COLUMNS = ("where", "arm", "seeds", "items", "gain", "new seeds, these items", "new seeds, new items")
+
+
+def make(report_data: ReportData) -> Section | None:
+    """Return the section, None where no runs share their test items."""
+    table = item_table(report_data)
+    return Section("items", "Other seeds, other items", (), [table]) if table else None
 
 
 def item_table(report_data: ReportData) -> Table | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from rankbench.analysis.learning_rates import rate_curves
 from rankbench.analysis.metrics import title_of
 from rankbench.reporting.plotting import (
     ReportFigure,
+    Sketch,
     arm_handles,
     at_most_twelve,
     draw_frame,
@@ -20,10 +22,21 @@ from rankbench.reporting.plotting import (
     logarithmic_up,
 )
 from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.section import Section, present
 from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.studies.panels import Panel
 
 TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section; it is empty where nothing was tuned."""
+    return Section("rates", "Learning rates", (), present(["learning-rates", rates_table(report_data)]))
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return the figure of the rates that were tried."""
+    return [partial(draw_learning_rates, report_data)]
 
 
 def learning_rates(panel: Panel, own: Sequence[str]) -> pd.DataFrame:

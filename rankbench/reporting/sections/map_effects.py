@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,8 +15,19 @@ from rankbench.analysis.labels import file_name
 from rankbench.analysis.map_spread import MapSpread, frame_of, map_spread
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.reporting.amounts import smallest_cell
-from rankbench.reporting.plotting import GREY, INK, TEXT, ArmStyle, ReportFigure, at_most_twelve, draw_frame, facets
+from rankbench.reporting.plotting import (
+    GREY,
+    INK,
+    TEXT,
+    ArmStyle,
+    ReportFigure,
+    Sketch,
+    at_most_twelve,
+    draw_frame,
+    facets,
+)
 from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.section import Block, Section
 from rankbench.reporting.table import Cell, Table, number_cell, without_first_column
 from rankbench.statistics.decision import Outcome
 from rankbench.statistics.estimates import Estimate
@@ -30,6 +42,23 @@ WORDS: Mapping[Outcome, str] = {
 }
 HEIGHT = 0.17  # inches of a row
 Member = tuple[Panel, Comparison, MapSpread]
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section; it is empty where no maps can be compared."""
+    figures = [figure_name(title) for title in report_data.report.map_effect]
+    blocks: list[Block] = [*figures, *spread_tables(report_data)]
+    return Section("maps", "Does any map matter?", list(sentences(report_data)), blocks)
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return a figure for each title."""
+    return [partial(draw_spread, report_data, title) for title in report_data.report.map_effect]
+
+
+def figure_name(title: str) -> str:
+    """Name of the figure and of the table of a title."""
+    return f"spread-{file_name(title)}"
 
 
 def spreads(report_data: ReportData, title: str) -> list[Member]:
@@ -64,7 +93,7 @@ def spread_tables(report_data: ReportData) -> list[Table]:
     for title in report_data.report.map_effect:
         members = spreads(report_data, title)
         if members:
-            table = Table(f"spread-{file_name(title)}", title, COLUMNS, [_row(*member) for member in members])
+            table = Table(figure_name(title), title, COLUMNS, [_row(*member) for member in members])
             notes = [*_notes(report_data, len(members)), *_seeds_of_later_runs(report_data, members)]
             table = Table(table.name, table.title, table.columns, table.rows, notes)
             tables.append(table if len(report_data.panels) > 1 else without_first_column(table))
@@ -202,7 +231,7 @@ def draw_spread(report_data: ReportData, title: str) -> ReportFigure | None:
         "Gain over the mean of the maps, right is better; each with its own 95 % interval over seeds. Grey: one "
         f"sigma_map to both sides; dashed: expected best of {BEST_OF} such maps, with its interval.{left_out}"
     )
-    return ReportFigure(f"spread-{file_name(title)}", title, figure, numbers, note)
+    return ReportFigure(figure_name(title), title, figure, numbers, note)
 
 
 MAPS = "all maps"

@@ -7,11 +7,18 @@ from collections.abc import Iterator
 
 from rankbench.analysis.mixed_records import differing_code
 from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.section import Section, present
 from rankbench.reporting.table import Cell, Table, without_first_column
 from rankbench.studies.panels import MISSING, StudyRun
 
 ROWS = 12  # more are folded on the page
 LETTERS = 160  # of a reason that are shown
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section that is always there."""
+    tables = [missing_runs_table(report_data), failures_table(report_data)]
+    return Section("holes", "Missing runs and failures", sentences(report_data), present(tables))
 
 
 def sentences(report_data: ReportData) -> list[str]:

@@ -10,8 +10,9 @@ from rankbench.analysis.labels import file_name
 from rankbench.analysis.metrics import title_of
 from rankbench.analysis.pooled import Pooled, PooledPanels
 from rankbench.analysis.terms import Terms
+from rankbench.reporting.decisions import controls_of
 from rankbench.reporting.report_data import ReportData
-from rankbench.reporting.sections.verdict import controls_of
+from rankbench.reporting.section import Section
 from rankbench.reporting.table import Cell, Table, number_cell
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.statistics.estimates import Estimate, PairedDifference
@@ -22,6 +23,12 @@ SHOWN = ("works", "worthwhile", "harmful")  # outcomes whose gains stand in the 
 LEAST = 2  # panels that can be taken together
 PANELS = -2  # place of their number in a row
 FAR = -1000.0  # per cent: a loss beyond it is as good as unlimited
+
+
+def make(report_data: ReportData) -> Section | None:
+    """Return the section, None where no panels are taken together."""
+    tables = pooled_tables(report_data)
+    return Section("over", "Panels taken together", (), tables) if tables else None
 
 
 def groups(report_data: ReportData, title: str) -> list[tuple[str, list[Member]]]:
@@ -52,7 +59,8 @@ def pooled_tables(report_data: ReportData) -> list[Table]:
     ]
 
 
-def _pools(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
+def pool_arms(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
+    """Take panels together; each arm that is judged over them, those with controls first."""
     reference = members[0][1].reference
     apart = {reference, *report_data.report.without_claim}
     arms = [arm for arm in report_data.arms if arm not in apart]
@@ -70,7 +78,7 @@ def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[
 
 
 def _table(report_data: ReportData, title: str, shared: str, members: Sequence[Member]) -> Table:
-    together, pools = _pools(report_data, members)
+    together, pools = pool_arms(report_data, members)
     terms, reference = members[0][1].terms, str(members[0][1].reference)
     names = list(dict.fromkeys(name for pooled in pools.values() for name in pooled.decision.intervals))
     over = [name for name in names if name != reference]

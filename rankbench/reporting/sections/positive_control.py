@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.section import Section
 from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.estimates import Estimate
+
+
+def make(report_data: ReportData) -> Section | None:
+    """Return the section, None without a positive control."""
+    table = control_table(report_data)
+    return Section("control", "Positive control", list(sentences(report_data)), [table]) if table else None
 
 
 def sentences(report_data: ReportData) -> Iterator[str]:

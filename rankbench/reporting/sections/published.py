@@ -12,6 +12,7 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.published.numbers import AVERAGE, PublishedError, load
 from rankbench.published.verification import Verification, findings, measures
 from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.section import Section
 from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
@@ -31,6 +32,11 @@ KINDS = {
 }
 Judged = Mapping[tuple[Any, ...], Verification]
 UNITS = {"percent": 100.0}  # ours are shares
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section; it is empty where no paper is named."""
+    return Section("published", "Published numbers", (), published_tables(report_data))
 
 
 def published_tables(report_data: ReportData) -> list[Table]:

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 
 from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name
 from rankbench.core.sites import LARGE_SHARE, MOST_SITES, UNEVEN
-from rankbench.reporting.plotting import ReportFigure, arm_handles, at_most_twelve, draw_frame, facets
+from rankbench.reporting.plotting import ReportFigure, Sketch, arm_handles, at_most_twelve, draw_frame, facets
 from rankbench.reporting.rank_map_figures import count_drawn, draw_maps, mean_ranks, rank_maps
 from rankbench.reporting.report_data import ReportData
-from rankbench.studies.panels import Panel
+from rankbench.reporting.section import Section
+from rankbench.studies.panels import Panel, families
 from rankbench.studies.study import Curve
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section; it is empty where no run has ranks."""
+    figures = ["rank-totals", *(figure_name(title) for title in _groups(report_data))]
+    return Section("ranks", "Ranks", sentences(report_data), figures)
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return the rank totals, and the rank maps of each group of panels."""
+    maps = (partial(draw_rank_maps, title, panels, report_data) for title, panels in _groups(report_data).items())
+    return [partial(draw_rank_totals, report_data), *maps]
+
+
+def figure_name(title: str) -> str:
+    """Name of the rank maps of a group of panels."""
+    return f"ranks-{file_name(title)}"
+
+
+def _groups(report_data: ReportData) -> dict[str, list[Panel]]:
+    """Title -> panels whose rank maps are one figure: those that differ in their budget alone."""
+    groups = families(report_data.panels).items()
+    return {title if len(panels) > 1 else panels[0].title: panels for title, panels in groups}
 
 
 def rank_totals(panel: Panel, curves: Mapping[str, Curve], arms: Sequence[str]) -> pd.DataFrame:
@@ -106,7 +131,7 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData)
     words = "rank / mean rank" if several else "mean rank"
     figure = draw_maps(labelled, "", colours, min(WIDE, len(panels)) if several else None, words)
     note = f"{words.capitalize()}, over seeds; one scale for all. " + "; ".join(_partly(panels, report_data.arms))
-    return ReportFigure(f"ranks-{file_name(title)}", f"Ranks: {title}", figure, data, note.strip())
+    return ReportFigure(figure_name(title), f"Ranks: {title}", figure, data, note.strip())
 
 
 def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame | None:

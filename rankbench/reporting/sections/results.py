@@ -9,8 +9,9 @@ import numpy as np
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, decimals
 from rankbench.analysis.labels import file_name
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.comparison_table import EXPLORATORY
-from rankbench.reporting.report_data import ReportData, link
+from rankbench.reporting.comparison_table import EXPLORATORY, NOTE, make_table
+from rankbench.reporting.report_data import ReportData, link, links
+from rankbench.reporting.section import Section, panel_tables, present
 from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.decision import Outcome, outcomes
 from rankbench.statistics.estimates import Array, Estimate
@@ -24,6 +25,17 @@ from rankbench.statistics.over_tasks import (
 from rankbench.studies.panels import Panel
 
 Member = tuple[Panel, Comparison]
+
+
+def make(report_data: ReportData) -> Section | None:
+    """Return the section, None where nothing is compared."""
+    compared = {
+        panel.short: make_table(comparison, f"results-{panel.name}", panel.title, links(panel))
+        for panel, comparison in report_data.compared()
+    }
+    several = present([means_table(report_data), *task_tables(report_data)])
+    blocks = [*panel_tables("Each arm beside the reference", compared), *several]
+    return Section("results", "Results", [NOTE], blocks, folded=False) if compared else None
 
 
 def means_table(report_data: ReportData) -> Table | None:

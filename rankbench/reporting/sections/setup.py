@@ -8,10 +8,17 @@ from collections.abc import Iterable, Sequence
 from rankbench.core.sites import UNEVEN
 from rankbench.records.record import RunRecord
 from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.section import Section, present
 from rankbench.reporting.table import Cell, Table
 from rankbench.sweeps import experiment
 from rankbench.sweeps.grid import spell
 from rankbench.sweeps.report_settings import DottedSettings
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section; it is empty without an experiment."""
+    tables = [arms_table(report_data), deviations_table(report_data)]
+    return Section("setup", "What was run", sentences(report_data), present(tables))
 
 
 def arms_table(report_data: ReportData) -> Table | None:
