@@ -76,21 +76,23 @@ def show_results(sweep: Sweep, results_dir: Path) -> None:
 
 
 def _print_tables(report_data: ReportData) -> None:
+    """Print the table of each panel, the decisions on arms with controls, and the answer in one sentence."""
+    from rankbench.analysis.labels import arm_title, panel_title
     from rankbench.reporting.comparison_table import make_table
+    from rankbench.reporting.decisions import judged_arms
+    from rankbench.reporting.headline import make_headline
     from rankbench.reporting.record_tables import print_cells
-    from rankbench.reporting.sections.verdict import decide
 
-    compared = report_data.compared()
-    out = console()
+    out, compared = console(), report_data.compared()
+    decided = [(panel.name, arm, decision) for panel, _, arm, decision in judged_arms(report_data)]
     for panel, comparison in compared[:MOST_TABLES]:
         out.print()
-        print_cells(make_table(comparison, title=panel.title))
-        for arm in report_data.report.controls:
-            if (decision := decide(report_data, comparison, arm)) is not None:
-                out.print(f"{arm}: {decision.outcome} ({decision.reason})", markup=False)
-    out.print()
+        print_cells(make_table(comparison, title=panel_title(panel.title)))
+        for arm, decision in ((arm, decision) for name, arm, decision in decided if name == panel.name):
+            out.print(f"{arm_title(arm)}: {decision.outcome} ({decision.reason})", markup=False)
     if len(compared) > MOST_TABLES:
-        out.print(f"{len(compared) - MOST_TABLES} more tables: the report has them", style="dim")
+        out.print(f"\n{len(compared) - MOST_TABLES} more tables: the report has them", style="dim")
+    out.print(f"\n{make_headline(report_data).sentence}", style="bold", markup=False)
 
 
 def _next_commands(sweep: Sweep, results_dir: Path) -> Iterator[str]:
