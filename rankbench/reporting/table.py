@@ -24,10 +24,9 @@ class Cell:
         value: the number it shows; None for words, and where nothing was measured.
         low, high: ends of its interval.
         strong: bold: its interval says so.
-        kind: kind of a finding ("works", "open"), for its colour on the page.
+        kind: kind of a finding ("works", "open"), for its colour on the page; "greyed": not to be compared.
         link: name of the list of its records, on the page.
         arm: label of the arm that its text names; "" for other cells.
-        muted: grey: the number is not to be compared.
     """
 
     text: str = ""
@@ -38,7 +37,6 @@ class Cell:
     kind: str = ""
     link: str = ""
     arm: str = ""
-    muted: bool = False
 
 
 def arm_cell(arm: str, link: str = "") -> Cell:

@@ -39,7 +39,7 @@ SHEET = Table(
             Cell("2"),
             Cell(),
         ],
-        [Cell("fim"), Cell("no run"), Cell("9 s", 9.0, muted=True), Cell("not run"), Cell("3"), Cell()],
+        [Cell("fim"), Cell("no run"), Cell("9 s", 9.0, kind="greyed"), Cell("not run"), Cell("3"), Cell()],
     ],
     ["A note & more."],
     legend=["Mean ± standard deviation."],
@@ -143,14 +143,19 @@ def test_tables_without_rows_are_not_written(tmp_path):
     assert "nothing" not in (tmp_path / "paper.tex").read_text()
 
 
+@pytest.fixture(scope="module")
+def every_table() -> list[Table]:
+    """The tables of a study with lost runs, and some that are too wide or too long."""
+    several = declared(tasks=("glue-rte", "planted"), budgets=("r4", "r8"), seeds=range(3))
+    sections = report.make_sections(gather(study(several, lost=0.1, failed=0.05)))
+    tables = [table for section in sections for table in section.tables]
+    return [*tables, long_table(5, 9), long_table(90, 2), SHEET]
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("venue", WIDTHS)
-def test_the_tables_of_a_study_compile_and_none_is_too_wide(venue, tmp_path):
-    several = declared(tasks=("glue-rte", "planted"), budgets=("r4", "r8"), seeds=range(4))
-    data = gather(study(several, lost=0.1, failed=0.05))
-    tables = [table for section in report.make_sections(data) for table in section.tables]
-    extreme = [long_table(5, 9), long_table(90, 2), SHEET]
-    write_tables([*tables, *extreme], tmp_path, "a study", venue)
+def test_the_tables_of_a_study_compile_and_none_is_too_wide(every_table, venue, tmp_path):
+    write_tables(every_table, tmp_path, "a study", venue)
     compile_document(tmp_path)
 
 
