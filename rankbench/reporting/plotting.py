@@ -138,6 +138,7 @@ def _register_font() -> tempfile._TemporaryFileWrapper[bytes]:
         name.string = {6: SANS.replace(" ", "")}.get(name.nameID, SANS)
     file = tempfile.NamedTemporaryFile(prefix="rankbench-", suffix=".ttf")  # noqa: SIM115  # open until the end
     font.save(file.name)
+    font.close()
     font_manager.fontManager.addfont(file.name)
     return file
 

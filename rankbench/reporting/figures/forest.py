@@ -82,7 +82,6 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
     for axes, forest in zip(all_axes, drawn, strict=True):
         _draw_panel(axes, forest, order, report_data.styles, limits[forest.across])
         label_rows(axes, labels)
-        axes.hlines(range(len(order)), *axes.get_xlim(), color=BAND, lw=0.5, zorder=0)
     numbers = pd.concat([forest.rows.assign(panel=forest.title) for forest in everything])[COLUMNS]
     reference = arm_title(report_data.report.reference)
     note = (

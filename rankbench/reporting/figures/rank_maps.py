@@ -138,13 +138,14 @@ def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quant
     columns = columns or min(len(names), _fitting(width - BAR - widest(kinds), len(layers)))
     figure, all_axes = facets(
         [_title(name) for name in names],
-        room=Room(widest(kinds) + 0.08, 0.0, 0.3),
+        room=Room(widest(kinds) + 0.08, 0.0, 0.05),
         height=ROW * len(kinds),
         width=width,
         columns=columns,
         shared=True,
         heading=title,
         bar=BAR,
+        foot=0.26,
     )
     most = float(means["rank"].max())
     for index, (name, axes) in enumerate(zip(names, all_axes, strict=True)):

@@ -111,10 +111,14 @@ def _once(panels: list[tuple[Panel, pd.DataFrame]]) -> list[tuple[str, Panel, pd
     alike: dict[str, list[tuple[Panel, pd.DataFrame]]] = {}
     for panel, data in panels:
         alike.setdefault(data.to_json(), []).append((panel, data))
-    return [
-        (panel_title(same[0][0].short) if len(same) == 1 else f"{len(same)} panels, tuned together", *same[0])
-        for same in alike.values()
-    ]
+    return [(_shared([panel.short for panel, _ in same]), *same[0]) for same in alike.values()]
+
+
+def _shared(titles: Sequence[str]) -> str:
+    """What the titles of panels have in common; of many that have nothing, their number."""
+    common = set.intersection(*(set(title.split(", ")) for title in titles))
+    parts = [part for part in titles[0].split(", ") if part in common]
+    return panel_title(", ".join(parts)) if parts else f"{len(titles)} panels"
 
 
 def expected_best(values: pd.Series, higher: bool) -> list[float]:
