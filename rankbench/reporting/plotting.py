@@ -191,7 +191,8 @@ def arm_styles(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
         shown = display(method)
         for index, arm in enumerate(same):
             dash = DASHES[index % len(DASHES)]
-            styles[arm] = ArmStyle(shown.title, shown.colour, markers[arm], dash, hollow=bool(index % 2))
+            hollow = (index + index // len(DASHES)) % 2 == 1
+            styles[arm] = ArmStyle(shown.title, shown.colour, markers[arm], dash, hollow)
     return {arm: styles[arm] for arm in arms}
 
 

@@ -13,7 +13,7 @@ from support.studies import declared, study
 from rankbench.analysis.map_spread import map_spread
 from rankbench.analysis.pooled import PooledPanels
 from rankbench.reporting import decisions, report
-from rankbench.reporting.plotting import facets
+from rankbench.reporting.figures.layout import facets
 from rankbench.reporting.report_data import ReportData, gather
 from rankbench.reporting.sections import map_effects, over_panels, positive_control, verdict
 from rankbench.statistics.map_effect import map_effect

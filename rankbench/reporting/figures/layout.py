@@ -223,7 +223,8 @@ def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Tick
             axis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
         else:
             axis.set_ticks(list(ticks), labels=list(ticks.values()))
-    axes.set(xlim=(left, right), ylim=(low, high), xlabel=across, ylabel=up)  # ticks widen them
+    label = wrapped(up, max(height + 0.15, 0.5), 2, SMALL)
+    axes.set(xlim=(left, right), ylim=(low, high), xlabel=across, ylabel=label)  # ticks widen them
 
 
 def inches(axes: Axes) -> tuple[float, float]:

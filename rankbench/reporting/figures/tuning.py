@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -121,9 +120,9 @@ def _shared(titles: Sequence[str]) -> str:
     return panel_title(", ".join(parts)) if parts else f"{len(titles)} panels"
 
 
-def expected_best(values: pd.Series, higher: bool) -> list[float]:
+def expected_best(values: Iterable[float], higher: bool) -> list[float]:
     """Expected best of k of some trials drawn without replacement, for k = 1 to their number (Dodge et al. 2019)."""
-    ordered = np.sort(values.to_numpy(float))[:: 1 if higher else -1]
+    ordered = sorted(values, reverse=not higher)
     count = len(ordered)
     return [
         sum(value * math.comb(place, k - 1) for place, value in enumerate(ordered)) / math.comb(count, k)
