@@ -32,7 +32,7 @@ INK, SOFT, GREY, BAND = "#222222", "#444444", "#8a8a8a", "#ececec"
 MARKERS = "osD^vP*X<>phd"
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 SANS = "Report Sans"
-LETTERS = (*range(32, 127), *map(ord, "\N{MINUS SIGN}\N{EN DASH}±·…←→↑↓σΔ≤≥"))
+LETTERS = (*range(32, 127), *map(ord, "\N{MINUS SIGN}\N{EN DASH}±·…←→↑↓≤≥αβλσΔ√₀₁₂"))
 STYLE: dict[str, Any] = {
     "font.family": [SANS, "DejaVu Sans"],  # the second has the letters that the first lacks
     "font.size": TEXT,

@@ -13,6 +13,7 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.analysis.terms import Terms
+from rankbench.reporting.decisions import Member, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.figures.layout import (
     Room,
     arm_labels,
@@ -26,7 +27,6 @@ from rankbench.reporting.figures.layout import (
 )
 from rankbench.reporting.plotting import BAND, GREY, PAGE, SMALL, WIDE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
-from rankbench.reporting.sections import over_panels
 from rankbench.statistics.estimates import PairedDifference
 
 ROW = 0.155  # inches
@@ -94,9 +94,9 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
 
 def forests(report_data: ReportData) -> Iterator[Forest]:
     """Panels that are taken together, then those that are not."""
-    together = over_panels.pooled_names(report_data)
+    together = pooled_names(report_data)
     for title in report_data.report.over:
-        for shared, members in over_panels.groups(report_data, title):
+        for shared, members in sample_groups(report_data, title):
             yield _pooled(report_data, f"{shared}, {len(members)} panels", members)
     for panel, comparison in report_data.compared():
         if panel.name not in together and comparison.reference is not None:
@@ -113,8 +113,8 @@ def _single(title: str, cell: str | None, comparison: Comparison) -> Forest:
     return _forest(title, cell, terms, metric, differences)
 
 
-def _pooled(report_data: ReportData, title: str, members: Sequence[over_panels.Member]) -> Forest:
-    together, pools = over_panels.pool_arms(report_data, members)
+def _pooled(report_data: ReportData, title: str, members: Sequence[Member]) -> Forest:
+    together, pools = pool_arms(report_data, members)
     panel, first = members[0]
     reference, metric = str(first.reference), first.metrics[0]
     sign = 1 if higher_is_better(metric) or not together.one_unit else -1

@@ -111,7 +111,7 @@ def facets(
     above = 0.06 + LINE * max(name.count("\n") + 1 if name else 0 for name in names)
     legend = legend_rows(handles, width)
     below = LINE * len(legend) + 0.06 * bool(legend) + foot
-    head = wrapped(heading, width - GAP, 4, TEXT + 1)
+    head = "\n".join(wrapped(line, width - GAP, 4, TEXT + 1) for line in heading.splitlines())
     heads = LINE * 1.15 * (head.count("\n") + 1) + 0.03 if head else 0.0
     total = heads + rows * (above + height + room.below) + below + 0.04
     figure = Figure((width, total))

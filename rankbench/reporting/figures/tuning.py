@@ -73,7 +73,8 @@ def tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
 
 def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
-    panels = _once(tried(report_data))
+    trials = tried(report_data)
+    panels = _once(trials)
     curves = [
         (
             title,
@@ -94,7 +95,7 @@ def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
         draw_frame(axes, "learning rate", metric_title(data["metric"].iloc[0], short=True), x, y)
 
     figure, left_out = draw_lines(curves, report_data.styles, finish)
-    numbers = pd.concat([data.assign(panel=title) for title, _, data in panels])
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in trials])
     note = (
         f"Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing.{left_out}"
     )

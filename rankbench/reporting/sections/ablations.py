@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from rankbench.analysis.labels import panel_title
 from rankbench.reporting.comparison_table import EXPLORATORY, make_table
 from rankbench.reporting.figures.settings import draw_ablation, draw_ablations, draw_grid
 from rankbench.reporting.plotting import Sketch
@@ -41,8 +42,8 @@ def _sketches(report_data: ReportData) -> Iterator[Sketch]:
 def _tables(report_data: ReportData, ablation: Ablation) -> dict[str, Table]:
     """Panel -> table of the arms that vary a setting, against the one that leaves it at its default."""
     tables = {
-        panel.short: make_table(
-            comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel.title}", links(panel)
+        panel_title(panel.short): make_table(
+            comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel_title(panel.title)}", links(panel)
         )
         for panel, comparison in report_data.varied[ablation.name]
     }

@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from rankbench.analysis.labels import panel_title
 from rankbench.reporting.figures.tuning import draw_expected_best, draw_learning_rates, tried
 from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import Cell, Table, without_first_column
+from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
 
 
 def make(report_data: ReportData) -> Section:
@@ -32,7 +33,7 @@ def rates_table(report_data: ReportData) -> Table | None:
     if not trials:
         return None
     rows = [
-        [Cell(panel.short), *_rates_of(str(arm), line, link(panel, str(arm)))]
+        [Cell(panel_title(panel.short)), *_rates_of(str(arm), line, link(panel, str(arm)))]
         for panel, data in trials
         for arm, line in data.groupby("arm", sort=False)
     ]
@@ -50,7 +51,7 @@ def _rates_of(arm: str, line: pd.DataFrame, where: str) -> list[Cell]:
         Cell("not chosen yet") if chosen.empty else Cell(f"{chosen['rate'].iloc[0]:g}", float(chosen["rate"].iloc[0]))
     )
     note = Cell("yes: the best may lie beyond" if edge else "no", kind="open" if edge else "")
-    return [Cell(arm, link=where), choice, note, Cell(points), Cell(line["seeds"].iloc[0])]
+    return [arm_cell(arm, where), choice, note, Cell(points), Cell(line["seeds"].iloc[0])]
 
 
 def _point(point: dict[Any, Any]) -> str:

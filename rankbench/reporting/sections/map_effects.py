@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from rankbench.analysis.comparison import Comparison
-from rankbench.analysis.labels import file_name
+from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
 from rankbench.analysis.map_spread import MapSpread, map_spread
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.reporting.amounts import smallest_cell
@@ -108,7 +108,7 @@ def _row(panel: Panel, comparison: Comparison, spread: MapSpread) -> list[Cell]:
     terms, effect = comparison.terms, spread.effect
     outcome = Cell(WORDS.get(spread.outcome, spread.outcome), kind=spread.outcome)
     return [
-        Cell(panel.short),
+        Cell(panel_title(panel.short)),
         Cell(str(len(spread.maps)), len(spread.maps)),
         Cell(str(spread.seeds), spread.seeds),
         outcome,
@@ -118,7 +118,7 @@ def _row(panel: Panel, comparison: Comparison, spread: MapSpread) -> list[Cell]:
         _gain(comparison, effect.ceiling),
         smallest_cell(terms),
         number_cell(spread.detectable, "{:.2g}"),
-        Cell(spread.reason),
+        Cell(with_titles(spread.reason, comparison.rows)),
     ]
 
 
@@ -165,7 +165,7 @@ def _seeds_of_later_runs(report_data: ReportData, members: list[Member]) -> list
             needed = pairs_needed(
                 smallest, math.sqrt(2) * rest, comparison.family, controls, level=comparison.terms.level
             )
-            parts.append(f"{needed or 'more than 500'} on {panel.short}")
+            parts.append(f"{needed or 'more than 500'} on {panel_title(panel.short)}")
     if not parts:
         return []
     return [
@@ -182,8 +182,8 @@ def sentences(report_data: ReportData) -> Iterator[str]:
             shown = WORDS.get(spread.outcome, spread.outcome) + f" ({spread.reason})" * bool(spread.reason)
             smallest = f"; the smallest effect of interest is {terms.smallest}" if terms.smallest else ""
             yield (
-                f"{title}, {panel.short}: {shown}. {len(spread.maps)} maps at {spread.seeds} seeds: sigma_map "
-                f"{_deviation(effect.deviation).text} in {_scale(comparison)}, the best of {BEST_OF} gains "
+                f"{title}, {panel_title(panel.short)}: {shown}. {len(spread.maps)} maps at {spread.seeds} seeds: "
+                f"sigma_map {_deviation(effect.deviation).text} in {_scale(comparison)}, the best of {BEST_OF} gains "
                 f"{_gain(comparison, effect.ceiling).text} over their mean{_of_reference(comparison, spread)}"
                 f"{smallest}."
             )
@@ -194,7 +194,9 @@ def _of_reference(comparison: Comparison, spread: MapSpread) -> str:
     gain = spread.gains.get(str(comparison.reference))
     if gain is None:
         return ""
-    return f", {comparison.reference} {_gain(comparison, Estimate(gain.mean, gain.low, gain.high)).text}"
+    return (
+        f", {arm_title(str(comparison.reference))} {_gain(comparison, Estimate(gain.mean, gain.low, gain.high)).text}"
+    )
 
 
 def _scale(comparison: Comparison) -> str:

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from rankbench.analysis.comparison import KIND_OF, Comparison
-from rankbench.analysis.labels import file_name
-from rankbench.analysis.metrics import title_of
+from rankbench.analysis.comparison import KIND_OF
+from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
+from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.analysis.pooled import Pooled, PooledPanels
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.decisions import controls_of
+from rankbench.reporting.decisions import Member, pool_arms, sample_groups
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
-from rankbench.reporting.table import Cell, Table, number_cell
+from rankbench.reporting.table import Cell, Table, arm_cell, number_cell
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.statistics.estimates import Estimate, PairedDifference
-from rankbench.studies.panels import FACTS, Panel
 
-Member = tuple[Panel, Comparison]
 SHOWN = ("works", "worthwhile", "harmful")  # outcomes whose gains stand in the sentence
-LEAST = 2  # panels that can be taken together
 PANELS = -2  # place of their number in a row
 FAR = -1000.0  # per cent: a loss beyond it is as good as unlimited
 
@@ -31,50 +28,13 @@ def make(report_data: ReportData) -> Section | None:
     return Section("over", "Panels taken together", (), tables) if tables else None
 
 
-def groups(report_data: ReportData, title: str) -> list[tuple[str, list[Member]]]:
-    """What the panels of a title share, and those panels: they differ in its settings alone and have headroom."""
-    axes = report_data.report.over[title]
-    members: dict[str, list[Member]] = defaultdict(list)
-    for panel, comparison in report_data.compared():
-        if comparison.reference is not None and comparison.terms.margin is not None and comparison.terms.headroom:
-            facts = [f"budget {panel.facts[key]}" if key == "budget" else panel.facts[key] for key in FACTS]
-            shared = [fact for key, fact in zip(FACTS, facts, strict=True) if key not in axes]
-            rest = [point for point in panel.rest if point.partition("=")[0] not in axes]
-            members[", ".join([*shared, *rest])].append((panel, comparison))
-    return [(shared, group) for shared, group in members.items() if len(group) >= LEAST]
-
-
-def pooled_names(report_data: ReportData) -> set[str]:
-    """Names of the panels that are taken together."""
-    several = [members for title in report_data.report.over for _, members in groups(report_data, title)]
-    return {panel.name for members in several for panel, _ in members}
-
-
 def pooled_tables(report_data: ReportData) -> list[Table]:
     """A table for each title and group of panels."""
     return [
         _table(report_data, title, shared, members)
         for title in report_data.report.over
-        for shared, members in groups(report_data, title)
+        for shared, members in sample_groups(report_data, title)
     ]
-
-
-def pool_arms(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
-    """Take panels together; each arm that is judged over them, those with controls first."""
-    reference = members[0][1].reference
-    apart = {reference, *report_data.report.without_claim}
-    arms = [arm for arm in report_data.arms if arm not in apart]
-    everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
-    controlled = [arm for arm in report_data.report.controls if any(each.planned([arm]) for _, each in members)]
-    judged = [arm for arm in arms if arm in everywhere or arm in controlled]
-    family = max(1, len(judged)) * report_data.study.looks * report_data.shares
-    together = PooledPanels([comparison for _, comparison in members], family)
-    ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
-    return together, {arm: together.pool(arm, _controls(report_data, arm, reference)) for arm in ordered}
-
-
-def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
-    return controls_of(report_data, arm, reference) if arm in report_data.report.controls else {}
 
 
 def _table(report_data: ReportData, title: str, shared: str, members: Sequence[Member]) -> Table:
@@ -83,7 +43,7 @@ def _table(report_data: ReportData, title: str, shared: str, members: Sequence[M
     names = list(dict.fromkeys(name for pooled in pools.values() for name in pooled.decision.intervals))
     over = [name for name in names if name != reference]
     columns = [
-        *("arm", "outcome", f"gain over {reference}"),
+        *("arm", "outcome", f"gain over {arm_title(reference)}"),
         *(f"gain over {name}" for name in over),
         *("tau", "one more such panel", "these panels alone", "panels", "why"),
     ]
@@ -91,9 +51,9 @@ def _table(report_data: ReportData, title: str, shared: str, members: Sequence[M
     left = [arm for arm in report_data.arms if arm not in (*pools, reference, *report_data.report.without_claim)]
     notes = [
         _note(together, terms, report_data),
-        *([f"Left out, not run on every panel: {', '.join(left)}."] if left else []),
+        *([f"Left out, not run on every panel: {', '.join(map(arm_title, left))}."] if left else []),
     ]
-    return Table(f"over-{file_name(title + ' ' + shared)}", f"{title}: {shared}", columns, rows, notes)
+    return Table(f"over-{file_name(title + ' ' + shared)}", f"{title}: {panel_title(shared)}", columns, rows, notes)
 
 
 def _row(
@@ -102,13 +62,17 @@ def _row(
     decision, plain = pooled.decision, arm not in report_data.report.controls
     kind = KIND_OF[decision.outcome] if plain else decision.outcome
     unit = terms if together.one_unit else Terms()
-    over = [_gain(unit, decision.intervals.get(name), "" if plain else "not run") for name in names]
+    rises = bool(higher_is_better(together.comparisons[0].metrics[0]))
+    over = [_gain(unit, decision.intervals.get(name), rises, "" if plain else "not run") for name in names]
     spread = number_cell(pooled.deviation, "{:.2g}")
-    another, alone = (Cell() if each is None else _estimate(unit, each) for each in (pooled.another, pooled.these))
+    another, alone = (
+        Cell() if each is None else _estimate(unit, each, rises) for each in (pooled.another, pooled.these)
+    )
     panels = len(together.comparisons)
+    why = with_titles(decision.reason, together.comparisons[0].rows)
     return [
-        *(Cell(arm), Cell(kind, kind=kind), *over),
-        *(spread, another, alone, Cell(str(panels), panels), Cell(decision.reason)),
+        *(arm_cell(arm), Cell(kind, kind=kind), *over),
+        *(spread, another, alone, Cell(str(panels), panels), Cell(why)),
     ]
 
 
@@ -118,8 +82,8 @@ def _note(together: PooledPanels, terms: Terms, report_data: ReportData) -> str:
     arms += f", with one of {shares} equal shares of the errors" * (shares > 1)
     scale = "in units of each panel's smallest effect of interest"
     if together.one_unit:
-        smallest = terms.amount(together.smallest)
         metric = title_of(together.comparisons[0].metrics[0])
+        smallest = terms.amount(together.smallest, bool(higher_is_better(together.comparisons[0].metrics[0])))
         unit = f"per cent of the {metric.partition(',')[0]}" if terms.log else metric
         scale = f"in {unit}; the smallest effect of interest"
         scale += f" is {smallest:.2g}{' %' * terms.log}"
@@ -133,15 +97,15 @@ def _note(together: PooledPanels, terms: Terms, report_data: ReportData) -> str:
     )
 
 
-def _gain(terms: Terms, gain: PairedDifference | None, without: str) -> Cell:
-    return Cell(without) if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high))
+def _gain(terms: Terms, gain: PairedDifference | None, rises: bool, without: str) -> Cell:
+    return Cell(without) if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high), rises)
 
 
-def _estimate(terms: Terms, estimate: Estimate) -> Cell:
-    value, unit = terms.amount(estimate.value), " %" * terms.log
+def _estimate(terms: Terms, estimate: Estimate, rises: bool) -> Cell:
+    value, unit = terms.amount(estimate.value, rises), " %" * terms.log
     if estimate.low is None or estimate.high is None:
         return Cell(f"{value:+.3g}{unit} (no interval)", value)
-    low, high = terms.amount(estimate.low), terms.amount(estimate.high)
+    low, high = terms.amount(estimate.low, rises), terms.amount(estimate.high, rises)
     end = f"{low:+.3g}" if low > FAR else f"below {FAR:g}"
     return Cell(f"{value:+.3g}{unit} [{end}, {high:+.3g}]", value, low, high)
 
@@ -154,12 +118,12 @@ def sentences(report_data: ReportData, tables: Sequence[Table]) -> Iterator[str]
         tables: those of `pooled_tables`.
     """
     for title, axes in report_data.report.over.items():
-        if not groups(report_data, title):
+        if not sample_groups(report_data, title):
             yield f"{title}: no two panels with headroom differ in {' and '.join(axes)} alone."
     for table in tables:
         arms: dict[str, list[str]] = defaultdict(list)
         for arm, outcome, gain, *_ in table.rows:
-            if arm.text in report_data.report.controls:
+            if arm.arm in report_data.report.controls:
                 shown = f" ({gain.text})" * (outcome.text in SHOWN)
                 arms[outcome.text].append(arm.text + shown)
         parts = [f"{outcome}: {', '.join(arms[outcome])}" for outcome in OUTCOMES if outcome in arms]
