@@ -21,7 +21,7 @@ from rankbench.reporting import report
 from rankbench.reporting.figures import layout, lines
 from rankbench.reporting.figures.found_maps import draw_found_maps
 from rankbench.reporting.figures.tuning import expected_best
-from rankbench.reporting.plotting import COLUMN, OWN_STYLE, PAGE, WIDE, ReportFigure, drawn, write
+from rankbench.reporting.plotting import COLUMN, PAGE, WIDE, ReportFigure, drawn, own_style, write
 from rankbench.reporting.report_data import ReportData, gather
 from rankbench.statistics.budget_ladder import budget_ladder
 
@@ -108,7 +108,7 @@ def test_fonts_are_of_type_42(tmp_path):
     _, pdf, _ = write(figure.figure, figure.numbers, tmp_path / "figure")
     assert b"/Type3" not in pdf.read_bytes()
     assert b"/CIDFontType2" in pdf.read_bytes()  # what a PDF calls a Type 42 font
-    OWN_STYLE(figure.figure.savefig)(tmp_path / "figure.ps")
+    own_style(figure.figure.savefig)(tmp_path / "figure.ps")
     assert b"FontType 42" in (tmp_path / "figure.ps").read_bytes()
 
 

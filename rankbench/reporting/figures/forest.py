@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -129,7 +129,7 @@ def _pooled(report_data: ReportData, title: str, members: Sequence[Member]) -> F
 def _turned(gain: PairedDifference) -> PairedDifference:
     """The difference that a gain in a loss is."""
     low, high = (None if end is None else -end for end in (gain.high, gain.low))
-    return PairedDifference(-gain.mean, low, high, gain.n)
+    return replace(gain, mean=-gain.mean, low=low, high=high)
 
 
 def _forest(
@@ -167,15 +167,13 @@ def _draw_panel(axes: Axes, forest: Forest, order: Sequence[str], styles: Styles
     if forest.margin is not None:
         axes.axvspan(*forest.margin, color=BAND, lw=0, zorder=0)
     axes.axvline(0, color=GREY, lw=0.8, zorder=1)
-    for row in forest.rows.itertuples():
-        if row.arm not in order:
-            continue
-        y, style = order.index(row.arm), styles[row.arm]
-        sure = row.low > 0 or row.high < 0
-        axes.plot(np.clip([row.low, row.high], -limit, limit), [y, y], color=style.colour, lw=2.2 if sure else 0.9)
-        fill = style.colour if row.claim else "white"
-        axes.plot(np.clip(row.mean, -limit, limit), y, style.marker, color=style.colour, mfc=fill, ms=4.2)
-        for end, edge in ((row.low, "<"), (row.high, ">")):
+    for row in forest.rows[forest.rows["arm"].isin(order)].to_dict("records"):
+        y, style, mean, ends = order.index(row["arm"]), styles[row["arm"]], row["mean"], (row["low"], row["high"])
+        sure = ends[0] > 0 or ends[1] < 0
+        axes.plot(np.clip(ends, -limit, limit), [y, y], color=style.colour, lw=2.2 if sure else 0.9)
+        fill = style.colour if row["claim"] else "white"
+        axes.plot(np.clip(mean, -limit, limit), y, style.marker, color=style.colour, mfc=fill, ms=4.2)
+        for end, edge in zip(ends, "<>", strict=True):
             if abs(end) > limit:
                 axes.plot(np.clip(end, -limit, limit), y, edge, color=style.colour, ms=3)
     axes.set_xlim(-1.03 * limit, 1.03 * limit)

@@ -148,7 +148,7 @@ def _method(panel: Panel, arm: str) -> str | None:
 
 
 def _maps_by_seed(panel: Panel) -> dict[str, dict[int, RunRecord]]:
-    maps: Mapping[str, Mapping[int, RunRecord]] = {}
+    maps: dict[str, dict[int, RunRecord]] = {}
     for run in panel.runs:
         if run.record is not None and run.status == "ok" and run.record.ranks:
             maps.setdefault(run.arm, {})[run.record.seed] = run.record

@@ -223,14 +223,17 @@ def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Tick
             axis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
         else:
             axis.set_ticks(list(ticks), labels=list(ticks.values()))
-    label = wrapped(up, max(height + 0.15, 0.5), 2, SMALL)
+    label = wrapped(up, max(height + 0.05, 0.5), 2, SMALL)
     axes.set(xlim=(left, right), ylim=(low, high), xlabel=across, ylabel=label)  # ticks widen them
 
 
 def inches(axes: Axes) -> tuple[float, float]:
     """Width and height of an axes."""
-    box, dpi = axes.get_window_extent(), axes.get_figure(root=True).dpi
-    return box.width / dpi, box.height / dpi
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes of a figure
+    width, height = figure.get_size_inches()
+    box = axes.get_position()
+    return box.width * width, box.height * height
 
 
 def number_text(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,15 +34,15 @@ class Curve(NamedTuple):
 
     Attributes:
         label: the arm.
-        x, y: points.
+        x, y: points, sequences of numbers.
         low, high: ends of a band, or of the intervals of the points; () without.
     """
 
     label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
+    x: Any
+    y: Any
+    low: Any = ()
+    high: Any = ()
 
 
 Drawing = tuple[str, Panel | None, list[Curve]]  # title, panel, lines
@@ -93,7 +93,7 @@ def _named(curves: Sequence[Curve], styles: Styles) -> list[Line]:
 
 def _draw_curve(axes: Axes, curve: Curve, styles: Styles, steps: bool) -> None:
     style = styles[curve.label]
-    drawn = {"drawstyle": "steps-post"} if steps else {}
+    drawn: dict[str, Any] = {"drawstyle": "steps-post"} if steps else {}
     if len(curve.low) and steps:
         axes.fill_between(curve.x, curve.low, curve.high, step="post", color=style.colour, alpha=0.08, lw=0)
     elif len(curve.low):
