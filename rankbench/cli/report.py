@@ -55,8 +55,8 @@ def written(
         SweepError: there is no such study.
         SelectionError: its records are no comparison.
     """
+    from rankbench.reporting.pages.study_index import refresh
     from rankbench.reporting.report import build
-    from rankbench.reporting.study_index import refresh
     from rankbench.studies import study
     from rankbench.sweeps import manifest
 

@@ -16,8 +16,8 @@ from support.studies import declared, study
 from rankbench.analysis.labels import arm_title
 from rankbench.cli import main
 from rankbench.reporting import report
-from rankbench.reporting import study_index as studies_index
 from rankbench.reporting.latex_text import escape
+from rankbench.reporting.pages import study_index as studies_index
 from rankbench.studies import study as studies
 from rankbench.studies.study import Study
 from rankbench.sweeps import manifest

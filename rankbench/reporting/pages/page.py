@@ -24,7 +24,7 @@ from rankbench.reporting.table import Cell, Table, is_numeric
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.studies.panels import Panel, StudyRun
 
-TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATES = Path(__file__).parent.parent / "templates"
 FINDINGS = (*OUTCOMES, *KIND_OF.values(), "untested", "reference")
 FOREST = "forest"  # name of the figure on the first screen
 LETTER, PADDING, WIDTH = 7.4, 19, 1160  # pixels of a letter of a table, beside a cell, of the page
