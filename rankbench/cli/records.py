@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,16 +138,35 @@ def selections(arguments: argparse.Namespace) -> list[Selection]:
         SelectionError: nothing to read, or records that are no comparison.
     """
     from rankbench.analysis.frame import SelectionError, split
-    from rankbench.analysis.selection import select
 
     source = _source(arguments)
     finished, problems = records(source)
     if not finished:
         raise SelectionError(f"{source} holds no records; give a results folder or a file made with --save")
-    return [
-        select(title, group, arguments.rates, arguments.tuning_seeds, arguments.allow_mixed, problems)
-        for title, group in split(finished, arguments.by)
-    ]
+    return [_select(title, group, arguments, problems) for title, group in split(finished, arguments.by)]
+
+
+def _select(
+    title: str, group: Sequence[RunRecord], arguments: argparse.Namespace, problems: Sequence[str]
+) -> Selection:
+    """Records of one table; tuning trials may choose its learning rates, and stand in it where nothing else does."""
+    from rankbench.analysis.selection import BEST, select
+
+    reported = [record for record in group if not record.config.get("trial")]
+    trials = len(group) - len(reported)
+    chooses = (arguments.rates or "").startswith(BEST)
+    chosen = group if chooses or not reported else reported
+    selection = select(title, chosen, arguments.rates, arguments.tuning_seeds, arguments.allow_mixed, problems)
+    kept = [place for place, record in enumerate(selection.records) if not record.config.get("trial")]
+    if not trials or not kept:
+        return selection
+    return replace(
+        selection,
+        records=[selection.records[place] for place in kept],
+        labels=[selection.labels[place] for place in kept],
+        notes=[note.replace(", which are shown as well", "") for note in selection.notes]
+        + [f"{trials} tuning trials are left out"],
+    )
 
 
 def tables(words: Sequence[str]) -> int:
@@ -171,13 +191,14 @@ def tables(words: Sequence[str]) -> int:
 def _print(selection: Selection, metrics: Sequence[str], reference: str) -> bool:
     """Whether there is a table of it; else why not is printed in its place."""
     from rankbench.analysis.frame import SelectionError
+    from rankbench.analysis.labels import with_titles
     from rankbench.reporting.record_tables import comparison_table
 
     try:
         shown, whole = comparison_table(selection.records, metrics, reference, selection.labels), True
     except SelectionError as error:
         shown, whole = str(error), False
-    notes = "".join(f"\n\n{note}" for note in selection.notes)
+    notes = "".join(f"\n\n{with_titles(note, selection.labels)}" for note in selection.notes)
     print(f"\n{selection.title}: {len(selection.records)} runs\n\n{shown}{notes}")
     return whole
 
