@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
-from rankbench.analysis.labels import arm_title, metric_title, panel_title
+from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.decisions import decide
 from rankbench.reporting.report_data import ReportData, span
@@ -123,7 +123,7 @@ def _sentence(report_data: ReportData, every: Sequence[Claim]) -> str:
         return _who_wins(wins, every)
     if kinds["withheld"] == len(every):
         reasons = Counter(claim.decision.reason for claim in every)
-        return f"No verdict: {reasons.most_common(1)[0][0]}."
+        return f"No verdict: {with_titles(reasons.most_common(1)[0][0], report_data.styles)}."
     rest = _listed([f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind]])
     others = f" ({rest})" * (len(kinds) > 1)
     open_claims = [claim for claim in every if claim.kind == "open"]

@@ -273,7 +273,7 @@ def _line(texts: Iterable[str]) -> str:
 
 def _latex_cell(cell: Cell) -> str:
     text = escape(_text(cell))
-    text = rf"\textcolor[gray]{{0.5}}{{{text}}}" if cell.kind == "greyed" and text else text
+    text = rf"\textcolor[gray]{{0.5}}{{{text}}}" if cell.muted and text else text
     return rf"\textbf{{{text}}}" if cell.strong and text else text
 
 

@@ -36,7 +36,7 @@ def arms_table(report_data: ReportData) -> Table | None:
         [
             arm_cell(arm),
             Cell(_listed(settings)),
-            Cell(sharing.get(arm, "its own" if tuned else "given")),
+            arm_cell(sharing[arm]) if arm in sharing else Cell("its own" if tuned else "given"),
             Cell(str(runs[arm]) if runs[arm] else "none of its own"),
         ]
         for arm, settings in experiment.arms(declared).items()
