@@ -7,7 +7,7 @@ import gc
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, names, with_results
+from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 
@@ -67,24 +67,6 @@ def written(
         name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
         out = Path(words[0]) if is_folder else study.results_dir_of(words) / name
     return out / "index.html", build(loaded, out, list(allow_mixed), venue)
-
-
-def report(study: str | Path, results: str | Path = RESULTS) -> Path:
-    """Write the report of an experiment: `rankbench.report("igu_ablation")`.
-
-    Args:
-        study: name of an experiment with a sweep in `results`, or the folder of an earlier report.
-        results: results folder.
-
-    Returns:
-        The path of its page.
-
-    Raises:
-        SweepError: there is no such sweep.
-        SelectionError: its records are no comparison.
-    """
-    words = [str(study)] if Path(study).is_dir() else [f"experiment={study}", f"results_dir={results}"]
-    return written(words)[0]
 
 
 def _mirror(words: Sequence[str]) -> int:

@@ -9,7 +9,9 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import displays
 from rankbench.cli import main
 from rankbench.records import run_folder
-from rankbench.reporting.record_tables import LEGEND, comparison_table
+from rankbench.reporting import record_tables
+from rankbench.reporting.record_tables import LEGEND
+from rankbench.reporting.table import markdown_table
 
 LORA = {0: 0.10, 1: 0.20, 2: 0.30, 3: 0.40, 4: 0.50}
 BETTER = {seed: value - 0.05 + 0.01 * (seed % 2) for seed, value in LORA.items()}  # -0.05 -0.04 -0.05 -0.04 -0.05
@@ -17,6 +19,12 @@ LIKE = {seed: value + 0.02 * (-1) ** seed for seed, value in LORA.items()}
 
 
 LABELS = {shown.title: method for method, shown in displays().items()}
+
+
+def comparison_table(*what) -> str:
+    """The table in Markdown, and its notes."""
+    table = record_tables.comparison_table(*what)
+    return "\n\n".join([markdown_table(table), *table.notes])
 
 
 def cells(text: str) -> dict[str, dict[str, str]]:

@@ -90,7 +90,8 @@ def draw_found_against_gain(report_data: ReportData) -> ReportFigure | None:
     numbers = pd.concat([data.assign(panel=group.title) for group, data in groups])
     note = (
         f"Share of the true ranks that an arm found (1: all) and its gain over "
-        f"{arm_title(report_data.report.reference)} (above 0 is better), means with 95 % intervals of their own over seeds."
+        f"{arm_title(report_data.report.reference)} (above 0 is better), means with 95 % intervals of their "
+        "own over seeds."
     )
     return ReportFigure("found-against-gain", "Maps found, and what they gain", figure, numbers, note)
 
