@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rankbench.reporting.page import table_element as html
-from rankbench.reporting.plotting import ArmStyle
 from rankbench.reporting.table import (
     Cell,
     Table,
@@ -33,7 +31,6 @@ SHEET = Table(
     strip=2,
     margin=0.01,
 )
-STYLES = {"lora": ArmStyle("LoRA", "#000000", "o", "-")}
 
 
 def test_markdown_is_bold_where_a_cell_is_strong_and_escapes_pipes():
@@ -72,23 +69,3 @@ def test_a_column_is_numeric_where_it_holds_a_number():
 def test_the_first_column_goes_and_the_strip_moves_with_it():
     shorter = without_first_column(SHEET)
     assert (shorter.columns, shorter.strip, len(shorter.rows[0])) == (["KL ↓", "difference [95 % CI]", "finding"], 1, 3)
-
-
-def test_html_is_escaped_leads_to_records_and_draws_the_interval():
-    text = html(SHEET, STYLES)
-    assert '<a href="#runs-1">igu_code | x</a>' in text
-    assert "A note &amp; more." in text
-    assert '<span class="finding no-worthwhile-gain"><strong>better</strong></span>' in text
-    assert "\N{MINUS SIGN}0.05 [\N{MINUS SIGN}0.06, \N{MINUS SIGN}0.04]" in text
-    assert text.count("<svg") == 3
-    assert text.count("<circle") == 1
-    assert 'style="background:#000000"' in text
-
-
-def test_a_title_cannot_leave_its_place():
-    hostile = Table("x", "<script>alert(1)</script>", ['"><b>'], [[Cell("<i>", link='"onclick="')]])
-    text = html(hostile, {})
-    assert "<script" not in text
-    assert "<i>" not in text
-    assert "<b>" not in text
-    assert 'href="#&quot;onclick=&quot;"' in text
