@@ -50,7 +50,7 @@ def test_a_foreign_file_is_named_and_not_counted(tmp_path, capsys):
     assert printed.count("not counted: ") == 2
     assert "torn/record.json: not JSON" in printed
     assert "foreign/record.json: not a run record" in printed
-    assert "tiny, planted, budget r1: 1 runs" in printed
+    assert "Tiny (random weights), Planted ranks, budget r1: 1 runs" in printed
     assert "| lora | 0 | ok | 0.5000 | 0.2500 | 64 | 64 | 64 | 2 | 2.0 | 2 | 1 | lora0 |" in printed
 
 
