@@ -94,7 +94,7 @@ def claims(report_data: ReportData) -> Iterator[Claim]:
             controlled = arm in report_data.report.controls
             if arm in silent or not (controlled or arm in comparison.rows):
                 continue
-            decision = decide(report_data, comparison, arm) if controlled else comparison.decide(arm)
+            decision = decide(report_data.report, comparison, arm) if controlled else comparison.decide(arm)
             if decision is not None:
                 yield Claim(arm, panel.short, decision, [comparison], comparison.family)
 

@@ -27,8 +27,8 @@ from rankbench.studies.panels import Panel, StudyRun
 TEMPLATES = Path(__file__).with_name("templates")
 FINDINGS = (*OUTCOMES, *KIND_OF.values(), "untested", "reference")
 FOREST = "forest"  # name of the figure on the first screen
-SEED = "SEED"  # stands in a command for the seeds of the runs that differ in it alone
-LETTER, PADDING, WIDTH = 7.2, 18, 1170  # pixels of a letter of a table, beside a cell, of the page
+LETTER, PADDING, WIDTH = 7.4, 19, 1160  # pixels of a letter of a table, beside a cell, of the page
+LEAST, BADGE, LONG, WORDS = 128, 18, 44, 208  # pixels of a name of rows, of a badge; letters and pixels of a sentence
 GLOSSARY = {
     "arm": "A line of an experiment: a method with its settings.",
     "panel": "What may be compared: one model, task and budget.",
@@ -109,17 +109,17 @@ class Part:
     rows: list[list[Cell]]
 
 
-def render(report_data: ReportData, sections: Sequence[Section], headline: Headline) -> str:
-    """Return the HTML of the whole page."""
-    declared, sweep = report_data.study.sweep.experiment, report_data.study.sweep
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, with what they need to write names, numbers and figures."""
+    templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    templates.globals |= {"findings": FINDINGS, "long": LONG, "styles": {}}
+    templates.filters |= {
         "arm_title": arm_title,
         "panel_title": panel_title,
         "metric_title": partial(metric_title, arrow=True, short=True),
@@ -129,19 +129,29 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
         "drawing": _drawing,
         "parts": parts,
     }
-    return environment.get_template("page.html.j2").render(
-        name=sweep.name,
-        question=declared.question if declared else f"Sweep {sweep.sweep_id}",
-        source=declared.source if declared else "",
-        headline=headline,
-        evidence=_evidence(sections),
-        facts=facts(report_data),
-        sections=sections,
-        records=[_records(panel) for panel in report_data.panels],
-        styles=report_data.styles,
-        findings=FINDINGS,
-        glossary=GLOSSARY,
+    return templates
+
+
+def render(report_data: ReportData, sections: Sequence[Section], headline: Headline) -> str:
+    """Return the HTML of the whole page."""
+    declared, sweep = report_data.study.sweep.experiment, report_data.study.sweep
+    html = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            name=sweep.name,
+            question=declared.question if declared else f"Sweep {sweep.sweep_id}",
+            source=declared.source if declared else "",
+            headline=headline,
+            evidence=_evidence(sections),
+            facts=dict(facts(report_data)),
+            sections=sections,
+            records=[_records(panel) for panel in report_data.panels],
+            styles=report_data.styles,
+            glossary=GLOSSARY,
+        )
     )
+    return re.sub(r"\s*\n\s*", "\n", html)  # templates are indented, the page need not be
 
 
 def _evidence(sections: Sequence[Section]) -> Sequence[Block]:
@@ -167,9 +177,10 @@ def _exact(cell: Cell) -> str:
 
 
 def _drawing(figure: SavedFigure) -> Markup:
-    """The figure's own SVG, with its title for those who do not see it."""
+    """The figure's own SVG, with its title for those who do not see it; paths to a hundredth of a point."""
     label = Markup('<svg role="img" aria-label="{}" ').format(figure.title)
-    return Markup(figure.svg.replace("<svg ", label, 1))  # drawn by us: its texts are escaped
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), figure.svg)
+    return Markup(svg.replace("<svg ", label, 1))  # drawn by us: its texts are escaped
 
 
 def parts(table: Table) -> list[Part]:
@@ -198,10 +209,12 @@ def parts(table: Table) -> list[Part]:
 
 def _width(table: Table, index: int) -> float:
     """The least width of a column, pixels: its longest word, or number."""
-    words = table.columns[index].split()
-    for row in table.rows:
-        words += re.split(r" (?=[\[(±])" if row[index].value is not None else " ", row[index].text)
-    return LETTER * max(map(len, words), default=0) + PADDING
+    cells, words = [row[index] for row in table.rows], table.columns[index].split()
+    for cell in cells:
+        words += re.split(r" (?=[\[(±])" if cell.value is not None else " ", cell.text)
+    least = LETTER * max(map(len, words), default=0) + BADGE * any(cell.kind in FINDINGS for cell in cells)
+    long = any(len(cell.text) > LONG for cell in cells)
+    return max(least, LEAST * (index == 0), WORDS * long) + PADDING
 
 
 def _strip_axis(table: Table) -> StripAxis | None:
@@ -225,28 +238,36 @@ def _records(panel: Panel) -> dict[str, Any]:
 
 
 def _groups(panel: Panel, arm: str) -> Iterator[dict[str, Any]]:
-    """Runs of an arm, then its tuning trials, whose commands differ in the seed alone."""
-    commands: dict[str, list[dict[str, Any]]] = {}
+    """Runs and tuning trials of an arm whose commands differ in the values of some keys alone.
+
+    A command has the name of such a key in the place of its value; the rows have the values.
+    """
+    groups: dict[tuple[str, ...], list[StudyRun]] = {}
     for run in [*panel.runs, *panel.trials]:
         if run.arm == arm:
-            commands.setdefault(command(run), []).append(_row(run, panel.metric))
-    yield from ({"command": text, "runs": rows} for text, rows in commands.items())
+            groups.setdefault(tuple(word.partition("=")[0] for word in run.job.overrides), []).append(run)
+    for keys, runs in groups.items():
+        values = list(zip(*(run.job.overrides for run in runs), strict=True))
+        differing = [index for index, words in enumerate(values) if len(set(words)) > 1]
+        places = {index: keys[index].rpartition(".")[2] for index in differing}
+        words = [
+            f"{key}={places[index].upper()}" if index in places else values[index][0] for index, key in enumerate(keys)
+        ]
+        yield {
+            "command": f"python -m rankbench {shlex.join(words)}",
+            "columns": [place.replace("_", " ") for place in places.values()],
+            "runs": [_row(run, panel.metric, differing) for run in runs],
+        }
 
 
-def _row(run: StudyRun, metric: str) -> dict[str, Any]:
+def _row(run: StudyRun, metric: str, differing: Sequence[int]) -> dict[str, Any]:
     split, _, name = metric.partition("/")
     measured = ((run.record.metrics or {}).get(split) or {}).get(name) if run.record else None
     reason = f": {run.record.reason}" if run.record and run.record.reason else ""
     return {
-        "seed": "?" if run.seed is None else run.seed,
+        "values": [run.job.overrides[index].partition("=")[2] for index in differing],
         "status": ("trial, " if run.job.trial else "") + run.status + reason,
         "lost": run.status != "ok",
-        "value": "" if measured is None else f"{measured:.6g}",
+        "measured": "" if measured is None else f"{measured:.6g}",
         "id": run.job.run_id,
     }
-
-
-def command(run: StudyRun) -> str:
-    """What one types to do a run again, alone, with SEED in the place of its seed."""
-    words = [f"seed={SEED}" if word.startswith("seed=") else word for word in run.job.overrides]
-    return f"python -m rankbench {shlex.join(words)}"

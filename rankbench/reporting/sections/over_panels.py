@@ -74,7 +74,7 @@ def pool_arms(report_data: ReportData, members: Sequence[Member]) -> tuple[Poole
 
 
 def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
-    return controls_of(report_data, arm, reference) if arm in report_data.report.controls else {}
+    return controls_of(report_data.report, arm, reference) if arm in report_data.report.controls else {}
 
 
 def _table(report_data: ReportData, title: str, shared: str, members: Sequence[Member]) -> Table:

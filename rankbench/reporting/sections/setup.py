@@ -109,11 +109,11 @@ def _different(values: Iterable[str]) -> str:
 
 
 def _code(record: RunRecord) -> str:
-    """The commit of a run, and the identity of the code that its numbers depend on."""
+    """The commit of a run, and the identity of the code that all runs share."""
     commit = record.provenance.get("git_commit")
     text = (commit[:10] if commit else "unknown commit") + (", changed" if record.provenance.get("git_dirty") else "")
-    numbers = record.provenance.get("numbers_code")
-    return f"{text} (numbers {numbers})" if numbers else text
+    shared = record.provenance.get("shared_code")
+    return f"{text}, shared code {shared}" if shared else text
 
 
 def _in_words(seeds: Sequence[int]) -> str:

@@ -184,7 +184,7 @@ def verdict_table(report_data: ReportData) -> Table | None:
     if not judged:
         return None
     named = [
-        (str(comparison.reference), *controls_of(report_data, arm, comparison.reference))
+        (str(comparison.reference), *controls_of(report_data.report, arm, comparison.reference))
         for _, comparison, arm, _ in judged
     ]
     names = list(dict.fromkeys(name for several in named for name in several))
@@ -192,7 +192,7 @@ def verdict_table(report_data: ReportData) -> Table | None:
     for panel, comparison, arm, decision in judged:
         where = link(panel, arm) if arm in panel.arms else ""
         head = [Cell(panel_title(panel.short)), arm_cell(arm, where), Cell(decision.outcome, kind=decision.outcome)]
-        controls = controls_of(report_data, arm, comparison.reference)
+        controls = controls_of(report_data.report, arm, comparison.reference)
         over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
         n = Cell(span(difference.n for difference in decision.intervals.values()))
         why = Cell(with_titles(decision.reason, comparison.rows))
