@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 
-WORDS = "experiment=X, more words of its sweep; or the folder of a report"
+WORDS = "experiment=X, more words of its sweep; or a folder of a report, a file of records or a results folder"
+ALL_RUNS = "all_runs"  # folder of the report of a results folder as a whole
 
 
 def main(words: Sequence[str]) -> int:
@@ -25,11 +27,14 @@ def _write(words: Sequence[str]) -> int:
     add_results(parser)
     parser.add_argument("--out", type=Path, help="folder to write to; by default RESULTS/X, or the folder given")
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
+    reference = "arm that the others are compared with, where no experiment declares one (default: lora)"
+    parser.add_argument("--reference", metavar="ARM", help=reference)
     wandb = "mirror the runs to Weights & Biases instead; rankbench report --wandb --help says more"
     parser.add_argument("--wandb", action="store_true", help=wandb)
     arguments = parser.parse_intermixed_args(words)
     gc.disable()  # nothing that is read is freed before the end; looking for garbage takes a tenth of the time
-    page, sentences = written(with_results(arguments.words, arguments), arguments.out, arguments.allow_mixed)
+    typed = with_results(arguments.words, arguments)
+    page, sentences = written(typed, arguments.out, arguments.allow_mixed, arguments.reference)
     print(page)
     for sentence in sentences:
         print(sentence)
@@ -37,38 +42,53 @@ def _write(words: Sequence[str]) -> int:
 
 
 def written(
-    words: Sequence[str], out: Path | None = None, allow_mixed: Sequence[str] = ()
+    words: Sequence[str], out: Path | None = None, allow_mixed: Sequence[str] = (), reference: str | None = None
 ) -> tuple[Path, Sequence[str]]:
     """Write the report of a study; the path of its page, and the sentences that come first on it.
 
     Args:
-        words: ["experiment=X", ...], or the folder of a report alone.
-        out: folder to write to; None: results_dir/X, or the folder given.
+        words: ["experiment=X", ...]; or the folder of a report, a file of records or a results folder alone.
+        out: folder to write to; None: results_dir/X, or the folder given; beside a file of another name than
+            records.jsonl, a folder of its name.
         allow_mixed: names of what may differ between the records of one table.
+        reference: arm that the others are compared with, where no experiment declares one; None: lora.
 
     Raises:
-        SweepError: there is no such study.
+        SweepError: there is no such study; or records alone would replace the report of a sweep.
         SelectionError: its records are no comparison.
     """
     from rankbench.reporting.report import build
     from rankbench.studies import study
     from rankbench.sweeps import manifest
+    from rankbench.sweeps.manifest import SweepError
 
-    loaded = study.load(words)
-    is_folder = len(words) == 1 and "=" not in words[0]
-    if not is_folder and any(record is not None for _, record in loaded.runs()):
+    loaded = replace(study.load(words), reference=reference)
+    is_path = len(words) == 1 and "=" not in words[0]
+    if not is_path and any(record is not None for _, record in loaded.runs()):
         manifest.look(loaded.sweep, study.results_dir_of(words))
     if out is None:
         name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
-        out = Path(words[0]) if is_folder else study.results_dir_of(words) / name
+        out = _beside(Path(words[0])) if is_path else study.results_dir_of(words) / name
+    if loaded.source is not None and (out / manifest.FILE).exists():
+        raise SweepError(f"{out} holds the report of a sweep; name another folder with --out")
     return out / "index.html", build(loaded, out, list(allow_mixed))
+
+
+def _beside(source: Path) -> Path:
+    """Where the report of a path goes: its folder; for a file of another name than records.jsonl, one of its name."""
+    from rankbench.studies.study import RECORDS
+
+    if source.is_file():
+        return source.parent if source.name == RECORDS else source.with_suffix("")
+    return source / ALL_RUNS if (source / "runs").is_dir() else source
 
 
 def report(study: str | Path, results: str | Path = RESULTS) -> Path:
     """Write the report of an experiment: `rankbench.report("igu_ablation")`.
 
     Args:
-        study: name of an experiment with a sweep in `results`, or the folder of an earlier report.
+        study: name of an experiment with a sweep in `results`, the folder of an earlier report, a file of records or a
+            results folder.
         results: results folder.
 
     Returns:
@@ -78,7 +98,7 @@ def report(study: str | Path, results: str | Path = RESULTS) -> Path:
         SweepError: there is no such sweep.
         SelectionError: its records are no comparison.
     """
-    words = [str(study)] if Path(study).is_dir() else [f"experiment={study}", f"results_dir={results}"]
+    words = [str(study)] if Path(study).exists() else [f"experiment={study}", f"results_dir={results}"]
     return written(words)[0]
 
 

@@ -43,7 +43,7 @@ def render(report_data: ReportData, sections: Sequence[Section]) -> str:
     """Return the HTML of the whole page."""
     declared = report_data.study.sweep.experiment
     name = report_data.study.sweep.name
-    title = declared.question if declared else f"Sweep {report_data.study.sweep.sweep_id}"
+    title = report_data.study.title
     head = element(
         "head",
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',

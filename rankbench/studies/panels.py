@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.frame import frame
+from rankbench.analysis.frame import SelectionError, frame
 from rankbench.analysis.labels import file_name, labels, sort_key
 from rankbench.analysis.mixed_records import differences, differing_code, refuse
 from rankbench.analysis.selection import refuse_doubt
@@ -29,7 +29,8 @@ from rankbench.sweeps.report_settings import Report
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
-COLUMNS = ("learning_rate", "match", "unit", "target", "at_edge")  # a frame has them though no run left a record
+# a frame has them though no run left a record, or none was asked for yet
+COLUMNS = ("label", "seed", "run_id", "status", "learning_rate", "match", "unit", "target", "at_edge")
 ARM = ("method", "experiment", "scale", "arms", "cells", "seed")  # what is typed and is no axis of panels
 
 
@@ -113,13 +114,21 @@ class Panel:
 
 
 def report_of(study: Study) -> Report:
-    """What the experiment declares; without one, what is usual, LoRA (or the first method there is) the reference."""
+    """What the experiment declares; without one, what is usual, LoRA (or the first method there is) the reference.
+
+    Raises:
+        SelectionError: the study names a reference that is no arm of it, or an experiment declares another.
+    """
     declared = study.sweep.experiment
     if declared is not None:
+        if study.reference not in (None, declared.report.reference):
+            raise SelectionError(f"reference {study.reference}: the experiment declares {declared.report.reference}")
         return declared.report
-    arms = sorted(set(_arms(study.runs())), key=sort_key)
-    reference = "lora" if "lora" in arms or not arms else arms[0]
-    return experiment_files.usual_report(reference)
+    arms = sorted(set(_arms(study.runs()) or _arms(study.runs(trial=True))), key=sort_key)
+    if study.reference is not None and study.reference not in arms:
+        raise SelectionError(f"reference {study.reference}: no such arm; there are {', '.join(arms)}")
+    usual = "lora" if "lora" in arms or not arms else arms[0]
+    return experiment_files.usual_report(study.reference or usual)
 
 
 def panels(study: Study) -> list[Panel]:

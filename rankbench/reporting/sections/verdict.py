@@ -32,6 +32,10 @@ WORDS = {  # of an outcome, after a number of verdicts
     "no worthwhile gain": "no worthwhile gain",
     "harmful": "that it is harmful",
 }
+UNDECLARED = (
+    "Exploratory: no sweep names these records, so seeds, reference, metrics and smallest effects were not declared "
+    "before the runs, and learning rates are as they are."
+)
 Judged = tuple[Panel, Comparison, str, Decision]
 
 
@@ -109,6 +113,8 @@ def _gain(comparison: Comparison, gain: PairedDifference) -> Cell:
 def _declaration(report_data: ReportData) -> Iterator[str]:
     """When it was declared what is judged, and what has changed since."""
     sweep = report_data.study.sweep
+    if report_data.study.source is not None:
+        yield UNDECLARED
     if sweep.experiment is None:
         return
     if sweep.declaration is None or not sweep.declaration.panels:
