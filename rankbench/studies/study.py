@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankbench.records import run_folder
-from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
 from rankbench.studies import loose_records
 from rankbench.sweeps import manifest
@@ -113,20 +113,21 @@ def _no_sweep(words: Sequence[str], results_dir: Path) -> str:
 
 def study_of_sweep(sweep: Sweep, results_dir: Path, with_curves: bool = True) -> Study:
     """A sweep with what its runs left in the runs/ of a results folder; `with_curves`: as in `load`."""
-    records, curves, problems = {}, {}, []
+    records: dict[str, RunRecord] = {}
+    curves, problems = {}, []
     earlier: list[ItemGain] = []
-    for job in sweep.jobs:
-        folder = RunFolder(results_dir, job.run_id)
-        try:
-            record = folder.record()
-            if record is not None:
-                records[job.run_id] = record
-            if record is not None and with_curves:
-                curves[job.run_id] = list(_changes(folder.lines(STEPS)))
-        except RecordError as error:
-            problems.append(str(error))
-        except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{folder.path / STEPS}: not the steps of a run ({error!r})")
+    with run_folder.without_garbage_collection():
+        for name, record in run_folder.collected(results_dir, [job.run_id for job in sweep.jobs]):
+            if isinstance(record, RunRecord):
+                records[name] = record
+            elif record is not None:
+                problems.append(str(record))
+        for name in records if with_curves else ():
+            folder = RunFolder(results_dir, name)
+            try:
+                curves[name] = list(_changes(folder.lines(STEPS)))
+            except (ValueError, KeyError, TypeError) as error:
+                problems.append(f"{folder.path / STEPS}: not the steps of a run ({error!r})")
     if with_curves:
         from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
 
