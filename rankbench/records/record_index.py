@@ -11,10 +11,11 @@ of packages) stand once in the file, are parsed once, and are one object in all 
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class RecordIndex:
         self._stale = {name for name in run_ids if whole or name in wanted}  # as long as nobody has asked for them
         self._entries = {} if self._table is None else _entries(_rows_of(self._table, run_ids, wanted))
         self._added: list[dict[str, Any]] = []
-        self._texts: dict[str, str] = {}  # equal ones of several rows are one object
+        self._parts: dict[str, tuple[str, Any]] = {}  # JSON -> itself and its value, once for all rows
 
     def get(self, name: str, stamp: Stamp) -> RunRecord | None:
         """The record of a run; None if the index has none of this record.json."""
@@ -64,17 +65,18 @@ class RecordIndex:
         self._stale.discard(name)
         return record
 
-    def add(self, stamp: Stamp, record: RunRecord) -> None:
-        """Take in a record that was read from its file."""
+    def shared(self, stamp: Stamp, record: RunRecord) -> RunRecord:
+        """Take in a record that was read from its file; return it with the parts that others have, too."""
         row = {**dict(zip(STAMP, stamp, strict=True)), **{key: getattr(record, key) for key in NAMES}}
-        try:
-            "".join(row[key] for key in NAMES).encode()
-        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold and parquet cannot
-            return
-        for key, value in _parts(record).items():
+        parts = _parts(record)
+        for key, value in parts.items():
             text = json.dumps(value)
-            row[key] = self._texts.setdefault(text, text)
-        self._added.append(row)
+            row[key], parts[key] = self._parts.setdefault(text, (text, value))
+        with suppress(UnicodeEncodeError):  # half of a surrogate pair, which JSON can hold and parquet cannot
+            "".join(row[key] for key in NAMES).encode()
+            self._added.append(row)
+        config = {key: parts[f"{CONFIG}{key}"] for key in record.config}
+        return replace(record, config=config, **{key: parts[key] for key in PARTS})
 
     def save(self) -> None:
         """Write the index again, once more than a hundredth of it has changed; not at all where that is not allowed."""
@@ -109,6 +111,15 @@ class RecordIndex:
             return None
         fits = (table.schema.metadata or {}).get(FORMAT_KEY) == FORMAT
         return table.unify_dictionaries().combine_chunks() if fits else None
+
+
+def stamp_of(file: str) -> Stamp | None:
+    """Tells a record.json from one that replaces it; None if there is none."""
+    try:
+        status = os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _parts(record: RunRecord) -> dict[str, Any]:

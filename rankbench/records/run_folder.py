@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from rankbench import RankbenchError
 from rankbench.files import expanded, write_atomically
 from rankbench.records.record import RecordError, RunRecord, portable
-from rankbench.records.record_index import RecordIndex, Stamp
+from rankbench.records.record_index import RecordIndex, stamp_of
 
 RUNS = "runs"  # in a results folder: the folder of each run
 RECORD = "record.json"
@@ -96,14 +96,6 @@ class RunFolder:
 
     def _lock(self) -> FileLock:
         return FileLock(self.path / LOCK)
-
-    def stamp(self) -> Stamp | None:
-        """Tells one record.json from another that replaced it; None if there is none."""
-        try:
-            status = os.stat(f"{self.path}/{RECORD}")
-        except OSError:
-            return None
-        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def record(self) -> RunRecord | None:
         """The record, None if there is none yet.
@@ -211,14 +203,18 @@ def places(run: str, results_dir: Path) -> list[Path]:
     return [expanded(run), results_dir / RUNS / run]
 
 
-def run_folders(results_dir: Path) -> list[RunFolder]:
-    """The run folders of a results folder, by name; [] where it has none."""
+def run_names(results_dir: Path) -> list[str]:
+    """Names of the run folders of a results folder, in order; [] where it has none."""
     try:
         with os.scandir(results_dir / RUNS) as entries:
-            names = sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+            return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [RunFolder(results_dir, name) for name in names]
+
+
+def run_folders(results_dir: Path) -> list[RunFolder]:
+    """The run folders of a results folder, by name; [] where it has none."""
+    return [RunFolder(results_dir, name) for name in run_names(results_dir)]
 
 
 MANY = 2000  # runs; fewer are read sooner than pyarrow is imported
@@ -248,25 +244,29 @@ def collected(
         results_dir: results folder; of many runs it keeps an index (rankbench.records.record_index).
         names: run_ids of the runs that are wanted; None: all there are.
     """
-    wanted = [folder.run_id for folder in run_folders(results_dir)] if names is None else names
-    index = RecordIndex(results_dir / RUNS, wanted, names is None) if len(wanted) >= MANY else None
+    wanted = run_names(results_dir) if names is None else names
+    if len(wanted) < MANY:
+        for name in wanted:
+            yield name, _record_or_error(RunFolder(results_dir, name))
+        return
+    runs = results_dir / RUNS
+    index = RecordIndex(runs, wanted, names is None)
     for name in wanted:
-        yield name, _record_or_error(RunFolder(results_dir, name), index)
-    if index is not None:
-        index.save()
+        stamp = stamp_of(f"{runs}/{name}/{RECORD}")
+        record = index.get(name, stamp) if stamp is not None else None
+        if record is not None or stamp is None:
+            yield name, record
+            continue
+        read = _record_or_error(RunFolder(results_dir, name))
+        yield name, index.shared(stamp, read) if isinstance(read, RunRecord) else read
+    index.save()
 
 
-def _record_or_error(folder: RunFolder, index: RecordIndex | None) -> RunRecord | RecordError | None:
-    stamp = folder.stamp() if index is not None else None
-    record = index.get(folder.run_id, stamp) if index is not None and stamp is not None else None
-    if record is None:
-        try:
-            record = folder.record()
-        except RecordError as error:
-            return error
-        if index is not None and stamp is not None and record is not None:
-            index.add(stamp, record)
-    return record
+def _record_or_error(folder: RunFolder) -> RunRecord | RecordError | None:
+    try:
+        return folder.record()
+    except RecordError as error:
+        return error
 
 
 def _in_file(file: Path) -> Iterator[tuple[str, RunRecord | RecordError]]:

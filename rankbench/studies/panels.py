@@ -134,7 +134,7 @@ def report_of(study: Study) -> Report:
 def panels(study: Study) -> list[Panel]:
     """All panels of a study, in the order in which its jobs name them."""
     jobs, trials = study.runs(), study.runs(trial=True)
-    axes = _axes(study)
+    axes, report = _axes(study), report_of(study)
     groups: dict[tuple[str, ...], tuple[list[StudyRun], list[StudyRun]]] = defaultdict(lambda: ([], []))
     for kind, pairs in enumerate((jobs, trials)):
         for (job, record), arm in zip(pairs, _arms(pairs), strict=True):
@@ -145,7 +145,13 @@ def panels(study: Study) -> list[Panel]:
     taken: Counter[str] = Counter()
     return _shortened(
         [
-            _panel(study, {axis: value for axis, value in zip(axes, point, strict=True) if axis in rest}, *runs, taken)
+            _panel(
+                study,
+                report,
+                {axis: value for axis, value in zip(axes, point, strict=True) if axis in rest},
+                *runs,
+                taken,
+            )
             for point, runs in groups.items()
         ]
     )
@@ -160,7 +166,12 @@ def _shortened(all_panels: Sequence[Panel]) -> list[Panel]:
 
 
 def _panel(
-    study: Study, rest: Mapping[str, str], runs: list[StudyRun], trials: list[StudyRun], taken: Counter[str]
+    study: Study,
+    report: Report,
+    rest: Mapping[str, str],
+    runs: list[StudyRun],
+    trials: list[StudyRun],
+    taken: Counter[str],
 ) -> Panel:
     facts = {key: _fact(key, [*runs, *trials], study) for key in FACTS}
     points = tuple(f"{axis}={value}" for axis, value in rest.items() if value)
@@ -174,7 +185,7 @@ def _panel(
     arms = sorted(
         present, key=lambda arm: (position.get(arm, len(position)), sort_key(arm) if not position else (0, ""))
     )
-    report, task = report_of(study), facts["task"]
+    task = facts["task"]
     asked = {arm: {run.seed for run in runs if run.arm == arm and run.seed is not None} for arm in arms}
     terms = terms_of(study, report, task, [run.job for run in [*runs, *trials]], asked)
     return Panel(name, title, title, facts, points, arms, runs, trials, report.metric_of(task), terms, _frame(runs))

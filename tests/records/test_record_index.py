@@ -93,13 +93,13 @@ def test_what_was_changed_removed_or_added_is_read_again(results, monkeypatch):
     (results / "runs" / "run8" / RECORD).write_text('{"run_id": ')
     os.utime(results / "runs" / "run9" / RECORD)
     found, problems = records(results)
-    assert sorted(names) == ["run12", "run3", "run7", "run8", "run9"]
+    assert sorted(names) == ["run12", "run3", "run8", "run9"]
     assert {run.run_id for run in found} == {f"run{number}" for number in range(13)} - {"run5", "run7", "run8"}
     assert next(run for run in found if run.run_id == "run3").reason == "another one"
     assert [problem.partition(": ")[2][:9] for problem in problems] == ["no record", "not JSON "]
     names.clear()
     assert records(results) == (found, problems)
-    assert names == ["run7", "run8"]  # what is no record stands in no index
+    assert names == ["run8"]  # what is no record stands in no index
 
 
 def test_a_record_of_equal_size_and_time_in_another_file_is_another_record(results):
@@ -140,9 +140,8 @@ def test_some_runs_of_a_folder_are_collected_and_the_others_stay_in_the_index(re
     assert list(collected(results, wanted)) == [
         *(("run4", varied(4)), ("gone", None), ("run2", varied(2)), ("run0", varied(0)))
     ]
-    assert names == ["gone"]
     records(results)
-    assert names == ["gone"]
+    assert names == []
 
 
 def test_an_error_stands_in_the_place_of_its_run(results):
