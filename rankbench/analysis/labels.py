@@ -1,4 +1,8 @@
-"""Methods as tables and figures show them: their order, their colours, and labels for settings that differ."""
+"""What tables, figures and terminal call things: labels of arms, and the display names, colours and order of methods.
+
+A label ("igu permuted", "fim (beta=1)") identifies an arm; a title ("IGU-LoRA map, permuted") is what a person reads.
+Titles come from conf/display.yaml and from `display` in conf/method/NAME.yaml; what has none is shown by its name.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,22 @@ import functools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rankbench.analysis.metrics import PARTS, higher_is_better, metric_of, title_of
 from rankbench.config import yaml_files
 from rankbench.records.record import RENAMED, RunRecord, complete
 
 UNKNOWN = "#757575"  # colour of a method that says none, dark enough to be read on white
 # A rank map in the settings is what a method does, not a variant of it; `origin` tells its source runs apart.
 NO_VARIANT = ("name", "ranks", "source_run")
+PEAK = "peak of "  # begins the label of uniform ranks as large as another arm ever was
+MAP = {"map": "transplant"}  # word of a label -> method, where that is not the word itself
+SOURCES = ("source", "origin")  # settings that say from which method a control takes its map
+ARROWS = {True: " ↑", False: " ↓", None: ""}
+SPLITS = {"test": "", "validation": "validation ", "before": "initial "}  # before a short name
 
 
 @dataclass(frozen=True)
@@ -30,12 +40,14 @@ class Display:
             read on white.
         marker: a letter of matplotlib's; "" takes any that is free.
         order: methods stand in tables in this order, those without one last, by name.
+        of: title of a control made from another method, with {} for that method's title; "" for other methods.
     """
 
     title: str = ""
     colour: str = UNKNOWN
     marker: str = ""
     order: float = math.inf
+    of: str = ""
 
 
 @functools.cache
@@ -67,6 +79,94 @@ def colour(label: str) -> str:
 def method_of(label: str) -> str:
     """The method of a label, which `labels` made."""
     return label.split(" (")[0]
+
+
+def arm_title(arm: str) -> str:
+    """Display name of an arm or of a label: "IGU-LoRA map, permuted, no. 1" for "igu permuted map_number=1"."""
+    if arm.startswith(PEAK):
+        return f"LoRA at the peak of {arm_title(arm.removeprefix(PEAK))}"
+    head, _, inside = arm.removesuffix(")").partition(" (")
+    method, *words = head.split(" ")
+    settings = [word.partition("=") for word in [*words, *inside.split(", ")] if "=" in word]
+    sources = [value for key, _, value in settings if key in SOURCES and value != "null"]
+    title = display(method).of.format(_method_title(sources[0])) if sources else _method_title(method)
+    for word in words:
+        if "=" not in word:
+            title = (display(MAP.get(word, word)).of or f"{{}} {word}").format(title)
+    texts = [
+        setting_text(f"method.{key.rpartition('.')[2]}", value) for key, _, value in settings if key not in SOURCES
+    ]
+    return ", ".join([title, *texts])
+
+
+def with_titles(text: str, arms: Iterable[str]) -> str:
+    """A sentence with the display names of arms in the places of their labels; "random ranks" stays as it is."""
+    longest_first = sorted(map(re.escape, arms), key=len, reverse=True)
+    pattern = rf"(?<![\w-])({'|'.join(longest_first)})(?![\w=-]| ranks)"
+    return re.sub(pattern, lambda match: arm_title(match[1]), text) if longest_first else text
+
+
+def task_title(task: str) -> str:
+    """Display name of a task."""
+    return str(_names("tasks").get(task, task))
+
+
+def model_title(model: str) -> str:
+    """Display name of a model."""
+    return str(_names("models").get(model, model))
+
+
+def metric_title(column: str, arrow: bool = False, short: bool = False) -> str:
+    """Display name of a column: "test KL divergence, nats" for "test/kl"; short "KL", with its direction "KL ↓"."""
+    split, _, name = column.rpartition("/")
+    title = title_of(column)
+    if short and (metric := metric_of(name)) is not None:
+        part = next((part for part in PARTS if name.endswith(f"_{part}")), "")
+        words = [_names("metrics").get(name.removesuffix(f"_{part}"), metric.title), part.replace("_", " ")]
+        title = SPLITS.get(split, "") + " ".join(filter(None, words))
+    return title + ARROWS[higher_is_better(column)] * arrow
+
+
+def setting_title(key: str) -> str:
+    """Display name of a setting: "path points" for "method.quadrature_steps"."""
+    return str(_setting(key).get("title", _plain(key)))
+
+
+def setting_text(key: str, value: str) -> str:
+    """A setting with its value: "M = 4" for "method.quadrature_steps" and "4"; "few sites" for "task.map" and "few"."""
+    shown = _setting(key)
+    words = shown.get("values", {}).get(value)
+    return str(words) if words else str(shown.get("value", f"{setting_title(key)} {{}}")).format(value)
+
+
+def panel_title(title: str) -> str:
+    """Display name of a panel, whole or short: "Tiny, Planted ranks, few sites" for "tiny, planted, task.map=few"."""
+    return ", ".join(_part_title(part) for part in title.split(", ") if part)
+
+
+def _part_title(part: str) -> str:
+    key, _, value = part.replace("budget ", "budget=").partition("=")
+    if value and key not in ("model", "task"):
+        return setting_text(key, value)
+    return task_title(value or part) if (value or part) in _names("tasks") else model_title(value or part)
+
+
+def _method_title(method: str) -> str:
+    return display(method).title or method
+
+
+@functools.cache
+def _names(group: str) -> Mapping[str, Any]:
+    return yaml_files.display_names().get(group, {})
+
+
+def _setting(key: str) -> Mapping[str, Any]:
+    shown: Mapping[str, Any] = _names("settings").get(key, {})
+    return shown
+
+
+def _plain(key: str) -> str:
+    return key.rpartition(".")[2].replace("_", " ")
 
 
 def labels(records: Sequence[RunRecord]) -> list[str]:

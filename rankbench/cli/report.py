@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, names, with_results
+from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 
+VENUES = ("neurips", "icml")  # keys of paper_tables.WIDTHS, which is not imported for a help text
 WORDS = "experiment=X, more words of its sweep; or a folder of a report, a file of records or a results folder"
 ALL_RUNS = "all_runs"  # folder of the report of a results folder as a whole
 
@@ -27,6 +28,8 @@ def _write(words: Sequence[str]) -> int:
     add_results(parser)
     parser.add_argument("--out", type=Path, help="folder to write to; by default RESULTS/X, or the folder given")
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
+    width = "set the LaTeX tables for a column of this venue (%(default)s)"
+    parser.add_argument("--width", choices=VENUES, default=VENUES[0], help=width)
     reference = "arm that the others are compared with, where no experiment declares one (default: lora)"
     parser.add_argument("--reference", metavar="ARM", help=reference)
     wandb = "mirror the runs to Weights & Biases instead; rankbench report --wandb --help says more"
@@ -34,7 +37,7 @@ def _write(words: Sequence[str]) -> int:
     arguments = parser.parse_intermixed_args(words)
     gc.disable()  # nothing that is read is freed before the end; looking for garbage takes a tenth of the time
     typed = with_results(arguments.words, arguments)
-    page, sentences = written(typed, arguments.out, arguments.allow_mixed, arguments.reference)
+    page, sentences = written(typed, arguments.out, arguments.allow_mixed, arguments.width, arguments.reference)
     print(page)
     for sentence in sentences:
         print(sentence)
@@ -42,7 +45,11 @@ def _write(words: Sequence[str]) -> int:
 
 
 def written(
-    words: Sequence[str], out: Path | None = None, allow_mixed: Sequence[str] = (), reference: str | None = None
+    words: Sequence[str],
+    out: Path | None = None,
+    allow_mixed: Sequence[str] = (),
+    venue: str = VENUES[0],
+    reference: str | None = None,
 ) -> tuple[Path, Sequence[str]]:
     """Write the report of a study; the path of its page, and the sentences that come first on it.
 
@@ -51,6 +58,7 @@ def written(
         out: folder to write to; None: results_dir/X, or the folder given; beside a file of another name than
             records.jsonl, a folder of its name.
         allow_mixed: names of what may differ between the records of one table.
+        venue: one of VENUES, for which the LaTeX tables are set.
         reference: arm that the others are compared with, where no experiment declares one; None: lora.
 
     Raises:
@@ -71,7 +79,7 @@ def written(
         out = _beside(Path(words[0])) if is_path else study.results_dir_of(words) / name
     if loaded.source is not None and (out / manifest.FILE).exists():
         raise SweepError(f"{out} holds the report of a sweep; name another folder with --out")
-    return out / "index.html", build(loaded, out, list(allow_mixed))
+    return out / "index.html", build(loaded, out, list(allow_mixed), venue)
 
 
 def _beside(source: Path) -> Path:
@@ -81,25 +89,6 @@ def _beside(source: Path) -> Path:
     if source.is_file():
         return source.parent if source.name == RECORDS else source.with_suffix("")
     return source / ALL_RUNS if (source / "runs").is_dir() else source
-
-
-def report(study: str | Path, results: str | Path = RESULTS) -> Path:
-    """Write the report of an experiment: `rankbench.report("igu_ablation")`.
-
-    Args:
-        study: name of an experiment with a sweep in `results`, the folder of an earlier report, a file of records or a
-            results folder.
-        results: results folder.
-
-    Returns:
-        The path of its page.
-
-    Raises:
-        SweepError: there is no such sweep.
-        SelectionError: its records are no comparison.
-    """
-    words = [str(study)] if Path(study).exists() else [f"experiment={study}", f"results_dir={results}"]
-    return written(words)[0]
 
 
 def _mirror(words: Sequence[str]) -> int:

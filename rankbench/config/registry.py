@@ -52,6 +52,7 @@ BUILT_IN: dict[Kind, dict[str, tuple[str, ...]]] = {
         "instruction": ("instruction", "magpie-pro", "openorca", "openplatypus"),
         "mmlu": ("mmlu",),
         "multiple_choice": ("aqua", "commonsense-qa", "hellaswag"),
+        "own_text": ("text",),
         "planted": ("planted",),
         "squad": ("squad-v1", "squad-v2"),
         "summarization": ("cnn-dailymail", "xsum"),

@@ -47,6 +47,15 @@ def displays() -> dict[str, dict[str, Any]]:
     return {name: shown for name, text in texts.items() for shown in [text.get(DISPLAY)] if isinstance(shown, dict)}
 
 
+def display_names() -> dict[str, dict[str, Any]]:
+    """Group ("tasks", "settings") -> names as display.yaml has them; a file of an installed package adds its own."""
+    names: dict[str, dict[str, Any]] = {}
+    for file in (folder / "display.yaml" for folder in (CONF_DIR, *conf_folders())):
+        for group, of_group in yaml.load(file.read_bytes(), Loader=LOADER).items() if file.is_file() else ():
+            names[group] = {**of_group, **names.get(group, {})}
+    return names
+
+
 def content(file: Path) -> dict[str, Any]:
     """The content of a YAML file, read as Hydra reads it.
 

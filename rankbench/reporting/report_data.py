@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rankbench.analysis.comparison import Comparison, compare
@@ -189,3 +189,9 @@ def link(panel: Panel, arm: str) -> str:
 def links(panel: Panel) -> dict[str, str]:
     """Arm -> name of the list of its records."""
     return {arm: link(panel, arm) for arm in panel.arms}
+
+
+def span(values: Iterable[int] | Iterable[str]) -> str:
+    """The least and the largest of some values: "10", "5 to 10"."""
+    ordered = sorted(set(map(str, values)), key=lambda text: (len(text), text)) or ["0"]  # numbers and dates alike
+    return " to ".join(dict.fromkeys([ordered[0], ordered[-1]]))

@@ -17,6 +17,7 @@ from rankbench.sweeps.manifest import Job, Sweep
 
 NAMED = ("model", "task", "method", "budget")  # sections of a configuration that a name on the command line chooses
 FILLED_IN = ("name", "ranks")  # the ranks of a source run, which the command names
+RATE = "train.learning_rate"
 KIND = "task.kind"  # cannot change a number, and names the settings that can
 
 
@@ -45,6 +46,7 @@ def axes(records: Sequence[RunRecord], settings: Sequence[Mapping[str, str]]) ->
     """Settings in which runs of one arm, model, task and budget differ, but for what every comparison leaves free.
 
     A setting that follows from those before it, by name, is none: task.kind=few-r8 stands for task.map and task.rank.
+    The learning rate is one where reported runs of an arm differ in nothing else: then none was chosen.
 
     Args:
         records: finished runs.
@@ -55,13 +57,15 @@ def axes(records: Sequence[RunRecord], settings: Sequence[Mapping[str, str]]) ->
     names = {key for own in settings for key in own}
     free = [key for key in FREE if key != KIND]
     keys = [key for key in sorted(names) if not any(key == part or key.startswith(f"{part}.") for part in free)]
+    reported = [place for place, record in enumerate(records) if not record.config.get("trial")]
+    keys += [RATE] * bool(reported)  # the last, so that it parts nothing that another setting parts
+    places, label = reported or range(len(records)), labels(records)
     points: list[tuple[Any, ...]] = [
-        (label, *(getattr(record, key) for key in NAMED), bool(record.config.get("trial")))
-        for record, label in zip(records, labels(records), strict=True)
+        (label[place], *(getattr(records[place], key) for key in NAMED)) for place in places
     ]
     chosen = []
     for key in keys:
-        values = [own.get(key, "null") for own in settings]
+        values = [settings[place].get(key, "null") for place in places]
         if len(set(values)) == 1:
             continue
         at_point: dict[tuple[Any, ...], set[str]] = defaultdict(set)

@@ -29,7 +29,7 @@ from rankbench.sweeps.report_settings import Report
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
-# a frame has them though no run left a record, or none was asked for yet
+# A frame has them though no run left a record, or none was asked for yet.
 COLUMNS = ("label", "seed", "run_id", "status", "learning_rate", "match", "unit", "target", "at_edge")
 ARM = ("method", "experiment", "scale", "arms", "cells", "seed")  # what is typed and is no axis of panels
 

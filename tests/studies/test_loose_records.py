@@ -74,6 +74,16 @@ def test_the_name_of_a_kind_stands_for_the_settings_that_follow_from_it(tmp_path
     assert [panel.rest for panel in made] == [("task.kind=depth",), ("task.kind=few-r16",), ("task.kind=few-r8",)]
 
 
+def test_learning_rates_part_runs_that_nothing_else_parts(tmp_path):
+    runs = [finished("lora", 0, {"kind": rate}, rate=rate) for rate in (0.03, 0.1)]  # kind: for run_ids that differ
+    for run in runs:
+        run.config["task"] = {"name": "planted"}
+    run_folder.save([*runs, finished("igu", 0, rate=0.03)], tmp_path / "records.jsonl")
+    made = panels.panels(study.load([str(tmp_path)]))
+    assert [panel.rest for panel in made] == [("train.learning_rate=0.03",), ("train.learning_rate=0.1",)]
+    assert [panel.arms for panel in made] == [["lora", "igu"], ["lora"]]
+
+
 def test_settings_between_arms_are_no_axis(tmp_path):
     runs = [finished("lora", 0), finished("igu", 0, train={"learning_rate": 0.03, "steps": 200})]
     run_folder.save(runs, tmp_path / "records.jsonl")
@@ -126,9 +136,11 @@ def test_what_holds_no_records_is_refused(tmp_path):
 def test_the_report_says_that_nothing_was_declared_and_leaves_the_records_as_they_are(folder, tmp_path, capsys):
     before = (folder / "records.jsonl").read_bytes()
     assert main(["report", str(folder), "--reference", "igu"]) == 0
-    shown = capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(f"{folder / 'index.html'}\n")
+    shown = (folder / "tables.md").read_text()
     assert "2 comparisons with igu at an equal budget" in shown
     assert "Exploratory: no sweep names these records" in shown
+    assert "<h1>Records of maps</h1>" in (folder / "index.html").read_text()
     assert (folder / "records.jsonl").read_bytes() == before
     assert (folder / "index.html").is_file()
     assert not (folder / "sweep.json").exists()

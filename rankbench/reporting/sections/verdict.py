@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from rankbench.analysis.comparison import NOT_RUN, SHOWN, Comparison, Kind
-from rankbench.analysis.metrics import higher_is_better, title_of
-from rankbench.reporting.amounts import amount_cell, digits_of, mean_text, smallest_cell
-from rankbench.reporting.report_data import ReportData, link
-from rankbench.reporting.table import Cell, Table, without_first_column
+from rankbench.analysis.comparison import SHOWN, Comparison, Kind
+from rankbench.analysis.labels import arm_title, panel_title, with_titles
+from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.amounts import difference_cell, difference_of, digits_of, mean_text, smallest_cell
+from rankbench.reporting.decisions import Judged, controls_of, judged_arms
+from rankbench.reporting.figures.forest import draw_forest
+from rankbench.reporting.plotting import Sketch
+from rankbench.reporting.report_data import ReportData, link, span
+from rankbench.reporting.section import Section, present
+from rankbench.reporting.sections import over_panels
+from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
@@ -26,31 +33,35 @@ KINDS: dict[Kind, str] = {  # of a comparison with the reference alone
     "open": "open",
     "withheld": "withheld",
 }
-WORDS = {  # of an outcome, after a number of verdicts
-    "works": "that the arm works",
-    "worthwhile": "that it is worthwhile",
-    "no worthwhile gain": "no worthwhile gain",
-    "harmful": "that it is harmful",
-}
 UNDECLARED = (
     "Exploratory: no sweep names these records, so seeds, reference, metrics and smallest effects were not declared "
     "before the runs, and learning rates are as they are."
 )
-Judged = tuple[Panel, Comparison, str, Decision]
 
 
-def sentences(report_data: ReportData, pooled: Sequence[str] = (), apart: Collection[str] = ()) -> list[str]:
+ANCHOR, TITLE = "verdict", "Verdict"
+
+
+def make(report_data: ReportData) -> Section:
+    """Return the section that is always there."""
+    tables = [verdict_table(report_data), findings_table(report_data)]
+    return Section(ANCHOR, TITLE, sentences(report_data), ["forest", *present(tables)], folded=False)
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return the forest plot."""
+    return [partial(draw_forest, report_data)]
+
+
+def sentences(report_data: ReportData) -> list[str]:
     """Sentences on what is decided, what is open, and what could have been seen; the first are those to quote.
 
-    Args:
-        report_data: has the panels and what is said of them.
-        pooled: sentences on panels that are taken together.
-        apart: names of these panels, whose single verdicts are neither counted nor listed: the table has them.
+    Single verdicts of panels that are taken together are neither counted nor listed: the table has them.
     """
-    judged = [each for each in _judged(report_data) if each[0].name not in apart]
+    apart = over_panels.pooled_names(report_data)
+    judged = [each for each in judged_arms(report_data) if each[0].name not in apart]
     return [
-        *_headline(judged),
-        *pooled,
+        *over_panels.sentences(report_data, over_panels.pooled_tables(report_data)),
         *_without_headroom(report_data),
         *_verdict_sentences(report_data, judged, apart),
         *_findings_in_words(report_data),
@@ -60,54 +71,11 @@ def sentences(report_data: ReportData, pooled: Sequence[str] = (), apart: Collec
     ]
 
 
-def _judged(report_data: ReportData) -> list[Judged]:
-    """Each arm that has controls, in each panel, with its decision."""
-    return [
-        (panel, comparison, arm, decision)
-        for panel, comparison in report_data.compared()
-        for arm in report_data.report.controls
-        if (decision := decide(report_data, comparison, arm)) is not None
-    ]
-
-
-def _headline(judged: Sequence[Judged]) -> Iterator[str]:
-    """What is shown of all arms with controls, with n, intervals and family."""
-    if not judged:
-        return
-    counts = Counter(decision.outcome for *_, decision in judged)
-    shown = [f"{counts[outcome]} {WORDS.get(outcome, outcome)}" for outcome in OUTCOMES if counts[outcome]]
-    families, level = {comparison.family for _, comparison, *_ in judged}, judged[0][1].terms.level * 100
-    seeds = _span(interval.n for *_, decision in judged for interval in decision.intervals.values())
-    together = f"n = {seeds} seeds; each interval is one of {_span(families)} that hold together with {level:g} %"
-    best = _best(judged)
-    yield (
-        f"At an equal budget, of {len(judged)} verdict{'s' * (len(judged) > 1)}: {', '.join(shown)} ({together})"
-        + (f"; the largest gain is that of {best}." if best else ".")
-    )
-
-
-def _best(judged: Sequence[Judged]) -> str | None:
-    """The arm whose gain over the reference is the largest in smallest effects, and the gain."""
-    open_ones = [each for each in judged if each[3].outcome != "withheld"]
-    if not open_ones:
-        return None
-
-    def size(each: Judged) -> float:
-        _, comparison, _, decision = each
-        return next(iter(decision.intervals.values())).mean / float(comparison.terms.margin or 1)
-
-    panel, comparison, arm, decision = max(open_ones, key=size)
-    reference, gain = next(iter(decision.intervals.items()))
-    where = f" on {panel.short}" if len({each[0].name for each in judged}) > 1 else ""
-    title = title_of(comparison.metrics[0])
-    title = title.partition(",")[0] if comparison.terms.log else title  # per cent of it have no unit
-    smallest = f" (smallest effect of interest: {comparison.terms.smallest})"
-    return f"{arm} over {reference}{where}, {_gain(comparison, gain).text} in {title}{smallest}"
-
-
-def _gain(comparison: Comparison, gain: PairedDifference) -> Cell:
+def _difference(comparison: Comparison, gain: PairedDifference) -> Cell:
+    """A gain in the first metric as a difference in it."""
     metric = comparison.metrics[0]
-    return amount_cell(comparison.terms, gain, digits_of(comparison, metric), bool(higher_is_better(metric)))
+    difference = difference_of(gain, bool(higher_is_better(metric)))
+    return difference_cell(comparison.terms, difference, digits_of(comparison, metric))
 
 
 def _declaration(report_data: ReportData) -> Iterator[str]:
@@ -136,12 +104,6 @@ def _without_headroom(report_data: ReportData) -> Iterator[str]:
             f"No headroom on {'; '.join(where)}: four times the budget is not shown to buy three smallest effects "
             "there, so what its allocation is worth could not be seen; every verdict is withheld."
         )
-
-
-def _span(numbers: Iterable[int]) -> str:
-    """The least and the largest of some numbers: "10", "5 to 10"."""
-    ordered = sorted(set(numbers)) or [0]
-    return " to ".join(map(str, dict.fromkeys([ordered[0], ordered[-1]])))
 
 
 def _findings_in_words(report_data: ReportData) -> Iterator[str]:
@@ -186,7 +148,7 @@ def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
         size_text = f"is {least}" if least == most else f"is between {least} and {most}, depending on {what}"
         yield (
             f"The smallest difference in {metric} whose interval would leave out 0 with 80 % probability "
-            f"(n = {_span(n for _, n in pairs_seen)} pairs) {size_text}."
+            f"(n = {span(n for _, n in pairs_seen)} pairs) {size_text}."
         )
 
 
@@ -215,26 +177,12 @@ def _is_off(comparison: Comparison, arm: str) -> bool:
     return arm in comparison.off.index and arm != comparison.reference
 
 
-def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decision | None:
-    """The decision on an arm by its controls; withheld where it lost all runs, None where it is not to be judged."""
-    if arm not in comparison.rows:
-        return Decision("withheld", f"{arm}: {NOT_RUN}", {}) if comparison.planned([arm]) else None
-    return comparison.decide(arm, controls_of(report_data, arm, comparison.reference))
-
-
-def controls_of(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
-    """Name of each control that has to be beaten beside the reference -> the arms that it is; [] for none."""
-    arms = {UNIFORM: [report_data.report.reference], **report_data.report.controls_of(arm)}
-    named = {CONTROLS[role]: arms.get(role, []) for role in report_data.report.beats}
-    return {name: control for name, control in named.items() if control != [reference]}
-
-
 def verdict_table(report_data: ReportData) -> Table | None:
-    """Each arm that has controls, in each panel: the outcome and its gain over the reference and every control.
+    """Each arm that has controls, in each panel: the outcome and its difference to the reference and every control.
 
     None without controls.
     """
-    judged = _judged(report_data)
+    judged = judged_arms(report_data)
     if not judged:
         return None
     named = [
@@ -245,25 +193,34 @@ def verdict_table(report_data: ReportData) -> Table | None:
     rows = []
     for panel, comparison, arm, decision in judged:
         where = link(panel, arm) if arm in panel.arms else ""
-        head = [Cell(panel.short), Cell(arm, link=where), Cell(decision.outcome, kind=decision.outcome)]
+        head = [Cell(panel_title(panel.short)), arm_cell(arm, where), Cell(decision.outcome, kind=decision.outcome)]
         controls = controls_of(report_data, arm, comparison.reference)
         over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
-        n = Cell(_span(difference.n for difference in decision.intervals.values()))
-        rows.append([*head, *over, smallest_cell(comparison.terms), n, Cell(decision.reason)])
-    columns = ["where", "arm", "verdict", *(f"gain over {name}" for name in names), "smallest effect", "n", "why"]
-    table = Table("verdict", "Does it work?", columns, rows, [_rule(report_data), *_untuned(report_data)])
+        n = Cell(span(difference.n for difference in decision.intervals.values()))
+        why = Cell(with_titles(decision.reason, comparison.rows))
+        rows.append([*head, *over, smallest_cell(comparison.terms), n, why])
+    differences = [f"difference to {with_titles(name, [str(report_data.report.reference)])}" for name in names]
+    columns = ["where", "arm", "verdict", *differences, "smallest effect", "n", "why"]
+    table = Table(
+        "verdict",
+        "Does it work?",
+        columns,
+        rows,
+        [_rule(report_data), *_untuned(report_data)],
+        details=["why", "smallest effect"],
+    )
     return table if len(report_data.panels) > 1 else without_first_column(table)
 
 
 def _rule(report_data: ReportData) -> str:
     beaten = ", ".join(CONTROLS[role] for role in report_data.report.beats)
     return (
-        f"An arm works if it beats all of these: {beaten}; each by an interval above 0. It is worthwhile if its gain "
-        "over the reference lies above the smallest effect of interest, too, without worthwhile gain if it lies below "
-        "that, and harmful if it lies below 0. Intervals of all arms and panels over one control hold together with "
-        f"{report_data.report.level * 100:g} %. Gains are above 0 where the arm is better. Nothing is said where seeds "
-        "are lost, a learning rate lies at an edge of its grid, or more budget does not help. A control that is "
-        "several arms is their mean at each seed."
+        f"An arm works if it beats all of these: {beaten}; each by an interval that leaves out 0. It is worthwhile if "
+        "its gain over the reference lies above the smallest effect of interest, too, without worthwhile gain if it "
+        "lies below that, and harmful if it is a loss. Differences are arm minus control in the metric itself; a gain "
+        "is one for the better. Intervals of all arms and panels over one control hold together with "
+        f"{report_data.report.level * 100:g} %. Nothing is said where seeds are lost, a learning rate lies at an edge "
+        "of its grid, or more budget does not help. A control that is several arms is their mean at each seed."
     )
 
 
@@ -280,7 +237,7 @@ def _over(comparison: Comparison, decision: Decision, arm: str, name: str, contr
     if name not in decision.intervals:
         lost = comparison.why_lost(arm, control) if arm in comparison.rows and control else None
         return Cell(lost or ("not run" if arm in comparison.rows else ""))
-    cell = _gain(comparison, decision.intervals[name])
+    cell = _difference(comparison, decision.intervals[name])
     off = [comparison.off[each] for each in control if each in comparison.off.index]
     return replace(cell, text=f"{cell.text} at {max(off):.0%} of the budget") if off else cell
 
@@ -291,12 +248,12 @@ def findings_table(report_data: ReportData) -> Table | None:
     if len(compared) < 2:
         return None
     rows = [
-        [Cell(arm), *(_finding(report_data, panel, comparison, arm) for panel, comparison in compared)]
+        [arm_cell(arm), *(_finding(report_data, panel, comparison, arm) for panel, comparison in compared)]
         for arm in report_data.arms
         if arm != report_data.report.reference
     ]
-    columns = ["arm", *(panel.short for panel, _ in compared)]
-    title = f"Findings: each arm against {report_data.report.reference}"
+    columns = ["arm", *(panel_title(panel.short) for panel, _ in compared)]
+    title = f"Findings: each arm against {arm_title(report_data.report.reference)}"
     return Table("findings", title, columns, rows, ["Mean paired difference and what its interval shows."])
 
 
@@ -307,5 +264,5 @@ def _finding(report_data: ReportData, panel: Panel, comparison: Comparison, arm:
     text = finding.text
     if difference is not None:
         digits = digits_of(comparison, comparison.metrics[0])
-        text = f"{mean_text(comparison.terms, difference.mean, digits, rises=True)} {finding.text}"
+        text = f"{mean_text(comparison.terms, difference.mean, digits)} {finding.text}"
     return Cell(text, strong=finding.kind in SHOWN, kind=finding.kind, link=link(panel, arm))

@@ -1,0 +1,229 @@
+"""What a study answers in one sentence, what stands behind it, and what would come next: the first screen of its page.
+
+All words are those of `rankbench.statistics.decision`, whose outcomes are only counted here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
+from rankbench.analysis.labels import arm_title, metric_title, panel_title
+from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.decisions import decide
+from rankbench.reporting.report_data import ReportData, span
+from rankbench.reporting.sections import over_panels
+from rankbench.statistics.decision import Decision
+from rankbench.statistics.family import MOST, POWER
+
+NAMED = 3  # arms that a sentence names
+KINDS: tuple[Kind, ...] = ("worthwhile gain", "better", "no worthwhile gain", "worse", "open", "withheld")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is said of an arm in a place.
+
+    Attributes:
+        arm: label.
+        place: short title of a panel, or of panels that are taken together.
+        decision: by the reference, and by the arm's controls where it has any.
+        comparisons: of the panels that it rests on.
+        family: number of comparisons whose intervals hold together with its own.
+    """
+
+    arm: str
+    place: str
+    decision: Decision
+    comparisons: Sequence[Comparison]
+    family: int
+
+    @property
+    def unit(self) -> str:
+        """What its pairs are."""
+        return "panels" if len(self.comparisons) > 1 else "seeds"
+
+    @property
+    def kind(self) -> Kind:
+        """The word for the outcome."""
+        return KIND_OF[self.decision.outcome]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first screen of a page.
+
+    Attributes:
+        sentence: answers the question of the study.
+        certainty: sentences on what the answer rests on.
+        next_steps: sentences on what would come next, each with the command for it, or "".
+        badges: kind -> arm -> in how many of how many places, "" for a single one.
+    """
+
+    sentence: str
+    certainty: list[str]
+    next_steps: list[tuple[str, str]]
+    badges: dict[Kind, dict[str, str]]
+
+
+def make_headline(report_data: ReportData) -> Headline:
+    """Return what the first screen says."""
+    every = list(claims(report_data))
+    controlled = [claim for claim in every if claim.arm in report_data.report.controls]
+    return Headline(
+        _sentence(report_data, controlled or every),
+        list(_certainty(report_data, every)),
+        list(_next_steps(report_data, controlled or every)),
+        _badges(every),
+    )
+
+
+def claims(report_data: ReportData) -> Iterator[Claim]:
+    """Every claim: of panels that are taken together as one, else panel by panel."""
+    apart = over_panels.pooled_names(report_data)
+    for title in report_data.report.over:
+        for shared, members in over_panels.groups(report_data, title):
+            together, pools = over_panels.pool_arms(report_data, members)
+            for arm, pooled in pools.items():
+                yield Claim(arm, f"{title}: {shared}", pooled.decision, together.comparisons, together.family)
+    silent = {report_data.report.reference, *report_data.report.without_claim}
+    for panel, comparison in report_data.compared():
+        for arm in report_data.arms if panel.name not in apart else ():
+            controlled = arm in report_data.report.controls
+            if arm in silent or not (controlled or arm in comparison.rows):
+                continue
+            decision = decide(report_data, comparison, arm) if controlled else comparison.decide(arm)
+            if decision is not None:
+                yield Claim(arm, panel.short, decision, [comparison], comparison.family)
+
+
+def _badges(every: Sequence[Claim]) -> dict[Kind, dict[str, str]]:
+    places = Counter(claim.arm for claim in every)
+    badges: dict[Kind, dict[str, str]] = {}
+    for kind in KINDS:
+        counts = Counter(claim.arm for claim in every if claim.kind == kind)
+        if counts:
+            badges[kind] = {
+                arm: f"{count} of {places[arm]}" if places[arm] > 1 else "" for arm, count in counts.most_common()
+            }
+    return badges
+
+
+def _sentence(report_data: ReportData, every: Sequence[Claim]) -> str:
+    """The answer: what is shown to be better, else that nothing is, else what could have been found."""
+    reference = arm_title(report_data.report.reference)
+    kinds = Counter(claim.kind for claim in every)
+    if not every:
+        runs = [run for panel in report_data.panels for run in panel.runs]
+        done = sum(run.status == "ok" for run in runs)
+        return f"Nothing can be compared with {reference} yet: {done:,} of {len(runs):,} runs are done."
+    if wins := [claim for claim in every if claim.kind in SHOWN]:
+        return _who_wins(wins, every)
+    if kinds["withheld"] == len(every):
+        reasons = Counter(claim.decision.reason for claim in every)
+        return f"No verdict: {reasons.most_common(1)[0][0]}."
+    rest = _listed([f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind]])
+    others = f" ({rest})" * (len(kinds) > 1)
+    open_claims = [claim for claim in every if claim.kind == "open"]
+    if not open_claims:
+        return f"No arm beats {reference} by more than {_smallest(every)}{others}."
+    return f"Open: {_what_could_be_found(open_claims, reference)}{others}."
+
+
+def _who_wins(wins: Sequence[Claim], every: Sequence[Claim]) -> str:
+    """Which arms beat what, and in how many places each."""
+    counts = Counter(claim.arm for claim in wins)
+    places = Counter(claim.arm for claim in every)
+    first = counts.most_common(NAMED)
+    several = max(places.values()) > 1
+    alike = len({(count, places[arm]) for arm, count in first}) == 1
+    names = [arm_title(arm) + f" ({count} of {places[arm]})" * (several and not alike) for arm, count in first]
+    names += [f"{len(counts) - NAMED} other arms"] * (len(counts) > NAMED)
+    over = _listed([_control(name) for name in max((claim.decision.intervals for claim in wins), key=len)])
+    where = f" on {first[0][1]} of {places[first[0][0]]} panels" if several and alike else ""
+    rest = len(places) - len(counts)
+    tail = f"; {rest} other arm{'s do' if rest > 1 else ' does'} not" if rest else ""
+    return f"{_listed(names)} beat{'s' * (len(counts) == 1)} {over}{where}{tail}."
+
+
+def _control(name: str) -> str:
+    """Display name of the reference; the others are in words already."""
+    return name if " " in name else arm_title(name)
+
+
+def _smallest(every: Sequence[Claim]) -> str:
+    """The smallest effect of interest, with its origin where it is one for all."""
+    terms = {comparison.terms.smallest: comparison.terms.source for claim in every for comparison in claim.comparisons}
+    if len(terms) > 1:
+        return "the smallest effect of interest"
+    ((smallest, source),) = terms.items()
+    return f"{smallest}, {source}" if source.startswith("what") else f"{smallest}, the smallest effect of interest"
+
+
+def _what_could_be_found(every: Sequence[Claim], reference: str) -> str:
+    """The range of gains over the reference that the pairs could have shown."""
+    sizes: dict[tuple[str, bool], list[float]] = {}
+    numbers = []
+    for claim, comparison in ((each, comparison) for each in every for comparison in each.comparisons):
+        metric, terms = comparison.metrics[0], comparison.terms
+        smallest = comparison.detectable(metric, claim.arm) if claim.arm in comparison.rows else None
+        if smallest is not None:
+            numbers.append(len(comparison.pairs(metric, claim.arm)))
+            sizes.setdefault((metric, terms.log), []).append(terms.amount(smallest, bool(higher_is_better(metric))))
+    if not sizes:
+        return f"there are too few pairs with {reference} to say what could have been found"
+    ranges = [
+        f"{' to '.join(dict.fromkeys(f'{end(each):.2g}' for end in (min, max)))}{' %' * log} in "
+        f"{metric_title(metric, short=True)}"
+        for (metric, log), each in sizes.items()
+    ]
+    arms = {claim.arm for claim in every}
+    of_whom = f" of {arm_title(arms.pop())}" if len(arms) == 1 else ""
+    return (
+        f"with {span(numbers)} seeds, no gain{of_whom} over {reference} below {_listed(ranges)} would have been found "
+        "reliably"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]:
+    """Number of pairs, family and level, and the smallest effect of interest."""
+    if not every:
+        return
+    units = {claim.unit for claim in every}
+    n = span(pairs.n for claim in every for pairs in claim.decision.intervals.values())
+    families = {claim.family for claim in every}
+    level = f"{report_data.report.level * 100:g} %"
+    yield f"n = {n} {' or '.join(sorted(units))}, paired with {arm_title(report_data.report.reference)}."
+    one = families == {1}
+    yield f"Intervals at {level}." if one else f"Intervals of {span(families)} comparisons hold together with {level}."
+    sizes = sorted({comparison.terms.smallest for claim in every for comparison in claim.comparisons})
+    metrics = {comparison.metrics[0] for claim in every for comparison in claim.comparisons}
+    what = _listed(sorted(metric_title(metric, arrow=True, short=True) for metric in metrics))
+    if len(sizes) == 1:
+        yield f"Smallest effect of interest: {sizes[0]} of {what}."
+    else:
+        yield f"{len(sizes)} smallest effects of interest, of {what}: see the results."
+
+
+def _next_steps(report_data: ReportData, every: Sequence[Claim]) -> Iterator[tuple[str, str]]:
+    """What is missing, and how many seeds would close what is open."""
+    runs = [run for panel in report_data.panels for run in panel.runs]
+    missing = sum(run.record is None for run in runs)
+    sweep = report_data.study.sweep
+    if missing:
+        yield f"{missing:,} of {len(runs):,} runs are still to be made:", f"rankbench -m {' '.join(sweep.words)}"
+    open_claims = [claim for claim in every if claim.kind == "open"]
+    for claim in open_claims[:NAMED]:
+        number = f"{claim.decision.seeds}" if claim.decision.seeds else f"More than {MOST}"
+        where = f" on {panel_title(claim.place)}" if len({each.place for each in every}) > 1 else ""
+        yield f"{number} {claim.unit} would tell {arm_title(claim.arm)}{where} with {POWER * 100:g} % probability.", ""
+    if len(open_claims) > NAMED:
+        yield f"{len(open_claims) - NAMED} more are open: see the verdict.", ""
+    if not missing and not open_claims and every:
+        yield "Nothing is open.", ""

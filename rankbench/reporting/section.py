@@ -1,0 +1,80 @@
+"""A section of a report, and what a module of rankbench.reporting.sections offers.
+
+The modules have one interface; `report.SECTIONS` lists them in the order of the page:
+
+    make(report_data) -> Section | None      sentences, tables, and the names of its figures in their places
+    sketches(report_data) -> list[Sketch]    the figures, not drawn yet; left out by a module that has none
+
+A figure is a function that returns a `ReportFigure` with a name of its own, or None where there is nothing to draw. Its
+module lists it in `sketches` and its name among the blocks of the section: a name without a figure leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from rankbench.reporting.plotting import SavedFigure
+from rankbench.reporting.table import Table
+
+
+@dataclass(frozen=True)
+class PanelTables:
+    """Tables of one form, one for each panel: the page shows one at a time.
+
+    Attributes:
+        title: one line, for all of them.
+        tables: short title of a panel -> its table.
+    """
+
+    title: str
+    tables: Mapping[str, Table]
+
+
+Block: TypeAlias = Table | PanelTables | SavedFigure | str  # a text: the name of a figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a report.
+
+    Attributes:
+        anchor: its name on the page.
+        title: one line.
+        sentences: before its tables and figures.
+        blocks: tables and figures, in order.
+        folded: closed on the page until it is asked for.
+    """
+
+    anchor: str
+    title: str
+    sentences: Sequence[str] = ()
+    blocks: Sequence[Block] = ()
+    folded: bool = True
+
+    @property
+    def tables(self) -> list[Table]:
+        """Every table, in order."""
+        several = (block.tables.values() if isinstance(block, PanelTables) else [block] for block in self.blocks)
+        return [table for tables in several for table in tables if isinstance(table, Table)]
+
+    def with_figures(self, pictures: Mapping[str, SavedFigure]) -> Section:
+        """The section with the figures in the places of their names; names without a figure are left out."""
+        blocks = [pictures.get(block) if isinstance(block, str) else block for block in self.blocks]
+        return replace(self, blocks=present(blocks))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has nothing to say or to show."""
+        return not self.sentences and not self.blocks
+
+
+def present(blocks: Iterable[Block | None]) -> list[Block]:
+    """The blocks that there are."""
+    return [block for block in blocks if block is not None]
+
+
+def panel_tables(title: str, tables: Mapping[str, Table]) -> list[Block]:
+    """Tables of the panels as one block; a single one as it is, none without any."""
+    return [PanelTables(title, tables)] if len(tables) > 1 else list(tables.values())

@@ -1,0 +1,1 @@
+"""What a task on a user's own data is made of."""
