@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,24 +148,33 @@ def _defaults(root: dict[str, Any]) -> dict[str, str]:
 
 
 def overview() -> str:
-    """All commands, the groups with the names of their choices, other settings, examples."""
+    """All commands, the groups with some of their choices, other settings, examples."""
     root = content(CONF_DIR / "config.yaml")
-    defaults = _defaults(root)
     settings = [(key, meaning.format(**root)) for key, meaning in SETTINGS]
-    choices = []
-    for group, files in groups().items():
-        stems = [f"*{file.stem}" if file.stem == defaults.get(group) else file.stem for file in files]
-        choices.append((f"{group}=", ", ".join(stems) + ("  (with -m)" if group in OF_SWEEPS else "")))
+    choices = [(f"{group}=", _some_choices(group, list(files), _defaults(root))) for group, files in groups().items()]
     return "\n\n".join(
         [
             _columns(USAGE, indent=0),
             _block("Commands (rankbench COMMAND --help says more):", list(COMMANDS.items())),
-            _block("Groups of a run (* is the default; rankbench --help GROUP says what each choice is):", choices),
+            _block("Groups of a run (* is the default; rankbench --help GROUP names every choice):", choices),
             _block("Other settings:", settings),
             _block("Examples:", EXAMPLES),
             textwrap.fill(ENDING, width()),
         ]
     )
+
+
+def _some_choices(group: str, files: Sequence[Path], defaults: Mapping[str, str]) -> str:
+    """The default and as many other choices as one line has room for, and how many there are beside."""
+    stems = sorted((file.stem for file in files), key=lambda stem: stem != defaults.get(group))
+    names = [f"*{stem}" if stem == defaults.get(group) else stem for stem in stems]
+    suffix = "  (with -m)" if group in OF_SWEEPS else ""
+    room = width() - len(max(GROUP_ORDER, key=len)) - 5 - len(suffix)
+    for shown in range(len(names), 0, -1):
+        rest = f" and {len(names) - shown} more" if shown < len(names) else ""
+        if len(text := ", ".join(names[:shown]) + rest) <= room:
+            break
+    return text + suffix
 
 
 def run_help() -> str:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
+from rankbench import terminal
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.cli.run import importing, say
@@ -21,12 +19,11 @@ from rankbench.config import registry
 from rankbench.config.control_sources import complete
 from rankbench.config.schema import Settings, conform
 from rankbench.config.yaml_files import defaults
-from rankbench.terminal import console
+from rankbench.terminal import console, print_table
 
 if TYPE_CHECKING:
     from rankbench.contract.checks import CheckResult
 
-WIDTH = 120  # characters, where there is no terminal
 UNKNOWN = "?"  # a fact that the class does not give; rankbench.contract.checks says so
 CHECK = """Checks that a method keeps the contract, on short runs of a tiny model.
 
@@ -86,25 +83,22 @@ def settings(cls: Any, name: str) -> Settings | None:
     return config
 
 
-def table(entries: Sequence[Entry]) -> Table:
-    """The table for a terminal."""
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    shown.add_column("name", no_wrap=True)
-    for title in COLUMNS.values():
-        shown.add_column(title, overflow="fold")
-    for row in entries:
-        name = f"{row.name}\n({row.package})" if row.package else row.name
-        shown.add_row(*(Text(text) for text in (name, *(row.facts[fact] for fact in COLUMNS))))
-    return shown
+def show_table(entries: Sequence[Entry]) -> None:
+    """Print the table for a terminal."""
+    rows = [
+        [f"{row.name}\n({row.package})" if row.package else row.name, *(row.facts[fact] for fact in COLUMNS)]
+        for row in entries
+    ]
+    print_table(["name", *COLUMNS.values()], rows, spare=("budget", "source"))
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """The table for the README."""
-    rows = [["name", *MARKDOWN.values()], ["---"] * (len(MARKDOWN) + 1)]
-    for row in entries:
-        name = f"`{row.name}`" + (f" ({row.package})" if row.package else "")
-        rows.append([name, *(row.facts[fact].replace("|", "\\|") for fact in MARKDOWN)])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    """The table in Markdown."""
+    rows = [
+        [f"`{row.name}`" + (f" ({row.package})" if row.package else ""), *(row.facts[fact] for fact in MARKDOWN)]
+        for row in entries
+    ]
+    return terminal.markdown(["name", *MARKDOWN.values()], rows)
 
 
 def deviations(entries: Sequence[Entry]) -> str:
@@ -128,29 +122,19 @@ def main(words: Sequence[str]) -> int:
     arguments = parser.parse_args(words)
     with importing("torch"):
         entries = [entry(name) for name in arguments.names or registry.names("method")]
-    out = console()
-    out.width = out.width if out.is_terminal else WIDTH
     if arguments.markdown:
         print(markdown(entries))
     else:
-        out.print(table(entries))
+        show_table(entries)
     if arguments.deviations or arguments.names:
-        out.print("\n" + deviations(entries), markup=False)
+        console().print("\n" + deviations(entries), markup=False)
     return OK
 
 
 def show(title: str, results: Sequence[CheckResult]) -> None:
     """Print a row for each check."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2))
-    for column in ("check", "outcome", "what was seen"):
-        table.add_column(column, overflow="fold")
-    for result in results:
-        colour = OUTCOMES[result.outcome]
-        table.add_row(result.check, f"[{colour}]{result.outcome}[/{colour}]", Text(result.seen))
-    console().print(table)
+    rows = [[result.check, result.outcome, result.seen] for result in results]
+    print_table(["check", "outcome", "what was seen"], rows, title, colours=OUTCOMES)
 
 
 def check(words: Sequence[str]) -> int:

@@ -44,7 +44,7 @@ def frozen(overrides: Sequence[str]) -> dict[str, Any]:
 def frozen_runs(config: Mapping[str, Any], seeds: Sequence[int]) -> list[FrozenRun]:
     """A run for each seed, in the results folder itself, as any sweep would do it."""
     configs = [{**copy.deepcopy(dict(config)), "seed": seed} for seed in seeds]
-    return [FrozenRun(run_id(one), one, f"{one['method']['name']} seed={one['seed']}") for one in configs]
+    return [FrozenRun(run_id(one), one, f"{one['method']['name']}, seed {one['seed']}") for one in configs]
 
 
 def reruns(first: FrozenRun, count: int) -> list[FrozenRun]:
@@ -54,32 +54,37 @@ def reruns(first: FrozenRun, count: int) -> list[FrozenRun]:
         FrozenRun(
             first.run_id,
             {**first.config, "results_dir": str(folder / f"rerun-{number}")},
-            f"{first.title} again ({number})",
+            f"{first.title}, again ({number})",
         )
         for number in range(1, count + 1)
     ]
 
 
-def perform(runs: Sequence[FrozenRun], folder: Path, slots: int | None) -> list[RunRecord | None]:
+def perform(rows: Mapping[str, Sequence[FrozenRun]], folder: Path, slots: int | None) -> list[RunRecord | None]:
     """Do the runs that are not done; the record of each, in their order.
 
     Args:
-        runs: frozen runs.
+        rows: name of a row of the table of progress -> frozen runs.
         folder: where their files are written.
         slots: runs at a time; None: one for each device, or one.
     """
     from rankbench.launching import jobs, local_pool
-    from rankbench.launching.progress import SweepProgress, stopping
+    from rankbench.launching.progress import PlannedRun, SweepProgress, stopping
 
+    runs = [run for members in rows.values() for run in members]
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{number}.json" for number in range(len(runs))]
     for run, file in zip(runs, files, strict=True):
         run.write(file)
     settings = jobs.LaunchSettings(slots=slots, devices=jobs.devices())
     rooms = settings.rooms()
-    progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
-
-    return [ended.record for ended in local_pool.launch(files, settings, progress.show, stopping)]
+    progress = SweepProgress()
+    progress.plan(
+        [PlannedRun(row, run.title, run.config, run.folder.path) for row, members in rows.items() for run in members]
+    )
+    with progress:
+        progress.use(len(rooms), rooms[0].threads)
+        return [ended.record for ended in local_pool.launch(files, settings, progress.show, stopping, progress.start)]
 
 
 def value(record: RunRecord | None, metric: str) -> float | None:
@@ -121,14 +126,17 @@ def main(words: Sequence[str]) -> int:
 
 
 def _study(config: dict[str, Any], other: dict[str, Any] | None, arguments: argparse.Namespace) -> int:
-    from rankbench.reporting.noise_report import Runs, report  # pandas takes a moment to import
+    from rankbench.reporting.noise_report import LEGEND, Runs, needed_seeds, spread_sentences  # pandas takes a moment
+    from rankbench.reporting.record_tables import print_frame
     from rankbench.sweeps.experiment_files import usual_metric
 
     own = frozen_runs(config, arguments.seeds)
     again = reruns(own[0], arguments.reruns)
     compared = frozen_runs(other, arguments.seeds) if other else []
     folder = Path(config["results_dir"]) / PLACE / own[0].run_id
-    records = perform([*own, *again, *compared], folder / "frozen", arguments.slots)
+    name = config["method"]["name"]
+    rows = {name: own, f"{name}, again": again, "against": compared}
+    records = perform(rows, folder / "frozen", arguments.slots)
     metric = arguments.metric or usual_metric(config["task"]["name"])
     values = [value(record, metric) for record in records]
     seeds = dict(zip(arguments.seeds, values[: len(own)], strict=True))
@@ -141,7 +149,11 @@ def _study(config: dict[str, Any], other: dict[str, Any] | None, arguments: argp
     )
     failed = sum(record is None or record.status != "ok" for record in records)
     print(f"# Noise of {metric}: {_title(config)}\n")
-    print(report(measured, metric))
+    print("\n\n".join(spread_sentences(measured, metric)))
+    if (needed := needed_seeds(measured, metric)) is not None:
+        print()
+        print_frame(needed)
+        print(f"\n{LEGEND}")
     if failed:
         print(f"\n{failed} of {len(records)} runs failed and are not counted.")
     return FAILED if failed else OK

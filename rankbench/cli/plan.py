@@ -19,9 +19,6 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from rankbench.analysis.run_costs import from_records, kind
 from rankbench.cli.arguments import add_results, with_results
 from rankbench.cli.arguments import parser as command_parser
@@ -32,7 +29,7 @@ from rankbench.records import run_folder
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import PHASES, RunRecord
 from rankbench.statistics.family import MOST, POWER
-from rankbench.terminal import console, duration
+from rankbench.terminal import console, duration, print_table
 
 if TYPE_CHECKING:
     from rankbench.core.sites import Site
@@ -205,27 +202,29 @@ def _measure(config: Mapping[str, Any]) -> float | None:
     return float(spent[0] + spent[3] + (spent[1] + spent[2]) / MEASURED_STEPS * steps)
 
 
-def table(lines: Sequence[Row]) -> Table:
-    """The rows, and their sum; what all rows have in common stands above them."""
+def show(lines: Sequence[Row]) -> None:
+    """Print the rows, and their sum; what all rows have in common stands above them."""
     varied = [index for index in range(1, 4) if len({row.what[index] for row in lines}) > 1]
     common = [lines[0].what[index] for index in range(1, 4) if index not in varied] if lines else []
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=", ".join(common), title_justify="left")
-    for title in ("arm", *(WHAT[index] for index in varied)):
-        shown.add_column(title, overflow="fold")
     memory = any(row.memory is not None for row in lines)
-    for title in ("runs", "done", "target", "start", *(["peak memory"] if memory else []), "time left"):
-        shown.add_column(title, justify="right")
+    titles = ["arm", *(WHAT[index] for index in varied), "runs", "done", "target", "start"]
+    titles += [*(["peak memory"] if memory else []), "time left"]
+    cells = []
     for row in lines:
-        what = (Text(row.what[index]) for index in (0, *varied))
         figures = [*map(_figure, (row.target, row.start)), *([_bytes(row.memory)] if memory else [])]
-        shown.add_row(*what, str(row.runs), str(row.done), *figures, _time(row))
-    total = sum(row.seconds or 0 for row in lines)
-    unknown = "" if all(row.seconds is not None for row in lines) else "; some not known"
-    counts = (str(sum(row.runs for row in lines)), str(sum(row.done for row in lines)))
-    shown.add_row(
-        "all", *[""] * len(varied), *counts, "", "", *[""] * memory, f"{duration(total)}{unknown}", style="bold"
-    )
-    return shown
+        cells.append([*(row.what[index] for index in (0, *varied)), str(row.runs), str(row.done), *figures, _time(row)])
+    counts = [str(sum(row.runs for row in lines)), str(sum(row.done for row in lines))]
+    cells.append(["all", *[""] * len(varied), *counts, "", "", *[""] * memory, _whole_time(lines)])
+    print_table(titles, cells, ", ".join(common), ("start", "target"), last="bold")
+
+
+def _whole_time(lines: Sequence[Row]) -> str:
+    """Time that all rows may take, one run after the other; what is known of it where some is not."""
+    seconds = [row.seconds for row in lines if row.runs > row.done]
+    estimates = [each for each in seconds if each is not None]
+    if len(estimates) == len(seconds):
+        return duration(sum(estimates))
+    return f"> {duration(sum(estimates))}" if estimates else "not known"
 
 
 def _figure(value: int | None) -> str:
@@ -242,29 +241,29 @@ def _time(row: Row) -> str:
     return "not known" if row.seconds is None else duration(row.seconds)
 
 
-def power_table(design: Design, scatters: Sequence[Scatter]) -> Table:
-    """Power at the smallest effect, and the seeds for POWER: for some ratios of s to it, then as runs have shown it.
+def show_power(design: Design, scatters: Sequence[Scatter]) -> None:
+    """Print the power at the smallest effect, and the seeds for POWER: for some ratios of s to it, then as seen.
 
     Args:
         design: numbers of the experiment.
         scatters: of panels with finished runs.
     """
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    shown.title = f"power at the smallest effect of interest, and {design.unit} for {POWER * 100:g} %"
-    shown.add_column("standard deviation of the differences")
     against = {f"over {design.reference}": 1, f"over {design.controls} controls": design.controls}
-    for title in against if design.controls > 1 else [*against][:1]:
-        shown.add_column(title, justify="right")
-        shown.add_column(design.unit, justify="right")
+    shown = list(against)[: 2 if design.controls > 1 else 1]
     rows = [(f"{ratio:g} smallest effects", ratio) for ratio in RATIOS]
     rows += [(f"{each.deviation:.2g} in finished runs: {each.title}", each.deviation) for each in scatters]
+    cells = []
     for title, ratio in rows:
-        cells = []
-        for controls in dict.fromkeys(against.values()):
+        line = [title]
+        for controls in (against[name] for name in shown):
             enough = design.seeds(ratio, controls)
-            cells += [f"{design.power(ratio, controls) * 100:.0f} %", f"> {MOST}" if enough is None else str(enough)]
-        shown.add_row(Text(title), *cells)
-    return shown
+            line += [f"{design.power(ratio, controls) * 100:.0f} %", f"> {MOST}" if enough is None else str(enough)]
+        cells.append(line)
+    print_table(
+        ["deviation of differences", *(part for name in shown for part in (name, design.unit))],
+        cells,
+        f"power at the smallest effect of interest, and {design.unit} for {POWER * 100:g} %",
+    )
 
 
 def main(words: Sequence[str]) -> int:
@@ -304,7 +303,10 @@ def main(words: Sequence[str]) -> int:
     out = console()
     seconds = from_short_runs(cost) if arguments.measure else cost
     by_name = {record.run_id: record for record in finished}
-    out.print(table(list(rows(frozen_runs, by_name, seconds, arguments.memory))))
+    lines = list(rows(frozen_runs, by_name, seconds, arguments.memory))
+    show(lines)
+    if any(row.seconds is None for row in lines) and not arguments.measure:
+        out.print("no run like some of these has finished here: --measure times a short one of each", style="dim")
     if waiting:
         out.print(f"{len(waiting)} of them wait for a learning rate, a ladder or the ranks of another run", style="dim")
     if trials := schedule.trials_of_ladders():
@@ -316,6 +318,6 @@ def main(words: Sequence[str]) -> int:
     for design in designs:
         out.print()
         out.print(design.summary, markup=False)
-        out.print(power_table(design, [each for each in scatters if each.cell == design.cell]))
+        show_power(design, [each for each in scatters if each.cell == design.cell])
     refuse_futile(designs, sweep.futile)
     return OK

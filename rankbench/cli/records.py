@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,12 @@ from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.records.run_folder import records, save
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
+    import pandas as pd
+
     from rankbench.analysis.selection import Selection
     from rankbench.records.record import RunRecord
+
+COSTS = ("peak MiB", "method's own s", "eval s", "asked", "peak", "train s", "got")  # columns, the least telling first
 
 
 def main(words: Sequence[str]) -> int:
@@ -77,7 +82,7 @@ def rates(words: Sequence[str]) -> int:
 
 def _print_each(arguments: argparse.Namespace) -> int:
     from rankbench.analysis.frame import SelectionError, frame, split
-    from rankbench.reporting.record_tables import rate_report
+    from rankbench.reporting.record_tables import print_frame, rates_frame
 
     finished, problems = records(_source(arguments))
     for problem in problems:
@@ -87,18 +92,25 @@ def _print_each(arguments: argparse.Namespace) -> int:
     if not finished:
         raise SelectionError(f"{_source(arguments)} holds no records; give --results DIR, or a file made with --save")
     for title, group in split(finished, arguments.by):
-        shown = rate_report(frame(group), arguments.best, arguments.tuning_seeds) if arguments.best else _runs(group)
-        print(f"\n{title}: {len(group)} runs\n\n{shown}")
+        shown = rates_frame(frame(group), arguments.best, arguments.tuning_seeds) if arguments.best else _runs(group)
+        print()
+        print_frame(shown, _spare(shown), f"{title}: {len(group)} runs")
     return OK
 
 
-def _runs(group: Sequence[RunRecord]) -> str:
+def _runs(group: Sequence[RunRecord]) -> pd.DataFrame:
     from rankbench.analysis.frame import frame
-    from rankbench.reporting.record_tables import runs_table
+    from rankbench.reporting.record_tables import runs_frame
 
     columns = [str(column) for column in frame(group) if not str(column).endswith("/step")]
-    splits = ("before", "validation", "test")
-    return runs_table(group, [column for split in splits for column in columns if column.startswith(f"{split}/")])
+    splits = ("test", "validation", "before")
+    return runs_frame(group, [column for split in splits for column in columns if column.startswith(f"{split}/")])
+
+
+def _spare(shown: pd.DataFrame) -> list[str]:
+    """Columns that go first where the terminal is too narrow: costs, then metrics from the last one on but for two."""
+    metrics = [str(column) for column in shown if "/" in str(column)]
+    return [*COSTS, *metrics[:1:-1]]
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -168,22 +180,25 @@ def tables(words: Sequence[str]) -> int:
 def _print(selection: Selection, metrics: Sequence[str], reference: str) -> bool:
     """Whether there is a table of it; else why not is printed in its place."""
     from rankbench.analysis.frame import SelectionError
-    from rankbench.reporting.record_tables import comparison_table
+    from rankbench.reporting.record_tables import comparison_table, print_cells
 
+    title = f"{selection.title}: {len(selection.records)} runs"
+    print()
     try:
-        shown, whole = comparison_table(selection.records, metrics, reference, selection.labels), True
+        table = comparison_table(selection.records, metrics, reference, selection.labels)
     except SelectionError as error:
-        shown, whole = str(error), False
-    notes = "".join(f"\n\n{note}" for note in selection.notes)
-    print(f"\n{selection.title}: {len(selection.records)} runs\n\n{shown}{notes}")
-    return whole
+        print(f"{title}\n\n{error}")
+        return False
+    print_cells(replace(table, title=title))
+    for note in [*table.notes, *selection.notes]:
+        print(f"\n{note}")
+    return True
 
 
 def draw(selection: Selection, out: Path) -> Iterable[Path]:
     """Draw both figures of a selection, in files named by its title; the figures say which runs they leave out."""
     from rankbench.analysis.labels import file_name
-    from rankbench.reporting.plotting import write  # matplotlib takes a moment to import
-    from rankbench.reporting.rank_map_figures import (
+    from rankbench.reporting.figures.rank_maps import (
         agreement,
         count_drawn,
         draw_agreement,
@@ -191,6 +206,7 @@ def draw(selection: Selection, out: Path) -> Iterable[Path]:
         mean_ranks,
         rank_maps,
     )
+    from rankbench.reporting.plotting import write  # matplotlib takes a moment to import
 
     maps = rank_maps(selection.records, selection.labels)
     name = file_name(selection.title)
@@ -207,7 +223,7 @@ def maps(words: Sequence[str]) -> int:
     add_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_intermixed_args(words)
-    from rankbench.reporting.rank_map_figures import count_drawn  # matplotlib takes a moment to import
+    from rankbench.reporting.figures.rank_maps import count_drawn  # matplotlib takes a moment to import
 
     for selection in selections(arguments):
         for file in draw(selection, arguments.out):

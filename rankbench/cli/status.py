@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
 from rankbench.cli.arguments import add_results, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
@@ -21,7 +18,8 @@ from rankbench.records.run_folder import LOG, RunFolder
 from rankbench.studies import study
 from rankbench.studies.study import Study
 from rankbench.sweeps.manifest import Job
-from rankbench.terminal import console
+from rankbench.sweeps.run_titles import RunTitles
+from rankbench.terminal import console, print_table
 
 STATES = ("done", "running", "failed", "interrupted", "missing")
 
@@ -71,20 +69,14 @@ def _name(record: RunRecord | None, folder: RunFolder) -> str:
     return "interrupted" if record.status in STOPPED else "failed"
 
 
-def table(runs: Sequence[State]) -> Table:
-    """A row for each arm, its tuning trials apart, and one for all."""
+def show(runs: Sequence[State]) -> None:
+    """Print a row for each arm, its tuning trials apart, and one for all."""
     rows: dict[str, Counter[str]] = {}
     for run in runs:
         rows.setdefault(run.job.row, Counter())[run.state] += 1
-    shown = Table(box=None, pad_edge=False, padding=(0, 2))
-    shown.add_column("runs of")
-    for title in STATES:
-        shown.add_column(title, justify="right")
-    for name, counts in rows.items():
-        shown.add_row(Text(name), *(str(counts[state] or "") for state in STATES))
     total = Counter(run.state for run in runs)
-    shown.add_row("all", *(str(total[state]) for state in STATES), style="bold")
-    return shown
+    cells = [[name, *(str(counts[state] or "") for state in STATES)] for name, counts in rows.items()]
+    print_table(["runs of", *STATES], [*cells, ["all", *(str(total[state]) for state in STATES)]], last="bold")
 
 
 def main(words: Sequence[str]) -> int:
@@ -102,10 +94,13 @@ def main(words: Sequence[str]) -> int:
     runs = states(swept, study.results_dir_of(typed))
     out = console()
     out.print(f"{swept.sweep.name}: rankbench -m {' '.join(swept.sweep.words)}", markup=False, soft_wrap=True)
-    out.print(table(runs))
+    show(runs)
+    titles = RunTitles.of(swept.sweep)
     for run in runs:
         if run.state == "failed":
-            out.print(f"{run.status}: {run.job.title}  {run.job.run_id}", style="red", markup=False, soft_wrap=True)
+            out.print(
+                f"{run.status}: {titles.run(run.job)}  {run.job.run_id}", style="red", markup=False, soft_wrap=True
+            )
             out.print(f"    {run.reason}\n    log: {run.log or 'none'}", markup=False, soft_wrap=True)
     for sentence in [
         *swept.problems,

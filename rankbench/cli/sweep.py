@@ -1,12 +1,29 @@
-"""`rankbench -m ...` or `rankbench sweep ...`: a run for each combination of values, or those of an experiment."""
+"""`rankbench -m ...` or `rankbench sweep ...`: a run for each combination of values, or those of an experiment.
+
+pandas is imported after the last run alone: the memory is for the runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rankbench import RankbenchError
+from rankbench.cli.arguments import RESULTS
 from rankbench.cli.exit_codes import OK
 from rankbench.cli.run import SWEEP_WORDS, config_dir_of, hydra_run, inspects, parse, say
 from rankbench.config.schema import ConfigError
+from rankbench.studies import study
+from rankbench.sweeps import manifest
+from rankbench.sweeps.manifest import Sweep
+from rankbench.terminal import console
+
+if TYPE_CHECKING:
+    from rankbench.reporting.report_data import ReportData
+
+MOST_TABLES = 4  # of more panels the report is the place to read
+OFFLINE = "wandb/offline-run-*"  # in the folder of a run
 
 
 def main(words: Sequence[str]) -> int:
@@ -28,7 +45,7 @@ def main(words: Sequence[str]) -> int:
     say("loading the configuration of every run ...")
     from rankbench.launching.driver import start
 
-    return start(flags.overrides, config_dir_of(flags), flags.config_name or "config")
+    return start(flags.overrides, config_dir_of(flags), flags.config_name or "config", show_results)
 
 
 def _means_several_runs(word: str) -> bool:
@@ -38,3 +55,51 @@ def _means_several_runs(word: str) -> bool:
     if word.partition("=")[0].partition(".")[0] in SWEEP_WORDS:
         return True
     return bool(OverridesParser.create().parse_override(word).is_sweep_override())
+
+
+def show_results(sweep: Sweep, results_dir: Path) -> None:
+    """Print the results of a sweep, which is a look at them; nothing where no run is ok."""
+    out = console()
+    loaded = study.study_of_sweep(sweep, results_dir, with_curves=False)
+    if any(record is not None and record.status == "ok" for _, record in loaded.runs()):
+        from rankbench.reporting.report_data import gather
+
+        try:
+            report_data = gather(loaded)
+        except RankbenchError as error:
+            out.print(f"no table: {error}", style="yellow", markup=False)
+        else:
+            manifest.look(sweep, results_dir)
+            _print_tables(report_data)
+    for sentence in _next_commands(sweep, results_dir):
+        out.print(sentence, markup=False, soft_wrap=True)
+
+
+def _print_tables(report_data: ReportData) -> None:
+    """Print the table of each panel, the decisions on arms with controls, and the answer in one sentence."""
+    from rankbench.analysis.labels import arm_title, panel_title
+    from rankbench.reporting.comparison_table import make_table
+    from rankbench.reporting.decisions import judged_arms
+    from rankbench.reporting.headline import make_headline
+    from rankbench.reporting.record_tables import print_cells
+
+    out, compared = console(), report_data.compared()
+    decided = [(panel.name, arm, decision) for panel, _, arm, decision in judged_arms(report_data)]
+    for panel, comparison in compared[:MOST_TABLES]:
+        out.print()
+        print_cells(make_table(comparison, title=panel_title(panel.title)))
+        for arm, decision in ((arm, decision) for name, arm, decision in decided if name == panel.name):
+            out.print(f"{arm_title(arm)}: {decision.outcome} ({decision.reason})", markup=False)
+    if len(compared) > MOST_TABLES:
+        out.print(f"\n{len(compared) - MOST_TABLES} more tables: the report has them", style="dim")
+    out.print(f"\n{make_headline(report_data).sentence}", style="bold", markup=False)
+
+
+def _next_commands(sweep: Sweep, results_dir: Path) -> Iterator[str]:
+    """The commands that make something of the sweep."""
+    where = "" if results_dir == RESULTS else f" --results {results_dir}"
+    named = f" experiment={sweep.name}" if sweep.experiment is not None else ""
+    yield f"next: rankbench report{named}{where}"
+    offline = {job.run_id for job in sweep.jobs if any((results_dir / "runs" / job.run_id).glob(OFFLINE))}
+    if offline:
+        yield f"W&B: {len(offline)} runs lie offline; to upload them: wandb sync {results_dir}/runs/*/{OFFLINE}"

@@ -18,11 +18,19 @@ from typing import TYPE_CHECKING
 from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
+from rankbench.terminal import print_table
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
     import pandas as pd
 
     from rankbench.published.verification import Verification
+
+# Columns that go first where the terminal is too narrow for all.
+VERIFY_SPARE = ("table", "metric", "model", "budget")
+PUBLISHED_FIRST = ("method", "rank_or_budget", "task", "metric", "value", "unit", "n_seeds")
+PUBLISHED_SPARE = ("confidence", "note", "paper", "our_method", "table", "model", "seeds", "unit")
+AVERAGES_SPARE = ("paper", "note", "model")
+OUTCOME_COLOURS = {"equivalent": "green", "consistent": "green", "contradicted": "bold red", "not run": "dim"}
 
 
 def main(words: Sequence[str]) -> int:
@@ -46,8 +54,10 @@ def _verify(words: Sequence[str]) -> int:
     loaded = study.load(with_results(arguments.words, arguments))
     refuse_mixed(loaded, panels(loaded), arguments.allow_mixed)
     verifications = findings(loaded)
-    print(f"# {loaded.sweep.name}: published numbers\n")
-    print(report(verifications) if verifications else "The experiment names no published numbers.")
+    if verifications:
+        show(loaded.sweep.name, verifications)
+    else:
+        print(f"{loaded.sweep.name}: the experiment names no published numbers.")
     return OK
 
 
@@ -65,6 +75,7 @@ def _published(words: Sequence[str]) -> int:
     arguments = parser.parse_intermixed_args(words)
     from rankbench.published.coverage import coverage, markdown, summary
     from rankbench.published.numbers import averages, load, select
+    from rankbench.reporting.record_tables import print_frame
 
     if arguments.coverage:
         tables = coverage()
@@ -72,43 +83,39 @@ def _published(words: Sequence[str]) -> int:
         return OK
     data = select(load(arguments.name, arguments.folder), arguments.task, arguments.method)
     if arguments.averages:
-        print(_markdown(averages(data).round({"recomputed": 3})))
+        print_frame(averages(data).round({"recomputed": 3}), AVERAGES_SPARE)
     else:
-        print(published_table(data))
+        print_frame(published_frame(data), PUBLISHED_SPARE)
     return OK
 
 
-def published_table(data: pd.DataFrame) -> str:
-    """Markdown: every column, the value with the paper's own digits."""
+def published_frame(data: pd.DataFrame) -> pd.DataFrame:
+    """Every column, what tells the numbers apart first; the value with the paper's own digits."""
     from rankbench.published.numbers import COLUMNS
 
-    return _markdown(data.assign(value=data["printed"], n_seeds=data["n_seeds"].astype("string"))[list(COLUMNS)])
+    shown = data.assign(value=data["printed"], n_seeds=data["n_seeds"].astype("string"))
+    order = [*PUBLISHED_FIRST, *(column for column in COLUMNS if column not in PUBLISHED_FIRST)]
+    return shown[order].rename(columns={"rank_or_budget": "budget", "n_seeds": "seeds"})
 
 
-def _markdown(data: pd.DataFrame) -> str:
-    from rankbench.reporting.table import markdown_of_frame
+def show(name: str, verifications: Sequence[Verification]) -> None:
+    """Print how many numbers there are of each outcome, then a row per number.
 
-    texts = data.astype(object).where(data.notna(), "").astype(str)
-    return markdown_of_frame(texts.apply(lambda column: column.str.replace("|", "\\|", regex=False)))
-
-
-def report(verifications: Sequence[Verification]) -> str:
-    """Markdown: how many of each outcome, then a row per number."""
-    import pandas as pd
-
-    from rankbench.reporting.table import markdown_of_frame
+    Args:
+        name: of the experiment.
+        verifications: at least one.
+    """
     from rankbench.statistics.reproduction import REPRODUCTION_OUTCOMES
 
     counts = Counter(verification.outcome for verification in verifications)
     summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in REPRODUCTION_OUTCOMES)
-    columns = ["table", "model", "task", "metric", "method", "budget", "published", "ours", "outcome", "why"]
+    titles = ["method", "table", "model", "task", "metric", "budget", "published", "ours", "outcome", "why"]
     rows = [
         [
-            *(row["table"], row["model"], row["task"], row["metric"], row["method"], row["rank_or_budget"]),
-            *(row["printed"], verification.ours, verification.outcome, verification.reason),
+            *(str(verification.row[key]) for key in ("method", "table", "model", "task", "metric", "rank_or_budget")),
+            *(verification.row["printed"], verification.ours, verification.outcome, verification.reason),
         ]
         for verification in verifications
-        for row in [verification.row]
     ]
-    shown = pd.DataFrame(rows, columns=columns).apply(lambda column: column.str.replace("|", "\\|", regex=False))
-    return f"{len(verifications)} published numbers and differences: {summary}.\n\n{markdown_of_frame(shown)}"
+    print(f"{name}: published numbers\n\n{len(verifications)} published numbers and differences: {summary}.\n")
+    print_table(titles, rows, "", VERIFY_SPARE, OUTCOME_COLOURS)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra.core.plugins import Plugins
@@ -18,14 +19,17 @@ from hydra.types import HydraContext, RunMode
 from rankbench.config.overrides import search
 from rankbench.config.schema import ConfigError, near
 from rankbench.launching import hydra_task, local_pool
+from rankbench.launching.progress import PlannedRun, SweepProgress
 from rankbench.records.frozen_run import FrozenRun
-from rankbench.records.record import RecordError
+from rankbench.records.record import RecordError, RunRecord
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
-from rankbench.sweeps.composition import describe, lay_out, results_dir_of, words
+from rankbench.sweeps.composition import FrozenCell, describe, lay_out, results_dir_of, words
 from rankbench.sweeps.design import designs_of, refuse_futile
+from rankbench.sweeps.experiment_files import usual_metric
 from rankbench.sweeps.grid import spell
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
+from rankbench.sweeps.run_titles import RunTitles
 from rankbench.sweeps.schedule import SweepSchedule
 from rankbench.terminal import console
 
@@ -35,13 +39,19 @@ EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slur
 Launch = Callable[[Sequence[Path]], None]
 
 
-def start(arguments: Sequence[str], config_dir: Path | None = None, config_name: str = "config") -> int:
+def start(
+    arguments: Sequence[str],
+    config_dir: Path | None = None,
+    config_name: str = "config",
+    ended: Callable[[Sweep, Path], None] = lambda sweep, results_dir: None,
+) -> int:
     """Do every run that is not done.
 
     Args:
         arguments: words of the sweep and overrides of its runs, as typed.
         config_dir: a folder with more configuration files (--config-dir).
         config_name: name of the primary configuration file.
+        ended: called with the sweep and its results folder, after the last run.
 
     Returns:
         0 if every run of the sweep has status ok, else 1.
@@ -61,23 +71,38 @@ def start(arguments: Sequence[str], config_dir: Path | None = None, config_name:
     header = describe(typed, layout, arguments, results_dir)
     folder = manifest.folder(results_dir, header.sweep_id)
     final: dict[str, str] = {}
-    with _launching(typed.hydra, folder, config_dir, config_name) as launch:
+    progress = SweepProgress(layout.experiment.report.metric_of if layout.experiment else usual_metric)
+    with _launching(typed.hydra, folder, config_dir, config_name, progress) as launch:
         try:
-            _follow(SweepSchedule(layout, header, results_dir, typed.retry == "failed"), results_dir, launch, final)
+            schedule = SweepSchedule(layout, header, results_dir, typed.retry == "failed")
+            titles = RunTitles(map(_job_of, layout.cells))
+            with progress:
+                _follow(schedule, titles, results_dir, launch, final, progress)
         except Exception:  # of the launcher: a job of it was lost, or could not be started
             _conclude(header, results_dir, final)
             raise
-    return _conclude(header, results_dir, final)
+    code = _conclude(header, results_dir, final)
+    ended(header, results_dir)
+    return code
 
 
-def _follow(schedule: SweepSchedule, results_dir: Path, launch: Launch, final: dict[str, str]) -> None:
+def _follow(
+    schedule: SweepSchedule,
+    titles: RunTitles,
+    results_dir: Path,
+    launch: Launch,
+    final: dict[str, str],
+    progress: SweepProgress,
+) -> None:
     """Launch the runs as they can be frozen, batch by batch.
 
     Args:
         schedule: freezes them.
+        titles: how they are called.
         results_dir: folder of every run.
         launch: does frozen runs.
         final: takes run_id -> status of those that are left as they are, so that their records are read once.
+        progress: shows all of them.
     """
     header = schedule.sweep
     folder = manifest.folder(results_dir, header.sweep_id)
@@ -88,7 +113,11 @@ def _follow(schedule: SweepSchedule, results_dir: Path, launch: Launch, final: d
         for frozen in batch:
             frozen.write(files[frozen.run_id])
         _save(header, earlier, results_dir)
-        final |= {frozen.run_id: status for frozen in batch if (status := _final_status(frozen)) is not None}
+        for frozen in batch:
+            if (record := _final_record(frozen)) is not None:
+                final[frozen.run_id] = record.status
+                progress.take(frozen.folder.path, record)
+        progress.plan(_planned(schedule, titles), more=bool(schedule.sweep.tuned and schedule.left()))
         if todo := [frozen for frozen in batch if frozen.run_id not in final]:
             launch([files[frozen.run_id] for frozen in todo])
     manifest.save(header, results_dir)
@@ -110,10 +139,27 @@ def _save(header: Sweep, earlier: Sequence[Job], results_dir: Path) -> None:
     )
 
 
-def _final_status(frozen: FrozenRun) -> str | None:
-    """Status of a run that is left as it is; None for one that is to be done."""
+def _planned(schedule: SweepSchedule, titles: RunTitles) -> list[PlannedRun]:
+    """Every run of a sweep that is known: those that were frozen, and those that wait for other runs."""
+    runs = []
+    for job in schedule.sweep.jobs:
+        frozen = schedule.frozen_run(job)
+        runs.append(PlannedRun(titles.row(job), titles.run(job), frozen.config, frozen.folder.path, job.trial))
+    for cell in schedule.left():
+        job = _job_of(cell)
+        runs.append(PlannedRun(titles.row(job), titles.run(job), cell.config, None))
+    return runs
+
+
+def _job_of(cell: FrozenCell) -> Job:
+    """A run to be reported as a job, which has no run_id while it cannot be frozen."""
+    return Job(cell.arm, "", False, tuple(cell.settings.values()), cell.cell)
+
+
+def _final_record(frozen: FrozenRun) -> RunRecord | None:
+    """The record of a run that is left as it is; None for one that is to be done."""
     record = frozen.folder.readable_record()
-    return record.status if record is not None and record.is_final(frozen.redo) else None
+    return record if record is not None and record.is_final(frozen.redo) else None
 
 
 def _chosen(words_of_hydra: Sequence[str]) -> str:
@@ -123,8 +169,10 @@ def _chosen(words_of_hydra: Sequence[str]) -> str:
 
 
 @contextmanager
-def _launching(asked: Sequence[str], folder: Path, config_dir: Path | None, config_name: str) -> Iterator[Launch]:
-    """Set up Hydra's launcher.
+def _launching(
+    asked: Sequence[str], folder: Path, config_dir: Path | None, config_name: str, progress: SweepProgress
+) -> Iterator[Launch]:
+    """Set up Hydra's launcher; that of this package shows what becomes of the runs in `progress`.
 
     Raises:
         ConfigError: no such launcher, or settings that it does not have.
@@ -138,11 +186,12 @@ def _launching(asked: Sequence[str], folder: Path, config_dir: Path | None, conf
         try:
             config = hydra.compose_config(config_name, overrides, RunMode.MULTIRUN)
             context = HydraContext(hydra.config_loader, Callbacks(config))
-            plugin = Plugins.instance().instantiate_launcher(
+            plugin: Any = Plugins.instance().instantiate_launcher(
                 hydra_context=context, task_function=hydra_task.task, config=config
             )
         except HydraException as error:
             raise ConfigError([f"{' '.join(overrides[:-1])}: {error}"]) from error
+        plugin.progress = progress  # another package's launcher does not look at it
         done = 0
 
         def launch(files: Sequence[Path]) -> None:

@@ -75,6 +75,7 @@ def launch(
     settings: LaunchSettings,
     report: Callable[[JobOutcome], None] = lambda ended: None,
     stopping: Callable[[int], None] | None = None,
+    starting: Callable[[FrozenRun], None] = lambda frozen: None,
 ) -> list[JobOutcome]:
     """Do every frozen run that is not done and return the outcome of each, in the order of `files`.
 
@@ -85,12 +86,13 @@ def launch(
         settings: slots and limits.
         report: called as each job ends.
         stopping: called with the number of times that the user asked to stop; None leaves signals to the caller.
+        starting: called as each job starts.
 
     Raises:
         KeyboardInterrupt: the user asked to stop; the jobs that ran then have been waited for, or stopped.
         LaunchError: no job can be started.
     """
-    pool = _Pool(files, settings, report)
+    pool = _Pool(files, settings, report, starting)
     with nullcontext(_Stop()) if stopping is None else _hearing(_Stop(announce=stopping)) as stop:
         try:
             while pool.busy():
@@ -121,8 +123,14 @@ def _hearing(stop: _Stop) -> Iterator[_Stop]:
 class _Pool:
     """The slots of one launch."""
 
-    def __init__(self, files: Sequence[Path], settings: LaunchSettings, report: Callable[[JobOutcome], None]) -> None:
-        self._settings, self._report = settings, report
+    def __init__(
+        self,
+        files: Sequence[Path],
+        settings: LaunchSettings,
+        report: Callable[[JobOutcome], None],
+        starting: Callable[[FrozenRun], None],
+    ) -> None:
+        self._settings, self._report, self._starting = settings, report, starting
         self._context = multiprocessing.get_context("forkserver")
         self._free = settings.rooms()[::-1]
         self._running: dict[Path, _Running] = {}
@@ -163,6 +171,7 @@ class _Pool:
                 elsewhere.append(file)
             else:
                 self._running[file] = self._start(frozen, self._free.pop())
+                self._starting(frozen)
         self.queue.extend(elsewhere)
         return bool(elsewhere)
 

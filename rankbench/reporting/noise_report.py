@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rankbench.reporting.table import markdown_of_frame
 from rankbench.statistics.estimates import deviation, seeds_needed
 
 POINTS = {"accuracy", "exact_match", "f1", "matthews", "pearson", "spearman"}  # shown in points: per cent of 1
@@ -42,18 +41,38 @@ class Runs:
         return Runs(self.first, seeds, [factor * value for value in self.again], against)
 
 
-def report(runs: Runs, metric: str) -> str:
-    """Markdown: spread between reruns and between seeds, and the seeds that effects need.
+def spread_sentences(runs: Runs, metric: str) -> list[str]:
+    """Sentences on the spread between reruns and between seeds.
 
     Args:
         metric: name of the values.
     """
-    in_points = metric.rpartition("/")[2] in POINTS
-    runs, unit = (runs.scaled(100), " points") if in_points else (runs, "")
-    lines = [_between_reruns(runs, unit), _between_seeds(runs, unit)]
-    if len(runs.seeds) > 1 and (spread := deviation(list(runs.seeds.values())).value) > 0:
-        lines += [markdown_of_frame(_needs(runs, spread, in_points)), LEGEND]
-    return "\n\n".join(lines)
+    runs, unit = (runs.scaled(100), " points") if _in_points(metric) else (runs, "")
+    return [_between_reruns(runs, unit), _between_seeds(runs, unit)]
+
+
+def needed_seeds(runs: Runs, metric: str) -> pd.DataFrame | None:
+    """A row per effect: seeds without pairs, and with pairs of each correlation; None where there is no spread.
+
+    Args:
+        metric: name of the values.
+    """
+    in_points = _in_points(metric)
+    runs = runs.scaled(100) if in_points else runs
+    if len(runs.seeds) < 2 or not (spread := deviation(list(runs.seeds.values())).value) > 0:
+        return None
+    paired = _paired_deviations(runs, spread)
+    rows = []
+    for size in EFFECTS:
+        effect = size if in_points else size * spread
+        title = f"{size:g} points" if in_points else f"{effect:.3g} ({size:g} deviations)"
+        needed = [seeds_needed(effect, spread, paired=False), *(seeds_needed(effect, s) for s in paired.values())]
+        rows.append([title, *(f"{seeds:,}" for seeds in needed)])
+    return pd.DataFrame(rows, columns=["effect", "unpaired", *paired])
+
+
+def _in_points(metric: str) -> bool:
+    return metric.rpartition("/")[2] in POINTS
 
 
 def _between_reruns(runs: Runs, unit: str) -> str:
@@ -77,18 +96,6 @@ def _spread(values: Sequence[float], unit: str) -> str:
     spread = deviation(values)
     interval = "" if spread.low is None else f" [{spread.low:.3g}, {spread.high:.3g}]"
     return f"deviation {spread.value:.3g}{interval}{unit}"
-
-
-def _needs(runs: Runs, spread: float, in_points: bool) -> pd.DataFrame:
-    """A row per effect: seeds without pairs, and with pairs of each correlation."""
-    paired = _paired_deviations(runs, spread)
-    rows = []
-    for size in EFFECTS:
-        effect = size if in_points else size * spread
-        title = f"{size:g} points" if in_points else f"{effect:.3g} ({size:g} deviations)"
-        needed = [seeds_needed(effect, spread, paired=False), *(seeds_needed(effect, s) for s in paired.values())]
-        rows.append([title, *(f"{seeds:,}" for seeds in needed)])
-    return pd.DataFrame(rows, columns=["effect", "unpaired", *paired])
 
 
 def _paired_deviations(runs: Runs, spread: float) -> dict[str, float]:

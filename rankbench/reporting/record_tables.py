@@ -1,4 +1,4 @@
-"""The tables that `rankbench records` prints: runs, learning rates, methods beside a reference."""
+"""The tables that commands print: runs, learning rates, methods beside a reference; and how they are printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rankbench.analysis.labels import sort_key
 from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
 from rankbench.records.record import RunRecord
 from rankbench.reporting.comparison_table import make_table
-from rankbench.reporting.table import markdown_of_frame, markdown_table
+from rankbench.reporting.table import Table
+from rankbench.terminal import print_table
 
 LEGEND = (
     "Mean ± standard deviation over seeds. Differences are paired by seed; the intervals of a column hold together "
@@ -22,8 +23,8 @@ LEGEND = (
 )
 
 
-def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> str:
-    """Markdown: the curve of each label, the chosen rate, and whether it is at the edge of what was tried."""
+def rates_frame(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) -> pd.DataFrame:
+    """Texts: the curve of each label, the chosen rate, and whether it is at the edge of what was tried."""
     curves, best = rate_curves(data, metric, seeds).to_dict("records"), best_rates(data, metric, seeds)
     rows = []
     for chosen in sorted(best.to_dict("records"), key=lambda row: sort_key(row["label"])):
@@ -31,9 +32,7 @@ def rate_report(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) ->
         edge = "no" if not chosen["edge"] else "yes: extend the grid" if len(points) > 1 else "one rate only"
         choice = ["none: seeds missing", ""] if chosen["missing"] else [f"{chosen['learning_rate']:g}", edge]
         rows.append([chosen["label"], "; ".join(points), *choice])
-    return markdown_of_frame(
-        pd.DataFrame(rows, columns=["method", f"rate: mean {metric} (n)", "chosen", "at the edge"])
-    )
+    return pd.DataFrame(rows, columns=["method", f"rate: mean {metric} (n)", "chosen", "at the edge"])
 
 
 def _point(point: dict[Any, Any]) -> str:
@@ -47,8 +46,8 @@ def written(values: pd.Series, form: str) -> pd.Series:
     return values.astype(float).map(form.format, na_action="ignore")
 
 
-def runs_table(records: Sequence[RunRecord], metrics: Sequence[str]) -> str:
-    """Markdown, one row per run: metrics before and after, budget asked and got, seconds, peak memory, record.
+def runs_frame(records: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataFrame:
+    """Texts, one row per run: metrics before and after, budget asked and got, seconds, peak memory, record.
 
     Args:
         records: of any models, tasks and methods.
@@ -68,13 +67,13 @@ def runs_table(records: Sequence[RunRecord], metrics: Sequence[str]) -> str:
     data["peak_memory_mib"] = data["peak_memory_bytes"].astype(float) / 2**20
     data = data.reindex(columns=[*data, *({name for name, _ in columns.values()} - set(data))])  # all failed early
     texts = {title: written(data[name], form) for title, (name, form) in columns.items()}
-    return markdown_of_frame(pd.DataFrame({**data[["method", "seed", "status"]], **texts, "run": data["run_id"]}))
+    return pd.DataFrame({**data[["method", "seed", "status"]], **texts, "run": data["run_id"]})
 
 
 def comparison_table(
     records: Sequence[RunRecord], metrics: Sequence[str], reference: str = "lora", names: Sequence[str] | None = None
-) -> str:
-    """Markdown: a row per label, the reference first, then by the mean of the first metric, the best first.
+) -> Table:
+    """A row per label, the reference first, then by the mean of the first metric, the best first.
 
     Args:
         records: those of one comparison, at most one per label and seed.
@@ -85,5 +84,16 @@ def comparison_table(
     Raises:
         SelectionError: an unknown metric or reference.
     """
-    table = make_table(compare(frame(records, names=names), metrics, reference))
-    return "\n\n".join([markdown_table(table), *table.notes])
+    return make_table(compare(frame(records, names=names), metrics, reference))
+
+
+def print_frame(frame: pd.DataFrame, spare: Sequence[str] = (), title: str = "") -> None:
+    """Print a frame of texts; what is missing is empty. `spare`, `title`: as in `print_table`."""
+    texts = frame.astype(object).where(frame.notna(), "").astype(str)
+    print_table([str(column) for column in frame], texts.values.tolist(), title, spare)
+
+
+def print_cells(table: Table) -> None:
+    """Print a table of a report; what stands behind the finding is left out first where the terminal is narrow."""
+    spare = [] if table.strip is None else list(table.columns)[table.strip + 2 :][::-1]
+    print_table(list(table.columns), [[cell.text for cell in row] for row in table.rows], table.title, spare)

@@ -23,15 +23,31 @@ def imported(*arguments: str) -> tuple[str, set[str]]:
     return done.stdout, {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
 
-def test_help_names_every_command_and_choice_without_torch_and_hydra() -> None:
+def test_help_names_every_command_and_group_without_torch_and_hydra() -> None:
     text, modules = imported("--help")
-    words = set(text.replace(",", " ").replace("*", " * ").split())
-    assert set(COMMANDS) <= words
-    assert {file.stem for file in CONF_DIR.glob("*/*.yaml")} <= words
+    assert set(COMMANDS) <= set(text.split())
+    assert {f"{folder.name}=" for folder in CONF_DIR.iterdir() if folder.is_dir()} <= set(text.split())
     for part in ("*igu,", "*smollm2-135m,", "*arithmetic,", "*r8,", "seed=", "results_dir=", "HYDRA_FULL_ERROR"):
         assert part in text
-    assert text.index(" r2,") < text.index(" r16,")
     assert not modules & HEAVY
+
+
+@pytest.mark.parametrize("group", sorted(folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()))
+def test_the_second_level_of_help_names_every_choice(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help", group]) == 0
+    text = capsys.readouterr().out
+    assert {file.stem for file in (CONF_DIR / group).glob("*.yaml")} <= set(text.replace("*", " ").split())
+    assert group != "budget" or text.index(" r2 ") < text.index(" r16 ")
+
+
+def test_the_overview_is_one_screen_of_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 56
+    assert all(any(line.startswith(f"  {command} ") for line in lines) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 120])

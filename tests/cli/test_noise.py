@@ -12,36 +12,36 @@ from rankbench.cli import main, noise
 from rankbench.cli.noise import frozen, frozen_runs, reruns, seeds_of, value
 from rankbench.config.schema import ConfigError
 from rankbench.records.record import run_id
-from rankbench.reporting.noise_report import Runs, report
+from rankbench.reporting.noise_report import Runs, needed_seeds, spread_sentences
 
 # Accuracies 0.50, 0.51, 0.52: one point of deviation.
 SEEDS = {0: 0.50, 1: 0.51, 2: 0.52}
 
 
-def table(text):
-    """effect -> cells of the table in a report."""
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
-    return {row[0]: row[1:] for row in rows}
+def table(runs, metric):
+    """effect -> cells of the table of seeds."""
+    frame = needed_seeds(runs, metric)
+    return {row[0]: row[1:] for row in [list(frame), *frame.values.tolist()]}
 
 
 def test_seeds_that_an_effect_needs():
     """Of one deviation: 17 a group (G*Power, d = 1), and 18, 10, 4 pairs for dz = 1 / sqrt(2 (1 - r))."""
-    found = table(report(Runs(0, SEEDS, [], {}), "test/accuracy"))
+    found = table(Runs(0, SEEDS, [], {}), "test/accuracy")
     assert found["effect"] == ["unpaired", "paired, r = 0", "paired, r = 0.5", "paired, r = 0.9"]
     assert found["1 points"] == ["17", "18", "10", "4"]
     assert found["0.1 points"][0] == "1,571"
-    assert list(found)[2:] == ["0.1 points", "0.2 points", "0.5 points", "1 points", "2 points"]
+    assert list(found)[1:] == ["0.1 points", "0.2 points", "0.5 points", "1 points", "2 points"]
 
 
 def test_a_loss_has_effects_in_shares_of_its_deviation():
-    found = report(Runs(0, {0: 2.0, 1: 2.1, 2: 2.2}, [], {}), "test/loss")
-    assert table(found)["0.1 (1 deviations)"] == ["17", "18", "10", "4"]
-    assert "3 seeds: mean 2.1, deviation 0.1 [0.0521, 0.628]." in found
+    runs = Runs(0, {0: 2.0, 1: 2.1, 2: 2.2}, [], {})
+    assert table(runs, "test/loss")["0.1 (1 deviations)"] == ["17", "18", "10", "4"]
+    assert "3 seeds: mean 2.1, deviation 0.1 [0.0521, 0.628]." in spread_sentences(runs, "test/loss")
 
 
 def test_a_measured_correlation_takes_the_place_of_assumed_ones():
     against = {0: 0.49, 1: 0.52, 2: 0.50, 9: 0.1}  # differences 1, -1, 2 points: deviation 1.5275; r = 0.327
-    found = table(report(Runs(0, SEEDS, [], against), "test/accuracy"))
+    found = table(Runs(0, SEEDS, [], against), "test/accuracy")
     assert found["effect"] == ["unpaired", "paired, r = 0.33 (measured)"]
     assert found["1 points"] == ["17", "21"]  # dz = 0.6547: G*Power asks 21
 
@@ -62,11 +62,11 @@ def test_a_measured_correlation_takes_the_place_of_assumed_ones():
     ],
 )
 def test_what_is_said_of_the_spread(runs, sentence):
-    assert sentence in report(runs, "test/accuracy").split("\n\n")
+    assert sentence in spread_sentences(runs, "test/accuracy")
 
 
 def test_without_spread_there_is_no_table():
-    assert "|" not in report(Runs(0, {0: 0.5, 1: 0.5}, [], {}), "test/accuracy")
+    assert needed_seeds(Runs(0, {0: 0.5, 1: 0.5}, [], {}), "test/accuracy") is None
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("0-3,7", [0, 1, 2, 3, 7]), ("5", [5]), ("2,1", [2, 1])])

@@ -28,9 +28,8 @@ def config_dir(tmp_path, monkeypatch):
 def planned(capsys, *arguments: str) -> dict[str, list[str]]:
     """Arm -> the other columns."""
     assert main(["plan", *arguments, "futile=allow"]) == 0  # two seeds of four arms
-    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
-    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    return {row[0]: row[1:] for row in cells if len(row) > 2}
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    return {row[0]: [cell for cell in row[1:] if cell.strip()] for row in rows}
 
 
 def test_before_the_first_run_the_trials_are_named_and_what_waits_for_them(config_dir, capsys):
@@ -39,6 +38,7 @@ def test_before_the_first_run_the_trials_are_named_and_what_waits_for_them(confi
     assert [found[arm][:2] for arm in ("lora", "random", "random permuted", "random reversed")] == [["2", "0"]] * 4
     assert found["lora"][2:4] == ["5,632", "5,568"]  # less than one rank is left over
     assert found["lora"][4] == "not known"
+    assert found["all"][-1] == "not known"
     assert not (config_dir.parent / "results").exists()
 
 
@@ -117,8 +117,8 @@ def test_a_status_counts_states_and_names_failures_with_their_log(played, capsys
         (played.frozen_runs[running.run_id].folder.path / "record.json").unlink()
         assert main(["status"]) == 1
     out = capsys.readouterr().out
-    assert ["lora", "(trials)", "1", "1", "1"] in [line.split() for line in out.splitlines()]
-    assert f"nan: {failed.title}  {failed.run_id}" in out
+    assert "| lora (trials) |  | 1 | 1 | 1 |  |" in out.splitlines()
+    assert f"nan: lora (trial), rate 0.001, seed 100  {failed.run_id}" in out
     assert f"log: {place.path / 'log.txt'}" in out
 
 

@@ -279,24 +279,26 @@ def test_a_rank_that_is_stated_has_to_be_the_budgets():
     assert found["r=16"].reason == "another budget: r8, the paper's is r=16"
 
 
-def test_the_report_counts_and_shows_each_number():
-    shown = verify.report(verification.findings(studied(spread("lora", "boolq", 0.79))))
+def test_the_report_counts_and_shows_each_number(capsys):
+    verify.show("x", verification.findings(studied(spread("lora", "boolq", 0.79))))
+    shown = capsys.readouterr().out
     assert shown.startswith(
+        "x: published numbers\n\n"
         "30 published numbers and differences: 1 equivalent, 0 consistent, 0 contradicted, "
         "0 not comparable, 29 not run."
     )
     line = next(line for line in shown.splitlines() if "| LoRA |" in line and "boolq" in line)
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        *("reasoning", "Qwen2.5-0.5B", "boolq", "accuracy", "LoRA", "8.8M parameters", "78.94"),
+        *("LoRA", "reasoning", "Qwen2.5-0.5B", "boolq", "accuracy", "8.8M parameters", "78.94"),
         *("79.00 [78.72, 79.28], n = 5", "equivalent", "within the margin; second hand; median over seeds"),
     ]
-    assert all(line.count("|") == 11 for line in shown.splitlines()[2:])
+    assert all(line.count("|") == 11 for line in shown.splitlines()[4:])
 
 
 def test_the_command_reads_a_reports_folder(tmp_path, capsys):
     study.save(studied(spread("lora", "boolq", 0.79)), tmp_path)
     assert main(["verify", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.startswith("# x: published numbers\n\n30 published numbers")
+    assert capsys.readouterr().out.startswith("x: published numbers\n\n30 published numbers")
     study.save(studied([], []), tmp_path / "none")
     assert main(["verify", str(tmp_path / "none")]) == 0
     assert "The experiment names no published numbers." in capsys.readouterr().out

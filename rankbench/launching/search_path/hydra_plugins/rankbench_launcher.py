@@ -24,7 +24,13 @@ ConfigStore.instance().store(group="hydra/launcher", name="local", node=jobs.Lau
 
 
 class LocalLauncher(Launcher):
-    """Runs each job in a separate process on this machine."""
+    """Runs each job in a separate process on this machine.
+
+    Attributes:
+        progress: shows the whole sweep, of which a launch is one batch; the driver of the sweep sets it.
+    """
+
+    progress: SweepProgress
 
     def __init__(self, slots: int | None, timeout: float | None, memory: float | None) -> None:
         self._settings = jobs.LaunchSettings(slots, jobs.devices(), timeout, memory)
@@ -40,8 +46,8 @@ class LocalLauncher(Launcher):
         files = [Path(overrides[0].partition("=")[2].strip("'")) for overrides in job_overrides]
         settings = replace(self._settings, threads=jobs.fixed_threads(files))
         rooms = settings.rooms()
-        progress = SweepProgress(len(files), len(rooms), rooms[0].threads)
-        ended = local_pool.launch(files, settings, progress.show, stopping)
+        self.progress.use(len(rooms), rooms[0].threads)
+        ended = local_pool.launch(files, settings, self.progress.show, stopping, self.progress.start)
         return [
             JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=one.exit_code)
             for one, overrides in zip(ended, job_overrides, strict=True)
