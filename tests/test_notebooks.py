@@ -38,6 +38,7 @@ def executed(file: Path) -> NotebookNode:
     """The notebook after a run from top to bottom, where Jupyter starts it: in its own folder."""
     notebook = read(file)
     resources = {"metadata": {"path": str(file.parent)}}
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # by tqdm, where ipywidgets is not installed
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, resources=resources)
     client.execute()
     return notebook
