@@ -12,6 +12,7 @@ import pandas as pd
 
 from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.frame import SelectionError, frame, split
+from rankbench.analysis.labels import panel_title
 from rankbench.interface.comparison_frame import compared_on, comparison_frame
 from rankbench.interface.run_result import ResultError, RunResult
 from rankbench.records.record import RunRecord
@@ -293,7 +294,7 @@ class StudyView:
 
         try:
             tables = [
-                paragraph(panel.title) + table_html(make_table(comparison))
+                paragraph(panel_title(panel.title)) + table_html(make_table(comparison))
                 for panel, comparison in self._data.compared()
             ]
             shown = [paragraph(self.headline, strong=True), badges_html(self.badges), *tables]
