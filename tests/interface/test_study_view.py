@@ -14,7 +14,6 @@ from support.records import runs
 
 import rankbench as rb
 from rankbench.analysis.frame import SelectionError
-from rankbench.interface.study_sources import study_of_records
 from rankbench.records.run_folder import save
 from rankbench.studies import study as studies
 from rankbench.sweeps.manifest import SweepError
@@ -53,7 +52,7 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_records_alone_are_a_panel_for_each_value_of_a_setting_that_differs(folder: Path) -> None:
     study = rb.load(folder / "records.jsonl")
-    assert study.panels == [f"tiny, planted, budget r1, task.map={kind}" for kind in ("few", "deep")]
+    assert study.panels == [f"tiny, planted, budget r1, task.map={kind}" for kind in ("deep", "few")]
     assert len(study.runs) == 24
     assert study.runs.groupby("panel")["label"].nunique().tolist() == [3, 3]
     assert rb.load(folder).panels == study.panels
@@ -166,7 +165,8 @@ def test_tuned_rates_are_no_axis_and_other_rates_are(tmp_path: Path) -> None:
     study = rb.load(tmp_path)
     assert (len(study.runs), len(study.trials), len(study.panels)) == (8, 4, 1)
     save(tried, tmp_path / "records.jsonl")
-    assert len(study_of_records(tmp_path / "records.jsonl").runs()) == 4
+    trials_alone = rb.load(tmp_path)
+    assert (len(trials_alone.runs), len(trials_alone.trials), len(trials_alone.panels)) == (0, 4, 1)
 
 
 def test_what_cannot_be_read_is_a_warning(folder: Path) -> None:
