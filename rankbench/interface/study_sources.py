@@ -20,6 +20,7 @@ from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
 
 RESULTS = "results"
+ALL_RUNS = "all_runs"  # folder of the report of a results folder as a whole
 
 
 def load(
@@ -82,7 +83,7 @@ def report(study: str | Path, results: str | Path = RESULTS, folder: str | Path 
 
     Args:
         study, results: as in `load`.
-        folder: folder to write to; None: results/NAME, or the folder that `study` is.
+        folder: folder to write to; None: results/NAME, or where `report_folder` says.
 
     Returns:
         The path of its page.
@@ -91,8 +92,20 @@ def report(study: str | Path, results: str | Path = RESULTS, folder: str | Path 
         SweepError: there is no such study.
         SelectionError: its runs may not stand in one table.
     """
-    own = study if Path(study).is_dir() and (Path(study) / manifest.FILE).is_file() else Path(results) / str(study)
+    path = Path(study)
+    own = report_folder(path) if path.exists() else Path(results) / str(study)
     return load(study, results).report(folder if folder is not None else own)
+
+
+def report_folder(source: Path) -> Path:
+    """Where the report of a path goes: its folder; for a file of another name than records.jsonl, one of its name.
+
+    Args:
+        source: folder of a report, results folder or file of records.
+    """
+    if source.is_file():
+        return source.parent if source.name == RECORDS else source.with_suffix("")
+    return source / ALL_RUNS if (source / "runs").is_dir() else source
 
 
 def study_at(source: str | Path, results: Path) -> Study:
