@@ -56,6 +56,7 @@ def written(
         SelectionError: its records are no comparison.
     """
     from rankbench.reporting.report import build
+    from rankbench.reporting.study_index import refresh
     from rankbench.studies import study
     from rankbench.sweeps import manifest
 
@@ -66,7 +67,9 @@ def written(
     if out is None:
         name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
         out = Path(words[0]) if is_folder else study.results_dir_of(words) / name
-    return out / "index.html", build(loaded, out, list(allow_mixed), venue)
+    sentences = build(loaded, out, list(allow_mixed), venue)
+    refresh(out.resolve().parent)
+    return out / "index.html", sentences
 
 
 def _mirror(words: Sequence[str]) -> int:

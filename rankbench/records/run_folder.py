@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from rankbench import RankbenchError
 from rankbench.files import expanded, write_atomically
-from rankbench.records.record import RecordError, RunRecord, portable
+from rankbench.records.record import RecordError, RunRecord, ordered, portable
 
 RECORD = "record.json"
 LOCK = ".lock"
@@ -245,4 +245,4 @@ def save(runs: Iterable[RunRecord], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as target:
         for record in runs:
-            target.write(json.dumps(portable(vars(record)), sort_keys=True) + "\n")
+            target.write(json.dumps(ordered(portable(vars(record)))) + "\n")
