@@ -36,7 +36,7 @@ def draw(ranks: Mapping[str, int], title: str, highest: int | None = None) -> Im
     pen.text((GAP, GAP), title, "black", font)
     for column, layer in enumerate(layers):
         middle = left + (column + 0.5) * CELL[0]
-        pen.text((middle, top - GAP / 2), "-" if layer is None else str(layer), "black", font, "mb")
+        pen.text((middle, top - GAP / 2), "other" if layer is None else str(layer), "black", font, "mb")
     for row, kind in enumerate(kinds):
         corner = top + row * CELL[1]
         pen.text((left - GAP, corner + CELL[1] / 2), kind, "black", font, "rm")
