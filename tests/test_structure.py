@@ -26,7 +26,8 @@ MORE_MODULES = {"methods": 24, "tasks": 24}  # one file per thing
 TOP_MODULES = 3  # beside __init__ and __main__
 READING = ("analysis", "published", "records", "reporting", "statistics", "studies", "sweeps", "tracking")
 TENSORS = ("accelerate", "datasets", "peft", "torch", "transformers")
-ANSWERING = ("cli", "cli.run", "cli.methods")  # beside config and methods: --help, a mistyped command line, methods
+# Beside config and methods: --help, a mistyped command line, methods, `import rankbench as rb; rb.run`.
+ANSWERING = ("cli", "cli.run", "cli.methods", "interface.run_result")
 SLOW_TO_IMPORT = ("accelerate", "datasets", "matplotlib", "pandas", "peft", "transformers")
 
 IMPORT_ONE_BY_ONE = """
@@ -125,7 +126,8 @@ def loaded_by(modules: list[str], watched: tuple[str, ...]) -> dict[str, str]:
 def test_what_reads_records_loads_no_torch():
     modules = modules_of(READING)
     assert len(modules) > 40
-    assert loaded_by([*modules, "rankbench.reporting.report"], (*TENSORS, "pandas")).keys() == {"pandas"}
+    views = ["rankbench.reporting.report", "rankbench.interface.study_view"]
+    assert loaded_by([*modules, *views], (*TENSORS, "pandas")).keys() == {"pandas"}
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_the_wheel_carries_every_module_and_every_file_they_read(wheel: Path) ->
     weights = {str(file.relative_to(ROOT)) for file in (ROOT / "rankbench" / "models" / "pocket").iterdir()}
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert numbers
-    assert inside == modules | yamls | numbers | weights | {"rankbench/reporting/page.css"}
+    assert inside == modules | yamls | numbers | weights | {"rankbench/py.typed", "rankbench/reporting/page.css"}
 
 
 def test_an_installed_wheel_runs_a_job_with_its_own_conf(wheel: Path, tmp_path: Path) -> None:

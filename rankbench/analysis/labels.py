@@ -10,7 +10,7 @@ import functools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -97,6 +97,13 @@ def arm_title(arm: str) -> str:
         setting_text(f"method.{key.rpartition('.')[2]}", value) for key, _, value in settings if key not in SOURCES
     ]
     return ", ".join([title, *texts])
+
+
+def with_titles(text: str, arms: Iterable[str]) -> str:
+    """A sentence with the display names of arms in the places of their labels; "random ranks" stays as it is."""
+    longest_first = sorted(map(re.escape, arms), key=len, reverse=True)
+    pattern = rf"(?<![\w-])({'|'.join(longest_first)})(?![\w=-]| ranks)"
+    return re.sub(pattern, lambda match: arm_title(match[1]), text) if longest_first else text
 
 
 def task_title(task: str) -> str:

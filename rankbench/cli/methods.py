@@ -93,7 +93,7 @@ def show_table(entries: Sequence[Entry]) -> None:
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """The table for the README."""
+    """The table in Markdown."""
     rows = [
         [f"`{row.name}`" + (f" ({row.package})" if row.package else ""), *(row.facts[fact] for fact in MARKDOWN)]
         for row in entries

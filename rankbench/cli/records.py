@@ -8,7 +8,6 @@ merge: several results folders, and files of records, into one results folder.
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankbench import RankbenchError
-from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, integers, names, results_of
+from rankbench.cli.arguments import ALLOW_MIXED, add_results, integers, names, results_of
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.records.run_folder import records, save
@@ -212,8 +211,7 @@ def _print(selection: Selection, metrics: Sequence[str], reference: str) -> bool
 def draw(selection: Selection, out: Path) -> Iterable[Path]:
     """Draw both figures of a selection, in files named by its title; the figures say which runs they leave out."""
     from rankbench.analysis.labels import file_name
-    from rankbench.reporting.plotting import write  # matplotlib takes a moment to import
-    from rankbench.reporting.rank_map_figures import (
+    from rankbench.reporting.figures.rank_maps import (
         agreement,
         count_drawn,
         draw_agreement,
@@ -221,6 +219,7 @@ def draw(selection: Selection, out: Path) -> Iterable[Path]:
         mean_ranks,
         rank_maps,
     )
+    from rankbench.reporting.plotting import write  # matplotlib takes a moment to import
 
     maps = rank_maps(selection.records, selection.labels)
     name = file_name(selection.title)
@@ -237,7 +236,7 @@ def maps(words: Sequence[str]) -> int:
     add_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_intermixed_args(words)
-    from rankbench.reporting.rank_map_figures import count_drawn  # matplotlib takes a moment to import
+    from rankbench.reporting.figures.rank_maps import count_drawn  # matplotlib takes a moment to import
 
     for selection in selections(arguments):
         for file in draw(selection, arguments.out):
@@ -245,24 +244,6 @@ def maps(words: Sequence[str]) -> int:
         for note in [*count_drawn(selection.records, selection.labels), *selection.notes]:
             print(note)
     return OK
-
-
-def load(results: str | Path = RESULTS) -> pd.DataFrame:
-    """The records of a results folder or of a file of records, one row per run: `rankbench.load("results")`.
-
-    Its columns are described in rankbench.analysis.frame. What cannot be read is a warning.
-
-    Raises:
-        SelectionError: there is no record.
-    """
-    from rankbench.analysis.frame import SelectionError, frame
-
-    finished, problems = records(Path(results))
-    for problem in problems:
-        warnings.warn(f"not counted: {problem}", stacklevel=2)
-    if not finished:
-        raise SelectionError(f"{results} holds no records; give a results folder, or a file of records")
-    return frame(finished)
 
 
 SOURCES = "results folder or file of records; it stays as it is"

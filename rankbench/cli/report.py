@@ -7,10 +7,11 @@ import gc
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, names, with_results
+from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 
+VENUES = ("neurips", "icml")  # keys of paper_tables.WIDTHS, which is not imported for a help text
 WORDS = "experiment=X, more words of its sweep; or the folder of a report"
 
 
@@ -25,11 +26,14 @@ def _write(words: Sequence[str]) -> int:
     add_results(parser)
     parser.add_argument("--out", type=Path, help="folder to write to; by default RESULTS/X, or the folder given")
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
+    width = "set the LaTeX tables for a column of this venue (%(default)s)"
+    parser.add_argument("--width", choices=VENUES, default=VENUES[0], help=width)
     wandb = "mirror the runs to Weights & Biases instead; rankbench report --wandb --help says more"
     parser.add_argument("--wandb", action="store_true", help=wandb)
     arguments = parser.parse_intermixed_args(words)
     gc.disable()  # nothing that is read is freed before the end; looking for garbage takes a tenth of the time
-    page, sentences = written(with_results(arguments.words, arguments), arguments.out, arguments.allow_mixed)
+    typed = with_results(arguments.words, arguments)
+    page, sentences = written(typed, arguments.out, arguments.allow_mixed, arguments.width)
     print(page)
     for sentence in sentences:
         print(sentence)
@@ -37,7 +41,7 @@ def _write(words: Sequence[str]) -> int:
 
 
 def written(
-    words: Sequence[str], out: Path | None = None, allow_mixed: Sequence[str] = ()
+    words: Sequence[str], out: Path | None = None, allow_mixed: Sequence[str] = (), venue: str = VENUES[0]
 ) -> tuple[Path, Sequence[str]]:
     """Write the report of a study; the path of its page, and the sentences that come first on it.
 
@@ -45,6 +49,7 @@ def written(
         words: ["experiment=X", ...], or the folder of a report alone.
         out: folder to write to; None: results_dir/X, or the folder given.
         allow_mixed: names of what may differ between the records of one table.
+        venue: one of VENUES, for which the LaTeX tables are set.
 
     Raises:
         SweepError: there is no such study.
@@ -61,25 +66,7 @@ def written(
     if out is None:
         name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
         out = Path(words[0]) if is_folder else study.results_dir_of(words) / name
-    return out / "index.html", build(loaded, out, list(allow_mixed))
-
-
-def report(study: str | Path, results: str | Path = RESULTS) -> Path:
-    """Write the report of an experiment: `rankbench.report("igu_ablation")`.
-
-    Args:
-        study: name of an experiment with a sweep in `results`, or the folder of an earlier report.
-        results: results folder.
-
-    Returns:
-        The path of its page.
-
-    Raises:
-        SweepError: there is no such sweep.
-        SelectionError: its records are no comparison.
-    """
-    words = [str(study)] if Path(study).is_dir() else [f"experiment={study}", f"results_dir={results}"]
-    return written(words)[0]
+    return out / "index.html", build(loaded, out, list(allow_mixed), venue)
 
 
 def _mirror(words: Sequence[str]) -> int:

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 from rankbench.cli.exit_codes import OK
 from rankbench.cli.help import groups
 from rankbench.config.schema import ConfigError, near
-from rankbench.records.record import run_id
-from rankbench.records.run_folder import RunFolder, StoreError
+from rankbench.interface.run_result import finished_record, folder_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from rankbench.config.overrides import CheckedRun
     from rankbench.config.sections import Config
-    from rankbench.records.record import RunRecord
 
 SWEEP_WORDS = ("experiment", "scale", "arms", "retry", "futile", "tune", "ladder")
 HYDRA_WORDS = ("hydra.", "hydra/", "+hydra", "~hydra")
@@ -83,34 +81,6 @@ def refuse_unknown_keys(overrides: Sequence[str], config_dir: Path | None = None
         raise ConfigError(unknown)
 
 
-def run(overrides: Sequence[str], config_dir: Path | None = None) -> RunRecord:
-    """Do one run, or find it done: `rankbench.run(["method=igu", "model=tiny", "task=planted"])`.
-
-    Args:
-        overrides: words of the command line.
-        config_dir: a folder with more configuration files (--config-dir).
-
-    Returns:
-        Its record, whatever its status.
-
-    Raises:
-        ConfigError: every mistake in the configuration; nothing was run.
-        StoreError: the run's folder cannot be used, so that it left no record.
-    """
-    from rankbench.config.overrides import one_run
-
-    config = one_run(overrides, config_dir).config
-    try:
-        perform(config)
-    finally:
-        gc.unfreeze()  # the process is the caller's: what `importing` left out of collections may become garbage
-    folder = folder_of(config)
-    record = folder.record()
-    if record is None:
-        raise StoreError(f"{folder.path}: the run left no record; what it printed says why")
-    return record
-
-
 def perform(config: Config) -> int:
     """Do a run, or show it if it is done; its exit code.
 
@@ -120,7 +90,7 @@ def perform(config: Config) -> int:
         config: frozen configuration.
     """
     folder = folder_of(config)
-    record = _finished(folder)
+    record = finished_record(folder)
     if record is not None:
         from rankbench.training.progress import DONE_ALREADY, summarize
 
@@ -130,19 +100,6 @@ def perform(config: Config) -> int:
     with importing("rankbench.training.run"):
         from rankbench.training.run import execute
     return execute(config)
-
-
-def folder_of(config: Config) -> RunFolder:
-    """The folder of the run that a configuration describes."""
-    return RunFolder(Path(config.results_dir), run_id(config.plain()))
-
-
-def _finished(folder: RunFolder) -> RunRecord | None:
-    """The record of a run with status ok; None where there is none, or several processes have to agree on it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return None
-    record = folder.readable_record()
-    return record if record is not None and record.status == "ok" else None
 
 
 @contextmanager

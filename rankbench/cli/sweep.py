@@ -103,20 +103,3 @@ def _next_commands(sweep: Sweep, results_dir: Path) -> Iterator[str]:
     if offline:
         runs = "1 run lies" if len(offline) == 1 else f"{len(offline)} runs lie"
         yield f"W&B: {runs} offline; to upload: wandb sync {results_dir}/runs/*/{OFFLINE}"
-
-
-def sweep(overrides: Sequence[str]) -> int:
-    """Do every run of a sweep that is not done: `rankbench.sweep(["method=lora,igu", "seed=0,1"])`.
-
-    Args:
-        overrides: words of the command line after -m.
-
-    Returns:
-        0 if every run ended with status ok, else 1.
-
-    Raises:
-        ConfigError: every mistake in the configuration; nothing was run.
-    """
-    from rankbench.launching.driver import start
-
-    return start(overrides)

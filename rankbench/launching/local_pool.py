@@ -11,6 +11,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 
 from rankbench import RankbenchError
 from rankbench.launching import worker
@@ -180,7 +181,8 @@ class _Pool:
             running = _Running(frozen, frozen.folder, room, process, time.monotonic())
             start_server()
             try:
-                process.start()
+                with _apart_from_main():
+                    process.start()
                 return running
             except (EOFError, OSError):
                 time.sleep(POLL)  # the server has died a moment ago, and may not be known to be dead
@@ -239,6 +241,17 @@ def _kill(running: _Running) -> None:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         running.process.kill()
+
+
+@contextmanager
+def _apart_from_main() -> Iterator[None]:
+    """Keep multiprocessing from executing the caller's script again in each job, which needs nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def start_server() -> None:

@@ -1,7 +1,6 @@
 """Which published numbers the experiments of conf/experiment run for, and why the others are left out.
 
-`rankbench verify --published --coverage` prints the summary, which stands in the README, and the table, which stands in
-docs/coverage.md.
+`rankbench verify --published --coverage` prints the summary and the table, which stand in docs/coverage.md.
 """
 
 from __future__ import annotations

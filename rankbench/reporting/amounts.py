@@ -1,6 +1,13 @@
-"""Gains and differences as text: in the metric's unit, or in per cent where logarithms are judged."""
+"""Differences as text: in the metric's unit, or in per cent where logarithms are judged.
+
+One sign for all: a difference is arm minus reference in the metric itself, so less than 0 is better where the head of
+the column has an arrow down. Gains, above 0 where the arm is better, are what is computed with, and are shown where
+metrics of both directions are taken together, in units of their smallest effects.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pandas as pd
 
@@ -22,25 +29,37 @@ def terms_of(comparison: Comparison, metric: str) -> Terms:
     return comparison.terms if metric == comparison.metrics[0] else Terms()
 
 
-def mean_text(terms: Terms, mean: float, digits: int, rises: bool) -> str:
-    """A mean without its interval: "-12 %"; arguments of `amount_cell`."""
-    return f"{terms.amount(mean, rises):+.{digits}f}{' %' * terms.log}"
+def difference_of(gain: PairedDifference, higher: bool) -> PairedDifference:
+    """A gain as the difference of the metric that it is a gain in.
+
+    Args:
+        gain: above 0 where the arm is better.
+        higher: whether more of the metric is better.
+    """
+    if higher:
+        return gain
+    low, high = (None if end is None else -end for end in (gain.high, gain.low))
+    return replace(gain, mean=-gain.mean, low=low, high=high)
 
 
-def amount_cell(terms: Terms, amount: PairedDifference, digits: int, rises: bool, why: str = "no interval") -> Cell:
-    """A mean and its interval: "-12 % [-18, -5]", "+0.031 [+0.012, +0.050]".
+def mean_text(terms: Terms, mean: float, digits: int) -> str:
+    """A mean difference without its interval: "-12 %"; arguments of `difference_cell`."""
+    return f"{terms.amount(mean, rises=True):+.{digits}f}{' %' * terms.log}"
+
+
+def difference_cell(terms: Terms, difference: PairedDifference, digits: int, why: str = "no interval") -> Cell:
+    """A mean difference and its interval: "-12 % [-18, -5]", "+0.031 [+0.012, +0.050]".
 
     Args:
         terms: on what scale.
-        amount: a gain or a difference, on that scale.
+        difference: in the metric, or in its logarithm, as `terms` say.
         digits: after the point.
-        rises: whether the metric rises with it, as in `Terms.amount`.
         why: what to say where there is no interval.
     """
-    mean, text = terms.amount(amount.mean, rises), mean_text(terms, amount.mean, digits, rises)
-    if amount.low is None or amount.high is None:
+    mean, text = terms.amount(difference.mean, rises=True), mean_text(terms, difference.mean, digits)
+    if difference.low is None or difference.high is None:
         return Cell(f"{text} ({why})", mean)
-    low, high = terms.amount(amount.low, rises), terms.amount(amount.high, rises)
+    low, high = (terms.amount(end, rises=True) for end in (difference.low, difference.high))
     return Cell(f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]", mean, low, high)
 
 

@@ -14,14 +14,17 @@ import pandas as pd
 
 from rankbench.analysis.comparison import OFF, SHOWN, Comparison, decimals
 from rankbench.analysis.frame import OWN
+from rankbench.analysis.labels import arm_title, metric_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import amount_cell, digits_of, terms_of, worth_cell
-from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_cell, number_column
+from rankbench.reporting.amounts import difference_cell, digits_of, terms_of, worth_cell
+from rankbench.reporting.table import Cell, Column, Table, arm_cell, linked_rows, number_cell, number_column
 
+METHOD, N, DETECTABLE = "method", "n", "detectable"  # heads of columns
 # For a report, whose tables have findings.
 NOTE = (
-    "Mean ± standard deviation over seeds. Differences are paired by seed; their intervals hold together over all "
-    "arms, panels and looks at the data (Bonferroni); in per cent where the metric is judged by its logarithm. "
+    "Mean ± standard deviation over seeds. Differences are arm minus reference in the metric itself, paired by seed: "
+    "below 0 is better where the arrow points down. Their intervals hold together over all arms, panels and looks at "
+    "the data (Bonferroni); in per cent where the metric is judged by its logarithm. "
     "Finding: better or worse, the interval lies beyond 0; no worthwhile gain, each gain in it is smaller than the "
     "smallest effect of interest, the grey band; open, neither, with the number of seeds that would tell; withheld, "
     "nothing is said, for the reason given. Detectable: the true difference whose interval would leave out 0 with 80 "
@@ -43,9 +46,39 @@ def make_table(
     columns = _with_costs(comparison) if comparison.terms.margin is None else _with_findings(comparison)
     rows = linked_rows(columns, _ordered(comparison), links or {})
     notes = [*_about_intervals(comparison), *_about_budget(comparison.off, comparison.reference), *_about_n(comparison)]
-    strip = next((index for index, head in enumerate(columns) if head.endswith(f" - {comparison.reference}")), None)
-    margin = comparison.terms.margin
-    return Table(name, title, list(columns), rows, notes, strip, margin and comparison.terms.amount(margin))
+    heads, margin = list(columns), comparison.terms.margin
+    return Table(
+        name,
+        title,
+        heads,
+        rows,
+        notes,
+        strip=next((index for index, head in enumerate(heads) if "difference" in head), None),
+        margin=margin and comparison.terms.amount(margin),
+        legend=_legend(comparison),
+        details=[DETECTABLE, _share_title(comparison.data), *([N] if _common_n(comparison) else [])],
+    )
+
+
+def _legend(comparison: Comparison) -> list[str]:
+    """What a caption has to say: n, directions, how differences are made, and what is bold."""
+    count = _common_n(comparison)
+    lines = [f"Mean ± standard deviation over {f'n = {count}' if count else 'n'} seeds."]
+    for metric in comparison.metrics:
+        if (higher := higher_is_better(metric)) is not None:
+            head, meaning = metric_title(metric, arrow=True, short=True), metric_title(metric)
+            lines.append(f"{head}: {meaning}, {'higher' if higher else 'lower'} is better.")
+    if comparison.reference is not None:
+        lines.append(f"Difference: method minus {arm_title(comparison.reference)}, paired by seed.")
+    if any(finding.kind in SHOWN for finding in comparison.findings.values()):
+        lines.append("Bold: better, the interval lies beyond 0.")
+    return lines
+
+
+def _common_n(comparison: Comparison) -> int | None:
+    """Number of values of every row, None where rows differ."""
+    counts = set(comparison.values[comparison.metrics[0]].count())
+    return int(counts.pop()) if len(counts) == 1 else None
 
 
 def _ordered(comparison: Comparison) -> list[str]:
@@ -63,39 +96,47 @@ def _ordered(comparison: Comparison) -> list[str]:
 
 def _about_n(comparison: Comparison) -> list[str]:
     """That means over different seeds are not to be compared."""
-    numbers = set(comparison.values[comparison.metrics[0]].count())
-    if comparison.reference is None or len(numbers) < 2:
+    if comparison.reference is None or _common_n(comparison) is not None:
         return []
     return ["Means are over different seeds where n differs: compare the differences, not the means."]
 
 
 def _with_costs(comparison: Comparison) -> dict[str, Column]:
     """Columns for any records: one table that says all."""
-    columns = {"method": {label: Cell(label) for label in comparison.rows}} | _counts(comparison.data)
+    columns = {METHOD: _arms(comparison)} | _counts(comparison.data)
     for metric in comparison.metrics:
-        columns[metric] = _means(comparison, metric)
-        columns[f"{metric} - {comparison.reference}"] = _differences(comparison, metric)
+        columns[metric_title(metric, arrow=True, short=True)] = _means(comparison, metric)
+        if comparison.reference is not None:
+            columns[_difference_title(comparison, metric)] = _differences(comparison, metric)
     columns[_share_title(comparison.data)] = number_column(comparison.shares * 100, "{:.4g} %")
     return columns | {title: number_column(values, form) for title, (values, form) in _costs(comparison.data).items()}
 
 
 def _with_findings(comparison: Comparison) -> dict[str, Column]:
     """Columns for a report, which has tables of costs beside it."""
-    metric, reference = comparison.metrics[0], comparison.reference
-    columns: dict[str, Column] = {"arm": {label: Cell(label) for label in comparison.rows}}
-    counts = _counts(comparison.data)
-    columns["n"] = counts["n"]
+    metric, counts = comparison.metrics[0], _counts(comparison.data)
+    columns: dict[str, Column] = {METHOD: _arms(comparison), N: counts[N]}
     if "status" in counts:
         columns["lost"] = _not_ok(comparison.data)
-    columns[metric] = _means(comparison, metric)
-    if reference is not None:
-        columns[f"{metric} - {reference}"] = _differences(comparison, metric)
+    columns[metric_title(metric, arrow=True, short=True)] = _means(comparison, metric)
+    if comparison.reference is not None:
+        columns[_difference_title(comparison, metric)] = _differences(comparison, metric)
         columns["finding"] = {label: _finding(comparison, label) for label in comparison.rows}
-        columns["detectable"] = _detectable(comparison)
+        columns[DETECTABLE] = _detectable(comparison)
         if comparison.terms.ladder is not None:
             columns["worth"] = {label: worth_cell(comparison.worth(label)) for label in comparison.rows}
     columns[_share_title(comparison.data)] = number_column(comparison.shares * 100, "{:.4g} %")
     return columns
+
+
+def _arms(comparison: Comparison) -> Column:
+    return {label: arm_cell(label) for label in comparison.rows}
+
+
+def _difference_title(comparison: Comparison, metric: str) -> str:
+    """Head of the differences in a metric, which it names where there are several."""
+    name = f"{metric_title(metric, short=True)} " if len(comparison.metrics) > 1 else ""
+    return f"{name}difference [{comparison.terms.level * 100:g} % CI]"
 
 
 def _not_ok(data: pd.DataFrame) -> Column:
@@ -108,7 +149,7 @@ def _counts(data: pd.DataFrame) -> dict[str, Column]:
     """Runs that are ok; where some are not, of how many, and what became of the others."""
     statuses = {str(label): status for label, status in data.groupby("label")["status"]}
     ok = {label: int((status == "ok").sum()) for label, status in statuses.items()}
-    columns: dict[str, Column] = {"n": {label: Cell(str(count), count) for label, count in ok.items()}}
+    columns: dict[str, Column] = {N: {label: Cell(str(count), count) for label, count in ok.items()}}
     if (data["status"] == "ok").all():
         return columns
     columns["ok/all"] = {label: Cell(f"{ok[label]}/{len(status)}") for label, status in statuses.items()}
@@ -159,7 +200,7 @@ def _difference(comparison: Comparison, metric: str, label: str, digits: int) ->
     if difference is None:
         return Cell("no common seed")
     why = "1 pair" if difference.n == 1 else f"all {difference.n} pairs equal"
-    cell = amount_cell(terms_of(comparison, metric), difference, digits, rises=True, why=f"{why}: no interval")
+    cell = difference_cell(terms_of(comparison, metric), difference, digits, why=f"{why}: no interval")
     if difference.low is None or comparison.terms.margin is not None:
         return cell
     text = cell.text
@@ -184,7 +225,7 @@ def _detectable(comparison: Comparison) -> Column:
 
 def _finding(comparison: Comparison, label: str) -> Cell:
     finding = comparison.findings[label]
-    return Cell(finding.text, strong=finding.kind in SHOWN, kind=finding.kind)
+    return Cell(with_titles(finding.text, comparison.rows), strong=finding.kind in SHOWN, kind=finding.kind)
 
 
 def _share_title(data: pd.DataFrame) -> str:
@@ -198,8 +239,8 @@ def _costs(data: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
     return {
         "final params": (means["final/params"], "{:,.0f}"),
         "peak params": (means["peak/params"], "{:,.0f}"),
-        "own s": (own, "{:.1f}"),
         "own passes": (means[OWN].sum(axis=1, skipna=False), "{:,.0f}"),
+        "own s": (own, "{:.1f}"),
     }
 
 
@@ -220,8 +261,10 @@ def _about_intervals(comparison: Comparison) -> list[str]:
 def _about_budget(off: pd.Series, reference: str | None) -> list[str]:
     """Who did not spend the budget, and what follows from it."""
     notes = [
-        f"{name}: {share * 100:.4g} % of the target{', by chance' * (abs(share - 1) <= OFF)}, so not at an equal "
-        "budget: not judged, to be shown on a frontier."
+        f"{arm_title(str(name))}: {share * 100:.4g} % of the target{', by chance' * (abs(share - 1) <= OFF)}, "
+        "so not at an equal budget: not judged, to be shown on a frontier."
         for name, share in off.items()
     ]
-    return notes + [f"No method is judged: the reference {reference} is off the target."] * (reference in off)
+    return notes + [f"No method is judged: the reference {arm_title(str(reference))} is off the target."] * (
+        reference in off
+    )

@@ -1,45 +1,74 @@
-"""What all figures of a report share: panels side by side, the look of an arm, files and inline SVG."""
+"""What all figures of a report share: their style, the look of an arm, files and inline SVG.
+
+Panels, direct labels and legends: rankbench.reporting.figures.layout.
+"""
 
 from __future__ import annotations
 
+import functools
 import io
-import math
 import re
-import textwrap
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib
 import matplotlib.style
-import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
+from fontTools import subset
+from matplotlib import font_manager
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from rankbench.analysis.labels import display
+from rankbench.analysis.labels import display, method_of
 from rankbench.studies.panels import Panel, methods_of
 
-TEXT = 9  # points
-COLUMNS = 3  # panels in a row
-MOST = 12  # panels of a figure: nobody compares more of them
-CELL = (2.85, 1.95)  # inches, of the axes of a panel
-GAP = (0.7, 0.68)  # inches, left of an axes and above it
-LETTER = 0.07  # inches of a letter of a title
+COLUMN, PAGE, WIDE = 3.25, 5.5, 7.0  # inches: a column, a page of one column, a page of two
+TEXT, SMALL = 7.5, 7.0  # points, at print size
+SCREEN = 1.7  # pixels of a page per point: text has 12 to 13
+DPI = 200
+INK, SOFT, GREY, BAND = "#222222", "#444444", "#8a8a8a", "#ececec"
 MARKERS = "osD^vP*X<>phd"
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
-FAR = 8  # times: values that are so far apart are drawn by their logarithm
-GREY = "#8a8a8a"
-INK = "#222222"
-# A decorator: a user's matplotlibrc does not change the figures of a report.
-OWN_STYLE = matplotlib.style.context("default")
-
-
-T = TypeVar("T")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+SANS = "Report Sans"
+LETTERS = (*range(32, 127), *map(ord, "\N{MINUS SIGN}\N{EN DASH}±·…←→↑↓σΔ≤≥"))
+STYLE: dict[str, Any] = {
+    "font.family": [SANS, "DejaVu Sans"],  # the second has the letters that the first lacks
+    "font.size": TEXT,
+    "text.color": INK,
+    "axes.titlesize": TEXT,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 3,
+    "axes.titley": 1.0,  # the place is not searched for
+    "axes.labelsize": SMALL,
+    "axes.labelcolor": SOFT,
+    "axes.labelpad": 2,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "hatch.linewidth": 0.6,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.5,
+    "lines.markeredgewidth": 0.8,
+    "pdf.fonttype": 42,  # journals refuse Type 3
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    **{f"{axis}tick.{key}": value for axis in "xy" for key, value in (("labelsize", SMALL), ("labelcolor", SOFT))},
+    **{f"{axis}tick.major.{key}": value for axis in "xy" for key, value in (("size", 0), ("pad", 2.5))},
+}
+# A decorator: every figure has this style, whatever a user's matplotlibrc says.
+OWN_STYLE = matplotlib.style.context(["default", STYLE])
 
 
 @dataclass(frozen=True)
@@ -81,54 +110,94 @@ class SavedFigure:
     files: list[Path]
 
 
-@OWN_STYLE
 def finish(sketch: Sketch, folder: Path) -> SavedFigure | None:
     """Draw, and write the files; None where there is nothing to draw."""
-    figure = sketch()
+    figure = drawn(sketch)
     if figure is None:
         return None
     files = write(figure.figure, figure.numbers, folder / figure.name)
     return SavedFigure(figure.name, figure.title, figure.note, svg(figure.figure, figure.name), files)
 
 
+@OWN_STYLE
+def drawn(sketch: Sketch) -> ReportFigure | None:
+    """Draw in the style of all figures; None where there is nothing to draw."""
+    _register_font()
+    return sketch()
+
+
+@functools.cache
+def _register_font() -> tempfile._TemporaryFileWrapper[bytes]:
+    """Offer matplotlib's own sans serif with few letters, under SANS: a PDF embeds it in a quarter of the time."""
+    options = subset.Options(layout_features=[], drop_tables=["FFTM", "GSUB", "GPOS", "GDEF", "kern"])
+    font = subset.load_font(font_manager.findfont("DejaVu Sans"), options)
+    letters = subset.Subsetter(options)
+    letters.populate(unicodes=LETTERS)
+    letters.subset(font)
+    for name in font["name"].names:
+        name.string = {6: SANS.replace(" ", "")}.get(name.nameID, SANS)
+    file = tempfile.NamedTemporaryFile(prefix="rankbench-", suffix=".ttf")  # noqa: SIM115  # open until the end
+    font.save(file.name)
+    font_manager.fontManager.addfont(file.name)
+    return file
+
+
 @dataclass(frozen=True)
 class ArmStyle:
-    """How an arm is drawn: in its method's colour; marker and dash tell arms apart without it.
+    """How an arm is drawn: in its method's colour and marker; arms of one method differ in dash and fill.
 
     Attributes:
         title: display name of its method; "" where there is none.
         colour: hexadecimal.
         marker, dash: line style, in matplotlib's notation.
+        hollow: whether markers are drawn without a fill.
     """
 
     title: str
     colour: str
     marker: str
     dash: Any
+    hollow: bool = False
+
+    @property
+    def points(self) -> dict[str, Any]:
+        """Keywords of matplotlib for its markers."""
+        return {"marker": self.marker, "color": self.colour, "mfc": "white" if self.hollow else self.colour}
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Keywords of matplotlib for its line, with markers."""
+        return {**self.points, "ls": self.dash}
 
 
 def arm_styles(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
     """Arm -> its style, the same in all figures of a report.
 
-    The first arm of a method has the marker that its YAML says, the others the next ones that are free.
+    The first arm of a method has the marker that its YAML says, the others the next ones that are free. A map that was
+    taken over from a method's run ("fim map") has that method's colour.
     """
     methods = methods_of(panels)
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.arms))
     members: dict[str, list[str]] = {}
     for arm in arms:
-        members.setdefault(methods.get(arm, arm), []).append(arm)
+        members.setdefault(_drawn_as(arm, methods.get(arm, arm)), []).append(arm)
     markers: dict[str, str] = {}
     for method, arm in [*((method, same[0]) for method, same in members.items()), *(("", arm) for arm in arms)]:
         if arm not in markers:
             markers[arm] = _marker(display(method).marker, markers.values(), len(markers))
     styles = {}
     for method, same in members.items():
-        method_display = display(method)
+        shown = display(method)
         for index, arm in enumerate(same):
-            styles[arm] = ArmStyle(
-                method_display.title, method_display.colour, markers[arm], DASHES[index % len(DASHES)]
-            )
+            dash = DASHES[index % len(DASHES)]
+            styles[arm] = ArmStyle(shown.title, shown.colour, markers[arm], dash, hollow=bool(index % 2))
     return {arm: styles[arm] for arm in arms}
+
+
+def _drawn_as(arm: str, method: str) -> str:
+    """The method whose colour an arm has."""
+    source = arm.removesuffix(" map")
+    return source if method == "transplant" and display(method_of(source)).title else method
 
 
 def _marker(wanted: str, taken: Collection[str], count: int) -> str:
@@ -137,165 +206,32 @@ def _marker(wanted: str, taken: Collection[str], count: int) -> str:
     return free[0] if free else MARKERS[count % len(MARKERS)]
 
 
-def facets(
-    titles: Sequence[str],
-    handles: Sequence[Artist] = (),
-    cell: tuple[float, float] = CELL,
-    left: float = GAP[0],
-) -> tuple[Figure, list[Axes]]:
-    """Axes side by side, at most COLUMNS in a row, and a legend: beside a short row, else below.
-
-    Args:
-        titles: one for each axes; of two lines at most.
-        handles: entries of the legend.
-        cell: width and height of an axes, inches.
-        left: room for labels left of each axes, inches.
-    """
-    columns = 2 if len(titles) == 4 else min(COLUMNS, len(titles))
-    rows = math.ceil(len(titles) / columns)
-    width, height = columns * (cell[0] + left) + 0.15, rows * (cell[1] + GAP[1]) + 0.1
-    entry = 0.66 + 0.072 * max((len(str(handle.get_label())) for handle in handles), default=0)
-    beside = columns < COLUMNS
-    below = 0.0 if beside or not handles else 0.1 + 0.2 * math.ceil(len(handles) / max(1, int(width / entry)))
-    figure = Figure((width + (entry if beside and handles else 0.0), height + below))
-    size = figure.get_size_inches()
-    letters = int((cell[0] + left) / LETTER)
-    axes_list = []
-    for index, title in enumerate(titles):
-        row, column = divmod(index, columns)
-        low = below + height - (row + 1) * (cell[1] + GAP[1]) + 0.4
-        box = (column * (cell[0] + left) + left, low, *cell)
-        axes = figure.add_axes((box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]))
-        lines = textwrap.wrap(title, letters, max_lines=2, placeholder=" ...", break_on_hyphens=False)
-        axes.set_title(
-            "\n".join(lines), y=1.0, fontsize=TEXT, loc="left", fontweight="bold", color=INK
-        )  # y: not looked for
-        axes_list.append(axes)
-    if handles:
-        corner = (width / size[0], 1 - 0.3 / size[1]) if beside else (0.01, 0.0)
-        _legend(figure, handles, corner, beside, 1 if beside else max(1, int(width / entry)))
-    return figure, axes_list
-
-
-def at_most_twelve(panels: Sequence[T]) -> tuple[Sequence[T], str]:
-    """Those of many panels that are drawn, and a sentence on the others."""
-    sentence = f" {MOST} of {len(panels)} panels are drawn; the CSV has all." if len(panels) > MOST else ""
-    return panels[:MOST], sentence
-
-
-def arm_handles(arms: Sequence[str], style: Mapping[str, ArmStyle]) -> list[Artist]:
-    """Legend entries of arms."""
-    styles = [(arm, style[arm]) for arm in arms]
-    return [
-        Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash, label=arm, ms=4, lw=1.2)
-        for arm, look in styles
-    ]
-
-
-def _legend(figure: Figure, handles: Sequence[Artist], corner: tuple[float, float], beside: bool, columns: int) -> None:
-    figure.legend(
-        handles=list(handles),
-        loc="upper left" if beside else "lower left",
-        bbox_to_anchor=corner,
-        ncols=columns,
-        fontsize=TEXT - 1,
-        frameon=False,
-        handlelength=3,
-        columnspacing=1.4,
-        borderaxespad=0.0,
-    )
-
-
-Ticks = Mapping[float, str]
-
-
-def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Ticks | None = None) -> None:
-    """Ticks, labels, the left and lower edge and a light grid, when all else is drawn.
-
-    Args:
-        axes: an axes of `facets`.
-        across, up: labels of the two directions; "" for none.
-        x, y: position -> label of the ticks; None: as many round numbers as there is room for.
-    """
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    for axis, ticks in ((axes.xaxis, x), (axes.yaxis, y)):
-        axis.set_minor_locator(NullLocator())
-        if ticks is None:
-            axis.set_major_locator(MaxNLocator(5))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))  # 10: 0.1 + 0.2 is 0.3
-        else:
-            axis.set_ticks(list(ticks), labels=list(ticks.values()))
-    axes.set(xlim=(left, right), ylim=(low, high))  # ticks widen them
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set(color="#888888", linewidth=0.7)
-    axes.set_axisbelow(True)
-    if not axes.images:
-        axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
-    axes.tick_params(length=0, labelsize=TEXT - 1, labelcolor="#444444")
-    for label, write_label in ((across, axes.set_xlabel), (up, axes.set_ylabel)):
-        write_label(label, fontsize=TEXT - 1, color="#444444")
-
-
-def last_part(key: str) -> str:
-    """The last part of a setting's key, in words: "quadrature steps" of method.quadrature_steps."""
-    return key.rpartition(".")[2].replace("_", " ")
-
-
-def logarithmic(axes: Axes, values: Sequence[float]) -> dict[float, str]:
-    """Make x logarithmic; ticks where there are values, at most six."""
-    axes.set_xscale("log")
-    ticks = sorted(set(values))
-    ticks = ticks[:: math.ceil(len(ticks) / 6)]
-    return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in ticks}
-
-
-def logarithmic_up(axes: Axes) -> dict[float, str] | None:
-    """Make y logarithmic where its values lie far apart and above 0; the ticks, None where it is left as it is."""
-    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
-    values = np.concatenate([line[np.isfinite(line)] for line in lines])
-    if not values.size or values.min() <= 0 or values.max() < FAR * values.min():
-        return None
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    steps = [10.0**power * digit for power in range(-12, 12) for digit in (1, 2, 5)]
-    return {step: f"{step:g}" for step in steps if low <= step <= high}
-
-
-def svg(figure: Figure, prefix: str) -> str:
-    """The figure as an element of an HTML page: text stays text; ids begin with `prefix`; nothing points outside."""
-    target = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
-        figure.savefig(target, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = target.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
-    text = text.replace("xlink:href", "href")
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
-    return re.sub(r'(<g|<image\b[^>]*) id="[^"]*"(?=[ />])', r"\g<1>", text)  # nothing refers to them; images repeat
-
-
-COLOUR_MAP = "viridis"  # lightness grows with the value: it can be read in grey
-MISSING = "#d9d9d9"
-DPI = 200
-PIXELS = 4e6  # of a PNG, at most
-MAP_TEXT = 8  # points
-
-
-def shade(axes: Axes, values: np.ndarray[Any, Any], low: float, high: float) -> Any:
-    """Draw a matrix as a heat map; what is NaN is grey."""
-    shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
-    axes.tick_params(labelsize=MAP_TEXT - 1, length=2)
-    return axes.imshow(np.ma.masked_invalid(values), cmap=shades, vmin=low, vmax=high, aspect="auto")
+Styles = Mapping[str, ArmStyle]
 
 
 @OWN_STYLE
 def write(figure: Figure, numbers: pd.DataFrame, stem: Path) -> list[Path]:
     """Write PNG, PDF and CSV beside each other; the same content gives the same files."""
+    _register_font()
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, pdf, csv = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf", "csv"))
-    dpi = min(DPI, math.sqrt(PIXELS / math.prod(figure.get_size_inches())))
-    figure.savefig(png, dpi=dpi, pil_kwargs={"compress_level": 3})  # half the time for a tenth more bytes
+    figure.savefig(png, dpi=DPI, pil_kwargs={"compress_level": 3})  # half the time for a tenth more bytes
     figure.savefig(pdf, metadata={"CreationDate": None})
     numbers.to_csv(csv, index=False)
     return [png, pdf, csv]
+
+
+@OWN_STYLE
+def svg(figure: Figure, prefix: str) -> str:
+    """The figure as an element of an HTML page: text stays text; ids begin with `prefix`; nothing points outside."""
+    target = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": prefix}):
+        figure.savefig(target, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = target.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+    text = text.replace("xlink:href", "href").replace(f"'{SANS}', 'DejaVu Sans'", "sans-serif")
+    text = re.sub(r'\b(width|height)="([\d.]+)pt"', lambda size: f'{size[1]}="{float(size[2]) * SCREEN:.0f}"', text)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    return re.sub(r'(<g|<image\b[^>]*) id="[^"]*"(?=[ />])', r"\g<1>", text)  # nothing refers to them; images repeat

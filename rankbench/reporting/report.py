@@ -5,13 +5,15 @@ results/X/ gets the tables (Markdown, LaTeX, CSV), the figures (PDF, PNG, CSV), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 from rankbench.reporting import page
+from rankbench.reporting.headline import make_headline
+from rankbench.reporting.paper_tables import write_tables
 from rankbench.reporting.parallel import calling
 from rankbench.reporting.plotting import Sketch, finish
 from rankbench.reporting.report_data import ReportData, gather
@@ -32,7 +34,7 @@ from rankbench.reporting.sections import (
     setup,
     verdict,
 )
-from rankbench.reporting.table import Table, csv_frame, latex_document, latex_table, markdown_section
+from rankbench.reporting.table import markdown_section
 from rankbench.studies.study import Study
 from rankbench.studies.study import save as save_study
 
@@ -56,13 +58,14 @@ SECTIONS: tuple[ModuleType, ...] = (
 WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ and figures/
 
 
-def build(study: Study, folder: Path, allowed: Sequence[str] = ()) -> list[str]:
+def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = "neurips") -> list[str]:
     """Write the whole report of a study; return the sentences that it says first.
 
     Args:
         study: the study with its records.
         folder: folder; what an earlier report left in its tables/ and figures/ and this one does not have is removed.
         allowed: names of what may differ within a table.
+        venue: key of paper_tables.WIDTHS, for which the LaTeX tables are set.
 
     Raises:
         SelectionError: records that may not stand in one table.
@@ -72,14 +75,16 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = ()) -> list[str]:
     with calling([partial(finish, sketch, folder / "figures") for sketch in sketches(report_data)]) as drawings:
         sections = make_sections(report_data)
         save_study(replace(study, item_gains=report_data.item_gains), folder)
-        files = list(_write_tables([table for section in sections for table in section.tables], folder / "tables"))
+        tables = [table for section in sections for table in section.tables]
+        files = write_tables(tables, folder, study.sweep.name, venue)
         pictures = {picture.name: picture for picture in drawings() if picture is not None}
+    headline = make_headline(report_data)
     drawn = [section.with_figures(pictures) for section in sections]
     drawn = [section for section in drawn if not section.is_empty]
     (folder / "tables.md").write_text(_markdown(drawn))
-    (folder / "index.html").write_text(page.render(report_data, drawn))
+    (folder / "index.html").write_text(page.render(report_data, drawn, headline))
     _remove_stale_files(folder, [*files, *(file for picture in pictures.values() for file in picture.files)])
-    return list(sections[0].sentences)
+    return [headline.sentence, *headline.certainty, *(" ".join(step).strip() for step in headline.next_steps)]
 
 
 def sketches(report_data: ReportData) -> list[Sketch]:
@@ -92,17 +97,6 @@ def make_sections(report_data: ReportData) -> list[Section]:
     """Sections of the page, with the names of their figures: what is resolved and what is missing first."""
     sections = (module.make(report_data) for module in SECTIONS)
     return [section for section in sections if section is not None]
-
-
-def _write_tables(tables: Sequence[Table], folder: Path) -> Iterator[Path]:
-    """LaTeX and CSV of each table, and the LaTeX document of all; the files of tables/."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        tex, csv = folder / f"{table.name}.tex", folder / f"{table.name}.csv"
-        tex.write_text(latex_table(table))
-        csv_frame(table).to_csv(csv, index=False)
-        yield from (tex, csv)
-    (folder.parent / "tables.tex").write_text(latex_document(table.name for table in tables))
 
 
 def _markdown(sections: Sequence[Section]) -> str:

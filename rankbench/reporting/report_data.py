@@ -191,7 +191,7 @@ def links(panel: Panel) -> dict[str, str]:
     return {arm: link(panel, arm) for arm in panel.arms}
 
 
-def span(numbers: Iterable[int]) -> str:
-    """The least and the largest of some numbers: "10", "5 to 10"."""
-    ordered = sorted(set(numbers)) or [0]
-    return " to ".join(map(str, dict.fromkeys([ordered[0], ordered[-1]])))
+def span(values: Iterable[int] | Iterable[str]) -> str:
+    """The least and the largest of some values: "10", "5 to 10"."""
+    ordered = sorted(set(map(str, values)), key=lambda text: (len(text), text)) or ["0"]  # numbers and dates alike
+    return " to ".join(dict.fromkeys([ordered[0], ordered[-1]]))

@@ -1,15 +1,18 @@
 """A table as data: cells with their text, the numbers behind it, and where the records of a cell are listed.
 
-Markdown, LaTeX, CSV and HTML are written from the same cells, so they cannot disagree.
+Markdown, CSV, LaTeX (rankbench.reporting.paper_tables) and HTML are written from the same cells, so they cannot
+disagree.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
+
+from rankbench.analysis.labels import arm_title
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Cell:
         value: the number it shows; None for words, and where nothing was measured.
         low, high: ends of its interval.
         strong: bold: its interval says so.
-        kind: kind of a finding ("works", "open"), for its colour on the page.
+        kind: kind of a finding ("works", "open"), for its colour on the page; "greyed": not to be compared.
         link: name of the list of its records, on the page.
+        arm: label of the arm that its text names; "" for other cells.
     """
 
     text: str = ""
@@ -32,6 +36,12 @@ class Cell:
     strong: bool = False
     kind: str = ""
     link: str = ""
+    arm: str = ""
+
+
+def arm_cell(arm: str, link: str = "") -> Cell:
+    """An arm by its display name."""
+    return Cell(arm_title(arm), link=link, arm=arm)
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Table:
         strip: place of the column whose intervals are drawn as well, on the page; None: none is.
         margin: half the width of the band around 0 of that drawing; None: no band.
         folded: closed on the page until it is asked for, since others like it come before or after.
+        legend: sentences that a reader needs where the table stands alone, in a paper.
+        details: titles of columns that a paper leaves out.
     """
 
     name: str
@@ -57,6 +69,8 @@ class Table:
     strip: int | None = None
     margin: float | None = None
     folded: bool = False
+    legend: Sequence[str] = field(default=())
+    details: Sequence[str] = field(default=())
 
 
 def is_numeric(table: Table, column: int) -> bool:
@@ -82,12 +96,16 @@ def markdown_section(table: Table) -> str:
 
 
 def csv_frame(table: Table) -> pd.DataFrame:
-    """Contents of the CSV: a column's values where it has any, else its texts; ends of intervals beside it."""
+    """Contents of the CSV: a column's values where it has any, else its texts, arms by their labels; ends of intervals.
+
+    Heads lose the arrow of a metric's direction.
+    """
     columns: dict[str, list[str | float | None]] = {}
     for index, title in enumerate(table.columns):
         cells = [row[index] for row in table.rows]
         valued = any(cell.value is not None for cell in cells)
-        columns[title] = [cell.value if valued else cell.text for cell in cells]
+        title = title.rstrip(" ↑↓")
+        columns[title] = [cell.value if valued else cell.arm or cell.text for cell in cells]
         if any(cell.low is not None for cell in cells):
             columns[f"{title}, low"] = [cell.low for cell in cells]
             columns[f"{title}, high"] = [cell.high for cell in cells]
@@ -97,97 +115,6 @@ def csv_frame(table: Table) -> pd.DataFrame:
 def _marked(cell: Cell) -> str:
     text = cell.text.replace("|", "\\|")
     return f"**{text}**" if cell.strong and text else text
-
-
-ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "-": r"{-}",  # no ligature of two
-    "`": r"\textasciigrave{}",
-    "'": r"\textquotesingle{}",
-    "±": r"$\pm$",
-    "−": r"$-$",  # noqa: RUF001  the minus sign
-    "×": r"$\times$",  # noqa: RUF001
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≈": r"$\approx$",
-    "–": "--",  # noqa: RUF001
-}
-PREAMBLE = r"""\documentclass{article}
-\usepackage[T1]{fontenc}
-\usepackage{textcomp}
-\usepackage[a4paper, landscape, margin=15mm]{geometry}
-\usepackage{booktabs}
-\usepackage{graphicx}
-\begin{document}
-"""
-
-
-def latex_escape(text: str) -> str:
-    """Text that LaTeX prints as it stands; a letter that no plain installation has is given by its code point."""
-    return "".join(ESCAPES.get(letter, letter if letter.isascii() else f"[U+{ord(letter):04X}]") for letter in text)
-
-
-def latex_table(table: Table) -> str:
-    """A table environment, shrunk to the width of the line where it is wider; its label is the table's name."""
-    return "\n".join(
-        [
-            r"\begin{table}[htbp]",
-            r"\centering\small",
-            rf"\caption{{{latex_escape(table.title)}}}",
-            rf"\label{{tab:{table.name}}}",
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            *_tabular(table),
-            "}",
-            *(rf"\par\smallskip\raggedright\footnotesize {latex_escape(note)}" for note in table.notes),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def latex_document(names: Iterable[str]) -> str:
-    """A document that prints all tables; it reads each from tables/NAME.tex."""
-    return PREAMBLE + "".join(f"\\input{{tables/{name}}}\n\\clearpage\n" for name in names) + "\\end{document}\n"
-
-
-def _tabular(table: Table) -> list[str]:
-    alignment = "".join("r" if is_numeric(table, index) else "l" for index in range(len(table.columns)))
-    return [
-        rf"\begin{{tabular}}{{{alignment}}}",
-        r"\toprule",
-        _latex_line([latex_escape(title) for title in table.columns]),
-        r"\midrule",
-        *(_latex_line([_latex_cell(cell) for cell in row]) for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}%",
-    ]
-
-
-def _latex_line(texts: Sequence[str]) -> str:
-    return "{}" + " & ".join(texts) + r" \\"  # a line that begins with a bracket would be an argument of \\
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = _signed(latex_escape(cell.text)) if cell.value is not None else latex_escape(cell.text)
-    return rf"\textbf{{{text}}}" if cell.strong and text else text
-
-
-def _signed(text: str) -> str:
-    """Hyphens of numbers as minus signs."""
-    return text.replace(ESCAPES["-"], "$-$")
 
 
 Column = Mapping[str, Cell]  # label -> cell; what is left out is empty

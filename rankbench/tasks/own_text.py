@@ -85,7 +85,7 @@ class OwnTexts(TextGeneration[GenerationConfig]):
     source = OwnClasses.source
 
     def __init__(self, settings: TextConfig, data: OwnData) -> None:
-        limits = {"generation_size": settings.generation_size, "max_new_tokens": settings.max_new_tokens}
+        limits: dict[str, Any] = settings.model_dump(include={"generation_size", "max_new_tokens"})
         super().__init__(GenerationConfig(**data.sizes.plain(), **limits, hub="", revision=None))
         self._data, (self._template, self._blank) = data, settings.prompt.split_end()
 

@@ -1,7 +1,6 @@
 """Runs started with `rankbench`: exit codes, messages, the composed configuration, output for finished runs."""
 
 import gc
-import json
 import logging
 import os
 import subprocess
@@ -12,13 +11,11 @@ from types import ModuleType
 import pytest
 from support.records import record
 
-import rankbench
 from rankbench.cli import main
 from rankbench.cli.run import folder_of, importing
 from rankbench.config import overrides
 from rankbench.config.overrides import one_run
 from rankbench.config.sections import Config
-from rankbench.records.run_folder import StoreError
 from rankbench.tasks.base import DataError
 
 BASE = ["model=tiny", "task=planted", "train=smoke"]
@@ -215,24 +212,3 @@ def test_what_is_imported_is_left_out_of_garbage_collection_once() -> None:
         assert gc.get_freeze_count() > 10_000
     finally:
         gc.unfreeze()
-
-
-def test_a_process_of_somebody_else_gets_its_garbage_collection_back(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("rankbench.cli.run.perform", lambda config: gc.freeze())
-    with pytest.raises(StoreError, match="the run left no record"):
-        rankbench.run(["method=lora", *BASE, f"results_dir={tmp_path}"])
-    assert gc.get_freeze_count() == 0
-
-
-def test_the_python_interface_runs_loads_and_says_what_is_wrong(tmp_path: Path) -> None:
-    words = ["method=lora", *BASE, "train.steps=1", "train.threads=1", f"results_dir={tmp_path}"]
-    finished = rankbench.run(words)
-    assert (finished.status, finished.method) == ("ok", "lora")
-    assert json.loads((tmp_path / "runs" / finished.run_id / "record.json").read_text())["status"] == "ok"
-    assert rankbench.load(tmp_path)["run_id"].tolist() == [finished.run_id]
-    with pytest.raises(rankbench.RankbenchError, match="method=lra: unknown method; did you mean lora"):
-        rankbench.run(["method=lra"])
-    with pytest.raises(rankbench.RankbenchError, match="holds no sweep of experiment=none"):
-        rankbench.report("none", tmp_path)

@@ -1,4 +1,4 @@
-"""The README's method in five steps is examples/weight_norm; this package can be built, installed, checked and run."""
+"""The method of docs/add_method.md is examples/weight_norm; this package can be built, installed, checked and run."""
 
 import json
 import os
@@ -17,23 +17,23 @@ FILES = {
     "yaml": "weight_norm/conf/method/weight_norm.yaml",
     "toml": "pyproject.toml",
 }
-FIVE_STEPS = "## Add a method in five steps"
+FIVE_STEPS = "## In five steps"
 
 
 @pytest.fixture(scope="module")
 def steps() -> str:
-    """README's section."""
-    return (ROOT / "README.md").read_text().partition(FIVE_STEPS)[2].partition("\n## ")[0]
+    """The section of the docs."""
+    return (ROOT / "docs" / "add_method.md").read_text().partition(FIVE_STEPS)[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("language", FILES)
-def test_a_block_of_the_readme_is_the_file_it_names(steps, language):
+def test_a_block_of_the_docs_is_the_file_it_names(steps, language):
     (block,) = re.findall(rf"^```{language}\n(.*?)^```", steps, re.M | re.S)
     assert block == (PACKAGE / FILES[language]).read_text()
     assert f"`{FILES[language]}`" in steps
 
 
-def test_the_readme_names_every_file_of_the_package():
+def test_the_docs_name_every_file_of_the_package():
     found = {str(file.relative_to(PACKAGE)) for file in PACKAGE.rglob("*") if file.suffix in (".py", ".yaml", ".toml")}
     assert found == set(FILES.values())
 

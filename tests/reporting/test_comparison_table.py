@@ -6,6 +6,7 @@ import pytest
 from support.records import record, runs
 
 from rankbench.analysis.frame import SelectionError
+from rankbench.analysis.labels import displays
 from rankbench.cli import main
 from rankbench.records import run_folder
 from rankbench.reporting import record_tables
@@ -17,6 +18,9 @@ BETTER = {seed: value - 0.05 + 0.01 * (seed % 2) for seed, value in LORA.items()
 LIKE = {seed: value + 0.02 * (-1) ** seed for seed, value in LORA.items()}
 
 
+LABELS = {shown.title: method for method, shown in displays().items()}
+
+
 def comparison_table(*what) -> str:
     """The table in Markdown, and its notes."""
     table = record_tables.comparison_table(*what)
@@ -26,7 +30,7 @@ def comparison_table(*what) -> str:
 def cells(text: str) -> dict[str, dict[str, str]]:
     """Row -> column -> cell of the Markdown table at the head of a text."""
     split = [[cell.strip() for cell in line[2:-2].split(" | ")] for line in text.split("\n\n")[0].splitlines()]
-    return {row[0]: dict(zip(split[0], row, strict=True)) for row in split[2:]}
+    return {LABELS.get(row[0], row[0]): dict(zip(split[0], row, strict=True)) for row in split[2:]}
 
 
 def test_rows_are_the_reference_and_then_the_best_first():
@@ -40,7 +44,7 @@ def test_fewer_seeds_that_happen_to_be_easy_do_not_rank_an_arm_above_a_better_on
     easy = min(LORA, key=LORA.__getitem__)
     text = comparison_table([*runs("lora", LORA), *runs("igu", BETTER), *runs("fim", {easy: LORA[easy]})], ["test/kl"])
     assert list(cells(text)) == ["lora", "igu", "fim"]
-    assert float(cells(text)["fim"]["test/kl"].split()[0]) < float(cells(text)["igu"]["test/kl"].split()[0])
+    assert float(cells(text)["fim"]["KL ↓"].split()[0]) < float(cells(text)["igu"]["KL ↓"].split()[0])
     assert "Means are over different seeds where n differs" in text
 
 
@@ -48,48 +52,48 @@ def test_cells_by_hand():
     """BETTER: mean -0.046, deviation 0.005477, error 0.002449, t 2.776: -+ 0.0068."""
     row = cells(comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"]))
     assert row["lora"]["n"] == row["igu"]["n"] == "5"
-    assert row["lora"]["test/kl"] == "0.30 ± 0.16"
-    assert row["lora"]["test/kl - lora"] == ""
-    assert row["igu"]["test/kl - lora"] == "-0.0460 [-0.0528, -0.0392]"
+    assert row["lora"]["KL ↓"] == "0.30 ± 0.16"
+    assert row["lora"]["difference [95 % CI]"] == ""
+    assert row["igu"]["difference [95 % CI]"] == "-0.0460 [-0.0528, -0.0392]"
 
 
 def test_differences_are_paired():
     """The seeds explain far more than the method: unpaired, 0.046 would drown in deviations of 0.16."""
     row = cells(comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"]))
-    assert "not resolved" not in row["igu"]["test/kl - lora"]
+    assert "not resolved" not in row["igu"]["difference [95 % CI]"]
 
 
 def test_what_is_not_resolved_says_what_could_have_been_seen():
     """LIKE: mean 0.004, deviation 0.0219, error 0.0098: t 2.776 gives -+ 0.0272, and 1.682 deviations are 0.0368."""
     row = cells(comparison_table([*runs("lora", LORA), *runs("igu", LIKE)], ["test/kl"]))
-    assert row["igu"]["test/kl - lora"] == "+0.004 [-0.023, +0.031] not resolved (detectable: 0.037)"
+    assert row["igu"]["difference [95 % CI]"] == "+0.004 [-0.023, +0.031] not resolved (detectable: 0.037)"
 
 
 def test_intervals_hold_together_over_the_methods_of_the_table():
     """Level 1 - 0.05 / 3, t 3.961: -+ 0.0097 where one method alone has 0.0068."""
     found = [*runs("lora", LORA), *runs("igu", BETTER), *runs("fim", LIKE), *runs("eva", BETTER)]
     text = comparison_table(found, ["test/kl"])
-    assert cells(text)["igu"]["test/kl - lora"] == "-0.0460 [-0.0557, -0.0363]"
+    assert cells(text)["igu"]["difference [95 % CI]"] == "-0.0460 [-0.0557, -0.0363]"
     assert text.endswith("Intervals: Student's, 98.33 % each, so that those of 3 comparisons hold together with 95 %.")
 
 
 def test_seeds_that_one_side_lacks_are_left_out_and_said():
     row = cells(comparison_table([*runs("lora", LORA), *runs("igu", {**BETTER, 9: 7.0})], ["test/kl"]))
     assert row["igu"]["n"] == "6"
-    assert row["igu"]["test/kl - lora"] == "-0.0460 [-0.0528, -0.0392] (5 pairs)"
+    assert row["igu"]["difference [95 % CI]"] == "-0.0460 [-0.0528, -0.0392] (5 pairs)"
 
 
 def test_one_pair_has_no_interval_and_no_pair_no_difference():
     found = [*runs("lora", LORA), *runs("igu", {0: 0.2}), *runs("fim", {7: 0.2})]
     row = cells(comparison_table(found, ["test/kl"]))
-    assert row["igu"]["test/kl"] == "0.20"
-    assert row["igu"]["test/kl - lora"] == "+0.1000 (1 pair: no interval)"
-    assert row["fim"]["test/kl - lora"] == "no common seed"
+    assert row["igu"]["KL ↓"] == "0.20"
+    assert row["igu"]["difference [95 % CI]"] == "+0.1000 (1 pair: no interval)"
+    assert row["fim"]["difference [95 % CI]"] == "no common seed"
 
 
 def test_equal_differences_have_no_interval():
     found = [*runs("lora", {0: 0.50, 1: 0.56}), *runs("igu", {0: 0.53, 1: 0.59})]
-    assert cells(comparison_table(found, ["test/kl"]))["igu"]["test/kl - lora"].endswith(
+    assert cells(comparison_table(found, ["test/kl"]))["igu"]["difference [95 % CI]"].endswith(
         " (all 2 pairs equal: no interval)"
     )
 
@@ -99,9 +103,9 @@ def test_runs_without_the_metric_are_said():
     for run in (found[9], found[10]):
         run.metrics["test"].pop("kl")
     row = cells(comparison_table(found, ["test/kl"]))
-    assert row["lora"]["test/kl"] == "0.30 ± 0.16"
-    assert row["igu"]["test/kl"] == "0.21 ± 0.13 (4 values)"
-    assert row["fim"]["test/kl"] == "(0 values)"
+    assert row["lora"]["KL ↓"] == "0.30 ± 0.16"
+    assert row["igu"]["KL ↓"] == "0.21 ± 0.13 (4 values)"
+    assert row["fim"]["KL ↓"] == "(0 values)"
 
 
 def spent(found: list, params: int, match: str = "final") -> list:
@@ -118,13 +122,13 @@ def test_what_is_off_the_budget_is_said_and_not_judged():
     row = cells(text)
     assert [row[name]["final/target"] for name in ("lora", "igu", "sora")] == ["100 %", "100 %", "112.5 %"]
     assert text.endswith(
-        "\n\nsora: 112.5 % of the target, so not at an equal budget: not judged, to be shown on a frontier."
+        "\n\nSoRA: 112.5 % of the target, so not at an equal budget: not judged, to be shown on a frontier."
     )
 
 
 def test_nothing_is_judged_against_a_reference_off_the_budget():
     text = comparison_table([*runs("lora", LORA), *spent(runs("sora", BETTER), 72)], ["test/kl"], "sora")
-    assert text.endswith("\n\nNo method is judged: the reference sora is off the target.")
+    assert text.endswith("\n\nNo method is judged: the reference SoRA is off the target.")
 
 
 def test_where_peaks_are_matched_the_peak_is_compared_with_the_target():
@@ -147,7 +151,7 @@ def test_failed_runs_are_counted_and_not_averaged():
     row = cells(comparison_table([*runs("lora", LORA), *good, failed, over], ["test/kl"]))
     assert (row["igu"]["n"], row["igu"]["ok/all"]) == ("3", "3/5")
     assert row["igu"]["status"] == "3 ok, 1 nan, 1 over_budget"
-    assert row["igu"]["test/kl"] == "0.15 ± 0.10"
+    assert row["igu"]["KL ↓"] == "0.15 ± 0.10"
     assert row["lora"]["ok/all"] == "5/5"
 
 
@@ -160,7 +164,12 @@ def test_a_status_of_nan_is_not_an_empty_cell():
 def test_a_method_without_a_run_that_is_ok_is_a_row():
     found = [*runs("lora", LORA), record("igu", 0, status="oom", metrics=None, ledger=None, cost=None)]
     row = cells(comparison_table(found, ["test/kl"]))["igu"]
-    assert (row["n"], row["status"], row["test/kl"], row["test/kl - lora"]) == ("0", "1 oom", "", "no common seed")
+    assert (row["n"], row["status"], row["KL ↓"], row["difference [95 % CI]"]) == (
+        "0",
+        "1 oom",
+        "",
+        "no common seed",
+    )
     assert (row["final params"], row["own s"], row["own passes"]) == ("", "", "")
 
 
@@ -175,13 +184,13 @@ def test_every_metric_has_its_difference():
     for run in found:
         run.metrics["validation"] = {"step": 9, "accuracy": run.metrics["test"]["kl"] * 2}
     text = comparison_table(found, ["test/kl", "validation/accuracy"])
-    assert cells(text)["igu"]["validation/accuracy - lora"].startswith("-0.09")
+    assert cells(text)["igu"]["validation accuracy difference [95 % CI]"].startswith("-0.09")
 
 
 def test_another_reference_turns_the_difference_round():
     row = cells(comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"], reference="igu"))
     assert next(iter(row)) == "igu"
-    assert row["lora"]["test/kl - igu"].startswith("+0.0")
+    assert row["lora"]["difference [95 % CI]"].startswith("+0.0")
 
 
 def test_a_reference_alone_is_a_table():
@@ -197,8 +206,8 @@ def test_settings_that_differ_make_rows_of_their_own():
     ]
     assert list(cells(comparison_table(found, ["test/kl"]))) == [
         "lora",
-        "permuted (source=fim)",
-        "permuted (source=eva)",
+        "FIM-LoRA map, permuted",
+        "EVA map, permuted",
     ]
 
 
@@ -251,7 +260,7 @@ def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, ca
     command = ["records", "table", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--rates", "0.01"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "| permuted (source=fim) | 5 |" in printed
+    assert "| FIM-LoRA map, permuted | 5 |" in printed
     assert "not run at the chosen rate: permuted (source=eva)" in printed
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.studies import declared, study
 
+from rankbench.analysis.labels import arm_title
 from rankbench.analysis.map_spread import map_spread
 from rankbench.analysis.pooled import PooledPanels
 from rankbench.reporting import decisions, report
@@ -20,6 +21,7 @@ from rankbench.statistics.map_effect import map_effect
 from rankbench.statistics.over_tasks import mean_of_such, mean_of_these
 from rankbench.sweeps import experiment_files
 
+GAIN = "gain over LoRA (uniform)"
 MAPS = ["igu", "fim", "random", "igu ranks permuted"]
 TASKS = ("glue-rte", "glue-cola", "glue-mrpc")
 
@@ -49,7 +51,7 @@ standard = functools.cache(gathered)
 
 
 def row_of(table, name, at=0):
-    (row,) = [row for row in table.rows if row[at].text == name]
+    (row,) = [row for row in table.rows if name in (row[at].text, row[at].arm)]
     return dict(zip(table.columns, row, strict=True))
 
 
@@ -89,13 +91,13 @@ def test_arms_with_another_map_at_every_seed_are_no_maps():
 
 def test_the_table_says_what_the_best_map_would_gain():
     (table,) = map_effects.spread_tables(standard())
-    row = row_of(table, "glue-rte")
+    row = row_of(table, "RTE")
     assert (row["maps"].text, row["n"].text, row["smallest effect"].text) == ("4", "5", "0.01")
     assert row["best of 100"].value == pytest.approx(2.5076 * row["sigma_map"].value, rel=1e-4)
     assert row["outcome"].text in ("maps matter", "the best map would gain enough over the mean map")
     assert "By the residuals alone, seeds that show" in table.notes[1]
     said = list(map_effects.sentences(standard()))
-    assert said[0].startswith(f"Four maps, glue-rte: {row['outcome'].text}. 4 maps at 5 seeds: sigma_map")
+    assert said[0].startswith(f"Four maps, RTE: {row['outcome'].text}. 4 maps at 5 seeds: sigma_map")
     figure = map_effects.draw_spread(standard(), "Four maps")
     assert len(figure.figure.axes) == 3
     assert set(figure.numbers["arm"]) == set(standard().arms)
@@ -103,12 +105,12 @@ def test_the_table_says_what_the_best_map_would_gain():
 
 def test_over_panels_the_means_of_the_panels_are_the_pairs():
     (table,) = over_panels.pooled_tables(standard())
-    assert table.title == "Tasks like these: minilm-l6, budget r8"
+    assert table.title == "Tasks like these: MiniLM-L6, budget r8"
     gains = [comparison.gains("igu", ["lora"]) / 0.01 for _, comparison in standard().compared()]  # two metrics
     row, family = row_of(table, "igu"), len(table.rows)
     level = 1 - 0.05 / family
     such, these = mean_of_such(gains, level), mean_of_these(gains, level)
-    shown = [(row[name].value, row[name].low, row[name].high) for name in ("gain over lora", "these panels alone")]
+    shown = [(row[name].value, row[name].low, row[name].high) for name in (GAIN, "these panels alone")]
     expected = [(each.value, each.low, each.high) for each in (such.mean, these)]
     assert shown == [pytest.approx(each) for each in expected]
     assert row["one more such panel"].low == pytest.approx(mean_of_such(gains).another.low)
@@ -118,7 +120,7 @@ def test_over_panels_the_means_of_the_panels_are_the_pairs():
     assert said.endswith(
         f"(n = 3 panels, a sample of such; each interval is one of {family} that hold together with 95 %)."
     )
-    assert f"{row['outcome'].text}: igu" in said
+    assert f"{row['outcome'].text}: IGU-LoRA" in said
 
 
 def test_an_arm_that_is_nowhere_to_be_run_has_no_verdict():
@@ -127,8 +129,8 @@ def test_an_arm_that_is_nowhere_to_be_run_has_no_verdict():
     for report_data in (whole, replace(whole, comparisons=fewer)):
         (table,) = over_panels.pooled_tables(report_data)
         planned = report_data is whole
-        assert any(row[0].text == "fim" for row in table.rows) == planned
-        assert any(row[1].text == "fim" for row in verdict.verdict_table(report_data).rows) == planned
+        assert any(row[0].arm == "fim" for row in table.rows) == planned
+        assert any(row[1].arm == "fim" for row in verdict.verdict_table(report_data).rows) == planned
 
 
 def without_fim(comparison):
@@ -162,7 +164,10 @@ def test_an_arm_that_lost_its_runs_is_withheld_and_one_that_was_not_to_be_run_is
 def test_looks_widen_the_intervals_over_panels_and_of_the_spread_of_maps():
     again = gathered()
     again.study.sweep.looks.update(dict.fromkeys("ab", "2026-01-01"))
-    for tables, name in ((over_panels.pooled_tables, "gain over lora"), (map_effects.spread_tables, "sigma_map")):
+    for tables, name in (
+        (over_panels.pooled_tables, GAIN),
+        (map_effects.spread_tables, "sigma_map"),
+    ):
         once, twice = (
             dict(zip(table.columns, table.rows[0], strict=True)) for (table,) in map(tables, (standard(), again))
         )
@@ -172,7 +177,10 @@ def test_looks_widen_the_intervals_over_panels_and_of_the_spread_of_maps():
 def test_looks_at_the_data_widen_the_intervals_of_maps_and_of_pooled_panels():
     once, sweep = standard(), standard().study.sweep
     twice = replace(once, study=replace(once.study, sweep=replace(sweep, looks={"a": "2026-01-01", "b": "2026-02-01"})))
-    for tables, column in ((over_panels.pooled_tables, "gain over lora"), (map_effects.spread_tables, "sigma_map")):
+    for tables, column in (
+        (over_panels.pooled_tables, GAIN),
+        (map_effects.spread_tables, "sigma_map"),
+    ):
         first, second = (tables(each)[0] for each in (once, twice))
         narrow, wide = ([row[table.columns.index(column)] for row in table.rows] for table in (first, second))
         assert all(b.low < a.low and b.high > a.high for a, b in zip(narrow, wide, strict=True))
@@ -183,7 +191,7 @@ def test_looks_at_the_data_widen_the_intervals_of_maps_and_of_pooled_panels():
 
 def test_panels_taken_together_have_the_share_of_the_errors_of_their_cell():
     alone, shared = (over_panels.pooled_tables(replace(standard(), shares=shares))[0] for shares in (1, 3))
-    column = alone.columns.index("gain over lora")
+    column = alone.columns.index(GAIN)
     for wide, narrow in zip(shared.rows, alone.rows, strict=True):
         assert wide[column].low < narrow[column].low
     assert "with one of 3 equal shares of the errors" in shared.notes[0]
@@ -199,9 +207,9 @@ def test_a_positive_control_that_wins_is_said_and_changes_nothing():
     gains = standard().compared()[0][1].gains("igu", ["lora"]) / 0.01
     assert test.gain == mean_of_these([gains])
     assert next(positive_control.sentences(standard())).startswith(
-        "The positive control igu won, in smallest effects of interest: task=glue-rte +"
+        "The positive control IGU-LoRA won, in smallest effects of interest: task=glue-rte +"
     )
-    assert "withheld" not in {row_of(map_effects.spread_tables(standard())[0], "glue-rte")["outcome"].text}
+    assert "withheld" not in {row_of(map_effects.spread_tables(standard())[0], "RTE")["outcome"].text}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +225,10 @@ def test_without_its_win_every_verdict_is_withheld(control, where, why):
     void = gathered(control, where)
     assert positive_control.control_table(void).rows[0][3].text == why
     (said,) = positive_control.sentences(void)
-    assert said == f"The positive control {control} is not shown to win ({where}: {why}): every verdict is withheld."
+    assert (
+        said
+        == f"The positive control {arm_title(control)} is not shown to win ({where}: {why}): every verdict is withheld."
+    )
     for _, comparison in void.compared():
         decision = decisions.decide(void, comparison, "igu")
         assert decision.outcome == "withheld"

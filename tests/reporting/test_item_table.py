@@ -30,7 +30,7 @@ def test_the_table_is_kept_in_the_folder_of_the_report(made, tmp_path):
             folder.write_lines("items.jsonl", [{"id": n, "gold": "a", "loss": generator.random()} for n in range(4)])
     data = gather(replace(made, results_dir=tmp_path))
     table = item_table(data)
-    arms = {row[0].text for row in table.rows}
+    arms = {row[0].arm for row in table.rows}
     assert arms == {"igu", "adalora"}  # fim has no items, l1ra is not at the budget, the others are controls
     assert list(table.columns) == ["arm", "seeds", "items", "gain", "new seeds, these items", "new seeds, new items"]
     assert [cell.text for cell in table.rows[0][1:3]] == ["3", "4"]

@@ -42,8 +42,9 @@ def several() -> ReportData:
 
 
 def column(sheet, title: str) -> list[str]:
+    """Texts of a column, of arms their labels."""
     place = list(sheet.columns).index(title)
-    return [row[place].text for row in sheet.rows]
+    return [row[place].arm or row[place].text for row in sheet.rows]
 
 
 def test_arms_that_are_there_for_a_curve_are_not_compared_with_the_reference():
@@ -118,8 +119,8 @@ def test_the_verdict_names_the_arms_with_controls_and_says_why():
     )
     sheet = verdict.verdict_table(single())
     assert column(sheet, "verdict") == ["worthwhile", "open"]
-    assert column(sheet, "gain over lora")[0] == "+0.019 [+0.011, +0.027]"
-    assert column(sheet, "gain over its own permuted ranks")[1] == "not run"
+    assert column(sheet, "difference to LoRA (uniform)")[0] == "+0.019 [+0.011, +0.027]"
+    assert column(sheet, "difference to its own permuted ranks")[1] == "not run"
     assert column(sheet, "n") == ["8", "8"]
 
 
@@ -224,9 +225,9 @@ def test_over_tasks_gains_are_taken_in_units_of_their_smallest_effect():
     made.report.log["planted"] = 0.02
     compared = gather(study(made, lost=0.0, failed=0.0))
     (sheet,) = results.task_tables(compared)
-    assert sheet.title == "Over 2 tasks: minilm-l6, budget r8"
-    assert "glue-rte 0.01 test/accuracy, planted 2 % test/kl" in sheet.notes[0]
-    assert sheet.notes[1] == "Left out, not judged on a task: l1ra."
+    assert sheet.title == "Over 2 tasks: MiniLM-L6, budget r8"
+    assert "RTE 0.01 accuracy, Planted ranks 2 % KL" in sheet.notes[0]
+    assert sheet.notes[1] == "Left out, not judged on a task: L1RA."
     assert column(sheet, "arm") == ["igu", "adalora", "fim"]
     first, second = (comparison for _, comparison in compared.compared())
     row = dict(zip(sheet.columns, sheet.rows[0], strict=True))
@@ -234,13 +235,13 @@ def test_over_tasks_gains_are_taken_in_units_of_their_smallest_effect():
     assert row["gain over these tasks"].value == pytest.approx(gain / 2)
     assert row["gain over these tasks"].low < gain / 2 < row["gain over these tasks"].high
     assert row["finding"].text.startswith("better")
-    assert 0.5 < row["P(better than lora)"].value <= 1
+    assert 0.5 < row["P(better than LoRA (uniform))"].value <= 1
 
 
 def test_over_tasks_an_arm_with_lost_seeds_is_left_out():
     (first, _) = results.task_tables(several())
     assert "lora" not in column(first, "arm")
-    assert "igu" in first.notes[1]
+    assert "IGU-LoRA" in first.notes[1]
 
 
 def test_one_task_has_no_statistics_over_tasks():
@@ -251,15 +252,37 @@ def test_one_task_has_no_statistics_over_tasks():
 
 def test_cost_charges_calibration_and_allocation():
     sheet = costs.cost_table(single())
-    rows = {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
-    igu = rows["igu"]
-    assert igu["total s"].value == pytest.approx(
-        igu["training s"].value + igu["calibration s"].value + igu["allocation s"].value
-    )
+    rows = {row[0].arm: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+    lora, igu = rows["lora"], rows["igu"]
     assert igu["own passes"].text == "80"
-    assert igu["/ lora"].value == pytest.approx(igu["total s"].value / rows["lora"]["total s"].value)
-    assert rows["lora"]["own share"].text == "0.0 %"
+    assert igu["passes"].value == lora["passes"].value + 80
+    assert igu["passes / LoRA (uniform)"].value == pytest.approx(igu["passes"].value / lora["passes"].value)
+    data = single().panels[0].data
+    seconds = data[(data["label"] == "igu") & (data["status"] == "ok")][costs.SECONDS].sum(axis=1)
+    assert igu["seconds [min, max]"].value == pytest.approx(seconds.mean())
+    assert igu["seconds [min, max]"].text.endswith(f"[{seconds.min():,.1f}, {seconds.max():,.1f}]")
     assert igu["peak params"].value > igu["final params"].value
+
+
+def test_seconds_of_a_shared_machine_are_grey_and_have_no_ratio():
+    quiet = costs.cost_table(with_seconds(single(), "igu", 1.2))
+    shared = costs.cost_table(with_seconds(single(), "igu", 1.3))
+    for sheet, grey in ((quiet, False), (shared, True)):
+        rows = {row[0].arm: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+        assert rows["igu"]["seconds [min, max]"].kind == ("greyed" if grey else "")
+        assert (rows["igu"]["seconds / LoRA (uniform)"].value is None) == grey
+        assert rows["fim"]["seconds / LoRA (uniform)"].value is not None
+        assert (costs.SHARED in sheet.notes) == grey
+    reference = costs.cost_table(with_seconds(single(), "lora", 1.3))
+    assert column(reference, "seconds / LoRA (uniform)") == [""] * len(reference.rows)
+
+
+def with_seconds(report_data: ReportData, arm: str, factor: float) -> ReportData:
+    """The report of one panel whose runs all take 10 s, but the last of an arm, which takes `factor` times as long."""
+    (panel,) = report_data.panels
+    data = panel.data.assign(**{"training/seconds": 10.0, "calibration/seconds": 0.0, "allocation/seconds": 0.0})
+    data.loc[data.index[data["label"] == arm][-1], "training/seconds"] = 10.0 * factor
+    return replace(report_data, panels=[replace(panel, data=data)])
 
 
 def test_what_is_off_the_budget_stands_on_the_frontier():
@@ -313,7 +336,7 @@ def test_learning_rates_are_those_of_the_choice_and_its_edge_is_said():
     assert igu["rate"].tolist() == [0.0003, 0.001, 0.003, 0.01]
     assert igu["seeds"].unique().tolist() == [str(TUNING_SEED)]
     sheet = learning_rates.rates_table(single())
-    rows = {row[0].text: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
+    rows = {row[0].arm: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
     (chosen,) = igu["rate"][igu["chosen"]]
     assert rows["igu"]["chosen"].text == f"{chosen:g}"
     assert rows["igu"]["at the edge"].text.startswith("yes" if chosen in (0.0003, 0.01) else "no")
@@ -336,7 +359,7 @@ def test_the_papers_numbers_stand_beside_ours_with_what_verify_says():
     assert set(column(sheet, "arm")) == {"lora", "adalora"}
     assert set(column(sheet, "verified")) == {"not comparable"}
     assert all(text.startswith("another model: minilm-l6 on glue-rte") for text in column(sheet, "why"))
-    ours = next(row for row in sheet.rows if row[0].text == "adalora")
+    ours = next(row for row in sheet.rows if row[0].arm == "adalora")
     (panel,) = single().panels
     assert ours[5].value == pytest.approx(100 * panel.measured("adalora").mean())
     assert sheet.notes[0].startswith("120 numbers in that table: ")
@@ -366,7 +389,7 @@ def test_differences_from_the_sources_are_those_of_the_records_each_once():
     old, failed = SimpleNamespace(arm="old", record=made_record("fim", 0)), SimpleNamespace(arm="failed", record=None)
     runs = [run("igu", "Scale.", "sign=outside: |w|."), run("igu N=4", "Scale."), run("igu", "Scale."), old, failed]
     sheet = deviations_table(SimpleNamespace(panels=[SimpleNamespace(runs=runs)]))
-    assert column(sheet, "arms") == ["igu, igu N=4", "igu"]
+    assert column(sheet, "arms") == ["IGU-LoRA, IGU-LoRA, N 4", "IGU-LoRA"]
     assert column(sheet, "difference") == ["Scale.", "sign=outside: |w|."]
     assert deviations_table(SimpleNamespace(panels=[SimpleNamespace(runs=[old, failed])])) is None
 

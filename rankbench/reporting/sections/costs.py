@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
 from rankbench.analysis.frame import OWN
-from rankbench.reporting.plotting import TEXT, ArmStyle, ReportFigure, Sketch, at_most_twelve, draw_frame, facets
+from rankbench.analysis.labels import arm_title, panel_title
+from rankbench.reporting.figures.costs import PHASES, draw_costs
+from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, links
 from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import Cell, Column, Table, linked_rows, number_column, without_first_column
+from rankbench.reporting.table import (
+    Cell,
+    Column,
+    Table,
+    arm_cell,
+    linked_rows,
+    number_cell,
+    number_column,
+    without_first_column,
+)
 from rankbench.studies.panels import Panel
 
-# Phases in the order in which they are charged; greys, since colours belong to methods.
-PHASES = {"training": ("#d0d0d0", ""), "calibration": ("#8f8f8f", "////"), "allocation": ("#222222", "")}
 SECONDS = [f"{phase}/seconds" for phase in PHASES]
+PASSES = [f"{phase}/{what}" for what in ("forward_passes", "backward_passes") for phase in PHASES]
+FAR_APART = 1.25  # times: runs of one arm do the same work, and take so different seconds on a shared machine alone
+NOTE = (
+    "Means over runs that are ok. Passes, forward and backward: of training, calibration and allocation together; own: "
+    "of calibration and the method's decisions. Seconds are of the same phases, with their least and most."
+)
+SHARED = "Grey: machine was shared: seconds not comparable, as runs of the arm differ by more than 1.25 x."
 ROWS = 12  # a longer table is folded on the page
-HEIGHT = 0.2  # inches per bar
 
 
 def make(report_data: ReportData) -> Section:
@@ -30,87 +43,67 @@ def make(report_data: ReportData) -> Section:
 
 
 def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the figure of the seconds."""
+    """Return the figure of the passes."""
     return [partial(draw_costs, report_data)]
 
 
 def cost_table(report_data: ReportData) -> Table | None:
     """A row for each arm of each panel, means over its runs that are ok; None where there is none."""
-    columns, rows = ["where"], []
+    rows, columns, is_shared = [], ["where"], False
     for panel in report_data.panels:
-        means = _means(panel, report_data.arms)
-        per_column = _columns(means, report_data.report.reference)
-        rows += [[Cell(panel.short), *cells] for cells in linked_rows(per_column, list(means.index), links(panel))]
+        costs = _costs(panel, report_data.arms)
+        per_column = _columns(costs, report_data.report.reference)
+        where = Cell(panel_title(panel.short))
+        rows += [[where, *cells] for cells in linked_rows(per_column, list(costs.index), links(panel))]
         columns = ["where", *per_column]
-    note = (
-        "Means over runs that are ok. Total: training, calibration and allocation; own: calibration and the method's "
-        "decisions, in seconds and in passes (forward + backward). Runs that shared a machine took longer than alone."
-    )
-    table = Table("cost", "Seconds, passes, memory and parameters", columns, rows, [note], folded=len(rows) > ROWS)
+        is_shared = is_shared or bool(costs["shared"].any())
+    notes = [NOTE, *([SHARED] if is_shared else [])]
+    table = Table("cost", "Passes, seconds, memory and parameters", columns, rows, notes, folded=len(rows) > ROWS)
     if not rows:
         return None
     return table if len(report_data.panels) > 1 else without_first_column(table)
 
 
-def _columns(means: pd.DataFrame, reference: str) -> dict[str, Column]:
-    total = means[SECONDS].sum(axis=1, skipna=False)
-    own = means[["calibration/seconds", "allocation/seconds"]].sum(axis=1, skipna=False)
-    base = total[reference] if reference in means.index else float("nan")
+def _columns(costs: pd.DataFrame, reference: str) -> dict[str, Column]:
+    """Cells of a panel: what is counted first, then what is measured."""
+    base = costs.loc[reference] if reference in costs.index else pd.Series(float("nan"), index=costs.columns)
+    ratio = (costs["seconds"] / base["seconds"]).mask(costs["shared"] | (base["shared"] == 1))
+    against = arm_title(reference)
     return {
-        "arm": {arm: Cell(arm) for arm in means.index},
-        **{f"{phase} s": number_column(means[f"{phase}/seconds"], "{:,.1f}") for phase in PHASES},
-        "total s": number_column(total, "{:,.1f}"),
-        f"/ {reference}": number_column(total / base, "{:.2f}"),
-        "own share": number_column(100 * own / total, "{:.1f} %"),
-        "own passes": number_column(means[OWN].sum(axis=1, skipna=False), "{:,.0f}"),
-        "peak MiB": number_column(means["peak_memory_bytes"] / 2**20, "{:,.0f}"),
-        "start params": number_column(means["start/params"], "{:,.0f}"),
-        "peak params": number_column(means["peak/params"], "{:,.0f}"),
-        "final params": number_column(means["final/params"], "{:,.0f}"),
+        "method": {arm: arm_cell(arm) for arm in costs.index},
+        "passes": number_column(costs["passes"], "{:,.0f}"),
+        f"passes / {against}": number_column(costs["passes"] / base["passes"], "{:.2f}"),
+        "own passes": number_column(costs["own passes"], "{:,.0f}"),
+        "seconds [min, max]": {arm: _seconds_cell(row) for arm, row in costs.iterrows()},
+        f"seconds / {against}": number_column(ratio, "{:.2f}"),
+        "own seconds": number_column(costs["own seconds"], "{:,.1f}"),
+        "peak MiB": number_column(costs["peak_memory_bytes"] / 2**20, "{:,.0f}"),
+        "start params": number_column(costs["start/params"], "{:,.0f}"),
+        "peak params": number_column(costs["peak/params"], "{:,.0f}"),
+        "final params": number_column(costs["final/params"], "{:,.0f}"),
     }
 
 
-def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
-    wanted = [*SECONDS, *OWN, "peak_memory_bytes", "start/params", "peak/params", "final/params"]
-    done = panel.data[panel.data["status"] == "ok"].reindex(columns=["label", *wanted])
-    means = done.astype({name: float for name in wanted}).groupby("label")[wanted].mean()
-    return means.reindex([arm for arm in arms if arm in means.index])
-
-
-def draw_costs(report_data: ReportData) -> ReportFigure | None:
-    """A bar for each arm: training, calibration and the method's own decisions, in seconds; None where none ran."""
-    panels, arms, style = report_data.panels, report_data.arms, report_data.styles
-    per_panel = [
-        (panel, means) for panel in panels for means in [_means(panel, arms)[SECONDS]] if means.notna().any(axis=None)
-    ]
-    if not per_panel:
-        return None
-    first, left_out = at_most_twelve(per_panel)
-    most = max(len(data) for _, data in first)
-    letters = max(len(str(arm)) for _, data in first for arm in data.index)
-    handles = [
-        Patch(facecolor=shade, hatch=hatch, edgecolor="white", lw=0, label=phase)
-        for phase, (shade, hatch) in PHASES.items()
-    ]
-    cell = (2.2, HEIGHT * most + 0.1)
-    figure, all_axes = facets([panel.short for panel, _ in first], handles, cell, 0.068 * letters + 0.15)
-    for axes, (_, data) in zip(all_axes, first, strict=True):
-        _bars(axes, data, style)
-    values = pd.concat([data.rename_axis("arm").reset_index().assign(panel=panel.title) for panel, data in per_panel])
-    note = (
-        "Mean seconds of the runs that are ok. Calibration and allocation are the method's own; evaluation is left out."
+def _seconds_cell(row: pd.Series) -> Cell:
+    """Mean, least and most seconds of an arm; grey where its runs shared the machine."""
+    cell = number_cell(row["seconds"], "{:,.1f}")
+    if cell.value is None:
+        return cell
+    return replace(
+        cell, text=f"{cell.text} [{row['least']:,.1f}, {row['most']:,.1f}]", kind="greyed" if row["shared"] else ""
     )
-    return ReportFigure("cost", "Where the seconds went", figure, values, note + left_out)
 
 
-def _bars(axes: Axes, data: pd.DataFrame, style: Mapping[str, ArmStyle]) -> None:
-    left = pd.Series(0.0, index=data.index)
-    for phase, (shade, hatch) in PHASES.items():
-        values = data[f"{phase}/seconds"].fillna(0.0)
-        axes.barh(range(len(data)), values, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0)
-        left += values
-    axes.set_ylim(len(data) - 0.4, -0.6)
-    for index, arm in enumerate(data.index):
-        ink: dict[str, Any] = {"fontsize": TEXT - 1, "color": style[str(arm)].colour}
-        axes.text(-0.02, index, arm, transform=axes.get_yaxis_transform(), ha="right", va="center", **ink)
-    draw_frame(axes, "seconds", "", y={})
+def _costs(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
+    """A row for each arm that has runs that are ok: means, the range of their seconds, and whether it is too wide."""
+    wanted = [*SECONDS, *PASSES, *OWN, "peak_memory_bytes", "start/params", "peak/params", "final/params"]
+    done = panel.data[panel.data["status"] == "ok"].reindex(columns=["label", *dict.fromkeys(wanted)])
+    done = done.astype({name: float for name in dict.fromkeys(wanted)})
+    done["seconds"] = done[SECONDS].sum(axis=1, skipna=False)
+    done["passes"] = done[PASSES].sum(axis=1, skipna=False)
+    done["own passes"] = done[OWN].sum(axis=1, skipna=False)
+    done["own seconds"] = done[["calibration/seconds", "allocation/seconds"]].sum(axis=1, skipna=False)
+    by_arm = done.groupby("label")
+    ends = by_arm["seconds"].agg(least="min", most="max")
+    costs = by_arm.mean().join(ends).assign(shared=ends["most"] > FAR_APART * ends["least"])
+    return costs.reindex([arm for arm in arms if arm in costs.index])

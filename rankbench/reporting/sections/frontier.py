@@ -1,104 +1,21 @@
-"""What quality costs: the metric over the parameters that were spent."""
+"""What quality costs: the metric over the parameters that were spent, and gains as factors of the budget."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
-import pandas as pd
-from matplotlib.axes import Axes
-
-from rankbench.analysis.comparison import OFF, UNITS, WHEN
-from rankbench.analysis.metrics import title_of
-from rankbench.reporting.plotting import (
-    ArmStyle,
-    ReportFigure,
-    Sketch,
-    arm_handles,
-    at_most_twelve,
-    draw_frame,
-    facets,
-    logarithmic,
-)
+from rankbench.reporting.figures.frontier import draw_frontier
+from rankbench.reporting.figures.worth import draw_worth
+from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
-from rankbench.statistics.estimates import mean_interval
-from rankbench.studies.panels import Panel, families
-
-SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
-APART = 0.006  # share of x by which arms are moved apart
 
 
 def make(report_data: ReportData) -> Section:
-    """Return the section; it is empty where every arm spent the same."""
-    return Section("frontier", "Quality and budget", (), ["frontier"])
+    """Return the section; it is empty where every arm spent the same and no ladder was run."""
+    return Section("frontier", "Quality and budget", (), ["worth", "frontier"])
 
 
 def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the figure of the frontier."""
-    return [partial(draw_frontier, report_data)]
-
-
-def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
-    """A row for each arm with runs that are ok: params at the end, share of the target, and the metric."""
-    rows, used = [], _used(panel)
-    for arm in arms:
-        measured = panel.measured(arm)
-        if len(measured):
-            interval = mean_interval(measured)
-            means = used.loc[measured.index].mean()
-            rows.append((arm, panel.facts["budget"], *means, interval.mean, interval.low, interval.high, interval.n))
-    columns = ["arm", "budget", *used.columns, "mean", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})  # NaN without an interval
-
-
-def _used(panel: Panel) -> pd.DataFrame:
-    """Parameters of each run, and its share of the target in the unit and at the moment in which it was matched."""
-    data = panel.data.reindex(columns=["match", "unit", "target", *SPENT])
-    columns = (data["match"] + "/" + data["unit"]).fillna("")
-    matched = [row.get(column) for row, column in zip(data[SPENT].to_dict("records"), columns, strict=True)]
-    shares = pd.Series(matched, index=data.index, dtype=float) / data["target"].astype(float)
-    return pd.DataFrame({"final_params": data["final/params"], "peak_params": data["peak/params"], "share": shares})
-
-
-def draw_frontier(report_data: ReportData) -> ReportFigure | None:
-    """Budgets of one model and task in one panel, the points of an arm joined; hollow: off the budget.
-
-    None where every arm spent the same everywhere: there is no frontier.
-    """
-    groups, arms, style = families(report_data.panels), report_data.arms, report_data.styles
-    data = {
-        title: pd.concat([spent(panel, arms) for panel in group], ignore_index=True) for title, group in groups.items()
-    }
-    data = {title: rows for title, rows in data.items() if len(rows) and _spread(rows)}
-    if not data:
-        return None
-    present = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
-    first, left_out = at_most_twelve(list(data.items()))
-    figure, all_axes = facets([title for title, _ in first], arm_handles(present, style))
-    for axes, (title, rows) in zip(all_axes, first, strict=True):
-        for index, arm in enumerate(present):
-            apart = 1 + APART * (index - len(present) / 2)
-            _draw_arm(axes, rows[rows["arm"] == arm].sort_values("final_params"), style[arm], apart)
-        wide = rows["final_params"].max() > 3 * rows["final_params"].min()
-        on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
-        ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
-        draw_frame(axes, "trained parameters at the end", title_of(groups[title][0].metric), ticks)
-    numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
-    note = (
-        "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "
-        f"Arms that spent the same stand a little apart.{left_out}"
-    )
-    return ReportFigure("frontier", "Quality over the budget spent", figure, numbers, note)
-
-
-def _draw_arm(axes: Axes, line: pd.DataFrame, look: ArmStyle, apart: float) -> None:
-    x, errors = line["final_params"] * apart, [line["mean"] - line["low"], line["high"] - line["mean"]]
-    axes.errorbar(x, line["mean"], yerr=errors, color=look.colour, ls=look.dash, lw=1.1, elinewidth=0.7)
-    for equal, points in line.groupby((line["share"] - 1).abs() <= OFF):
-        fill = look.colour if equal else "white"
-        axes.plot(x[points.index], points["mean"], look.marker, color=look.colour, mfc=fill, ms=4.5, ls="none")
-
-
-def _spread(rows: pd.DataFrame) -> bool:
-    return bool(rows["final_params"].max() > (1 + 2 * OFF) * rows["final_params"].min())
+    """Return the figures of the budget."""
+    return [partial(draw_worth, report_data), partial(draw_frontier, report_data)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from rankbench.analysis.labels import arm_title, panel_title
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section
-from rankbench.reporting.table import Cell, Table, without_first_column
+from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
 
 COLUMNS = ("where", "arm", "seeds", "items", "gain", "new seeds, these items", "new seeds, new items")
 
@@ -20,8 +21,8 @@ def item_table(report_data: ReportData) -> Table | None:
     panels = {panel.name: panel for panel in report_data.panels}
     rows = [
         [
-            Cell(panels[gain.panel].short),
-            Cell(gain.arm, link=link(panels[gain.panel], gain.arm)),
+            Cell(panel_title(panels[gain.panel].short)),
+            arm_cell(gain.arm, link(panels[gain.panel], gain.arm)),
             Cell(str(gain.seeds), gain.seeds),
             Cell(str(gain.items), gain.items),
             Cell(f"{gain.mean:+.2g}", gain.mean),
@@ -33,8 +34,9 @@ def item_table(report_data: ReportData) -> Table | None:
     if not rows:
         return None
     note = (
-        f"Gain over {report_data.report.reference} in the mean loss of the test items, in nats (of scores: squared "
-        "error), above 0 where the arm is better; its standard error and an interval at the level of the comparison. "
+        f"Gain over {arm_title(report_data.report.reference)} in the mean loss of the test items, in nats (of scores: "
+        "squared error), above 0 where the arm is better; its standard error and an interval at the level of the "
+        "comparison. "
         "On new seeds, these items: what other runs would show on the very items of this test. On new seeds, new "
         "items: what other runs would show on other items of the kind. Verdicts are about these items."
     )

@@ -5,27 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
-
-import pandas as pd
-from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import Comparison
-from rankbench.analysis.labels import file_name
-from rankbench.analysis.map_spread import MapSpread, frame_of, map_spread
+from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
+from rankbench.analysis.map_spread import MapSpread, map_spread
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.reporting.amounts import smallest_cell
-from rankbench.reporting.plotting import (
-    GREY,
-    INK,
-    TEXT,
-    ArmStyle,
-    ReportFigure,
-    Sketch,
-    at_most_twelve,
-    draw_frame,
-    facets,
-)
+from rankbench.reporting.figures.map_spread import Member, draw_spread
+from rankbench.reporting.plotting import ReportFigure, Sketch
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Block, Section
 from rankbench.reporting.table import Cell, Table, number_cell, without_first_column
@@ -40,8 +27,6 @@ WORDS: Mapping[Outcome, str] = {
     "worthwhile": "the best map would gain enough over the mean map",
     "no worthwhile gain": "not even the best map would gain enough over the mean map",
 }
-HEIGHT = 0.17  # inches of a row
-Member = tuple[Panel, Comparison, MapSpread]
 
 
 def make(report_data: ReportData) -> Section:
@@ -53,7 +38,11 @@ def make(report_data: ReportData) -> Section:
 
 def sketches(report_data: ReportData) -> list[Sketch]:
     """Return a figure for each title."""
-    return [partial(draw_spread, report_data, title) for title in report_data.report.map_effect]
+    return [partial(_sketch, report_data, title) for title in report_data.report.map_effect]
+
+
+def _sketch(report_data: ReportData, title: str) -> ReportFigure | None:
+    return draw_spread(figure_name(title), title, spreads(report_data, title), report_data.styles)
 
 
 def figure_name(title: str) -> str:
@@ -119,7 +108,7 @@ def _row(panel: Panel, comparison: Comparison, spread: MapSpread) -> list[Cell]:
     terms, effect = comparison.terms, spread.effect
     outcome = Cell(WORDS.get(spread.outcome, spread.outcome), kind=spread.outcome)
     return [
-        Cell(panel.short),
+        Cell(panel_title(panel.short)),
         Cell(str(len(spread.maps)), len(spread.maps)),
         Cell(str(spread.seeds), spread.seeds),
         outcome,
@@ -129,7 +118,7 @@ def _row(panel: Panel, comparison: Comparison, spread: MapSpread) -> list[Cell]:
         _gain(comparison, effect.ceiling),
         smallest_cell(terms),
         number_cell(spread.detectable, "{:.2g}"),
-        Cell(spread.reason),
+        Cell(with_titles(spread.reason, comparison.rows)),
     ]
 
 
@@ -176,7 +165,7 @@ def _seeds_of_later_runs(report_data: ReportData, members: list[Member]) -> list
             needed = pairs_needed(
                 smallest, math.sqrt(2) * rest, comparison.family, controls, level=comparison.terms.level
             )
-            parts.append(f"{needed or 'more than 500'} on {panel.short}")
+            parts.append(f"{needed or 'more than 500'} on {panel_title(panel.short)}")
     if not parts:
         return []
     return [
@@ -193,8 +182,8 @@ def sentences(report_data: ReportData) -> Iterator[str]:
             shown = WORDS.get(spread.outcome, spread.outcome) + f" ({spread.reason})" * bool(spread.reason)
             smallest = f"; the smallest effect of interest is {terms.smallest}" if terms.smallest else ""
             yield (
-                f"{title}, {panel.short}: {shown}. {len(spread.maps)} maps at {spread.seeds} seeds: sigma_map "
-                f"{_deviation(effect.deviation).text} in {_scale(comparison)}, the best of {BEST_OF} gains "
+                f"{title}, {panel_title(panel.short)}: {shown}. {len(spread.maps)} maps at {spread.seeds} seeds: "
+                f"sigma_map {_deviation(effect.deviation).text} in {_scale(comparison)}, the best of {BEST_OF} gains "
                 f"{_gain(comparison, effect.ceiling).text} over their mean{_of_reference(comparison, spread)}"
                 f"{smallest}."
             )
@@ -205,64 +194,11 @@ def _of_reference(comparison: Comparison, spread: MapSpread) -> str:
     gain = spread.gains.get(str(comparison.reference))
     if gain is None:
         return ""
-    return f", {comparison.reference} {_gain(comparison, Estimate(gain.mean, gain.low, gain.high)).text}"
+    return (
+        f", {arm_title(str(comparison.reference))} {_gain(comparison, Estimate(gain.mean, gain.low, gain.high)).text}"
+    )
 
 
 def _scale(comparison: Comparison) -> str:
     title = title_of(comparison.metrics[0])
     return f"log {title.partition(',')[0]}" if comparison.terms.log else title
-
-
-def draw_spread(report_data: ReportData, title: str) -> ReportFigure | None:
-    """Every map and every arm by its gain over the mean map, and sigma_map; None where no maps can be compared."""
-    members = spreads(report_data, title)
-    if not members:
-        return None
-    frames = [(member, frame_of(member[2])) for member in members]
-    first, left_out = at_most_twelve(frames)
-    most = max(len(data) - int(data["map"].sum()) for _, data in first) + 1
-    letters = max(len(str(arm)) for _, data in first for arm in [MAPS, *data["arm"][~data["map"]]])
-    cell = (2.9, HEIGHT * most + 0.1)
-    figure, all_axes = facets([panel.short for (panel, *_), _ in first], (), cell, 0.068 * letters + 0.15)
-    for axes, ((_, comparison, spread), data) in zip(all_axes, first, strict=True):
-        _draw_panel(axes, comparison, spread, data, report_data.styles)
-    numbers = pd.concat([data.assign(panel=panel.title) for (panel, *_), data in frames])
-    note = (
-        "Gain over the mean of the maps, right is better; each with its own 95 % interval over seeds. Grey: one "
-        f"sigma_map to both sides; dashed: expected best of {BEST_OF} such maps, with its interval.{left_out}"
-    )
-    return ReportFigure(figure_name(title), title, figure, numbers, note)
-
-
-MAPS = "all maps"
-ARM = ("arm", "mean", "low", "high")
-
-
-def _draw_panel(
-    axes: Axes, comparison: Comparison, spread: MapSpread, data: pd.DataFrame, styles: Mapping[str, ArmStyle]
-) -> None:
-    def x(gain: float) -> float:
-        return comparison.terms.amount(gain, bool(higher_is_better(comparison.metrics[0])))
-
-    shown = data.assign(**{end: data[end].map(x) for end in ("mean", "low", "high")})
-    maps, arms = shown[shown["map"]], shown[~shown["map"]]
-    sigma, ceiling = spread.effect.deviation, spread.effect.ceiling
-    axes.axvspan(x(-sigma.value), x(sigma.value), color="#dddddd", lw=0)
-    if ceiling.low is not None and ceiling.high is not None:
-        axes.axvspan(x(ceiling.low), x(ceiling.high), color="#f3ead2", lw=0, zorder=0)
-    axes.axvline(x(ceiling.value), color="#b08d2f", ls="--", lw=1)
-    axes.axvline(0, color=GREY, lw=0.7)
-    axes.plot(maps["mean"], [0] * len(maps), "|", color=INK, ms=8, mew=1)
-    _write(axes, 0, MAPS, INK)
-    for row, (arm, mean, low, high) in enumerate(zip(*(arms[name] for name in ARM), strict=True), start=1):
-        look = styles[arm]
-        axes.plot([low, high], [row, row], color=look.colour, lw=1)  # nothing where there is no interval
-        axes.plot(mean, row, look.marker, color=look.colour, ms=4)
-        _write(axes, row, arm, look.colour)
-    axes.set_ylim(len(arms) + 0.6, -0.6)
-    draw_frame(axes, f"gain over the mean map{', %' * comparison.terms.log}", "", y={})
-
-
-def _write(axes: Axes, row: int, label: str, colour: str) -> None:
-    ink: dict[str, Any] = {"fontsize": TEXT - 1, "color": colour}
-    axes.text(-0.02, row, label, transform=axes.get_yaxis_transform(), ha="right", va="center", **ink)

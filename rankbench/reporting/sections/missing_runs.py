@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from rankbench.analysis.labels import arm_title, panel_title
 from rankbench.analysis.mixed_records import differing_code
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import Cell, Table, without_first_column
+from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
 from rankbench.studies.panels import MISSING, StudyRun
 
 ROWS = 12  # more are folded on the page
@@ -66,8 +67,10 @@ def missing_runs_table(report_data: ReportData) -> Table | None:
                 counts = Counter(run.status for run in not_ok)
                 statuses = ", ".join(f"{count} {status}" for status, count in counts.most_common())
                 seeds = ", ".join("?" if run.seed is None else str(run.seed) for run in not_ok)
-                texts = [panel.short, arm, f"{len(runs) - len(not_ok)}/{len(runs)}", statuses, seeds]
-                rows.append([Cell(text, link=link(panel, arm)) for text in texts])
+                where = link(panel, arm)
+                texts = [f"{len(runs) - len(not_ok)}/{len(runs)}", statuses, seeds]
+                head = [Cell(panel_title(panel.short), link=where), arm_cell(arm, where)]
+                rows.append([*head, *(Cell(text, link=where) for text in texts)])
     columns = ["where", "arm", "ok/all", "lost", "seeds"]
     note = "They are counted, never averaged."
     table = Table("holes", "Arms that lack runs", columns, rows, [note], folded=len(rows) > ROWS)
@@ -89,7 +92,7 @@ def failures_table(report_data: ReportData) -> Table | None:
             Cell(status),
             Cell(str(len(failed)), len(failed)),
             Cell(reason),
-            Cell(_listed(run.arm for _, run in failed)),
+            Cell(_listed(arm_title(run.arm) for _, run in failed)),
             Cell(_listed(run.job.run_id for _, run in failed), link=failed[0][0]),
         ]
         for (status, reason), failed in sorted(alike.items(), key=lambda pair: -len(pair[1]))

@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from rankbench.analysis.comparison import KIND_OF, Comparison
-from rankbench.analysis.labels import file_name
-from rankbench.analysis.metrics import title_of
+from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
+from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.analysis.pooled import Pooled, PooledPanels
 from rankbench.analysis.terms import Terms
 from rankbench.reporting.decisions import controls_of
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
-from rankbench.reporting.table import Cell, Table, number_cell
+from rankbench.reporting.table import Cell, Table, arm_cell, number_cell
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.statistics.estimates import Estimate, PairedDifference
 from rankbench.studies.panels import FACTS, Panel
@@ -83,7 +83,7 @@ def _table(report_data: ReportData, title: str, shared: str, members: Sequence[M
     names = list(dict.fromkeys(name for pooled in pools.values() for name in pooled.decision.intervals))
     over = [name for name in names if name != reference]
     columns = [
-        *("arm", "outcome", f"gain over {reference}"),
+        *("arm", "outcome", f"gain over {arm_title(reference)}"),
         *(f"gain over {name}" for name in over),
         *("tau", "one more such panel", "these panels alone", "panels", "why"),
     ]
@@ -91,9 +91,9 @@ def _table(report_data: ReportData, title: str, shared: str, members: Sequence[M
     left = [arm for arm in report_data.arms if arm not in (*pools, reference, *report_data.report.without_claim)]
     notes = [
         _note(together, terms, report_data),
-        *([f"Left out, not run on every panel: {', '.join(left)}."] if left else []),
+        *([f"Left out, not run on every panel: {', '.join(map(arm_title, left))}."] if left else []),
     ]
-    return Table(f"over-{file_name(title + ' ' + shared)}", f"{title}: {shared}", columns, rows, notes)
+    return Table(f"over-{file_name(title + ' ' + shared)}", f"{title}: {panel_title(shared)}", columns, rows, notes)
 
 
 def _row(
@@ -102,13 +102,17 @@ def _row(
     decision, plain = pooled.decision, arm not in report_data.report.controls
     kind = KIND_OF[decision.outcome] if plain else decision.outcome
     unit = terms if together.one_unit else Terms()
-    over = [_gain(unit, decision.intervals.get(name), "" if plain else "not run") for name in names]
+    rises = bool(higher_is_better(together.comparisons[0].metrics[0]))
+    over = [_gain(unit, decision.intervals.get(name), rises, "" if plain else "not run") for name in names]
     spread = number_cell(pooled.deviation, "{:.2g}")
-    another, alone = (Cell() if each is None else _estimate(unit, each) for each in (pooled.another, pooled.these))
+    another, alone = (
+        Cell() if each is None else _estimate(unit, each, rises) for each in (pooled.another, pooled.these)
+    )
     panels = len(together.comparisons)
+    why = with_titles(decision.reason, together.comparisons[0].rows)
     return [
-        *(Cell(arm), Cell(kind, kind=kind), *over),
-        *(spread, another, alone, Cell(str(panels), panels), Cell(decision.reason)),
+        *(arm_cell(arm), Cell(kind, kind=kind), *over),
+        *(spread, another, alone, Cell(str(panels), panels), Cell(why)),
     ]
 
 
@@ -118,8 +122,8 @@ def _note(together: PooledPanels, terms: Terms, report_data: ReportData) -> str:
     arms += f", with one of {shares} equal shares of the errors" * (shares > 1)
     scale = "in units of each panel's smallest effect of interest"
     if together.one_unit:
-        smallest = terms.amount(together.smallest)
         metric = title_of(together.comparisons[0].metrics[0])
+        smallest = terms.amount(together.smallest, bool(higher_is_better(together.comparisons[0].metrics[0])))
         unit = f"per cent of the {metric.partition(',')[0]}" if terms.log else metric
         scale = f"in {unit}; the smallest effect of interest"
         scale += f" is {smallest:.2g}{' %' * terms.log}"
@@ -133,15 +137,15 @@ def _note(together: PooledPanels, terms: Terms, report_data: ReportData) -> str:
     )
 
 
-def _gain(terms: Terms, gain: PairedDifference | None, without: str) -> Cell:
-    return Cell(without) if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high))
+def _gain(terms: Terms, gain: PairedDifference | None, rises: bool, without: str) -> Cell:
+    return Cell(without) if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high), rises)
 
 
-def _estimate(terms: Terms, estimate: Estimate) -> Cell:
-    value, unit = terms.amount(estimate.value), " %" * terms.log
+def _estimate(terms: Terms, estimate: Estimate, rises: bool) -> Cell:
+    value, unit = terms.amount(estimate.value, rises), " %" * terms.log
     if estimate.low is None or estimate.high is None:
         return Cell(f"{value:+.3g}{unit} (no interval)", value)
-    low, high = terms.amount(estimate.low), terms.amount(estimate.high)
+    low, high = terms.amount(estimate.low, rises), terms.amount(estimate.high, rises)
     end = f"{low:+.3g}" if low > FAR else f"below {FAR:g}"
     return Cell(f"{value:+.3g}{unit} [{end}, {high:+.3g}]", value, low, high)
 
@@ -159,7 +163,7 @@ def sentences(report_data: ReportData, tables: Sequence[Table]) -> Iterator[str]
     for table in tables:
         arms: dict[str, list[str]] = defaultdict(list)
         for arm, outcome, gain, *_ in table.rows:
-            if arm.text in report_data.report.controls:
+            if arm.arm in report_data.report.controls:
                 shown = f" ({gain.text})" * (outcome.text in SHOWN)
                 arms[outcome.text].append(arm.text + shown)
         parts = [f"{outcome}: {', '.join(arms[outcome])}" for outcome in OUTCOMES if outcome in arms]

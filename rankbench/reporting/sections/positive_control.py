@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rankbench.analysis.labels import arm_title
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
 from rankbench.reporting.table import Cell, Table
@@ -24,10 +25,10 @@ def sentences(report_data: ReportData) -> Iterator[str]:
     lost = [test for test in report_data.control_tests if test.why]
     if lost:
         where = "; ".join(f"{test.condition}: {test.why}" for test in lost)
-        yield f"The positive control {control.arm} is not shown to win ({where}): every verdict is withheld."
+        yield f"The positive control {arm_title(control.arm)} is not shown to win ({where}): every verdict is withheld."
     else:
         places = ", ".join(f"{test.condition} {_gain(test.gain).text}" for test in report_data.control_tests)
-        yield f"The positive control {control.arm} won, in smallest effects of interest: {places}."
+        yield f"The positive control {arm_title(control.arm)} won, in smallest effects of interest: {places}."
 
 
 def control_table(report_data: ReportData) -> Table | None:
@@ -44,13 +45,17 @@ def control_table(report_data: ReportData) -> Table | None:
         ]
         for test in report_data.control_tests
     ]
-    reference = report_data.report.reference
+    arm, reference = arm_title(control.arm), arm_title(report_data.report.reference)
     note = (
-        f"Mean gain of {control.arm} over {reference} on these panels, in units of their smallest effects of interest, "
-        f"with its {report_data.report.level * 100:g} % interval over seeds. It has to lie above 0 in every row."
+        f"Mean gain of {arm} over {reference} on these panels, in units of their smallest effects of interest, with "
+        f"its {report_data.report.level * 100:g} % interval over seeds. It has to lie above 0 in every row."
     )
     return Table(
-        "positive-control", f"Positive control: {control.arm}", ["where", "panels", "gain", "won?"], rows, [note]
+        "positive-control",
+        f"Positive control: {arm}",
+        ["where", "panels", "gain", "won?"],
+        rows,
+        [note],
     )
 
 

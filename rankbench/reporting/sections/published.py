@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 
 from rankbench.analysis.comparison import Comparison
+from rankbench.analysis.labels import task_title
 from rankbench.published.numbers import AVERAGE, PublishedError, load
 from rankbench.published.verification import Verification, findings, measures
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section
-from rankbench.reporting.table import Cell, Table
+from rankbench.reporting.table import Cell, Table, arm_cell
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
 from rankbench.sweeps.report_settings import Published
@@ -108,7 +109,7 @@ def _paper(arm: str, number: dict[Any, Any], reference: float | None) -> list[Ce
     seeds = "" if pd.isna(number["n_seeds"]) else f"{number['n_seeds']} seeds"
     where = ", ".join(filter(None, [number["model"], number["rank_or_budget"], seeds, number["confidence"]]))
     return [
-        *map(Cell, (arm, number["task"], number["metric"])),
+        *(arm_cell(arm), Cell(task_title(number["task"])), Cell(number["metric"])),
         Cell(f"{number['printed']} {_unit(number['unit'])}".strip(), number["value"]),
         Cell() if difference is None else Cell(f"{difference:+.2f}", difference),
         Cell(where),

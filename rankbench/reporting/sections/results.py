@@ -7,12 +7,12 @@ from collections import defaultdict
 import numpy as np
 
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, decimals
-from rankbench.analysis.labels import file_name
+from rankbench.analysis.labels import arm_title, file_name, metric_title, panel_title, task_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.comparison_table import EXPLORATORY, NOTE, make_table
 from rankbench.reporting.report_data import ReportData, link, links
 from rankbench.reporting.section import Section, panel_tables, present
-from rankbench.reporting.table import Cell, Table
+from rankbench.reporting.table import Cell, Table, arm_cell
 from rankbench.statistics.decision import Outcome, outcomes
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.family import joint_level
@@ -30,7 +30,9 @@ Member = tuple[Panel, Comparison]
 def make(report_data: ReportData) -> Section | None:
     """Return the section, None where nothing is compared."""
     compared = {
-        panel.short: make_table(comparison, f"results-{panel.name}", panel.title, links(panel))
+        panel_title(panel.short): make_table(
+            comparison, f"results-{panel.name}", panel_title(panel.title), links(panel)
+        )
         for panel, comparison in report_data.compared()
     }
     several = present([means_table(report_data), *task_tables(report_data)])
@@ -45,14 +47,16 @@ def means_table(report_data: ReportData) -> Table | None:
         return None
     digits = {panel.name: decimals(comparison.values[comparison.metrics[0]]) for panel, comparison in compared}
     rows = [
-        [Cell(arm), *(_mean(panel, comparison, arm, digits[panel.name]) for panel, comparison in compared)]
+        [arm_cell(arm), *(_mean(panel, comparison, arm, digits[panel.name]) for panel, comparison in compared)]
         for arm in report_data.arms
     ]
     metrics = {comparison.metrics[0] for _, comparison in compared}
     titles = [
-        panel.short + (f": {comparison.metrics[0]}" if len(metrics) > 1 else "") for panel, comparison in compared
+        panel_title(panel.short)
+        + (f": {metric_title(comparison.metrics[0], arrow=True, short=True)}" if len(metrics) > 1 else "")
+        for panel, comparison in compared
     ]
-    title = "All results" + (f": {metrics.pop()}" if len(metrics) == 1 else "")
+    title = "All results" + (f": {metric_title(metrics.pop(), arrow=True)}" if len(metrics) == 1 else "")
     notes = ["Mean ± standard deviation over seeds; bold: better than the reference by the interval of its own table."]
     return Table("all", title, ["arm", *titles], rows, notes)
 
@@ -81,25 +85,26 @@ def task_tables(report_data: ReportData) -> list[Table]:
 
 
 def _over_tasks(report_data: ReportData, key: tuple[str, ...], members: list[Member]) -> Table:
-    reference = report_data.report.reference
-    apart = {reference, *report_data.report.without_claim}
+    reference = arm_title(report_data.report.reference)
+    apart = {report_data.report.reference, *report_data.report.without_claim}
     others = [arm for arm in report_data.arms if arm not in apart]
     arms = [arm for arm in others if all(_enough(comparison, arm) for _, comparison in members)]
     level = joint_level(max(1, len(others)), report_data.report.level)
     left = [arm for arm in others if arm not in arms]
     units = ", ".join(
-        f"{panel.facts['task']} {comparison.terms.smallest} {panel.metric}" for panel, comparison in members
+        f"{task_title(panel.facts['task'])} {comparison.terms.smallest} {metric_title(panel.metric, short=True)}"
+        for panel, comparison in members
     )
     notes = [
         f"Gains are above 0 where the arm is better than {reference}, in units of each task's smallest effect of "
         f"interest: {units}. Over these tasks: seeds are the only chance; over tasks like these: tasks are a sample, "
         f"too. Either column's intervals hold together over {len(others)} arms with "
         f"{report_data.report.level * 100:g} %. P: how probably a run of the arm beats one of the reference.",
-        *([f"Left out, not judged on a task: {', '.join(left)}."] if left else []),
+        *([f"Left out, not judged on a task: {', '.join(map(arm_title, left))}."] if left else []),
         EXPLORATORY,
     ]
     columns = ["arm", "gain over these tasks", "finding", "gain over tasks like these", f"P(better than {reference})"]
-    title = f"Over {len(members)} tasks: {', '.join(key)}"
+    title = f"Over {len(members)} tasks: {panel_title(', '.join(key))}"
     rows = [_row(arm, members, level) for arm in arms]
     return Table(f"tasks-{file_name(', '.join(key))}", title, columns, rows, notes, strip=1, margin=1.0)
 
@@ -123,7 +128,7 @@ def _row(arm: str, members: list[Member], level: float) -> list[Cell]:
     seeds = min(task.shape[1] for task in scores)
     both = np.stack([task[:, :seeds] for task in scores], axis=-1)  # (2, seeds, tasks)
     better = probability_of_improvement(both[0], both[1])
-    return [Cell(arm), _estimate(these, "+"), finding, _estimate(such, "+"), _estimate(better)]
+    return [arm_cell(arm), _estimate(these, "+"), finding, _estimate(such, "+"), _estimate(better)]
 
 
 def _scores(comparison: Comparison, arm: str) -> Array:

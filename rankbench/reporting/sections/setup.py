@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from rankbench.analysis.labels import arm_title, model_title, setting_text, task_title
 from rankbench.core.sites import UNEVEN
 from rankbench.records.record import RunRecord
-from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.report_data import ReportData, span
 from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import Cell, Table
+from rankbench.reporting.table import Cell, Table, arm_cell
 from rankbench.sweeps import experiment
 from rankbench.sweeps.grid import spell
 from rankbench.sweeps.report_settings import DottedSettings
+
+HOUR = 3600  # seconds
 
 
 def make(report_data: ReportData) -> Section:
@@ -31,7 +34,7 @@ def arms_table(report_data: ReportData) -> Table | None:
     runs = Counter(run.arm for panel in report_data.panels for run in panel.runs)
     rows = [
         [
-            Cell(arm),
+            arm_cell(arm),
             Cell(_listed(settings)),
             Cell(sharing.get(arm, "its own" if tuned else "given")),
             Cell(str(runs[arm]) if runs[arm] else "none of its own"),
@@ -62,7 +65,7 @@ def deviations_table(report_data: ReportData) -> Table | None:
         for run in panel.runs:
             for sentence in (run.record.provenance.get("deviations") or []) if run.record is not None else []:
                 arms.setdefault(sentence, []).append(run.arm)
-    rows = [[Cell(_different(names)), Cell(sentence)] for sentence, names in arms.items()]
+    rows = [[Cell(_different(map(arm_title, names))), Cell(sentence)] for sentence, names in arms.items()]
     return (
         Table("deviations", "Differences from the sources", ["arms", "difference"], rows, folded=True) if rows else None
     )
@@ -78,30 +81,42 @@ def facts(report_data: ReportData) -> list[tuple[str, str]]:
     good = sum(run.status == "ok" for run in runs)
     records = [run.record for run in runs if run.record is not None]
     seeds = sorted({run.seed for run in runs if run.seed is not None})
+    declaration = report_data.study.sweep.declaration
     pairs = {
+        "declared": span(panel.date[:10] for panel in declaration.panels) if declaration and declaration.panels else "",
         "runs ok": f"{good:,} of {len(runs):,}",
-        "seeds": f"{len(seeds)} ({_span(seeds)})" if seeds else "?",
-        "reference": report_data.report.reference,
-        "models": _different(record.model for record in records),
-        "tasks": _different(record.task for record in records),
-        "budgets": _different(record.budget for record in records),
-        "code": _different(_commit(record) for record in records),
+        "seeds": f"{len(seeds)} ({_in_words(seeds)})" if seeds else "?",
+        "run time": _hours(report_data.study.records.values()),
+        "models": _different(model_title(record.model) for record in records),
+        "tasks": _different(task_title(record.task) for record in records),
+        "budgets": _different(setting_text("budget", record.budget) for record in records),
+        "code": _different(_code(record) for record in records),
         "torch": _different((record.provenance.get("packages") or {}).get("torch") or "?" for record in records),
         "device": _different(str(record.provenance.get("device") or "?") for record in records),
     }
     return [(name, value) for name, value in pairs.items() if value]
 
 
+def _hours(records: Iterable[RunRecord]) -> str:
+    """Time that all runs and tuning trials took, one after the other."""
+    phases = [phase for record in records for phase in (record.cost or {}).values() if isinstance(phase, Mapping)]
+    seconds = sum(phase.get("seconds") or 0.0 for phase in phases)
+    return f"{seconds / HOUR:.1f} h" if seconds >= HOUR else f"{seconds / 60:.0f} min"
+
+
 def _different(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
-def _commit(record: RunRecord) -> str:
+def _code(record: RunRecord) -> str:
+    """The commit of a run, and the identity of the code that its numbers depend on."""
     commit = record.provenance.get("git_commit")
-    return (commit[:10] if commit else "unknown commit") + (", changed" if record.provenance.get("git_dirty") else "")
+    text = (commit[:10] if commit else "unknown commit") + (", changed" if record.provenance.get("git_dirty") else "")
+    numbers = record.provenance.get("numbers_code")
+    return f"{text} (numbers {numbers})" if numbers else text
 
 
-def _span(seeds: Sequence[int]) -> str:
+def _in_words(seeds: Sequence[int]) -> str:
     """Seeds in words: 0 to 4 where none is left out."""
     whole = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
     return f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rankbench.analysis.comparison import SHOWN, Comparison, Kind
+from rankbench.analysis.labels import arm_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import amount_cell, digits_of, mean_text, smallest_cell
+from rankbench.reporting.amounts import difference_cell, difference_of, digits_of, mean_text, smallest_cell
 from rankbench.reporting.decisions import Judged, controls_of, judged_arms
+from rankbench.reporting.figures.forest import draw_forest
+from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link, span
 from rankbench.reporting.section import Section, present
 from rankbench.reporting.sections import over_panels
-from rankbench.reporting.table import Cell, Table, without_first_column
+from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
@@ -37,7 +41,12 @@ ANCHOR, TITLE = "verdict", "Verdict"
 def make(report_data: ReportData) -> Section:
     """Return the section that is always there."""
     tables = [verdict_table(report_data), findings_table(report_data)]
-    return Section(ANCHOR, TITLE, sentences(report_data), present(tables), folded=False)
+    return Section(ANCHOR, TITLE, sentences(report_data), ["forest", *present(tables)], folded=False)
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return the forest plot."""
+    return [partial(draw_forest, report_data)]
 
 
 def sentences(report_data: ReportData) -> list[str]:
@@ -58,9 +67,11 @@ def sentences(report_data: ReportData) -> list[str]:
     ]
 
 
-def _gain(comparison: Comparison, gain: PairedDifference) -> Cell:
+def _difference(comparison: Comparison, gain: PairedDifference) -> Cell:
+    """A gain in the first metric as a difference in it."""
     metric = comparison.metrics[0]
-    return amount_cell(comparison.terms, gain, digits_of(comparison, metric), bool(higher_is_better(metric)))
+    difference = difference_of(gain, bool(higher_is_better(metric)))
+    return difference_cell(comparison.terms, difference, digits_of(comparison, metric))
 
 
 def _declaration(report_data: ReportData) -> Iterator[str]:
@@ -161,7 +172,7 @@ def _is_off(comparison: Comparison, arm: str) -> bool:
 
 
 def verdict_table(report_data: ReportData) -> Table | None:
-    """Each arm that has controls, in each panel: the outcome and its gain over the reference and every control.
+    """Each arm that has controls, in each panel: the outcome and its difference to the reference and every control.
 
     None without controls.
     """
@@ -176,25 +187,34 @@ def verdict_table(report_data: ReportData) -> Table | None:
     rows = []
     for panel, comparison, arm, decision in judged:
         where = link(panel, arm) if arm in panel.arms else ""
-        head = [Cell(panel.short), Cell(arm, link=where), Cell(decision.outcome, kind=decision.outcome)]
+        head = [Cell(panel_title(panel.short)), arm_cell(arm, where), Cell(decision.outcome, kind=decision.outcome)]
         controls = controls_of(report_data, arm, comparison.reference)
         over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
         n = Cell(span(difference.n for difference in decision.intervals.values()))
-        rows.append([*head, *over, smallest_cell(comparison.terms), n, Cell(decision.reason)])
-    columns = ["where", "arm", "verdict", *(f"gain over {name}" for name in names), "smallest effect", "n", "why"]
-    table = Table("verdict", "Does it work?", columns, rows, [_rule(report_data), *_untuned(report_data)])
+        why = Cell(with_titles(decision.reason, comparison.rows))
+        rows.append([*head, *over, smallest_cell(comparison.terms), n, why])
+    differences = [f"difference to {with_titles(name, [str(report_data.report.reference)])}" for name in names]
+    columns = ["where", "arm", "verdict", *differences, "smallest effect", "n", "why"]
+    table = Table(
+        "verdict",
+        "Does it work?",
+        columns,
+        rows,
+        [_rule(report_data), *_untuned(report_data)],
+        details=["why", "smallest effect"],
+    )
     return table if len(report_data.panels) > 1 else without_first_column(table)
 
 
 def _rule(report_data: ReportData) -> str:
     beaten = ", ".join(CONTROLS[role] for role in report_data.report.beats)
     return (
-        f"An arm works if it beats all of these: {beaten}; each by an interval above 0. It is worthwhile if its gain "
-        "over the reference lies above the smallest effect of interest, too, without worthwhile gain if it lies below "
-        "that, and harmful if it lies below 0. Intervals of all arms and panels over one control hold together with "
-        f"{report_data.report.level * 100:g} %. Gains are above 0 where the arm is better. Nothing is said where seeds "
-        "are lost, a learning rate lies at an edge of its grid, or more budget does not help. A control that is "
-        "several arms is their mean at each seed."
+        f"An arm works if it beats all of these: {beaten}; each by an interval that leaves out 0. It is worthwhile if "
+        "its gain over the reference lies above the smallest effect of interest, too, without worthwhile gain if it "
+        "lies below that, and harmful if it is a loss. Differences are arm minus control in the metric itself; a gain "
+        "is one for the better. Intervals of all arms and panels over one control hold together with "
+        f"{report_data.report.level * 100:g} %. Nothing is said where seeds are lost, a learning rate lies at an edge "
+        "of its grid, or more budget does not help. A control that is several arms is their mean at each seed."
     )
 
 
@@ -211,7 +231,7 @@ def _over(comparison: Comparison, decision: Decision, arm: str, name: str, contr
     if name not in decision.intervals:
         lost = comparison.why_lost(arm, control) if arm in comparison.rows and control else None
         return Cell(lost or ("not run" if arm in comparison.rows else ""))
-    cell = _gain(comparison, decision.intervals[name])
+    cell = _difference(comparison, decision.intervals[name])
     off = [comparison.off[each] for each in control if each in comparison.off.index]
     return replace(cell, text=f"{cell.text} at {max(off):.0%} of the budget") if off else cell
 
@@ -222,12 +242,12 @@ def findings_table(report_data: ReportData) -> Table | None:
     if len(compared) < 2:
         return None
     rows = [
-        [Cell(arm), *(_finding(report_data, panel, comparison, arm) for panel, comparison in compared)]
+        [arm_cell(arm), *(_finding(report_data, panel, comparison, arm) for panel, comparison in compared)]
         for arm in report_data.arms
         if arm != report_data.report.reference
     ]
-    columns = ["arm", *(panel.short for panel, _ in compared)]
-    title = f"Findings: each arm against {report_data.report.reference}"
+    columns = ["arm", *(panel_title(panel.short) for panel, _ in compared)]
+    title = f"Findings: each arm against {arm_title(report_data.report.reference)}"
     return Table("findings", title, columns, rows, ["Mean paired difference and what its interval shows."])
 
 
@@ -238,5 +258,5 @@ def _finding(report_data: ReportData, panel: Panel, comparison: Comparison, arm:
     text = finding.text
     if difference is not None:
         digits = digits_of(comparison, comparison.metrics[0])
-        text = f"{mean_text(comparison.terms, difference.mean, digits, rises=True)} {finding.text}"
+        text = f"{mean_text(comparison.terms, difference.mean, digits)} {finding.text}"
     return Cell(text, strong=finding.kind in SHOWN, kind=finding.kind, link=link(panel, arm))

@@ -19,7 +19,8 @@ from rankbench.cli.records import draw
 from rankbench.quadrature.errors import ESTIMATORS, Point, fits
 from rankbench.quadrature.figure import draw as draw_quadrature
 from rankbench.records import run_folder
-from rankbench.reporting import plotting, rank_map_figures
+from rankbench.reporting import plotting
+from rankbench.reporting.figures import rank_maps as rank_map_figures
 
 KINDS = ("self_attn.q_proj", "mlp.up_proj")
 

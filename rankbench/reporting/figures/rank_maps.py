@@ -7,28 +7,27 @@ rankbench.analysis.selection.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from rankbench.analysis.frame import SelectionError
-from rankbench.analysis.labels import colour, labels, sort_key
+from rankbench.analysis.labels import arm_title, labels, sort_key
 from rankbench.core.sites import RankGrid, parse_site, rank_grid
 from rankbench.records.record import RunRecord
-from rankbench.reporting.plotting import COLOUR_MAP, MAP_TEXT, MISSING, OWN_STYLE, shade
+from rankbench.reporting.figures.heat_maps import DIVERGING, colour_bar, draw_tiles, write_numbers
+from rankbench.reporting.figures.layout import GAP, Room, facets, inches, text_width, widest, wrapped
+from rankbench.reporting.plotting import COLUMN, OWN_STYLE, PAGE, WIDE
 from rankbench.statistics.estimates import rank_correlation
 
-PANELS = 4  # in a row
-LETTERS = 14  # of a title, in an inch
+ROW = 0.115  # inches of a kind of site: a line of numbers
+BAR = 0.55  # inches of a colour bar and its numbers
+LABEL = 1.2  # inches of a line of a label of the agreement
 
 
 def rank_maps(records: Sequence[RunRecord], names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -119,56 +118,62 @@ def _correlation(first: pd.Series, second: pd.Series) -> float | None:
 
 
 @OWN_STYLE
-def draw_maps(
-    means: pd.DataFrame,
-    title: str,
-    colours: Mapping[str, str] | None = None,
-    columns: int | None = None,
-    quantity: str = "rank, mean over seeds",
-) -> Figure:
+def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quantity: str = "mean rank") -> Figure:
     """A panel per label, kinds x layers, all on one colour scale.
 
     Args:
         means: mean ranks, as `mean_ranks` returns them.
         title: title of the figure; "" for none.
-        colours: label -> colour; None takes those of the labels' methods.
         columns: panels in a row, where it is not what fits.
         quantity: name of what the shades show.
     """
-    names = list(means["label"].unique())
-    ranks = {
+    names = [str(name) for name in means["label"].unique()]
+    grids = {
         str(label): rank_grid({str(site): rank for site, rank in mapped.items()})
         for label, mapped in means.groupby("label", sort=False)["rank"]
     }
     whole = rank_grid({str(site): None for site in means.index})
     kinds, layers = sorted(whole.kinds), whole.layers  # records read from disk have lost the model's order
-    columns = columns or min(PANELS, len(names))
-    rows = math.ceil(len(names) / columns)
-    margin = 0.065 * max(len(kind) for kind in kinds) + 0.1
-    cell = max(0.11, 1.9 / len(layers)), max(0.14, 0.9 / len(kinds))  # inches
-    width, height = cell[0] * len(layers), cell[1] * len(kinds)
-    size = margin + columns * (width + 0.2) + 0.75, rows * (height + 0.45) + 0.25
-    figure = Figure(size)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))  # inches, from the upper left
-    axes.axis("off")
-    small: dict[str, Any] = {"fontsize": MAP_TEXT - 1, "color": "#444444"}
-    every = max(1, math.ceil(len(layers) * 0.2 / width))
+    width = PAGE if len(names) <= 3 else WIDE
+    columns = columns or min(len(names), _fitting(width - BAR - widest(kinds), len(layers)))
+    figure, all_axes = facets(
+        [_title(name) for name in names],
+        room=Room(widest(kinds) + 0.08, 0.0, 0.3),
+        height=ROW * len(kinds),
+        width=width,
+        columns=columns,
+        shared=True,
+        heading=title,
+        bar=BAR,
+    )
     most = float(means["rank"].max())
-    for index, name in enumerate(names):
-        row, column = divmod(index, columns)
-        left, top = margin + column * (width + 0.2), 0.3 + row * (height + 0.45)
-        _tiles(axes, _matrix(ranks[name], kinds, layers), most, (left, top, width, height))
-        axes.text(left, top - 0.06, name, fontsize=MAP_TEXT, color=(colours or {}).get(name, colour(name)), va="bottom")
-        for number, kind in enumerate(kinds if column == 0 else []):
-            axes.text(left - 0.05, top + (number + 0.5) * cell[1], kind, ha="right", va="center", **small)
-        below = index + columns >= len(names)  # nothing stands below it
-        for number in range(0, len(layers), every) if below else ():
-            x = left + (number + 0.5) * cell[0]
-            axes.text(x, top + height + 0.04, _layer(layers[number]), ha="center", va="top", **small)
-    axes.text(margin + columns * (width + 0.2) / 2, size[1] - 0.02, "layer", ha="center", va="bottom", **small)
-    _scale(axes, quantity, most, (size[0] - 0.6, 0.3, 0.12, max(height, min(2.0, size[1] - 0.8))))
-    _entitle(figure, title)
+    for index, (name, axes) in enumerate(zip(names, all_axes, strict=True)):
+        matrix = _matrix(grids[name], kinds, layers)
+        image = draw_tiles(axes, matrix, 0, most)
+        write_numbers(axes, matrix, image, least=len(names))
+        axes.set_yticks(range(len(kinds)), kinds)
+        every = math.ceil(len(layers) * 0.2 / inches(axes)[0])
+        shown = range(0, len(layers), every) if index + columns >= len(names) else []  # nothing stands below it
+        axes.set_xticks(shown, [layer_title(layers[place]) for place in shown])
+    all_axes[-1].set_xlabel("layer")
+    colour_bar(figure, all_axes, image, quantity)
     return figure
+
+
+def _title(label: str) -> str:
+    """Display name of a label, and the budget that stands behind it."""
+    arm, comma, budget = label.partition(", ")
+    return f"{arm_title(arm)}{comma}{budget}" if "(" not in arm or ")" in arm else arm_title(label)
+
+
+def _fitting(width: float, layers: int) -> int:
+    """Number of maps in a row: six where they are small, two where there are many layers."""
+    return max(2, min(6, int(width / max(0.8, 0.055 * layers))))
+
+
+def layer_title(layer: int | None) -> str:
+    """Title of a column of the grid; sites outside the layers have one of their own."""
+    return "\N{EN DASH}" if layer is None else str(layer)
 
 
 def _matrix(grid: RankGrid[float], kinds: list[str], layers: list[int | None]) -> np.ndarray[Any, Any]:
@@ -176,70 +181,26 @@ def _matrix(grid: RankGrid[float], kinds: list[str], layers: list[int | None]) -
     return np.array([[grid.cells.get((layer, kind), math.nan) for layer in layers] for kind in kinds])
 
 
-Box = tuple[float, float, float, float]  # left, top, width, height in inches
-
-
-def _tiles(axes: Axes, values: np.ndarray[Any, Any], most: float, box: Box) -> None:
-    """A matrix in a box of an axes that is in inches: an image without ticks."""
-    (left, top, width, height), room = box, (axes.get_xlim(), axes.get_ylim())
-    shades = matplotlib.colormaps[COLOUR_MAP].with_extremes(bad=MISSING)
-    axes.imshow(
-        np.ma.masked_invalid(values),
-        cmap=shades,
-        vmin=0,
-        vmax=most,
-        extent=(left, left + width, top + height, top),
-        aspect="auto",
-        interpolation="none",  # files keep the cells as they are
-    )
-    axes.set(xlim=room[0], ylim=room[1])  # which an image takes for its own
-
-
-def _scale(axes: Axes, quantity: str, most: float, box: Box) -> None:
-    """What the shades mean."""
-    left, top, width, height = box
-    _tiles(axes, np.linspace(most, 0, 64)[:, None], most, box)
-    for value in MaxNLocator(5).tick_values(0, most):
-        if value <= most:
-            y = top + height * (1 - value / most)
-            axes.text(left + width + 0.05, y, f"{value:g}", va="center", fontsize=MAP_TEXT - 1, color="#444444")
-    axes.text(left - 0.07, top + height / 2, quantity, rotation=90, va="center", ha="right", fontsize=MAP_TEXT - 1)
-
-
 @OWN_STYLE
 def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     """A matrix of labels with the correlation in each cell; a dash where there is none."""
-    names = table["label"].unique()
+    names = [str(name) for name in table["label"].unique()]
     values = table.pivot(index="label", columns="other", values="spearman").reindex(index=names, columns=names)
-    margin = 0.068 * max(len(name) for name in names)
-    side = max(1.6, 0.42 * len(names))
-    figure = Figure((margin + side + 1.0, margin + side + 0.6), layout="constrained")
-    axes = figure.subplots()
-    image = shade(axes, values.to_numpy(float), -1, 1)
-    for (row, column), value in np.ndenumerate(values.to_numpy(float)):
-        text = "-" if math.isnan(value) else f"{value:.2f}".replace("-0.00", "0.00")
-        ink = "white" if value < -0.2 else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=MAP_TEXT - 1, color=ink)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
-    for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        tick.set_color(colour(tick.get_text()))
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label("Spearman; diagonal: between seeds", fontsize=MAP_TEXT)
-    bar.ax.tick_params(labelsize=MAP_TEXT - 1)
-    _entitle(figure, title)
+    labels_shown = [wrapped(arm_title(name), LABEL) for name in names]
+    margin = widest([line for label in labels_shown for line in label.split("\n")]) + 0.1
+    needed = (text_width("-0.000") + 0.06) * len(names) + margin + BAR + 2 * GAP
+    figure, (axes,) = facets(
+        [""],
+        room=Room(margin, 0.0, margin),
+        height=max(0.6, 0.27 * len(names)),
+        width=next((width for width in (COLUMN, PAGE, WIDE) if width >= needed), needed),
+        heading=title,
+        bar=BAR,
+    )
+    matrix = values.to_numpy(float)
+    image = draw_tiles(axes, matrix, -1, 1, DIVERGING)
+    write_numbers(axes, matrix, image, "{:.2f}", "\N{EN DASH}")
+    axes.set_xticks(range(len(names)), labels_shown, rotation=90)
+    axes.set_yticks(range(len(names)), labels_shown)
+    colour_bar(figure, [axes], image, "Spearman (diagonal: between seeds)")
     return figure
-
-
-def _entitle(figure: Figure, title: str) -> None:
-    """The title, its lines broken to the width of the figure, which grows by those that are added."""
-    if not title:
-        return
-    width, height = figure.get_size_inches()
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, max(20, int(width * LETTERS)))]
-    figure.set_size_inches(width, height + (len(lines) - 1) * 1.3 * (MAP_TEXT + 1) / 72)
-    figure.suptitle("\n".join(lines), fontsize=MAP_TEXT + 1)
-
-
-def _layer(layer: int | None) -> str:
-    return "none" if layer is None else str(layer)

@@ -1,0 +1,1 @@
+"""The Python interface: what `rankbench.run`, `sweep`, `load` and `report` do and return."""

@@ -1,0 +1,194 @@
+"""The forest plot: every arm's difference to the reference with its simultaneous interval, sorted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from rankbench.analysis.comparison import Comparison
+from rankbench.analysis.labels import arm_title, metric_title, panel_title
+from rankbench.analysis.metrics import higher_is_better
+from rankbench.analysis.terms import Terms
+from rankbench.reporting.figures.layout import (
+    Room,
+    arm_labels,
+    chosen,
+    draw_frame,
+    facets,
+    inches,
+    label_rows,
+    widest,
+    wrapped,
+)
+from rankbench.reporting.plotting import BAND, GREY, PAGE, SMALL, WIDE, ReportFigure, Styles
+from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.sections import over_panels
+from rankbench.statistics.estimates import PairedDifference
+
+ROW = 0.155  # inches
+ROWS = 26  # with more, controls are left out
+PANELS = 8
+WIDEST = 2.0  # inches of the label of an arm
+BEYOND = 1.6  # times the range of most intervals: what reaches farther is cut
+COLUMNS = ["panel", "arm", "mean", "low", "high", "n", "claim"]
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The differences of one panel, or of panels taken together.
+
+    Attributes:
+        title: what is drawn.
+        cell: its cell of the experiment.
+        across: label of x.
+        rows: frame of COLUMNS but `panel`; claim: whether something is claimed of the arm.
+        margin: low and high end of the smallest effect of interest; None without one.
+        higher: whether more is better.
+    """
+
+    title: str
+    cell: str | None
+    across: str
+    rows: pd.DataFrame
+    margin: tuple[float, float] | None
+    higher: bool
+
+
+def draw_forest(report_data: ReportData) -> ReportFigure | None:
+    """Panels that are taken together by their pooled estimates, the others each; None where nothing is compared."""
+    everything = [forest for forest in forests(report_data) if len(forest.rows)]
+    if not everything:
+        return None
+    drawn, left_out = chosen(everything, [forest.cell for forest in everything], PANELS)
+    order, without_controls = _order(drawn)
+    labels = arm_labels(order, WIDEST)
+    count = len(drawn)
+    height = ROW * len(order) + 0.08
+    figure, all_axes = facets(
+        [panel_title(forest.title) if len(everything) > 1 else "" for forest in drawn],
+        room=Room(widest(labels) + 0.08, 0.0, 0.42 if count == 1 else 0.52),
+        height=height,
+        width=PAGE if count <= 3 else WIDE,
+        columns=min(count, 4),
+        shared=True,
+    )
+    limits: dict[str, float] = {}
+    for forest in drawn:  # panels with one unit have one scale
+        limits[forest.across] = max(_limit(forest), limits.get(forest.across, 0.0))
+    for axes, forest in zip(all_axes, drawn, strict=True):
+        _draw_panel(axes, forest, order, report_data.styles, limits[forest.across])
+        label_rows(axes, labels)
+        axes.hlines(range(len(order)), *axes.get_xlim(), color=BAND, lw=0.5, zorder=0)
+    numbers = pd.concat([forest.rows.assign(panel=forest.title) for forest in everything])[COLUMNS]
+    reference = arm_title(report_data.report.reference)
+    note = (
+        f"Difference to {reference}, with intervals that hold together with "
+        f"{report_data.report.level * 100:g} % (thick: 0 is left out). Grey band: smaller than the smallest effect of "
+        f"interest. Hollow: nothing is claimed of the arm.{without_controls}{left_out}"
+    )
+    return ReportFigure("forest", f"Differences to {reference}", figure, numbers, note)
+
+
+def forests(report_data: ReportData) -> Iterator[Forest]:
+    """Panels that are taken together, then those that are not."""
+    together = over_panels.pooled_names(report_data)
+    for title in report_data.report.over:
+        for shared, members in over_panels.groups(report_data, title):
+            yield _pooled(report_data, f"{shared}, {len(members)} panels", members)
+    for panel, comparison in report_data.compared():
+        if panel.name not in together and comparison.reference is not None:
+            yield _single(panel.short, panel.cell, comparison)
+
+
+def _single(title: str, cell: str | None, comparison: Comparison) -> Forest:
+    metric, terms = comparison.metrics[0], comparison.terms
+    differences = {
+        arm: (difference, comparison.why_untested(arm) is None)
+        for arm in comparison.rows
+        if (difference := comparison.difference(metric, arm)) is not None
+    }
+    return _forest(title, cell, terms, metric, differences)
+
+
+def _pooled(report_data: ReportData, title: str, members: Sequence[over_panels.Member]) -> Forest:
+    together, pools = over_panels.pool_arms(report_data, members)
+    panel, first = members[0]
+    reference, metric = str(first.reference), first.metrics[0]
+    sign = 1 if higher_is_better(metric) or not together.one_unit else -1
+    gains = {arm: gain for arm, pool in pools.items() if (gain := pool.decision.intervals.get(reference)) is not None}
+    differences = {arm: (gain if sign > 0 else _turned(gain), True) for arm, gain in gains.items()}
+    if together.one_unit:
+        terms = Terms(margin=together.smallest, log=first.terms.log)
+        return _forest(title, panel.cell, terms, metric, differences)
+    return _forest(title, panel.cell, Terms(margin=1.0), "", differences)
+
+
+def _turned(gain: PairedDifference) -> PairedDifference:
+    """The difference that a gain in a loss is."""
+    low, high = (None if end is None else -end for end in (gain.high, gain.low))
+    return PairedDifference(-gain.mean, low, high, gain.n)
+
+
+def _forest(
+    title: str, cell: str | None, terms: Terms, metric: str, differences: dict[str, tuple[PairedDifference, bool]]
+) -> Forest:
+    def x(change: float | None) -> float:
+        return float("nan") if change is None else terms.amount(change, rises=True)
+
+    rows = [
+        (arm, x(change.mean), x(change.low), x(change.high), change.n, claim)
+        for arm, (change, claim) in differences.items()
+    ]
+    name = metric_title(metric, short=True) if metric else "gain, smallest effects"
+    across = f"difference in {name.partition(',')[0]}, %" if terms.log else f"difference in {name}" if metric else name
+    higher = bool(higher_is_better(metric)) if metric else True
+    margin = None if terms.margin is None else (x(-terms.margin), x(terms.margin))
+    return Forest(title, cell, across, pd.DataFrame(rows, columns=COLUMNS[1:]), margin, higher)
+
+
+def _order(drawn: Sequence[Forest]) -> tuple[list[str], str]:
+    """Arms from the best to the worst over the panels, controls last; and a sentence where they are left out."""
+    places: dict[str, list[float]] = {}
+    for forest in drawn:
+        ranked = forest.rows.sort_values(["claim", "mean"], ascending=[False, not forest.higher], ignore_index=True)
+        for place, (arm, claim) in enumerate(zip(ranked["arm"], ranked["claim"], strict=True)):
+            places.setdefault(arm, []).append(place / len(ranked) + (not claim))
+    order = sorted(places, key=lambda arm: float(np.mean(places[arm])))
+    claims = {arm for forest in drawn for arm in forest.rows["arm"][forest.rows["claim"]]}
+    if len(order) <= ROWS or not claims:
+        return order, ""
+    return [arm for arm in order if arm in claims], f" {len(order) - len(claims)} controls stand in the CSV alone."
+
+
+def _draw_panel(axes: Axes, forest: Forest, order: Sequence[str], styles: Styles, limit: float) -> None:
+    if forest.margin is not None:
+        axes.axvspan(*forest.margin, color=BAND, lw=0, zorder=0)
+    axes.axvline(0, color=GREY, lw=0.8, zorder=1)
+    for row in forest.rows.itertuples():
+        if row.arm not in order:
+            continue
+        y, style = order.index(row.arm), styles[row.arm]
+        sure = row.low > 0 or row.high < 0
+        axes.plot(np.clip([row.low, row.high], -limit, limit), [y, y], color=style.colour, lw=2.2 if sure else 0.9)
+        fill = style.colour if row.claim else "white"
+        axes.plot(np.clip(row.mean, -limit, limit), y, style.marker, color=style.colour, mfc=fill, ms=4.2)
+        for end, edge in ((row.low, "<"), (row.high, ">")):
+            if abs(end) > limit:
+                axes.plot(np.clip(end, -limit, limit), y, edge, color=style.colour, ms=3)
+    axes.set_xlim(-1.03 * limit, 1.03 * limit)
+    arrow = "better →" if forest.higher else "← better"
+    across = wrapped(forest.across, inches(axes)[0], 3, SMALL)
+    draw_frame(axes, f"{arrow}\n{across}", "")
+
+
+def _limit(forest: Forest) -> float:
+    """Half the width of x: every mean, and all of most intervals."""
+    ends = forest.rows[["low", "high"]].abs().max(axis=1).dropna()
+    most = float(np.quantile(ends, 0.75)) * BEYOND if len(ends) else 0.0
+    margin = max(map(abs, forest.margin)) if forest.margin else 0.0
+    whole = max([*ends, 0.0])
+    return max(min(whole, most), float(forest.rows["mean"].abs().max()), 1.5 * margin) * 1.05 or 1.0

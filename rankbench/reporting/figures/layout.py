@@ -1,0 +1,341 @@
+"""Panels side by side, legends, and labels where lines end; all sizes are inches at print size."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from scipy import optimize
+
+from rankbench.analysis.labels import arm_title, panel_title
+from rankbench.reporting.plotting import COLUMN, PAGE, SMALL, TEXT, WIDE, Styles
+
+MOST = 12  # panels of a figure: nobody compares more of them
+LINE = 0.125  # of a line of text
+GAP = 0.12  # between panels, and at the edges
+HEIGHT = 1.25  # of an axes
+TITLE_LINES = 3  # of a panel, at most
+FAR = 8  # times: values that are so far apart are drawn by their logarithm
+SAME = 0.01  # share of the values' range by which lines that are one differ at most
+STEPS = (1, 2, 5, 10)  # of ticks
+LEADER = 0.14  # from the end of an axes to the labels of its lines
+LABEL = 1.5  # of the label of an arm, at most
+Ticks = Mapping[float, str]
+T = TypeVar("T")
+
+
+@functools.lru_cache(maxsize=20_000)
+def text_width(text: str, points: float = SMALL) -> float:
+    """Width of a line of text."""
+    font = FontProperties(family=matplotlib.rcParams["font.family"], size=points)
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return float(width) / 72
+
+
+def widest(texts: Sequence[str]) -> float:
+    """Width of the widest of some texts; 0 for none."""
+    return max(map(text_width, texts), default=0.0)
+
+
+def wrapped(text: str, width: float, lines: int = 2, points: float = TEXT) -> str:
+    """The text in lines that are no wider than `width`; what does not fit into that many ends with an ellipsis."""
+    rows = [""]
+    for piece in re.split(r"(?<=[ =_/-])", text):  # lines end after a space or one of these
+        if rows[-1] and text_width((rows[-1] + piece).rstrip(), points) > width and len(rows) < lines:
+            rows.append(piece)
+        else:
+            rows[-1] += piece
+    return "\n".join(_cut(row.rstrip(), width, points) for row in rows)
+
+
+def _cut(text: str, width: float, points: float) -> str:
+    if text_width(text, points) <= width:
+        return text
+    fits = next((end for end in range(len(text), 0, -1) if text_width(f"{text[:end]}…", points) <= width), 0)
+    return f"{text[:fits].rstrip(' ,')}…"
+
+
+class Room(NamedTuple):
+    """Room around every axes: for tick labels and axis labels, and to the right for labels of lines."""
+
+    left: float = 0.45
+    right: float = 0.0
+    below: float = 0.34
+
+
+def facets(
+    titles: Sequence[str],
+    handles: Sequence[Artist] = (),
+    room: Room = Room(),  # noqa: B008  # a tuple
+    height: float = HEIGHT,
+    width: float | None = None,
+    columns: int | None = None,
+    shared: bool = False,
+    heading: str = "",
+    bar: float = 0.0,
+) -> tuple[Figure, list[Axes]]:
+    """Axes side by side with their titles, and below them a legend, where there are handles.
+
+    Args:
+        titles: one for each axes; longer ones than TITLE_LINES are cut.
+        handles: entries of the legend.
+        room: around each axes.
+        height: of an axes.
+        width: of the figure; None takes what the number of panels needs.
+        columns: panels in a row; None takes what fits.
+        shared: whether panels of a row have the same y, so that only the first has room for its labels.
+        heading: title of the whole figure.
+        bar: room to the right of all, for a colour bar.
+    """
+    count = len(titles)
+    width = width or (COLUMN if count == 1 and not room.right else PAGE if count <= 6 else WIDE)
+    columns = columns or (2 if count == 4 else min(count, 3 if width < WIDE else 4))
+    rows = math.ceil(count / columns)
+    left = 0.0 if shared else room.left  # of all but the first
+    inner = (width - GAP - bar - room.left + left) / columns - left - room.right - GAP  # width of an axes
+    names = [wrapped(title, inner + room.right, TITLE_LINES) for title in titles]
+    above = 0.06 + LINE * max(name.count("\n") + 1 if name else 0 for name in names)
+    legend = legend_rows(handles, width)
+    below = LINE * len(legend) + 0.06 * bool(legend)
+    head = wrapped(heading, width - GAP, 4, TEXT + 1)
+    heads = LINE * 1.15 * (head.count("\n") + 1) + 0.03 if head else 0.0
+    total = heads + rows * (above + height + room.below) + below + 0.04
+    figure = Figure((width, total))
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        sharey="row" if shared else False,
+        gridspec_kw={
+            "left": (GAP / 2 + room.left) / width,
+            "right": 1 - (GAP + room.right + bar) / width,
+            "top": 1 - (heads + above) / total,
+            "bottom": (below + 0.04 + room.below) / total,
+            "wspace": (left + room.right + GAP) / inner,
+            "hspace": (above + room.below) / height,
+        },
+    ).ravel()
+    for each, name in itertools.zip_longest(axes, names):
+        if name is None:
+            each.remove()
+        else:
+            each.set_title(name)
+    if head:
+        figure.text(GAP / 2 / width, 1 - 0.04 / total, head, fontsize=TEXT + 1, va="top")
+    _draw_legend(figure, legend)
+    return figure, list(axes[:count])
+
+
+def panel_titles(titles: Sequence[str]) -> list[str]:
+    """Display names of panels; none for a single one, which the caption names."""
+    return [panel_title(title) for title in titles] if len(titles) > 1 else [""]
+
+
+def legend_rows(handles: Sequence[Artist], width: float) -> list[list[Artist]]:
+    """The entries of a legend in rows, in columns that are as wide as the widest entry."""
+    if not handles:
+        return []
+    entry = 0.42 + widest([str(handle.get_label()) for handle in handles])
+    per_row = max(1, int((width - GAP) / entry))
+    per_row = math.ceil(len(handles) / math.ceil(len(handles) / per_row))  # rows of about one length
+    return [list(handles[start : start + per_row]) for start in range(0, len(handles), per_row)]
+
+
+def _draw_legend(figure: Figure, rows: Sequence[Sequence[Artist]]) -> None:
+    if not rows:
+        return
+    columns = len(rows[0])
+    by_column = [row[column] for column in range(columns) for row in rows if column < len(row)]  # as it is filled
+    figure.legend(
+        handles=by_column,
+        loc="lower center",
+        ncols=columns,
+        handlelength=2.4,
+        columnspacing=1.2,
+        labelspacing=0.25,
+        borderaxespad=0.2,
+    )
+
+
+def arm_label(arm: str, width: float = LABEL) -> str:
+    """Display name of an arm on one line."""
+    return wrapped(arm_title(arm), width, 1, SMALL)
+
+
+def arm_labels(arms: Sequence[str], width: float = LABEL) -> list[str]:
+    """Display names of arms, each on one line."""
+    return [arm_label(arm, width) for arm in arms]
+
+
+def arm_handles(arms: Sequence[str], styles: Styles, lines: bool = True) -> list[Artist]:
+    """Legend entries of arms: with their lines, or their markers alone."""
+    looks = {arm: styles[arm].line if lines else {**styles[arm].points, "ls": "none"} for arm in arms}
+    return [Line2D([], [], label=arm_label(arm), **look) for arm, look in looks.items()]
+
+
+def chosen(items: Sequence[T], groups: Sequence[Any] | None = None, most: int = MOST) -> tuple[list[T], str]:
+    """Those of many panels that are drawn, some of every group, and a sentence on the others.
+
+    Args:
+        items: panels, or anything that has one.
+        groups: the group of each, such as its cell; None: they are one.
+        most: number of panels that are drawn at most.
+    """
+    if len(items) <= most:
+        return list(items), ""
+    members: dict[Any, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups or [None] * len(items)):
+        members[group].append(index)
+    turns = sorted((turn, places[turn]) for places in members.values() for turn in range(len(places)))
+    drawn = sorted(index for _, index in turns[:most])
+    spread = f", {len(members)} cells among them" * (len(members) > 1)
+    return [items[index] for index in drawn], f" {most} of {len(items)} panels are drawn{spread}; the CSV has all."
+
+
+def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Ticks | None = None) -> None:
+    """Ticks and labels, when all else is drawn.
+
+    Args:
+        axes: an axes of `facets`.
+        across, up: labels of the two directions; "" for none.
+        x, y: position -> label of the ticks; None: as many round numbers as there is room for.
+    """
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    width, height = inches(axes)
+    for axis, ticks, most in ((axes.xaxis, x, width / 0.42), (axes.yaxis, y, height / 0.25)):
+        axis.set_minor_locator(NullLocator())
+        if ticks is None:
+            axis.set_major_locator(MaxNLocator(max(2, min(5, int(most))), steps=STEPS))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
+        else:
+            axis.set_ticks(list(ticks), labels=list(ticks.values()))
+    axes.set(xlim=(left, right), ylim=(low, high), xlabel=across, ylabel=up)  # ticks widen them
+
+
+def inches(axes: Axes) -> tuple[float, float]:
+    """Width and height of an axes."""
+    box, dpi = axes.get_window_extent(), axes.get_figure(root=True).dpi
+    return box.width / dpi, box.height / dpi
+
+
+def number_text(value: float) -> str:
+    """A number on an axis: 10 digits at most, since 0.1 + 0.2 is 0.3."""
+    return f"{value:,.10g}".replace("-", "\N{MINUS SIGN}")
+
+
+def logarithmic(axes: Axes, values: Sequence[float]) -> dict[float, str]:
+    """Make x logarithmic; ticks where there are values, as many as have room."""
+    axes.set_xscale("log")
+    ticks = sorted(set(values))
+    ticks = ticks[:: math.ceil(len(ticks) / 5)]
+    return {value: f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in ticks}
+
+
+def logarithmic_up(axes: Axes) -> dict[float, str] | None:
+    """Make y logarithmic where its values lie far apart and above 0; the ticks, None where it is left as it is."""
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    values = np.concatenate([line[np.isfinite(line)] for line in lines])
+    if not values.size or values.min() <= 0 or values.max() < FAR * values.min():
+        return None
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    digits = (1, 2, 5) if high < 30 * low else (1,)
+    steps = [10.0**power * digit for power in range(-12, 12) for digit in digits]
+    return {step: f"{step:g}" for step in steps if low <= step <= high}
+
+
+class Line(NamedTuple):
+    """A line of a panel that is labelled where it ends."""
+
+    label: str
+    colour: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+def merged(lines: Sequence[Line]) -> list[Line]:
+    """The lines, those that lie on each other all along as one with the labels of all."""
+    values = [value for line in lines for value in line.y]
+    same = SAME * (max(values) - min(values)) if values else 0.0
+    groups: list[list[Line]] = []
+    for line in lines:
+        mates = next((group for group in groups if _coincide(group[0], line, same)), None)
+        if mates is None:
+            groups.append([line])
+        else:
+            mates.append(line)
+    return [group[0]._replace(label=_joined([line.label for line in group])) for group in groups]
+
+
+def _coincide(first: Line, second: Line, same: float) -> bool:
+    return list(first.x) == list(second.x) and all(abs(a - b) <= same for a, b in zip(first.y, second.y, strict=True))
+
+
+def _joined(labels: Sequence[str]) -> str:
+    return wrapped(" = ".join(labels), LABEL, len(labels) + 1, SMALL)
+
+
+def label_ends(axes: Axes, lines: Sequence[Line]) -> None:
+    """Write labels to the right of an axes where its lines, which are `merged`, end.
+
+    It comes after everything that moves the limits of the axes.
+    """
+    width, height = inches(axes)
+    ends = [
+        axes.transAxes.inverted().transform(axes.transData.transform((line.x[-1], line.y[-1])))[1] for line in lines
+    ]
+    sizes = [SMALL * (0.1 + 1.12 * (line.label.count("\n") + 1)) / 72 / height for line in lines]
+    places = _apart(ends, sizes)
+    for line, place in zip(lines, places, strict=True):
+        axes.annotate(
+            line.label,
+            (line.x[-1], line.y[-1]),
+            (1 + LEADER / width, place),
+            textcoords="axes fraction",
+            fontsize=SMALL,
+            va="center",
+            arrowprops={
+                **{"arrowstyle": "-", "color": line.colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 2},
+                "relpos": (0, 0.5),
+            },
+            annotation_clip=False,
+        )
+
+
+def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Middles of labels, as near to the wanted ones as they can be without an overlap, within 0 to 1 if they fit.
+
+    Args:
+        wanted: middles.
+        sizes: of the labels, in the same unit.
+    """
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    starts = np.cumsum([0.0, *(sizes[index] for index in order)])  # of each label, if they stood on each other
+    offsets = [start + sizes[index] / 2 for start, index in zip(starts, order, strict=False)]
+    slack = max(1.0 - starts[-1], 0.0)
+    flat = optimize.isotonic_regression(
+        [wanted[index] - offset for index, offset in zip(order, offsets, strict=True)]
+    ).x
+    places = np.clip(flat, 0.0, slack) + offsets
+    return [float(places[order.index(index)]) for index in range(len(wanted))]
+
+
+def label_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Make y a list of labels, the first on top, without a grid."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(visible=False)

@@ -1,0 +1,71 @@
+"""Rank maps of the arms of a report: means over seeds, or seed by seed where every seed has a true map of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from rankbench.analysis.frame import SelectionError
+from rankbench.analysis.labels import file_name, panel_title
+from rankbench.reporting.figures.found_maps import differs_by_seed, draw_found_maps
+from rankbench.reporting.figures.panel_groups import panel_groups
+from rankbench.reporting.figures.rank_maps import count_drawn, draw_maps, mean_ranks, rank_maps
+from rankbench.reporting.plotting import ReportFigure
+from rankbench.reporting.report_data import ReportData
+from rankbench.studies.panels import Panel, families
+
+BUDGETS = 5  # rank maps in a row, where budgets stand side by side
+
+
+def figure_name(title: str) -> str:
+    """Name of the rank maps of a group of panels."""
+    return f"ranks-{file_name(title)}"
+
+
+def map_groups(report_data: ReportData) -> dict[str, list[Panel]]:
+    """Title -> panels whose rank maps are one figure: those that differ in their budget alone, or are a sample."""
+    pooled = [panels for panels in panel_groups(report_data, report_data.panels).values() if len(panels) > 1]
+    apart = {panel.name for panels in pooled for panel in panels}
+    groups = families([panel for panel in report_data.panels if panel.name not in apart]).items()
+    single = {title if len(panels) > 1 else panels[0].title: panels for title, panels in groups}
+    return {**{panels[0].title: panels for panels in pooled}, **single}
+
+
+def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData) -> ReportFigure | None:
+    """Ranks of the arms, means over seeds; None where no run that is ok has any.
+
+    Args:
+        title: facts that the panels share.
+        panels: panels that differ in their budget alone; several are drawn side by side, as shares of their mean rank.
+        report_data: has the arms.
+    """
+    if differs_by_seed(panels[0]):
+        return draw_found_maps(figure_name(title), panels, report_data)
+    means = [(panel, data) for panel in panels for data in [_means(panel, report_data.arms)] if data is not None]
+    if not means:
+        return None
+    several = len(panels) > 1
+    per_panel = [rows.sort_values(["kind", "layer"]).assign(budget=panel.facts["budget"]) for panel, rows in means]
+    data = pd.concat([rows[rows["label"] == arm] for arm in report_data.arms for rows in per_panel])
+    if several:
+        data["rank"] = data["rank"] / data.groupby(["label", "budget"], sort=False)["rank"].transform("mean")
+    labelled = data.assign(label=data["label"] + ", " + data["budget"]) if several else data
+    words = "rank / mean rank" if several else "mean rank"
+    figure = draw_maps(labelled, "", min(BUDGETS, len(panels)) if several else None, words)
+    note = f"{words.capitalize()}, over seeds; one scale for all. " + "; ".join(_partly(panels, report_data.arms))
+    return ReportFigure(figure_name(title), f"Ranks: {panel_title(title)}", figure, data, note.strip())
+
+
+def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame | None:
+    pairs = [(record, name) for record, name in zip(panel.records, panel.names, strict=True) if name in arms]
+    try:
+        return mean_ranks(rank_maps([record for record, _ in pairs], [name for _, name in pairs]))
+    except SelectionError:
+        return None
+
+
+def _partly(panels: Sequence[Panel], arms: Sequence[str]) -> list[str]:
+    """Arms that are drawn without some of their runs."""
+    pairs = [pair for panel in panels for pair in zip(panel.records, panel.names, strict=True) if pair[1] in arms]
+    return [line for line in count_drawn([record for record, _ in pairs], [name for _, name in pairs]) if "," in line]
