@@ -33,6 +33,10 @@ KINDS: dict[Kind, str] = {  # of a comparison with the reference alone
     "open": "open",
     "withheld": "withheld",
 }
+UNDECLARED = (
+    "Exploratory: no sweep names these records, so seeds, reference, metrics and smallest effects were not declared "
+    "before the runs, and learning rates are as they are."
+)
 
 
 ANCHOR, TITLE = "verdict", "Verdict"
@@ -77,6 +81,8 @@ def _difference(comparison: Comparison, gain: PairedDifference) -> Cell:
 def _declaration(report_data: ReportData) -> Iterator[str]:
     """When it was declared what is judged, and what has changed since."""
     sweep = report_data.study.sweep
+    if report_data.study.source is not None:
+        yield UNDECLARED
     if sweep.experiment is None:
         return
     if sweep.declaration is None or not sweep.declaration.panels:
