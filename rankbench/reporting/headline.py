@@ -138,16 +138,19 @@ def _sentence(report_data: ReportData, every: Sequence[Claim]) -> str:
 
 def _settings(report_data: ReportData) -> str:
     """What varied settings are worth, for a study that asks nothing else; "" where none is compared with a base."""
-    parts: dict[str, list[str]] = {}
+    titles: dict[tuple[str, str], list[str]] = {}
     for ablation in report_data.ablations:
         findings = [each.findings[arm] for _, each in report_data.varied[ablation.name] for arm in each.rows]
         kinds = Counter(finding.kind for finding in findings if finding.kind in KINDS)
         if kinds and ablation.base:
             counts = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind])
-            parts.setdefault(ablation.base, []).append(
-                f"{ablation.title}: {counts if len(kinds) > 1 else next(iter(kinds))}"
-            )
-    return " ".join(f"Against {arm_title(base)}, {'; '.join(texts)}." for base, texts in parts.items())
+            words = counts if len(kinds) > 1 else next(iter(kinds))
+            titles.setdefault((arm_title(ablation.base), words), []).append(ablation.title)
+    bases = dict.fromkeys(base for base, _ in titles)
+    parts = {
+        base: [f"{words}: {_listed(each)}" for (of, words), each in titles.items() if of == base] for base in bases
+    }
+    return " ".join(f"Against {base}, {'; '.join(texts)}." for base, texts in parts.items())
 
 
 def _who_wins(wins: Sequence[Claim], every: Sequence[Claim]) -> str:
