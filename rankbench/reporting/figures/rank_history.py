@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -89,7 +90,7 @@ def _draw_kinds(title: str, data: pd.DataFrame) -> ReportFigure:
     kinds = sorted(data["kind"].unique())
     arms, left_out = chosen(list(data["arm"].unique()))
     colours = matplotlib.colormaps[SHADES](np.linspace(0, 0.9, len(kinds)))
-    looks = {
+    looks: dict[str, dict[str, Any]] = {
         kind: {"color": to_hex(colour), "marker": marker, "ls": DASHES[place % 2]}
         for place, (kind, colour, marker) in enumerate(zip(kinds, colours, itertools.cycle(MARKERS), strict=False))
     }
