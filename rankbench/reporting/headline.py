@@ -73,7 +73,7 @@ def make_headline(report_data: ReportData) -> Headline:
     every = list(claims(report_data))
     controlled = [claim for claim in every if claim.arm in report_data.report.controls]
     return Headline(
-        _sentence(report_data, controlled or every),
+        ("" if controlled else _settings(report_data)) or _sentence(report_data, controlled or every),
         list(_certainty(report_data, every)),
         list(_next_steps(report_data, controlled or every)),
         _badges(every),
@@ -130,6 +130,20 @@ def _sentence(report_data: ReportData, every: Sequence[Claim]) -> str:
     if not open_claims:
         return f"No arm beats {reference} by more than {_smallest(every)}{others}."
     return f"Open: {_what_could_be_found(open_claims, reference)}{others}."
+
+
+def _settings(report_data: ReportData) -> str:
+    """What varied settings are worth, for a study that asks nothing else; "" where none is compared with a base."""
+    parts: dict[str, list[str]] = {}
+    for ablation in report_data.ablations:
+        findings = [each.findings[arm] for _, each in report_data.varied[ablation.name] for arm in each.rows]
+        kinds = Counter(finding.kind for finding in findings if finding.kind in KINDS)
+        if kinds and ablation.base:
+            counts = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind])
+            parts.setdefault(ablation.base, []).append(
+                f"{ablation.title}: {counts if len(kinds) > 1 else next(iter(kinds))}"
+            )
+    return " ".join(f"Against {arm_title(base)}, {'; '.join(texts)}." for base, texts in parts.items())
 
 
 def _who_wins(wins: Sequence[Claim], every: Sequence[Claim]) -> str:

@@ -36,7 +36,8 @@ document.getElementById("f").onload = async function () {{
   page.querySelectorAll("main > section:not(#records) details:not([hidden])").forEach(box => {{ box.open = true; }});
   found.opened = measured();
   if ("{axe}") {{
-    await new Promise(done => page.head.append(Object.assign(page.createElement("script"), {{src: "{axe}", onload: done}})));
+    const script = page.createElement("script");
+    await new Promise(done => page.head.append(Object.assign(script, {{src: "{axe}", onload: done}})));
     for (const theme of ["light", "dark"]) {{
       root.dataset.theme = theme;
       const result = await view.axe.run(page, {{resultTypes: ["violations"]}});
@@ -58,7 +59,7 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def measure(page: Path, folder: Path, width: int, with_axe: bool = False) -> dict[str, Any]:
-    """Measure a page shown at a width in pixels, folded and opened; findings of axe-core in both themes; the console."""
+    """Measure a page shown at a width in pixels, folded and opened; findings of axe-core in both themes; console."""
     outer = folder / f"frame-{width}.html"
     axe = (Path(str(AXE.submodule_search_locations[0])) / "axe.min.js").as_uri() if AXE and with_axe else ""
     outer.write_text(FRAME.format(width=width, height=800, page=page.as_uri(), axe=axe))
