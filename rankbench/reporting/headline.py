@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.decisions import decide
+from rankbench.reporting.decisions import decide, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.report_data import ReportData, span
-from rankbench.reporting.sections import over_panels
 from rankbench.statistics.decision import Decision
 from rankbench.statistics.family import MOST, POWER
 
@@ -82,10 +81,10 @@ def make_headline(report_data: ReportData) -> Headline:
 
 def claims(report_data: ReportData) -> Iterator[Claim]:
     """Every claim: of panels that are taken together as one, else panel by panel."""
-    apart = over_panels.pooled_names(report_data)
+    apart = pooled_names(report_data)
     for title in report_data.report.over:
-        for shared, members in over_panels.groups(report_data, title):
-            together, pools = over_panels.pool_arms(report_data, members)
+        for shared, members in sample_groups(report_data, title):
+            together, pools = pool_arms(report_data, members)
             for arm, pooled in pools.items():
                 yield Claim(arm, f"{title}: {shared}", pooled.decision, together.comparisons, together.family)
     silent = {report_data.report.reference, *report_data.report.without_claim}

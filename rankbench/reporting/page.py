@@ -140,7 +140,7 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
         .get_template("page.html.j2")
         .render(
             name=sweep.name,
-            question=declared.question if declared else f"Sweep {sweep.sweep_id}",
+            question=report_data.study.title,
             source=declared.source if declared else "",
             headline=headline,
             evidence=_evidence(sections),

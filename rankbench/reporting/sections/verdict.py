@@ -12,7 +12,7 @@ from rankbench.analysis.comparison import SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import difference_cell, difference_of, digits_of, mean_text, smallest_cell
-from rankbench.reporting.decisions import Judged, controls_of, judged_arms
+from rankbench.reporting.decisions import Judged, controls_of, judged_arms, pooled_names
 from rankbench.reporting.figures.forest import draw_forest
 from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link, span
@@ -33,6 +33,10 @@ KINDS: dict[Kind, str] = {  # of a comparison with the reference alone
     "open": "open",
     "withheld": "withheld",
 }
+UNDECLARED = (
+    "Exploratory: no sweep names these records, so seeds, reference, metrics and smallest effects were not declared "
+    "before the runs, and learning rates are as they are."
+)
 
 
 ANCHOR, TITLE = "verdict", "Verdict"
@@ -54,7 +58,7 @@ def sentences(report_data: ReportData) -> list[str]:
 
     Single verdicts of panels that are taken together are neither counted nor listed: the table has them.
     """
-    apart = over_panels.pooled_names(report_data)
+    apart = pooled_names(report_data)
     judged = [each for each in judged_arms(report_data) if each[0].name not in apart]
     return [
         *over_panels.sentences(report_data, over_panels.pooled_tables(report_data)),
@@ -77,6 +81,8 @@ def _difference(comparison: Comparison, gain: PairedDifference) -> Cell:
 def _declaration(report_data: ReportData) -> Iterator[str]:
     """When it was declared what is judged, and what has changed since."""
     sweep = report_data.study.sweep
+    if report_data.study.source is not None:
+        yield UNDECLARED
     if sweep.experiment is None:
         return
     if sweep.declaration is None or not sweep.declaration.panels:
