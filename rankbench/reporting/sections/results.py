@@ -79,8 +79,8 @@ def means_table(report_data: ReportData) -> Table | None:
     counts = (int(count) for _, comparison in compared for count in comparison.values[comparison.metrics[0]].count())
     reference = arm_title(report_data.report.reference)
     notes = [
-        f"Mean ± standard deviation over n = {span(counts)} seeds; bold: better than {reference} by the interval of the "
-        "paired difference in its own table."
+        f"Mean ± standard deviation over n = {span(counts)} seeds; bold: better than {reference} by the interval of "
+        "the paired difference in its own table."
     ]
     return Table("all", title, ["arm", *titles], rows, notes)
 
