@@ -28,9 +28,12 @@ class QuietConsole(Console):
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal; 100 columns wide where it is no terminal."""
-    terminal = QuietConsole(highlight=False)
-    return terminal if terminal.is_terminal else QuietConsole(highlight=False, width=100)
+    """Standard output, as wide as the terminal; 100 columns wide where it is no terminal.
+
+    In a notebook too, where rich would show each line as an output of its own, whatever standard output is.
+    """
+    terminal = QuietConsole(highlight=False, force_jupyter=False)
+    return terminal if terminal.is_terminal else QuietConsole(highlight=False, force_jupyter=False, width=100)
 
 
 class _Unfailing(io.FileIO):
