@@ -82,6 +82,7 @@ def rates(words: Sequence[str]) -> int:
 
 def _print_each(arguments: argparse.Namespace) -> int:
     from rankbench.analysis.frame import SelectionError, frame, split
+    from rankbench.analysis.labels import panel_title
     from rankbench.reporting.record_tables import print_frame, rates_frame
 
     finished, problems = records(_source(arguments))
@@ -94,7 +95,7 @@ def _print_each(arguments: argparse.Namespace) -> int:
     for title, group in split(finished, arguments.by):
         shown = rates_frame(frame(group), arguments.best, arguments.tuning_seeds) if arguments.best else _runs(group)
         print()
-        print_frame(shown, _spare(shown), f"{title}: {len(group)} runs")
+        print_frame(shown, _spare(shown), f"{panel_title(title)}: {len(group)} runs")
     return OK
 
 
@@ -109,7 +110,7 @@ def _runs(group: Sequence[RunRecord]) -> pd.DataFrame:
 
 def _spare(shown: pd.DataFrame) -> list[str]:
     """Columns that go first where the terminal is too narrow: costs, then metrics from the last one on but for two."""
-    metrics = [str(column) for column in shown if "/" in str(column)]
+    metrics = [str(column) for column in shown if str(column).endswith(("↑", "↓")) or "/" in str(column)]
     return [*COSTS, *metrics[:1:-1]]
 
 
@@ -146,16 +147,35 @@ def selections(arguments: argparse.Namespace) -> list[Selection]:
         SelectionError: nothing to read, or records that are no comparison.
     """
     from rankbench.analysis.frame import SelectionError, split
-    from rankbench.analysis.selection import select
 
     source = _source(arguments)
     finished, problems = records(source)
     if not finished:
         raise SelectionError(f"{source} holds no records; give a results folder or a file made with --save")
-    return [
-        select(title, group, arguments.rates, arguments.tuning_seeds, arguments.allow_mixed, problems)
-        for title, group in split(finished, arguments.by)
-    ]
+    return [_select(title, group, arguments, problems) for title, group in split(finished, arguments.by)]
+
+
+def _select(
+    title: str, group: Sequence[RunRecord], arguments: argparse.Namespace, problems: Sequence[str]
+) -> Selection:
+    """Records of one table; tuning trials may choose its learning rates, and stand in it where nothing else does."""
+    from rankbench.analysis.selection import BEST, select
+
+    reported = [record for record in group if not record.config.get("trial")]
+    trials = len(group) - len(reported)
+    chooses = (arguments.rates or "").startswith(BEST)
+    chosen = group if chooses or not reported else reported
+    selection = select(title, chosen, arguments.rates, arguments.tuning_seeds, arguments.allow_mixed, problems)
+    kept = [place for place, record in enumerate(selection.records) if not record.config.get("trial")]
+    if not trials or not kept:
+        return selection
+    return replace(
+        selection,
+        records=[selection.records[place] for place in kept],
+        labels=[selection.labels[place] for place in kept],
+        notes=[note.replace(", which are shown as well", "") for note in selection.notes]
+        + [f"{trials} tuning trials are left out"],
+    )
 
 
 def tables(words: Sequence[str]) -> int:
@@ -180,9 +200,10 @@ def tables(words: Sequence[str]) -> int:
 def _print(selection: Selection, metrics: Sequence[str], reference: str) -> bool:
     """Whether there is a table of it; else why not is printed in its place."""
     from rankbench.analysis.frame import SelectionError
+    from rankbench.analysis.labels import panel_title, with_titles
     from rankbench.reporting.record_tables import comparison_table, print_cells
 
-    title = f"{selection.title}: {len(selection.records)} runs"
+    title = f"{panel_title(selection.title)}: {len(selection.records)} runs"
     print()
     try:
         table = comparison_table(selection.records, metrics, reference, selection.labels)
@@ -190,7 +211,7 @@ def _print(selection: Selection, metrics: Sequence[str], reference: str) -> bool
         print(f"{title}\n\n{error}")
         return False
     print_cells(replace(table, title=title))
-    for note in [*table.notes, *selection.notes]:
+    for note in [*table.notes, *(with_titles(note, selection.labels) for note in selection.notes)]:
         print(f"\n{note}")
     return True
 

@@ -66,6 +66,7 @@ def written(
     """
     from rankbench.interface.study_sources import report_folder
     from rankbench.reporting.report import build
+    from rankbench.reporting.study_index import refresh
     from rankbench.studies import study
     from rankbench.sweeps import manifest
     from rankbench.sweeps.manifest import SweepError
@@ -79,7 +80,9 @@ def written(
         out = report_folder(Path(words[0])) if is_path else study.results_dir_of(words) / name
     if loaded.source is not None and (out / manifest.FILE).exists():
         raise SweepError(f"{out} holds the report of a sweep; name another folder with --out")
-    return out / "index.html", build(loaded, out, list(allow_mixed), venue)
+    sentences = build(loaded, out, list(allow_mixed), venue)
+    refresh(out.resolve().parent)
+    return out / "index.html", sentences
 
 
 def _mirror(words: Sequence[str]) -> int:

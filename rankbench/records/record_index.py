@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -105,7 +106,7 @@ class RecordIndex:
         from pyarrow import parquet
 
         try:
-            table = parquet.read_table(self._file)
+            table = parquet.ParquetFile(self._file).read()  # read_table imports pyarrow.dataset
         except (pa.ArrowException, OSError) as error:
             warnings.warn(f"{self._file}: cannot be read, and is made again ({error})", stacklevel=2)
             return None
@@ -143,10 +144,15 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def _rows_of(table: pa.Table, run_ids: Sequence[str], names: set[str]) -> pa.Table:
+    rows = [row for row, name in enumerate(run_ids) if name in names]
+    return table if len(rows) == len(run_ids) else table.take(_integers(rows))
+
+
+def _integers(values: Sequence[int]) -> pa.Array:
+    """Values as pyarrow has them; its own function for lists imports pandas to see whether they are a series."""
     import pyarrow as pa
 
-    rows = [row for row, name in enumerate(run_ids) if name in names]
-    return table if len(rows) == len(run_ids) else table.take(pa.array(rows, pa.int64()))
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(array("q", values).tobytes())])
 
 
 def _entries(table: pa.Table) -> dict[str, tuple[Stamp, RunRecord]]:
@@ -170,11 +176,9 @@ def _present(keys: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
 
 def _parsed(column: pa.ChunkedArray) -> list[Any]:
     """Values of a column of JSON; equal ones are one object. All are parsed in one text, so that they share keys."""
-    import pyarrow as pa
-
-    array = column.combine_chunks()
-    places = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).tolist()
-    used = sorted(set(places) - {-1})
-    texts = array.dictionary.take(pa.array(used, pa.int64())).to_pylist()
+    coded = column.combine_chunks()
+    places = coded.indices.to_pylist()
+    used = sorted({place for place in places if place is not None})
+    texts = coded.dictionary.take(_integers(used)).to_pylist()
     values = dict(zip(used, json.loads(f"[{','.join(texts)}]"), strict=True))
     return [values.get(place, ABSENT) for place in places]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from rankbench.records import run_folder
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
-from rankbench.studies import loose_records
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 
@@ -155,6 +154,8 @@ def study_of_records(source: Path, with_curves: bool = True) -> Study:
     Raises:
         SweepError: there is no record.
     """
+    from rankbench.studies import loose_records  # with methods' YAML, which a sweep's state needs not
+
     records, problems = run_folder.records(source)
     if not records:
         raise SweepError(f"{source} holds no records; {'; '.join(problems) or 'it is empty'}")

@@ -244,7 +244,7 @@ def test_without_its_win_every_verdict_is_withheld(control, where, why):
         == f"The positive control {arm_title(control)} is not shown to win ({where}: {why}): every verdict is withheld."
     )
     for _, comparison in void.compared():
-        decision = decisions.decide(void, comparison, "igu")
+        decision = decisions.decide(void.report, comparison, "igu")
         assert decision.outcome == "withheld"
         assert "the positive control is not shown to win" in decision.reason
     assert {row[3].text for table in map_effects.spread_tables(void) for row in table.rows} == {"withheld"}

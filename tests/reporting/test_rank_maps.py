@@ -220,6 +220,7 @@ def test_a_users_matplotlibrc_changes_no_figure(tmp_path, drawing):
         with matplotlib.rc_context(settings):
             contents.append([file.read_bytes() for file in drawing(folder)])
     assert contents[0] == contents[1]
+    assert not any(b"/Type3" in content for content in contents[0])
 
 
 def test_nothing_to_draw_is_an_error_of_the_command_line(tmp_path, capsys):

@@ -269,7 +269,7 @@ def test_seconds_of_a_shared_machine_are_grey_and_have_no_ratio():
     shared = costs.cost_table(with_seconds(single(), "igu", 1.3))
     for sheet, grey in ((quiet, False), (shared, True)):
         rows = {row[0].arm: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
-        assert rows["igu"]["seconds [min, max]"].kind == ("greyed" if grey else "")
+        assert rows["igu"]["seconds [min, max]"].muted == grey
         assert (rows["igu"]["seconds / LoRA (uniform)"].value is None) == grey
         assert rows["fim"]["seconds / LoRA (uniform)"].value is not None
         assert (costs.SHARED in sheet.notes) == grey

@@ -41,7 +41,17 @@ def make(report_data: ReportData) -> Section | None:
     }
     several = present([means_table(report_data), *task_tables(report_data)])
     blocks = [*panel_tables("Each arm beside the reference", compared), "over-tasks", *several, "pairs"]
-    return Section("results", "Results", [NOTE], blocks, folded=False) if compared else None
+    return (
+        Section(
+            "results",
+            "Results",
+            [f"{NOTE} Of an arm that has controls the finding is its verdict."],
+            blocks,
+            folded=False,
+        )
+        if compared
+        else None
+    )
 
 
 def sketches(report_data: ReportData) -> list[Sketch]:
