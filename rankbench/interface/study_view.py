@@ -230,6 +230,7 @@ class StudyView:
             SweepError: no folder is given, and no results folder holds the runs.
         """
         from rankbench.reporting.report import build  # matplotlib takes a moment to import
+        from rankbench.reporting.study_index import refresh
 
         study = self.study
         if folder is None and study.results_dir is None:
@@ -240,6 +241,7 @@ class StudyView:
         if study.source is None and study.results_dir is not None and self.records:
             manifest.look(study.sweep, study.results_dir)
         build(study, out, self.allow_mixed)
+        refresh(out.resolve().parent)
         return out / "index.html"
 
     @cached_property
