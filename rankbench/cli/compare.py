@@ -114,7 +114,7 @@ def grids(a: RunRecord, b: RunRecord, width: int) -> list[RenderableType]:
 
 
 def _grid(name: str, own: Any, other: Any, kinds: Sequence[str], layers: Sequence[int | None]) -> Table:
-    table = _table(f"{name}, layer", *("-" if layer is None else str(layer) for layer in layers), gap=1)
+    table = _table(f"{name}, layer", *("other" if layer is None else str(layer) for layer in layers), gap=1)
     for kind in kinds:
         cells = [_cell(own.get((layer, kind)), other.get((layer, kind))) for layer in layers]
         table.add_row(Text(kind), *cells)
