@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
@@ -12,7 +13,7 @@ from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 
 VENUES = ("neurips", "icml")  # keys of paper_tables.WIDTHS, which is not imported for a help text
-WORDS = "experiment=X, more words of its sweep; or the folder of a report"
+WORDS = "experiment=X, more words of its sweep; or a folder of a report, a file of records or a results folder"
 
 
 def main(words: Sequence[str]) -> int:
@@ -28,12 +29,14 @@ def _write(words: Sequence[str]) -> int:
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
     width = "set the LaTeX tables for a column of this venue (%(default)s)"
     parser.add_argument("--width", choices=VENUES, default=VENUES[0], help=width)
+    reference = "arm that the others are compared with, where no experiment declares one (default: lora)"
+    parser.add_argument("--reference", metavar="ARM", help=reference)
     wandb = "mirror the runs to Weights & Biases instead; rankbench report --wandb --help says more"
     parser.add_argument("--wandb", action="store_true", help=wandb)
     arguments = parser.parse_intermixed_args(words)
     gc.disable()  # nothing that is read is freed before the end; looking for garbage takes a tenth of the time
     typed = with_results(arguments.words, arguments)
-    page, sentences = written(typed, arguments.out, arguments.allow_mixed, arguments.width)
+    page, sentences = written(typed, arguments.out, arguments.allow_mixed, arguments.width, arguments.reference)
     print(page)
     for sentence in sentences:
         print(sentence)
@@ -41,32 +44,45 @@ def _write(words: Sequence[str]) -> int:
 
 
 def written(
-    words: Sequence[str], out: Path | None = None, allow_mixed: Sequence[str] = (), venue: str = VENUES[0]
+    words: Sequence[str],
+    out: Path | None = None,
+    allow_mixed: Sequence[str] = (),
+    venue: str = VENUES[0],
+    reference: str | None = None,
 ) -> tuple[Path, Sequence[str]]:
     """Write the report of a study; the path of its page, and the sentences that come first on it.
 
     Args:
-        words: ["experiment=X", ...], or the folder of a report alone.
-        out: folder to write to; None: results_dir/X, or the folder given.
+        words: ["experiment=X", ...]; or the folder of a report, a file of records or a results folder alone.
+        out: folder to write to; None: results_dir/X, or the folder given; beside a file of another name than
+            records.jsonl, a folder of its name.
         allow_mixed: names of what may differ between the records of one table.
         venue: one of VENUES, for which the LaTeX tables are set.
+        reference: arm that the others are compared with, where no experiment declares one; None: lora.
 
     Raises:
-        SweepError: there is no such study.
+        SweepError: there is no such study; or records alone would replace the report of a sweep.
         SelectionError: its records are no comparison.
     """
+    from rankbench.interface.study_sources import report_folder
     from rankbench.reporting.report import build
+    from rankbench.reporting.study_index import refresh
     from rankbench.studies import study
     from rankbench.sweeps import manifest
+    from rankbench.sweeps.manifest import SweepError
 
-    loaded = study.load(words)
-    is_folder = len(words) == 1 and "=" not in words[0]
-    if not is_folder and any(record is not None for _, record in loaded.runs()):
+    loaded = replace(study.load(words), reference=reference)
+    is_path = len(words) == 1 and "=" not in words[0]
+    if not is_path and any(record is not None for _, record in loaded.runs()):
         manifest.look(loaded.sweep, study.results_dir_of(words))
     if out is None:
         name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
-        out = Path(words[0]) if is_folder else study.results_dir_of(words) / name
-    return out / "index.html", build(loaded, out, list(allow_mixed), venue)
+        out = report_folder(Path(words[0])) if is_path else study.results_dir_of(words) / name
+    if loaded.source is not None and (out / manifest.FILE).exists():
+        raise SweepError(f"{out} holds the report of a sweep; name another folder with --out")
+    sentences = build(loaded, out, list(allow_mixed), venue)
+    refresh(out.resolve().parent)
+    return out / "index.html", sentences
 
 
 def _mirror(words: Sequence[str]) -> int:

@@ -5,10 +5,11 @@ A record is written whole or not at all; a folder is one process's at a time; a 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,10 @@ from filelock import FileLock, Timeout
 
 from rankbench import RankbenchError
 from rankbench.files import expanded, write_atomically
-from rankbench.records.record import RecordError, RunRecord, portable
+from rankbench.records.record import RecordError, RunRecord, ordered, portable
+from rankbench.records.record_index import RecordIndex, stamp_of
 
+RUNS = "runs"  # in a results folder: the folder of each run
 RECORD = "record.json"
 LOCK = ".lock"
 STARTED = "started.json"  # the provenance of a run that has not ended
@@ -43,7 +46,7 @@ class RunFolder:
 
     def __init__(self, results_dir: Path, run_id: str) -> None:
         self.run_id = run_id
-        self.path = results_dir / "runs" / run_id
+        self.path = results_dir / RUNS / run_id
         self._named_after_run = True  # the folder's name is the run_id
 
     @classmethod
@@ -197,19 +200,24 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
 
 def places(run: str, results_dir: Path) -> list[Path]:
     """Paths where a run named by the user may lie: the path itself, or its run_id under results_dir."""
-    return [expanded(run), results_dir / "runs" / run]
+    return [expanded(run), results_dir / RUNS / run]
+
+
+def run_names(results_dir: Path) -> list[str]:
+    """Names of the run folders of a results folder, in order; [] where it has none."""
+    try:
+        with os.scandir(results_dir / RUNS) as entries:
+            return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def run_folders(results_dir: Path) -> list[RunFolder]:
     """The run folders of a results folder, by name; [] where it has none."""
-    try:
-        with os.scandir(results_dir / "runs") as entries:
-            names = sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [RunFolder(results_dir, name) for name in names]
+    return [RunFolder(results_dir, name) for name in run_names(results_dir)]
 
 
+MANY = 2000  # runs; fewer are read sooner than pyarrow is imported
 KEYS = ("model", "task", "method", "budget", "seed")
 
 
@@ -217,27 +225,74 @@ def records(source: Path) -> tuple[list[RunRecord], list[str]]:
     """Records of a results folder, or of a JSON-lines file made by `save`; and what is missing or not read, by name."""
     read_records: list[RunRecord] = []
     problems = []
-    for read in readers(source):
+    with without_garbage_collection():
+        for name, record in _in_file(source) if source.is_file() else collected(source):
+            if isinstance(record, RunRecord):
+                read_records.append(record)
+            else:
+                problems.append(str(record or f"{source / RUNS / name}: no record: killed or still running"))
+        in_order = sorted(read_records, key=lambda record: [getattr(record, key) for key in KEYS])
+    return in_order, problems
+
+
+def collected(
+    results_dir: Path, names: Sequence[str] | None = None
+) -> Iterator[tuple[str, RunRecord | RecordError | None]]:
+    """run_id and record of each run; None in its place where there is none yet, or the error that it cannot be read.
+
+    Args:
+        results_dir: results folder; of many runs it keeps an index (rankbench.records.record_index).
+        names: run_ids of the runs that are wanted; None: all there are.
+    """
+    wanted = run_names(results_dir) if names is None else names
+    if len(wanted) < MANY:
+        for name in wanted:
+            yield name, _record_or_error(RunFolder(results_dir, name))
+        return
+    runs = results_dir / RUNS
+    index = RecordIndex(runs, wanted, names is None)
+    for name in wanted:
+        stamp = stamp_of(f"{runs}/{name}/{RECORD}")
+        record = index.get(name, stamp) if stamp is not None else None
+        if record is not None or stamp is None:
+            yield name, record
+            continue
+        read = _record_or_error(RunFolder(results_dir, name))
+        yield name, index.shared(stamp, read) if isinstance(read, RunRecord) else read
+    index.save()
+
+
+def _record_or_error(folder: RunFolder) -> RunRecord | RecordError | None:
+    try:
+        return folder.record()
+    except RecordError as error:
+        return error
+
+
+def _in_file(file: Path) -> Iterator[tuple[str, RunRecord | RecordError]]:
+    for number, read in enumerate(readers(file), 1):
         try:
-            read_records.append(read())
+            yield str(number), read()
         except RecordError as error:
-            problems.append(str(error))
-    return sorted(read_records, key=lambda record: [getattr(record, key) for key in KEYS]), problems
+            yield str(number), error
 
 
-def readers(source: Path) -> list[Callable[[], RunRecord]]:
-    """For each run of a results folder, or line of a file of records, what reads it, or raises RecordError."""
-    if source.is_file():
-        lines = enumerate(source.read_text(errors="replace").splitlines(), 1)
-        return [partial(RunRecord.from_json, line, f"{source}:{number}") for number, line in lines]
-    return [partial(_record_in, folder) for folder in run_folders(source)]
+def readers(file: Path) -> list[Callable[[], RunRecord]]:
+    """For each line of a file of records, what reads it, or raises RecordError."""
+    lines = enumerate(file.read_text(errors="replace").splitlines(), 1)
+    return [partial(RunRecord.from_json, line, f"{file}:{number}") for number, line in lines]
 
 
-def _record_in(folder: RunFolder) -> RunRecord:
-    record = folder.record()
-    if record is None:
-        raise RecordError(f"{folder.path}: no record: killed or still running")
-    return record
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Nothing that is read here is in a circle: to look for some, again and again, takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def save(runs: Iterable[RunRecord], file: Path) -> None:
@@ -245,4 +300,4 @@ def save(runs: Iterable[RunRecord], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as target:
         for record in runs:
-            target.write(json.dumps(portable(vars(record)), sort_keys=True) + "\n")
+            target.write(json.dumps(ordered(portable(vars(record)))) + "\n")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.frame import frame
+from rankbench.analysis.frame import SelectionError, frame
 from rankbench.analysis.labels import file_name, labels, sort_key
 from rankbench.analysis.mixed_records import differences, differing_code, refuse
 from rankbench.analysis.selection import refuse_doubt
@@ -29,7 +29,7 @@ from rankbench.sweeps.report_settings import Report
 
 MISSING = "missing"  # status of a run without a record
 FACTS = ("model", "task", "budget")  # every panel has one of each
-# A frame has them though no run left a record.
+# A frame has them though no run left a record, or none was asked for yet.
 COLUMNS = ("label", "seed", "run_id", "status", "learning_rate", "match", "unit", "target", "at_edge")
 ARM = ("method", "experiment", "scale", "arms", "cells", "seed")  # what is typed and is no axis of panels
 
@@ -114,19 +114,27 @@ class Panel:
 
 
 def report_of(study: Study) -> Report:
-    """What the experiment declares; without one, what is usual, LoRA (or the first method there is) the reference."""
+    """What the experiment declares; without one, what is usual, LoRA (or the first method there is) the reference.
+
+    Raises:
+        SelectionError: the study names a reference that is no arm of it, or an experiment declares another.
+    """
     declared = study.sweep.experiment
     if declared is not None:
+        if study.reference not in (None, declared.report.reference):
+            raise SelectionError(f"reference {study.reference}: the experiment declares {declared.report.reference}")
         return declared.report
-    arms = sorted(set(_arms(study.runs())), key=sort_key)
-    reference = "lora" if "lora" in arms or not arms else arms[0]
-    return experiment_files.usual_report(reference)
+    arms = sorted(set(_arms(study.runs()) or _arms(study.runs(trial=True))), key=sort_key)
+    if study.reference is not None and study.reference not in arms:
+        raise SelectionError(f"reference {study.reference}: no such arm; there are {', '.join(arms)}")
+    usual = "lora" if "lora" in arms or not arms else arms[0]
+    return experiment_files.usual_report(study.reference or usual)
 
 
 def panels(study: Study) -> list[Panel]:
     """All panels of a study, in the order in which its jobs name them."""
     jobs, trials = study.runs(), study.runs(trial=True)
-    axes = _axes(study)
+    axes, report = _axes(study), report_of(study)
     groups: dict[tuple[str, ...], tuple[list[StudyRun], list[StudyRun]]] = defaultdict(lambda: ([], []))
     for kind, pairs in enumerate((jobs, trials)):
         for (job, record), arm in zip(pairs, _arms(pairs), strict=True):
@@ -137,7 +145,13 @@ def panels(study: Study) -> list[Panel]:
     taken: Counter[str] = Counter()
     return _shortened(
         [
-            _panel(study, {axis: value for axis, value in zip(axes, point, strict=True) if axis in rest}, *runs, taken)
+            _panel(
+                study,
+                report,
+                {axis: value for axis, value in zip(axes, point, strict=True) if axis in rest},
+                *runs,
+                taken,
+            )
             for point, runs in groups.items()
         ]
     )
@@ -152,7 +166,12 @@ def _shortened(all_panels: Sequence[Panel]) -> list[Panel]:
 
 
 def _panel(
-    study: Study, rest: Mapping[str, str], runs: list[StudyRun], trials: list[StudyRun], taken: Counter[str]
+    study: Study,
+    report: Report,
+    rest: Mapping[str, str],
+    runs: list[StudyRun],
+    trials: list[StudyRun],
+    taken: Counter[str],
 ) -> Panel:
     facts = {key: _fact(key, [*runs, *trials], study) for key in FACTS}
     points = tuple(f"{axis}={value}" for axis, value in rest.items() if value)
@@ -166,7 +185,7 @@ def _panel(
     arms = sorted(
         present, key=lambda arm: (position.get(arm, len(position)), sort_key(arm) if not position else (0, ""))
     )
-    report, task = report_of(study), facts["task"]
+    task = facts["task"]
     asked = {arm: {run.seed for run in runs if run.arm == arm and run.seed is not None} for arm in arms}
     terms = terms_of(study, report, task, [run.job for run in [*runs, *trials]], asked)
     return Panel(name, title, title, facts, points, arms, runs, trials, report.metric_of(task), terms, _frame(runs))

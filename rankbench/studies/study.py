@@ -1,19 +1,20 @@
 """A sweep with the records of its runs: what plans, states and reports are made from.
 
 Two places hold one: a results folder (runs/ and sweeps/), and the folder of a report (sweep.json, records.jsonl,
-curves.jsonl, item_gains.csv), which is complete in itself.
+curves.jsonl, item_gains.csv), which is complete in itself. Records alone make one, too: a file of records, a folder
+with records.jsonl and no sweep.json, or a results folder as a whole.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankbench.records import run_folder
-from rankbench.records.record import RecordError, RunRecord
+from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
@@ -38,6 +39,8 @@ class Study:
         problems: files that could not be read, by name.
         results_dir: where the test items of the runs lie; None in the folder of a report.
         item_gains: as an earlier report had them.
+        source: file or results folder of the records, where no sweep names them: nothing of the study was declared.
+        reference: the arm that others are compared with; None: what the experiment declares, else LoRA.
     """
 
     sweep: Sweep
@@ -46,6 +49,15 @@ class Study:
     problems: list[str]
     results_dir: Path | None = None
     item_gains: list[ItemGain] = field(default_factory=list)
+    source: Path | None = None
+    reference: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The question of its experiment, or what there is in its place."""
+        if self.sweep.experiment is not None:
+            return self.sweep.experiment.question
+        return f"Sweep {self.sweep.sweep_id}" if self.source is None else f"Records of {self.sweep.name}"
 
     @property
     def looks(self) -> int:
@@ -67,7 +79,7 @@ def results_dir_of(words: Sequence[str]) -> Path:
 
 
 def load(words: Sequence[str], curves: bool = True) -> Study:
-    """The study that words name: ["experiment=X"], more of the words of its sweep, or the folder of a report alone.
+    """The study that words name: ["experiment=X"], more words of its sweep, or a folder or file alone (`study_at`).
 
     Args:
         words: of the command.
@@ -77,7 +89,7 @@ def load(words: Sequence[str], curves: bool = True) -> Study:
         SweepError: no such study.
     """
     if len(words) == 1 and "=" not in words[0]:
-        return study_in_folder(Path(words[0]))
+        return study_at(Path(words[0]), curves)
     typed = dict(word.split("=", 1) for word in words if "=" in word)
     results_dir = results_dir_of(words)
     name = typed.get("experiment")
@@ -100,20 +112,21 @@ def _no_sweep(words: Sequence[str], results_dir: Path) -> str:
 
 def study_of_sweep(sweep: Sweep, results_dir: Path, with_curves: bool = True) -> Study:
     """A sweep with what its runs left in the runs/ of a results folder; `with_curves`: as in `load`."""
-    records, curves, problems = {}, {}, []
+    records: dict[str, RunRecord] = {}
+    curves, problems = {}, []
     earlier: list[ItemGain] = []
-    for job in sweep.jobs:
-        folder = RunFolder(results_dir, job.run_id)
-        try:
-            record = folder.record()
-            if record is not None:
-                records[job.run_id] = record
-            if record is not None and with_curves:
-                curves[job.run_id] = list(_changes(folder.lines(STEPS)))
-        except RecordError as error:
-            problems.append(str(error))
-        except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{folder.path / STEPS}: not the steps of a run ({error!r})")
+    with run_folder.without_garbage_collection():
+        for name, record in run_folder.collected(results_dir, [job.run_id for job in sweep.jobs]):
+            if isinstance(record, RunRecord):
+                records[name] = record
+            elif record is not None:
+                problems.append(str(record))
+        for name in records if with_curves else ():
+            folder = RunFolder(results_dir, name)
+            try:
+                curves[name] = list(_changes(folder.lines(STEPS)))
+            except (ValueError, KeyError, TypeError) as error:
+                problems.append(f"{folder.path / STEPS}: not the steps of a run ({error!r})")
     if with_curves:
         from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
 
@@ -121,8 +134,41 @@ def study_of_sweep(sweep: Sweep, results_dir: Path, with_curves: bool = True) ->
     return Study(sweep, records, curves, problems, results_dir, earlier)
 
 
+def study_at(path: Path, curves: bool = True) -> Study:
+    """The study in the folder of a report, or that of the records of a file, a folder or a results folder alone.
+
+    Raises:
+        SweepError: it holds none.
+    """
+    if (path / manifest.FILE).is_file():
+        return study_in_folder(path)
+    file = path / RECORDS if path.is_dir() else path
+    if not file.is_file() and not run_folder.run_folders(path):
+        raise SweepError(f"{path} holds no study: neither {manifest.FILE} nor {RECORDS} nor runs/ is there")
+    return study_of_records(file if file.is_file() else path, curves)
+
+
+def study_of_records(source: Path, with_curves: bool = True) -> Study:
+    """The study of all records of a file or results folder; `with_curves`: as in `load`.
+
+    Raises:
+        SweepError: there is no record.
+    """
+    from rankbench.studies import loose_records  # with methods' YAML, which a sweep's state needs not
+
+    records, problems = run_folder.records(source)
+    if not records:
+        raise SweepError(f"{source} holds no records; {'; '.join(problems) or 'it is empty'}")
+    stem = source.resolve().parent.name if source.name == RECORDS else source.resolve().stem
+    sweep = loose_records.sweep_of(records, stem)
+    if source.is_dir():
+        return replace(study_of_sweep(sweep, source, with_curves), problems=problems, source=source)
+    curves = _saved_curves(source.parent) if source.name == RECORDS else {}
+    return Study(sweep, {record.run_id: record for record in records}, curves, problems, source=source)
+
+
 def study_in_folder(folder: Path) -> Study:
-    """The study in the folder of a report.
+    """The study in the folder of a report that has sweep.json.
 
     Raises:
         SweepError: it holds none.
@@ -130,26 +176,33 @@ def study_in_folder(folder: Path) -> Study:
     from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
 
     records, problems = run_folder.records(folder / RECORDS) if (folder / RECORDS).is_file() else ([], [])
-    file = folder / CURVES
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    curves = {row["run_id"]: [tuple(point) for point in row["ranks"]] for row in rows}
     before = (folder / PROBLEMS).read_text().splitlines() if (folder / PROBLEMS).is_file() else []
     by_id, earlier = {record.run_id: record for record in records}, item_gains.load(folder / ITEM_GAINS)
+    curves = _saved_curves(folder)
     return Study(manifest.read(folder), by_id, curves, [*before, *problems], item_gains=earlier)
 
 
-def save(study: Study, folder: Path) -> None:
-    """Write what `study_in_folder` reads: a study complete in itself, without the folders of the machine it ran on.
+def _saved_curves(folder: Path) -> dict[str, Curve]:
+    file = folder / CURVES
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return {row["run_id"]: [tuple(point) for point in row["ranks"]] for row in rows}
 
-    The same study gives the same files, whatever order its records came in.
+
+def save(study: Study, folder: Path) -> None:
+    """Write what `study_at` reads: a study complete in itself, without the folders of the machine it ran on.
+
+    The same study gives the same files, whatever order its records came in. The file that a study of records alone was
+    made from is not written again.
     """
     from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
 
     folder.mkdir(parents=True, exist_ok=True)
-    run_folder.save((study.records[name] for name in sorted(study.records)), folder / RECORDS)
+    if study.source is None or study.source.resolve() != (folder / RECORDS).resolve():
+        run_folder.save((study.records[name] for name in sorted(study.records)), folder / RECORDS)
     rows = ({"run_id": name, "ranks": study.curves[name]} for name in sorted(study.curves))
     (folder / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / manifest.FILE).write_text(study.sweep.to_json())
+    if study.source is None:
+        (folder / manifest.FILE).write_text(study.sweep.to_json())
     item_gains.save(study.item_gains, folder / ITEM_GAINS)
     (folder / PROBLEMS).unlink(missing_ok=True)
     if study.problems:

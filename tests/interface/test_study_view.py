@@ -14,7 +14,6 @@ from support.records import runs
 
 import rankbench as rb
 from rankbench.analysis.frame import SelectionError
-from rankbench.interface.study_sources import study_of_records
 from rankbench.records.run_folder import save
 from rankbench.studies import study as studies
 from rankbench.sweeps.manifest import SweepError
@@ -53,7 +52,7 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_records_alone_are_a_panel_for_each_value_of_a_setting_that_differs(folder: Path) -> None:
     study = rb.load(folder / "records.jsonl")
-    assert study.panels == [f"tiny, planted, budget r1, task.map={kind}" for kind in ("few", "deep")]
+    assert study.panels == [f"tiny, planted, budget r1, task.map={kind}" for kind in ("deep", "few")]
     assert len(study.runs) == 24
     assert study.runs.groupby("panel")["label"].nunique().tolist() == [3, 3]
     assert rb.load(folder).panels == study.panels
@@ -126,6 +125,26 @@ def test_ranks_are_a_row_per_run_and_site(folder: Path) -> None:
         study.ranks(panel="many")
 
 
+def test_figures_are_those_of_the_report(declared: Path, folder: Path) -> None:
+    study = rb.load(declared)
+    (axes,) = study.forest().axes
+    assert len(axes.get_yticklabels()) == len(study.table()) - 1
+    assert study.rank_maps(study.panels[0]).axes
+    with pytest.raises(SelectionError, match="nothing to draw"):
+        study.found_against_gain()
+    both, one = rb.load(folder).forest(), rb.load(folder).forest("task.map=few")
+    assert (len(both.axes), len(one.axes)) == (2, 1)
+    with pytest.raises(SelectionError, match="no panel 'many'"):
+        study.forest("many")
+
+
+def test_another_arm_can_be_the_reference(folder: Path) -> None:
+    table = rb.load(folder, reference="fim").table()
+    assert table["finding"].tolist() == ["reference", "better by more than 4.9 %", "better by more than 4.9 %"] * 2
+    with pytest.raises(SelectionError, match="reference fam: no such arm; there are lora, igu, fim"):
+        rb.load(folder, reference="fam").table()
+
+
 def test_a_run_of_a_study_is_a_result(folder: Path) -> None:
     study = rb.load(folder)
     assert study.result("run0").metrics["test/kl"] == 0.5
@@ -166,7 +185,8 @@ def test_tuned_rates_are_no_axis_and_other_rates_are(tmp_path: Path) -> None:
     study = rb.load(tmp_path)
     assert (len(study.runs), len(study.trials), len(study.panels)) == (8, 4, 1)
     save(tried, tmp_path / "records.jsonl")
-    assert len(study_of_records(tmp_path / "records.jsonl").runs()) == 4
+    trials_alone = rb.load(tmp_path)
+    assert (len(trials_alone.runs), len(trials_alone.trials), len(trials_alone.panels)) == (0, 4, 1)
 
 
 def test_what_cannot_be_read_is_a_warning(folder: Path) -> None:
