@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from docutils import nodes
+from pygments.lexers.special import TextLexer
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
@@ -70,4 +71,5 @@ def link_to_checkout(app: Sphinx, document: nodes.document) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what MyST leaves open."""
     app.connect("doctree-read", link_to_checkout)
+    app.add_lexer("csv", TextLexer)  # Pygments has none
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -23,7 +23,9 @@ from typed_sessions import ENVIRONMENT, PAGES, typed
 
 PICTURE = Path(__file__).resolve().parent / "_static" / "terminal_session.svg"
 COLUMNS, LINES = 100, 60
-OTHER_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-ln-z]")  # all control sequences but colours (m)
+PIECES = re.compile(r"(\x1b\[[0-9;?]*[A-Za-ln-z]|\r|\n)")  # control sequences but colours (m), and ends of lines
+CODE = re.compile(r"\x1b\[([0-9]*)[0-9;?]*([A-Za-z])")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS = re.compile(r"^(loading|step \d|evaluating)|s/step|\d+/\d+ *$")
 FONT_FACE = re.compile(r"@font-face\s*\{[^}]*\}\s*")
 
@@ -52,13 +54,21 @@ def _read(terminal: int) -> bytes:
 
 
 def last_seen(output: str) -> str:
-    """The lines that stay on the screen: what a progress bar has drawn over, and the bar itself, are left out."""
-    lines = []
-    for line in output.replace("\r\n", "\n").split("\n"):
-        line = OTHER_CODES.sub("", line).rpartition("\r")[2]
-        if not PROGRESS.search(re.sub(r"\x1b\[[0-9;]*m", "", line)):
-            lines.append(line)
-    return "\n".join(lines).strip("\n")
+    """The lines that stay on the screen: what has been drawn over, and progress bars, are left out."""
+    rows, row, is_new = [""], 0, False  # is_new: the next text begins its line again
+    for piece in filter(None, PIECES.split(output)):
+        if piece == "\n":
+            row, is_new = row + 1, False
+            rows += [""] * (row + 1 - len(rows))
+        elif piece == "\r":
+            is_new = True
+        elif code := CODE.fullmatch(piece):
+            row -= int(code[1] or 1) if code[2] == "A" else 0
+            rows[row] = "" if code[2] == "K" else rows[row]
+        else:
+            rows[row] = piece if is_new else rows[row] + piece
+            is_new = False
+    return "\n".join(line for line in rows if not PROGRESS.search(COLOUR.sub("", line))).strip("\n")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -61,11 +62,17 @@ def shown(output: str, before: str) -> str:
     return "\n".join([LEFT_OUT, *last, ""])
 
 
-def form(output: str) -> list[str]:
-    """The lines of an output, sorted, without what differs between two runs: numbers, names of runs, widths, order."""
+def form(output: str) -> Counter[str]:
+    """The words of an output without what differs between two runs: numbers, names of runs, line breaks, order."""
     text = NUMBER.sub("#", RUN_ID.sub("RUN", TIME_LEFT.sub("", output)))
-    text = UNIT_OF_TIME.sub("s", re.sub(r"([-─━|:])\1+", r"\1", text))
-    return sorted(filter(None, (" ".join(line.split()) for line in text.splitlines())))
+    return Counter(UNIT_OF_TIME.sub("s", re.sub(r"([-─━])\1+", r"\1", text)).split())
+
+
+def agrees(text: str, output: str) -> bool:
+    """Whether a page says in form what is printed: all of it, or below `...` nothing else."""
+    if text.startswith(LEFT_OUT):
+        return form(text.removeprefix(LEFT_OUT)) <= form(output)
+    return form(text) == form(output)
 
 
 def renewed(text: str, outputs: Mapping[str, str]) -> str:

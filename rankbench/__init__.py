@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankbench.interface.run_result import RunResult, run
-    from rankbench.interface.study_view import StudyView, load, report, sweep
+    from rankbench.interface.study_sources import load, report, sweep
+    from rankbench.interface.study_view import StudyView
 
 __version__ = "0.1.0"
 __all__ = ["RankbenchError", "RunResult", "StudyView", "load", "report", "run", "sweep"]
@@ -25,10 +26,10 @@ __all__ = ["RankbenchError", "RunResult", "StudyView", "load", "report", "run", 
 INTERFACE = {  # name -> module of rankbench.interface
     "RunResult": "run_result",
     "StudyView": "study_view",
-    "load": "study_view",
-    "report": "study_view",
+    "load": "study_sources",
+    "report": "study_sources",
     "run": "run_result",
-    "sweep": "study_view",
+    "sweep": "study_sources",
 }
 
 

@@ -28,9 +28,12 @@ class QuietConsole(Console):
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal; 100 columns wide where it is no terminal."""
-    terminal = QuietConsole(highlight=False)
-    return terminal if terminal.is_terminal else QuietConsole(highlight=False, width=100)
+    """Standard output, as wide as the terminal; 100 columns wide where it is no terminal.
+
+    In a notebook too, where rich would show each line as an output of its own, whatever standard output is.
+    """
+    terminal = QuietConsole(highlight=False, force_jupyter=False)
+    return terminal if terminal.is_terminal else QuietConsole(highlight=False, force_jupyter=False, width=100)
 
 
 class _Unfailing(io.FileIO):
@@ -63,6 +66,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
+def print_text(text: str, style: str = "") -> None:
+    """Print sentences: on a terminal filled to its width, else as they are."""
+    out = console()
+    out.print(text, style=style, markup=False, soft_wrap=not out.is_terminal)
+
+
 def print_table(
     titles: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -90,13 +99,13 @@ def print_table(
         return
     kept, common, dropped = fitting(titles, rows, out.width, spare)
     if title:
-        out.print(title, style="bold", markup=False)
+        print_text(title, "bold")
     if common:
-        out.print(f"in all rows: {', '.join(common)}", style="dim", markup=False)
+        print_text(f"in all rows: {', '.join(common)}", "dim")
     out.print(_rich_table(titles, rows, kept, colours, last))
     if dropped:
         names = ", ".join(titles[column] for column in dropped)
-        out.print(f"left out at {out.width} columns: {names}", style="dim", markup=False)
+        print_text(f"left out at {out.width} columns: {names}", "dim")
 
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -126,7 +126,7 @@ def loaded_by(modules: list[str], watched: tuple[str, ...]) -> dict[str, str]:
 def test_what_reads_records_loads_no_torch():
     modules = modules_of(READING)
     assert len(modules) > 40
-    views = ["rankbench.reporting.report", "rankbench.interface.study_view"]
+    views = ["rankbench.reporting.report", "rankbench.interface.study_sources"]
     assert loaded_by([*modules, *views], (*TENSORS, "pandas")).keys() == {"pandas"}
 
 

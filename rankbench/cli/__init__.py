@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from rankbench import __version__
-from rankbench.cli.exit_codes import FAILED, INTERRUPTED, MISTAKE, OK, complain
+from rankbench.cli.exit_codes import FAILED, INTERRUPTED, MISTAKE, OK, complain, print_error
 
 COMMANDS = {
     "run": "one run; the word may be left out",
@@ -46,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        print("rankbench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print_error("interrupted; the same command goes on from the last checkpoint")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,10 +69,10 @@ def _answer(words: list[str]) -> int:
         return show_help(_topics(words))
     name, rest = (first, words[1:]) if first in COMMANDS else ("run", words)
     if name == "run" and first != name and first and "=" not in first and first[0].isalpha():
-        print(f"rankbench: {_no_command(first, words[1:])}", file=sys.stderr)
+        print_error(_no_command(first, words[1:]))
         return MISTAKE
     if name in RUNNING and (sentence := _dashed(rest)):
-        print(f"rankbench: {sentence}", file=sys.stderr)
+        print_error(sentence)
         return MISTAKE
     if name == "run" and set(SWEEP_FLAGS) & set(rest):
         name = "sweep"

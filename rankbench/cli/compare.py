@@ -34,6 +34,7 @@ from rankbench.statistics.items import mcnemar, paired_bootstrap_items, wilson
 from rankbench.terminal import console
 
 SPLITS = ("test", "validation", "before")
+TUNED = "tuned"  # section of a configuration: how a sweep chose the learning rate
 WITH_ITEMS = "test"  # the split of which a run keeps the items
 NOTE = (
     "Intervals (95 %) are over the items of these two runs: they do not say what other seeds would give. To compare "
@@ -113,7 +114,7 @@ def grids(a: RunRecord, b: RunRecord, width: int) -> list[RenderableType]:
 
 
 def _grid(name: str, own: Any, other: Any, kinds: Sequence[str], layers: Sequence[int | None]) -> Table:
-    table = _table(f"{name}, layer", *("-" if layer is None else str(layer) for layer in layers), gap=1)
+    table = _table(f"{name}, layer", *("other" if layer is None else str(layer) for layer in layers), gap=1)
     for kind in kinds:
         cells = [_cell(own.get((layer, kind)), other.get((layer, kind))) for layer in layers]
         table.add_row(Text(kind), *cells)
@@ -140,13 +141,29 @@ def show(a: PairedRun, b: PairedRun, split: str, out: Console) -> None:
         out.print(Text(f"{run.name}  {record.run_id}  {title}  {record.status}", style="bold"))
     for warning in warnings(a, b):
         out.print(Text(f"warning: {warning}", style="yellow"))
-    _show_rows(out, "settings that differ", ("setting", "A", "B"), config_differences(a.record, b.record))
+    _show_rows(out, "settings that differ", ("setting", "A", "B"), setting_rows(a.record, b.record))
     _show_rows(out, f"{split} metrics", ("metric", "A", "B", "B - A"), _metric_cells(a.record, b.record, split))
     if split == WITH_ITEMS:
         _show_items(a, b, out)
     else:
         out.print(f"\nitems: runs keep those of {WITH_ITEMS}, not of {split}")
     _show_ranks(a.record, b.record, out)
+
+
+def setting_rows(a: RunRecord, b: RunRecord) -> list[tuple[str, str, str]]:
+    """Setting and both values where they differ; how a learning rate was chosen is one row, in words."""
+    rows = [row for row in config_differences(a, b) if row[0].partition(".")[0] != TUNED]
+    choices = _choice(a), _choice(b)
+    return rows if choices[0] == choices[1] else [*rows, (TUNED, *choices)]
+
+
+def _choice(record: RunRecord) -> str:
+    """How the learning rate of a run was chosen: "0.01, the best of 5 by validation/loss"."""
+    tuned = record.config.get(TUNED)
+    if not tuned:
+        return "no"
+    edge = " (edge of its grid)" * bool(tuned["edge"])
+    return f"{tuned['chosen']:g}, the best of {len(tuned['curve'])} by {tuned['metric']}{edge}"
 
 
 def _show_rows(out: Console, heading: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

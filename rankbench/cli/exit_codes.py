@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 
 from rankbench import RankbenchError
@@ -24,9 +26,23 @@ def complain(error: Exception) -> int:
     shown = bool(os.environ.get(SHOW_TRACEBACK))
     if shown:
         traceback.print_exception(error)
-    print(f"rankbench: {_sentence(error, shown)}", file=sys.stderr)
+    print_error(_sentence(error, shown))
     mistaken = isinstance(error, RankbenchError) and not isinstance(error, RuntimeError)
     return MISTAKE if mistaken else FAILED
+
+
+def print_error(sentence: str) -> None:
+    """Print a sentence on stderr, its lines filled to the width of the terminal where it is one."""
+    lines = f"rankbench: {sentence}".splitlines()
+    if sys.stderr is not None and sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = [_filled(line, width) for line in lines]
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _filled(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def _sentence(error: Exception, shown: bool) -> str:

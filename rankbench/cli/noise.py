@@ -22,6 +22,7 @@ from rankbench.cli.run import say
 from rankbench.config.schema import ConfigError
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord, run_id
+from rankbench.terminal import print_text
 
 PLACE = "noise"  # folder in results_dir
 SECOND = "overrides of a second configuration; may be repeated"
@@ -149,11 +150,11 @@ def _study(config: dict[str, Any], other: dict[str, Any] | None, arguments: argp
     )
     failed = sum(record is None or record.status != "ok" for record in records)
     print(f"# Noise of {metric}: {_title(config)}\n")
-    print("\n\n".join(spread_sentences(measured, metric)))
+    print_text("\n\n".join(spread_sentences(measured, metric)))
     if (needed := needed_seeds(measured, metric)) is not None:
         print()
         print_frame(needed)
-        print(f"\n{LEGEND}")
+        print_text(f"\n{LEGEND}")
     if failed:
         print(f"\n{failed} of {len(records)} runs failed and are not counted.")
     return FAILED if failed else OK

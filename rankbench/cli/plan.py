@@ -29,7 +29,7 @@ from rankbench.records import run_folder
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import PHASES, RunRecord
 from rankbench.statistics.family import MOST, POWER
-from rankbench.terminal import console, duration, print_table
+from rankbench.terminal import console, duration, print_table, print_text
 
 if TYPE_CHECKING:
     from rankbench.core.sites import Site
@@ -300,24 +300,22 @@ def main(words: Sequence[str]) -> int:
     frozen_runs += [
         (str(cell.arm or cell.config["method"]["name"]), FrozenRun("", cell.config, "")) for cell in waiting
     ]
-    out = console()
     seconds = from_short_runs(cost) if arguments.measure else cost
     by_name = {record.run_id: record for record in finished}
     lines = list(rows(frozen_runs, by_name, seconds, arguments.memory))
     show(lines)
     if any(row.seconds is None for row in lines) and not arguments.measure:
-        out.print("no run like some of these has finished here: --measure times a short one of each", style="dim")
+        print_text("no run like some of these has finished here: --measure times a short one of each", "dim")
     if waiting:
-        out.print(f"{len(waiting)} of them wait for a learning rate, a ladder or the ranks of another run", style="dim")
+        print_text(f"{len(waiting)} of them wait for a learning rate, a ladder or the ranks of another run", "dim")
     if trials := schedule.trials_of_ladders():
-        out.print(f"{trials} trials of ladders, or more, come before the reported runs", style="dim")
+        print_text(f"{trials} trials of ladders, or more, come before the reported runs", "dim")
     for sentence in header.kept_back:
-        out.print(sentence, style="yellow", markup=False)
+        print_text(sentence, "yellow")
     designs = designs_of(layout)
     scatters = scatter_of(header, by_name)
     for design in designs:
-        out.print()
-        out.print(design.summary, markup=False)
+        print_text(f"\n{design.summary}")
         show_power(design, [each for each in scatters if each.cell == design.cell])
     refuse_futile(designs, sweep.futile)
     return OK

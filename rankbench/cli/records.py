@@ -19,6 +19,7 @@ from rankbench.cli.arguments import ALLOW_MIXED, add_results, integers, names, r
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.records.run_folder import records, save
+from rankbench.terminal import print_text
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
     import pandas as pd
@@ -81,20 +82,19 @@ def rates(words: Sequence[str]) -> int:
 
 
 def _print_each(arguments: argparse.Namespace) -> int:
-    from rankbench.analysis.frame import SelectionError, frame, split
+    from rankbench.analysis.frame import frame, split
+    from rankbench.analysis.labels import panel_title
     from rankbench.reporting.record_tables import print_frame, rates_frame
 
-    finished, problems = records(_source(arguments))
+    finished, problems = _finished(arguments)
     for problem in problems:
-        print(f"not counted: {problem}")
+        print_text(f"not counted: {problem}")
     if getattr(arguments, "save", None):
         save(finished, arguments.save)
-    if not finished:
-        raise SelectionError(f"{_source(arguments)} holds no records; give --results DIR, or a file made with --save")
     for title, group in split(finished, arguments.by):
         shown = rates_frame(frame(group), arguments.best, arguments.tuning_seeds) if arguments.best else _runs(group)
         print()
-        print_frame(shown, _spare(shown), f"{title}: {len(group)} runs")
+        print_frame(shown, _spare(shown), f"{panel_title(title)}: {len(group)} runs")
     return OK
 
 
@@ -109,7 +109,7 @@ def _runs(group: Sequence[RunRecord]) -> pd.DataFrame:
 
 def _spare(shown: pd.DataFrame) -> list[str]:
     """Columns that go first where the terminal is too narrow: costs, then metrics from the last one on but for two."""
-    metrics = [str(column) for column in shown if "/" in str(column)]
+    metrics = [str(column) for column in shown if str(column).endswith(("↑", "↓")) or "/" in str(column)]
     return [*COSTS, *metrics[:1:-1]]
 
 
@@ -131,6 +131,23 @@ def _source(arguments: argparse.Namespace) -> Path:
     return arguments.source if arguments.source is not None else results_of(arguments)
 
 
+def _finished(arguments: argparse.Namespace) -> tuple[list[RunRecord], list[str]]:
+    """The records of the source, at least one, and sentences on what could not be read.
+
+    Raises:
+        SelectionError: there is no such place, or no record in it.
+    """
+    from rankbench.analysis.frame import SelectionError
+
+    source = _source(arguments)
+    finished, problems = records(source)
+    if not finished:
+        what = "holds no records" if source.exists() else "is not there"
+        reasons = "".join(f"; not counted: {problem}" for problem in problems)
+        raise SelectionError(f"{source} {what}; give a results folder, or a file made with --save{reasons}")
+    return finished, problems
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `selections` reads."""
     _add_source(parser)
@@ -145,17 +162,33 @@ def selections(arguments: argparse.Namespace) -> list[Selection]:
     Raises:
         SelectionError: nothing to read, or records that are no comparison.
     """
-    from rankbench.analysis.frame import SelectionError, split
-    from rankbench.analysis.selection import select
+    from rankbench.analysis.frame import split
 
-    source = _source(arguments)
-    finished, problems = records(source)
-    if not finished:
-        raise SelectionError(f"{source} holds no records; give a results folder or a file made with --save")
-    return [
-        select(title, group, arguments.rates, arguments.tuning_seeds, arguments.allow_mixed, problems)
-        for title, group in split(finished, arguments.by)
-    ]
+    finished, problems = _finished(arguments)
+    return [_select(title, group, arguments, problems) for title, group in split(finished, arguments.by)]
+
+
+def _select(
+    title: str, group: Sequence[RunRecord], arguments: argparse.Namespace, problems: Sequence[str]
+) -> Selection:
+    """Records of one table; tuning trials may choose its learning rates, and stand in it where nothing else does."""
+    from rankbench.analysis.selection import BEST, select
+
+    reported = [record for record in group if not record.config.get("trial")]
+    trials = len(group) - len(reported)
+    chooses = (arguments.rates or "").startswith(BEST)
+    chosen = group if chooses or not reported else reported
+    selection = select(title, chosen, arguments.rates, arguments.tuning_seeds, arguments.allow_mixed, problems)
+    kept = [place for place, record in enumerate(selection.records) if not record.config.get("trial")]
+    if not trials or not kept:
+        return selection
+    return replace(
+        selection,
+        records=[selection.records[place] for place in kept],
+        labels=[selection.labels[place] for place in kept],
+        notes=[note.replace(", which are shown as well", "") for note in selection.notes]
+        + [f"{trials} tuning trials are left out"],
+    )
 
 
 def tables(words: Sequence[str]) -> int:
@@ -171,7 +204,7 @@ def tables(words: Sequence[str]) -> int:
 
     chosen = selections(arguments)
     broken = [selection.title for selection in chosen if not _print(selection, arguments.metric, arguments.reference)]
-    print(f"\n{LEGEND}")
+    print_text(f"\n{LEGEND}")
     if broken:
         raise SelectionError(f"no table of {'; '.join(broken)}")
     return OK
@@ -180,18 +213,19 @@ def tables(words: Sequence[str]) -> int:
 def _print(selection: Selection, metrics: Sequence[str], reference: str) -> bool:
     """Whether there is a table of it; else why not is printed in its place."""
     from rankbench.analysis.frame import SelectionError
+    from rankbench.analysis.labels import panel_title, with_titles
     from rankbench.reporting.record_tables import comparison_table, print_cells
 
-    title = f"{selection.title}: {len(selection.records)} runs"
+    title = f"{panel_title(selection.title)}: {len(selection.records)} runs"
     print()
     try:
         table = comparison_table(selection.records, metrics, reference, selection.labels)
     except SelectionError as error:
-        print(f"{title}\n\n{error}")
+        print_text(f"{title}\n\n{error}")
         return False
     print_cells(replace(table, title=title))
-    for note in [*table.notes, *selection.notes]:
-        print(f"\n{note}")
+    for note in [*table.notes, *(with_titles(note, selection.labels) for note in selection.notes)]:
+        print_text(f"\n{note}")
     return True
 
 

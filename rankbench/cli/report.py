@@ -14,7 +14,6 @@ from rankbench.cli.exit_codes import FAILED, OK
 
 VENUES = ("neurips", "icml")  # keys of paper_tables.WIDTHS, which is not imported for a help text
 WORDS = "experiment=X, more words of its sweep; or a folder of a report, a file of records or a results folder"
-ALL_RUNS = "all_runs"  # folder of the report of a results folder as a whole
 
 
 def main(words: Sequence[str]) -> int:
@@ -65,7 +64,9 @@ def written(
         SweepError: there is no such study; or records alone would replace the report of a sweep.
         SelectionError: its records are no comparison.
     """
+    from rankbench.interface.study_sources import report_folder
     from rankbench.reporting.report import build
+    from rankbench.reporting.study_index import refresh
     from rankbench.studies import study
     from rankbench.sweeps import manifest
     from rankbench.sweeps.manifest import SweepError
@@ -76,19 +77,12 @@ def written(
         manifest.look(loaded.sweep, study.results_dir_of(words))
     if out is None:
         name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
-        out = _beside(Path(words[0])) if is_path else study.results_dir_of(words) / name
+        out = report_folder(Path(words[0])) if is_path else study.results_dir_of(words) / name
     if loaded.source is not None and (out / manifest.FILE).exists():
         raise SweepError(f"{out} holds the report of a sweep; name another folder with --out")
-    return out / "index.html", build(loaded, out, list(allow_mixed), venue)
-
-
-def _beside(source: Path) -> Path:
-    """Where the report of a path goes: its folder; for a file of another name than records.jsonl, one of its name."""
-    from rankbench.studies.study import RECORDS
-
-    if source.is_file():
-        return source.parent if source.name == RECORDS else source.with_suffix("")
-    return source / ALL_RUNS if (source / "runs").is_dir() else source
+    sentences = build(loaded, out, list(allow_mixed), venue)
+    refresh(out.resolve().parent)
+    return out / "index.html", sentences
 
 
 def _mirror(words: Sequence[str]) -> int:

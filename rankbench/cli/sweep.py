@@ -17,7 +17,7 @@ from rankbench.config.schema import ConfigError
 from rankbench.studies import study
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Sweep
-from rankbench.terminal import console
+from rankbench.terminal import print_text
 
 if TYPE_CHECKING:
     from rankbench.reporting.report_data import ReportData
@@ -59,7 +59,6 @@ def _means_several_runs(word: str) -> bool:
 
 def show_results(sweep: Sweep, results_dir: Path) -> None:
     """Print the results of a sweep, which is a look at them; nothing where no run is ok."""
-    out = console()
     loaded = study.study_of_sweep(sweep, results_dir, with_curves=False)
     if any(record is not None and record.status == "ok" for _, record in loaded.runs()):
         from rankbench.reporting.report_data import gather
@@ -67,12 +66,12 @@ def show_results(sweep: Sweep, results_dir: Path) -> None:
         try:
             report_data = gather(loaded)
         except RankbenchError as error:
-            out.print(f"no table: {error}", style="yellow", markup=False)
+            print_text(f"no table: {error}", "yellow")
         else:
             manifest.look(sweep, results_dir)
             _print_tables(report_data)
     for sentence in _next_commands(sweep, results_dir):
-        out.print(sentence, markup=False, soft_wrap=True)
+        print_text(sentence)
 
 
 def _print_tables(report_data: ReportData) -> None:
@@ -83,16 +82,16 @@ def _print_tables(report_data: ReportData) -> None:
     from rankbench.reporting.headline import make_headline
     from rankbench.reporting.record_tables import print_cells
 
-    out, compared = console(), report_data.compared()
+    compared = report_data.compared()
     decided = [(panel.name, arm, decision) for panel, _, arm, decision in judged_arms(report_data)]
     for panel, comparison in compared[:MOST_TABLES]:
-        out.print()
+        print_text("")
         print_cells(make_table(comparison, title=panel_title(panel.title)))
         for arm, decision in ((arm, decision) for name, arm, decision in decided if name == panel.name):
-            out.print(f"{arm_title(arm)}: {decision.outcome} ({decision.reason})", markup=False)
+            print_text(f"{arm_title(arm)}: {decision.outcome} ({decision.reason})")
     if len(compared) > MOST_TABLES:
-        out.print(f"\n{len(compared) - MOST_TABLES} more tables: the report has them", style="dim")
-    out.print(f"\n{make_headline(report_data).sentence}", style="bold", markup=False)
+        print_text(f"\n{len(compared) - MOST_TABLES} more tables: the report has them", "dim")
+    print_text(f"\n{make_headline(report_data).sentence}\n", "bold")
 
 
 def _next_commands(sweep: Sweep, results_dir: Path) -> Iterator[str]:
@@ -102,4 +101,5 @@ def _next_commands(sweep: Sweep, results_dir: Path) -> Iterator[str]:
     yield f"next: rankbench report{named}{where}"
     offline = {job.run_id for job in sweep.jobs if any((results_dir / "runs" / job.run_id).glob(OFFLINE))}
     if offline:
-        yield f"W&B: {len(offline)} runs lie offline; to upload them: wandb sync {results_dir}/runs/*/{OFFLINE}"
+        runs = "1 run lies" if len(offline) == 1 else f"{len(offline)} runs lie"
+        yield f"W&B: {runs} offline; to upload: wandb sync {results_dir}/runs/*/{OFFLINE}"

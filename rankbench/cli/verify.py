@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
-from rankbench.terminal import print_table
+from rankbench.terminal import print_table, print_text
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
     import pandas as pd
@@ -117,5 +117,5 @@ def show(name: str, verifications: Sequence[Verification]) -> None:
         ]
         for verification in verifications
     ]
-    print(f"{name}: published numbers\n\n{len(verifications)} published numbers and differences: {summary}.\n")
+    print_text(f"{name}: published numbers\n\n{len(verifications)} published numbers and differences: {summary}.\n")
     print_table(titles, rows, "", VERIFY_SPARE, OUTCOME_COLOURS)

@@ -34,7 +34,6 @@ from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.sections import Config
 
-UNREADABLE = "cannot be read; write key=value, and quote a value with special characters"
 KINDS: dict[str, registry.Kind] = {kind: kind for kind in registry.ENTRY_POINTS}
 
 
@@ -228,7 +227,7 @@ def _parse(arguments: Sequence[str], sweep: bool, loader: ConfigLoader) -> tuple
         try:
             override = parser.parse_overrides([argument])[0]
         except HydraException:
-            problems.append(f"{argument}: {UNREADABLE}")
+            problems.append(schema.unreadable(argument))
             continue
         if override.is_sweep_override() and not sweep:
             problems.append(f"{argument}: several values; add -m to run a job for each, or write [a,b] for a list")

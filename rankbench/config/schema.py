@@ -193,6 +193,13 @@ def near(name: str, known: Iterable[str]) -> str:
     return f"{guess}known are {', '.join(names)}."
 
 
+def unreadable(argument: str) -> str:
+    """The sentence on a word that Hydra cannot read, and the word quoted, for the shell and for Hydra."""
+    key, _, value = argument.partition("=")
+    quoted = "" if not value or set(value) & set("\"'[") else f": '{key}=\"{value}\"'"
+    return f"{argument}: cannot be read; write key=value, and quote a value with special characters{quoted}"
+
+
 def _told(
     schema: type[Section], data: Any, error: ErrorDetails, path: str, hint: Hint
 ) -> tuple[tuple[tuple[bool, int], ...], Mistake]:

@@ -1,13 +1,10 @@
-"""A study from Python: `rankbench.load("igu_ablation")`, or what `rankbench.sweep(...)` returns."""
+"""A study from Python: what `rankbench.load` and `rankbench.sweep` return."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
-from functools import cached_property
-from io import StringIO
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,22 +12,22 @@ import pandas as pd
 
 from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.frame import SelectionError, frame, split
+from rankbench.analysis.labels import panel_title
 from rankbench.interface.comparison_frame import compared_on, comparison_frame
-from rankbench.interface.run_result import ResultError, RunResult, words_of
-from rankbench.interface.study_sources import study_at
+from rankbench.interface.run_result import ResultError, RunResult
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
-from rankbench.studies import study as studies
 from rankbench.studies.panels import Panel, panels
 from rankbench.studies.study import Study
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
 
 if TYPE_CHECKING:
-    from rankbench.reporting.headline import Headline
-    from rankbench.reporting.report_data import ReportData
+    from matplotlib.figure import Figure
 
-RESULTS = "results"
+    from rankbench.reporting.headline import Headline
+    from rankbench.reporting.plotting import ReportFigure
+    from rankbench.reporting.report_data import ReportData
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,7 +129,7 @@ class StudyView:
         Raises:
             SelectionError: there is no such arm or panel, or no run that is ok has ranks.
         """
-        from rankbench.reporting.rank_map_figures import rank_maps  # matplotlib takes a moment to import
+        from rankbench.reporting.figures.rank_maps import rank_maps  # matplotlib takes a moment to import
 
         chosen = [self._panel(panel)] if panel is not None else self._panels
         pairs = {
@@ -143,6 +140,57 @@ class StudyView:
             raise SelectionError(f"no run of {arm!r}; there are {', '.join(self._arms)}")
         maps = {title: rank_maps(*map(list, zip(*each, strict=True))) for title, each in pairs.items() if each}
         return pd.concat(maps, names=["panel"]).reset_index("panel").reset_index(drop=True)
+
+    def forest(self, panel: str | None = None) -> Figure:
+        """The forest plot: each arm's difference to the reference with its interval, from the best to the worst.
+
+        Args:
+            panel: one panel alone; None: all of them, those that are declared to be taken together as one.
+
+        Raises:
+            SelectionError: there is no such panel, or nothing is compared.
+        """
+        from rankbench.reporting.figures.forest import draw_forest  # matplotlib takes a moment to import
+
+        return self._drawn(draw_forest, panel)
+
+    def rank_maps(self, panel: str | None = None) -> Figure:
+        """Rank maps of the arms, means over seeds; where each seed has a true map: true ranks, ranks found, difference.
+
+        Args:
+            panel: one panel; None: the first one.
+
+        Raises:
+            SelectionError: there is no such panel, or no run that is ok has ranks.
+        """
+        from rankbench.reporting.figures.mean_maps import draw_rank_maps  # matplotlib takes a moment to import
+
+        chosen = self._panel(panel or self.panels[0])
+        return self._drawn(partial(draw_rank_maps, chosen.title, [chosen]), None)
+
+    def found_against_gain(self, panel: str | None = None) -> Figure:
+        """How much of the true map each arm found, against its gain over the reference.
+
+        Args:
+            panel: one panel alone; None: all of them.
+
+        Raises:
+            SelectionError: there is no such panel, or no run has a true map.
+        """
+        from rankbench.reporting.figures.found_maps import draw_found_against_gain  # matplotlib takes a moment
+
+        return self._drawn(draw_found_against_gain, panel)
+
+    def _drawn(self, draw: Callable[[ReportData], ReportFigure | None], panel: str | None) -> Figure:
+        from rankbench.reporting.plotting import drawn
+
+        data = self._data
+        if panel is not None:
+            data = replace(data, panels=[each for each in data.panels if each.name == self._panel(panel).name])
+        picture = drawn(partial(draw, data))
+        if picture is None:
+            raise SelectionError(f"{self.name}: nothing to draw: no run has measured what the figure shows")
+        return picture.figure
 
     @property
     def headline(self) -> str:
@@ -181,12 +229,15 @@ class StudyView:
         """
         from rankbench.reporting.report import build  # matplotlib takes a moment to import
 
-        if folder is None and self.study.results_dir is None:
+        study = self.study
+        if folder is None and study.results_dir is None:
             raise SweepError(f"{self.name}: say where to write its report: study.report(FOLDER)")
-        out = Path(folder) if folder is not None else Path(self.study.results_dir or RESULTS) / self.name
-        if self.study.results_dir is not None and self.records:
-            manifest.look(self.study.sweep, self.study.results_dir)
-        build(self.study, out, self.allow_mixed)
+        out = Path(folder) if folder is not None else Path(study.results_dir or ".") / self.name
+        if study.source is not None and (out / manifest.FILE).exists():
+            raise SweepError(f"{out} holds the report of a sweep; name another folder")
+        if study.source is None and study.results_dir is not None and self.records:
+            manifest.look(study.sweep, study.results_dir)
+        build(study, out, self.allow_mixed)
         return out / "index.html"
 
     @cached_property
@@ -246,77 +297,10 @@ class StudyView:
 
         try:
             tables = [
-                paragraph(panel.title) + table_html(make_table(comparison))
+                paragraph(panel_title(panel.title)) + table_html(make_table(comparison))
                 for panel, comparison in self._data.compared()
             ]
             shown = [paragraph(self.headline, strong=True), badges_html(self.badges), *tables]
         except SelectionError as error:
             shown = [paragraph(str(error))]
         return "\n".join([paragraph(self.question), *shown, paragraph(repr(self)[1:-1])])
-
-
-def load(source: str | Path, results: str | Path = RESULTS, allow_mixed: Sequence[str] = ()) -> StudyView:
-    """A study: `rankbench.load("igu_ablation")`, `rankbench.load("results")`, `rankbench.load("mine/records.jsonl")`.
-
-    What cannot be read is a warning. Records that no sweep lists are judged as conf/report.yaml says.
-
-    Args:
-        source: name of an experiment or sweep in `results`; or the folder of a report, a results folder (all its runs),
-            or a file of records.
-        results: results folder that names are looked up in.
-        allow_mixed: names ("code", "torch", "train.steps") of what may differ between the runs of one table.
-
-    Raises:
-        SweepError: there is no such study.
-    """
-    study = study_at(source, Path(results))
-    for problem in study.problems:
-        warnings.warn(f"not counted: {problem}", stacklevel=2)
-    return StudyView(study, tuple(allow_mixed))
-
-
-def sweep(*overrides: str | Sequence[str], config_dir: str | Path | None = None, show: bool = False) -> StudyView:
-    """Do every run of a sweep that is not done: `rankbench.sweep("method=lora,igu", "seed=0,1", "model=tiny")`.
-
-    Each run is a process of its own, so a method has to be importable there: in a package, not in a notebook's cell.
-
-    Args:
-        overrides: words of the command line after -m, one by one or as lists.
-        config_dir: a folder with more configuration files (--config-dir).
-        show: whether to print a line per run as it ends.
-
-    Returns:
-        The study of its runs; those that failed are rows of `runs` with their status.
-
-    Raises:
-        ConfigError: every mistake in the configuration; nothing was run.
-        KeyboardInterrupt: the user asked to stop; the same call goes on from there.
-    """
-    from rankbench.launching.driver import start
-
-    words = words_of(overrides)
-    with nullcontext() if show else redirect_stdout(StringIO()):
-        start(words, Path(config_dir) if config_dir else None)
-    results_dir = studies.results_dir_of(words)
-    started = [each for each in manifest.all_of(results_dir)[0] if each.words == words][-1]
-    for sentence in (*started.kept_back, *started.waiting):
-        warnings.warn(f"not run: {sentence}", stacklevel=2)
-    return StudyView(studies.study_of_sweep(started, results_dir))
-
-
-def report(study: str | Path, results: str | Path = RESULTS, folder: str | Path | None = None) -> Path:
-    """Write the report of a study: `rankbench.report("igu_ablation")`.
-
-    Args:
-        study, results: as in `load`.
-        folder: folder to write to; None: results/NAME, or the folder that `study` is.
-
-    Returns:
-        The path of its page.
-
-    Raises:
-        SweepError: there is no such study.
-        SelectionError: its runs may not stand in one table.
-    """
-    own = study if Path(study).is_dir() and (Path(study) / manifest.FILE).is_file() else Path(results) / str(study)
-    return load(study, results).report(folder if folder is not None else own)

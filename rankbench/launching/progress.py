@@ -202,7 +202,7 @@ class SweepProgress:
         left = self._left()
         parts = [f"{len(self._runs) - len(self._pending())} of {self._count()} runs, {self._slots} at a time"]
         parts += [duration(time.monotonic() - self._began)]
-        parts += [] if left is None else [f"about {duration(left)} left"]
+        parts += [] if left is None or not self._pending() else [f"about {duration(left)} left"]
         return Text("; ".join(parts), "dim")
 
 

@@ -24,7 +24,7 @@ LOOKS = {
 }
 
 
-@context("default")  # not what a user's matplotlibrc says
+@context(["default", {"pdf.fonttype": 42, "ps.fonttype": 42}])  # not a user's matplotlibrc; journals refuse Type 3
 def draw(points: Sequence[Point], fits: Sequence[Fit], title: str, stem: Path) -> None:
     """Write <stem>.png and <stem>.pdf: error over M beside error over N, both against the integral, log-log."""
     figure = Figure(figsize=(9.5, 5.4), layout="constrained")

@@ -238,8 +238,8 @@ class RunRecord:
         )
 
     def to_json(self) -> str:
-        """Readable JSON, keys in a fixed order; NaN and infinity become null."""
-        return json.dumps(_finite(asdict(self)), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        """Readable JSON, keys in the order of `ordered`; NaN and infinity become null."""
+        return json.dumps(ordered(_finite(asdict(self))), indent=2, allow_nan=False) + "\n"
 
     def is_final(self, redo: str | None = None) -> bool:
         """Whether a sweep leaves this run as it is: it is done, or failed in a way that would come again.
@@ -280,6 +280,20 @@ class RunRecord:
         if wrong or content["status"] not in STATUSES:
             raise RecordError(f"{source}: not a run record (values of another kind: {wrong or ['status']})")
         return cls(**content)
+
+
+AS_MEASURED = ("metrics", "ranks")  # parts that keep their order: a run that is shown again looks as it did
+
+
+def ordered(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of a record with sorted keys, but for metrics and sites, which stay in the order of the run."""
+    return {key: content[key] if key in AS_MEASURED else _sorted(content[key]) for key in sorted(content)}
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 def _finite(value: Any) -> Any:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from rankbench import RankbenchError
 from rankbench.files import expanded, write_atomically
-from rankbench.records.record import RecordError, RunRecord, portable
+from rankbench.records.record import RecordError, RunRecord, ordered, portable
 from rankbench.records.record_index import RecordIndex, stamp_of
 
 RUNS = "runs"  # in a results folder: the folder of each run
@@ -300,4 +300,4 @@ def save(runs: Iterable[RunRecord], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as target:
         for record in runs:
-            target.write(json.dumps(portable(vars(record)), sort_keys=True) + "\n")
+            target.write(json.dumps(ordered(portable(vars(record)))) + "\n")

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from rankbench.analysis.comparison import NOT_RUN, Comparison
-from rankbench.reporting.report_data import ReportData
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rankbench.analysis.comparison import KIND_OF, NOT_RUN, Comparison, Finding
+from rankbench.analysis.pooled import Pooled, PooledPanels
 from rankbench.statistics.decision import CONTROLS, Decision
-from rankbench.studies.panels import Panel
-from rankbench.sweeps.report_settings import UNIFORM
+from rankbench.studies.panels import FACTS, Panel
+from rankbench.sweeps.report_settings import UNIFORM, Report
+
+if TYPE_CHECKING:
+    from rankbench.reporting.report_data import ReportData
 
 Judged = tuple[Panel, Comparison, str, Decision]
+Member = tuple[Panel, Comparison]
+LEAST = 2  # panels that can be taken together
 
 
 def judged_arms(report_data: ReportData) -> list[Judged]:
@@ -17,19 +27,67 @@ def judged_arms(report_data: ReportData) -> list[Judged]:
         (panel, comparison, arm, decision)
         for panel, comparison in report_data.compared()
         for arm in report_data.report.controls
-        if (decision := decide(report_data, comparison, arm)) is not None
+        if (decision := decide(report_data.report, comparison, arm)) is not None
     ]
 
 
-def decide(report_data: ReportData, comparison: Comparison, arm: str) -> Decision | None:
+def decide(report: Report, comparison: Comparison, arm: str) -> Decision | None:
     """The decision on an arm by its controls; withheld where it lost all runs, None where it is not to be judged."""
     if arm not in comparison.rows:
         return Decision("withheld", f"{arm}: {NOT_RUN}", {}) if comparison.planned([arm]) else None
-    return comparison.decide(arm, controls_of(report_data, arm, comparison.reference))
+    return comparison.decide(arm, controls_of(report, arm, comparison.reference))
 
 
-def controls_of(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
+def controls_of(report: Report, arm: str, reference: str | None) -> dict[str, list[str]]:
     """Name of each control that has to be beaten beside the reference -> the arms that it is; [] for none."""
-    arms = {UNIFORM: [report_data.report.reference], **report_data.report.controls_of(arm)}
-    named = {CONTROLS[role]: arms.get(role, []) for role in report_data.report.beats}
+    arms = {UNIFORM: [report.reference], **report.controls_of(arm)}
+    named = {CONTROLS[role]: arms.get(role, []) for role in report.beats}
     return {name: control for name, control in named.items() if control != [reference]}
+
+
+def with_verdicts(report: Report, comparison: Comparison) -> Comparison:
+    """The comparison with the verdict as the finding of each arm that has controls: one word for an arm everywhere."""
+    decisions = {arm: decide(report, comparison, arm) for arm in comparison.findings if arm in report.controls}
+    verdicts = {
+        arm: Finding(KIND_OF[decision.outcome], comparison._in_words(decision))
+        for arm, decision in decisions.items()
+        if decision is not None
+    }
+    return replace(comparison, findings={**comparison.findings, **verdicts})
+
+
+def sample_groups(report_data: ReportData, title: str) -> list[tuple[str, list[Member]]]:
+    """What the panels of a title share, and those panels: they differ in its settings alone and have headroom."""
+    axes = report_data.report.over[title]
+    members: dict[str, list[Member]] = defaultdict(list)
+    for panel, comparison in report_data.compared():
+        if comparison.reference is not None and comparison.terms.margin is not None and comparison.terms.headroom:
+            facts = [f"budget {panel.facts[key]}" if key == "budget" else panel.facts[key] for key in FACTS]
+            shared = [fact for key, fact in zip(FACTS, facts, strict=True) if key not in axes]
+            rest = [point for point in panel.rest if point.partition("=")[0] not in axes]
+            members[", ".join([*shared, *rest])].append((panel, comparison))
+    return [(shared, group) for shared, group in members.items() if len(group) >= LEAST]
+
+
+def pooled_names(report_data: ReportData) -> set[str]:
+    """Names of the panels that are taken together."""
+    several = [members for title in report_data.report.over for _, members in sample_groups(report_data, title)]
+    return {panel.name for members in several for panel, _ in members}
+
+
+def pool_arms(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
+    """Take panels together; each arm that is judged over them, those with controls first."""
+    reference = members[0][1].reference
+    apart = {reference, *report_data.report.without_claim}
+    arms = [arm for arm in report_data.arms if arm not in apart]
+    everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
+    controlled = [arm for arm in report_data.report.controls if any(each.planned([arm]) for _, each in members)]
+    judged = [arm for arm in arms if arm in everywhere or arm in controlled]
+    family = max(1, len(judged)) * report_data.study.looks * report_data.shares
+    together = PooledPanels([comparison for _, comparison in members], family)
+    ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
+    return together, {arm: together.pool(arm, _controls(report_data, arm, reference)) for arm in ordered}
+
+
+def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
+    return controls_of(report_data.report, arm, reference) if arm in report_data.report.controls else {}

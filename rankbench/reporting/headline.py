@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
-from rankbench.analysis.labels import arm_title, metric_title, panel_title
+from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.decisions import decide
+from rankbench.reporting.decisions import decide, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.report_data import ReportData, span
-from rankbench.reporting.sections import over_panels
 from rankbench.statistics.decision import Decision
 from rankbench.statistics.family import MOST, POWER
 
@@ -73,7 +72,7 @@ def make_headline(report_data: ReportData) -> Headline:
     every = list(claims(report_data))
     controlled = [claim for claim in every if claim.arm in report_data.report.controls]
     return Headline(
-        _sentence(report_data, controlled or every),
+        ("" if controlled else _settings(report_data)) or _sentence(report_data, controlled or every),
         list(_certainty(report_data, every)),
         list(_next_steps(report_data, controlled or every)),
         _badges(every),
@@ -82,10 +81,10 @@ def make_headline(report_data: ReportData) -> Headline:
 
 def claims(report_data: ReportData) -> Iterator[Claim]:
     """Every claim: of panels that are taken together as one, else panel by panel."""
-    apart = over_panels.pooled_names(report_data)
+    apart = pooled_names(report_data)
     for title in report_data.report.over:
-        for shared, members in over_panels.groups(report_data, title):
-            together, pools = over_panels.pool_arms(report_data, members)
+        for shared, members in sample_groups(report_data, title):
+            together, pools = pool_arms(report_data, members)
             for arm, pooled in pools.items():
                 yield Claim(arm, f"{title}: {shared}", pooled.decision, together.comparisons, together.family)
     silent = {report_data.report.reference, *report_data.report.without_claim}
@@ -94,7 +93,7 @@ def claims(report_data: ReportData) -> Iterator[Claim]:
             controlled = arm in report_data.report.controls
             if arm in silent or not (controlled or arm in comparison.rows):
                 continue
-            decision = decide(report_data, comparison, arm) if controlled else comparison.decide(arm)
+            decision = decide(report_data.report, comparison, arm) if controlled else comparison.decide(arm)
             if decision is not None:
                 yield Claim(arm, panel.short, decision, [comparison], comparison.family)
 
@@ -123,13 +122,27 @@ def _sentence(report_data: ReportData, every: Sequence[Claim]) -> str:
         return _who_wins(wins, every)
     if kinds["withheld"] == len(every):
         reasons = Counter(claim.decision.reason for claim in every)
-        return f"No verdict: {reasons.most_common(1)[0][0]}."
+        return f"No verdict: {with_titles(reasons.most_common(1)[0][0], report_data.styles)}."
     rest = _listed([f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind]])
     others = f" ({rest})" * (len(kinds) > 1)
     open_claims = [claim for claim in every if claim.kind == "open"]
     if not open_claims:
         return f"No arm beats {reference} by more than {_smallest(every)}{others}."
     return f"Open: {_what_could_be_found(open_claims, reference)}{others}."
+
+
+def _settings(report_data: ReportData) -> str:
+    """What varied settings are worth, for a study that asks nothing else; "" where none is compared with a base."""
+    parts: dict[str, list[str]] = {}
+    for ablation in report_data.ablations:
+        findings = [each.findings[arm] for _, each in report_data.varied[ablation.name] for arm in each.rows]
+        kinds = Counter(finding.kind for finding in findings if finding.kind in KINDS)
+        if kinds and ablation.base:
+            counts = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind])
+            parts.setdefault(ablation.base, []).append(
+                f"{ablation.title}: {counts if len(kinds) > 1 else next(iter(kinds))}"
+            )
+    return " ".join(f"Against {arm_title(base)}, {'; '.join(texts)}." for base, texts in parts.items())
 
 
 def _who_wins(wins: Sequence[Claim], every: Sequence[Claim]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,27 @@ from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.reporting.headline import Headline
 from rankbench.reporting.plotting import SavedFigure
 from rankbench.reporting.report_data import ReportData, link
-from rankbench.reporting.section import Section
+from rankbench.reporting.section import Block, Section
 from rankbench.reporting.sections.setup import facts
 from rankbench.reporting.table import Cell, Table, is_numeric
-from rankbench.statistics.decision import CONTROLS, OUTCOMES
+from rankbench.statistics.decision import OUTCOMES
 from rankbench.studies.panels import Panel, StudyRun
 
 TEMPLATES = Path(__file__).with_name("templates")
 FINDINGS = (*OUTCOMES, *KIND_OF.values(), "untested", "reference")
 FOREST = "forest"  # name of the figure on the first screen
-SEED = "SEED"  # stands in a command for the seeds of the runs that differ in it alone
-LETTER, PADDING, WIDTH = 7.2, 18, 1170  # pixels of a letter of a table, beside a cell, of the page
+LETTER, PADDING, WIDTH = 7.4, 19, 1160  # pixels of a letter of a table, beside a cell, of the page
+LEAST, BADGE, LONG, WORDS = 128, 18, 44, 208  # pixels of a name of rows, of a badge; letters and pixels of a sentence
 GLOSSARY = {
     "arm": "A line of an experiment: a method with its settings.",
     "panel": "What may be compared: one model, task and budget.",
     "control": "An arm that shows what another arm's score knows: the same ranks at permuted sites, or random ranks.",
     "smallest effect of interest": "The smallest gain that would matter, declared before the runs.",
-    "hold together": "So wide are the intervals that all cover the true differences with the probability named.",
+    "hold together": "The intervals are so wide that all of them cover the true differences with that probability.",
     "worthwhile": "Better than the reference by more than the smallest effect of interest, and than every control.",
     "no worthwhile gain": "Each gain in the interval is smaller than the smallest effect of interest.",
     "open": "The interval leaves it undecided; more seeds may tell.",
-    "withheld": "Nothing is said, for the reason given: lost seeds, a rate at an edge of its grid, no headroom.",
+    "withheld": "Nothing is said, for the reason given: lost seeds, a learning rate at an edge, no headroom.",
     "headroom": "More budget is shown to help here, so that its allocation can matter at all.",
     "detectable": "The true difference whose interval would leave out 0 with 80 % probability.",
     "sigma_map": "Standard deviation of the true effects of rank maps that are drawn alike.",
@@ -46,41 +47,15 @@ GLOSSARY = {
 }
 
 
-class Names:
-    """Labels, panels and metrics in running text by their display names; what is typed ("method=lora") stays.
-
-    A label that is a word of the names of the controls ("random ranks") is replaced only where it stands alone.
-    """
-
-    def __init__(self, report_data: ReportData) -> None:
-        panels = [title for panel in report_data.panels for title in (panel.title, panel.short)]
-        self._whole = {panel: panel_title(panel) for panel in panels} | {
-            arm: arm_title(arm) for arm in report_data.styles
-        }
-        plain = {word for name in CONTROLS.values() for word in name.split()}
-        known = {name for name in self._whole if re.search(r"\W|\d", name) or name in report_data.styles} - plain
-        longest = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
-        self._pattern = re.compile(
-            rf"(?<![\w=./,\[{{-])(?:{longest or '(?!)'})(?![\w=/-]|\.\w)|\b(?:test|validation|before)/\w+"
-        )
-
-    def __call__(self, text: str) -> str:
-        """The text as a person reads it."""
-        return self._whole.get(text) or self._pattern.sub(lambda match: self._name(match[0]), text)
-
-    def _name(self, text: str) -> str:
-        return self._whole.get(text) or metric_title(text, arrow=True, short=True)
-
-
 class Explained:
-    """Names, and each word of the glossary as a link with its meaning where it comes first."""
+    """Each word of the glossary as a link with its meaning where it comes first on the page."""
 
-    def __init__(self, names: Names) -> None:
-        self._names, self._left = names, dict(GLOSSARY)
+    def __init__(self) -> None:
+        self._left = dict(GLOSSARY)
 
     def __call__(self, text: str) -> Markup:
         """The text as HTML."""
-        html = escape(self._names(text))
+        html = escape(text)
         if not self._left:
             return html
         words = "|".join(map(re.escape, sorted(self._left, key=len, reverse=True)))
@@ -134,41 +109,52 @@ class Part:
     rows: list[list[Cell]]
 
 
-def render(report_data: ReportData, sections: Sequence[Section], headline: Headline) -> str:
-    """Return the HTML of the whole page."""
-    declared, sweep = report_data.study.sweep.experiment, report_data.study.sweep
-    names = Names(report_data)
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, with what they need to write names, numbers and figures."""
+    templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "named": names,
-        "explained": Explained(names),
-        "shown": lambda cell: _shown(names, cell),
+    templates.globals |= {"findings": FINDINGS, "long": LONG, "styles": {}}
+    templates.filters |= {
+        "arm_title": arm_title,
+        "panel_title": panel_title,
+        "metric_title": partial(metric_title, arrow=True, short=True),
+        "explained": Explained(),
+        "shown": _shown,
         "exact": _exact,
         "drawing": _drawing,
-        "parts": lambda table: parts(table, names),
+        "parts": parts,
     }
-    return environment.get_template("page.html.j2").render(
-        name=sweep.name,
-        question=report_data.study.title,
-        source=declared.source if declared else "",
-        headline=headline,
-        evidence=_evidence(sections),
-        facts=facts(report_data),
-        sections=sections,
-        records=[_records(panel) for panel in report_data.panels],
-        styles=report_data.styles,
-        findings=FINDINGS,
-        glossary=GLOSSARY,
+    return templates
+
+
+def render(report_data: ReportData, sections: Sequence[Section], headline: Headline) -> str:
+    """Return the HTML of the whole page."""
+    declared, sweep = report_data.study.sweep.experiment, report_data.study.sweep
+    html = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            name=sweep.name,
+            question=report_data.study.title,
+            source=declared.source if declared else "",
+            headline=headline,
+            evidence=_evidence(sections),
+            facts=dict(facts(report_data)),
+            sections=sections,
+            records=[_records(panel) for panel in report_data.panels],
+            styles=report_data.styles,
+            glossary=GLOSSARY,
+        )
     )
+    return re.sub(r"\s*\n\s*", "\n", html)  # templates are indented, the page need not be
 
 
-def _evidence(sections: Sequence[Section]) -> list[Table | SavedFigure]:
+def _evidence(sections: Sequence[Section]) -> Sequence[Block]:
     """The forest plot, else the first table whose intervals are drawn, where there is one."""
     blocks = [block for section in sections for block in section.blocks]
     figures = [block for block in blocks if isinstance(block, SavedFigure) and block.name == FOREST]
@@ -178,12 +164,11 @@ def _evidence(sections: Sequence[Section]) -> list[Table | SavedFigure]:
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
 
-def _shown(names: Names, cell: Cell) -> str:
+def _shown(cell: Cell) -> str:
     """Text of a cell: numbers with minus signs, broken before an interval alone."""
     if cell.value is None:
-        return names(cell.text)
-    text = MINUS.sub("\N{MINUS SIGN}", cell.text)
-    return re.sub(r" (?![\[(±])", "\N{NO-BREAK SPACE}", text)
+        return cell.text
+    return re.sub(r" (?![\[(±])", "\N{NO-BREAK SPACE}", MINUS.sub("\N{MINUS SIGN}", cell.text))
 
 
 def _exact(cell: Cell) -> str:
@@ -192,20 +177,16 @@ def _exact(cell: Cell) -> str:
 
 
 def _drawing(figure: SavedFigure) -> Markup:
-    """The figure's own SVG, with its title for those who do not see it."""
+    """The figure's own SVG, with its title for those who do not see it; paths to a hundredth of a point."""
     label = Markup('<svg role="img" aria-label="{}" ').format(figure.title)
-    return Markup(figure.svg.replace("<svg ", label, 1))  # drawn by us: its texts are escaped
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), figure.svg)
+    return Markup(svg.replace("<svg ", label, 1))  # drawn by us: its texts are escaped
 
 
-def parts(table: Table, shown: Callable[[str], str] = str) -> list[Part]:
-    """The table in parts that are no wider than the page; each begins with the column that names the rows.
-
-    Args:
-        table: any table with rows.
-        shown: how the page writes a text.
-    """
+def parts(table: Table) -> list[Part]:
+    """The table in parts that are no wider than the page; each begins with the column that names the rows."""
     axis, groups, room = _strip_axis(table), [[0]], 0.0
-    widths = [_width(table, index, shown) for index in range(len(table.columns))]
+    widths = [_width(table, index) for index in range(len(table.columns))]
     for index in range(1, len(widths)):
         if widths[0] + room + widths[index] > WIDTH and len(groups[-1]) > 1:
             groups.append([0])
@@ -226,16 +207,14 @@ def parts(table: Table, shown: Callable[[str], str] = str) -> list[Part]:
     ]
 
 
-def _width(table: Table, index: int, shown: Callable[[str], str]) -> float:
-    """The least width of a column, pixels: its longest words, numbers being one."""
-    words = shown(table.columns[index]).split()
-    for row in table.rows:
-        words += (
-            re.split(r" (?=[\[(±])", row[index].text)
-            if row[index].value is not None
-            else shown(row[index].text).split()
-        )
-    return LETTER * max(map(len, words), default=0) + PADDING
+def _width(table: Table, index: int) -> float:
+    """The least width of a column, pixels: its longest word, or number."""
+    cells, words = [row[index] for row in table.rows], table.columns[index].split()
+    for cell in cells:
+        words += re.split(r" (?=[\[(±])" if cell.value is not None else " ", cell.text)
+    least = LETTER * max(map(len, words), default=0) + BADGE * any(cell.kind in FINDINGS for cell in cells)
+    long = any(len(cell.text) > LONG for cell in cells)
+    return max(least, LEAST * (index == 0), WORDS * long) + PADDING
 
 
 def _strip_axis(table: Table) -> StripAxis | None:
@@ -259,28 +238,36 @@ def _records(panel: Panel) -> dict[str, Any]:
 
 
 def _groups(panel: Panel, arm: str) -> Iterator[dict[str, Any]]:
-    """Runs of an arm, then its tuning trials, whose commands differ in the seed alone."""
-    commands: dict[str, list[dict[str, Any]]] = {}
+    """Runs and tuning trials of an arm whose commands differ in the values of some keys alone.
+
+    A command has the name of such a key in the place of its value; the rows have the values.
+    """
+    groups: dict[tuple[str, ...], list[StudyRun]] = {}
     for run in [*panel.runs, *panel.trials]:
         if run.arm == arm:
-            commands.setdefault(command(run), []).append(_row(run, panel.metric))
-    yield from ({"command": text, "runs": rows} for text, rows in commands.items())
+            groups.setdefault(tuple(word.partition("=")[0] for word in run.job.overrides), []).append(run)
+    for keys, runs in groups.items():
+        values = list(zip(*(run.job.overrides for run in runs), strict=True))
+        differing = [index for index, words in enumerate(values) if len(set(words)) > 1]
+        places = {index: keys[index].rpartition(".")[2] for index in differing}
+        words = [
+            f"{key}={places[index].upper()}" if index in places else values[index][0] for index, key in enumerate(keys)
+        ]
+        yield {
+            "command": f"python -m rankbench {shlex.join(words)}",
+            "columns": [place.replace("_", " ") for place in places.values()],
+            "runs": [_row(run, panel.metric, differing) for run in runs],
+        }
 
 
-def _row(run: StudyRun, metric: str) -> dict[str, Any]:
+def _row(run: StudyRun, metric: str, differing: Sequence[int]) -> dict[str, Any]:
     split, _, name = metric.partition("/")
     measured = ((run.record.metrics or {}).get(split) or {}).get(name) if run.record else None
     reason = f": {run.record.reason}" if run.record and run.record.reason else ""
     return {
-        "seed": "?" if run.seed is None else run.seed,
+        "values": [run.job.overrides[index].partition("=")[2] for index in differing],
         "status": ("trial, " if run.job.trial else "") + run.status + reason,
         "lost": run.status != "ok",
-        "value": "" if measured is None else f"{measured:.6g}",
+        "measured": "" if measured is None else f"{measured:.6g}",
         "id": run.job.run_id,
     }
-
-
-def command(run: StudyRun) -> str:
-    """What one types to do a run again, alone, with SEED in the place of its seed."""
-    words = [f"seed={SEED}" if word.startswith("seed=") else word for word in run.job.overrides]
-    return f"python -m rankbench {shlex.join(words)}"

@@ -26,7 +26,8 @@ LEADING = 1.25  # from line to line, of the size
 LINES = 3  # of a cell; a table that needs more in a column of two goes over the page
 CAPTION = 10  # points
 TIED = re.compile(r" (?=[±=%↑↓])|(?<=[±=]) |(?<=%) (?=CI)")  # blanks of "0.1 ± 0.2", "M = 4", "95 %" and "KL ↑"
-TIED_END = re.compile(r", ")  # of an interval
+MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+FIRST = ("all", "results", "verdict", "over", "tasks")  # tables of the results come first in paper.tex
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def write_tables(tables: Iterable[Table], folder: Path, title: str, venue: str =
         title: name of the study, for a comment.
         venue: key of WIDTHS.
     """
-    written = [table for table in tables if table.rows]
+    written = sorted((table for table in tables if table.rows), key=_place)
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     files = []
     for table in written:
@@ -76,6 +77,11 @@ def write_tables(tables: Iterable[Table], folder: Path, title: str, venue: str =
         files += [tex, csv]
     (folder / "paper.tex").write_text(latex_document([table.name for table in written], title, venue))
     return files
+
+
+def _place(table: Table) -> int:
+    kind = table.name.partition("-")[0]
+    return FIRST.index(kind) if kind in FIRST else len(FIRST)
 
 
 def latex_document(names: Sequence[str], title: str, venue: str = "neurips") -> str:
@@ -224,10 +230,11 @@ def _split(widths: Sequence[float], available: float) -> Iterator[list[int]]:
 
 def _floats(table: Table, layout: Layout, room: float, groups: Sequence[str]) -> Iterator[list[int]]:
     """Rows of each float, whose heads and rows have `room` points; with more blocks of columns it has fewer rows."""
-    lines = [sum(_height(row, columns, layout.widths, layout.size) for columns in layout.blocks) for row in table.rows]
-    for index in range(len(lines)):
+    lines = []
+    for index, row in enumerate(table.rows):
         is_first = bool(groups) and (index == 0 or groups[index] != groups[index - 1])
-        lines[index] += (2 * is_first + 0.2 * bool(layout.broken)) * len(layout.blocks)
+        own = sum(_height(row, columns, layout.widths, layout.size) for columns in layout.blocks)
+        lines.append(own + (2 * is_first + 0.2 * bool(layout.broken)) * len(layout.blocks))
     most = room / (LEADING * layout.size) - (LINES + 2) * len(layout.blocks)  # heads, rules, and a group's name again
     rows: list[int] = []
     used = 0.0
@@ -273,17 +280,14 @@ def _line(texts: Iterable[str]) -> str:
 
 def _latex_cell(cell: Cell) -> str:
     text = escape(_text(cell))
-    text = rf"\textcolor[gray]{{0.5}}{{{text}}}" if cell.kind == "greyed" and text else text
+    text = rf"\textcolor[gray]{{0.5}}{{{text}}}" if cell.muted and text else text
     return rf"\textbf{{{text}}}" if cell.strong and text else text
 
 
 def _text(cell: Cell) -> str:
-    """Text of a cell, of a number with minus signs."""
-    return (
-        _tied(cell.text)
-        if cell.value is None
-        else TIED_END.sub(",\N{NO-BREAK SPACE}", _tied(cell.text)).replace("-", "\N{MINUS SIGN}")
-    )
+    """Text of a cell with minus signs; an interval has no breaks."""
+    text = MINUS.sub("\N{MINUS SIGN}", _tied(cell.text))
+    return text if cell.value is None else text.replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def _tied(text: str) -> str:

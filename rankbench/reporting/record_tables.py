@@ -9,7 +9,7 @@ import pandas as pd
 
 from rankbench.analysis.comparison import compare
 from rankbench.analysis.frame import frame
-from rankbench.analysis.labels import sort_key
+from rankbench.analysis.labels import arm_title, metric_title, sort_key
 from rankbench.analysis.learning_rates import GROUP, best_rates, rate_curves
 from rankbench.records.record import RunRecord
 from rankbench.reporting.comparison_table import make_table
@@ -31,8 +31,8 @@ def rates_frame(data: pd.DataFrame, metric: str, seeds: Collection[int] = ()) ->
         points = [_point(point) for point in curves if all(point[key] == chosen[key] for key in GROUP)]
         edge = "no" if not chosen["edge"] else "yes: extend the grid" if len(points) > 1 else "one rate only"
         choice = ["none: seeds missing", ""] if chosen["missing"] else [f"{chosen['learning_rate']:g}", edge]
-        rows.append([chosen["label"], "; ".join(points), *choice])
-    return pd.DataFrame(rows, columns=["method", f"rate: mean {metric} (n)", "chosen", "at the edge"])
+        rows.append([arm_title(chosen["label"]), "; ".join(points), *choice])
+    return pd.DataFrame(rows, columns=["method", f"rate: mean {metric_title(metric)} (n)", "chosen", "at the edge"])
 
 
 def _point(point: dict[Any, Any]) -> str:
@@ -49,13 +49,18 @@ def written(values: pd.Series, form: str) -> pd.Series:
 def runs_frame(records: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataFrame:
     """Texts, one row per run: metrics before and after, budget asked and got, seconds, peak memory, record.
 
+    Learning rates stand in it where a label has several, and where there are tuning trials.
+
     Args:
         records: of any models, tasks and methods.
         metrics: columns of `frame` to show, such as "before/loss" and "test/accuracy".
     """
     data = frame(records)
+    trials = pd.Series([bool(record.config.get("trial")) for record in records], index=data.index)
+    several = data.groupby("label")["learning_rate"].nunique().gt(1).any()
     columns = {
-        **{name: (name, "{:.4f}") for name in metrics if name in data},
+        **({"learning rate": ("learning_rate", "{:g}")} if several or trials.any() else {}),
+        **{metric_title(name, arrow=True, short=True): (name, "{:.4f}") for name in metrics if name in data},
         "asked": ("target", "{:,.0f}"),
         "got": ("final/params", "{:,.0f}"),
         "peak": ("peak/params", "{:,.0f}"),
@@ -67,7 +72,12 @@ def runs_frame(records: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataF
     data["peak_memory_mib"] = data["peak_memory_bytes"].astype(float) / 2**20
     data = data.reindex(columns=[*data, *({name for name, _ in columns.values()} - set(data))])  # all failed early
     texts = {title: written(data[name], form) for title, (name, form) in columns.items()}
-    return pd.DataFrame({**data[["method", "seed", "status"]], **texts, "run": data["run_id"]})
+    named = {
+        "method": data["label"].map(arm_title),
+        "seed": data["seed"],
+        "status": data["status"].mask(trials, data["status"] + ", tuning trial"),
+    }
+    return pd.DataFrame({**named, **texts, "run": data["run_id"]})
 
 
 def comparison_table(

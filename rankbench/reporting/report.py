@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+from rankbench.analysis.labels import with_titles
 from rankbench.reporting import page
 from rankbench.reporting.headline import make_headline
 from rankbench.reporting.paper_tables import write_tables
@@ -96,7 +97,11 @@ def sketches(report_data: ReportData) -> list[Sketch]:
 def make_sections(report_data: ReportData) -> list[Section]:
     """Sections of the page, with the names of their figures: what is resolved and what is missing first."""
     sections = (module.make(report_data) for module in SECTIONS)
-    return [section for section in sections if section is not None]
+    return [
+        replace(section, sentences=[with_titles(sentence, report_data.styles) for sentence in section.sentences])
+        for section in sections
+        if section is not None
+    ]
 
 
 def _markdown(sections: Sequence[Section]) -> str:

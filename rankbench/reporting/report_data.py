@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.item_gains import ItemGain, item_gains
 from rankbench.analysis.positive_control import LOST, ControlTest, check_control
+from rankbench.reporting.decisions import with_verdicts
 from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
@@ -79,7 +80,8 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     arms = [arm for arm in dict.fromkeys(arm for panel in all_panels for arm in panel.arms) if arm not in apart]
     cells = set(study.sweep.experiment.cells) if study.sweep.experiment else set()
     to_come = len(cells - {panel.cell for panel in all_panels})
-    comparisons = compare_panels(all_panels, arms, report.reference, study.looks, report.without_claim, to_come)
+    compared = compare_panels(all_panels, arms, report.reference, study.looks, report.without_claim, to_come)
+    comparisons = {name: with_verdicts(report, comparison) for name, comparison in compared.items()}
     shares = _shares(_claims(all_panels, arms, report.reference, report.without_claim), to_come)
     against = {ablation.name: _compare_with_base(ablation, all_panels, report) for ablation in all_ablations}
     gains = [

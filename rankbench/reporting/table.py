@@ -24,9 +24,10 @@ class Cell:
         value: the number it shows; None for words, and where nothing was measured.
         low, high: ends of its interval.
         strong: bold: its interval says so.
-        kind: kind of a finding ("works", "open"), for its colour on the page; "greyed": not to be compared.
+        kind: kind of a finding ("works", "open"), for its colour on the page.
         link: name of the list of its records, on the page.
         arm: label of the arm that its text names; "" for other cells.
+        muted: grey: the number is not to be compared.
     """
 
     text: str = ""
@@ -37,6 +38,7 @@ class Cell:
     kind: str = ""
     link: str = ""
     arm: str = ""
+    muted: bool = False
 
 
 def arm_cell(arm: str, link: str = "") -> Cell:

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rankbench.analysis.labels import colour
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.files import write_atomically
 from rankbench.records import run_folder
 from rankbench.records.record import PHASES, RunRecord
@@ -114,12 +115,13 @@ def mirror(
     """
     done, settings = MirrorResult(), SimpleNamespace(**settings)
     for record in records:
-        steps = RunFolder(results_dir, record.run_id).lines("steps.jsonl")
+        folder = RunFolder(results_dir, record.run_id)
+        steps = folder.lines("steps.jsonl")
         rows = steps or [{"step": step, "ranks": ranks} for step, ranks in (curves or {}).get(record.run_id, ())]
         done = replace(done, stepless=done.stepless + (not rows))
         _forget(results_dir, record.run_id)
         try:
-            run = Wandb(settings, record.run_id, record.config, results_dir, tags)
+            run = Wandb(settings, record.run_id, record.config, results_dir, tags, False, folder, best_ends(record))
             for row in rows:
                 run.step(row)
             run.finish(record, more=True)
@@ -131,6 +133,16 @@ def mirror(
             settings.mode = "offline" if run.run.offline else settings.mode
     leave()
     return done
+
+
+def best_ends(record: RunRecord) -> dict[str, Literal["min", "max"]]:
+    """Whether the smallest or the largest is best of each metric of a record, by the mirror's names, where known."""
+    directions = {
+        f"eval/{split}/{name}": higher_is_better(name)
+        for split, values in (record.metrics or {}).items()
+        for name in values or ()
+    }
+    return {name: "max" if higher else "min" for name, higher in directions.items() if higher is not None}
 
 
 def _count(done: MirrorResult, run: Wandb) -> MirrorResult:
@@ -179,9 +191,10 @@ def sections(metrics: Sequence[str]) -> list[Section]:
         return wr.LinePlot(title=title, x="Step", y=[key], **OVER_SEEDS)
 
     maps = wr.MediaBrowser(title="rank maps", media_keys=["ranks/map"], num_columns=3)
+    over_time = wr.MediaBrowser(title="rank maps over time", media_keys=["ranks/over_time"], num_columns=4)
     panels = {
         "Quality": [bars(metric, f"eval/{metric}") for metric in metrics],
-        "Ranks": [lines("rank total", "ranks/total"), maps],
+        "Ranks": [lines("rank total", "ranks/total"), maps, over_time],
         "Budget": [bars("target, and what was held", "budget/target", *(f"budget/{when}/params" for when in WHEN))],
         "Cost": [
             bars("seconds by phase", *(f"cost/{phase}/seconds" for phase in PHASES)),

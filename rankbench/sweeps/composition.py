@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 
 from rankbench.analysis.metrics import METRICS, VALIDATION, higher_is_better
 from rankbench.config import matched_runs
-from rankbench.config.overrides import UNREADABLE, Examiner, examiner
-from rankbench.config.schema import ConfigError, near
+from rankbench.config.overrides import Examiner, examiner
+from rankbench.config.schema import ConfigError, near, unreadable
 from rankbench.sweeps import cells as experiment_cells
 from rankbench.sweeps import experiment as experiments
 from rankbench.sweeps import experiment_files, manifest, selection
@@ -135,7 +135,7 @@ def _typed_value(argument: str) -> Any:
         override = OverridesParser.create().parse_overrides([argument])[0]
         return list(override.sweep_iterator()) if override.is_sweep_override() else override.value()
     except HydraException as error:
-        raise ConfigError([f"{argument}: {UNREADABLE}"]) from error
+        raise ConfigError([unreadable(argument)]) from error
 
 
 def _listed(value: Any) -> list[Any]:

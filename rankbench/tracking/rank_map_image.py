@@ -17,14 +17,15 @@ TEXT, GAP = 12, 6  # pixels
 Colour = tuple[int, int, int]
 
 
-def draw(ranks: Mapping[str, int], title: str) -> Image.Image:
+def draw(ranks: Mapping[str, int], title: str, highest: int | None = None) -> Image.Image:
     """Draw the picture; a cell without a site is grey.
 
     Args:
         ranks: site -> rank, sites by plain module name; at least one.
         title: the line above it.
+        highest: rank of the lightest colour; None: the highest of the map.
     """
-    grid = rank_grid(ranks)
+    grid, highest = rank_grid(ranks), max(ranks.values()) if highest is None else highest
     kinds, layers = sorted(grid.kinds), grid.layers  # a record read from disk has lost the model's order
     font = ImageFont.load_default(TEXT)
     left = int(max(font.getlength(kind) for kind in kinds)) + 2 * GAP
@@ -35,12 +36,12 @@ def draw(ranks: Mapping[str, int], title: str) -> Image.Image:
     pen.text((GAP, GAP), title, "black", font)
     for column, layer in enumerate(layers):
         middle = left + (column + 0.5) * CELL[0]
-        pen.text((middle, top - GAP / 2), "-" if layer is None else str(layer), "black", font, "mb")
+        pen.text((middle, top - GAP / 2), "other" if layer is None else str(layer), "black", font, "mb")
     for row, kind in enumerate(kinds):
         corner = top + row * CELL[1]
         pen.text((left - GAP, corner + CELL[1] / 2), kind, "black", font, "rm")
         for column, layer in enumerate(layers):
-            _cell(pen, left + column * CELL[0], corner, grid.cells.get((layer, kind)), max(ranks.values()), font)
+            _cell(pen, left + column * CELL[0], corner, grid.cells.get((layer, kind)), highest, font)
     return image
 
 

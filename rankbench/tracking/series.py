@@ -5,7 +5,7 @@ Namespaces: train/ (steps), ranks/, budget/, eval/<split>/<metric>, cost/<phase>
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rankbench.core.sites import parse_site
@@ -13,6 +13,7 @@ from rankbench.records.record import RunRecord, group_id
 
 # Keys of a row of steps.jsonl -> names; the others are train/<key>.
 PLACES = {"ranks": "ranks/total", "params": "budget/params"}
+MOST_MAPS = 8  # pictures of a run's rank map over time
 Row = tuple[str, int | None, str, int]
 
 
@@ -48,6 +49,24 @@ def record_figures(record: RunRecord) -> dict[str, Any]:
 def rank_rows(ranks: Mapping[str, int]) -> list[Row]:
     """Site, layer, kind and rank of each site, by name: a record read from disk has lost the model's order."""
     return [(site, *parse_site(site), rank) for site, rank in sorted(ranks.items())]
+
+
+def maps_over_time(ranks: Mapping[str, int], changes: Sequence[Mapping[str, Any]]) -> list[tuple[int, dict[str, int]]]:
+    """Step and rank map at the start (step 0) and after each step that changed it; at most MOST_MAPS, spread evenly.
+
+    Args:
+        ranks: final ranks, site -> rank.
+        changes: rows of ranks.jsonl, in their order (step, site, before, after).
+    """
+    current, maps = dict(ranks), []
+    for step in sorted({row["step"] for row in changes}, reverse=True):
+        maps.append((step, dict(current)))
+        for row in reversed([row for row in changes if row["step"] == step]):
+            current[row["site"]] = row["before"]
+    maps = [*maps, (0, current)][::-1]
+    if len(maps) <= MOST_MAPS:
+        return maps
+    return [maps[round(place * (len(maps) - 1) / (MOST_MAPS - 1))] for place in range(MOST_MAPS)]
 
 
 def _flat(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
-from rankbench.tracking.series import names, rank_rows, record_figures, step_figures
+from rankbench.tracking.series import maps_over_time, names, rank_rows, record_figures, step_figures
 
 # It neither prints nor asks for a key, and does not report its errors, which would wait for an absent server.
 QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
@@ -58,6 +59,8 @@ class Wandb:
         folder: wandb/ is made in it.
         tags: tags of the run.
         goes_on: whether the run continues one that was logged before; else it replaces a run with this id.
+        run_folder: folder of the run itself, for its rank changes; None: `folder`.
+        best: names of figures -> "min" or "max", where it is known what is better.
     """
 
     def __init__(
@@ -68,10 +71,15 @@ class Wandb:
         folder: Path,
         tags: tuple[str, ...] = (),
         goes_on: bool = False,
+        run_folder: RunFolder | None = None,
+        best: Mapping[str, Literal["min", "max"]] = MappingProxyType({}),
     ) -> None:
+        self._run_folder = run_folder or RunFolder.from_path(folder)
         facts = {"project": settings.project, "config": config, "dir": str(folder), "tags": tags}
         facts["resume"] = "allow" if goes_on else None
         self.run = _open(settings.mode, settings.timeout, {**names(run_id, config), **facts})
+        for name, end in best.items():
+            self.run.define_metric(name, summary=end)
 
     def step(self, row: dict[str, Any]) -> None:
         """Log a training step, unless W&B has it: after a checkpoint, a run says again what it said before it broke."""
@@ -95,15 +103,28 @@ class Wandb:
             self.run.finish(exit_code=0 if record.status == "ok" else 1)
             if not more:
                 leave()
+        if self.run.offline and not more:
+            print(
+                f"W&B: the run lies offline; to upload it: wandb sync {_shown(Path(self.run.dir).parent)}", flush=True
+            )
 
     def _show(self, ranks: dict[str, int]) -> None:
-        """The rank map as a picture and as a table."""
+        """The rank map as a picture and as a table, and as pictures of how it came about where it changed."""
         import wandb
 
         from rankbench.tracking.rank_map_image import draw  # runs without a mirror need no Pillow
 
         picture = wandb.Image(draw(ranks, f"{self.run.name}: {sum(ranks.values())} ranks"))
         self.run.log({"ranks/map": picture}, commit=False)
+        maps = maps_over_time(ranks, self._run_folder.lines("ranks.jsonl"))
+        if len(maps) > 1:
+            highest = max(rank for _, at_step in maps for rank in at_step.values())
+            titles = [f"step {step}: {sum(at_step.values())} ranks" for step, at_step in maps]
+            pictures = [
+                wandb.Image(draw(at_step, title, highest), caption=title)
+                for (_, at_step), title in zip(maps, titles, strict=True)
+            ]
+            self.run.log({"ranks/over_time": pictures}, commit=False)
         rows: list[Any] = [list(row) for row in rank_rows(ranks)]
         self.run.log({"ranks/table": wandb.Table(columns=["site", "layer", "kind", "rank"], data=rows)})
 
@@ -161,8 +182,13 @@ def _open(mode: str, timeout: float, facts: dict[str, Any]) -> Any:
         leave()  # it keeps the id of a run that it could not open
     run = wandb.init(**facts, mode="offline")
     if reason:
-        warn(f"{reason}. The run is mirrored offline: wandb sync {Path(run.dir).parent}")
+        warn(f"{reason}. The run is mirrored offline")
     return run
+
+
+def _shown(place: Path) -> Path:
+    """A path as it is typed here: relative where it lies below the folder that is current."""
+    return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
 
 
 def leave() -> None:

@@ -12,7 +12,8 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.learning_rates import best_rates, rate_curves
 from rankbench.cli import main
 from rankbench.records import run_folder
-from rankbench.reporting.record_tables import rate_report, runs_table
+from rankbench.reporting.record_tables import rates_frame, runs_frame
+from rankbench.reporting.table import markdown_of_frame
 
 
 def test_a_frame_has_a_row_per_run_and_null_for_what_was_not_measured():
@@ -49,7 +50,7 @@ def test_a_foreign_file_is_named_and_not_counted(tmp_path, capsys):
     assert printed.count("not counted: ") == 2
     assert "torn/record.json: not JSON" in printed
     assert "foreign/record.json: not a run record" in printed
-    assert "tiny, planted, budget r1: 1 runs" in printed
+    assert "Tiny (random weights), Planted ranks, budget r1: 1 runs" in printed
     assert "| lora | 0 | ok | 0.5000 | 0.2500 | 64 | 64 | 64 | 2 | 2.0 | 2 | 1 | lora0 |" in printed
 
 
@@ -65,21 +66,21 @@ def test_a_run_without_a_record_is_named(tmp_path):
 @pytest.mark.parametrize("status", ["error", "nan"])
 def test_a_run_that_failed_early_has_a_row_too(status):
     failed = record("igu", 0, status=status, metrics=None, ledger=None, cost=None)
-    lines = runs_table([record("lora", 0), failed], ["test/kl"]).splitlines()
+    lines = markdown_of_frame(runs_frame([record("lora", 0), failed], ["test/kl"])).splitlines()
     assert len(lines) == 4
-    assert lines[2].startswith("| lora | 0 | ok | 0.2500 | 64 | 64 | 64 | 2 |")
-    assert lines[3] == f"| igu | 0 | {status} |" + "  |" * 8 + " igu0 |"
+    assert lines[2].startswith("| LoRA (uniform) | 0 | ok | 0.2500 | 64 | 64 | 64 | 2 |")
+    assert lines[3] == f"| IGU-LoRA | 0 | {status} |" + "  |" * 8 + " igu0 |"
 
 
 def test_a_group_of_early_failures_is_a_table():
     failed = [record("igu", seed, status="nan", metrics=None, ledger=None, cost=None) for seed in (0, 1)]
-    lines = runs_table(failed, []).splitlines()
-    assert lines[2:] == [f"| igu | {seed} | nan |" + "  |" * 7 + f" igu{seed} |" for seed in (0, 1)]
+    lines = markdown_of_frame(runs_frame(failed, [])).splitlines()
+    assert lines[2:] == [f"| IGU-LoRA | {seed} | nan |" + "  |" * 7 + f" igu{seed} |" for seed in (0, 1)]
 
 
-@pytest.mark.parametrize("column", ["before/kl", "test/kl"])
-def test_metrics_are_columns(column):
-    assert f"| {column} |" in runs_table([record("lora", 0)], [column])
+@pytest.mark.parametrize(("column", "head"), [("before/kl", "initial KL ↓"), ("test/kl", "KL ↓")])
+def test_metrics_are_columns(column, head):
+    assert head in runs_frame([record("lora", 0)], [column])
 
 
 def test_a_frame_carries_the_learning_rate_and_settings_asked_for():
@@ -142,9 +143,9 @@ def test_a_label_that_cannot_choose_does_not_keep_the_others_from_it():
     chosen = best_rates(data, "validation/loss").set_index("label")
     assert chosen["learning_rate"].to_dict() == {"igu": 0.01, "lora": 0.01}
     assert chosen["missing"].to_dict() == {"igu": 1, "lora": 0}
-    assert "| 0.001: no run (0, 2 missing); 0.01: 0.2000 (1, 1 missing); 0.1: 0.3000 (1, 1 missing) | none: " in (
-        rate_report(data, "validation/loss")
-    )
+    row = rates_frame(data, "validation/loss").set_index("method").loc["IGU-LoRA"].tolist()
+    curve = "0.001: no run (0, 2 missing); 0.01: 0.2000 (1, 1 missing); 0.1: 0.3000 (1, 1 missing)"
+    assert row[:2] == [curve, "none: seeds missing"]
 
 
 def test_of_equal_means_the_lower_rate_is_chosen():
@@ -213,7 +214,7 @@ def test_the_command_line_prints_curves_and_choices(tmp_path, capsys):
     run_folder.save(runs, tmp_path / "records.jsonl")
     assert main(["records", str(tmp_path / "records.jsonl"), "--best", "validation/loss"]) == 0
     printed = capsys.readouterr().out
-    assert "| lora | 0.001: 0.6000 (2); 0.01: 0.4500 (2); 0.1: 0.1000 (1, 1 missing) | 0.01 | no |" in printed
-    assert "| igu | 0.01: 0.2500 (1) | 0.01 | one rate only |" in printed
+    assert "| LoRA (uniform) | 0.001: 0.6000 (2); 0.01: 0.4500 (2); 0.1: 0.1000 (1, 1 missing) | 0.01 | no |" in printed
+    assert "| IGU-LoRA | 0.01: 0.2500 (1) | 0.01 | one rate only |" in printed
     assert main(["records", "rates", "--results", str(tmp_path / "records.jsonl"), "--metric", "test/loss"]) == 2
     assert "rates are chosen on validation alone, and 'test/loss'" in capsys.readouterr().err

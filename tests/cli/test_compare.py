@@ -286,3 +286,13 @@ def test_the_code_behind_the_numbers_counts_where_both_runs_of_a_method_say_it(p
     assert [fact for fact in ("numbers_code", "git_commit") if f"{fact} differs" in text] == (
         [differ] if differ else []
     )
+
+
+def test_how_a_learning_rate_was_chosen_is_one_row_in_words():
+    curve = [[0.003, 0.023328374433428205, 0], [0.01, 0.0173, 0], [0.03, 0.0114, 0]]
+    tuned = {"chosen": 0.01, "curve": curve, "edge": False, "metric": "validation/loss", "missing": 0, "seeds": [1]}
+    plain, chosen = run("A"), run("B", config={**run("A").config, "tuned": tuned})
+    other = run("B", config={**run("A").config, "tuned": {**tuned, "chosen": 0.03, "edge": True}})
+    assert compare.setting_rows(plain, chosen) == [("tuned", "no", "0.01, the best of 3 by validation/loss")]
+    assert compare.setting_rows(chosen, other)[-1][2] == "0.03, the best of 3 by validation/loss (edge of its grid)"
+    assert compare.setting_rows(chosen, chosen) == []

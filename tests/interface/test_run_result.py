@@ -4,6 +4,8 @@ import gc
 import logging
 import os
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +15,7 @@ from support.records import record
 
 import rankbench as rb
 from rankbench.records.run_folder import RunFolder, StoreError
+from rankbench.terminal import console
 
 SITES = {"model.layers.0.self_attn.q_proj": 3, "model.layers.1.self_attn.q_proj": 1, "lm_head": 2}
 
@@ -124,3 +127,10 @@ def test_it_is_shown_as_a_line_and_as_tables(tmp_path: Path) -> None:
     assert "self_attn.q_proj" in html
     assert "Budget: 64 params, spent 64." in html
     assert "&lt;b&gt;" in kept(tmp_path, status="nan", reason="<b>")._repr_html_()
+
+
+def test_a_notebook_gets_no_output_of_its_own_for_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    with redirect_stdout(StringIO()) as printed:
+        console().print("step 1/2")
+    assert printed.getvalue() == "step 1/2\n"

@@ -125,6 +125,26 @@ def test_ranks_are_a_row_per_run_and_site(folder: Path) -> None:
         study.ranks(panel="many")
 
 
+def test_figures_are_those_of_the_report(declared: Path, folder: Path) -> None:
+    study = rb.load(declared)
+    (axes,) = study.forest().axes
+    assert len(axes.get_yticklabels()) == len(study.table()) - 1
+    assert study.rank_maps(study.panels[0]).axes
+    with pytest.raises(SelectionError, match="nothing to draw"):
+        study.found_against_gain()
+    both, one = rb.load(folder).forest(), rb.load(folder).forest("task.map=few")
+    assert (len(both.axes), len(one.axes)) == (2, 1)
+    with pytest.raises(SelectionError, match="no panel 'many'"):
+        study.forest("many")
+
+
+def test_another_arm_can_be_the_reference(folder: Path) -> None:
+    table = rb.load(folder, reference="fim").table()
+    assert table["finding"].tolist() == ["reference", "better by more than 4.9 %", "better by more than 4.9 %"] * 2
+    with pytest.raises(SelectionError, match="reference fam: no such arm; there are lora, igu, fim"):
+        rb.load(folder, reference="fam").table()
+
+
 def test_a_run_of_a_study_is_a_result(folder: Path) -> None:
     study = rb.load(folder)
     assert study.result("run0").metrics["test/kl"] == 0.5

@@ -83,10 +83,20 @@ def test_an_older_record_has_no_notes_and_no_kind_of_budget():
 
 
 def test_text_is_the_same_whatever_the_order_of_keys():
-    one = record(ranks={"b": 1, "a": 2})
-    other = record(ranks={"a": 2, "b": 1})
+    one = record(cost={"b": 1, "a": {"d": [{"f": 1, "e": 2}], "c": 2}})
+    other = record(cost={"a": {"c": 2, "d": [{"e": 2, "f": 1}]}, "b": 1})
     assert one.to_json() == other.to_json()
     assert one.to_json().endswith("}\n")
+
+
+def test_metrics_and_sites_are_read_in_the_order_of_the_run():
+    metrics = {"validation": {"step": 9, "loss": 0.1, "accuracy": 0.5}, "test": {"step": 9, "loss": 0.2}}
+    ranks = {"layers.0.q_proj": 1, "layers.0.k_proj": 2, "layers.10.q_proj": 3, "layers.2.q_proj": 4}
+    again = RunRecord.from_json(record(metrics=metrics, ranks=ranks).to_json())
+    assert list(again.ranks) == list(ranks)
+    assert [list(again.metrics), list(again.metrics["validation"])] == [list(metrics), list(metrics["validation"])]
+    assert RunRecord.from_json(again.to_json()) == again
+    assert again.digest() == record(metrics=metrics, ranks=ranks).digest()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -21,9 +21,9 @@ LIKE = {seed: value + 0.02 * (-1) ** seed for seed, value in LORA.items()}
 LABELS = {shown.title: method for method, shown in displays().items()}
 
 
-def comparison_table(*what) -> str:
+def comparison_table(*what, **named) -> str:
     """The table in Markdown, and its notes."""
-    table = record_tables.comparison_table(*what)
+    table = record_tables.comparison_table(*what, **named)
     return "\n\n".join([markdown_table(table), *table.notes])
 
 
@@ -231,7 +231,7 @@ def test_the_command_line_prints_a_table_for_each_value(tmp_path, capsys):
     assert "these differ within a table: tiny, planted, budget r1: task.map: few, many" in capsys.readouterr().err
     assert main([*command, "--by", "task.map"]) == 0
     printed = capsys.readouterr().out
-    assert printed.index("task.map=few: 10 runs") < printed.index("task.map=many: 10 runs")
+    assert printed.index("few sites: 10 runs") < printed.index("true map many: 10 runs")
     assert printed.count("| method | n |") == 2
     assert printed.endswith(f"{LEGEND}\n")
 
@@ -246,10 +246,27 @@ def test_a_selection_without_a_table_does_not_keep_the_others_from_theirs(tmp_pa
     command = ["records", "table", str(tmp_path / "records.jsonl"), "--metric", "test/kl", "--by", "task.map"]
     assert main(command) == 2
     printed = capsys.readouterr()
-    assert "task.map=few: 5 runs\n\nthere is no run of the reference 'lora'" in printed.out
-    assert "task.map=many: 5 runs\n\n| method |" in printed.out
-    assert "task.map=none: 5 runs\n\nno run has the metric 'test/kl'" in printed.out
+    assert "few sites: 5 runs\n\nthere is no run of the reference 'lora'" in printed.out
+    assert "true map many: 5 runs\n\n| method |" in printed.out
+    assert "true map none: 5 runs\n\nno run has the metric 'test/kl'" in printed.out
     assert printed.err.startswith("rankbench: no table of tiny, planted, budget r1, task.map=few; tiny")
+
+
+def test_tuning_trials_are_left_out_of_a_table_and_said(tmp_path, capsys):
+    trials = [*runs("lora", {100: 0.3, 101: 0.3}), *runs("igu", {100: 0.1, 101: 0.1})]
+    for trial in trials:
+        trial.run_id += "-trial"
+        trial.config = {**trial.config, "trial": True, "train": {"learning_rate": 0.5}}
+        trial.metrics = {"validation": {"step": 9, "loss": 0.5}}
+    run_folder.save([*runs("lora", LORA), *runs("igu", BETTER), *trials], tmp_path / "records.jsonl")
+    command = ["records", "table", str(tmp_path / "records.jsonl"), "--metric", "test/kl"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "| IGU-LoRA | 5 |" in printed
+    assert "\n4 tuning trials are left out\n" in printed
+    assert main(["records", "runs", str(tmp_path / "records.jsonl")]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "ok, tuning trial | 0.5 |" in line]
+    assert len(rows) == 4
 
 
 def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, capsys):

@@ -14,7 +14,9 @@ from rankbench.analysis.labels import arm_title
 from rankbench.analysis.map_spread import map_spread
 from rankbench.analysis.pooled import PooledPanels
 from rankbench.reporting import decisions, report
-from rankbench.reporting.plotting import facets
+from rankbench.reporting.figures.forest import forests
+from rankbench.reporting.figures.layout import facets
+from rankbench.reporting.plotting import drawn, own_style
 from rankbench.reporting.report_data import ReportData, gather
 from rankbench.reporting.sections import map_effects, over_panels, positive_control, verdict
 from rankbench.statistics.map_effect import map_effect
@@ -98,7 +100,8 @@ def test_the_table_says_what_the_best_map_would_gain():
     assert "By the residuals alone, seeds that show" in table.notes[1]
     said = list(map_effects.sentences(standard()))
     assert said[0].startswith(f"Four maps, RTE: {row['outcome'].text}. 4 maps at 5 seeds: sigma_map")
-    figure = map_effects.draw_spread(standard(), "Four maps")
+    (sketch,) = map_effects.sketches(standard())
+    figure = drawn(sketch)
     assert len(figure.figure.axes) == 3
     assert set(figure.numbers["arm"]) == set(standard().arms)
 
@@ -121,6 +124,17 @@ def test_over_panels_the_means_of_the_panels_are_the_pairs():
         f"(n = 3 panels, a sample of such; each interval is one of {family} that hold together with 95 %)."
     )
     assert f"{row['outcome'].text}: IGU-LoRA" in said
+
+
+def test_the_forest_shows_what_panels_show_together_as_a_difference():
+    losses = gathered(metrics=dict.fromkeys(("default", *TASKS), "test/loss"), margins=dict.fromkeys(TASKS, 0.01))
+    (table,) = over_panels.pooled_tables(losses)
+    gain = row_of(table, "igu")[GAIN]
+    (forest,) = forests(losses)
+    (row,) = forest.rows[forest.rows["arm"] == "igu"].to_dict("records")
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx((-gain.value, -gain.high, -gain.low))
+    assert not forest.higher
+    assert forest.title.endswith("3 panels")
 
 
 def test_an_arm_that_is_nowhere_to_be_run_has_no_verdict():
@@ -230,7 +244,7 @@ def test_without_its_win_every_verdict_is_withheld(control, where, why):
         == f"The positive control {arm_title(control)} is not shown to win ({where}: {why}): every verdict is withheld."
     )
     for _, comparison in void.compared():
-        decision = decisions.decide(void, comparison, "igu")
+        decision = decisions.decide(void.report, comparison, "igu")
         assert decision.outcome == "withheld"
         assert "the positive control is not shown to win" in decision.reason
     assert {row[3].text for table in map_effects.spread_tables(void) for row in table.rows} == {"withheld"}
@@ -242,6 +256,7 @@ def test_the_sections_stand_on_the_page_after_the_verdict():
     assert [section.anchor for section in sections][:4] == ["verdict", "control", "maps", "over"]
 
 
+@own_style
 def test_long_titles_of_figures_stay_within_their_columns():
     long = "tiny, planted, task.kind=few-4-r16-strong, adapter.scale_rule=live"
     figure, axes = facets([long] * 3)

@@ -39,7 +39,7 @@ SHEET = Table(
             Cell("2"),
             Cell(),
         ],
-        [Cell("fim"), Cell("no run"), Cell("9 s", 9.0, kind="greyed"), Cell("not run"), Cell("3"), Cell()],
+        [Cell("fim"), Cell("no run"), Cell("9 s", 9.0, muted=True), Cell("not run"), Cell("3"), Cell()],
     ],
     ["A note & more."],
     legend=["Mean ± standard deviation."],

@@ -16,6 +16,7 @@ from support.studies import declared, study
 from rankbench.analysis.labels import arm_title
 from rankbench.cli import main
 from rankbench.reporting import report
+from rankbench.reporting import study_index as studies_index
 from rankbench.reporting.latex_text import escape
 from rankbench.studies import study as studies
 from rankbench.studies.study import Study
@@ -151,7 +152,8 @@ def test_the_command_takes_the_words_of_a_sweep(tmp_path, capsys):
     command("experiment=made_up", f"results_dir={tmp_path}")
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == str(tmp_path / "made_up" / "index.html")
-    assert printed[1].startswith("At an equal budget, of 2 verdicts: ")
+    assert printed[1] == studies_index.studies(tmp_path)[0].description
+    assert "Does IGU-LoRA deal ranks better" in (tmp_path / "index.html").read_text()
     reported = studies.study_in_folder(tmp_path / "made_up")
     assert len(reported.records) == len(made.records)
     noted = manifest.read(manifest.folder(tmp_path, made.sweep.sweep_id))
@@ -196,8 +198,8 @@ def test_a_sweep_without_an_experiment_has_a_report(tmp_path):
     jobs = [Job(None, run.run_id, False, (f"method={run.method}", f"seed={run.seed}")) for run in found]
     typed = Sweep("sweep-0a1b", "sweep", 1, ["method=lora,fim", "seed=0,1,2,3,4,5"], None, None, jobs)
     said = report.build(Study(typed, {run.run_id: run for run in found}, {}, []), tmp_path)
-    assert said[0].startswith("1 comparison with lora at an equal budget (test/kl): ")
-    assert "<h1>Sweep sweep-0a1b</h1>" in (tmp_path / "index.html").read_text()
+    assert said[0].startswith("Open: with 5 seeds, no gain of FIM-LoRA over LoRA (uniform) below ")
+    assert "<dd>Sweep sweep-0a1b" in (tmp_path / "index.html").read_text()
 
 
 # Peak memory since the program began, as the kernel keeps it: getrusage counts what the tests held as they forked it.

@@ -11,11 +11,11 @@ from support.records import record as made_record
 from support.studies import TUNING_SEED, declared, study
 
 from rankbench.core.sites import UNEVEN
+from rankbench.reporting.figures import budgets, mean_maps, rank_history, settings, tuning
+from rankbench.reporting.figures.costs import draw_costs
 from rankbench.reporting.report_data import ReportData, gather, links
-from rankbench.reporting.sections import ablations as ablation_curves
 from rankbench.reporting.sections import (
     costs,
-    frontier,
     learning_rates,
     missing_runs,
     published,
@@ -79,7 +79,7 @@ def test_arms_that_all_name_the_setting_are_an_ablation_without_a_base():
 
 def test_values_are_those_the_arm_names_or_its_records_have():
     (panel,), (steps, *_) = single().panels, single().ablations
-    points = ablation_curves.ablation_points(panel, steps)
+    points = settings.ablation_points(panel, steps)
     assert points["method.quadrature_steps"].tolist() == ["10", "2", "5", "10", "20"]
     assert points["base"].tolist() == [True, False, False, False, False]
     igu = panel.measured("igu")
@@ -187,8 +187,8 @@ def test_a_study_that_has_not_begun_says_that_nothing_can_be_compared():
     )
     assert verdict.verdict_table(empty) is None
     assert costs.cost_table(empty) is None
-    assert costs.draw_costs(empty) is frontier.draw_frontier(empty) is ranks.draw_rank_totals(empty) is None
-    assert ranks.draw_rank_maps("x", empty.panels, empty) is None
+    assert draw_costs(empty) is budgets.draw_frontier(empty) is rank_history.draw_rank_totals(empty) is None
+    assert mean_maps.draw_rank_maps("x", empty.panels, empty) is None
 
 
 def test_missing_runs_are_counted_and_named():
@@ -269,7 +269,7 @@ def test_seconds_of_a_shared_machine_are_grey_and_have_no_ratio():
     shared = costs.cost_table(with_seconds(single(), "igu", 1.3))
     for sheet, grey in ((quiet, False), (shared, True)):
         rows = {row[0].arm: dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows}
-        assert rows["igu"]["seconds [min, max]"].kind == ("greyed" if grey else "")
+        assert rows["igu"]["seconds [min, max]"].muted == grey
         assert (rows["igu"]["seconds / LoRA (uniform)"].value is None) == grey
         assert rows["fim"]["seconds / LoRA (uniform)"].value is not None
         assert (costs.SHARED in sheet.notes) == grey
@@ -287,10 +287,10 @@ def with_seconds(report_data: ReportData, arm: str, factor: float) -> ReportData
 
 def test_what_is_off_the_budget_stands_on_the_frontier():
     (panel,) = single().panels
-    used = frontier.spent(panel, single().arms).set_index("arm")
+    used = budgets.spent(panel, single().arms).set_index("arm")
     assert used["share"]["l1ra"] == pytest.approx(1.4, abs=0.01)
     assert used["share"]["lora"] == pytest.approx(1.0, abs=0.01)
-    drawn = frontier.draw_frontier(single())
+    drawn = budgets.draw_frontier(single())
     assert drawn.numbers["arm"].tolist() == single().arms
 
 
@@ -314,7 +314,7 @@ def test_an_arm_without_an_adapter_has_no_rank_total():
     for record in made.records.values():
         record.ranks = None if record.method == "fim" else record.ranks
     noted = gather(made)
-    totals = ranks.rank_totals(noted.panels[0], made.curves, noted.arms)
+    totals = rank_history.rank_totals(noted.panels, made.curves, noted.arms)
     assert set(totals["arm"]) == set(noted.arms) - {"fim"}
 
 
@@ -323,7 +323,7 @@ def test_rank_totals_are_means_over_seeds_of_what_is_held():
     two = {
         run.job.run_id: [(1, 10), (5, 20), (9, 20)] if run.seed else [(1, 10), (3, 30), (9, 30)] for run in panel.runs
     }
-    found = ranks.rank_totals(panel, two, ["igu"]).set_index("step")
+    found = rank_history.rank_totals([panel], two, ["igu"]).set_index("step")
     assert found["mean"].to_dict() == pytest.approx({1: 10, 3: (30 + 7 * 10) / 8, 5: 21.25, 9: 21.25})
     assert (found["low"][3], found["high"][3], found["n"][3]) == (10, 30, 8)
 
@@ -331,7 +331,7 @@ def test_rank_totals_are_means_over_seeds_of_what_is_held():
 def test_learning_rates_are_those_of_the_choice_and_its_edge_is_said():
     (panel,) = single().panels
     assert single().choosing() == single().arms
-    found = learning_rates.learning_rates(panel, single().choosing())
+    found = tuning.learning_rates(panel, single().choosing())
     igu = found[found["arm"] == "igu"]
     assert igu["rate"].tolist() == [0.0003, 0.001, 0.003, 0.01]
     assert igu["seeds"].unique().tolist() == [str(TUNING_SEED)]
@@ -347,7 +347,7 @@ def test_trials_without_a_choice_are_shown_as_they_are():
     (panel,) = found.panels
     for run in panel.runs:
         run.record.config["tuned"] = None
-    shown = learning_rates.learning_rates(panel, found.choosing())
+    shown = tuning.learning_rates(panel, found.choosing())
     assert not shown["chosen"].any()
     assert len(shown) == 7 * 4
     assert "not chosen yet" in column(learning_rates.rates_table(found), "chosen")
@@ -414,11 +414,11 @@ def test_arms_of_a_base_that_are_in_no_curve_are_its_variants():
 
 
 def test_curves_of_a_single_panel_are_one_figure_on_one_scale():
-    drawn = ablation_curves.draw_ablations(single())
-    assert [axes.get_title(loc="left") for axes in drawn.figure.axes] == ["quadrature steps M", "smoothing beta1"]
+    drawn = settings.draw_ablations(single())
+    assert [axes.get_xlabel() for axes in drawn.figure.axes] == ["path points", "β₁"]
     assert len({axes.get_ylim() for axes in drawn.figure.axes}) == 1
     assert drawn.numbers["setting"].unique().tolist() == ["method.quadrature_steps", "method.beta1"]
-    many = ablation_curves.draw_ablation(several().ablations[0], several())
+    many = settings.draw_ablation(several().ablations[0], several())
     assert len(many.figure.axes) == 4
 
 
@@ -426,19 +426,19 @@ def test_a_learning_rate_that_diverges_does_not_hide_the_others():
     found = gather(study(declared(seeds=range(2)), lost=0.0, failed=0.0))
     for run in found.panels[0].runs:
         run.record.config["tuned"]["curve"][3][1] = 50.0
-    (axes,) = learning_rates.draw_learning_rates(found).figure.axes
+    (axes,) = tuning.draw_learning_rates(found).figure.axes
     assert axes.get_yscale() == "log"
-    (axes,) = learning_rates.draw_learning_rates(single()).figure.axes
+    (axes,) = tuning.draw_learning_rates(single()).figure.axes
     assert axes.get_yscale() == "linear"
 
 
 def test_budgets_of_one_task_are_drawn_in_shares_of_their_mean_rank():
     rte = several().panels[:2]
-    data = ranks.draw_rank_maps("rte", rte, several()).numbers
+    data = mean_maps.draw_rank_maps("rte", rte, several()).numbers
     assert data["budget"].unique().tolist() == ["r4", "r8"]
     means = data.groupby(["label", "budget"])["rank"].mean()
     assert means.tolist() == pytest.approx([1.0] * len(means))
-    alone = ranks.draw_rank_maps("rte", rte[:1], several()).numbers
+    alone = mean_maps.draw_rank_maps("rte", rte[:1], several()).numbers
     assert alone[alone["label"] == "lora"]["rank"].unique().tolist() == [4.0]
 
 
@@ -451,10 +451,13 @@ def test_arms_keep_their_hue_and_differ_in_marker_or_dash():
 
 @pytest.mark.slow
 def test_of_many_panels_twelve_are_drawn_and_all_are_in_the_csv():
-    budgets = [f"r{rank}" for rank in range(1, 16)]
-    many = gather(study(declared(budgets=budgets, seeds=range(2)), layers=1, lost=0.0, failed=0.0))
-    for drawn in (costs.draw_costs(many), ranks.draw_rank_totals(many), learning_rates.draw_learning_rates(many)):
+    names = [f"r{rank}" for rank in range(1, 16)]
+    many = gather(study(declared(budgets=names, seeds=range(2)), layers=1, lost=0.0, failed=0.0))
+    for drawn in (draw_costs(many), rank_history.draw_rank_totals(many)):
         assert len(drawn.figure.axes) == 12
         assert drawn.numbers["panel"].nunique() == 15
         assert drawn.note.endswith(" 12 of 15 panels are drawn; the CSV has all.")
-    assert "are drawn" not in costs.draw_costs(single()).note
+    rates = tuning.draw_learning_rates(many)  # the same in all panels
+    assert len(rates.figure.axes) == 1
+    assert rates.numbers["panel"].nunique() == 15
+    assert "are drawn" not in draw_costs(single()).note

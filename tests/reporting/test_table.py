@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rankbench.reporting.page import table_element as html
+from rankbench.reporting.page import environment, parts
 from rankbench.reporting.plotting import ArmStyle
 from rankbench.reporting.table import (
     Cell,
@@ -74,15 +74,22 @@ def test_the_first_column_goes_and_the_strip_moves_with_it():
     assert (shorter.columns, shorter.strip, len(shorter.rows[0])) == (["KL ↓", "difference [95 % CI]", "finding"], 1, 3)
 
 
+def html(table: Table, styles: dict[str, ArmStyle]) -> str:
+    text = "{% import 'blocks.html.j2' as blocks with context %}{{ blocks.block_of(table) }}"
+    return environment().from_string(text).render(table=table, styles=styles)
+
+
 def test_html_is_escaped_leads_to_records_and_draws_the_interval():
     text = html(SHEET, STYLES)
     assert '<a href="#runs-1">igu_code | x</a>' in text
     assert "A note &amp; more." in text
-    assert '<span class="finding no-worthwhile-gain"><strong>better</strong></span>' in text
-    assert "\N{MINUS SIGN}0.05 [\N{MINUS SIGN}0.06, \N{MINUS SIGN}0.04]" in text
-    assert text.count("<svg") == 3
-    assert text.count("<circle") == 1
+    assert '<span class="finding no-worthwhile-gain">better</span>' in text
+    assert "\N{MINUS SIGN}0.05 [\N{MINUS SIGN}0.06,\N{NO-BREAK SPACE}\N{MINUS SIGN}0.04]" in text
+    assert 'title="-0.05 [-0.06, -0.04]"' in text
+    assert text.count('<svg class="strip"') == 3
+    assert text.count('class="middle"') == 1
     assert 'style="background:#000000"' in text
+    assert 'href="tables/results.csv"' in text
 
 
 def test_a_title_cannot_leave_its_place():
@@ -91,4 +98,13 @@ def test_a_title_cannot_leave_its_place():
     assert "<script" not in text
     assert "<i>" not in text
     assert "<b>" not in text
-    assert 'href="#&quot;onclick=&quot;"' in text
+    assert 'href="#&#34;onclick=&#34;"' in text
+
+
+def test_a_table_that_is_too_wide_is_shown_in_parts_that_name_the_rows():
+    wide = Table("x", "x", ["arm", *map(str, range(30))], [[arm_cell("lora"), *[Cell("0.30 ± 0.16", 0.3)] * 30]])
+    several = parts(wide)
+    assert len(several) > 1
+    assert {part.columns[0].title for part in several} == {"arm"}
+    assert [column.title for part in several for column in part.columns[1:]] == [*map(str, range(30))]
+    assert len(parts(SHEET)) == 1

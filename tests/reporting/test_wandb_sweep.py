@@ -83,6 +83,15 @@ def test_a_finished_run_is_mirrored_as_it_would_have_been_while_it_ran(results, 
     assert {record.status for record in records} == {"ok", "nan"}
 
 
+def test_the_mirror_knows_which_direction_is_better(results, records):
+    mirror(records, results, OFFLINE)
+    ok = next(record for record in records if record.status == "ok")
+    best = read(file_of(results, ok.run_id)).best
+    assert best["eval/test/kl"] == best["eval/validation/loss"] == "min"
+    assert best["eval/test/map_overlap"] == "max"
+    assert "eval/test/step" not in best
+
+
 def test_mirroring_again_leaves_one_mirror_of_each_run(results, records):
     mirror(records, results, OFFLINE)
     before = {record.run_id: steady(read(file_of(results, record.run_id)).summary) for record in records}

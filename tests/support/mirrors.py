@@ -23,6 +23,7 @@ class Mirrored:
     Attributes:
         history: rows in order, each with its `_step`.
         artifacts: text of each file, by artifact type and file name.
+        best: name of a metric -> "min" or "max", which is its summary.
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class Mirrored:
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, dict[str, str]] = field(default_factory=dict)
+    best: dict[str, str] = field(default_factory=dict)
 
     def media(self, key: str) -> Path:
         """The file behind a picture or a table."""
@@ -54,6 +56,8 @@ def read(file: Path) -> Mirrored:
             found.history.append({"_step": record.history.step.num, **_items(record.history.item)})
         elif kind == "summary":
             found.summary |= _items(record.summary.update)
+        elif kind == "metric" and (record.metric.summary.min or record.metric.summary.max):
+            found.best[record.metric.name] = "min" if record.metric.summary.min else "max"
         elif kind == "exit":
             found.exit_code = record.exit.exit_code
         elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":

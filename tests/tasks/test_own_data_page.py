@@ -58,6 +58,12 @@ def test_mistakes_are_said_together_before_anything_is_loaded(typed, capfd):
     assert "reviews.csv has no column 'lable' (task.answer); did you mean label?" in error
 
 
+def test_a_template_without_quotes_is_shown_with_them(typed, capfd):
+    words = ["task=text", "task.template=Review: {text}", *SHORT]
+    assert main(words) == 2
+    assert """: 'task.template="Review: {text}"'""" in capfd.readouterr().err
+
+
 def test_what_has_no_default_is_asked_for(typed, capfd):
     assert main(["task=text", *SHORT]) == 2
     error = capfd.readouterr().err

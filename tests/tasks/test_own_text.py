@@ -115,7 +115,7 @@ def test_options_in_columns_are_those_of_a_list(tmp_path):
 def test_labels_say_what_the_answers_call_the_choices(tmp_path):
     file = write(tmp_path / "rows.jsonl", [{**row, "right": row["right"] + 1} for row in QUESTIONS])
     assert "no number from 0" not in problems(file, OPTIONS)[0]
-    made = loaded("text", **own(file, OPTIONS, labels=["1", "2", "3"]))
+    made = loaded("text", **own(file, OPTIONS, labels=[1, 2, 3]))
     assert {e.item["id"]: e.right for e in made.splits["test"]} == {
         e.item["id"]: int(e.item["id"][6:]) % 3 for e in made.splits["test"]
     }
@@ -151,7 +151,7 @@ def test_classes_read_from_the_data_are_numbers_by_value_and_names_by_the_alphab
     made = loaded("text", "encoder", **own(write(tmp_path / "numbers.jsonl", rows)))
     assert made.num_labels() == 3
     assert {e.item["gold"]: e.labels for e in made.splits["train"]} == {"2": 0, "9": 1, "10": 2}
-    names = [{"text": "a", "label": value} for value in (True, False) * 6]
+    names = [{"text": "a", "label": value} for value in ("true ", False) * 6]  # blanks are no part of a name
     made = loaded("text", "encoder", **own(write(tmp_path / "names.jsonl", names)))
     assert {e.item["gold"]: e.labels for e in made.splits["train"]} == {"false": 0, "true": 1}
 
@@ -289,6 +289,8 @@ WRONG_FILES = [
         "text;label\na;b\n",
         "no column 'text' (task.template); its columns are separated by ';', save it with commas",
     ),
+    ("r.csv", "text, label\na, b\n", "its columns are 'text', ' label'; remove the blanks around them"),
+    ("r.CSV", "text,label\na,b\n", "r.CSV: .CSV is not read here; rename it to .csv"),
     ("r.csv", "text,label\na,b,c\n", "r.csv, line 2: 3 values for 2 columns (text, label)"),
     ("r.csv", 'text,label\n"a\nb",x\n,y\n', "r.csv, line 4, column text: is empty; fill it, or remove the row"),
     ("r.csv", "text,label\n", "r.csv has no rows"),
@@ -313,6 +315,11 @@ WRONG_FILES = [
 def test_files_that_cannot_be_used(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     assert message in problems(tmp_path / name)[0]
+
+
+def test_a_csv_file_without_names_of_columns(tmp_path):
+    (tmp_path / "r.csv").write_text("a film,good\na book,bad\n")
+    assert problems(tmp_path / "r.csv")[2].endswith("the first line of a CSV file has the names of its columns")
 
 
 def test_text_in_another_encoding_is_refused(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.analysis.terms import Terms
+from rankbench.reporting.decisions import Member, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.figures.layout import (
     Room,
     arm_labels,
@@ -26,7 +27,6 @@ from rankbench.reporting.figures.layout import (
 )
 from rankbench.reporting.plotting import BAND, GREY, PAGE, SMALL, WIDE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
-from rankbench.reporting.sections import over_panels
 from rankbench.statistics.estimates import PairedDifference
 
 ROW = 0.155  # inches
@@ -82,7 +82,6 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
     for axes, forest in zip(all_axes, drawn, strict=True):
         _draw_panel(axes, forest, order, report_data.styles, limits[forest.across])
         label_rows(axes, labels)
-        axes.hlines(range(len(order)), *axes.get_xlim(), color=BAND, lw=0.5, zorder=0)
     numbers = pd.concat([forest.rows.assign(panel=forest.title) for forest in everything])[COLUMNS]
     reference = arm_title(report_data.report.reference)
     note = (
@@ -95,9 +94,9 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
 
 def forests(report_data: ReportData) -> Iterator[Forest]:
     """Panels that are taken together, then those that are not."""
-    together = over_panels.pooled_names(report_data)
+    together = pooled_names(report_data)
     for title in report_data.report.over:
-        for shared, members in over_panels.groups(report_data, title):
+        for shared, members in sample_groups(report_data, title):
             yield _pooled(report_data, f"{shared}, {len(members)} panels", members)
     for panel, comparison in report_data.compared():
         if panel.name not in together and comparison.reference is not None:
@@ -114,8 +113,8 @@ def _single(title: str, cell: str | None, comparison: Comparison) -> Forest:
     return _forest(title, cell, terms, metric, differences)
 
 
-def _pooled(report_data: ReportData, title: str, members: Sequence[over_panels.Member]) -> Forest:
-    together, pools = over_panels.pool_arms(report_data, members)
+def _pooled(report_data: ReportData, title: str, members: Sequence[Member]) -> Forest:
+    together, pools = pool_arms(report_data, members)
     panel, first = members[0]
     reference, metric = str(first.reference), first.metrics[0]
     sign = 1 if higher_is_better(metric) or not together.one_unit else -1
@@ -130,7 +129,7 @@ def _pooled(report_data: ReportData, title: str, members: Sequence[over_panels.M
 def _turned(gain: PairedDifference) -> PairedDifference:
     """The difference that a gain in a loss is."""
     low, high = (None if end is None else -end for end in (gain.high, gain.low))
-    return PairedDifference(-gain.mean, low, high, gain.n)
+    return replace(gain, mean=-gain.mean, low=low, high=high)
 
 
 def _forest(
@@ -168,15 +167,13 @@ def _draw_panel(axes: Axes, forest: Forest, order: Sequence[str], styles: Styles
     if forest.margin is not None:
         axes.axvspan(*forest.margin, color=BAND, lw=0, zorder=0)
     axes.axvline(0, color=GREY, lw=0.8, zorder=1)
-    for row in forest.rows.itertuples():
-        if row.arm not in order:
-            continue
-        y, style = order.index(row.arm), styles[row.arm]
-        sure = row.low > 0 or row.high < 0
-        axes.plot(np.clip([row.low, row.high], -limit, limit), [y, y], color=style.colour, lw=2.2 if sure else 0.9)
-        fill = style.colour if row.claim else "white"
-        axes.plot(np.clip(row.mean, -limit, limit), y, style.marker, color=style.colour, mfc=fill, ms=4.2)
-        for end, edge in ((row.low, "<"), (row.high, ">")):
+    for row in forest.rows[forest.rows["arm"].isin(order)].to_dict("records"):
+        y, style, mean, ends = order.index(row["arm"]), styles[row["arm"]], row["mean"], (row["low"], row["high"])
+        sure = ends[0] > 0 or ends[1] < 0
+        axes.plot(np.clip(ends, -limit, limit), [y, y], color=style.colour, lw=2.2 if sure else 0.9)
+        fill = style.colour if row["claim"] else "white"
+        axes.plot(np.clip(mean, -limit, limit), y, style.marker, color=style.colour, mfc=fill, ms=4.2)
+        for end, edge in zip(ends, "<>", strict=True):
             if abs(end) > limit:
                 axes.plot(np.clip(end, -limit, limit), y, edge, color=style.colour, ms=3)
     axes.set_xlim(-1.03 * limit, 1.03 * limit)

@@ -15,17 +15,16 @@ from rankbench.core.sites import rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.reporting.figures.heat_maps import DIVERGING, SHADES, colour_bar, draw_tiles
 from rankbench.reporting.figures.layout import (
-    Line,
     Room,
     arm_handles,
     arm_label,
     arm_labels,
     draw_frame,
     facets,
-    label_ends,
     panel_titles,
     widest,
 )
+from rankbench.reporting.figures.lines import Line, label_ends
 from rankbench.reporting.figures.panel_groups import Group, groups_of, mean_gain
 from rankbench.reporting.plotting import GREY, SMALL, WIDE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
@@ -88,10 +87,10 @@ def draw_found_against_gain(report_data: ReportData) -> ReportFigure | None:
         if single:
             label_ends(axes, [Line(arm_label(arm), styles[arm].colour, [x], [y]) for arm, x, y in places])
     numbers = pd.concat([data.assign(panel=group.title) for group, data in groups])
+    reference = arm_title(report_data.report.reference)
     note = (
-        f"Share of the true ranks that an arm found (1: all) and its gain over "
-        f"{arm_title(report_data.report.reference)} (above 0 is better), means with 95 % intervals of their "
-        "own over seeds."
+        f"Share of the true ranks that an arm found (1: all) and its gain over {reference} (above 0 is better), means "
+        "with 95 % intervals of their own over seeds."
     )
     return ReportFigure("found-against-gain", "Maps found, and what they gain", figure, numbers, note)
 
@@ -116,13 +115,11 @@ def draw_found_maps(name: str, panels: Sequence[Panel], report_data: ReportData)
     maps = _maps_by_seed(panel)
     arms = [arm for arm in report_data.arms if arm in maps]
     truth = next((arm for arm in arms if _method(panel, arm) == TRUTH), None)
-    seeds = sorted(
-        {seed for arm in arms for seed in maps[arm]} & set(maps.get(truth or "", maps[arms[0]] if arms else {}))
-    )
-    seeds = seeds[:SEEDS] if truth else seeds[: 2 * SEEDS]
-    arms = [arm for arm in arms if set(seeds) & set(maps[arm])]
-    if not arms or not seeds:
+    if not arms:
         return None
+    seeds = sorted(maps[truth] if truth else {seed for arm in arms for seed in maps[arm]})
+    seeds = seeds[: SEEDS if truth else 2 * SEEDS]
+    arms = [arm for arm in arms if set(seeds) & set(maps[arm])]
     drawn = _drawn(arms, truth, maps, report_data)
     figure, numbers = _draw_blocks(panel, maps, drawn, seeds, truth)
     where = panel_title(panel.title)
@@ -151,7 +148,7 @@ def _method(panel: Panel, arm: str) -> str | None:
 
 
 def _maps_by_seed(panel: Panel) -> dict[str, dict[int, RunRecord]]:
-    maps: Mapping[str, Mapping[int, RunRecord]] = {}
+    maps: dict[str, dict[int, RunRecord]] = {}
     for run in panel.runs:
         if run.record is not None and run.status == "ok" and run.record.ranks:
             maps.setdefault(run.arm, {})[run.record.seed] = run.record

@@ -9,7 +9,6 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from rankbench.reporting.figures.layout import STEPS, inches, number_text, text_width
@@ -38,9 +37,7 @@ def draw_tiles(axes: Axes, values: Matrix, low: float, high: float, shades: str 
     )
 
 
-def write_numbers(
-    axes: Axes, values: Matrix, image: AxesImage, form: str = "", without: str = "", least: int = 1
-) -> None:
+def write_numbers(axes: Axes, values: Matrix, image: Any, form: str = "", without: str = "", least: int = 1) -> None:
     """Write the values into the cells, where all of them fit.
 
     Args:
@@ -69,7 +66,7 @@ def number_text_of(value: float, form: str) -> str:
     return (text.lstrip("-") if float(text) == 0 else text).replace("-", "\N{MINUS SIGN}")
 
 
-def colour_bar(figure: Figure, all_axes: Sequence[Axes], image: AxesImage, quantity: str, shift: float = 0.0) -> None:
+def colour_bar(figure: Figure, all_axes: Sequence[Axes], image: Any, quantity: str, shift: float = 0.0) -> None:
     """Say what the shades mean, to the right of the axes, in the room that `facets` left there.
 
     Args:

@@ -1,4 +1,4 @@
-"""Panels side by side, legends, and labels where lines end; all sizes are inches at print size."""
+"""Panels side by side, their titles, ticks and legends; all sizes are inches at print size."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
-from scipy import optimize
 
 from rankbench.analysis.labels import arm_title, panel_title
-from rankbench.reporting.plotting import COLUMN, PAGE, SMALL, TEXT, WIDE, Styles
+from rankbench.reporting.plotting import BAND, COLUMN, PAGE, SMALL, TEXT, WIDE, Styles
 
 MOST = 12  # panels of a figure: nobody compares more of them
 LINE = 0.125  # of a line of text
 GAP = 0.12  # between panels, and at the edges
 HEIGHT = 1.25  # of an axes
+FEW = 8  # entries of a legend that fit below a column
 TITLE_LINES = 3  # of a panel, at most
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
-SAME = 0.01  # share of the values' range by which lines that are one differ at most
 STEPS = (1, 2, 5, 10)  # of ticks
-LEADER = 0.14  # from the end of an axes to the labels of its lines
 LABEL = 1.5  # of the label of an arm, at most
 Ticks = Mapping[float, str]
 T = TypeVar("T")
@@ -87,6 +85,7 @@ def facets(
     shared: bool = False,
     heading: str = "",
     bar: float = 0.0,
+    foot: float = 0.0,
 ) -> tuple[Figure, list[Axes]]:
     """Axes side by side with their titles, and below them a legend, where there are handles.
 
@@ -100,9 +99,10 @@ def facets(
         shared: whether panels of a row have the same y, so that only the first has room for its labels.
         heading: title of the whole figure.
         bar: room to the right of all, for a colour bar.
+        foot: room below the last row, beside that of every axes.
     """
     count = len(titles)
-    width = width or (COLUMN if count == 1 and not room.right else PAGE if count <= 6 else WIDE)
+    width = width or (COLUMN if count == 1 and not room.right and len(handles) <= FEW else PAGE if count <= 6 else WIDE)
     columns = columns or (2 if count == 4 else min(count, 3 if width < WIDE else 4))
     rows = math.ceil(count / columns)
     left = 0.0 if shared else room.left  # of all but the first
@@ -110,8 +110,8 @@ def facets(
     names = [wrapped(title, inner + room.right, TITLE_LINES) for title in titles]
     above = 0.06 + LINE * max(name.count("\n") + 1 if name else 0 for name in names)
     legend = legend_rows(handles, width)
-    below = LINE * len(legend) + 0.06 * bool(legend)
-    head = wrapped(heading, width - GAP, 4, TEXT + 1)
+    below = LINE * len(legend) + 0.06 * bool(legend) + foot
+    head = "\n".join(wrapped(line, width - GAP, 4, TEXT + 1) for line in heading.splitlines())
     heads = LINE * 1.15 * (head.count("\n") + 1) + 0.03 if head else 0.0
     total = heads + rows * (above + height + room.below) + below + 0.04
     figure = Figure((width, total))
@@ -223,13 +223,17 @@ def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Tick
             axis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value)))
         else:
             axis.set_ticks(list(ticks), labels=list(ticks.values()))
-    axes.set(xlim=(left, right), ylim=(low, high), xlabel=across, ylabel=up)  # ticks widen them
+    label = wrapped(up, max(height + 0.05, 0.5), 2, SMALL)
+    axes.set(xlim=(left, right), ylim=(low, high), xlabel=across, ylabel=label)  # ticks widen them
 
 
 def inches(axes: Axes) -> tuple[float, float]:
     """Width and height of an axes."""
-    box, dpi = axes.get_window_extent(), axes.get_figure(root=True).dpi
-    return box.width / dpi, box.height / dpi
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes of a figure
+    width, height = figure.get_size_inches()
+    box = axes.get_position()
+    return box.width * width, box.height * height
 
 
 def number_text(value: float) -> str:
@@ -258,84 +262,8 @@ def logarithmic_up(axes: Axes) -> dict[float, str] | None:
     return {step: f"{step:g}" for step in steps if low <= step <= high}
 
 
-class Line(NamedTuple):
-    """A line of a panel that is labelled where it ends."""
-
-    label: str
-    colour: str
-    x: Sequence[float]
-    y: Sequence[float]
-
-
-def merged(lines: Sequence[Line]) -> list[Line]:
-    """The lines, those that lie on each other all along as one with the labels of all."""
-    values = [value for line in lines for value in line.y]
-    same = SAME * (max(values) - min(values)) if values else 0.0
-    groups: list[list[Line]] = []
-    for line in lines:
-        mates = next((group for group in groups if _coincide(group[0], line, same)), None)
-        if mates is None:
-            groups.append([line])
-        else:
-            mates.append(line)
-    return [group[0]._replace(label=_joined([line.label for line in group])) for group in groups]
-
-
-def _coincide(first: Line, second: Line, same: float) -> bool:
-    return list(first.x) == list(second.x) and all(abs(a - b) <= same for a, b in zip(first.y, second.y, strict=True))
-
-
-def _joined(labels: Sequence[str]) -> str:
-    return wrapped(" = ".join(labels), LABEL, len(labels) + 1, SMALL)
-
-
-def label_ends(axes: Axes, lines: Sequence[Line]) -> None:
-    """Write labels to the right of an axes where its lines, which are `merged`, end.
-
-    It comes after everything that moves the limits of the axes.
-    """
-    width, height = inches(axes)
-    ends = [
-        axes.transAxes.inverted().transform(axes.transData.transform((line.x[-1], line.y[-1])))[1] for line in lines
-    ]
-    sizes = [SMALL * (0.1 + 1.12 * (line.label.count("\n") + 1)) / 72 / height for line in lines]
-    places = _apart(ends, sizes)
-    for line, place in zip(lines, places, strict=True):
-        axes.annotate(
-            line.label,
-            (line.x[-1], line.y[-1]),
-            (1 + LEADER / width, place),
-            textcoords="axes fraction",
-            fontsize=SMALL,
-            va="center",
-            arrowprops={
-                **{"arrowstyle": "-", "color": line.colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 2},
-                "relpos": (0, 0.5),
-            },
-            annotation_clip=False,
-        )
-
-
-def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
-    """Middles of labels, as near to the wanted ones as they can be without an overlap, within 0 to 1 if they fit.
-
-    Args:
-        wanted: middles.
-        sizes: of the labels, in the same unit.
-    """
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    starts = np.cumsum([0.0, *(sizes[index] for index in order)])  # of each label, if they stood on each other
-    offsets = [start + sizes[index] / 2 for start, index in zip(starts, order, strict=False)]
-    slack = max(1.0 - starts[-1], 0.0)
-    flat = optimize.isotonic_regression(
-        [wanted[index] - offset for index, offset in zip(order, offsets, strict=True)]
-    ).x
-    places = np.clip(flat, 0.0, slack) + offsets
-    return [float(places[order.index(index)]) for index in range(len(wanted))]
-
-
 def label_rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Make y a list of labels, the first on top, without a grid."""
+    """Make y a list of labels, the first on top; it comes after `draw_frame`."""
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.grid(visible=False)
+    axes.grid(color=BAND)

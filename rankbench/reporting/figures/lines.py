@@ -1,28 +1,32 @@
-"""Lines of arms in panels: named where they end, or, in many panels, in one legend."""
+"""Lines of arms in panels: named where they end, those that lie on each other together; in many panels in a legend."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import optimize
 
 from rankbench.reporting.figures.layout import (
-    Line,
+    LABEL,
     Room,
     arm_handles,
     arm_label,
     chosen,
     facets,
-    label_ends,
-    merged,
+    inches,
     widest,
+    wrapped,
 )
-from rankbench.reporting.plotting import Styles
+from rankbench.reporting.plotting import SMALL, Styles
 from rankbench.studies.panels import Panel
 
 DIRECT = 2  # panels with labels of their own
+SAME = 0.01  # share of the values' range by which lines that are one differ at most
+LEADER = 0.14  # inches from the end of an axes to the labels of its lines
 
 
 class Curve(NamedTuple):
@@ -30,15 +34,15 @@ class Curve(NamedTuple):
 
     Attributes:
         label: the arm.
-        x, y: points.
+        x, y: points, sequences of numbers.
         low, high: ends of a band, or of the intervals of the points; () without.
     """
 
     label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
+    x: Any
+    y: Any
+    low: Any = ()
+    high: Any = ()
 
 
 Drawing = tuple[str, Panel | None, list[Curve]]  # title, panel, lines
@@ -89,9 +93,85 @@ def _named(curves: Sequence[Curve], styles: Styles) -> list[Line]:
 
 def _draw_curve(axes: Axes, curve: Curve, styles: Styles, steps: bool) -> None:
     style = styles[curve.label]
-    drawn = {"drawstyle": "steps-post"} if steps else {}
+    drawn: dict[str, Any] = {"drawstyle": "steps-post"} if steps else {}
     if len(curve.low) and steps:
         axes.fill_between(curve.x, curve.low, curve.high, step="post", color=style.colour, alpha=0.08, lw=0)
     elif len(curve.low):
         axes.vlines(curve.x, curve.low, curve.high, color=style.colour, lw=0.7)
     axes.plot(curve.x, curve.y, markevery=max(1, len(curve.x) // 6), **style.line, **drawn)
+
+
+class Line(NamedTuple):
+    """A line of a panel that is labelled where it ends."""
+
+    label: str
+    colour: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+def merged(lines: Sequence[Line]) -> list[Line]:
+    """The lines, those that lie on each other all along as one with the labels of all."""
+    values = [value for line in lines for value in line.y]
+    same = SAME * (max(values) - min(values)) if values else 0.0
+    groups: list[list[Line]] = []
+    for line in lines:
+        mates = next((group for group in groups if _coincide(group[0], line, same)), None)
+        if mates is None:
+            groups.append([line])
+        else:
+            mates.append(line)
+    return [group[0]._replace(label=_joined([line.label for line in group])) for group in groups]
+
+
+def _coincide(first: Line, second: Line, same: float) -> bool:
+    return list(first.x) == list(second.x) and all(abs(a - b) <= same for a, b in zip(first.y, second.y, strict=True))
+
+
+def _joined(labels: Sequence[str]) -> str:
+    return wrapped(" = ".join(labels), LABEL, len(labels) + 1, SMALL)
+
+
+def label_ends(axes: Axes, lines: Sequence[Line]) -> None:
+    """Write labels to the right of an axes where its lines, which are `merged`, end.
+
+    It comes after everything that moves the limits of the axes.
+    """
+    width, height = inches(axes)
+    ends = [
+        axes.transAxes.inverted().transform(axes.transData.transform((line.x[-1], line.y[-1])))[1] for line in lines
+    ]
+    sizes = [SMALL * (0.3 + 1.12 * (line.label.count("\n") + 1)) / 72 / height for line in lines]
+    places = _apart(ends, sizes)
+    for line, place in zip(lines, places, strict=True):
+        axes.annotate(
+            line.label,
+            (line.x[-1], line.y[-1]),
+            (1 + LEADER / width, place),
+            textcoords="axes fraction",
+            fontsize=SMALL,
+            va="center",
+            arrowprops={
+                **{"arrowstyle": "-", "color": line.colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 2},
+                "relpos": (0, 0.5),
+            },
+            annotation_clip=False,
+        )
+
+
+def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Middles of labels, as near to the wanted ones as they can be without an overlap, within 0 to 1 if they fit.
+
+    Args:
+        wanted: middles.
+        sizes: of the labels, in the same unit.
+    """
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    starts = np.cumsum([0.0, *(sizes[index] for index in order)])  # of each label, if they stood on each other
+    offsets = [start + sizes[index] / 2 for start, index in zip(starts, order, strict=False)]
+    slack = max(1.0 - starts[-1], 0.0)
+    flat = optimize.isotonic_regression(
+        [wanted[index] - offset for index, offset in zip(order, offsets, strict=True)]
+    ).x
+    places = np.clip(flat, 0.0, slack) + offsets
+    return [float(places[order.index(index)]) for index in range(len(wanted))]

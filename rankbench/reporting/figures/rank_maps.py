@@ -22,7 +22,7 @@ from rankbench.core.sites import RankGrid, parse_site, rank_grid
 from rankbench.records.record import RunRecord
 from rankbench.reporting.figures.heat_maps import DIVERGING, colour_bar, draw_tiles, write_numbers
 from rankbench.reporting.figures.layout import GAP, Room, facets, inches, text_width, widest, wrapped
-from rankbench.reporting.plotting import COLUMN, OWN_STYLE, PAGE, WIDE
+from rankbench.reporting.plotting import COLUMN, PAGE, WIDE, own_style
 from rankbench.statistics.estimates import rank_correlation
 
 ROW = 0.115  # inches of a kind of site: a line of numbers
@@ -117,7 +117,7 @@ def _correlation(first: pd.Series, second: pd.Series) -> float | None:
     return rank_correlation(both.iloc[:, 0], both.iloc[:, 1]).spearman if len(both) else None
 
 
-@OWN_STYLE
+@own_style
 def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quantity: str = "mean rank") -> Figure:
     """A panel per label, kinds x layers, all on one colour scale.
 
@@ -138,13 +138,14 @@ def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quant
     columns = columns or min(len(names), _fitting(width - BAR - widest(kinds), len(layers)))
     figure, all_axes = facets(
         [_title(name) for name in names],
-        room=Room(widest(kinds) + 0.08, 0.0, 0.3),
+        room=Room(widest(kinds) + 0.08, 0.0, 0.05),
         height=ROW * len(kinds),
         width=width,
         columns=columns,
         shared=True,
         heading=title,
         bar=BAR,
+        foot=0.26,
     )
     most = float(means["rank"].max())
     for index, (name, axes) in enumerate(zip(names, all_axes, strict=True)):
@@ -181,7 +182,7 @@ def _matrix(grid: RankGrid[float], kinds: list[str], layers: list[int | None]) -
     return np.array([[grid.cells.get((layer, kind), math.nan) for layer in layers] for kind in kinds])
 
 
-@OWN_STYLE
+@own_style
 def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     """A matrix of labels with the correlation in each cell; a dash where there is none."""
     names = [str(name) for name in table["label"].unique()]

@@ -135,7 +135,7 @@ def draw_grid(ablation: Ablation, report_data: ReportData) -> ReportFigure | Non
     down, across = map(setting_title, ablation.keys)
     figure, all_axes = facets(
         panel_titles([panel.short for panel, _ in drawn]),
-        room=Room(0.22 + widest([text for table in tables for text in table.index]), BAR),
+        room=Room(0.46 + widest([text for table in tables for text in table.index]), BAR),
         height=ROW * max(len(table) for table in tables),
         columns=2 if len(drawn) > 1 else 1,
     )

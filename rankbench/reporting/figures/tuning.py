@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -74,7 +73,8 @@ def tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
 
 def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
-    panels = _once(tried(report_data))
+    trials = tried(report_data)
+    panels = _once(trials)
     curves = [
         (
             title,
@@ -95,7 +95,7 @@ def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
         draw_frame(axes, "learning rate", metric_title(data["metric"].iloc[0], short=True), x, y)
 
     figure, left_out = draw_lines(curves, report_data.styles, finish)
-    numbers = pd.concat([data.assign(panel=title) for title, _, data in panels])
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in trials])
     note = (
         f"Means over the tuning seeds on validation; ring: the rate chosen; no point where a seed is missing.{left_out}"
     )
@@ -111,15 +111,19 @@ def _once(panels: list[tuple[Panel, pd.DataFrame]]) -> list[tuple[str, Panel, pd
     alike: dict[str, list[tuple[Panel, pd.DataFrame]]] = {}
     for panel, data in panels:
         alike.setdefault(data.to_json(), []).append((panel, data))
-    return [
-        (panel_title(same[0][0].short) if len(same) == 1 else f"{len(same)} panels, tuned together", *same[0])
-        for same in alike.values()
-    ]
+    return [(_shared([panel.short for panel, _ in same]), *same[0]) for same in alike.values()]
 
 
-def expected_best(values: pd.Series, higher: bool) -> list[float]:
+def _shared(titles: Sequence[str]) -> str:
+    """What the titles of panels have in common; of many that have nothing, their number."""
+    common = set.intersection(*(set(title.split(", ")) for title in titles))
+    parts = [part for part in titles[0].split(", ") if part in common]
+    return panel_title(", ".join(parts)) if parts else f"{len(titles)} panels"
+
+
+def expected_best(values: Iterable[float], higher: bool) -> list[float]:
     """Expected best of k of some trials drawn without replacement, for k = 1 to their number (Dodge et al. 2019)."""
-    ordered = np.sort(values.to_numpy(float))[:: 1 if higher else -1]
+    ordered = sorted(values, reverse=not higher)
     count = len(ordered)
     return [
         sum(value * math.comb(place, k - 1) for place, value in enumerate(ordered)) / math.comb(count, k)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from rankbench.analysis.labels import panel_title
+from rankbench.analysis.labels import panel_title, with_titles
 from rankbench.reporting.comparison_table import EXPLORATORY, make_table
 from rankbench.reporting.figures.settings import draw_ablation, draw_ablations, draw_grid
 from rankbench.reporting.plotting import Sketch
@@ -20,7 +20,7 @@ def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where no setting is varied."""
     blocks: list[Block] = ["curves"]
     for ablation in report_data.ablations:
-        blocks += [ablation.name, *panel_tables(ablation.title, _tables(report_data, ablation))]
+        blocks += [ablation.name, *panel_tables(_title(ablation), _tables(report_data, ablation))]
     return Section("ablations", "Settings varied", (), blocks)
 
 
@@ -39,11 +39,15 @@ def _sketches(report_data: ReportData) -> Iterator[Sketch]:
         yield partial(draw_ablations, report_data)
 
 
+def _title(ablation: Ablation) -> str:
+    return with_titles(ablation.title, ablation.arms)
+
+
 def _tables(report_data: ReportData, ablation: Ablation) -> dict[str, Table]:
     """Panel -> table of the arms that vary a setting, against the one that leaves it at its default."""
     tables = {
         panel_title(panel.short): make_table(
-            comparison, f"{ablation.name}-{panel.name}", f"{ablation.title}: {panel_title(panel.title)}", links(panel)
+            comparison, f"{ablation.name}-{panel.name}", f"{_title(ablation)}: {panel_title(panel.title)}", links(panel)
         )
         for panel, comparison in report_data.varied[ablation.name]
     }

@@ -89,9 +89,7 @@ def _seconds_cell(row: pd.Series) -> Cell:
     cell = number_cell(row["seconds"], "{:,.1f}")
     if cell.value is None:
         return cell
-    return replace(
-        cell, text=f"{cell.text} [{row['least']:,.1f}, {row['most']:,.1f}]", kind="greyed" if row["shared"] else ""
-    )
+    return replace(cell, text=f"{cell.text} [{row['least']:,.1f}, {row['most']:,.1f}]", muted=bool(row["shared"]))
 
 
 def _costs(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from rankbench.reporting.figures.frontier import draw_frontier
-from rankbench.reporting.figures.worth import draw_worth
+from rankbench.reporting.figures.budgets import draw_frontier, draw_worth
 from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section

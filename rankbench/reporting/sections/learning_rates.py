@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.labels import panel_title
+from rankbench.analysis.labels import metric_title, panel_title
 from rankbench.reporting.figures.tuning import draw_expected_best, draw_learning_rates, tried
 from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link
@@ -37,7 +37,9 @@ def rates_table(report_data: ReportData) -> Table | None:
         for panel, data in trials
         for arm, line in data.groupby("arm", sort=False)
     ]
-    metrics = ", ".join(sorted({metric for _, data in trials for metric in data["metric"]}))
+    metrics = ", ".join(
+        sorted({metric_title(metric, arrow=True, short=True) for _, data in trials for metric in data["metric"]})
+    )
     columns = ["where", "arm", "chosen", "at the edge", f"rate: {metrics}", "tuning seeds"]
     table = Table("learning-rates", "Learning rates tried and chosen", columns, rows)
     return table if len(report_data.panels) > 1 else without_first_column(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from rankbench.analysis.labels import arm_title, panel_title
+from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.mixed_records import differing_code
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section, present
@@ -29,8 +29,11 @@ def sentences(report_data: ReportData) -> list[str]:
     lines = [_counted("runs", runs), *([_counted("tuning trials", trials)] if trials else [])]
     compared = {panel.name for panel, _ in report_data.compared()}
     empty = [(panel.title, panel.metric) for panel in report_data.panels if panel.name not in compared]
-    lines += [f"No run that is ok has {metric} on {title}: it has no table." for title, metric in empty]
-    without = [panel.title for panel, comparison in report_data.compared() if comparison.reference is None]
+    lines += [
+        f"No run that is ok has {metric_title(metric)} on {panel_title(title)}: it has no table."
+        for title, metric in empty
+    ]
+    without = [panel_title(panel.title) for panel, comparison in report_data.compared() if comparison.reference is None]
     lines += [f"No {report_data.report.reference} on {title}: its arms are compared with nothing." for title in without]
     lines += [f"Not read: {problem}" for problem in report_data.study.problems]
     lines += _of_other_code(report_data)

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from rankbench.analysis.comparison import KIND_OF, Comparison
+from rankbench.analysis.comparison import KIND_OF
 from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.analysis.pooled import Pooled, PooledPanels
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.decisions import controls_of
+from rankbench.reporting.decisions import Member, pool_arms, sample_groups
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
 from rankbench.reporting.table import Cell, Table, arm_cell, number_cell
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.statistics.estimates import Estimate, PairedDifference
-from rankbench.studies.panels import FACTS, Panel
 
-Member = tuple[Panel, Comparison]
 SHOWN = ("works", "worthwhile", "harmful")  # outcomes whose gains stand in the sentence
-LEAST = 2  # panels that can be taken together
 PANELS = -2  # place of their number in a row
 FAR = -1000.0  # per cent: a loss beyond it is as good as unlimited
 
@@ -31,50 +28,13 @@ def make(report_data: ReportData) -> Section | None:
     return Section("over", "Panels taken together", (), tables) if tables else None
 
 
-def groups(report_data: ReportData, title: str) -> list[tuple[str, list[Member]]]:
-    """What the panels of a title share, and those panels: they differ in its settings alone and have headroom."""
-    axes = report_data.report.over[title]
-    members: dict[str, list[Member]] = defaultdict(list)
-    for panel, comparison in report_data.compared():
-        if comparison.reference is not None and comparison.terms.margin is not None and comparison.terms.headroom:
-            facts = [f"budget {panel.facts[key]}" if key == "budget" else panel.facts[key] for key in FACTS]
-            shared = [fact for key, fact in zip(FACTS, facts, strict=True) if key not in axes]
-            rest = [point for point in panel.rest if point.partition("=")[0] not in axes]
-            members[", ".join([*shared, *rest])].append((panel, comparison))
-    return [(shared, group) for shared, group in members.items() if len(group) >= LEAST]
-
-
-def pooled_names(report_data: ReportData) -> set[str]:
-    """Names of the panels that are taken together."""
-    several = [members for title in report_data.report.over for _, members in groups(report_data, title)]
-    return {panel.name for members in several for panel, _ in members}
-
-
 def pooled_tables(report_data: ReportData) -> list[Table]:
     """A table for each title and group of panels."""
     return [
         _table(report_data, title, shared, members)
         for title in report_data.report.over
-        for shared, members in groups(report_data, title)
+        for shared, members in sample_groups(report_data, title)
     ]
-
-
-def pool_arms(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
-    """Take panels together; each arm that is judged over them, those with controls first."""
-    reference = members[0][1].reference
-    apart = {reference, *report_data.report.without_claim}
-    arms = [arm for arm in report_data.arms if arm not in apart]
-    everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
-    controlled = [arm for arm in report_data.report.controls if any(each.planned([arm]) for _, each in members)]
-    judged = [arm for arm in arms if arm in everywhere or arm in controlled]
-    family = max(1, len(judged)) * report_data.study.looks * report_data.shares
-    together = PooledPanels([comparison for _, comparison in members], family)
-    ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
-    return together, {arm: together.pool(arm, _controls(report_data, arm, reference)) for arm in ordered}
-
-
-def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
-    return controls_of(report_data, arm, reference) if arm in report_data.report.controls else {}
 
 
 def _table(report_data: ReportData, title: str, shared: str, members: Sequence[Member]) -> Table:
@@ -158,7 +118,7 @@ def sentences(report_data: ReportData, tables: Sequence[Table]) -> Iterator[str]
         tables: those of `pooled_tables`.
     """
     for title, axes in report_data.report.over.items():
-        if not groups(report_data, title):
+        if not sample_groups(report_data, title):
             yield f"{title}: no two panels with headroom differ in {' and '.join(axes)} alone."
     for table in tables:
         arms: dict[str, list[str]] = defaultdict(list)

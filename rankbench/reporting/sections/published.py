@@ -71,7 +71,8 @@ def _published_table(report_data: ReportData, wanted: Published, number: int, ju
         *([f"No run that is ok on {', '.join(unused)}."] if unused else []),
     ]
     paper = ", ".join(sorted(set(chosen["paper"]))) or wanted.file
-    return Table(f"published-{number}", f"arXiv {paper}, {wanted.table}, beside ours", COLUMNS, rows, notes)
+    title = f"arXiv {paper}, {wanted.table}, beside ours"
+    return Table(f"published-{number}", title, COLUMNS, rows, notes, details=["why"])
 
 
 def _rows(

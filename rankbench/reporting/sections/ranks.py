@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from rankbench.analysis.labels import panel_title
 from rankbench.core.sites import LARGE_SHARE, MOST_SITES, UNEVEN
 from rankbench.reporting.figures.found_maps import draw_found_against_gain
 from rankbench.reporting.figures.mean_maps import draw_rank_maps, figure_name, map_groups
@@ -33,6 +34,6 @@ def sentences(report_data: ReportData) -> list[str]:
             done = [record for record, name in zip(panel.records, panel.names, strict=True) if name == arm]
             uneven = [any(note.startswith(UNEVEN) for note in record.notes) for record in done if record.status == "ok"]
             if any(uneven):
-                places.append(f"{arm} on {panel.short}, {sum(uneven)} of {len(uneven)} runs")
+                places.append(f"{arm} on {panel_title(panel.short)}, {sum(uneven)} of {len(uneven)} runs")
     what = f"one site holds {LARGE_SHARE:.0%} of what is spent, or {MOST_SITES:.0%} of the sites have at most rank 1"
     return [f"Uneven allocations ({what}): {'; '.join(places)}."] if places else []

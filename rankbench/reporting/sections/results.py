@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, decimals
 from rankbench.analysis.labels import arm_title, file_name, metric_title, panel_title, task_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.comparison_table import EXPLORATORY, NOTE, make_table
+from rankbench.reporting.figures.over_tasks import draw_over_tasks
+from rankbench.reporting.figures.pairs import draw_pairs
+from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link, links
 from rankbench.reporting.section import Section, panel_tables, present
 from rankbench.reporting.table import Cell, Table, arm_cell
@@ -36,8 +40,23 @@ def make(report_data: ReportData) -> Section | None:
         for panel, comparison in report_data.compared()
     }
     several = present([means_table(report_data), *task_tables(report_data)])
-    blocks = [*panel_tables("Each arm beside the reference", compared), *several]
-    return Section("results", "Results", [NOTE], blocks, folded=False) if compared else None
+    blocks = [*panel_tables("Each arm beside the reference", compared), "over-tasks", *several, "pairs"]
+    return (
+        Section(
+            "results",
+            "Results",
+            [f"{NOTE} Of an arm that has controls the finding is its verdict."],
+            blocks,
+            folded=False,
+        )
+        if compared
+        else None
+    )
+
+
+def sketches(report_data: ReportData) -> list[Sketch]:
+    """Return the gains over tasks, and the pairs by seed."""
+    return [partial(draw_over_tasks, report_data), partial(draw_pairs, report_data)]
 
 
 def means_table(report_data: ReportData) -> Table | None:

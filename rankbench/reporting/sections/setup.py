@@ -36,7 +36,7 @@ def arms_table(report_data: ReportData) -> Table | None:
         [
             arm_cell(arm),
             Cell(_listed(settings)),
-            Cell(sharing.get(arm, "its own" if tuned else "given")),
+            arm_cell(sharing[arm]) if arm in sharing else Cell("its own" if tuned else "given"),
             Cell(str(runs[arm]) if runs[arm] else "none of its own"),
         ]
         for arm, settings in experiment.arms(declared).items()
@@ -109,11 +109,11 @@ def _different(values: Iterable[str]) -> str:
 
 
 def _code(record: RunRecord) -> str:
-    """The commit of a run, and the identity of the code that its numbers depend on."""
+    """The commit of a run, and the identity of the code that all runs share."""
     commit = record.provenance.get("git_commit")
     text = (commit[:10] if commit else "unknown commit") + (", changed" if record.provenance.get("git_dirty") else "")
-    numbers = record.provenance.get("numbers_code")
-    return f"{text} (numbers {numbers})" if numbers else text
+    shared = record.provenance.get("shared_code")
+    return f"{text}, shared code {shared}" if shared else text
 
 
 def _in_words(seeds: Sequence[int]) -> str:

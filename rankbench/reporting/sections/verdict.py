@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from rankbench.analysis.comparison import SHOWN, Comparison, Kind
-from rankbench.analysis.labels import arm_title, panel_title, with_titles
+from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import difference_cell, difference_of, digits_of, mean_text, smallest_cell
-from rankbench.reporting.decisions import Judged, controls_of, judged_arms
+from rankbench.reporting.decisions import Judged, controls_of, judged_arms, pooled_names
 from rankbench.reporting.figures.forest import draw_forest
 from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link, span
@@ -58,7 +58,7 @@ def sentences(report_data: ReportData) -> list[str]:
 
     Single verdicts of panels that are taken together are neither counted nor listed: the table has them.
     """
-    apart = over_panels.pooled_names(report_data)
+    apart = pooled_names(report_data)
     judged = [each for each in judged_arms(report_data) if each[0].name not in apart]
     return [
         *over_panels.sentences(report_data, over_panels.pooled_tables(report_data)),
@@ -98,7 +98,7 @@ def _declaration(report_data: ReportData) -> Iterator[str]:
 
 
 def _without_headroom(report_data: ReportData) -> Iterator[str]:
-    where = [panel.short for panel in report_data.panels if not panel.terms.headroom]
+    where = [panel_title(panel.short) for panel in report_data.panels if not panel.terms.headroom]
     if where:
         yield (
             f"No headroom on {'; '.join(where)}: four times the budget is not shown to buy three smallest effects "
@@ -112,11 +112,15 @@ def _findings_in_words(report_data: ReportData) -> Iterator[str]:
     if not counts:
         yield "Nothing can be compared yet: no arm shares a seed with the reference at an equal budget."
         return
-    metrics = ", ".join(sorted({comparison.metrics[0] for _, comparison in report_data.compared()}))
+    metrics = ", ".join(sorted({_metric(comparison.metrics[0]) for _, comparison in report_data.compared()}))
     yield (
         f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {report_data.report.reference} at an equal "
         f"budget ({metrics}): {_counted(counts)}."
     )
+
+
+def _metric(column: str) -> str:
+    return metric_title(column, arrow=True, short=True)
 
 
 def _varied_settings(report_data: ReportData) -> Iterator[str]:
@@ -147,7 +151,7 @@ def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
         least, most = (f"{end(size for size, _ in pairs_seen):.2g}{' %' * log}" for end in (min, max))
         size_text = f"is {least}" if least == most else f"is between {least} and {most}, depending on {what}"
         yield (
-            f"The smallest difference in {metric} whose interval would leave out 0 with 80 % probability "
+            f"The smallest difference in {_metric(metric)} whose interval would leave out 0 with 80 % probability "
             f"(n = {span(n for _, n in pairs_seen)} pairs) {size_text}."
         )
 
@@ -158,8 +162,8 @@ def _verdict_sentences(report_data: ReportData, judged: Sequence[Judged], apart:
     for arm in report_data.report.controls:
         if arm == report_data.report.reference:
             yield f"{arm}: no verdict: it stands in for the reference, {CONTROLS[UNIFORM]} was not run."
-        decisions = [(panel.short, decision) for panel, _, each, decision in judged if each == arm]
-        off = [panel.short for panel, comparison in compared if _is_off(comparison, arm)]
+        decisions = [(panel_title(panel.short), decision) for panel, _, each, decision in judged if each == arm]
+        off = [panel_title(panel.short) for panel, comparison in compared if _is_off(comparison, arm)]
         if off:
             yield f"{arm}: no verdict on {'; '.join(off)}: not at an equal budget."
         if len(decisions) == 1:
@@ -186,7 +190,7 @@ def verdict_table(report_data: ReportData) -> Table | None:
     if not judged:
         return None
     named = [
-        (str(comparison.reference), *controls_of(report_data, arm, comparison.reference))
+        (str(comparison.reference), *controls_of(report_data.report, arm, comparison.reference))
         for _, comparison, arm, _ in judged
     ]
     names = list(dict.fromkeys(name for several in named for name in several))
@@ -194,7 +198,7 @@ def verdict_table(report_data: ReportData) -> Table | None:
     for panel, comparison, arm, decision in judged:
         where = link(panel, arm) if arm in panel.arms else ""
         head = [Cell(panel_title(panel.short)), arm_cell(arm, where), Cell(decision.outcome, kind=decision.outcome)]
-        controls = controls_of(report_data, arm, comparison.reference)
+        controls = controls_of(report_data.report, arm, comparison.reference)
         over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
         n = Cell(span(difference.n for difference in decision.intervals.values()))
         why = Cell(with_titles(decision.reason, comparison.rows))

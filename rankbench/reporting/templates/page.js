@@ -77,7 +77,7 @@
         .map(row => [...row.cells].map(cell => cell.textContent.trim()).join("\t")).join("\n")));
     table.closest(".scroll").before(tools);
   });
-  all(".command code, dd > code").forEach(code =>
+  all(".command code, dd code").forEach(code =>
     code.after(" ", copyButton("Copy", () => code.textContent)));
 
   function copyButton(text, content) {

@@ -58,19 +58,21 @@ def mistakes(config: TextConfig) -> list[str]:
 
 def _examined(config: TextConfig) -> tuple[OwnData | None, list[str]]:
     place = expanded(config.data_dir)
-    return _read(type(config), config.model_dump_json(), fingerprint(place) if place.exists() else "")
+    files = [place, *place.glob("*"), *place.glob("*/*")] if config.data_dir else []
+    stamps = ((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files) if file.is_file())
+    return _read(type(config), config.model_dump_json(), tuple(stamps))
 
 
 @functools.lru_cache(maxsize=4)
-def _read(schema: type[TextConfig], settings: str, content: str) -> tuple[OwnData | None, list[str]]:
+def _read(schema: type[TextConfig], settings: str, files: tuple[object, ...]) -> tuple[OwnData | None, list[str]]:
     config = schema.model_validate_json(settings)
-    problems = wrong_settings(config)
+    problems = ["task.data_dir='': is empty; give a folder"] if not config.data_dir else wrong_settings(config)
     try:
         if problems:
             return None, problems
         tables = own_tables(config.data_dir, config.choices if config.choices and len(config.choices) == 1 else ())
         problems = [problem for table in tables.values() for problem in _of_columns(table, config)]
-        return (None, problems) if problems else _items(tables, config, content)
+        return (None, problems) if problems else _items(tables, config)
     except DataError as error:
         return None, [str(error)]
 
@@ -79,29 +81,36 @@ def _of_columns(table: Table, config: TextConfig) -> Iterator[str]:
     """Columns that the settings name and the table does not have."""
     present = tuple(dict.fromkeys(column for row in table.rows for column in row))
     named = {"template": config.prompt.columns, "answer": config.target.columns, "choices": config.choices or ()}
-    for key, columns in named.items():
-        for column in columns:
-            if column not in present:
-                known = _separated(present) or near(column, present)
-                yield f"{table.place} has no column {column!r} (task.{key}); {known}"
+    missing = [(key, column) for key, columns in named.items() for column in columns if column not in present]
+    sentences = [
+        f"{table.place} has no column {name!r} (task.{key}); {_present(name, present)}" for key, name in missing
+    ]
+    yield from sentences
+    unlike = len(missing) == sum(map(len, named.values())) and all("; known are" in each for each in sentences)
+    if unlike and table.place.endswith(".csv"):
+        yield f"{table.place}: none of these is there; the first line of a CSV file has the names of its columns"
 
 
-def _separated(columns: Sequence[str]) -> str:
-    """What to say where one column is several, which something else than a comma separates."""
-    other = next((sign for sign in ";\t|" if len(columns) == 1 and sign in columns[0]), None)
-    return "" if other is None else f"its columns are separated by {other!r}, save it with commas"
+def _present(column: str, present: Sequence[str]) -> str:
+    """What columns there are instead, and why one may not be found."""
+    other = next((sign for sign in ";\t|" if len(present) == 1 and sign in present[0]), None)
+    if other is not None:
+        return f"its columns are separated by {other!r}, save it with commas"
+    if any(name != name.strip() for name in present):
+        return f"its columns are {', '.join(map(repr, present))}; remove the blanks around them"
+    return near(column, present)
 
 
-def _items(tables: Mapping[str, Table], config: TextConfig, content: str) -> tuple[OwnData | None, list[str]]:
+def _items(tables: Mapping[str, Table], config: TextConfig) -> tuple[OwnData | None, list[str]]:
     """The items of all splits, or what is wrong with the rows."""
     reader = RowReader(config)
     if config.form == "classification":
-        reader.labels = tuple(config.labels or _classes(tables["train"], config.answer))
+        reader.labels = tuple(config.names or _classes(tables["train"], config.answer))
         problems = _of_classes(reader.labels, tables["train"], config)
         if problems:
             return None, problems
     elif config.labels is not None:
-        reader.labels = tuple(config.labels)
+        reader.labels = config.names
     items = {split: reader.items(table) for split, table in tables.items()}
     if reader.problems:
         return None, reader.problems
@@ -116,7 +125,7 @@ def _items(tables: Mapping[str, Table], config: TextConfig, content: str) -> tup
         return None, [f"{tables['train'].place}: all {len(splits['train'])} training examples are of one class"]
     lengths = {column: sum(len(item.texts[column]) for item in splits["train"]) for column in config.prompt.columns}
     longest = max(lengths, key=lengths.__getitem__)
-    return OwnData(splits, reader.labels, sizes, longest, f"sha256:{content}"), []
+    return OwnData(splits, reader.labels, sizes, longest, f"sha256:{fingerprint(expanded(config.data_dir))}"), []
 
 
 def _classes(table: Table, column: str) -> list[str]:
@@ -124,7 +133,7 @@ def _classes(table: Table, column: str) -> list[str]:
     names = set()
     for row in table.rows:
         try:
-            names.add(text_of(row, column))
+            names.add(text_of(row, column).strip())
         except ValueError:
             continue
     by_value: Callable[[str], Any] = int if all(map(is_number, names)) else str

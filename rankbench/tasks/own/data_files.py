@@ -91,7 +91,9 @@ def _table(split: str, file: Path, lists: Sequence[str]) -> Table:
         rows, lines = _saved(file), list[int]()
     else:
         if file.suffix not in SUFFIXES:
-            way_out = WAYS_OUT.get(file.suffix.lower(), f"save it as {FORMATS}")
+            small = file.suffix.lower()
+            other = f"rename it to {small}" if small in SUFFIXES else f"save it as {FORMATS}"
+            way_out = WAYS_OUT.get(small, other)
             raise DataError(f"{file}: {file.suffix or 'a file without a suffix'} is not read here; {way_out}")
         rows, lines = load_file(file, lists)
     if not rows:

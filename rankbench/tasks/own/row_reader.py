@@ -65,7 +65,7 @@ class RowReader:
         if self.config.form == "generation":
             target = self.config.target
             return OwnItem(name, texts, target.format(**{column: text_of(row, column) for column in target.columns}))
-        answer = text_of(row, self.config.answer)
+        answer = text_of(row, self.config.answer).strip()
         if self.config.form == "classification":
             return OwnItem(name, texts, self._class(answer))
         choices = self._choices(row)
@@ -125,7 +125,7 @@ def text_of(row: Row, column: str) -> str:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if not is_text(value):
-        raise ValueError(f", column {column}: {str(value)[:40]!r} is no text")
+        raise ValueError(f", column {column}: {str(value)[:40]!r} is no text; save it as one")
     return str(value)
 
 

@@ -38,7 +38,7 @@ class TextConfig(Settings):
     form: Literal["classification", "options", "generation"]
     template: str
     answer: str
-    labels: list[str] | None
+    labels: list[str | int] | None
     choices: list[str] | None
     train_size: int | None = Field(ge=1)
     validation_size: int | None = Field(ge=1)
@@ -51,6 +51,11 @@ class TextConfig(Settings):
     def prompt(self) -> PromptTemplate:
         """The template."""
         return PromptTemplate.written(self.template)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels as texts; () where there are none."""
+        return tuple(map(str, self.labels or ()))
 
     @property
     def target(self) -> PromptTemplate:
@@ -75,7 +80,7 @@ def wrong_settings(config: TextConfig) -> list[str]:
     if config.form != "options" and config.choices is not None:
         problems.append(f"task.choices={config.choices}: only form=options has choices; take it, or null")
     if config.labels is not None:
-        problems += _of_labels(config.labels, config.form)
+        problems += _of_labels(config.names, config.form)
     return problems
 
 

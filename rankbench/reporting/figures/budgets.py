@@ -1,21 +1,37 @@
-"""What quality costs: the metric over the parameters that were spent."""
+"""Quality and budget: the metric over the parameters that were spent, and what arms are worth in budget."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import OFF, UNITS, WHEN
 from rankbench.analysis.labels import metric_title
-from rankbench.reporting.figures.layout import arm_handles, chosen, draw_frame, facets, logarithmic, panel_titles
-from rankbench.reporting.plotting import ArmStyle, ReportFigure
+from rankbench.reporting.figures.layout import (
+    Room,
+    arm_handles,
+    arm_label,
+    arm_labels,
+    chosen,
+    draw_frame,
+    facets,
+    label_rows,
+    logarithmic,
+    panel_titles,
+    widest,
+)
+from rankbench.reporting.figures.lines import Line, label_ends
+from rankbench.reporting.plotting import BAND, GREY, ArmStyle, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
+from rankbench.statistics.budget_ladder import FACTORS, WORTHWHILE
 from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.panels import Panel, families
 
 SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
+ROW = 0.15  # inches of an arm
 APART = 0.006  # share of x by which arms are moved apart
 
 
@@ -55,7 +71,13 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         return None
     present = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
     first, left_out = chosen(list(data.items()), [groups[title][0].cell for title in data])
-    figure, all_axes = facets(panel_titles([title for title, _ in first]), arm_handles(present, style))
+    single = len(first) == 1
+    figure, all_axes = facets(
+        panel_titles([title for title, _ in first]),
+        () if single else arm_handles(present, style),
+        Room(0.5, widest(arm_labels(present)) + 0.2 if single else 0.0),
+        max(1.35, 0.125 * len(present)) if single else 1.25,
+    )
     for axes, (title, rows) in zip(all_axes, first, strict=True):
         for index, arm in enumerate(present):
             apart = 1 + APART * (index - len(present) / 2)
@@ -64,6 +86,10 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
         ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
         draw_frame(axes, "trained parameters at the end", metric_title(groups[title][0].metric, short=True), ticks)
+        if single:
+            last = rows.sort_values("final_params").groupby("arm", sort=False).last()
+            places = zip(last.index, last["final_params"], last["mean"], strict=True)
+            label_ends(axes, [Line(arm_label(arm), style[arm].colour, [x], [y]) for arm, x, y in places])
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = (
         "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "
@@ -82,3 +108,49 @@ def _draw_arm(axes: Axes, line: pd.DataFrame, look: ArmStyle, apart: float) -> N
 
 def _spread(rows: pd.DataFrame) -> bool:
     return bool(rows["final_params"].max() > (1 + 2 * OFF) * rows["final_params"].min())
+
+
+def draw_worth(report_data: ReportData) -> ReportFigure | None:
+    """A row for each arm: "as good as 1.3 times the budget"; None where no ladder was run."""
+    panels = []
+    for panel, comparison in report_data.compared():
+        rows = [
+            (arm, worth.value, worth.low or FACTORS[0], worth.high or FACTORS[-1])
+            for arm in report_data.arms
+            if arm in comparison.rows and (worth := comparison.worth(arm)) is not None
+        ]
+        if rows:
+            panels.append((panel, pd.DataFrame(rows, columns=["arm", "factor", "low", "high"])))
+    if not panels:
+        return None
+    drawn, left_out = chosen(panels, [panel.cell for panel, _ in panels])
+    means = pd.concat([data for _, data in drawn]).groupby("arm")["factor"].mean()
+    arms = means.sort_values(ascending=False).index.tolist()
+    labels = arm_labels(arms)
+    figure, all_axes = facets(
+        panel_titles([panel.short for panel, _ in drawn]),
+        room=Room(widest(labels) + 0.08),
+        height=ROW * len(arms) + 0.05,
+        shared=True,
+    )
+    for axes, (_, data) in zip(all_axes, drawn, strict=True):
+        _draw_worth(axes, data, arms, report_data.styles)
+        label_rows(axes, labels)
+    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in panels])
+    note = (
+        "Factor of the budget at which uniform ranks are as good as the arm at the budget itself, with its interval "
+        f"(to the end of the ladder, {FACTORS[0]:g} to {FACTORS[-1]:g}, where it is open). Grey: less "
+        f"than {WORTHWHILE:g} times the budget either way.{left_out}"
+    )
+    return ReportFigure("worth", "What the arms are worth, in budget", figure, numbers, note)
+
+
+def _draw_worth(axes: Axes, data: pd.DataFrame, arms: list[str], styles: Styles) -> None:
+    axes.axvspan(-np.log2(WORTHWHILE), np.log2(WORTHWHILE), color=BAND, lw=0, zorder=0)
+    axes.axvline(0, color=GREY, lw=0.8)
+    for row in data.to_dict("records"):
+        y, style = arms.index(row["arm"]), styles[row["arm"]]
+        axes.plot(np.log2([row["low"], row["high"]]), [y, y], color=style.colour, lw=0.9)
+        axes.plot(np.log2(row["factor"]), y, ms=4.2, **style.points)
+    axes.set_xlim(np.log2(FACTORS[0]) - 0.1, np.log2(FACTORS[-1]) + 0.1)
+    draw_frame(axes, "times the budget", "", {float(np.log2(factor)): f"{factor:g}" for factor in FACTORS}, {})

@@ -1,0 +1,71 @@
+"""The headline of a report: its sentence, what it rests on, what comes next, and the badges."""
+
+from __future__ import annotations
+
+import functools
+
+from support.studies import declared, study
+
+from rankbench.reporting.headline import make_headline
+from rankbench.reporting.report_data import ReportData, gather
+
+
+@functools.cache
+def gathered(seeds: int, tasks: tuple[str, ...] = ("glue-rte",)) -> ReportData:
+    return gather(study(declared(tasks=tasks, seeds=range(seeds), vary={}, grid={}), lost=0.0, failed=0.0))
+
+
+def test_an_arm_that_works_is_named_with_all_that_it_beats():
+    headline = make_headline(gathered(8))
+    assert headline.sentence == (
+        "IGU-LoRA beats LoRA (uniform), its own permuted ranks and random ranks; 1 other arm does not."
+    )
+    assert headline.badges["worthwhile gain"] == {"igu": ""}
+    assert headline.certainty[:2] == [
+        "n = 8 seeds, paired with LoRA (uniform).",
+        "Intervals of 4 comparisons hold together with 95 %.",
+    ]
+    assert headline.next_steps == [("56 seeds would tell FIM-LoRA with 80 % probability.", "")]
+
+
+def test_over_several_panels_places_are_counted():
+    headline = make_headline(gathered(10, ("glue-rte", "glue-cola")))
+    assert " on 2 of 2 panels; 1 other arm does not." in headline.sentence
+    assert headline.badges["worthwhile gain"]["igu"] == "2 of 2"
+
+
+def test_an_open_question_says_what_could_have_been_found():
+    headline = make_headline(gathered(3))
+    assert headline.sentence.startswith("Open: with 3 seeds, no gain over LoRA (uniform) below 0.0")
+    assert headline.sentence.endswith(" in accuracy would have been found reliably.")
+
+
+def test_what_is_missing_comes_first_of_what_is_next():
+    headline = make_headline(gather(study(declared(seeds=range(2)), lost=1.0)))
+    assert headline.sentence == "Nothing can be compared with LoRA (uniform) yet: 0 of 46 runs are done."
+    assert headline.next_steps == [("46 of 46 runs are still to be made:", "rankbench -m experiment=made_up")]
+    assert headline.badges == {}
+
+
+def test_lost_seeds_withhold_the_answer_and_say_why():
+    made = study(declared(seeds=range(6), vary={}, grid={}), lost=0.0, failed=0.0)
+    for record in made.records.values():
+        if record.seed == 5 and record.method == "lora" and not record.config.get("trial"):
+            record.status, record.metrics = "nan", None
+    assert make_headline(gather(made)).sentence.startswith("No verdict: 5 pairs with LoRA (uniform)")
+
+
+def test_a_study_of_settings_alone_says_what_they_are_worth():
+    plain = declared(seeds=range(6)).plain()
+    made = declared(seeds=range(6), report={**plain["report"], "controls": {}})
+    sentence = make_headline(gather(study(made, lost=0.0, failed=0.0))).sentence
+    assert sentence.startswith("Against IGU-LoRA, quadrature steps M: ")
+    assert "Against FIM-LoRA, batches x power: " in sentence
+
+
+def test_one_word_for_an_arm_everywhere():
+    """The finding of an arm with controls is its verdict, also where the reference alone is beaten."""
+    report_data = gathered(8)
+    (comparison,) = report_data.comparisons.values()
+    for kind, arms in make_headline(report_data).badges.items():
+        assert {comparison.findings[arm].kind for arm in arms} == {kind}
