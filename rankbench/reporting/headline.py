@@ -161,7 +161,8 @@ def _who_wins(wins: Sequence[Claim], every: Sequence[Claim]) -> str:
     several = max(places.values()) > 1
     alike = len({(count, places[arm]) for arm, count in first}) == 1
     names = [arm_title(arm) + f" ({count} of {places[arm]})" * (several and not alike) for arm, count in first]
-    names += [f"{len(counts) - NAMED} other arms"] * (len(counts) > NAMED)
+    more = len(counts) - NAMED
+    names += [f"{more} other arm{'s' * (more > 1)}"] * (more > 0)
     over = _listed([_control(name) for name in max((claim.decision.intervals for claim in wins), key=len)])
     where = f" on {first[0][1]} of {places[first[0][0]]} panels" if several and alike else ""
     rest = len(places) - len(counts)

@@ -13,6 +13,9 @@ from support.browser import AXE, BROWSER, measure, picture
 from support.studies import declared, study
 
 from rankbench.reporting import report
+from rankbench.reporting.headline import Headline
+from rankbench.reporting.pages.page import render
+from rankbench.reporting.report_data import gather
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +127,15 @@ def test_arms_and_metrics_stand_on_the_page_by_their_names(text):
     assert "accuracy ↑" in words
     assert "Matthews ↑" in words
     assert "KL ↓" in words
+
+
+def test_many_arms_of_a_word_are_folded_and_all_are_there():
+    arms = {f"igu beta1=0.{number}": "1 of 2" for number in range(1, 10)}
+    headline = Headline("So.", [], [], {"worse": arms, "open": {"fim": ""}})
+    html = render(gather(study(declared(seeds=range(2)))), [], headline)
+    assert "<summary>4 more</summary>" in html
+    assert all(f"β₁ = 0.{number}" in html for number in range(1, 10))
+    assert html.count('<span class="arm">') == 10
 
 
 def test_a_word_is_explained_where_it_comes_first(text):

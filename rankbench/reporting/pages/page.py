@@ -26,6 +26,7 @@ from rankbench.studies.panels import Panel, StudyRun
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 FINDINGS = (*OUTCOMES, *KIND_OF.values(), "untested", "reference")
+ARMS = 5  # badges of a kind on the first screen; one more does not make a fold
 FOREST = "forest"  # name of the figure on the first screen
 LETTER, PADDING, WIDTH = 7.4, 19, 1160  # pixels of a letter of a table, beside a cell, of the page
 LEAST, BADGE, LONG, WORDS = 128, 18, 44, 208  # pixels of a name of rows, of a badge; letters and pixels of a sentence
@@ -142,7 +143,9 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
             name=sweep.name,
             question=report_data.study.title,
             source=declared.source if declared else "",
+            has_sweep=report_data.study.source is None,
             headline=headline,
+            shown_arms=ARMS,
             evidence=_evidence(sections),
             facts=dict(facts(report_data)),
             sections=sections,
