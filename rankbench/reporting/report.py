@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 from rankbench.analysis.labels import with_titles
-from rankbench.reporting import page
 from rankbench.reporting.headline import make_headline
+from rankbench.reporting.pages import page
 from rankbench.reporting.paper_tables import write_tables
 from rankbench.reporting.parallel import calling
 from rankbench.reporting.plotting import Sketch, finish
