@@ -210,9 +210,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]:
-    """Number of pairs, family and level, and the smallest effect of interest."""
+    """Whether anything was declared, number of pairs, family and level, and the smallest effect of interest."""
     if not every:
         return
+    if report_data.study.source is not None:
+        yield "Exploratory: nothing was declared before the runs."
     units = {claim.unit for claim in every}
     n = span(pairs.n for claim in every for pairs in claim.decision.intervals.values())
     families = {claim.family for claim in every}
