@@ -82,7 +82,7 @@ def _draw_panel(
     sigma, ceiling = spread.effect.deviation, spread.effect.ceiling
     axes.axvspan(x(-sigma.value), x(sigma.value), color=SIGMA, lw=0, zorder=0)
     if ceiling.low is not None and ceiling.high is not None:
-        axes.axvspan(x(ceiling.low), x(ceiling.high), color=CEILING, lw=0, zorder=0)
+        axes.axvspan(x(ceiling.low), x(ceiling.high), color=CEILING, lw=0, zorder=-1)
     axes.axvline(x(ceiling.value), color="#b08d2f", ls="--", lw=0.9)
     axes.axvline(0, color=GREY, lw=0.7)
     axes.plot(shown["mean"][shown["map"]], [0] * int(shown["map"].sum()), "|", color=INK, ms=7)
