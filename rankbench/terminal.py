@@ -72,6 +72,13 @@ def print_text(text: str, style: str = "") -> None:
     out.print(text, style=style, markup=False, soft_wrap=not out.is_terminal)
 
 
+def loading(what: str) -> None:
+    """Say on a terminal what takes a moment; in a pipe nothing, since its reader wants the result alone."""
+    out = console()
+    if out.is_terminal:
+        out.print(f"loading {what} ...", style="dim", markup=False)
+
+
 def print_table(
     titles: Sequence[str],
     rows: Sequence[Sequence[str]],

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rankbench.terminal import fitting, print_table
+from rankbench.terminal import fitting, loading, print_table
 
 TITLES = ["method", "model", "test/kl", "finding", "peak MiB"]
 ROWS = [
@@ -54,3 +54,11 @@ def test_numbers_are_never_broken_and_spare_columns_go_in_their_order():
     kept, common, dropped = fitting(TITLES, ROWS, 30, ["peak MiB", "finding"])
     assert (kept, common, dropped) == ([0, 2], ["model tiny"], [4, 3])
     assert fitting(TITLES, ROWS[:1], 30)[1] == []  # of one row, nothing is said to be common
+
+
+def test_what_takes_a_moment_is_said_on_a_terminal_alone(monkeypatch, capsys):
+    loading("torch")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    loading("torch")
+    assert "loading torch ..." in capsys.readouterr().out

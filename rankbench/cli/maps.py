@@ -26,6 +26,7 @@ from rankbench.config.control_sources import CONFIG, PROVENANCE
 from rankbench.files import write_atomically
 from rankbench.records.record import RunRecord
 from rankbench.studies.calibrations import Calibration, MapError, best, calibrations, grouped, refuse
+from rankbench.terminal import loading
 
 if TYPE_CHECKING:
     from rankbench.config.sections import Config
@@ -169,6 +170,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--best", metavar="METRIC", help=BEST)
     add_results(parser)
     arguments = parser.parse_intermixed_args(words)
+    loading("torch")
     from rankbench.analysis import mixed_records
 
     typed = arguments.runs

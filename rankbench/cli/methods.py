@@ -19,7 +19,7 @@ from rankbench.config import registry
 from rankbench.config.control_sources import complete
 from rankbench.config.schema import Settings, conform
 from rankbench.config.yaml_files import defaults
-from rankbench.terminal import console, print_table
+from rankbench.terminal import console, loading, print_table
 
 if TYPE_CHECKING:
     from rankbench.contract.checks import CheckResult
@@ -120,6 +120,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--deviations", action="store_true", help="how each differs from its source")
     parser.add_argument("--markdown", action="store_true", help="the table in Markdown")
     arguments = parser.parse_args(words)
+    loading("torch")
     with importing("torch"):
         entries = [entry(name) for name in arguments.names or registry.names("method")]
     if arguments.markdown:

@@ -29,7 +29,7 @@ from rankbench.records import run_folder
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import PHASES, RunRecord
 from rankbench.statistics.family import MOST, POWER
-from rankbench.terminal import console, duration, print_table, print_text
+from rankbench.terminal import console, duration, loading, print_table, print_text
 
 if TYPE_CHECKING:
     from rankbench.core.sites import Site
@@ -281,6 +281,7 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
     arguments = parser.parse_intermixed_args(words)
+    loading("torch, and the configuration of every run")
     from rankbench.sweeps import composition
     from rankbench.sweeps.design import designs_of, refuse_futile, scatter_of
     from rankbench.sweeps.schedule import SweepSchedule

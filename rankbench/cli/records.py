@@ -19,7 +19,7 @@ from rankbench.cli.arguments import ALLOW_MIXED, add_results, integers, names, r
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.records.run_folder import records, save
-from rankbench.terminal import print_text
+from rankbench.terminal import loading, print_text
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
     import pandas as pd
@@ -137,6 +137,7 @@ def _finished(arguments: argparse.Namespace) -> tuple[list[RunRecord], list[str]
     Raises:
         SelectionError: there is no such place, or no record in it.
     """
+    loading("records")
     from rankbench.analysis.frame import SelectionError
 
     source = _source(arguments)

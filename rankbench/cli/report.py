@@ -11,6 +11,7 @@ from pathlib import Path
 from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
+from rankbench.terminal import loading, print_text
 
 VENUES = ("neurips", "icml")  # keys of paper_tables.WIDTHS, which is not imported for a help text
 WORDS = "experiment=X, more words of its sweep; or a folder of a report, a file of records or a results folder"
@@ -36,10 +37,11 @@ def _write(words: Sequence[str]) -> int:
     arguments = parser.parse_intermixed_args(words)
     gc.disable()  # nothing that is read is freed before the end; looking for garbage takes a tenth of the time
     typed = with_results(arguments.words, arguments)
+    loading("records")
     page, sentences = written(typed, arguments.out, arguments.allow_mixed, arguments.width, arguments.reference)
     print(page)
     for sentence in sentences:
-        print(sentence)
+        print_text(sentence)
     return OK
 
 

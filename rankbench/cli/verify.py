@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import OK
-from rankbench.terminal import print_table, print_text
+from rankbench.terminal import loading, print_table, print_text
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
     import pandas as pd
@@ -47,6 +47,7 @@ def _verify(words: Sequence[str]) -> int:
     published = "list the papers' numbers; rankbench verify --published --help says more"
     parser.add_argument("--published", action="store_true", help=published)
     arguments = parser.parse_intermixed_args(words)
+    loading("records")
     from rankbench.published.verification import findings
     from rankbench.studies import study
     from rankbench.studies.panels import panels, refuse_mixed
@@ -73,6 +74,7 @@ def _published(words: Sequence[str]) -> int:
     )
     parser.add_argument("--folder", type=Path, help="folder of the files; by default those of rankbench")
     arguments = parser.parse_intermixed_args(words)
+    loading("published numbers")
     from rankbench.published.coverage import coverage, markdown, summary
     from rankbench.published.numbers import averages, load, select
     from rankbench.reporting.record_tables import print_frame

@@ -70,18 +70,17 @@ class SweepProgress:
         self._running: dict[Path, float] = {}
         self._records: dict[Path, RunRecord | None] = {}
         self._seconds: dict[Path, float] = {}  # of runs that were done here
-        self._live = Live(
-            get_renderable=self._table, console=self._out, refresh_per_second=1, transient=True, auto_refresh=True
-        )
+        self._shows_table = False
+        self._live: Live | None = None  # from the first launch on: before it there is nothing to show
 
     def __enter__(self) -> Self:
-        if self._out.is_terminal:
-            self._live.start()
+        self._shows_table = self._out.is_terminal
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._live.is_started:
+        if self._live is not None:
             self._live.stop()
+            self._live = None
             if kind is not None:
                 self._out.print(self._table())
 
@@ -99,6 +98,9 @@ class SweepProgress:
             share = "" if threads is None else f", {threads} CPU thread{'s' if threads > 1 else ''} each"
             self._out.print(f"{self._count()} runs, {slots} at a time{share}", style="dim")
         self._slots = slots
+        if self._shows_table and self._live is None:
+            self._live = Live(get_renderable=self._table, console=self._out, refresh_per_second=1, transient=True)
+            self._live.start()
 
     def start(self, frozen: FrozenRun) -> None:
         """Mark a run as running."""
@@ -111,7 +113,7 @@ class SweepProgress:
         self._records[folder] = ended.record
         if ended.seconds is not None:
             self._seconds[folder] = ended.seconds
-        if self._live.is_started and ended.exit_code == 0:
+        if self._live is not None and ended.exit_code == 0:
             return
         width, left = len(str(len(self._runs))), self._left()
         after = "" if left is None or not self._pending() else f"  (about {duration(left)} left)"

@@ -78,12 +78,15 @@ def test_on_a_terminal_a_table_has_a_row_for_each_arm_with_the_state_of_its_runs
     runs = {job.run_id: job for batch in played.batches for job in batch}
     capsys.readouterr()
     with progress:
+        progress.use(2, None)
         for frozen in played.frozen_runs.values():
             if runs[frozen.run_id].arm == "lora":
                 end(progress, frozen)
         trial = played.jobs("random", trial=True)[0]
         progress.start(played.frozen_runs[trial.run_id])
-    capsys.readouterr()
+    shown = capsys.readouterr().out
+    assert "●" in shown  # while it runs
+    assert "] ok " not in shown
     lines = table(progress, capsys)
     rows = {line[:16].strip(): line[16:].split() for line in lines}
     assert lines[0].split() == ["arm", "runs", "done", "mean", "so", "far"]
