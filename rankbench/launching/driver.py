@@ -20,9 +20,8 @@ from rankbench.config.overrides import search
 from rankbench.config.schema import ConfigError, near
 from rankbench.launching import hydra_task, local_pool
 from rankbench.launching.progress import PlannedRun, SweepProgress
-from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RecordError, RunRecord
-from rankbench.records.run_folder import RunFolder
+from rankbench.records.run_folder import RunFolder, collected
 from rankbench.sweeps import manifest
 from rankbench.sweeps.composition import FrozenCell, describe, lay_out, results_dir_of, words
 from rankbench.sweeps.design import designs_of, refuse_futile
@@ -113,8 +112,9 @@ def _follow(
         for frozen in batch:
             frozen.write(files[frozen.run_id])
         _save(header, earlier, results_dir)
-        for frozen in batch:
-            if (record := _final_record(frozen)) is not None:
+        finished = collected(results_dir, [frozen.run_id for frozen in batch])
+        for frozen, (_, record) in zip(batch, finished, strict=True):
+            if isinstance(record, RunRecord) and record.is_final(frozen.redo):
                 final[frozen.run_id] = record.status
                 progress.take(frozen.folder.path, record)
         progress.plan(_planned(schedule, titles), more=bool(schedule.sweep.tuned and schedule.left()))
@@ -154,12 +154,6 @@ def _planned(schedule: SweepSchedule, titles: RunTitles) -> list[PlannedRun]:
 def _job_of(cell: FrozenCell) -> Job:
     """A run to be reported as a job, which has no run_id while it cannot be frozen."""
     return Job(cell.arm, "", False, tuple(cell.settings.values()), cell.cell)
-
-
-def _final_record(frozen: FrozenRun) -> RunRecord | None:
-    """The record of a run that is left as it is; None for one that is to be done."""
-    record = frozen.folder.readable_record()
-    return record if record is not None and record.is_final(frozen.redo) else None
 
 
 def _chosen(words_of_hydra: Sequence[str]) -> str:

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.decisions import decide, pool_arms, pooled_names, sample_groups
+from rankbench.reporting.decisions import (
+    decide,
+    pool_arms,
+    pooled_names,
+    sample_groups,
+)
 from rankbench.reporting.report_data import ReportData, span
 from rankbench.statistics.decision import Decision
 from rankbench.statistics.family import MOST, POWER
@@ -205,9 +210,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]:
-    """Number of pairs, family and level, and the smallest effect of interest."""
+    """Whether anything was declared, number of pairs, family and level, and the smallest effect of interest."""
     if not every:
         return
+    if report_data.study.source is not None:
+        yield "Exploratory: nothing was declared before the runs."
     units = {claim.unit for claim in every}
     n = span(pairs.n for claim in every for pairs in claim.decision.intervals.values())
     families = {claim.family for claim in every}

@@ -136,9 +136,11 @@ def test_what_holds_no_records_is_refused(tmp_path):
 def test_the_report_says_that_nothing_was_declared_and_leaves_the_records_as_they_are(folder, tmp_path, capsys):
     before = (folder / "records.jsonl").read_bytes()
     assert main(["report", str(folder), "--reference", "igu"]) == 0
-    assert capsys.readouterr().out.startswith(f"{folder / 'index.html'}\n")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{folder / 'index.html'}\n")
+    assert "Exploratory: nothing was declared before the runs." in printed
     shown = (folder / "tables.md").read_text()
-    assert "2 comparisons with igu at an equal budget" in shown
+    assert "2 comparisons with IGU-LoRA at an equal budget" in shown
     assert "Exploratory: no sweep names these records" in shown
     assert "Records of maps" in (folder / "index.html").read_text()
     assert (folder / "records.jsonl").read_bytes() == before
