@@ -4,6 +4,7 @@
 """
 
 import ast
+import importlib
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 READING = ("01_read_a_study", "02_rank_maps")  # of committed records alone: what they print is the same everywhere
-PLACES = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "MPLCONFIGDIR")
+PLACES = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
 PICTURES = {"01_read_a_study": 1, "02_rank_maps": 2}
 LARGEST = 300_000  # bytes of a notebook
 MACHINE = re.compile(r"(?<![\w.:/])/(?:[\w.-]+/)+|[A-Z]:\\|\d (?:s|ms|seconds)\b|\bseconds\b")  # paths and durations
@@ -36,6 +37,7 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 
 def executed(file: Path) -> NotebookNode:
     """The notebook after a run from top to bottom, where Jupyter starts it: in its own folder."""
+    importlib.import_module("matplotlib.font_manager")  # builds its cache where there is none, which a kernel would say
     notebook = read(file)
     resources = {"metadata": {"path": str(file.parent)}}
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # by tqdm, where ipywidgets is not installed

@@ -13,6 +13,7 @@ import pandas as pd
 from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.frame import SelectionError, frame, split
 from rankbench.analysis.labels import panel_title
+from rankbench.analysis.selection import refuse_doubt
 from rankbench.interface.comparison_frame import compared_on, comparison_frame
 from rankbench.interface.run_result import ResultError, RunResult
 from rankbench.records.record import RunRecord
@@ -55,8 +56,7 @@ class StudyView:
     @property
     def question(self) -> str:
         """What the experiment asks; without one, the name of the study."""
-        declared = self.study.sweep.experiment
-        return declared.question if declared is not None else self.name
+        return self.study.title
 
     @property
     def records(self) -> list[RunRecord]:
@@ -113,7 +113,8 @@ class StudyView:
             by: settings ("task.map") to group the runs by, beside model, task and budget, in place of the panels.
 
         Raises:
-            SelectionError: no run has the metric or setting, or the runs may not stand in one table.
+            SelectionError: no run has the metric or setting, or the runs may not stand in one table, as where several
+                runs of an arm have one seed.
         """
         compared = dict(self._compared(metric, [by] if isinstance(by, str) else by))
         if not compared:
@@ -284,6 +285,7 @@ class StudyView:
         reference = self._data.report.reference
         for title, group in split([record for record in self.records if record.run_id in arm_of], by):
             data = frame(group, names=[arm_of[record.run_id] for record in group])
+            refuse_doubt(title, data)
             present = reference if reference in set(data["label"]) else None
             yield title, compare(data, [metric or self._data.report.metric_of(group[0].task)], present)
 

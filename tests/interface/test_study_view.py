@@ -78,6 +78,8 @@ def test_runs_can_be_grouped_by_a_setting(folder: Path) -> None:
     ]
     assert "finding" not in table
     assert table.loc["tiny, planted, budget r1, task.map=few"].loc["igu", "difference"] == pytest.approx(-0.105)
+    with pytest.raises(SelectionError, match="has several records of seed 0: run"):
+        rb.load(folder).table(by="train.learning_rate")
     with pytest.raises(SelectionError, match="no record has a setting"):
         rb.load(folder).table(by=["task.mop"])
 
