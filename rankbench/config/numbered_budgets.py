@@ -36,7 +36,7 @@ def section(option: str) -> dict[str, Any]:
     return {**content(CONF_DIR / GROUP / f"{MODEL}.yaml"), "name": option, "reference_rank": int(number[1])}
 
 
-class NumberedBudgets(ConfigSource):  # type: ignore[misc]  # hydra's plugins are not typed
+class NumberedBudgets(ConfigSource):
     """A place in Hydra's search path that has a file for each budget."""
 
     @staticmethod
