@@ -58,8 +58,8 @@ def shown(output: str, before: str) -> str:
     """The part of an output that a page shows: all of it, or as many last lines as stood there below `...`."""
     if not before.startswith(LEFT_OUT):
         return output
-    last = output.splitlines()[1 - len(before.splitlines()) :]
-    return "\n".join([LEFT_OUT, *last, ""])
+    last = "\n".join(output.splitlines()[1 - len(before.splitlines()) :])
+    return f"{LEFT_OUT}\n{last.strip()}\n"
 
 
 def form(output: str) -> Counter[str]:

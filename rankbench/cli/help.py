@@ -21,6 +21,7 @@ from rankbench.config.yaml_files import CONF_DIR, content
 
 GROUP_ORDER = ["method", "model", "task", "budget", "train", "tracking", "experiment", "scale"]
 OF_SWEEPS = ("experiment", "scale")
+NUMBERED = "; rN for any N"  # budgets that no file is needed for
 
 USAGE = [
     ("rankbench [group=choice ...] [key=value ...]", "one run"),
@@ -168,7 +169,7 @@ def _some_choices(group: str, files: Sequence[Path], defaults: Mapping[str, str]
     """The default and as many other choices as one line has room for, and how many there are beside."""
     stems = sorted((file.stem for file in files), key=lambda stem: stem != defaults.get(group))
     names = [f"*{stem}" if stem == defaults.get(group) else stem for stem in stems]
-    suffix = "  (with -m)" if group in OF_SWEEPS else ""
+    suffix = "  (with -m)" if group in OF_SWEEPS else NUMBERED if group == "budget" else ""
     room = width() - len(max(GROUP_ORDER, key=len)) - 5 - len(suffix)
     for shown in range(len(names), 0, -1):
         rest = f" and {len(names) - shown} more" if shown < len(names) else ""
@@ -221,6 +222,7 @@ def group_help(group: str, files: dict[Path, str]) -> str:
         mark = "*" if file.stem == default else " "
         rows.append((f"{mark} {file.stem}", " ".join([*([f"[{package}]"] if package else []), _first_comment(file)])))
     only = " It belongs to a sweep: add -m." if group in OF_SWEEPS else ""
+    only += " rN is the budget of uniform rank N, for any N: budget=r3." if group == "budget" else ""
     title = textwrap.fill(
         f"{group}= takes one of these{' (* is the default)' if default else ''}; several, with commas, need -m.{only}",
         width(),

@@ -65,8 +65,8 @@ def written(
         SelectionError: its records are no comparison.
     """
     from rankbench.interface.study_sources import report_folder
+    from rankbench.reporting.pages.study_index import refresh
     from rankbench.reporting.report import build
-    from rankbench.reporting.study_index import refresh
     from rankbench.studies import study
     from rankbench.sweeps import manifest
     from rankbench.sweeps.manifest import SweepError

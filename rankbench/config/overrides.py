@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rankbench.config import registry, schema, validation, yaml_files
+from rankbench.config.numbered_budgets import SCHEME, NumberedBudgets, is_numbered
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.sections import Config
@@ -178,9 +179,9 @@ class Examiner:
 
     def _known(self, override: Override) -> bool:
         """Whether the option that it picks exists."""
-        value = override.value()
-        names = value if isinstance(value, list) else [value]
-        return override.is_delete() or all(name in self._options(override.key_or_group) for name in names)
+        value, group = override.value(), override.key_or_group
+        names = [name for name in (value if isinstance(value, list) else [value]) if not is_numbered(group, str(name))]
+        return override.is_delete() or all(name in self._options(group) for name in names)
 
     def _unknown(self, override: Override) -> str:
         """The sentence on an option that does not exist."""
@@ -313,14 +314,16 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "launching" / "search_
 
 
 class Packages(SearchPathPlugin):
-    """Adds the conf/ folders of installed packages behind our own, so that no package replaces a file of ours."""
+    """Adds the conf/ folders of installed packages and budgets of any rank behind our own, whose files they leave."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra whenever it makes a search path."""
         for folder, package in conf_folders().items():
             search_path.append(package, f"file://{folder}")
+        search_path.append("rankbench", f"{SCHEME}://")
 
 
 def extend() -> None:
-    """Make Hydra ask `Packages`, from now on in this process."""
+    """Make Hydra ask `Packages`, and know budgets of any rank, from now on in this process."""
     Plugins.instance().register(Packages)
+    Plugins.instance().register(NumberedBudgets)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rankbench.reporting.plotting import ReportFigure
     from rankbench.reporting.report_data import ReportData
 
+SHOWN_PANELS = 3  # whose tables a notebook shows
+
 
 @dataclass(frozen=True, repr=False)
 class StudyView:
@@ -228,6 +230,7 @@ class StudyView:
             SweepError: no folder is given, and no results folder holds the runs.
         """
         from rankbench.reporting.report import build  # matplotlib takes a moment to import
+        from rankbench.reporting.pages.study_index import refresh
 
         study = self.study
         if folder is None and study.results_dir is None:
@@ -238,6 +241,7 @@ class StudyView:
         if study.source is None and study.results_dir is not None and self.records:
             manifest.look(study.sweep, study.results_dir)
         build(study, out, self.allow_mixed)
+        refresh(out.resolve().parent)
         return out / "index.html"
 
     @cached_property
@@ -296,11 +300,16 @@ class StudyView:
         from rankbench.reporting.comparison_table import make_table
 
         try:
-            tables = [
-                paragraph(panel_title(panel.title)) + table_html(make_table(comparison))
-                for panel, comparison in self._data.compared()
-            ]
-            shown = [paragraph(self.headline, strong=True), badges_html(self.badges), *tables]
+            compared = self._data.compared()
+            shown = [paragraph(self.headline, strong=True), badges_html(self.badges)]
+            for panel, comparison in compared[:SHOWN_PANELS]:
+                shown += [paragraph(panel_title(panel.title)), table_html(make_table(comparison))]
+            if len(compared) > SHOWN_PANELS:
+                shown.append(
+                    paragraph(
+                        f"not shown here, {len(compared) - SHOWN_PANELS} of {len(compared)} panels: study.table()"
+                    )
+                )
         except SelectionError as error:
             shown = [paragraph(str(error))]
         return "\n".join([paragraph(self.question), *shown, paragraph(repr(self)[1:-1])])

@@ -67,7 +67,7 @@ def _legend(comparison: Comparison) -> list[str]:
     for metric in comparison.metrics:
         if (higher := higher_is_better(metric)) is not None:
             head, meaning = metric_title(metric, arrow=True, short=True), metric_title(metric)
-            lines.append(f"{head}: {meaning}, {'higher' if higher else 'lower'} is better.")
+            lines.append(f"{head[:1].upper()}{head[1:]}: {meaning}, {'higher' if higher else 'lower'} is better.")
     if comparison.reference is not None:
         lines.append(f"Difference: method minus {arm_title(comparison.reference)}, paired by seed.")
     if any(finding.kind in SHOWN for finding in comparison.findings.values()):

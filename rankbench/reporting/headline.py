@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.decisions import decide, pool_arms, pooled_names, sample_groups
+from rankbench.reporting.decisions import (
+    decide,
+    pool_arms,
+    pooled_names,
+    sample_groups,
+)
 from rankbench.reporting.report_data import ReportData, span
 from rankbench.statistics.decision import Decision
 from rankbench.statistics.family import MOST, POWER

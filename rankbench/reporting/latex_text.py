@@ -47,7 +47,7 @@ ESCAPES = {
     **{chr(ord("₀") + digit): f"$_{digit}$" for digit in range(10)},
 }
 APOSTROPHE = re.compile(r"(?<=\w)\\textquotesingle\{\}(?=\w)")
-BREAK = re.compile(r"([=/,.:+]|\\_|\{-\})(?=[\w\\{\[])")  # in an escaped word
+BREAK = re.compile(r"([=/,:+]|\.(?!\d)|\\_|\{-\})(?=[\w\\{\[])")  # in an escaped word, not in a number
 
 
 def escape(text: str) -> str:
@@ -58,7 +58,8 @@ def escape(text: str) -> str:
 def _word(word: str) -> str:
     escaped = "".join(ESCAPES.get(letter, letter if letter.isascii() else f"[U+{ord(letter):04X}]") for letter in word)
     escaped = APOSTROPHE.sub("'", escaped)
-    return BREAK.sub(r"\1\\allowbreak{}", escaped) if len(word) > LONG else escaped
+    is_breakable = len(word) > LONG and "\N{NO-BREAK SPACE}" not in word
+    return BREAK.sub(r"\1\\allowbreak{}", escaped) if is_breakable else escaped
 
 
 def measure(text: str, size: float, bold: bool = False) -> float:

@@ -7,6 +7,7 @@ Times, the type of NeurIPS and ICML.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -236,10 +237,11 @@ def _floats(table: Table, layout: Layout, room: float, groups: Sequence[str]) ->
         own = sum(_height(row, columns, layout.widths, layout.size) for columns in layout.blocks)
         lines.append(own + (2 * is_first + 0.2 * bool(layout.broken)) * len(layout.blocks))
     most = room / (LEADING * layout.size) - (LINES + 2) * len(layout.blocks)  # heads, rules, and a group's name again
+    share = sum(lines) / math.ceil(sum(lines) / most)  # of each float: none is left with a row or two
     rows: list[int] = []
     used = 0.0
     for index, needed in enumerate(lines):
-        if rows and used + needed > most:
+        if rows and (used >= share or used + needed > most):
             yield rows
             rows, used = [], 0.0
         rows.append(index)

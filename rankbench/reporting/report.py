@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 from rankbench.analysis.labels import with_titles
-from rankbench.reporting import page
 from rankbench.reporting.headline import make_headline
+from rankbench.reporting.pages import page
 from rankbench.reporting.paper_tables import write_tables
 from rankbench.reporting.parallel import calling
 from rankbench.reporting.plotting import Sketch, finish
@@ -75,7 +75,8 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = 
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     with calling([partial(finish, sketch, folder / "figures") for sketch in sketches(report_data)]) as drawings:
         sections = make_sections(report_data)
-        save_study(replace(study, item_gains=report_data.item_gains), folder)
+        gains, histories = report_data.item_gains, report_data.rank_histories
+        save_study(replace(study, item_gains=gains, rank_histories=histories), folder)
         tables = [table for section in sections for table in section.tables]
         files = write_tables(tables, folder, study.sweep.name, venue)
         pictures = {picture.name: picture for picture in drawings() if picture is not None}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+
+import pandas as pd
 
 from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.item_gains import ItemGain, item_gains
 from rankbench.analysis.positive_control import LOST, ControlTest, check_control
+from rankbench.records.record import RunRecord
 from rankbench.reporting.decisions import with_verdicts
 from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
+from rankbench.studies.rank_histories import COLUMNS, rank_histories
 from rankbench.studies.study import Study
 from rankbench.sweeps import experiment
 from rankbench.sweeps.report_settings import Report
@@ -33,6 +37,7 @@ class ReportData:
         mixed: lines on what differs within tables and was allowed.
         control_tests: the positive control under each of its conditions; [] where none is declared.
         item_gains: gains in the loss of test items, where the runs share them.
+        rank_histories: frame of the ranks over the steps, by kind of site (rankbench.studies.rank_histories).
         shares: number of cells that share the errors equally, those to come among them.
     """
 
@@ -47,6 +52,7 @@ class ReportData:
     mixed: list[str]
     control_tests: list[ControlTest]
     item_gains: list[ItemGain]
+    rank_histories: pd.DataFrame
     shares: int
 
     def compared(self) -> list[tuple[Panel, Comparison]]:
@@ -92,8 +98,21 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     ]
     styles = arm_styles(all_panels)
     return ReportData(
-        study, report, all_panels, all_ablations, arms, comparisons, against, styles, mixed, tests, gains, shares
+        *(study, report, all_panels, all_ablations, arms, comparisons, against, styles, mixed, tests, gains),
+        *(_rank_histories(study, all_panels, arms), shares),
     )
+
+
+def _rank_histories(study: Study, all_panels: Sequence[Panel], arms: Sequence[str]) -> pd.DataFrame:
+    """From the logs of the runs, or as an earlier report had them."""
+    if study.results_dir is None:
+        return pd.DataFrame(columns=COLUMNS) if study.rank_histories is None else study.rank_histories
+    runs: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    for panel in all_panels:
+        for record, arm in zip(panel.records, panel.names, strict=True):
+            if record.status == "ok" and arm in arms:
+                runs[panel.name, arm].append(record)
+    return rank_histories(runs, study.results_dir)
 
 
 def _claims(

@@ -20,6 +20,8 @@ from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import Job, Sweep, SweepError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from rankbench.analysis.item_gains import ItemGain
 
 STEPS = "steps.jsonl"
@@ -38,7 +40,7 @@ class Study:
         curves: run_id -> rank total over the steps, for the runs that logged steps.
         problems: files that could not be read, by name.
         results_dir: where the test items of the runs lie; None in the folder of a report.
-        item_gains: as an earlier report had them.
+        item_gains, rank_histories: as an earlier report had them; the second is a frame, None without one.
         source: file or results folder of the records, where no sweep names them: nothing of the study was declared.
         reference: the arm that others are compared with; None: what the experiment declares, else LoRA.
     """
@@ -49,6 +51,7 @@ class Study:
     problems: list[str]
     results_dir: Path | None = None
     item_gains: list[ItemGain] = field(default_factory=list)
+    rank_histories: pd.DataFrame | None = None
     source: Path | None = None
     reference: str | None = None
 
@@ -174,12 +177,15 @@ def study_in_folder(folder: Path) -> Study:
         SweepError: it holds none.
     """
     from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
+    from rankbench.studies import rank_histories
 
     records, problems = run_folder.records(folder / RECORDS) if (folder / RECORDS).is_file() else ([], [])
     before = (folder / PROBLEMS).read_text().splitlines() if (folder / PROBLEMS).is_file() else []
     by_id, earlier = {record.run_id: record for record in records}, item_gains.load(folder / ITEM_GAINS)
     curves = _saved_curves(folder)
-    return Study(manifest.read(folder), by_id, curves, [*before, *problems], item_gains=earlier)
+    histories = rank_histories.load(folder)
+    study = Study(manifest.read(folder), by_id, curves, [*before, *problems], item_gains=earlier)
+    return replace(study, rank_histories=histories)
 
 
 def _saved_curves(folder: Path) -> dict[str, Curve]:
@@ -195,6 +201,7 @@ def save(study: Study, folder: Path) -> None:
     made from is not written again.
     """
     from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
+    from rankbench.studies import rank_histories
 
     folder.mkdir(parents=True, exist_ok=True)
     if study.source is None or study.source.resolve() != (folder / RECORDS).resolve():
@@ -204,6 +211,7 @@ def save(study: Study, folder: Path) -> None:
     if study.source is None:
         (folder / manifest.FILE).write_text(study.sweep.to_json())
     item_gains.save(study.item_gains, folder / ITEM_GAINS)
+    rank_histories.save(study.rank_histories, folder)
     (folder / PROBLEMS).unlink(missing_ok=True)
     if study.problems:
         (folder / PROBLEMS).write_text("".join(" ".join(problem.split()) + "\n" for problem in study.problems))

@@ -51,7 +51,7 @@ def test_a_foreign_file_is_named_and_not_counted(tmp_path, capsys):
     assert "torn/record.json: not JSON" in printed
     assert "foreign/record.json: not a run record" in printed
     assert "Tiny (random weights), Planted ranks, budget r1: 1 runs" in printed
-    assert "| lora | 0 | ok | 0.5000 | 0.2500 | 64 | 64 | 64 | 2 | 2.0 | 2 | 1 | lora0 |" in printed
+    assert "| LoRA (uniform) | 0 | ok | 0.2500 | 0.5000 | 64 | 64 | 64 | 2 | 2.0 | 2 | 1 | lora0 |" in printed
 
 
 def test_a_run_without_a_record_is_named(tmp_path):

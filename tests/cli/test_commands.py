@@ -201,7 +201,7 @@ def test_records_are_read_from_a_folder_or_a_file_however_it_is_said(
     folder.write_record(finished)
     run_folder.save([finished], tmp_path / "records.jsonl")
     assert main([word.format(tmp_path) for word in words]) == 0
-    assert "tiny, planted, budget r1: 1 runs" in capsys.readouterr().out
+    assert "budget r1: 1 runs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["status", "report", "verify"])
@@ -220,3 +220,41 @@ def test_results_are_in_results_where_nothing_else_is_said(
     for words in (["records"], ["status"], ["report"], ["verify"], ["compare", "a", "b"]):
         assert main(words) == 2
         assert "results" in capsys.readouterr().err.replace("--results", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["records"],
+        ["records", "rates"],
+        ["records", "table", "--metric", "test/kl"],
+        ["records", "maps", "--out", "out"],
+        ["records", "merge", "--into", "out"],
+        ["report"],
+        ["report", "--wandb"],
+        ["verify"],
+        ["maps", "--into", "out"],
+        ["export", "--out", "out"],
+        ["status", "--results"],
+    ],
+)
+def test_a_folder_that_is_not_there_is_said_and_no_success(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "nowhere"]) == 2
+    said = capsys.readouterr()
+    assert "nowhere" in said.err
+    assert said.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_is_filled_to_the_width_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["records", "tabel"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 50

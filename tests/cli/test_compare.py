@@ -270,7 +270,7 @@ def test_a_torn_last_line_is_an_item_less(tmp_path):
 def test_a_site_outside_the_layers_has_a_column_of_its_own(printed):
     ranks = {"layers.0.q": 4, "layers.1.q": 6, "head": 3}
     _, text = printed(run("A", ranks=ranks), run("B", ranks={**ranks, "head": 5}))
-    assert line(text, "A, layer")[:5] == ["A,", "layer", "0", "1", "-"]
+    assert line(text, "A, layer")[:5] == ["A,", "layer", "0", "1", "other"]
     assert line(text, "head") == ["head", "3*", "head", "5*"]
 
 

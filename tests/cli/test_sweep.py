@@ -6,6 +6,7 @@ import pytest
 from support.harness import python, write_experiment
 from support.schedules import Played
 
+from rankbench.analysis.labels import arm_title
 from rankbench.cli.sweep import show_results
 from rankbench.records.run_folder import RunFolder
 from rankbench.sweeps import manifest
@@ -31,7 +32,7 @@ def test_a_sweep_ends_with_its_numbers_the_answer_and_the_next_command(played, t
     show_results(played.sweep, tmp_path / "results")
     out = capsys.readouterr().out
     rows = [line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("| ")]
-    assert [row[0] for row in rows if row[0] in ("lora", "random")] == ["lora", "random"]
+    assert [row[0] for row in rows[2:]] == [arm_title("lora"), arm_title("random")]
     assert any("±" in cell for cell in rows[-1])
     assert "Open" in out
     assert out.splitlines()[-1] == f"next: rankbench report experiment=sweep --results {tmp_path / 'results'}"

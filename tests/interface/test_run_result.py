@@ -96,10 +96,10 @@ def test_a_run_that_left_no_record_is_an_error(tmp_path: Path, monkeypatch: pyte
 
 def test_ranks_are_kinds_by_layers_and_what_is_not_there_is_missing(tmp_path: Path) -> None:
     ranks = kept(tmp_path).ranks
-    assert ranks.index.tolist() == ["lm_head", "self_attn.q_proj"]
+    assert ranks.index.tolist() == ["self_attn.q_proj", "lm_head"]
     assert ranks.columns.tolist() == [0, 1, pd.NA]
-    assert ranks.iloc[1].tolist() == [3, 1, pd.NA]
-    assert ranks.iloc[0].tolist() == [pd.NA, pd.NA, 2]
+    assert ranks.iloc[0].tolist() == [3, 1, pd.NA]
+    assert ranks.iloc[1].tolist() == [pd.NA, pd.NA, 2]
 
 
 def test_what_was_not_measured_is_nan(tmp_path: Path) -> None:

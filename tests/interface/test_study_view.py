@@ -153,13 +153,16 @@ def test_a_run_of_a_study_is_a_result(folder: Path) -> None:
         study.result("run99")
 
 
-def test_it_is_shown_as_a_line_and_as_tables(folder: Path, declared: Path) -> None:
+def test_it_is_shown_as_a_line_and_as_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = rb.load(folder)
     assert repr(study).endswith(": 24 runs, 24 ok; 3 arms, 2 panels>")
     html = study._repr_html_()
     assert escape(study.headline) in html
     assert "worse: <span" in html
     assert html.count("<table") == 2
+    assert "not shown here" not in html
+    monkeypatch.setattr("rankbench.interface.study_view.SHOWN_PANELS", 1)
+    assert "not shown here, 1 of 2 panels: study.table()" in rb.load(folder)._repr_html_()
     mixed = json.loads((folder / "records.jsonl").read_text().splitlines()[0])
     mixed["provenance"]["git_commit"] = "d" * 40
     lines = (folder / "records.jsonl").read_text().splitlines()

@@ -301,7 +301,7 @@ def test_the_command_reads_a_reports_folder(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("x: published numbers\n\n30 published numbers")
     study.save(studied([], []), tmp_path / "none")
     assert main(["verify", str(tmp_path / "none")]) == 0
-    assert "The experiment names no published numbers." in capsys.readouterr().out
+    assert "the experiment names no published numbers." in capsys.readouterr().out
 
 
 def test_what_is_not_there_is_said(tmp_path, capsys):

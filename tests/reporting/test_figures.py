@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
@@ -24,8 +25,10 @@ from rankbench.reporting.figures.tuning import expected_best
 from rankbench.reporting.plotting import COLUMN, PAGE, WIDE, ReportFigure, drawn, own_style, write
 from rankbench.reporting.report_data import ReportData, gather
 from rankbench.statistics.budget_ladder import budget_ladder
+from rankbench.studies.rank_histories import COLUMNS
 
 SLACK = 0.5  # pixels: neighbours may touch
+KINDS = [(kind, step, rank) for kind in ("q", "up") for step, rank in ((-1, 3.0), (9, 2.0))]
 LEAST, MOST = 6.4, 8.6  # points at print size
 
 
@@ -39,10 +42,12 @@ def with_truth(report_data: ReportData) -> ReportData:
                 record.config["task"]["map_seed"] = None
             panel = replace(panel, data=panel.data.assign(**{"test/map_overlap": 0.1 + panel.data["seed"] / 10}))
         panels.append(panel)
+    kinds = [(panels[-1].name, arm, kind, step, rank, 3) for arm in ("igu", "l1ra") for kind, step, rank in KINDS]
     comparisons = {
         name: replace(each, terms=replace(each.terms, ladder=ladder)) for name, each in report_data.comparisons.items()
     }
-    return replace(report_data, panels=panels, comparisons=comparisons)
+    histories = pd.DataFrame(kinds, columns=COLUMNS)
+    return replace(report_data, panels=panels, comparisons=comparisons, rank_histories=histories)
 
 
 @functools.cache
@@ -65,7 +70,7 @@ def figures(tasks: tuple[str, ...], budgets: tuple[str, ...]) -> list[ReportFigu
 STUDIES = [(("planted",), ("r8",)), (("glue-rte", "planted"), ("r4", "r8"))]
 ALL = {
     *("forest", "pairs", "over-tasks", "worth", "frontier", "cost", "rank-totals", "learning-rates", "expected-best"),
-    *("curves", "found-against-gain", "spread-maps", "map-batches-x-power-3", "curve-smoothing-beta1-2"),
+    *("rank-kinds", "curves", "found-against-gain", "spread-maps", "map-batches-x-power-3", "curve-smoothing-beta1-2"),
 }
 
 

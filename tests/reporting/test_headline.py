@@ -12,7 +12,7 @@ from rankbench.reporting.report_data import ReportData, gather
 
 @functools.cache
 def gathered(seeds: int, tasks: tuple[str, ...] = ("glue-rte",)) -> ReportData:
-    return gather(study(declared(tasks=tasks, seeds=range(seeds), vary={}, grid={}), lost=0.0, failed=0.0))
+    return gather(study(declared(tasks=tasks, seeds=range(seeds)), lost=0.0, failed=0.0))
 
 
 def test_an_arm_that_works_is_named_with_all_that_it_beats():
@@ -36,8 +36,9 @@ def test_over_several_panels_places_are_counted():
 
 def test_an_open_question_says_what_could_have_been_found():
     headline = make_headline(gathered(3))
-    assert headline.sentence.startswith("Open: with 3 seeds, no gain over LoRA (uniform) below 0.0")
-    assert headline.sentence.endswith(" in accuracy would have been found reliably.")
+    assert headline.sentence.startswith("Open: with 3 seeds, no gain")
+    assert " over LoRA (uniform) below 0.0" in headline.sentence
+    assert " in accuracy would have been found reliably" in headline.sentence
 
 
 def test_what_is_missing_comes_first_of_what_is_next():

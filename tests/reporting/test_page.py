@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
-from support.browser import BROWSER, measure, picture
+from support.browser import AXE, BROWSER, measure, picture
 from support.studies import declared, study
 
 from rankbench.reporting import report
@@ -49,9 +49,18 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    """Three tasks, three budgets, ten seeds."""
     place = tmp_path_factory.mktemp("report")
-    made = declared(tasks=("glue-rte", "glue-cola"), budgets=("r4", "r8"), seeds=range(8))
+    made = declared(tasks=("glue-rte", "glue-cola", "planted"), budgets=("r4", "r8", "r16"), seeds=range(10))
     report.build(study(made), place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """A single panel, in which an arm works and arms are told apart in words of all colours."""
+    place = tmp_path_factory.mktemp("small")
+    report.build(study(declared(seeds=range(8)), lost=0.01, failed=0.02), place)
     return place
 
 
@@ -68,72 +77,124 @@ def page(text) -> Page:
 def test_elements_are_closed_in_order(page):
     assert page.wrong == []
     assert page.open == []
-    assert page.tags["table"] > 20
+    assert page.tags["table"] > 50
     assert page.tags["svg"] > 50
 
 
-def test_ids_are_unique_and_every_link_leads_somewhere(page):
+def test_ids_are_unique_and_every_link_leads_somewhere(page, folder):
     assert [name for name, count in page.ids.items() if count > 1] == []
     links = [value for tag, name, value in page.attributes if name == "href" and tag in ("a", "use")]
     assert len(links) > 200
-    assert {link for link in links if not (link.startswith("#") and link[1:] in page.ids)} == set()
+    inside = {link[1:] for link in links if link.startswith("#")}
+    assert inside - set(page.ids) == set()
+    assert {link for link in links if not link.startswith("#") and not (folder / link).is_file()} == set()
     clips = re.findall(r"url\(#([^)]*)\)", "".join(value for _, _, value in page.attributes))
     assert set(clips) <= set(page.ids)
 
 
-def test_nothing_is_fetched_and_nothing_runs(page, text):
-    fetched = [(tag, name, value) for tag, name, value in page.attributes if name in ("src", "href", "srcset", "data")]
-    assert {value[:5] for tag, name, value in fetched if not value.startswith("#")} <= {"data:"}
+def test_every_table_and_figure_links_its_files(page, folder):
+    links = {value for tag, name, value in page.attributes if name == "href" and tag == "a"}
+    assert {f"figures/{file.name}" for file in (folder / "figures").iterdir()} <= links
+    assert {f"tables/{file.name}" for file in (folder / "tables").glob("*.csv")} <= links
+
+
+def test_nothing_is_fetched_and_no_element_runs_code(page, text):
+    fetched = [(tag, name, value) for tag, name, value in page.attributes if name in ("src", "srcset", "data")]
+    assert {value[:5] for _, _, value in fetched} <= {"data:"}
+    assert {value[:5] for tag, name, value in page.attributes if tag == "link" and name == "href"} == {"data:"}
     assert not re.search(r"url\((?!#)|@import|//\w", re.sub(r"data:image/png;base64,[\w+/=\s]*", "", text))
-    assert page.tags["script"] == page.tags["iframe"] == 0
+    assert page.tags["script"] == 1
+    assert page.tags["iframe"] == 0
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
 
 
-def test_what_is_resolved_and_what_is_missing_come_first(text):
+def test_the_answer_comes_first_and_the_sections_in_order(text):
     order = ["verdict", "holes", "results", "published", "frontier", "cost", "ranks", "rates", "ablations", "setup"]
-    places = [text.index(f'<section id="{part}"') for part in [*order, "records"]]
+    places = [text.index("<h1>"), text.index("<dd>Does IGU-LoRA deal ranks better"), text.index('id="figure-forest"')]
+    places += [text.index(f'<section id="{part}"') for part in [*order, "records", "words"]]
     assert places == sorted(places)
 
 
+def test_arms_and_metrics_stand_on_the_page_by_their_names(text):
+    typed = re.compile(r"<style>.*?</style>|<script>.*?</script>|<svg.*?</svg>|<code>.*?</code>|<[^>]+>", re.DOTALL)
+    words = typed.sub(" ", text)
+    assert (
+        re.findall(r"(?<![=,{\[;'])\b(?:lora|adalora|igu|fim|l1ra)\b(?![,\]}])|\b(?:test|validation)/\w+", words) == []
+    )
+    assert "accuracy ↑" in words
+    assert "Matthews ↑" in words
+    assert "KL ↓" in words
+
+
+def test_a_word_is_explained_where_it_comes_first(text):
+    links = re.findall(r'<a class="term" href="#word-([\w-]+)" title="[^"]{20,}">', text)
+    assert len(links) == len(set(links)) > 5
+    assert "withheld" in links
+
+
 def test_every_run_is_listed_with_the_command_that_does_it_again(text):
-    assert text.count("<code>python -m rankbench ") == 23 * 8 * 4 + 7 * 4 * 4
-    assert "python -m rankbench train.steps=100 model=minilm-l6 task=glue-rte budget=r4 seed=0 method=lora" in text
-    assert re.search(r'<td class="lost">(nan: nan: made up to fail at step 3|missing)</td>', text)
+    records = text[text.index('<section id="records"') :]
+    assert len(re.findall(r"<td>[0-9a-f]{12}</td>", records)) == 23 * 10 * 9 + 7 * 4 * 9
+    command = "train.steps=100 model=minilm-l6 task=glue-rte budget=r4 seed=SEED method=lora"
+    assert f"<code>python -m rankbench {command} train.learning_rate=" in records
+    assert re.search(r'<td class="lost">(nan: nan: made up to fail at step 3|missing)</td>', records)
+    assert '<th scope="col">learning rate</th>' in records  # of the tuning trials
 
 
 def test_cells_lead_to_the_records_of_their_arm(text):
     cell = re.search(
-        r'<th scope="row"><span class="swatch"[^>]*></span><a href="#(runs-minilm-l6-glue-rte-r4-1)">igu</a>', text
+        r'<th scope="row"><a href="#(runs-minilm-l6-glue-rte-r4-1)"><span class="swatch"[^>]*></span>', text
     )
     assert cell is not None
     start = text.index(f'id="{cell[1]}"')
-    assert text[start:].startswith(f'id="{cell[1]}"><h4>igu</h4>')
+    assert "<h3>IGU-LoRA <code>igu</code></h3>" in text[start : start + 200]
 
 
 def test_what_a_study_says_of_itself_is_escaped(tmp_path):
-    made = declared(seeds=range(2), question="Is <b>a</b> & b?", source='"x" <script>')
+    made = declared(seeds=range(2), question="Is <b>a</b> & b?", source='"x" <script>alert(1)')
     report.build(study(made), tmp_path)
     text = (tmp_path / "index.html").read_text()
     assert "Is &lt;b&gt;a&lt;/b&gt; &amp; b?" in text
-    assert "<script" not in text
+    assert "<script>alert" not in text
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page cannot be looked at")
+def test_a_page_of_many_panels_is_small(text):
+    assert len(text.encode()) < 1.5e6
+
+
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page cannot be looked at")
+
+
+@needs_browser
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_page_is_as_wide_as_the_window_and_the_console_is_silent(folder, tmp_path, width):
-    found = measure(folder / "index.html", tmp_path, width)
-    assert found["console"] == []
-    assert found["client"] == width
-    assert found["scroll"] == width
-    assert found["wide"] == []
-    assert found["height"] > 3000
+def test_a_page_of_many_panels_is_short_and_as_wide_as_the_window(folder, tmp_path, width):
+    measured = measure(folder / "index.html", tmp_path, width)
+    assert measured["console"] == []
+    for state in ("folded", "opened"):
+        assert measured[state]["client"] == measured[state]["scroll"] == width
+        assert measured[state]["wide"] == []
+        assert measured[state]["scrolled"] == []  # no table or figure is wider than its place
+    assert measured["opened"]["height"] > 3 * measured["folded"]["height"]
+    if width == WIDTHS[0]:
+        assert measured["first"] < 800
+        assert measured["folded"]["height"] < 3000
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page cannot be looked at")
+@needs_browser
+@pytest.mark.skipif(AXE is None, reason="axe-playwright-python, which carries axe-core, is not installed")
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_picture_of_the_page_is_kept(folder, tmp_path, width):
-    target = tmp_path / f"page-{width}.png"
-    picture(folder / "index.html", target, width, 3000)
+def test_axe_finds_nothing_in_the_light_and_in_the_dark(small, tmp_path, width):
+    measured = measure(small / "index.html", tmp_path, width, with_axe=True)
+    assert measured["axe"] == {"light": [], "dark": []}
+
+
+@needs_browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_picture_of_the_page_is_ink_on_its_ground(small, tmp_path, theme):
+    target = tmp_path / "page.png"
+    picture(small / "index.html", target, WIDTHS[0], 800, theme)
     shown = imread(target)
-    assert shown.shape[:2] == (3000, max(width, 500))
-    assert 0.5 < shown[:, :width, :3].mean() < 0.99  # dark on light, and not empty
+    assert shown.shape[:2] == (800, WIDTHS[0])
+    ground = shown[:, :8, :3].mean()
+    assert ground == 1.0 if theme == "light" else ground < 0.15
+    assert 0.02 < abs(shown[:, :, :3].mean() - ground) < 0.5

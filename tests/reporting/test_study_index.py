@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rankbench.reporting.study_index import BEGIN, END, block, refresh, studies
+from rankbench.reporting.pages.study_index import BEGIN, END, block, refresh, studies
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "results"
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta name="description" content="Open: a | b &amp; c.">

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rankbench.reporting.page import environment, parts
+from rankbench.reporting.pages.page import environment, parts
 from rankbench.reporting.plotting import ArmStyle
 from rankbench.reporting.table import (
     Cell,

@@ -66,7 +66,10 @@ def test_fewer_seeds_than_declared_are_withheld_and_what_changed_is_said():
     changed = ["task=glue-rte: seeds: 6, declared was 8"]
     report_data = gather(stamped(replace(PANEL, seeds=list(range(8))), changes=changed))
     (comparison,) = report_data.comparisons.values()
-    assert comparison.findings["igu"].text == "withheld: 6 pairs with lora, 8 were declared"
+    assert (
+        comparison.findings["igu"].text
+        == "withheld: 6 pairs with lora, its own permuted ranks and random ranks, 8 were declared"
+    )
     assert f"since then changed: {changed[0]}." in verdict.sentences(report_data)[-1]
 
 

@@ -140,7 +140,7 @@ def test_the_report_says_that_nothing_was_declared_and_leaves_the_records_as_the
     assert printed.startswith(f"{folder / 'index.html'}\n")
     assert "Exploratory: nothing was declared before the runs." in printed
     shown = (folder / "tables.md").read_text()
-    assert "2 comparisons with igu at an equal budget" in shown
+    assert "2 comparisons with IGU-LoRA at an equal budget" in shown
     assert "Exploratory: no sweep names these records" in shown
     assert "Records of maps" in (folder / "index.html").read_text()
     assert (folder / "records.jsonl").read_bytes() == before

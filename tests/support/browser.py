@@ -72,8 +72,8 @@ def measure(page: Path, folder: Path, width: int, with_axe: bool = False) -> dic
     return found
 
 
-def picture(page: Path, target: Path, width: int, height: int) -> None:
-    """Write a PNG of the top of the page, shown at a width in pixels."""
-    outer = target.with_suffix(".html")
-    outer.write_text(FRAME.format(width=width, height=height, page=page.as_uri(), axe=""))
-    _run(target.parent, f"--window-size={max(width, 500)},{height}", f"--screenshot={target}", outer.as_uri())
+def picture(page: Path, target: Path, width: int, height: int, theme: str = "light") -> None:
+    """Write a PNG of the top of the page, shown at a width in pixels in a theme ("light", "dark")."""
+    themed = target.with_suffix(".html")
+    themed.write_text(page.read_text().replace("<html ", f'<html data-theme="{theme}" ', 1))
+    _run(target.parent, f"--window-size={width},{height}", f"--screenshot={target}", themed.as_uri())

@@ -26,7 +26,7 @@ def typed(tmp_path, monkeypatch):
             (tmp_path / file).write_text(content)
         elif language == "python":
             exec(content, {})
-    return [shlex.split(line) for line in re.findall(r"^rankbench (.*)$", text, re.M)]
+    return [shlex.split(line) for line in re.findall(r"^rankbench (.*)$", text.replace("\\\n", ""), re.M)]
 
 
 def test_the_examples_run(typed, tmp_path, capsys):

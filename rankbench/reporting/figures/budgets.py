@@ -23,7 +23,7 @@ from rankbench.reporting.figures.layout import (
     panel_titles,
     widest,
 )
-from rankbench.reporting.figures.lines import Line, label_ends
+from rankbench.reporting.figures.lines import FEW_ARMS, LABEL_HEIGHT, Line, label_ends
 from rankbench.reporting.plotting import BAND, GREY, ArmStyle, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.budget_ladder import FACTORS, WORTHWHILE
@@ -71,17 +71,17 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         return None
     present = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
     first, left_out = chosen(list(data.items()), [groups[title][0].cell for title in data])
-    single = len(first) == 1
+    single = len(first) == 1 and len(present) <= FEW_ARMS
     figure, all_axes = facets(
         panel_titles([title for title, _ in first]),
         () if single else arm_handles(present, style),
         Room(0.5, widest(arm_labels(present)) + 0.2 if single else 0.0),
-        max(1.35, 0.125 * len(present)) if single else 1.25,
+        max(1.35, LABEL_HEIGHT * len(present)) if single else 1.25,
     )
+    apart = {arm: 1 + APART * (index - len(present) / 2) for index, arm in enumerate(present)}
     for axes, (title, rows) in zip(all_axes, first, strict=True):
-        for index, arm in enumerate(present):
-            apart = 1 + APART * (index - len(present) / 2)
-            _draw_arm(axes, rows[rows["arm"] == arm].sort_values("final_params"), style[arm], apart)
+        for arm in present:
+            _draw_arm(axes, rows[rows["arm"] == arm].sort_values("final_params"), style[arm], apart[arm])
         wide = rows["final_params"].max() > 3 * rows["final_params"].min()
         on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
         ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
@@ -89,7 +89,7 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         if single:
             last = rows.sort_values("final_params").groupby("arm", sort=False).last()
             places = zip(last.index, last["final_params"], last["mean"], strict=True)
-            label_ends(axes, [Line(arm_label(arm), style[arm].colour, [x], [y]) for arm, x, y in places])
+            label_ends(axes, [Line(arm_label(arm), style[arm].colour, [x * apart[arm]], [y]) for arm, x, y in places])
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = (
         "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "

@@ -24,7 +24,7 @@ from rankbench.reporting.figures.layout import (
     panel_titles,
     widest,
 )
-from rankbench.reporting.figures.lines import Line, label_ends
+from rankbench.reporting.figures.lines import FEW_ARMS, LABEL_HEIGHT, Line, label_ends
 from rankbench.reporting.figures.panel_groups import Group, groups_of, mean_gain
 from rankbench.reporting.plotting import GREY, SMALL, WIDE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
@@ -42,7 +42,9 @@ Matrix = np.ndarray[Any, Any]
 
 def differs_by_seed(panel: Panel) -> bool:
     """Whether every seed has a true map of its own, so that a mean over seeds is a mean of different things."""
-    return any("map_seed" in task and task["map_seed"] is None for task in (r.config["task"] for r in panel.records))
+    return any(
+        "map_seed" in task and task["map_seed"] is None for task in (r.config.get("task", {}) for r in panel.records)
+    )
 
 
 def overlaps(group: Group, arms: Sequence[str]) -> pd.DataFrame:
@@ -73,12 +75,12 @@ def draw_found_against_gain(report_data: ReportData) -> ReportFigure | None:
         return None
     arms = list(dict.fromkeys(arm for _, data in groups for arm in data["arm"]))
     labels = arm_labels(arms)
-    single, styles = len(groups) == 1, report_data.styles
+    single, styles = len(groups) == 1 and len(arms) <= FEW_ARMS, report_data.styles
     figure, all_axes = facets(
         panel_titles([group.title for group, _ in groups]),
         () if single else arm_handles(arms, styles, lines=False),
         Room(0.5, widest(labels) + 0.2 if single else 0.0),
-        max(1.6, 0.125 * len(arms)) if single else 1.9,
+        max(1.6, LABEL_HEIGHT * len(arms)) if single else 1.9,
     )
     for axes, (group, data) in zip(all_axes, groups, strict=True):
         _draw_points(axes, data, styles)
@@ -137,9 +139,10 @@ def _drawn(
     arms: Sequence[str], truth: str | None, maps: Mapping[str, Mapping[int, RunRecord]], report_data: ReportData
 ) -> list[str]:
     """The true map, then other arms by overlap: those of which something is claimed, and controls if there is room."""
-    apart = report_data.report.without_claim
-    rest = sorted((arm for arm in arms if arm != truth), key=lambda arm: arm in apart)[: ARMS - bool(truth)]
-    rest.sort(key=lambda arm: -_mean_overlap(maps[arm]))
+    apart, reference = report_data.report.without_claim, report_data.report.reference
+    overlap = {arm: _mean_overlap(maps[arm]) for arm in arms if arm != truth}
+    rest = sorted(overlap, key=lambda arm: (arm != reference, arm in apart, -overlap[arm]))[: ARMS - bool(truth)]
+    rest.sort(key=lambda arm: -overlap[arm])
     return [*([truth] if truth else []), *rest]
 
 

@@ -19,6 +19,7 @@ DIVERGING = "RdBu_r"  # 0 is white
 MISSING = "#d9d9d9"
 DARK = 0.45  # lightness below which numbers are white
 NUMBERS = 600  # of a figure: more are not read
+FILLED = 0.85  # share of the width of a cell that its number takes at most
 BAR_WIDTH = 0.09  # inches
 Matrix = np.ndarray[Any, Any]
 
@@ -37,20 +38,18 @@ def draw_tiles(axes: Axes, values: Matrix, low: float, high: float, shades: str 
     )
 
 
-def write_numbers(axes: Axes, values: Matrix, image: Any, form: str = "", without: str = "", least: int = 1) -> None:
+def write_numbers(axes: Axes, values: Matrix, image: Any, form: str, without: str = "", least: int = 1) -> None:
     """Write the values into the cells, where all of them fit.
 
     Args:
-        form: of a number; "" for ranks: one digit after the point where they are no whole numbers.
+        form: of a number.
         without: what stands where there is no value.
         least: number of such matrices in the figure.
     """
-    whole = np.isnan(values) | (values == np.round(values))
-    form = form or ("{:.0f}" if whole.all() or np.nanmax(values) >= 10 else "{:.1f}")
     texts = [[without if np.isnan(value) else number_text_of(value, form) for value in row] for row in values]
     width, height = inches(axes)
     widest = max(text_width(text, SMALL - 0.5) for row in texts for text in row)
-    if widest > 0.95 * width / values.shape[1] or height / values.shape[0] < 0.105:
+    if widest > FILLED * width / values.shape[1] or height / values.shape[0] < 0.105:
         return
     if values.size * least > NUMBERS:
         return

@@ -24,7 +24,8 @@ from rankbench.reporting.figures.layout import (
 from rankbench.reporting.plotting import SMALL, Styles
 from rankbench.studies.panels import Panel
 
-DIRECT = 2  # panels with labels of their own
+DIRECT, FEW_ARMS = 2, 14  # panels with labels of their own, and arms in one
+LABEL_HEIGHT = 0.14  # inches of a line of them
 SAME = 0.01  # share of the values' range by which lines that are one differ at most
 LEADER = 0.14  # inches from the end of an axes to the labels of its lines
 
@@ -66,7 +67,7 @@ def draw_lines(
     """
     numbers, left_out = chosen(range(len(drawings)), [panel and panel.cell for _, panel, _ in drawings])
     arms = list(dict.fromkeys(curve.label for number in numbers for curve in drawings[number][2]))
-    direct = len(numbers) <= DIRECT
+    direct = len(numbers) <= DIRECT and len(arms) <= FEW_ARMS
     ends = {number: merged(_named(drawings[number][2], styles)) for number in numbers} if direct else {}
     labels = [line for lines in ends.values() for end in lines for line in end.label.split("\n")]
     rows = max((sum(end.label.count("\n") + 1 for end in lines) for lines in ends.values()), default=0)
@@ -74,8 +75,8 @@ def draw_lines(
         [drawings[number][0] if len(numbers) > 1 else "" for number in numbers],
         () if direct else arm_handles(arms, styles),
         Room(0.5, widest(labels) + 0.2 if direct else 0.0),
-        max(height, 0.125 * rows),
-        columns=1 if direct else None,
+        max(height, LABEL_HEIGHT * rows),
+        columns=1 if len(numbers) <= DIRECT else None,
     )
     for axes, number in zip(all_axes, numbers, strict=True):
         for curve in drawings[number][2]:
@@ -141,7 +142,7 @@ def label_ends(axes: Axes, lines: Sequence[Line]) -> None:
     ends = [
         axes.transAxes.inverted().transform(axes.transData.transform((line.x[-1], line.y[-1])))[1] for line in lines
     ]
-    sizes = [SMALL * (0.3 + 1.12 * (line.label.count("\n") + 1)) / 72 / height for line in lines]
+    sizes = [SMALL * (0.25 + 1.12 * (line.label.count("\n") + 1)) / 72 / height for line in lines]
     places = _apart(ends, sizes)
     for line, place in zip(lines, places, strict=True):
         axes.annotate(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from rankbench.analysis.frame import SelectionError
-from rankbench.analysis.labels import file_name, panel_title
+from rankbench.analysis.labels import file_name, panel_title, with_titles
 from rankbench.reporting.figures.found_maps import differs_by_seed, draw_found_maps
 from rankbench.reporting.figures.panel_groups import panel_groups
 from rankbench.reporting.figures.rank_maps import count_drawn, draw_maps, mean_ranks, rank_maps
@@ -53,7 +53,9 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData)
     labelled = data.assign(label=data["label"] + ", " + data["budget"]) if several else data
     words = "rank / mean rank" if several else "mean rank"
     figure = draw_maps(labelled, "", min(BUDGETS, len(panels)) if several else None, words)
-    note = f"{words.capitalize()}, over seeds; one scale for all. " + "; ".join(_partly(panels, report_data.arms))
+    note = f"{words.capitalize()}, over seeds; one scale for all. " + with_titles(
+        "; ".join(_partly(panels, report_data.arms)), report_data.arms
+    )
     return ReportFigure(figure_name(title), f"Ranks: {panel_title(title)}", figure, data, note.strip())
 
 

@@ -40,7 +40,8 @@ def draw_pairs(report_data: ReportData) -> ReportFigure | None:
     if not panels:
         return None
     drawn, left_out = chosen(panels, [panel.cell for panel, _, _ in panels], PANELS)
-    arms = [arm for arm in report_data.arms if any((data["arm"] == arm).any() for _, _, data in drawn)]
+    present = dict.fromkeys(arm for _, comparison, _ in drawn for arm in comparison.rows)  # from the best to the worst
+    arms = [arm for arm in present if any((data["arm"] == arm).any() for _, _, data in drawn)]
     if len(arms) > ARMS:
         arms = [arm for arm in arms if arm not in report_data.report.without_claim][:ARMS]
     labels = arm_labels(arms)

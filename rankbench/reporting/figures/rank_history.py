@@ -1,17 +1,24 @@
-"""Ranks over the steps of a run: their total, by arm."""
+"""Ranks over the steps of a run: their total, by arm, and those of each kind of site."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
 
-from rankbench.analysis.labels import panel_title
-from rankbench.reporting.figures.layout import draw_frame
+from rankbench.analysis.labels import arm_title, panel_title
+from rankbench.reporting.figures.heat_maps import SHADES
+from rankbench.reporting.figures.layout import Room, chosen, draw_frame, facets
 from rankbench.reporting.figures.lines import Curve, draw_lines
 from rankbench.reporting.figures.panel_groups import panel_groups
-from rankbench.reporting.plotting import ReportFigure
+from rankbench.reporting.plotting import DASHES, MARKERS, ReportFigure
 from rankbench.reporting.report_data import ReportData
 from rankbench.studies import study
 from rankbench.studies.panels import Panel
@@ -64,3 +71,46 @@ def draw_rank_totals(report_data: ReportData) -> ReportFigure | None:
 def _curve(arm: str, line: pd.DataFrame) -> Curve:
     moves = (line["low"] < line["high"]).any()
     return Curve(arm, line["step"], line["mean"], *((line["low"], line["high"]) if moves else ()))
+
+
+def draw_rank_kinds(report_data: ReportData) -> ReportFigure | None:
+    """A panel for each arm that moves ranks while it trains: mean rank of each kind of site, mean over runs.
+
+    Panels that are taken together are one; of several others the first that has such arms. None without any.
+    """
+    histories = report_data.rank_histories
+    for title, panels in panel_groups(report_data, report_data.panels).items():
+        data = histories[histories["panel"].isin([panel.name for panel in panels])]
+        if len(data):
+            return _draw_kinds(panel_title(title), data)
+    return None
+
+
+def _draw_kinds(title: str, data: pd.DataFrame) -> ReportFigure:
+    kinds = sorted(data["kind"].unique())
+    arms, left_out = chosen(list(data["arm"].unique()))
+    colours = matplotlib.colormaps[SHADES](np.linspace(0, 0.9, len(kinds)))
+    looks: dict[str, dict[str, Any]] = {
+        kind: {"color": to_hex(colour), "marker": marker, "ls": DASHES[place % 2]}
+        for place, (kind, colour, marker) in enumerate(zip(kinds, colours, itertools.cycle(MARKERS), strict=False))
+    }
+    handles = [Line2D([], [], label=kind, **look) for kind, look in looks.items()]
+    figure, all_axes = facets([arm_title(arm) for arm in arms], handles, Room(0.35))
+    for axes, arm in zip(all_axes, arms, strict=True):
+        for kind, line in _mean_over_panels(data[data["arm"] == arm]):
+            every = max(1, len(line) // 4)
+            axes.plot(line.index, line, drawstyle="steps-post", markevery=every, **looks[kind])
+        axes.set_ylim(bottom=0)
+        draw_frame(axes, "step", "mean rank")
+    note = (
+        f"Mean rank of the sites of a kind, mean over runs: {title}. Arms that change no rank in training are left out."
+        f"{left_out}"
+    )
+    return ReportFigure("rank-kinds", "Ranks over the steps, by kind of site", figure, data, note)
+
+
+def _mean_over_panels(data: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
+    """Each kind with its mean rank by step, over panels."""
+    for kind, rows in data.groupby("kind"):
+        table = rows.pivot(index="step", columns="panel", values="rank").sort_index().ffill()
+        yield str(kind), table.mean(axis=1).clip(lower=0).rename(lambda step: max(step, 0))

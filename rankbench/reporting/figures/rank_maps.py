@@ -148,10 +148,11 @@ def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quant
         foot=0.26,
     )
     most = float(means["rank"].max())
+    form = "{:.0f}" if (means["rank"] % 1 == 0).all() or most >= 10 else "{:.1f}"
     for index, (name, axes) in enumerate(zip(names, all_axes, strict=True)):
         matrix = _matrix(grids[name], kinds, layers)
         image = draw_tiles(axes, matrix, 0, most)
-        write_numbers(axes, matrix, image, least=len(names))
+        write_numbers(axes, matrix, image, form, least=len(names))
         axes.set_yticks(range(len(kinds)), kinds)
         every = math.ceil(len(layers) * 0.2 / inches(axes)[0])
         shown = range(0, len(layers), every) if index + columns >= len(names) else []  # nothing stands below it

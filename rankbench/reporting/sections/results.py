@@ -14,7 +14,7 @@ from rankbench.reporting.comparison_table import EXPLORATORY, NOTE, make_table
 from rankbench.reporting.figures.over_tasks import draw_over_tasks
 from rankbench.reporting.figures.pairs import draw_pairs
 from rankbench.reporting.plotting import Sketch
-from rankbench.reporting.report_data import ReportData, link, links
+from rankbench.reporting.report_data import ReportData, link, links, span
 from rankbench.reporting.section import Section, panel_tables, present
 from rankbench.reporting.table import Cell, Table, arm_cell
 from rankbench.statistics.decision import Outcome, outcomes
@@ -30,6 +30,8 @@ from rankbench.studies.panels import Panel
 
 Member = tuple[Panel, Comparison]
 
+VERDICTS = f"{NOTE} Of an arm that has controls the finding is its verdict."
+
 
 def make(report_data: ReportData) -> Section | None:
     """Return the section, None where nothing is compared."""
@@ -41,17 +43,7 @@ def make(report_data: ReportData) -> Section | None:
     }
     several = present([means_table(report_data), *task_tables(report_data)])
     blocks = [*panel_tables("Each arm beside the reference", compared), "over-tasks", *several, "pairs"]
-    return (
-        Section(
-            "results",
-            "Results",
-            [f"{NOTE} Of an arm that has controls the finding is its verdict."],
-            blocks,
-            folded=False,
-        )
-        if compared
-        else None
-    )
+    return Section("results", "Results", [VERDICTS], blocks, folded=False) if compared else None
 
 
 def sketches(report_data: ReportData) -> list[Sketch]:
@@ -76,7 +68,12 @@ def means_table(report_data: ReportData) -> Table | None:
         for panel, comparison in compared
     ]
     title = "All results" + (f": {metric_title(metrics.pop(), arrow=True)}" if len(metrics) == 1 else "")
-    notes = ["Mean ± standard deviation over seeds; bold: better than the reference by the interval of its own table."]
+    counts = (int(count) for _, comparison in compared for count in comparison.values[comparison.metrics[0]].count())
+    reference = arm_title(report_data.report.reference)
+    notes = [
+        f"Mean ± standard deviation over n = {span(counts)} seeds; bold: better than {reference} by the interval of "
+        "the paired difference in its own table."
+    ]
     return Table("all", title, ["arm", *titles], rows, notes)
 
 

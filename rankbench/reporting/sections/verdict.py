@@ -265,8 +265,8 @@ def _finding(report_data: ReportData, panel: Panel, comparison: Comparison, arm:
     if arm not in comparison.rows:
         return Cell("not run")
     finding, difference = comparison.findings[arm], comparison.difference(comparison.metrics[0], arm)
-    text = finding.text
+    text = with_titles(finding.text, comparison.rows)
     if difference is not None:
         digits = digits_of(comparison, comparison.metrics[0])
-        text = f"{mean_text(comparison.terms, difference.mean, digits)} {finding.text}"
+        text = f"{mean_text(comparison.terms, difference.mean, digits)} {text}"
     return Cell(text, strong=finding.kind in SHOWN, kind=finding.kind, link=link(panel, arm))

@@ -24,7 +24,7 @@ from rankbench.reporting.table import Cell, Table, is_numeric
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.studies.panels import Panel, StudyRun
 
-TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATES = Path(__file__).parent.parent / "templates"
 FINDINGS = (*OUTCOMES, *KIND_OF.values(), "untested", "reference")
 FOREST = "forest"  # name of the figure on the first screen
 LETTER, PADDING, WIDTH = 7.4, 19, 1160  # pixels of a letter of a table, beside a cell, of the page
@@ -176,10 +176,14 @@ def _exact(cell: Cell) -> str:
     return f"{cell.value:.6g}{ends}"
 
 
+NUMBERS = re.compile(r' (?:d|x|y|transform|points)="[^"]*"')
+
+
 def _drawing(figure: SavedFigure) -> Markup:
-    """The figure's own SVG, with its title for those who do not see it; paths to a hundredth of a point."""
+    """The figure's own SVG, with its title for those who do not see it; to a hundredth of a point."""
+    svg = NUMBERS.sub(lambda attribute: re.sub(r"(\.\d\d)\d+", r"\1", attribute[0]), figure.svg)
+    svg = re.sub(r'style="[^"]*"', lambda style: re.sub(r"([:;]) ", r"\1", style[0]), svg)
     label = Markup('<svg role="img" aria-label="{}" ').format(figure.title)
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), figure.svg)
     return Markup(svg.replace("<svg ", label, 1))  # drawn by us: its texts are escaped
 
 

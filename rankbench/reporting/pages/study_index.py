@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-from rankbench.reporting.page import environment
+from rankbench.reporting.pages.page import environment
 
 README, PAGE, FACTS = "README.md", "index.html", ("question", "description", "runs", "date")
 BEGIN, END = "<!-- studies: rankbench report writes this block -->", "<!-- end of the studies -->"
