@@ -229,8 +229,8 @@ class StudyView:
             SelectionError: the runs may not stand in one table.
             SweepError: no folder is given, and no results folder holds the runs.
         """
-        from rankbench.reporting.report import build  # matplotlib takes a moment to import
         from rankbench.reporting.pages.study_index import refresh
+        from rankbench.reporting.report import build  # matplotlib takes a moment to import
 
         study = self.study
         if folder is None and study.results_dir is None:
