@@ -34,10 +34,8 @@ class Display:
 
     Attributes:
         title: display name; "" where there is none but the method's own.
-        colour: hexadecimal. In the files here: black for the reference, golds for reference arms outside the budget,
-            greys for controls without a score, blues for what is pruned or grown while training, reds for what is
-            scored before, greens for what is known afterwards, purples for a method's own map, altered; each can be
-            read on white.
+        colour: hexadecimal. In the files here black is the reference, and no two methods of an experiment look alike,
+            whatever one's colour vision; methods that share a marker are still farther apart.
         marker: a letter of matplotlib's; "" takes any that is free.
         order: methods stand in tables in this order, those without one last, by name.
         of: title of a control made from another method, with {} for that method's title; "" for other methods.

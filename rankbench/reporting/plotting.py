@@ -185,18 +185,17 @@ class ArmStyle:
 def arm_styles(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
     """Arm -> its style, the same in all figures of a report.
 
-    The first arm of a method has the marker that its YAML says, the others the next ones that are free. A map that was
-    taken over from a method's run ("fim map") has that method's colour.
+    The first arm of a method has the marker that its YAML says, in every report, the others those that are free. A map
+    that was taken over from a method's run ("fim map") has that method's colour.
     """
     methods = methods_of(panels)
     arms = list(dict.fromkeys(arm for panel in panels for arm in panel.arms))
     members: dict[str, list[str]] = {}
     for arm in arms:
         members.setdefault(_drawn_as(arm, methods.get(arm, arm)), []).append(arm)
-    markers: dict[str, str] = {}
-    for method, arm in [*((method, same[0]) for method, same in members.items()), *(("", arm) for arm in arms)]:
-        if arm not in markers:
-            markers[arm] = _marker(display(method).marker, markers.values(), len(markers))
+    markers = {same[0]: display(method).marker for method, same in members.items() if display(method).marker}
+    for arm in arms:
+        markers.setdefault(arm, _free_marker(markers.values(), len(markers)))
     styles = {}
     for method, same in members.items():
         shown = display(method)
@@ -213,9 +212,9 @@ def _drawn_as(arm: str, method: str) -> str:
     return source if method == "transplant" and display(method_of(source)).title else method
 
 
-def _marker(wanted: str, taken: Collection[str], count: int) -> str:
-    """The marker wanted, else the first that is free, else one of those that are drawn twice."""
-    free = [marker for marker in (wanted, *MARKERS) if marker and marker not in taken]
+def _free_marker(taken: Collection[str], count: int) -> str:
+    """The first that is free, else one of those that are drawn twice."""
+    free = [marker for marker in MARKERS if marker not in taken]
     return free[0] if free else MARKERS[count % len(MARKERS)]
 
 

@@ -42,9 +42,8 @@ Matrix = np.ndarray[Any, Any]
 
 def differs_by_seed(panel: Panel) -> bool:
     """Whether every seed has a true map of its own, so that a mean over seeds is a mean of different things."""
-    return any(
-        "map_seed" in task and task["map_seed"] is None for task in (r.config.get("task", {}) for r in panel.records)
-    )
+    tasks = [record.config.get("task", {}) for record in panel.records]
+    return any("map_seed" in task and task["map_seed"] is None for task in tasks)
 
 
 def overlaps(group: Group, arms: Sequence[str]) -> pd.DataFrame:

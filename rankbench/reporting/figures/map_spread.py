@@ -82,7 +82,7 @@ def _draw_panel(
     sigma, ceiling = spread.effect.deviation, spread.effect.ceiling
     axes.axvspan(x(-sigma.value), x(sigma.value), color=SIGMA, lw=0, zorder=0)
     if ceiling.low is not None and ceiling.high is not None:
-        axes.axvspan(x(ceiling.low), x(ceiling.high), color=CEILING, lw=0, zorder=0)
+        axes.axvspan(x(ceiling.low), x(ceiling.high), color=CEILING, lw=0, zorder=-1)
     axes.axvline(x(ceiling.value), color="#b08d2f", ls="--", lw=0.9)
     axes.axvline(0, color=GREY, lw=0.7)
     axes.plot(shown["mean"][shown["map"]], [0] * int(shown["map"].sum()), "|", color=INK, ms=7)
@@ -90,4 +90,7 @@ def _draw_panel(
         y, style = arms.index(row["arm"]) + 1, styles[row["arm"]]
         axes.plot([row["low"], row["high"]], [y, y], color=style.colour, lw=0.9)  # nothing where there is no interval
         axes.plot(row["mean"], y, **style.points)
+    ends = [*shown[["low", "mean", "high"]].to_numpy(float).ravel(), x(-sigma.value), x(ceiling.value)]
+    low, high = np.nanmin(ends), np.nanmax(ends)  # the interval of the ceiling may be far wider
+    axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     draw_frame(axes, f"gain over the mean map{', %' * comparison.terms.log}", "", y={})
