@@ -55,7 +55,8 @@ class RecordIndex:
         wanted = set(names)
         self._stale = {name for name in run_ids if whole or name in wanted}  # as long as nobody has asked for them
         self._entries = {} if self._table is None else _entries(_rows_of(self._table, run_ids, wanted))
-        self._added: list[dict[str, Any]] = []
+        self._added: dict[str, dict[str, Any]] = {}
+        self._writable = os.access(folder, os.W_OK)
         self._parts: dict[str, tuple[str, Any]] = {}  # JSON -> itself and its value, once for all rows
 
     def get(self, name: str, stamp: Stamp) -> RunRecord | None:
@@ -68,6 +69,8 @@ class RecordIndex:
 
     def shared(self, stamp: Stamp, record: RunRecord) -> RunRecord:
         """Take in a record that was read from its file; return it with the parts that others have, too."""
+        if not self._writable:
+            return record
         row = {**dict(zip(STAMP, stamp, strict=True)), **{key: getattr(record, key) for key in NAMES}}
         parts = _parts(record)
         for key, value in parts.items():
@@ -75,22 +78,22 @@ class RecordIndex:
             row[key], parts[key] = self._parts.setdefault(text, (text, value))
         with suppress(UnicodeEncodeError):  # half of a surrogate pair, which JSON can hold and parquet cannot
             "".join(row[key] for key in NAMES).encode()
-            self._added.append(row)
+            self._added[record.run_id] = row
         config = {key: parts[f"{CONFIG}{key}"] for key in record.config}
         return replace(record, config=config, **{key: parts[key] for key in PARTS})
 
     def save(self) -> None:
         """Write the index again, once more than a hundredth of it has changed; not at all where that is not allowed."""
         before = 0 if self._table is None else len(self._table)
-        if 100 * (len(self._added) + len(self._stale)) <= before or not (self._added or self._table):
+        if 100 * (len(self._added) + len(self._stale)) <= before or not self._writable:
             return
         import pyarrow as pa
         from pyarrow import parquet
 
-        tables = [_table(self._added)]
+        tables = [_table([*self._added.values()])]
         if self._table is not None:
             run_ids = self._table["run_id"].to_pylist()
-            kept = set(run_ids) - self._stale - {row["run_id"] for row in self._added}
+            kept = set(run_ids) - self._stale - self._added.keys()
             tables.insert(0, _rows_of(self._table, run_ids, kept))
         table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
         sink = pa.BufferOutputStream()

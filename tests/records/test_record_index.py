@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from pyarrow import parquet
 from support.records import record
 
 from rankbench.records import record_index, run_folder
@@ -165,13 +166,27 @@ def test_little_that_is_new_does_not_write_the_index_again(results, monkeypatch)
     assert file_of(results).stat().st_mtime_ns > before
 
 
-def test_a_folder_that_cannot_be_written_needs_no_index(results, monkeypatch):
+def test_a_disk_that_is_full_leaves_no_index(results, monkeypatch):
     def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(record_index, "write_atomically", refuse)
     assert len(records(results)[0]) == 12
     assert not file_of(results).exists()
+
+
+def test_a_folder_that_cannot_be_written_needs_no_index(results, monkeypatch):
+    monkeypatch.setattr(record_index.os, "access", lambda *_: False)
+    monkeypatch.setattr(record_index.json, "dumps", None)  # nothing is prepared that cannot be kept
+    assert {run.run_id: run for run in records(results)[0]} == {f"run{number}": varied(number) for number in range(12)}
+    assert not file_of(results).exists()
+
+
+def test_a_run_that_is_named_twice_stands_in_the_index_once(results):
+    wanted = ["run1", "run2", "run1", "run3"]
+    assert [name for name, _ in collected(results, wanted)] == wanted
+    table = parquet.ParquetFile(file_of(results)).read()
+    assert sorted(table["run_id"].to_pylist()) == ["run1", "run2", "run3"]
 
 
 def test_a_name_that_parquet_cannot_hold_is_read_from_its_file(results):
