@@ -185,7 +185,8 @@ def _launching(
             )
         except HydraException as error:
             raise ConfigError([f"{' '.join(overrides[:-1])}: {error}"]) from error
-        plugin.progress = progress  # another package's launcher does not look at it
+        if hasattr(plugin, "show_in"):  # one of another package has none, and may pickle what it holds
+            plugin.show_in(progress)
         done = 0
 
         def launch(files: Sequence[Path]) -> None:

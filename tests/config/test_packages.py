@@ -91,7 +91,6 @@ def test_sweeps_find_it(install):
 def test_help_lists_it_with_its_package(install):
     install("my-method")
     assert "    mine          [my-method] Mine is best." in text_on("method")
-    assert " mine," in text_on("")
 
 
 def test_a_missing_yaml_is_named_with_its_place(install):

@@ -73,7 +73,7 @@ def test_every_shipped_choice_is_a_valid_configuration(group: str) -> None:
         ("method=igux", "method=igux: unknown method; did you mean igu, igu_code? known are adalora, "),
         ("model=tini", "model=tini: unknown model; did you mean tiny? known are "),
         ("task=planed", "task=planed: unknown task; did you mean planted? known are "),
-        ("budget=r5", "budget=r5: unknown budget; did you mean r"),
+        ("budget=r8x", "budget=r8x: unknown budget; did you mean r8?"),
         ("budget=true", "budget=true: unknown budget; did you mean true_ranks?"),
         ("train=null", "train=null: unknown train; known are default, "),
         ("tracking=wndb", "tracking=wndb: unknown tracking; did you mean wandb?"),

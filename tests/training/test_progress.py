@@ -9,9 +9,6 @@ from support.harness import configure, perform, prepared
 
 from rankbench import terminal
 from rankbench.launching import progress
-from rankbench.launching.jobs import JobOutcome
-from rankbench.launching.progress import SweepProgress
-from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord
 from rankbench.tasks.text.tokens import LISTENERS, counting, length_groups
 from rankbench.training import progress as run_progress
@@ -181,39 +178,6 @@ def test_a_run_shows_its_own_record(tmp_path, capsys):
 
 
 # ------------------------------------------------------------------------------------------------------------ a sweep
-
-
-def ended(seconds: float | None = 30.0, **changes) -> JobOutcome:
-    frozen = FrozenRun("0123456789ab", {"results_dir": "results"}, "method=igu seed=3")
-    return JobOutcome(frozen, record(**changes) if changes.get("status", "ok") else None, seconds)
-
-
-def test_a_sweep_says_of_each_run_what_became_of_it_and_how_long_the_rest_may_take(capsys):
-    progress = SweepProgress(10, 2, 1)
-    progress.show(ended(None))
-    progress.show(ended(30.0))
-    progress.show(ended(50.0, status="oom", reason="out of [memory]"))
-    progress.show(ended(4.0, status=None))
-    assert capsys.readouterr().out.splitlines() == [
-        "10 runs, 2 at a time, 1 CPU thread each",
-        "[ 1/10] ok        method=igu seed=3  done already",
-        "[ 2/10] ok        method=igu seed=3  30.0 s  (about 2 min left)",
-        "[ 3/10] oom       method=igu seed=3  50.0 s  (about 2 min left)",
-        "    out of [memory]",
-        "    log: results/runs/0123456789ab/log.txt",
-        "[ 4/10] no record method=igu seed=3  4.0 s  (about 84 s left)",
-        "    it ended before it could write one",
-        "    log: results/runs/0123456789ab/log.txt",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("slots", "threads", "said"),
-    [(1, None, "3 runs, 1 at a time"), (2, 4, "3 runs, 2 at a time, 4 CPU threads each")],
-)
-def test_a_sweep_says_what_each_run_has(capsys, slots, threads, said):
-    SweepProgress(3, slots, threads)
-    assert capsys.readouterr().out == f"{said}\n"
 
 
 def test_who_asks_to_stop_is_told_what_happens(capsys):

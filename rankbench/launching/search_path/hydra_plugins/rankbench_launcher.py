@@ -24,16 +24,14 @@ ConfigStore.instance().store(group="hydra/launcher", name="local", node=jobs.Lau
 
 
 class LocalLauncher(Launcher):
-    """Runs each job in a separate process on this machine.
-
-    Attributes:
-        progress: shows the whole sweep, of which a launch is one batch; the driver of the sweep sets it.
-    """
-
-    progress: SweepProgress
+    """Runs each job in a separate process on this machine."""
 
     def __init__(self, slots: int | None, timeout: float | None, memory: float | None) -> None:
         self._settings = jobs.LaunchSettings(slots, jobs.devices(), timeout, memory)
+
+    def show_in(self, progress: SweepProgress) -> None:
+        """Show the runs of each launch, which is one batch of a sweep, in `progress`."""
+        self._progress = progress
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Nothing: the jobs bring what they need."""
@@ -46,8 +44,8 @@ class LocalLauncher(Launcher):
         files = [Path(overrides[0].partition("=")[2].strip("'")) for overrides in job_overrides]
         settings = replace(self._settings, threads=jobs.fixed_threads(files))
         rooms = settings.rooms()
-        self.progress.use(len(rooms), rooms[0].threads)
-        ended = local_pool.launch(files, settings, self.progress.show, stopping, self.progress.start)
+        self._progress.use(len(rooms), rooms[0].threads)
+        ended = local_pool.launch(files, settings, self._progress.show, stopping, self._progress.start)
         return [
             JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=one.exit_code)
             for one, overrides in zip(ended, job_overrides, strict=True)
