@@ -58,9 +58,17 @@ def _means_several_runs(word: str) -> bool:
 
 
 def show_results(sweep: Sweep, results_dir: Path) -> None:
-    """Print the results of a sweep, which is a look at them; nothing where no run is ok."""
+    """Print the results of a sweep, which is a look at them.
+
+    Of some cells of an experiment, or while reported runs are missing, only how many are done: differences that are
+    read before the rest has run would cost a look, and might decide whether it runs.
+    """
     loaded = study.study_of_sweep(sweep, results_dir, with_curves=False)
-    if any(record is not None and record.status == "ok" for _, record in loaded.runs()):
+    statuses = [record and record.status for _, record in loaded.runs()]
+    if sweep.waiting or None in statuses or any(word.startswith("cells=") for word in sweep.words):
+        done = sum(status is not None for status in statuses)
+        print_text(f"{done:,} of {len(statuses):,} runs are done; the report of the whole shows the numbers")
+    elif "ok" in statuses:
         from rankbench.reporting.report_data import gather
 
         try:
