@@ -39,6 +39,7 @@ class Display:
         marker: a letter of matplotlib's; "" takes any that is free.
         order: methods stand in tables in this order, those without one last, by name.
         of: title of a control made from another method, with {} for that method's title; "" for other methods.
+        control: whether the method is a control, of whose gains nothing is claimed unless it has controls itself.
     """
 
     title: str = ""
@@ -46,6 +47,7 @@ class Display:
     marker: str = ""
     order: float = math.inf
     of: str = ""
+    control: bool = False
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from rankbench.reporting.plotting import SavedFigure
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Block, Section
 from rankbench.reporting.sections.setup import facts
-from rankbench.reporting.table import Cell, Table, is_numeric
+from rankbench.reporting.table import Cell, Table, is_numeric, with_minus_signs
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.studies.panels import Panel, StudyRun
 
@@ -164,14 +164,11 @@ def _evidence(sections: Sequence[Section]) -> Sequence[Block]:
     return figures or [block for block in blocks if isinstance(block, Table) and block.strip is not None][:1]
 
 
-MINUS = re.compile(r"(?<![\w.])-(?=\d)")
-
-
 def _shown(cell: Cell) -> str:
     """Text of a cell: numbers with minus signs, broken before an interval alone."""
     if cell.value is None:
         return cell.text
-    return re.sub(r" (?![\[(±])", "\N{NO-BREAK SPACE}", MINUS.sub("\N{MINUS SIGN}", cell.text))
+    return re.sub(r" (?![\[(±])", "\N{NO-BREAK SPACE}", with_minus_signs(cell.text))
 
 
 def _exact(cell: Cell) -> str:
