@@ -84,7 +84,7 @@ def show_results(sweep: Sweep, results_dir: Path) -> None:
 
 def _print_tables(report_data: ReportData) -> None:
     """Print the table of each panel, the decisions on arms with controls, and the answer in one sentence."""
-    from rankbench.analysis.labels import arm_title, panel_title
+    from rankbench.analysis.labels import arm_title, panel_title, with_titles
     from rankbench.reporting.comparison_table import make_table
     from rankbench.reporting.decisions import judged_arms
     from rankbench.reporting.headline import make_headline
@@ -96,7 +96,7 @@ def _print_tables(report_data: ReportData) -> None:
         print_text("")
         print_cells(make_table(comparison, title=panel_title(panel.title)))
         for arm, decision in ((arm, decision) for name, arm, decision in decided if name == panel.name):
-            print_text(f"{arm_title(arm)}: {decision.outcome} ({decision.reason})")
+            print_text(f"{arm_title(arm)}: {decision.outcome} ({with_titles(decision.reason, report_data.styles)})")
     if len(compared) > MOST_TABLES:
         print_text(f"\n{len(compared) - MOST_TABLES} more tables: the report has them", "dim")
     print_text(f"\n{make_headline(report_data).sentence}\n", "bold")

@@ -10,7 +10,7 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.cli import main
 from rankbench.records import run_folder
 from rankbench.records.run_folder import RunFolder
-from rankbench.studies import panels, study
+from rankbench.studies import loose_records, panels, study
 from rankbench.sweeps.manifest import SweepError
 
 
@@ -45,6 +45,11 @@ def folder(tmp_path):
     """A folder with records.jsonl and nothing else."""
     run_folder.save([*two_maps(), finished("igu", 9, rate=0.1, trial=True)], tmp_path / "maps" / "records.jsonl")
     return tmp_path / "maps"
+
+
+def test_values_are_in_the_order_of_their_size_and_versions_are_words():
+    values = ["main", "1.10.0", "0.1", "1e-05", "-1", "10", "2"]
+    assert sorted(values, key=loose_records._order) == ["-1", "1e-05", "0.1", "2", "10", "1.10.0", "main"]
 
 
 def test_panels_are_the_settings_in_which_runs_of_an_arm_differ(folder):
