@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, display, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.amounts import amount_of
 from rankbench.reporting.decisions import decide, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.report_data import ReportData, span
 from rankbench.statistics.decision import Decision
@@ -193,7 +194,7 @@ def _what_could_be_found(every: Sequence[Claim], reference: str) -> str:
         smallest = comparison.detectable(metric, claim.arm) if claim.arm in comparison.rows else None
         if smallest is not None:
             numbers.append(len(comparison.pairs(metric, claim.arm)))
-            sizes.setdefault((metric, terms.log), []).append(terms.amount(smallest, bool(higher_is_better(metric))))
+            sizes.setdefault((metric, terms.log), []).append(amount_of(terms, smallest, bool(higher_is_better(metric))))
     if not sizes:
         return f"there are too few pairs with {reference} to say what could have been found"
     ranges = [

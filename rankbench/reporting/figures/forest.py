@@ -13,7 +13,7 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.amounts import difference_of
+from rankbench.reporting.amounts import amount_of, difference_of
 from rankbench.reporting.decisions import Member, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.figures.layout import (
     Room,
@@ -131,7 +131,7 @@ def _forest(
     title: str, cell: str | None, terms: Terms, metric: str, differences: dict[str, tuple[PairedDifference, bool]]
 ) -> Forest:
     def x(change: float | None) -> float:
-        return float("nan") if change is None else terms.amount(change, rises=True)
+        return float("nan") if change is None else amount_of(terms, change, rises=True)
 
     rows = [
         (arm, x(change.mean), x(change.low), x(change.high), change.n, claim)
@@ -179,7 +179,8 @@ def _draw_panel(axes: Axes, forest: Forest, order: Sequence[str], styles: Styles
 
 def _limit(forest: Forest) -> float:
     """Half the width of x: every mean, and all of most intervals."""
-    ends = forest.rows[["low", "high"]].abs().max(axis=1).dropna()
+    ends = forest.rows[["low", "high"]].abs().max(axis=1)
+    ends = ends[np.isfinite(ends)]
     most = float(np.quantile(ends, 0.75)) * BEYOND if len(ends) else 0.0
     margin = max(map(abs, forest.margin)) if forest.margin else 0.0
     whole = max([*ends, 0.0])

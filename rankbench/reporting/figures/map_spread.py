@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.map_spread import MapSpread, frame_of
 from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.amounts import amount_of
 from rankbench.reporting.figures.layout import (
     Room,
     arm_labels,
@@ -76,7 +77,7 @@ def _draw_panel(
     axes: Axes, comparison: Comparison, spread: MapSpread, data: pd.DataFrame, arms: Sequence[str], styles: Styles
 ) -> None:
     def x(gain: float) -> float:
-        return comparison.terms.amount(gain, bool(higher_is_better(comparison.metrics[0])))
+        return amount_of(comparison.terms, gain, bool(higher_is_better(comparison.metrics[0])))
 
     shown = data.assign(**{end: data[end].map(x) for end in ("mean", "low", "high")})
     sigma, ceiling = spread.effect.deviation, spread.effect.ceiling
@@ -91,6 +92,7 @@ def _draw_panel(
         axes.plot([row["low"], row["high"]], [y, y], color=style.colour, lw=0.9)  # nothing where there is no interval
         axes.plot(row["mean"], y, **style.points)
     ends = [*shown[["low", "mean", "high"]].to_numpy(float).ravel(), x(-sigma.value), x(ceiling.value)]
-    low, high = np.nanmin(ends), np.nanmax(ends)  # the interval of the ceiling may be far wider
+    finite = [end for end in ends if np.isfinite(end)]
+    low, high = min(finite), max(finite)  # the interval of the ceiling may be far wider
     axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     draw_frame(axes, f"gain over the mean map{', %' * comparison.terms.log}", "", y={})

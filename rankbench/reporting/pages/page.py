@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -98,8 +99,9 @@ class StripAxis:
     margin: float
 
     def x(self, value: float) -> str:
-        """Position of a value, per cent."""
-        return f"{4 + 92 * (value - self.low) / ((self.high - self.low) or 1.0):.1f}"
+        """Position of a value, per cent; one beyond all numbers is at the end."""
+        inside = min(max(value, self.low), self.high)
+        return f"{4 + 92 * (inside - self.low) / ((self.high - self.low) or 1.0):.1f}"
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,9 @@ def _width(table: Table, index: int) -> float:
 def _strip_axis(table: Table) -> StripAxis | None:
     """What has to find room on the axis: intervals, 0 and the margin; None where nothing is drawn."""
     cells = [row[table.strip] for row in table.rows] if table.strip is not None else []
-    ends = [end for cell in cells for end in (cell.value, cell.low, cell.high) if end is not None]
+    ends = [
+        end for cell in cells for end in (cell.value, cell.low, cell.high) if end is not None and math.isfinite(end)
+    ]
     margin = table.margin or 0.0
     return StripAxis(min(*ends, -margin), max(*ends, margin), margin) if ends else None
 
