@@ -100,9 +100,9 @@ def arm_title(arm: str) -> str:
 
 
 def with_titles(text: str, arms: Iterable[str]) -> str:
-    """A sentence with the display names of arms in the places of their labels; "random ranks" stays as it is."""
+    """A sentence with display names in the places of arms' labels; "random ranks", paths and settings stay."""
     longest_first = sorted(map(re.escape, arms), key=len, reverse=True)
-    pattern = rf"(?<![\w-])({'|'.join(longest_first)})(?![\w=-]| ranks)"
+    pattern = rf"(?<![\w/.=-])({'|'.join(longest_first)})(?![\w/=-]|\.\w| ranks)"
     return re.sub(pattern, lambda match: arm_title(match[1]), text) if longest_first else text
 
 
