@@ -1,5 +1,6 @@
 """Records that no sweep names make a study: arms by their labels, panels by settings in which runs of an arm differ."""
 
+import gc
 import json
 from dataclasses import replace
 
@@ -141,6 +142,7 @@ def test_what_holds_no_records_is_refused(tmp_path):
 def test_the_report_says_that_nothing_was_declared_and_leaves_the_records_as_they_are(folder, tmp_path, capsys):
     before = (folder / "records.jsonl").read_bytes()
     assert main(["report", str(folder), "--reference", "igu"]) == 0
+    assert gc.isenabled()  # as before
     printed = capsys.readouterr().out
     assert printed.startswith(f"{folder / 'index.html'}\n")
     assert "Exploratory: nothing was declared before the runs." in printed
