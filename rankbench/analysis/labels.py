@@ -39,6 +39,7 @@ class Display:
         marker: a letter of matplotlib's; "" takes any that is free.
         order: methods stand in tables in this order, those without one last, by name.
         of: title of a control made from another method, with {} for that method's title; "" for other methods.
+        control: whether the method is a control, of whose gains nothing is claimed unless it has controls itself.
     """
 
     title: str = ""
@@ -46,6 +47,7 @@ class Display:
     marker: str = ""
     order: float = math.inf
     of: str = ""
+    control: bool = False
 
 
 @functools.cache
@@ -98,9 +100,9 @@ def arm_title(arm: str) -> str:
 
 
 def with_titles(text: str, arms: Iterable[str]) -> str:
-    """A sentence with the display names of arms in the places of their labels; "random ranks" stays as it is."""
+    """A sentence with display names in the places of arms' labels; "random ranks", paths and settings stay."""
     longest_first = sorted(map(re.escape, arms), key=len, reverse=True)
-    pattern = rf"(?<![\w-])({'|'.join(longest_first)})(?![\w=-]| ranks)"
+    pattern = rf"(?<![\w/.=-])({'|'.join(longest_first)})(?![\w/=-]|\.\w| ranks)"
     return re.sub(pattern, lambda match: arm_title(match[1]), text) if longest_first else text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
+from rankbench.records.run_folder import without_garbage_collection
 from rankbench.terminal import loading, print_text
 
 VENUES = ("neurips", "icml")  # keys of paper_tables.WIDTHS, which is not imported for a help text
@@ -35,10 +35,10 @@ def _write(words: Sequence[str]) -> int:
     wandb = "mirror the runs to Weights & Biases instead; rankbench report --wandb --help says more"
     parser.add_argument("--wandb", action="store_true", help=wandb)
     arguments = parser.parse_intermixed_args(words)
-    gc.disable()  # nothing that is read is freed before the end; looking for garbage takes a tenth of the time
     typed = with_results(arguments.words, arguments)
     loading("records")
-    page, sentences = written(typed, arguments.out, arguments.allow_mixed, arguments.width, arguments.reference)
+    with without_garbage_collection():  # nothing that is read is freed before the end
+        page, sentences = written(typed, arguments.out, arguments.allow_mixed, arguments.width, arguments.reference)
     print(page)
     for sentence in sentences:
         print_text(sentence)

@@ -58,9 +58,17 @@ def _means_several_runs(word: str) -> bool:
 
 
 def show_results(sweep: Sweep, results_dir: Path) -> None:
-    """Print the results of a sweep, which is a look at them; nothing where no run is ok."""
+    """Print the results of a sweep, which is a look at them.
+
+    Of some cells of an experiment, or while reported runs are missing, only how many are done: differences that are
+    read before the rest has run would cost a look, and might decide whether it runs.
+    """
     loaded = study.study_of_sweep(sweep, results_dir, with_curves=False)
-    if any(record is not None and record.status == "ok" for _, record in loaded.runs()):
+    statuses = [record and record.status for _, record in loaded.runs()]
+    if sweep.waiting or None in statuses or any(word.startswith("cells=") for word in sweep.words):
+        done = sum(status is not None for status in statuses)
+        print_text(f"{done:,} of {len(statuses):,} runs are done; the report of the whole shows the numbers")
+    elif "ok" in statuses:
         from rankbench.reporting.report_data import gather
 
         try:
@@ -76,7 +84,7 @@ def show_results(sweep: Sweep, results_dir: Path) -> None:
 
 def _print_tables(report_data: ReportData) -> None:
     """Print the table of each panel, the decisions on arms with controls, and the answer in one sentence."""
-    from rankbench.analysis.labels import arm_title, panel_title
+    from rankbench.analysis.labels import arm_title, panel_title, with_titles
     from rankbench.reporting.comparison_table import make_table
     from rankbench.reporting.decisions import judged_arms
     from rankbench.reporting.headline import make_headline
@@ -88,7 +96,7 @@ def _print_tables(report_data: ReportData) -> None:
         print_text("")
         print_cells(make_table(comparison, title=panel_title(panel.title)))
         for arm, decision in ((arm, decision) for name, arm, decision in decided if name == panel.name):
-            print_text(f"{arm_title(arm)}: {decision.outcome} ({decision.reason})")
+            print_text(f"{arm_title(arm)}: {decision.outcome} ({with_titles(decision.reason, report_data.styles)})")
     if len(compared) > MOST_TABLES:
         print_text(f"\n{len(compared) - MOST_TABLES} more tables: the report has them", "dim")
     print_text(f"\n{make_headline(report_data).sentence}\n", "bold")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.frame import SelectionError, frame, split
-from rankbench.analysis.labels import panel_title
+from rankbench.analysis.labels import panel_title, with_titles
 from rankbench.analysis.selection import refuse_doubt
 from rankbench.interface.comparison_frame import compared_on, comparison_frame
 from rankbench.interface.run_result import ResultError, RunResult
@@ -218,7 +218,8 @@ class StudyView:
         """
         from rankbench.reporting.sections import verdict
 
-        return [self.headline, *self._headline.certainty, *verdict.sentences(self._data)]
+        sentences = (with_titles(sentence, self._data.styles) for sentence in verdict.sentences(self._data))
+        return [self.headline, *self._headline.certainty, *sentences]
 
     def report(self, folder: str | Path | None = None) -> Path:
         """Write tables, figures and the page, and return the path of the page.

@@ -127,15 +127,18 @@ class SweepProgress:
         return [run for run in self._runs if run.folder is None or run.folder not in self._records]
 
     def _left(self) -> float | None:
-        """Seconds that the rest of the sweep may take, from the records of runs like them; None before the first."""
-        cost = from_records([record for record in self._records.values() if record is not None])
+        """Seconds that the rest of the sweep may take, from the records of runs like them; None before the first.
+
+        The live table asks this from a thread of its own, while runs start and end: lists are copies.
+        """
+        cost = from_records([record for record in list(self._records.values()) if record is not None])
         estimates = [cost(run.config) for run in self._pending()]
         measured = [each for each in estimates if each is not None]
         if not measured and not self._seconds:
             return None
-        usual = mean(measured or self._seconds.values())
+        usual = mean(measured or list(self._seconds.values()))
         now = time.monotonic()
-        spent = sum(now - since for since in self._running.values())
+        spent = sum(now - since for since in list(self._running.values()))
         total = sum(usual if each is None else each for each in estimates) * self._pace(cost)
         return max(0.0, total - spent) / self._slots
 

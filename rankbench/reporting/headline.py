@@ -5,26 +5,23 @@ All words are those of `rankbench.statistics.decision`, whose outcomes are only 
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
-from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
+from rankbench.analysis.labels import arm_title, display, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import amount_of
-from rankbench.reporting.decisions import (
-    decide,
-    pool_arms,
-    pooled_names,
-    sample_groups,
-)
+from rankbench.reporting.decisions import decide, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.report_data import ReportData, span
 from rankbench.statistics.decision import Decision
 from rankbench.statistics.family import MOST, POWER
+from rankbench.studies.panels import methods_of
 
 NAMED = 3  # arms that a sentence names
-KINDS: tuple[Kind, ...] = ("worthwhile gain", "better", "no worthwhile gain", "worse", "open", "withheld")
+KINDS: tuple[Kind, ...] = tuple(KIND_OF.values())
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Claim:
 
     Attributes:
         arm: label.
-        place: short title of a panel, or of panels that are taken together.
+        place: short display name of a panel, or of panels that are taken together.
         decision: by the reference, and by the arm's controls where it has any.
         comparisons: of the panels that it rests on.
         family: number of comparisons whose intervals hold together with its own.
@@ -92,7 +89,9 @@ def claims(report_data: ReportData) -> Iterator[Claim]:
         for shared, members in sample_groups(report_data, title):
             together, pools = pool_arms(report_data, members)
             for arm, pooled in pools.items():
-                yield Claim(arm, f"{title}: {shared}", pooled.decision, together.comparisons, together.family)
+                yield Claim(
+                    arm, f"{title}: {panel_title(shared)}", pooled.decision, together.comparisons, together.family
+                )
     silent = {report_data.report.reference, *report_data.report.without_claim}
     for panel, comparison in report_data.compared():
         for arm in report_data.arms if panel.name not in apart else ():
@@ -101,7 +100,7 @@ def claims(report_data: ReportData) -> Iterator[Claim]:
                 continue
             decision = decide(report_data.report, comparison, arm) if controlled else comparison.decide(arm)
             if decision is not None:
-                yield Claim(arm, panel.short, decision, [comparison], comparison.family)
+                yield Claim(arm, panel_title(panel.short), decision, [comparison], comparison.family)
 
 
 def _badges(every: Sequence[Claim]) -> dict[Kind, dict[str, str]]:
@@ -160,11 +159,12 @@ def _who_wins(wins: Sequence[Claim], every: Sequence[Claim]) -> str:
     places = Counter(claim.arm for claim in every)
     first = counts.most_common(NAMED)
     several = max(places.values()) > 1
-    alike = len({(count, places[arm]) for arm, count in first}) == 1
+    alike = len({(count, places[arm]) for arm, count in counts.items()}) == 1
     names = [arm_title(arm) + f" ({count} of {places[arm]})" * (several and not alike) for arm, count in first]
     more = len(counts) - NAMED
     names += [f"{more} other arm{'s' * (more > 1)}"] * (more > 0)
-    over = _listed([_control(name) for name in max((claim.decision.intervals for claim in wins), key=len)])
+    by_all = set.intersection(*(set(claim.decision.intervals) for claim in wins))  # arms may have different controls
+    over = _listed([_control(name) for name in wins[0].decision.intervals if name in by_all])
     where = f" on {first[0][1]} of {places[first[0][0]]} panels" if several and alike else ""
     rest = len(places) - len(counts)
     tail = f"; {rest} other arm{'s do' if rest > 1 else ' does'} not" if rest else ""
@@ -218,7 +218,7 @@ def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]
     """Whether anything was declared, number of pairs, family and level, and the smallest effect of interest."""
     if not every:
         return
-    if report_data.study.source is not None:
+    if report_data.study.sweep.experiment is None:
         yield "Exploratory: nothing was declared before the runs."
     units = {claim.unit for claim in every}
     n = span(pairs.n for claim in every for pairs in claim.decision.intervals.values())
@@ -237,18 +237,20 @@ def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]
 
 
 def _next_steps(report_data: ReportData, every: Sequence[Claim]) -> Iterator[tuple[str, str]]:
-    """What is missing, and how many seeds would close what is open."""
+    """What is missing, and how many seeds would close what is open; of controls nobody asks that."""
     runs = [run for panel in report_data.panels for run in panel.runs]
     missing = sum(run.record is None for run in runs)
     sweep = report_data.study.sweep
     if missing:
-        yield f"{missing:,} of {len(runs):,} runs are still to be made:", f"rankbench -m {' '.join(sweep.words)}"
-    open_claims = [claim for claim in every if claim.kind == "open"]
+        yield f"{missing:,} of {len(runs):,} runs are still to be made:", f"rankbench -m {shlex.join(sweep.words)}"
+    methods, judged = methods_of(report_data.panels), report_data.report.controls
+    asked = [claim for claim in every if claim.arm in judged or not display(methods.get(claim.arm, claim.arm)).control]
+    open_claims = [claim for claim in asked if claim.kind == "open"]
     for claim in open_claims[:NAMED]:
         number = f"{claim.decision.seeds}" if claim.decision.seeds else f"More than {MOST}"
-        where = f" on {panel_title(claim.place)}" if len({each.place for each in every}) > 1 else ""
+        where = f" on {claim.place}" if len({each.place for each in every}) > 1 else ""
         yield f"{number} {claim.unit} would tell {arm_title(claim.arm)}{where} with {POWER * 100:g} % probability.", ""
-    if len(open_claims) > NAMED:
-        yield f"{len(open_claims) - NAMED} more are open: see the verdict.", ""
-    if not missing and not open_claims and every:
+    if more := open_claims[NAMED:]:
+        yield f"{len(more)} more {'is' if len(more) == 1 else 'are'} open: see the verdict.", ""
+    if not missing and not open_claims and asked:
         yield "Nothing is open.", ""

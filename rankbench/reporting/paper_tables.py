@@ -16,7 +16,7 @@ from pathlib import Path
 import jinja2
 
 from rankbench.reporting.latex_text import escape, measure, wrap
-from rankbench.reporting.table import Cell, Table, csv_frame, is_numeric
+from rankbench.reporting.table import Cell, Table, csv_frame, is_numeric, with_minus_signs
 
 POINTS = 72.27  # TeX's points of an inch
 WIDTHS = {"neurips": (5.5,), "icml": (3.25, 6.75)}  # inches: of a column, and of a page that has two
@@ -27,7 +27,6 @@ LEADING = 1.25  # from line to line, of the size
 LINES = 3  # of a cell; a table that needs more in a column of two goes over the page
 CAPTION = 10  # points
 TIED = re.compile(r" (?=[±=%↑↓])|(?<=[±=]) |(?<=%) (?=CI)")  # blanks of "0.1 ± 0.2", "M = 4", "95 %" and "KL ↑"
-MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 FIRST = ("all", "results", "verdict", "over", "tasks")  # tables of the results come first in paper.tex
 
 
@@ -236,7 +235,8 @@ def _floats(table: Table, layout: Layout, room: float, groups: Sequence[str]) ->
         is_first = bool(groups) and (index == 0 or groups[index] != groups[index - 1])
         own = sum(_height(row, columns, layout.widths, layout.size) for columns in layout.blocks)
         lines.append(own + (2 * is_first + 0.2 * bool(layout.broken)) * len(layout.blocks))
-    most = room / (LEADING * layout.size) - (LINES + 2) * len(layout.blocks)  # heads, rules, and a group's name again
+    heads = (LINES + 2) * len(layout.blocks)  # and rules, and a group's name again
+    most = max(1.0, room / (LEADING * layout.size) - heads)  # a row where there is no room at all
     share = sum(lines) / math.ceil(sum(lines) / most)  # of each float: none is left with a row or two
     rows: list[int] = []
     used = 0.0
@@ -288,7 +288,7 @@ def _latex_cell(cell: Cell) -> str:
 
 def _text(cell: Cell) -> str:
     """Text of a cell with minus signs; an interval has no breaks."""
-    text = MINUS.sub("\N{MINUS SIGN}", _tied(cell.text))
+    text = with_minus_signs(_tied(cell.text))
     return text if cell.value is None else text.replace(", ", ",\N{NO-BREAK SPACE}")
 
 

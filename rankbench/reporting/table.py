@@ -7,6 +7,7 @@ disagree.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -73,6 +74,14 @@ class Table:
     folded: bool = False
     legend: Sequence[str] = field(default=())
     details: Sequence[str] = field(default=())
+
+
+MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+
+
+def with_minus_signs(text: str) -> str:
+    """A text with minus signs before its numbers; the hyphens of names stay."""
+    return MINUS.sub("\N{MINUS SIGN}", text)
 
 
 def is_numeric(table: Table, column: int) -> bool:

@@ -97,7 +97,7 @@ def _defaults(section: str, name: str) -> Mapping[str, Any]:
 
 def _order(value: str) -> tuple[float, str]:
     """Key to sort values by: numbers by size, before words."""
-    return (float(value), "") if re.fullmatch(r"[\d.]+(e-?\d+)?", value) else (math.inf, value)
+    return (float(value), "") if re.fullmatch(r"-?\d+(\.\d+)?(e[-+]?\d+)?", value) else (math.inf, value)
 
 
 def _values(records: Sequence[RunRecord], key: str) -> list[str]:

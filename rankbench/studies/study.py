@@ -65,7 +65,7 @@ class Study:
     @property
     def looks(self) -> int:
         """How often reports have shown its runs, this time included."""
-        return max(1, len(self.sweep.looks))
+        return len({*self.sweep.looks, self.sweep.sweep_id})
 
     def runs(self, trial: bool = False) -> list[tuple[Job, RunRecord | None]]:
         """The jobs that are reported, or the tuning trials, each with its record; None: missing, or still running.

@@ -16,6 +16,7 @@ from rankbench.analysis.labels import (
     setting_text,
     setting_title,
     task_title,
+    with_titles,
 )
 from rankbench.analysis.metrics import METRICS
 from rankbench.config.yaml_files import CONF_DIR, display_names
@@ -106,3 +107,10 @@ def test_settings_without_a_name_are_shown_as_they_are():
     assert setting_text("method.quadrature_steps", "4") == "M = 4"
     assert setting_title("method.new_knob") == "new knob"
     assert setting_text("method.new_knob", "3") == "new knob 3"
+
+
+def test_labels_in_a_sentence_become_names_and_those_in_paths_and_settings_stay():
+    text = "lora beats random ranks, fim and fim (beta=1). Not read: runs/lora/fim.json of method=fim."
+    assert with_titles(text, ["lora", "fim", "random"]) == (
+        "LoRA (uniform) beats random ranks, FIM-LoRA and FIM-LoRA (beta=1). Not read: runs/lora/fim.json of method=fim."
+    )

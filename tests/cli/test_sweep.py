@@ -43,6 +43,34 @@ def test_the_numbers_at_the_end_are_a_look_at_the_data(played, tmp_path, capsys)
     assert manifest.last(tmp_path / "results", None).looks.keys() == {played.sweep.sweep_id}
 
 
+@pytest.mark.parametrize("part", ["missing", "waiting", "cells"])
+def test_a_part_of_a_sweep_shows_no_numbers_and_is_no_look(played, tmp_path, capsys, part):
+    sweep, runs = played.sweep, len(played.jobs("lora") + played.jobs("random"))
+    done = runs - (part == "missing")
+    if part == "missing":
+        (tmp_path / "results" / "runs" / played.jobs("random")[0].run_id / "record.json").unlink()
+    elif part == "waiting":
+        sweep.waiting = ["igu waits"]
+    else:
+        sweep.words = ["experiment=small", "cells=[one]"]
+    show_results(sweep, tmp_path / "results")
+    out = capsys.readouterr().out
+    assert f"{done} of {runs} runs are done; the report of the whole shows the numbers" in out
+    assert "|" not in out
+    assert "±" not in out
+    assert sweep.looks == manifest.last(tmp_path / "results", None).looks == {}
+
+
+def test_the_look_at_the_end_counts_beside_those_that_were_before(played, tmp_path, monkeypatch):
+    """Of a sweep that adds seeds, whose first runs have been seen."""
+    tables = []
+    monkeypatch.setattr("rankbench.cli.sweep._print_tables", tables.append)
+    played.sweep.looks = {"small-1": "2026-01-01"}
+    show_results(played.sweep, tmp_path / "results")
+    ((_, comparison),) = tables[0].compared()
+    assert (len(played.sweep.looks), comparison.family) == (2, 2)  # of one arm
+
+
 def test_runs_that_lie_offline_come_with_the_command_that_uploads_them(played, tmp_path, capsys):
     (tmp_path / "results" / "runs" / played.sweep.jobs[0].run_id / "wandb" / "offline-run-1").mkdir(parents=True)
     show_results(played.sweep, tmp_path / "results")

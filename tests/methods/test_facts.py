@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from support.toys import method_config, rig
 
+from rankbench.analysis.labels import displays
 from rankbench.cli.methods import entry, settings
 from rankbench.config import registry
 from rankbench.methods.base import NEVER, differing
@@ -105,3 +106,8 @@ def test_the_sources_of_igu_name_settings_and_values_that_exist() -> None:
         values = {key: own for key, (own, _) in source.items() if own is not NEVER}
         assert differing(method_config(preset, **values), {key: source[key] for key in values}) == ()
         assert set(source) <= set(schema.model_fields)
+
+
+def test_what_tables_treat_as_a_control_says_so_itself():
+    controls = {name for name in BUILT_IN if entry(name).facts["source"].startswith("control")}
+    assert {name for name in BUILT_IN if displays()[name].control} == controls

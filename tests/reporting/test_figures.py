@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,13 @@ from support.studies import declared, study
 from rankbench.analysis.labels import displays
 from rankbench.config.yaml_files import CONF_DIR
 from rankbench.reporting import report
-from rankbench.reporting.figures import layout, lines
+from rankbench.reporting.figures import forest, layout, lines
 from rankbench.reporting.figures.found_maps import draw_found_maps
 from rankbench.reporting.figures.tuning import expected_best
+from rankbench.reporting.pages import page
 from rankbench.reporting.plotting import COLUMN, PAGE, WIDE, ReportFigure, drawn, own_style, write
 from rankbench.reporting.report_data import ReportData, gather
+from rankbench.reporting.table import Cell, Table
 from rankbench.statistics.budget_ladder import budget_ladder
 from rankbench.studies.rank_histories import COLUMNS
 
@@ -238,3 +241,15 @@ def test_arms_of_one_method_are_told_apart_by_marker_dash_and_fill():
     for (_, *first), (_, *second) in itertools.combinations(variants, 2):
         assert first[0] != second[0]
         assert first[1:] != second[1:]
+
+
+def test_an_interval_beyond_all_numbers_leaves_the_axis_finite():
+    rows = pd.DataFrame([("igu", 10.0, -100.0, math.inf, 2, True)] * 3, columns=forest.COLUMNS[1:])
+    assert 10 < forest._limit(forest.Forest("", None, "", rows, (-5.0, 5.0), higher=False)) < 100
+
+
+def test_an_interval_beyond_all_numbers_is_drawn_to_the_end_of_its_strip():
+    cells = [[Cell("", 10.0, -100.0, math.inf)], [Cell("", 0.0, -20.0, 20.0)]]
+    axis = page._strip_axis(Table("", "", ["difference"], cells, strip=0))
+    assert (axis.low, axis.high) == (-100, 20)
+    assert axis.x(math.inf) == "96.0"

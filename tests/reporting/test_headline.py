@@ -7,8 +7,11 @@ import re
 
 from support.studies import declared, study
 
-from rankbench.reporting.headline import make_headline
+from rankbench.analysis.labels import arm_title
+from rankbench.reporting.headline import Claim, _who_wins, make_headline
 from rankbench.reporting.report_data import ReportData, gather
+from rankbench.statistics.decision import Decision
+from rankbench.statistics.estimates import PairedDifference
 
 
 @functools.cache
@@ -27,6 +30,27 @@ def test_an_arm_that_works_is_named_with_all_that_it_beats():
         "Intervals of 4 comparisons hold together with 95 %.",
     ]
     assert headline.next_steps == [("56 seeds would tell FIM-LoRA with 80 % probability.", "")]
+
+
+def test_arms_that_beat_different_controls_are_said_to_beat_what_both_beat():
+    def claim(arm: str, *controls: str) -> Claim:
+        gains = {name: PairedDifference(8, 1.0, 0.5, 1.5) for name in ("lora", *controls)}
+        return Claim(arm, "here", Decision("works", "", gains), [], 1)
+
+    wins = [claim("igu", "its own permuted ranks", "random ranks"), claim("fim", "random ranks")]
+    assert _who_wins(wins, wins) == "IGU-LoRA and FIM-LoRA beat LoRA (uniform) and random ranks."
+
+
+def test_no_seeds_are_asked_for_a_control():
+    """Also in a study that declares no controls, where a control is compared like any other arm."""
+    report = {**declared().plain()["report"], "controls": {}}
+    made = study(declared(seeds=range(3), vary={}, grid={}, report=report), lost=0.0, failed=0.0)
+    shown = make_headline(gather(made))
+    steps = " ".join(step for step, _ in shown.next_steps)
+    open_arms = shown.badges["open"]
+    assert "random" in open_arms or "igu ranks permuted" in open_arms
+    assert "seeds would tell" in steps
+    assert not any(arm_title(arm) in steps for arm in ("random", "igu ranks permuted"))
 
 
 def test_over_several_panels_places_are_counted():

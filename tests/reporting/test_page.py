@@ -14,8 +14,9 @@ from support.studies import declared, study
 
 from rankbench.reporting import report
 from rankbench.reporting.headline import Headline
-from rankbench.reporting.pages.page import render
+from rankbench.reporting.pages.page import Column, environment, render
 from rankbench.reporting.report_data import gather
+from rankbench.reporting.table import Cell
 
 pytestmark = pytest.mark.slow
 
@@ -168,6 +169,13 @@ def test_what_a_study_says_of_itself_is_escaped(tmp_path):
     text = (tmp_path / "index.html").read_text()
     assert "Is &lt;b&gt;a&lt;/b&gt; &amp; b?" in text
     assert "<script>alert" not in text
+
+
+def test_numbers_that_are_not_to_be_compared_are_grey():
+    blocks = environment().get_template("blocks.html.j2").module
+    column = Column("seconds", number=True, first=False, strip=None)
+    html = [str(blocks.cell_of(Cell("12", 12.0, muted=muted), column, "grey", True)) for muted in (True, False)]
+    assert ["greyed" in each for each in html] == [True, False]
 
 
 def test_a_page_of_many_panels_is_small(text):

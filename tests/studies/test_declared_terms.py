@@ -73,7 +73,9 @@ def test_fewer_seeds_than_declared_are_withheld_and_what_changed_is_said():
     assert f"since then changed: {changed[0]}." in verdict.sentences(report_data)[-1]
 
 
-@pytest.mark.parametrize(("looks", "times"), [({}, 1), ({"a": "2026-01-01", "b": "2026-02-01"}, 2)])
+@pytest.mark.parametrize(
+    ("looks", "times"), [({}, 1), ({"a": "2026-01-01"}, 2), ({"a": "2026-01-01", "made_up-1": "2026-02-01"}, 2)]
+)
 def test_looks_multiply_the_family(looks, times):
     (comparison,) = gather(stamped(PANEL, looks=looks)).comparisons.values()
     assert comparison.family == times * 4  # igu, adalora, fim, l1ra: controls are no claims

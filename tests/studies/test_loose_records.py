@@ -1,5 +1,6 @@
 """Records that no sweep names make a study: arms by their labels, panels by settings in which runs of an arm differ."""
 
+import gc
 import json
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.cli import main
 from rankbench.records import run_folder
 from rankbench.records.run_folder import RunFolder
-from rankbench.studies import panels, study
+from rankbench.studies import loose_records, panels, study
 from rankbench.sweeps.manifest import SweepError
 
 
@@ -45,6 +46,11 @@ def folder(tmp_path):
     """A folder with records.jsonl and nothing else."""
     run_folder.save([*two_maps(), finished("igu", 9, rate=0.1, trial=True)], tmp_path / "maps" / "records.jsonl")
     return tmp_path / "maps"
+
+
+def test_values_are_in_the_order_of_their_size_and_versions_are_words():
+    values = ["main", "1.10.0", "0.1", "1e-05", "-1", "10", "2"]
+    assert sorted(values, key=loose_records._order) == ["-1", "1e-05", "0.1", "2", "10", "1.10.0", "main"]
 
 
 def test_panels_are_the_settings_in_which_runs_of_an_arm_differ(folder):
@@ -136,6 +142,7 @@ def test_what_holds_no_records_is_refused(tmp_path):
 def test_the_report_says_that_nothing_was_declared_and_leaves_the_records_as_they_are(folder, tmp_path, capsys):
     before = (folder / "records.jsonl").read_bytes()
     assert main(["report", str(folder), "--reference", "igu"]) == 0
+    assert gc.isenabled()  # as before
     printed = capsys.readouterr().out
     assert printed.startswith(f"{folder / 'index.html'}\n")
     assert "Exploratory: nothing was declared before the runs." in printed

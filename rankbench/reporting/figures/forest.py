@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.amounts import amount_of
+from rankbench.reporting.amounts import amount_of, difference_of
 from rankbench.reporting.decisions import Member, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.figures.layout import (
     Room,
@@ -118,19 +118,13 @@ def _pooled(report_data: ReportData, title: str, members: Sequence[Member]) -> F
     together, pools = pool_arms(report_data, members)
     panel, first = members[0]
     reference, metric = str(first.reference), first.metrics[0]
-    sign = 1 if higher_is_better(metric) or not together.one_unit else -1
+    rises = bool(higher_is_better(metric)) or not together.one_unit
     gains = {arm: gain for arm, pool in pools.items() if (gain := pool.decision.intervals.get(reference)) is not None}
-    differences = {arm: (gain if sign > 0 else _turned(gain), True) for arm, gain in gains.items()}
+    differences = {arm: (difference_of(gain, rises), True) for arm, gain in gains.items()}
     if together.one_unit:
         terms = Terms(margin=together.smallest, log=first.terms.log)
         return _forest(title, panel.cell, terms, metric, differences)
     return _forest(title, panel.cell, Terms(margin=1.0), "", differences)
-
-
-def _turned(gain: PairedDifference) -> PairedDifference:
-    """The difference that a gain in a loss is."""
-    low, high = (None if end is None else -end for end in (gain.high, gain.low))
-    return replace(gain, mean=-gain.mean, low=low, high=high)
 
 
 def _forest(
@@ -185,7 +179,8 @@ def _draw_panel(axes: Axes, forest: Forest, order: Sequence[str], styles: Styles
 
 def _limit(forest: Forest) -> float:
     """Half the width of x: every mean, and all of most intervals."""
-    ends = forest.rows[["low", "high"]].abs().max(axis=1).dropna()
+    ends = forest.rows[["low", "high"]].abs().max(axis=1)
+    ends = ends[np.isfinite(ends)]
     most = float(np.quantile(ends, 0.75)) * BEYOND if len(ends) else 0.0
     margin = max(map(abs, forest.margin)) if forest.margin else 0.0
     whole = max([*ends, 0.0])

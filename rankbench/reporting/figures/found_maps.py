@@ -172,12 +172,12 @@ def _draw_blocks(
         cells = rank_grid(record.ranks or {}).cells if record else {}
         return np.array([[cells.get((layer, kind), math.nan) for kind in kinds] for layer in layers], float)
 
-    found = {arm: [tile(arm, seed) for seed in seeds] for arm in arms}
+    tiles = {arm: [tile(arm, seed) for seed in seeds] for arm in arms}
     labels = [TRUE if arm == truth else arm_label(arm) for arm in arms]
-    blocks = [_composite(found.values())]
+    blocks = [_composite(tiles.values())]
     if truth:
-        away = [[mine - true for mine, true in zip(found[arm], found[truth], strict=True)] for arm in arms]
-        blocks.append(_composite([[np.full_like(true, np.nan) for true in found[truth]], *away[1:]]))
+        away = [[mine - true for mine, true in zip(tiles[arm], tiles[truth], strict=True)] for arm in arms]
+        blocks.append(_composite([[np.full_like(true, np.nan) for true in tiles[truth]], *away[1:]]))
     figure, all_axes = facets(
         ["ranks found, and overlap", "found \N{MINUS SIGN} true"][: len(blocks)],
         room=Room(widest(labels) + 0.08, 0.55 + OVERLAPS, 0.2),

@@ -92,6 +92,7 @@ def _draw_panel(
         axes.plot([row["low"], row["high"]], [y, y], color=style.colour, lw=0.9)  # nothing where there is no interval
         axes.plot(row["mean"], y, **style.points)
     ends = [*shown[["low", "mean", "high"]].to_numpy(float).ravel(), x(-sigma.value), x(ceiling.value)]
-    low, high = np.nanmin(ends), np.nanmax(ends)  # the interval of the ceiling may be far wider
+    finite = [end for end in ends if np.isfinite(end)]
+    low, high = min(finite), max(finite)  # the interval of the ceiling may be far wider
     axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     draw_frame(axes, f"gain over the mean map{', %' * comparison.terms.log}", "", y={})

@@ -10,6 +10,7 @@ import numpy as np
 
 from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import metric_title
+from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import amount_of
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
@@ -88,7 +89,10 @@ def mean_gain(group: Group, arm: str) -> tuple[float, float, float] | None:
     if not gains:
         return None
     whole = mean_interval(gains[0]) if len(gains) == 1 else mean_interval(np.array([values.mean() for values in gains]))
-    terms = group.members[0][1].terms
+    first = group.members[0][1]
+    terms, rises = first.terms, bool(higher_is_better(first.metrics[0]))
     ends = (whole.mean, whole.low, whole.high)
-    low_high = [float("nan") if end is None else amount_of(terms, end) if group.one_unit else end for end in ends]
+    low_high = [
+        float("nan") if end is None else amount_of(terms, end, rises) if group.one_unit else end for end in ends
+    ]
     return low_high[0], low_high[1], low_high[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from rankbench.reporting.plotting import SavedFigure
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Block, Section
 from rankbench.reporting.sections.setup import facts
-from rankbench.reporting.table import Cell, Table, is_numeric
+from rankbench.reporting.table import Cell, Table, is_numeric, with_minus_signs
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.studies.panels import Panel, StudyRun
 
@@ -98,8 +99,9 @@ class StripAxis:
     margin: float
 
     def x(self, value: float) -> str:
-        """Position of a value, per cent."""
-        return f"{4 + 92 * (value - self.low) / ((self.high - self.low) or 1.0):.1f}"
+        """Position of a value, per cent; one beyond all numbers is at the end."""
+        inside = min(max(value, self.low), self.high)
+        return f"{4 + 92 * (inside - self.low) / ((self.high - self.low) or 1.0):.1f}"
 
 
 @dataclass(frozen=True)
@@ -164,14 +166,11 @@ def _evidence(sections: Sequence[Section]) -> Sequence[Block]:
     return figures or [block for block in blocks if isinstance(block, Table) and block.strip is not None][:1]
 
 
-MINUS = re.compile(r"(?<![\w.])-(?=\d)")
-
-
 def _shown(cell: Cell) -> str:
     """Text of a cell: numbers with minus signs, broken before an interval alone."""
     if cell.value is None:
         return cell.text
-    return re.sub(r" (?![\[(±])", "\N{NO-BREAK SPACE}", MINUS.sub("\N{MINUS SIGN}", cell.text))
+    return re.sub(r" (?![\[(±])", "\N{NO-BREAK SPACE}", with_minus_signs(cell.text))
 
 
 def _exact(cell: Cell) -> str:
@@ -227,7 +226,9 @@ def _width(table: Table, index: int) -> float:
 def _strip_axis(table: Table) -> StripAxis | None:
     """What has to find room on the axis: intervals, 0 and the margin; None where nothing is drawn."""
     cells = [row[table.strip] for row in table.rows] if table.strip is not None else []
-    ends = [end for cell in cells for end in (cell.value, cell.low, cell.high) if end is not None]
+    ends = [
+        end for cell in cells for end in (cell.value, cell.low, cell.high) if end is not None and math.isfinite(end)
+    ]
     margin = table.margin or 0.0
     return StripAxis(min(*ends, -margin), max(*ends, margin), margin) if ends else None
 

@@ -33,7 +33,7 @@ NOTE = (
     "Means over runs that are ok. Passes, forward and backward: of training, calibration and allocation together; own: "
     "of calibration and the method's decisions. Seconds are of the same phases, with their least and most."
 )
-SHARED = "Grey: machine was shared: seconds not comparable, as runs of the arm differ by more than 1.25 x."
+SHARED = f"Grey: machine was shared: seconds not comparable, as runs of the arm differ by more than {FAR_APART:g} x."
 ROWS = 12  # a longer table is folded on the page
 
 

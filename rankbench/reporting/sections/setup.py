@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -44,7 +45,7 @@ def arms_table(report_data: ReportData) -> Table | None:
     shared = [f"Every run: {_listed(declared.settings)}."] if declared.settings else []
     axes = [f"Axes: {_listed({key: values for key, values in declared.axes.items()})}."]
     when = [f"Where {condition}: {_listed(settings)}." for condition, settings in declared.when.items()]
-    typed = [f"Typed: python -m rankbench -m {' '.join(report_data.study.sweep.words)}"]
+    typed = [f"Typed: python -m rankbench -m {shlex.join(report_data.study.sweep.words)}"]
     alike = ["An arm without runs of its own is, setting by setting, another one."] * (len(runs) < len(rows))
     return Table(
         "arms", "Arms", ["arm", "settings", "learning rate of", "runs"], rows, [*alike, *axes, *shared, *when, *typed]

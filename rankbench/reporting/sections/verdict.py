@@ -88,7 +88,7 @@ def _declaration(report_data: ReportData) -> Iterator[str]:
     if sweep.declaration is None or not sweep.declaration.panels:
         yield "Not declared before the runs: seeds and smallest effects are those of the experiment as it was started."
         return
-    looks = len(sweep.looks)
+    looks = report_data.study.looks
     seen = f"; the data were looked at {looks} times, for which the intervals allow" if looks > 1 else ""
     changes = dict.fromkeys([*sweep.changes, *code_changes(sweep.declaration)])
     since = f"since then changed: {'; '.join(changes)}" if changes else "nothing has changed since"

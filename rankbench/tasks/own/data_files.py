@@ -78,9 +78,9 @@ def _split_files(folder: Path) -> dict[str, Path]:
         if candidates:
             files[split] = candidates[0]
     if "train" not in files:
-        found = ", ".join(file.name for file in content) or "nothing"
+        present = ", ".join(file.name for file in content) or "nothing"
         raise DataError(
-            f"{folder} has no train file: expected train.jsonl (or {', '.join(SUFFIXES[1:])}), found {found}; "
+            f"{folder} has no train file: expected train.jsonl (or {', '.join(SUFFIXES[1:])}), found {present}; "
             "rename one, or give a single file as task.data_dir, out of which validation and test are carved"
         )
     return files

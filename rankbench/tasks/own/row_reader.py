@@ -105,10 +105,10 @@ class RowReader:
             numbers |= {int(answer)} if is_number(answer) and 0 <= int(answer) < len(choices) else set()
         if len(numbers) == 1:
             return numbers.pop()
-        known = f"its text, one of {', '.join(names)}, or a number from 0" if self.config.labels is None else names
+        expected = f"its text, one of {', '.join(names)}, or a number from 0" if self.config.labels is None else names
         why = "may be several choices" if numbers else "is none of the choices"
         raise ValueError(
-            f", column {self.config.answer}: {answer!r} {why}, {list(choices)}; expected {known}; task.labels "
+            f", column {self.config.answer}: {answer!r} {why}, {list(choices)}; expected {expected}; task.labels "
             "can name the choices otherwise"
         )
 
