@@ -98,10 +98,16 @@ def arm_title(arm: str) -> str:
 
 
 def with_titles(text: str, arms: Iterable[str]) -> str:
-    """A sentence with the display names of arms in the places of their labels; "random ranks" stays as it is."""
+    """A sentence with the display names of arms in the places of their labels.
+
+    "random ranks" stays as it is, and so do the display names of models and tasks, such as "Tiny (random weights)".
+    """
     longest_first = sorted(map(re.escape, arms), key=len, reverse=True)
-    pattern = rf"(?<![\w-])({'|'.join(longest_first)})(?![\w=-]| ranks)"
-    return re.sub(pattern, lambda match: arm_title(match[1]), text) if longest_first else text
+    if not longest_first:
+        return text
+    titles = "|".join(re.escape(title) for group in ("models", "tasks") for title in _names(group).values())
+    pattern = rf"(?<![\w-])(?:({titles})|({'|'.join(longest_first)}))(?![\w=-]| ranks)"
+    return re.sub(pattern, lambda match: match[1] or arm_title(match[2]), text)
 
 
 def task_title(task: str) -> str:
