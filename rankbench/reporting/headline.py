@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.amounts import rough
 from rankbench.reporting.decisions import (
     decide,
     pool_arms,
@@ -222,7 +223,7 @@ def _what_could_be_found(every: Sequence[Claim], reference: str) -> str:
     if not sizes:
         return f"there are too few pairs with {reference} to say what could have been found"
     ranges = [
-        f"{' to '.join(dict.fromkeys(f'{end(each):.2g}' for end in (min, max)))}{' %' * log} in "
+        f"{' to '.join(dict.fromkeys(f'{rough(end(each))}' for end in (min, max)))}{' %' * log} in "
         f"{metric_title(metric, short=True)}"
         for (metric, log), each in sizes.items()
     ]
