@@ -10,6 +10,7 @@ import pandas as pd
 from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.labels import ARROWS
 from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.amounts import amount_of
 
 NUMBERS = (
     "mean",
@@ -55,7 +56,7 @@ def _row(comparison: Comparison, label: str) -> Mapping[str, object]:
     metric, terms = comparison.metrics[0], comparison.terms
     measured, difference = comparison.values[metric][label].dropna(), comparison.difference(metric, label)
     ends = (None, None, None) if difference is None else (difference.mean, difference.low, difference.high)
-    shown = [None if end is None else terms.amount(end, rises=True) for end in ends]
+    shown = [None if end is None else amount_of(terms, end, rises=True) for end in ends]
     detectable = comparison.detectable(metric, label)
     return {
         "n": len(measured),
@@ -64,6 +65,6 @@ def _row(comparison: Comparison, label: str) -> Mapping[str, object]:
         **dict(zip(("difference", "low", "high"), shown, strict=True)),
         "unit": "%" if terms.log else metric,
         "finding": comparison.findings[label].text,
-        "detectable": None if detectable is None else terms.amount(detectable, bool(higher_is_better(metric))),
+        "detectable": None if detectable is None else amount_of(terms, detectable, bool(higher_is_better(metric))),
         "spent": comparison.shares.get(label),
     }

@@ -7,6 +7,7 @@ metrics of both directions are taken together, in units of their smallest effect
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pandas as pd
@@ -42,9 +43,20 @@ def difference_of(gain: PairedDifference, higher: bool) -> PairedDifference:
     return replace(gain, mean=-gain.mean, low=low, high=high)
 
 
+def amount_of(terms: Terms, change: float, rises: bool = False) -> float:
+    """A gain or difference as it is printed (Terms.amount); infinite where per cent of it are beyond all numbers.
+
+    Few pairs in a large family have intervals of hundreds of logarithms.
+    """
+    try:
+        return terms.amount(change, rises)
+    except OverflowError:
+        return math.copysign(math.inf, change)
+
+
 def mean_text(terms: Terms, mean: float, digits: int) -> str:
     """A mean difference without its interval: "-12 %"; arguments of `difference_cell`."""
-    return f"{terms.amount(mean, rises=True):+.{digits}f}{' %' * terms.log}"
+    return f"{amount_of(terms, mean, rises=True):+.{digits}f}{' %' * terms.log}"
 
 
 def difference_cell(terms: Terms, difference: PairedDifference, digits: int, why: str = "no interval") -> Cell:
@@ -56,10 +68,10 @@ def difference_cell(terms: Terms, difference: PairedDifference, digits: int, why
         digits: after the point.
         why: what to say where there is no interval.
     """
-    mean, text = terms.amount(difference.mean, rises=True), mean_text(terms, difference.mean, digits)
+    mean, text = amount_of(terms, difference.mean, rises=True), mean_text(terms, difference.mean, digits)
     if difference.low is None or difference.high is None:
         return Cell(f"{text} ({why})", mean)
-    low, high = (terms.amount(end, rises=True) for end in (difference.low, difference.high))
+    low, high = (amount_of(terms, end, rises=True) for end in (difference.low, difference.high))
     return Cell(f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]", mean, low, high)
 
 
@@ -70,7 +82,7 @@ def rough(value: float) -> str:
 
 def smallest_cell(terms: Terms) -> Cell:
     """The smallest effect of interest, in the unit that is printed."""
-    return Cell(terms.smallest, terms.margin and terms.amount(terms.margin))
+    return Cell(terms.smallest, terms.margin and amount_of(terms, terms.margin))
 
 
 def worth_cell(worth: Estimate | None) -> Cell:

@@ -16,7 +16,7 @@ from rankbench.analysis.comparison import OFF, SHOWN, Comparison, decimals
 from rankbench.analysis.frame import OWN
 from rankbench.analysis.labels import arm_title, metric_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import difference_cell, digits_of, rough, terms_of, worth_cell
+from rankbench.reporting.amounts import amount_of, difference_cell, digits_of, rough, terms_of, worth_cell
 from rankbench.reporting.table import Cell, Column, Table, arm_cell, linked_rows, number_cell, number_column
 
 METHOD, N, DETECTABLE = "method", "n", "detectable"  # heads of columns
@@ -54,7 +54,7 @@ def make_table(
         rows,
         notes,
         strip=next((index for index, head in enumerate(heads) if "difference" in head), None),
-        margin=margin and comparison.terms.amount(margin),
+        margin=margin and amount_of(comparison.terms, margin),
         legend=_legend(comparison),
         details=[DETECTABLE, _share_title(comparison.data), *([N] if _common_n(comparison) else [])],
     )
@@ -219,7 +219,7 @@ def _detectable(comparison: Comparison) -> Column:
     digits = decimals(comparison.values[metric]) + 1
     column: Column = {}
     for label, value in smallest.items():
-        amount = math.nan if value is None else terms.amount(value, rises)
+        amount = math.nan if value is None else amount_of(terms, value, rises)
         column[label] = number_cell(amount, f"{rough(amount)} %" if terms.log else f"{{:.{digits}f}}")
     return column
 

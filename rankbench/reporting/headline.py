@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import rough
+from rankbench.reporting.amounts import amount_of, rough
 from rankbench.reporting.decisions import (
     decide,
     pool_arms,
@@ -219,7 +219,7 @@ def _what_could_be_found(every: Sequence[Claim], reference: str) -> str:
         smallest = comparison.detectable(metric, claim.arm) if claim.arm in comparison.rows else None
         if smallest is not None:
             numbers.append(len(comparison.pairs(metric, claim.arm)))
-            sizes.setdefault((metric, terms.log), []).append(terms.amount(smallest, bool(higher_is_better(metric))))
+            sizes.setdefault((metric, terms.log), []).append(amount_of(terms, smallest, bool(higher_is_better(metric))))
     if not sizes:
         return f"there are too few pairs with {reference} to say what could have been found"
     ranges = [

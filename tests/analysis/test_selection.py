@@ -253,7 +253,7 @@ def test_two_records_of_one_pair_are_refused():
 def test_nothing_to_read_is_an_error(tmp_path):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    with pytest.raises(SelectionError, match=r"holds no records; give a results folder or a file made with --save"):
+    with pytest.raises(SelectionError, match=r"holds no records; give a results folder, or a file made with --save"):
         selections(parser.parse_args([str(tmp_path)]))
 
 

@@ -134,7 +134,7 @@ def test_sweeps_come_along_with_the_jobs_of_all_nodes(nodes, tmp_path, capsys):
     assert ([(sweep.sweep_id, sweep.order) for sweep in sweeps], problems) == ([("sweep-0", 1), ("sweep-1", 2)], [])
     assert sweeps[1].jobs == jobs
     assert main(["status", "--results", str(tmp_path / "all")]) == 1
-    assert "nan: method=c  c0" in capsys.readouterr().out
+    assert "nan: c  c0" in capsys.readouterr().out
 
 
 def test_a_folder_that_holds_no_runs_is_named(nodes, tmp_path):

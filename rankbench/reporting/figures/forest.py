@@ -13,6 +13,7 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.analysis.terms import Terms
+from rankbench.reporting.amounts import amount_of
 from rankbench.reporting.decisions import Member, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.figures.layout import (
     Room,
@@ -136,7 +137,7 @@ def _forest(
     title: str, cell: str | None, terms: Terms, metric: str, differences: dict[str, tuple[PairedDifference, bool]]
 ) -> Forest:
     def x(change: float | None) -> float:
-        return float("nan") if change is None else terms.amount(change, rises=True)
+        return float("nan") if change is None else amount_of(terms, change, rises=True)
 
     rows = [
         (arm, x(change.mean), x(change.low), x(change.high), change.n, claim)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.map_spread import MapSpread, frame_of
 from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.amounts import amount_of
 from rankbench.reporting.figures.layout import (
     Room,
     arm_labels,
@@ -76,7 +77,7 @@ def _draw_panel(
     axes: Axes, comparison: Comparison, spread: MapSpread, data: pd.DataFrame, arms: Sequence[str], styles: Styles
 ) -> None:
     def x(gain: float) -> float:
-        return comparison.terms.amount(gain, bool(higher_is_better(comparison.metrics[0])))
+        return amount_of(comparison.terms, gain, bool(higher_is_better(comparison.metrics[0])))
 
     shown = data.assign(**{end: data[end].map(x) for end in ("mean", "low", "high")})
     sigma, ceiling = spread.effect.deviation, spread.effect.ceiling

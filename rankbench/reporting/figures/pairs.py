@@ -6,6 +6,7 @@ import pandas as pd
 
 from rankbench.analysis.labels import arm_title, metric_title
 from rankbench.analysis.metrics import higher_is_better
+from rankbench.reporting.amounts import amount_of
 from rankbench.reporting.figures.layout import (
     Room,
     arm_labels,
@@ -31,7 +32,7 @@ def draw_pairs(report_data: ReportData) -> ReportFigure | None:
         metric = comparison.metrics[0]
         pairs = {arm: comparison.pairs(metric, arm) for arm in comparison.rows}
         values = [
-            (arm, seed, comparison.terms.amount(pair, rises=True))
+            (arm, seed, amount_of(comparison.terms, pair, rises=True))
             for arm, series in pairs.items()
             for seed, pair in series.items()
         ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import metric_title
+from rankbench.reporting.amounts import amount_of
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.panels import FACTS, Panel
@@ -89,5 +90,5 @@ def mean_gain(group: Group, arm: str) -> tuple[float, float, float] | None:
     whole = mean_interval(gains[0]) if len(gains) == 1 else mean_interval(np.array([values.mean() for values in gains]))
     terms = group.members[0][1].terms
     ends = (whole.mean, whole.low, whole.high)
-    low_high = [float("nan") if end is None else terms.amount(end) if group.one_unit else end for end in ends]
+    low_high = [float("nan") if end is None else amount_of(terms, end) if group.one_unit else end for end in ends]
     return low_high[0], low_high[1], low_high[2]

@@ -10,7 +10,7 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
 from rankbench.analysis.map_spread import MapSpread, map_spread
 from rankbench.analysis.metrics import higher_is_better, title_of
-from rankbench.reporting.amounts import smallest_cell
+from rankbench.reporting.amounts import amount_of, smallest_cell
 from rankbench.reporting.figures.map_spread import Member, draw_spread
 from rankbench.reporting.plotting import ReportFigure, Sketch
 from rankbench.reporting.report_data import ReportData
@@ -134,8 +134,8 @@ def _deviation(estimate: Estimate) -> Cell:
 def _gain(comparison: Comparison, estimate: Estimate) -> Cell:
     """A gain with its interval, in the unit that is printed."""
     terms, rises = comparison.terms, bool(higher_is_better(comparison.metrics[0]))
-    value, unit = terms.amount(estimate.value, rises), " %" * terms.log
-    low, high = (None if end is None else terms.amount(end, rises) for end in (estimate.low, estimate.high))
+    value, unit = amount_of(terms, estimate.value, rises), " %" * terms.log
+    low, high = (None if end is None else amount_of(terms, end, rises) for end in (estimate.low, estimate.high))
     return Cell(f"{value:.2g}{unit} {_ends(low, high)}", value, low, high)
 
 

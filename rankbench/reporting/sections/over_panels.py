@@ -10,7 +10,7 @@ from rankbench.analysis.labels import arm_title, file_name, panel_title, with_ti
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.analysis.pooled import Pooled, PooledPanels
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.amounts import rough
+from rankbench.reporting.amounts import amount_of, rough
 from rankbench.reporting.decisions import Member, pool_arms, sample_groups
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
@@ -84,7 +84,7 @@ def _note(together: PooledPanels, terms: Terms, report_data: ReportData) -> str:
     scale = "in units of each panel's smallest effect of interest"
     if together.one_unit:
         metric = title_of(together.comparisons[0].metrics[0])
-        smallest = terms.amount(together.smallest, bool(higher_is_better(together.comparisons[0].metrics[0])))
+        smallest = amount_of(terms, together.smallest, bool(higher_is_better(together.comparisons[0].metrics[0])))
         unit = f"per cent of the {metric.partition(',')[0]}" if terms.log else metric
         scale = f"in {unit}; the smallest effect of interest"
         scale += f" is {rough(smallest)}{' %' * terms.log}"
@@ -103,10 +103,10 @@ def _gain(terms: Terms, gain: PairedDifference | None, rises: bool, without: str
 
 
 def _estimate(terms: Terms, estimate: Estimate, rises: bool) -> Cell:
-    value, unit = terms.amount(estimate.value, rises), " %" * terms.log
+    value, unit = amount_of(terms, estimate.value, rises), " %" * terms.log
     if estimate.low is None or estimate.high is None:
         return Cell(f"{value:+.3g}{unit} (no interval)", value)
-    low, high = terms.amount(estimate.low, rises), terms.amount(estimate.high, rises)
+    low, high = amount_of(terms, estimate.low, rises), amount_of(terms, estimate.high, rises)
     end = f"{low:+.3g}" if low > FAR else f"below {FAR:g}"
     return Cell(f"{value:+.3g}{unit} [{end}, {high:+.3g}]", value, low, high)
 

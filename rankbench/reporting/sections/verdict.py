@@ -11,7 +11,15 @@ from typing import Any
 from rankbench.analysis.comparison import SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import difference_cell, difference_of, digits_of, mean_text, rough, smallest_cell
+from rankbench.reporting.amounts import (
+    amount_of,
+    difference_cell,
+    difference_of,
+    digits_of,
+    mean_text,
+    rough,
+    smallest_cell,
+)
 from rankbench.reporting.decisions import Judged, controls_of, judged_arms, pooled_names
 from rankbench.reporting.figures.forest import draw_forest
 from rankbench.reporting.plotting import Sketch
@@ -144,7 +152,7 @@ def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
         for arm in comparison.judged:
             smallest = comparison.detectable(metric, arm)
             if smallest is not None:
-                size = terms.amount(smallest, bool(higher_is_better(metric)))
+                size = amount_of(terms, smallest, bool(higher_is_better(metric)))
                 seen.setdefault((metric, terms.log), []).append((size, len(comparison.pairs(metric, arm))))
     what = "arm and panel" if len(report_data.compared()) > 1 else "the arm"
     for (metric, log), pairs_seen in seen.items():
