@@ -217,7 +217,7 @@ def _detectable(comparison: Comparison) -> Column:
     rises = bool(higher_is_better(metric))
     smallest = {label: comparison.detectable(metric, label) for label in comparison.rows}
     digits = decimals(comparison.values[metric]) + 1
-    column: Column = {}
+    column = {}
     for label, value in smallest.items():
         amount = math.nan if value is None else amount_of(terms, value, rises)
         column[label] = number_cell(amount, f"{rough(amount)} %" if terms.log else f"{{:.{digits}f}}")
