@@ -7,17 +7,19 @@ link in them is checked; `sphinx-build -c docs . build/docs` is the command.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
 from docutils import nodes
 from pygments.lexers.special import TextLexer
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import download_reference, pending_xref
 from sphinx.application import Sphinx
 
 from rankbench import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+RELATIVE = re.compile(r'(?<=(?:href|.src)=")(?![a-z]+:|#)[^"]+')  # addresses in HTML
 
 project = "rankbench"
 release = __version__
@@ -51,9 +53,10 @@ highlight_language = "text"
 
 
 def link_to_checkout(app: Sphinx, document: nodes.document) -> None:
-    """Let links to what is no page (folders, other Markdown files) lead into the checkout that the pages lie in.
+    """Let links to what is no page (folders, other Markdown files, reports) lead into the checkout of the pages.
 
-    Other files are copied beside the pages by MyST, and a link to what does not exist stays one: a warning.
+    Other files are copied beside the pages by MyST, and a link to what does not exist stays one: a warning. A report
+    is no single file: its figures lie beside it.
     """
     source = app.env.docname
     page = Path(app.outdir, app.builder.get_target_uri(source))
@@ -66,10 +69,18 @@ def link_to_checkout(app: Sphinx, document: nodes.document) -> None:
         if link["reftype"] == "myst" and file is not None and file.exists():
             address = os.path.relpath(file, page.parent)
             link.replace_self(nodes.reference("", "", *link.children, refuri=address, internal=False))
+    folder = (ROOT / source).parent
+    for link in list(document.findall(download_reference)):
+        if link["reftarget"].endswith(".html"):
+            address = os.path.relpath(folder / link["reftarget"], page.parent)
+            link.replace_self(nodes.reference("", "", *link.children, refuri=address, internal=False))
+    for html in list(document.findall(nodes.raw)):
+        text = RELATIVE.sub(lambda match: os.path.relpath(folder / match[0], page.parent), html.astext())
+        html.replace_self(nodes.raw(html.rawsource, text, format=html["format"]))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what MyST leaves open."""
-    app.connect("doctree-read", link_to_checkout)
+    app.connect("doctree-read", link_to_checkout, priority=400)  # before files to be copied are collected, at 500
     app.add_lexer("csv", TextLexer)  # Pygments has none
     return {"parallel_read_safe": True, "parallel_write_safe": True}

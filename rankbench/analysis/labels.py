@@ -100,10 +100,16 @@ def arm_title(arm: str) -> str:
 
 
 def with_titles(text: str, arms: Iterable[str]) -> str:
-    """A sentence with display names in the places of arms' labels; "random ranks", paths and settings stay."""
+    """A sentence with the display names of arms in the places of their labels.
+
+    "random ranks", paths, settings and the display names of models and tasks, such as "Tiny (random weights)", stay.
+    """
     longest_first = sorted(map(re.escape, arms), key=len, reverse=True)
-    pattern = rf"(?<![\w/.=-])({'|'.join(longest_first)})(?![\w/=-]|\.\w| ranks)"
-    return re.sub(pattern, lambda match: arm_title(match[1]), text) if longest_first else text
+    if not longest_first:
+        return text
+    titles = "|".join(re.escape(title) for group in ("models", "tasks") for title in _names(group).values())
+    pattern = rf"(?<![\w/.=-])(?:({titles})|({'|'.join(longest_first)}))(?![\w/=-]|\.\w| ranks)"
+    return re.sub(pattern, lambda match: match[1] or arm_title(match[2]), text)
 
 
 def task_title(task: str) -> str:

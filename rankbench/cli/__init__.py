@@ -31,6 +31,7 @@ BESIDE = {"check": "methods"}  # command -> the file that it shares with another
 HELP_FLAGS = ("-h", "--help")
 SWEEP_FLAGS = ("-m", "--multirun")
 RUNNING = ("run", "sweep")  # commands that Hydra reads the flags of
+READING = ("plan", "status", "report")  # commands that take the words of a sweep, as they were typed behind -m
 WRITING = (*RUNNING, "report", "quadrature")  # commands that leave more than what they print
 
 
@@ -76,6 +77,8 @@ def _answer(words: list[str]) -> int:
         return MISTAKE
     if name == "run" and set(SWEEP_FLAGS) & set(rest):
         name = "sweep"
+    if name in READING:
+        rest = [word for word in rest if word not in SWEEP_FLAGS]
     if name in WRITING:
         from rankbench.terminal import outlive_readers  # rich takes a moment to import
 

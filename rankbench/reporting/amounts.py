@@ -75,6 +75,11 @@ def difference_cell(terms: Terms, difference: PairedDifference, digits: int, why
     return Cell(f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]", mean, low, high)
 
 
+def rough(value: float) -> str:
+    """Two digits of a number, and no exponent of one of more: "0.35", "26", "101"."""
+    return f"{value:.2g}" if abs(value) < 99.5 else f"{value:,.0f}"
+
+
 def smallest_cell(terms: Terms) -> Cell:
     """The smallest effect of interest, in the unit that is printed."""
     return Cell(terms.smallest, terms.margin and amount_of(terms, terms.margin))

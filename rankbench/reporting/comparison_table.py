@@ -16,7 +16,7 @@ from rankbench.analysis.comparison import OFF, SHOWN, Comparison, decimals
 from rankbench.analysis.frame import OWN
 from rankbench.analysis.labels import arm_title, metric_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import amount_of, difference_cell, digits_of, terms_of, worth_cell
+from rankbench.reporting.amounts import amount_of, difference_cell, digits_of, rough, terms_of, worth_cell
 from rankbench.reporting.table import Cell, Column, Table, arm_cell, linked_rows, number_cell, number_column
 
 METHOD, N, DETECTABLE = "method", "n", "detectable"  # heads of columns
@@ -216,11 +216,12 @@ def _detectable(comparison: Comparison) -> Column:
     metric, terms = comparison.metrics[0], comparison.terms
     rises = bool(higher_is_better(metric))
     smallest = {label: comparison.detectable(metric, label) for label in comparison.rows}
-    form = "{:.2g} %" if terms.log else f"{{:.{decimals(comparison.values[metric]) + 1}f}}"
-    return {
-        label: number_cell(None if value is None else amount_of(terms, value, rises), form)
-        for label, value in smallest.items()
-    }
+    digits = decimals(comparison.values[metric]) + 1
+    column = {}
+    for label, value in smallest.items():
+        amount = math.nan if value is None else amount_of(terms, value, rises)
+        column[label] = number_cell(amount, f"{rough(amount)} %" if terms.log else f"{{:.{digits}f}}")
+    return column
 
 
 def _finding(comparison: Comparison, label: str) -> Cell:

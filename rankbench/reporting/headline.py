@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, display, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import amount_of
+from rankbench.reporting.amounts import amount_of, rough
 from rankbench.reporting.decisions import decide, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.report_data import ReportData, span
 from rankbench.statistics.decision import Decision
@@ -62,23 +62,32 @@ class Headline:
         certainty: sentences on what the answer rests on.
         next_steps: sentences on what would come next, each with the command for it, or "".
         badges: kind -> arm -> in how many of how many places, "" for a single one.
+        beside: display names of what the arms of the badges are compared with.
+        is_on_settings: whether the sentence is on settings that are varied, not on methods.
     """
 
     sentence: str
     certainty: list[str]
     next_steps: list[tuple[str, str]]
     badges: dict[Kind, dict[str, str]]
+    beside: str
+    is_on_settings: bool
 
 
 def make_headline(report_data: ReportData) -> Headline:
     """Return what the first screen says."""
     every = list(claims(report_data))
     controlled = [claim for claim in every if claim.arm in report_data.report.controls]
+    settings = "" if controlled else _settings(report_data)
+    if settings:
+        every = list(_claims_on_settings(report_data))
     return Headline(
-        ("" if controlled else _settings(report_data)) or _sentence(report_data, controlled or every),
+        settings or _sentence(report_data, controlled or every),
         list(_certainty(report_data, every)),
         list(_next_steps(report_data, controlled or every)),
         _badges(every),
+        _references(every),
+        bool(settings),
     )
 
 
@@ -101,6 +110,22 @@ def claims(report_data: ReportData) -> Iterator[Claim]:
             decision = decide(report_data.report, comparison, arm) if controlled else comparison.decide(arm)
             if decision is not None:
                 yield Claim(arm, panel_title(panel.short), decision, [comparison], comparison.family)
+
+
+def _claims_on_settings(report_data: ReportData) -> Iterator[Claim]:
+    """The claims on arms that vary a setting, each beside the arm that leaves it at its default."""
+    for ablation in report_data.ablations:
+        for panel, comparison in report_data.varied[ablation.name] if ablation.base else ():
+            for arm in comparison.rows:
+                decision = None if arm == comparison.reference else comparison.decide(arm)
+                if decision is not None:
+                    yield Claim(arm, panel_title(panel.short), decision, [comparison], comparison.family)
+
+
+def _references(every: Sequence[Claim]) -> str:
+    """Display names of the arms that claims compare with."""
+    names = dict.fromkeys(arm_title(str(each.reference)) for claim in every for each in claim.comparisons)
+    return _listed(list(names)) if names else ""
 
 
 def _badges(every: Sequence[Claim]) -> dict[Kind, dict[str, str]]:
@@ -198,7 +223,7 @@ def _what_could_be_found(every: Sequence[Claim], reference: str) -> str:
     if not sizes:
         return f"there are too few pairs with {reference} to say what could have been found"
     ranges = [
-        f"{' to '.join(dict.fromkeys(f'{end(each):.2g}' for end in (min, max)))}{' %' * log} in "
+        f"{' to '.join(dict.fromkeys(f'{rough(end(each))}' for end in (min, max)))}{' %' * log} in "
         f"{metric_title(metric, short=True)}"
         for (metric, log), each in sizes.items()
     ]
@@ -224,7 +249,7 @@ def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]
     n = span(pairs.n for claim in every for pairs in claim.decision.intervals.values())
     families = {claim.family for claim in every}
     level = f"{report_data.report.level * 100:g} %"
-    yield f"n = {n} {' or '.join(sorted(units))}, paired with {arm_title(report_data.report.reference)}."
+    yield f"n = {n} {' or '.join(sorted(units))}, paired with {_references(every)}."
     one = families == {1}
     yield f"Intervals at {level}." if one else f"Intervals of {span(families)} comparisons hold together with {level}."
     sizes = sorted({comparison.terms.smallest for claim in every for comparison in claim.comparisons})

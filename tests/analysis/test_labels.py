@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 from support.records import record
 
-from rankbench.analysis.labels import UNKNOWN, Display, colour, display, displays, labels, method_of, sort_key
+from rankbench.analysis.labels import (
+    UNKNOWN,
+    Display,
+    colour,
+    display,
+    displays,
+    labels,
+    method_of,
+    sort_key,
+    with_titles,
+)
 from rankbench.config import yaml_files
 from rankbench.config.registry import BUILT_IN
 
@@ -116,6 +126,13 @@ def test_another_package_may_say_how_its_method_is_shown(tmp_path, monkeypatch):
         assert yaml_files.defaults("method", "mine") == {"name": "mine", "rate": 0.1}
     finally:
         displays.cache_clear()
+
+
+def test_a_sentence_has_titles_of_arms_and_keeps_those_of_models():
+    text = "random on Tiny (random weights): not told from random ranks and lora"
+    shown = "Random ranks on Tiny (random weights): not told from random ranks and LoRA (uniform)"
+    assert with_titles(text, ["random", "lora"]) == shown
+    assert with_titles(text, []) == text
 
 
 COLOURS = [shown.colour for shown in displays().values() if shown.colour != UNKNOWN]

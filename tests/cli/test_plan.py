@@ -42,6 +42,11 @@ def test_before_the_first_run_the_trials_are_named_and_what_waits_for_them(confi
     assert not (config_dir.parent / "results").exists()
 
 
+def test_the_words_of_a_sweep_may_come_with_its_flag(config_dir, capsys):
+    typed = ["experiment=small", "--config-dir", str(config_dir)]
+    assert planned(capsys, "-m", *typed) == planned(capsys, *typed)
+
+
 def test_of_a_sweep_that_has_ended_nothing_is_left(config_dir, capsys):
     played = Played(lay_out(words(["experiment=small"]), config_dir), config_dir.parent / "results")
     found = planned(capsys, "--config-dir", str(config_dir), "experiment=small")

@@ -84,10 +84,14 @@ def test_lost_seeds_withhold_the_answer_and_say_why():
 def test_a_study_of_settings_alone_says_what_they_are_worth():
     plain = declared(seeds=range(6)).plain()
     made = declared(seeds=range(6), report={**plain["report"], "controls": {}})
-    sentence = make_headline(gather(study(made, lost=0.0, failed=0.0))).sentence
-    assert sentence.startswith("Against IGU-LoRA, ")
-    assert ": quadrature steps M" in sentence
-    assert re.search(r"Against FIM-LoRA, [\w ,]*open[\w ,]*: batches x power", sentence)
+    headline = make_headline(gather(study(made, lost=0.0, failed=0.0)))
+    assert headline.sentence.startswith("Against IGU-LoRA, ")
+    assert ": quadrature steps M" in headline.sentence
+    assert re.search(r"Against FIM-LoRA, [\w ,]*open[\w ,]*: batches x power", headline.sentence)
+    assert headline.is_on_settings
+    assert headline.beside == "IGU-LoRA and FIM-LoRA"  # and the rest of the first screen is on the same comparisons
+    assert headline.certainty[0] == "n = 6 seeds, paired with IGU-LoRA and FIM-LoRA."
+    assert not {"igu", "fim", "lora"} & set().union(*headline.badges.values())
 
 
 def test_one_word_for_an_arm_everywhere():

@@ -132,7 +132,7 @@ def test_arms_and_metrics_stand_on_the_page_by_their_names(text):
 
 def test_many_arms_of_a_word_are_folded_and_all_are_there():
     arms = {f"igu beta1=0.{number}": "1 of 2" for number in range(1, 10)}
-    headline = Headline("So.", [], [], {"worse": arms, "open": {"fim": ""}})
+    headline = Headline("So.", [], [], {"worse": arms, "open": {"fim": ""}}, "LoRA", is_on_settings=False)
     html = render(gather(study(declared(seeds=range(2)))), [], headline)
     assert "<summary>4 more</summary>" in html
     assert all(f"β₁ = 0.{number}" in html for number in range(1, 10))
@@ -193,7 +193,10 @@ def test_a_page_of_many_panels_is_short_and_as_wide_as_the_window(folder, tmp_pa
     for state in ("folded", "opened"):
         assert measured[state]["client"] == measured[state]["scroll"] == width
         assert measured[state]["wide"] == []
-        assert measured[state]["scrolled"] == []  # no table or figure is wider than its place
+        scrolled = [
+            place for place in measured[state]["scrolled"] if width == WIDTHS[0] or ".scroll paper" not in place
+        ]
+        assert scrolled == []  # no table is wider than its place, nor a figure, but on a phone, where it would be tiny
     assert measured["opened"]["height"] > 3 * measured["folded"]["height"]
     if width == WIDTHS[0]:
         assert measured["first"] < 800

@@ -267,7 +267,7 @@ def test_seconds_of_a_shared_machine_are_grey_and_have_no_ratio():
         assert rows["fim"]["seconds / LoRA (uniform)"].value is not None
         assert (costs.SHARED in sheet.notes) == grey
     reference = costs.cost_table(with_seconds(single(), "lora", 1.3))
-    assert column(reference, "seconds / LoRA (uniform)") == [""] * len(reference.rows)
+    assert "seconds / LoRA (uniform)" not in reference.columns  # a column that says nothing is left out
 
 
 def with_seconds(report_data: ReportData, arm: str, factor: float) -> ReportData:
@@ -294,7 +294,9 @@ def test_what_records_note_is_said_with_the_number_of_runs():
             record.notes = [f"{UNEVEN}: one site holds all of seed {record.seed}", "layerdrop set to 0"]
     noted = gather(made)
     (sentence,) = ranks.sentences(noted)
-    assert sentence.startswith("Uneven allocations (one site holds 25% of what is spent, or 90% of the sites have at ")
+    assert sentence.startswith(
+        "Uneven allocations (one site holds 25 % of what is spent, or 90 % of the sites have at "
+    )
     assert sentence.endswith("igu on MiniLM-L6, RTE, budget r8, 2 of 3 runs.")
     (general,) = setup.sentences(noted)
     runs = sum(len(panel.records) for panel in noted.panels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rankbench.reporting.amounts import rough
 from rankbench.reporting.pages.page import environment, parts
 from rankbench.reporting.plotting import ArmStyle
 from rankbench.reporting.table import (
@@ -34,6 +35,10 @@ SHEET = Table(
     margin=0.01,
 )
 STYLES = {"lora": ArmStyle("LoRA", "#000000", "o", "-")}
+
+
+def test_rough_numbers_have_two_digits_and_no_exponent():
+    assert [rough(value) for value in (0.354, 26.4, 99.6, 101.3, 12345.0)] == ["0.35", "26", "100", "101", "12,345"]
 
 
 def test_markdown_is_bold_where_a_cell_is_strong_and_escapes_pipes():

@@ -33,6 +33,7 @@ from rankbench.studies.panels import Panel, families
 SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
 ROW = 0.15  # inches of an arm
 APART = 0.006  # share of x by which arms are moved apart
+MOST_APART = 0.05  # from the first arm to the last: the axis has numbers, and a point must stand near its own
 
 
 def spent(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
@@ -78,7 +79,8 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         Room(0.5, widest(arm_labels(present)) + 0.2 if single else 0.0),
         max(1.35, LABEL_HEIGHT * len(present)) if single else 1.25,
     )
-    apart = {arm: 1 + APART * (index - len(present) / 2) for index, arm in enumerate(present)}
+    step = min(APART, MOST_APART / len(present))
+    apart = {arm: 1 + step * (index - len(present) / 2) for index, arm in enumerate(present)}
     for axes, (title, rows) in zip(all_axes, first, strict=True):
         for arm in present:
             _draw_arm(axes, rows[rows["arm"] == arm].sort_values("final_params"), style[arm], apart[arm])
@@ -93,7 +95,7 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
     numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = (
         "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "
-        f"Arms that spent the same stand a little apart.{left_out}"
+        f"Arms that spent the same stand a little apart, by {50 * step * len(present):.1f} % at most.{left_out}"
     )
     return ReportFigure("frontier", "Quality over the budget spent", figure, numbers, note)
 

@@ -31,7 +31,7 @@ FEW = 8  # entries of a legend that fit below a column
 TITLE_LINES = 3  # of a panel, at most
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
 STEPS = (1, 2, 5, 10)  # of ticks
-LABEL = 1.5  # of the label of an arm, at most
+LABEL = 1.7  # of the label of an arm, at most
 Ticks = Mapping[float, str]
 T = TypeVar("T")
 

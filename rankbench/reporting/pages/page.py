@@ -148,7 +148,7 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
             has_sweep=report_data.study.source is None,
             headline=headline,
             shown_arms=ARMS,
-            evidence=_evidence(sections),
+            evidence=_evidence(sections, headline.is_on_settings),
             facts=dict(facts(report_data)),
             sections=sections,
             records=[_records(panel) for panel in report_data.panels],
@@ -159,10 +159,16 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
     return re.sub(r"\s*\n\s*", "\n", html)  # templates are indented, the page need not be
 
 
-def _evidence(sections: Sequence[Section]) -> Sequence[Block]:
-    """The forest plot, else the first table whose intervals are drawn, where there is one."""
+def _evidence(sections: Sequence[Section], is_on_settings: bool) -> Sequence[Block]:
+    """The first figure of the settings varied where the headline is on them, else the forest plot.
+
+    Without such a figure it is the first table whose intervals are drawn, where there is one.
+    """
     blocks = [block for section in sections for block in section.blocks]
     figures = [block for block in blocks if isinstance(block, SavedFigure) and block.name == FOREST]
+    if is_on_settings:
+        varied = [block for section in sections if section.anchor == "ablations" for block in section.blocks]
+        figures = [block for block in varied if isinstance(block, SavedFigure)][:1] or figures
     return figures or [block for block in blocks if isinstance(block, Table) and block.strip is not None][:1]
 
 

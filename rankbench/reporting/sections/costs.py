@@ -50,9 +50,11 @@ def sketches(report_data: ReportData) -> list[Sketch]:
 def cost_table(report_data: ReportData) -> Table | None:
     """A row for each arm of each panel, means over its runs that are ok; None where there is none."""
     rows, columns, is_shared = [], ["where"], False
-    for panel in report_data.panels:
-        costs = _costs(panel, report_data.arms)
-        per_column = _columns(costs, report_data.report.reference)
+    sheets = [_costs(panel, report_data.arms) for panel in report_data.panels]
+    per_panel = [_columns(costs, report_data.report.reference) for costs in sheets]
+    empty = {name for name in per_panel[0] if not any(cell.text for each in per_panel for cell in each[name].values())}
+    for panel, costs, every_column in zip(report_data.panels, sheets, per_panel, strict=True):
+        per_column = {name: cells for name, cells in every_column.items() if name not in empty}
         where = Cell(panel_title(panel.short))
         rows += [[where, *cells] for cells in linked_rows(per_column, list(costs.index), links(panel))]
         columns = ["where", *per_column]

@@ -10,7 +10,7 @@ from rankbench.analysis.labels import arm_title, file_name, panel_title, with_ti
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.analysis.pooled import Pooled, PooledPanels
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.amounts import amount_of
+from rankbench.reporting.amounts import amount_of, rough
 from rankbench.reporting.decisions import Member, pool_arms, sample_groups
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
@@ -87,7 +87,7 @@ def _note(together: PooledPanels, terms: Terms, report_data: ReportData) -> str:
         smallest = amount_of(terms, together.smallest, bool(higher_is_better(together.comparisons[0].metrics[0])))
         unit = f"per cent of the {metric.partition(',')[0]}" if terms.log else metric
         scale = f"in {unit}; the smallest effect of interest"
-        scale += f" is {smallest:.2g}{' %' * terms.log}"
+        scale += f" is {rough(smallest)}{' %' * terms.log}"
     return (
         f"Mean gains over panels like these, of which these are a sample ({scale}). Intervals: Student's over the "
         "means of the panels (Knapp and Hartung, equal weights); over one reference or control they hold together "

@@ -36,5 +36,6 @@ def sentences(report_data: ReportData) -> list[str]:
             uneven = [any(note.startswith(UNEVEN) for note in record.notes) for record in done if record.status == "ok"]
             if any(uneven):
                 places.append(f"{arm} on {panel_title(panel.short)}, {sum(uneven)} of {len(uneven)} runs")
-    what = f"one site holds {LARGE_SHARE:.0%} of what is spent, or {MOST_SITES:.0%} of the sites have at most rank 1"
+    share, most = f"{100 * LARGE_SHARE:g} %", f"{100 * MOST_SITES:g} %"
+    what = f"one site holds {share} of what is spent, or {most} of the sites have at most rank 1"
     return [f"Uneven allocations ({what}): {'; '.join(places)}."] if places else []

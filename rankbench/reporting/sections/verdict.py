@@ -11,7 +11,15 @@ from typing import Any
 from rankbench.analysis.comparison import SHOWN, Comparison, Kind
 from rankbench.analysis.labels import arm_title, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import amount_of, difference_cell, difference_of, digits_of, mean_text, smallest_cell
+from rankbench.reporting.amounts import (
+    amount_of,
+    difference_cell,
+    difference_of,
+    digits_of,
+    mean_text,
+    rough,
+    smallest_cell,
+)
 from rankbench.reporting.decisions import Judged, controls_of, judged_arms, pooled_names
 from rankbench.reporting.figures.forest import draw_forest
 from rankbench.reporting.plotting import Sketch
@@ -148,7 +156,7 @@ def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
                 seen.setdefault((metric, terms.log), []).append((size, len(comparison.pairs(metric, arm))))
     what = "arm and panel" if len(report_data.compared()) > 1 else "the arm"
     for (metric, log), pairs_seen in seen.items():
-        least, most = (f"{end(size for size, _ in pairs_seen):.2g}{' %' * log}" for end in (min, max))
+        least, most = (f"{rough(end(size for size, _ in pairs_seen))}{' %' * log}" for end in (min, max))
         size_text = f"is {least}" if least == most else f"is between {least} and {most}, depending on {what}"
         yield (
             f"The smallest difference in {_metric(metric)} whose interval would leave out 0 with 80 % probability "
