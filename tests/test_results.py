@@ -12,7 +12,7 @@ STUDIES = sorted(
     folder for folder in RESULTS.iterdir() if folder.is_dir() and folder.name not in ("published", "runs", "sweeps")
 )
 FOLDERS = {"figures", "tables"}
-FILES = {"records.jsonl", "sweep.json", "curves.jsonl", "index.html", "tables.md", "tables.tex", "paper.tex"}
+FILES = {"records.jsonl", "sweep.json", "curves.jsonl", "index.html", "tables.md", "paper.tex"}
 EXPERIMENTS = {file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")}
 
 

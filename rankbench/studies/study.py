@@ -42,6 +42,7 @@ class Study:
         results_dir: where the test items of the runs lie; None in the folder of a report.
         item_gains, rank_histories: as an earlier report had them; the second is a frame, None without one.
         source: file or results folder of the records, where no sweep names them: nothing of the study was declared.
+        report_folder: folder of the report that it was read from; None where it was not.
         reference: the arm that others are compared with; None: what the experiment declares, else LoRA.
     """
 
@@ -53,6 +54,7 @@ class Study:
     item_gains: list[ItemGain] = field(default_factory=list)
     rank_histories: pd.DataFrame | None = None
     source: Path | None = None
+    report_folder: Path | None = None
     reference: str | None = None
 
     @property
@@ -185,7 +187,7 @@ def study_in_folder(folder: Path) -> Study:
     curves = _saved_curves(folder)
     histories = rank_histories.load(folder)
     study = Study(manifest.read(folder), by_id, curves, [*before, *problems], item_gains=earlier)
-    return replace(study, rank_histories=histories)
+    return replace(study, rank_histories=histories, report_folder=folder)
 
 
 def _saved_curves(folder: Path) -> dict[str, Curve]:
@@ -197,18 +199,20 @@ def _saved_curves(folder: Path) -> dict[str, Curve]:
 def save(study: Study, folder: Path) -> None:
     """Write what `study_at` reads: a study complete in itself, without the folders of the machine it ran on.
 
-    The same study gives the same files, whatever order its records came in. The file that a study of records alone was
-    made from is not written again.
+    The same study gives the same files, whatever order its records came in. The records and the sweep that it was read
+    from are not written again.
     """
     from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
     from rankbench.studies import rank_histories
 
     folder.mkdir(parents=True, exist_ok=True)
-    if study.source is None or study.source.resolve() != (folder / RECORDS).resolve():
+    read_from = study.source or (study.report_folder and study.report_folder / RECORDS)
+    is_own = read_from is not None and read_from.resolve() == (folder / RECORDS).resolve()
+    if not is_own:
         run_folder.save((study.records[name] for name in sorted(study.records)), folder / RECORDS)
     rows = ({"run_id": name, "ranks": study.curves[name]} for name in sorted(study.curves))
     (folder / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if study.source is None:
+    if study.source is None and not is_own:
         (folder / manifest.FILE).write_text(study.sweep.to_json())
     item_gains.save(study.item_gains, folder / ITEM_GAINS)
     rank_histories.save(study.rank_histories, folder)

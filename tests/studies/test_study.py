@@ -95,6 +95,18 @@ def test_a_study_is_complete_in_itself(results, tmp_path):
     assert again.problems == [" ".join(problem.split()) for problem in found.problems]
 
 
+def test_what_a_study_was_read_from_is_not_written_again(results, tmp_path):
+    report, copy = tmp_path / "report", tmp_path / "copy"
+    study.save(study.load([f"results_dir={results}"]), report)
+    before = {name: (report / name).read_text() + "\n" for name in ("records.jsonl", "sweep.json")}
+    for name, text in before.items():
+        (report / name).write_text(text)  # as another version would have written them
+    study.save(study.load([str(report)]), report)
+    study.save(study.load([str(report)]), copy)
+    assert {name: (report / name).read_text() for name in before} == before
+    assert (copy / "records.jsonl").read_text() == before["records.jsonl"].rstrip("\n") + "\n"
+
+
 def test_a_study_that_was_committed_is_found_where_no_sweep_is(results, tmp_path):
     study.save(study.load([f"results_dir={results}"]), tmp_path / "clone" / "x")
     words = ["experiment=x", f"results_dir={tmp_path / 'clone'}"]
