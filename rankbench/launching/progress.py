@@ -59,7 +59,7 @@ class SweepProgress:
     As a context it shows a live table, if standard output is a terminal.
 
     Args:
-        metric_of: task -> column of the frame of runs whose mean is shown.
+        metric_of: task -> column of the frame of runs; its mean on validation is shown.
     """
 
     def __init__(self, metric_of: Callable[[str], str] = usual_metric) -> None:
@@ -191,17 +191,21 @@ class SweepProgress:
         return (mark if self._out.encoding.startswith("utf") else letter), style
 
     def _mean(self, runs: Sequence[PlannedRun]) -> str:
-        """Mean and deviation of the metric over the runs that are ok; tuning trials differ in their rates."""
+        """Mean and deviation of the metric over the runs that are ok; tuning trials differ in their rates.
+
+        On validation: test scores of arms beside each other are a look at the data, which a report counts.
+        """
         if runs[0].trial:
             return ""
-        metric = self._metric_of(str(runs[0].config["task"]["name"]))
-        split, _, name = metric.partition("/")
+        name = self._metric_of(str(runs[0].config["task"]["name"])).rpartition("/")[2]
         records = [self._records.get(run.folder) for run in runs if run.folder is not None]
-        measured = [((record.metrics or {}).get(split) or {}).get(name) for record in records if record is not None]
+        measured = [
+            ((record.metrics or {}).get("validation") or {}).get(name) for record in records if record is not None
+        ]
         values = [float(value) for value in measured if value is not None]
         if not values:
             return ""
-        return f"{metric} {mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+        return f"validation/{name} {mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
     def _foot(self) -> Text:
         left = self._left()
