@@ -67,11 +67,9 @@ def written(
         SelectionError: its records are no comparison.
     """
     from rankbench.interface.study_sources import report_folder
-    from rankbench.reporting.pages.study_index import refresh
     from rankbench.reporting.report import build
     from rankbench.studies import study
     from rankbench.sweeps import manifest
-    from rankbench.sweeps.manifest import SweepError
 
     loaded = replace(study.load(words), reference=reference)
     is_path = len(words) == 1 and "=" not in words[0]
@@ -80,11 +78,7 @@ def written(
     if out is None:
         name = loaded.sweep.name if loaded.sweep.experiment is not None else loaded.sweep.sweep_id
         out = report_folder(Path(words[0])) if is_path else study.results_dir_of(words) / name
-    if loaded.source is not None and (out / manifest.FILE).exists():
-        raise SweepError(f"{out} holds the report of a sweep; name another folder with --out")
-    sentences = build(loaded, out, list(allow_mixed), venue)
-    refresh(out.resolve().parent)
-    return out / "index.html", sentences
+    return out / "index.html", build(loaded, out, list(allow_mixed), venue)
 
 
 def _mirror(words: Sequence[str]) -> int:

@@ -231,19 +231,15 @@ class StudyView:
             SelectionError: the runs may not stand in one table.
             SweepError: no folder is given, and no results folder holds the runs.
         """
-        from rankbench.reporting.pages.study_index import refresh
         from rankbench.reporting.report import build  # matplotlib takes a moment to import
 
         study = self.study
         if folder is None and study.results_dir is None:
             raise SweepError(f"{self.name}: say where to write its report: study.report(FOLDER)")
         out = Path(folder) if folder is not None else Path(study.results_dir or ".") / self.name
-        if study.source is not None and (out / manifest.FILE).exists():
-            raise SweepError(f"{out} holds the report of a sweep; name another folder")
         if study.source is None and study.results_dir is not None and self.records:
             manifest.look(study.sweep, study.results_dir)
         build(study, out, self.allow_mixed)
-        refresh(out.resolve().parent)
         return out / "index.html"
 
     @cached_property

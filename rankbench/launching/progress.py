@@ -145,11 +145,11 @@ class SweepProgress:
     def _pace(self, cost: Callable[[Mapping[str, Any]], float | None]) -> float:
         """Seconds that runs took here, with the start of their process, per second that records like theirs say."""
         pairs = [
-            (seconds, said)
+            (seconds, recorded)
             for run in self._runs
-            if run.folder is not None and (seconds := self._seconds.get(run.folder)) and (said := cost(run.config))
+            if run.folder is not None and (seconds := self._seconds.get(run.folder)) and (recorded := cost(run.config))
         ]
-        return sum(seconds for seconds, _ in pairs) / sum(said for _, said in pairs) if pairs else 1.0
+        return sum(seconds for seconds, _ in pairs) / sum(recorded for _, recorded in pairs) if pairs else 1.0
 
     def _table(self) -> Group:
         """A row for each arm and point of the axes: its runs, and the mean of what they measured so far."""

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from rankbench.analysis.labels import with_titles
 from rankbench.reporting.headline import make_headline
-from rankbench.reporting.pages import page
+from rankbench.reporting.pages import page, study_index
 from rankbench.reporting.paper_tables import write_tables
 from rankbench.reporting.parallel import calling
 from rankbench.reporting.plotting import Sketch, finish
@@ -38,6 +38,8 @@ from rankbench.reporting.sections import (
 from rankbench.reporting.table import markdown_section
 from rankbench.studies.study import Study
 from rankbench.studies.study import save as save_study
+from rankbench.sweeps import manifest
+from rankbench.sweeps.manifest import SweepError
 
 # In the order of the page; their interface: rankbench.reporting.section.
 SECTIONS: tuple[ModuleType, ...] = (
@@ -60,7 +62,7 @@ WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ an
 
 
 def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = "neurips") -> list[str]:
-    """Write the whole report of a study; return the sentences that it says first.
+    """Write the whole report of a study, and renew the index beside it; return the sentences that it says first.
 
     Args:
         study: the study with its records.
@@ -69,8 +71,11 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = 
         venue: key of paper_tables.WIDTHS, for which the LaTeX tables are set.
 
     Raises:
+        SweepError: records alone would replace the report of a sweep.
         SelectionError: records that may not stand in one table.
     """
+    if study.source is not None and (folder / manifest.FILE).exists():
+        raise SweepError(f"{folder} holds the report of a sweep; name another folder with --out")
     report_data = gather(study, allowed)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     with calling([partial(finish, sketch, folder / "figures") for sketch in sketches(report_data)]) as drawings:
@@ -86,6 +91,7 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = 
     (folder / "tables.md").write_text(_markdown(drawn))
     (folder / "index.html").write_text(page.render(report_data, drawn, headline))
     _remove_stale_files(folder, [*files, *(file for picture in pictures.values() for file in picture.files)])
+    study_index.refresh(folder.resolve().parent)
     return [headline.sentence, *headline.certainty, *(" ".join(step).strip() for step in headline.next_steps)]
 
 
