@@ -314,5 +314,6 @@ def save(runs: Iterable[RunRecord], file: Path) -> None:
 def _opened(file: Path, mode: Literal["r", "w"]) -> TextIO:
     """A file of records as text; bytes that are none are read as a replacement character, which no record has."""
     if file.suffix == PACKED:
-        return cast(TextIO, lzma.open(file, f"{mode}t", encoding="utf-8", errors="replace"))
+        preset = 3 if mode == "w" else None  # the default takes three times as long for a tenth less
+        return cast(TextIO, lzma.open(file, f"{mode}t", preset=preset, encoding="utf-8", errors="replace"))
     return file.open(mode, encoding="utf-8", errors="replace")
