@@ -16,7 +16,7 @@ from rankbench.reporting.headline import make_headline
 from rankbench.reporting.pages import page, study_index
 from rankbench.reporting.paper_tables import write_tables
 from rankbench.reporting.parallel import calling
-from rankbench.reporting.plotting import Sketch, finish
+from rankbench.reporting.plotting import finish
 from rankbench.reporting.report_data import ReportData, gather
 from rankbench.reporting.section import Section
 from rankbench.reporting.sections import (
@@ -78,31 +78,26 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = 
         raise SweepError(f"{folder} holds the report of a sweep; name another folder with --out")
     report_data = gather(study, allowed)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    with calling([partial(finish, sketch, folder / "figures") for sketch in sketches(report_data)]) as drawings:
-        sections = make_sections(report_data)
+    sections = make_sections(report_data)
+    sketches = [sketch for section in sections for sketch in section.sketches]
+    with calling([partial(finish, sketch, folder / "figures") for sketch in sketches]) as drawings:
         gains, histories = report_data.item_gains, report_data.rank_histories
         save_study(replace(study, item_gains=gains, rank_histories=histories), folder)
         tables = [table for section in sections for table in section.tables]
         files = write_tables(tables, folder, study.sweep.name, venue)
-        pictures = {picture.name: picture for picture in drawings() if picture is not None}
+        pictures = dict(zip(sketches, drawings(), strict=True))
     headline = make_headline(report_data)
     drawn = [section.with_figures(pictures) for section in sections]
     drawn = [section for section in drawn if not section.is_empty]
     (folder / "tables.md").write_text(_markdown(drawn))
     (folder / "index.html").write_text(page.render(report_data, drawn, headline))
-    _remove_stale_files(folder, [*files, *(file for picture in pictures.values() for file in picture.files)])
+    _remove_stale_files(folder, [*files, *(file for picture in pictures.values() if picture for file in picture.files)])
     study_index.refresh(folder.resolve().parent)
     return [headline.sentence, *headline.certainty, *(" ".join(step).strip() for step in headline.next_steps)]
 
 
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Every figure, not drawn yet."""
-    drawing = [module for module in SECTIONS if hasattr(module, "sketches")]
-    return [sketch for module in drawing for sketch in module.sketches(report_data)]
-
-
 def make_sections(report_data: ReportData) -> list[Section]:
-    """Sections of the page, with the names of their figures: what is resolved and what is missing first."""
+    """Sections of the page, their figures not drawn yet: what is resolved and what is missing first."""
     sections = (module.make(report_data) for module in SECTIONS)
     return [
         replace(section, sentences=[with_titles(sentence, report_data.styles) for sentence in section.sentences])

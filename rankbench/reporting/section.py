@@ -2,11 +2,10 @@
 
 The modules have one interface; `report.SECTIONS` lists them in the order of the page:
 
-    make(report_data) -> Section | None      sentences, tables, and the names of its figures in their places
-    sketches(report_data) -> list[Sketch]    the figures, not drawn yet; left out by a module that has none
+    make(report_data) -> Section | None      sentences, tables and figures, in order; the figures are not drawn yet
 
-A figure is a function that returns a `ReportFigure` with a name of its own, or None where there is nothing to draw. Its
-module lists it in `sketches` and its name among the blocks of the section: a name without a figure leaves no trace.
+A figure that is not drawn yet is a function that returns a `ReportFigure` with a name of its own, or None where there
+is nothing to draw: then it leaves no trace.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from rankbench.reporting.plotting import SavedFigure
-from rankbench.reporting.table import Table
+from rankbench.reporting.plotting import SavedFigure, Sketch
+from rankbench.reporting.report_data import ReportData
+from rankbench.reporting.table import Table, without_first_column
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PanelTables:
     tables: Mapping[str, Table]
 
 
-Block: TypeAlias = Table | PanelTables | SavedFigure | str  # a text: the name of a figure
+Block: TypeAlias = Table | PanelTables | Sketch | SavedFigure
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,14 @@ class Section:
         several = (block.tables.values() if isinstance(block, PanelTables) else [block] for block in self.blocks)
         return [table for tables in several for table in tables if isinstance(table, Table)]
 
-    def with_figures(self, pictures: Mapping[str, SavedFigure]) -> Section:
-        """The section with the figures in the places of their names; names without a figure are left out."""
-        blocks = [pictures.get(block) if isinstance(block, str) else block for block in self.blocks]
-        return replace(self, blocks=present(blocks))
+    @property
+    def sketches(self) -> list[Sketch]:
+        """Every figure that is not drawn yet, in order."""
+        return [block for block in self.blocks if callable(block)]
+
+    def with_figures(self, pictures: Mapping[Sketch, SavedFigure | None]) -> Section:
+        """The section with its figures drawn; those that show nothing are left out."""
+        return replace(self, blocks=present(pictures[block] if callable(block) else block for block in self.blocks))
 
     @property
     def is_empty(self) -> bool:
@@ -73,6 +77,13 @@ class Section:
 def present(blocks: Iterable[Block | None]) -> list[Block]:
     """The blocks that there are."""
     return [block for block in blocks if block is not None]
+
+
+def rows_of_panels(report_data: ReportData, table: Table) -> Table | None:
+    """A table whose first column names the panel: without that column where there is one panel, None without rows."""
+    if not table.rows:
+        return None
+    return table if len(report_data.panels) > 1 else without_first_column(table)
 
 
 def panel_tables(title: str, tables: Mapping[str, Table]) -> list[Block]:

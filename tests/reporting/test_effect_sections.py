@@ -100,7 +100,7 @@ def test_the_table_says_what_the_best_map_would_gain():
     assert "By the residuals alone, seeds that show" in table.notes[1]
     said = list(map_effects.sentences(standard()))
     assert said[0].startswith(f"Four maps, RTE: {row['outcome'].text}. 4 maps at 5 seeds: sigma_map")
-    (sketch,) = map_effects.sketches(standard())
+    (sketch,) = map_effects.make(standard()).sketches
     figure = drawn(sketch)
     assert len(figure.figure.axes) == 3
     assert set(figure.numbers["arm"]) == set(standard().arms)

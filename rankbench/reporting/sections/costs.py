@@ -11,19 +11,9 @@ import pandas as pd
 from rankbench.analysis.frame import OWN
 from rankbench.analysis.labels import arm_title, panel_title
 from rankbench.reporting.figures.costs import PHASES, draw_costs
-from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, links
-from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import (
-    Cell,
-    Column,
-    Table,
-    arm_cell,
-    linked_rows,
-    number_cell,
-    number_column,
-    without_first_column,
-)
+from rankbench.reporting.section import Section, present, rows_of_panels
+from rankbench.reporting.table import Cell, Column, Table, arm_cell, linked_rows, number_cell, number_column
 from rankbench.studies.panels import Panel
 
 SECONDS = [f"{phase}/seconds" for phase in PHASES]
@@ -39,12 +29,7 @@ ROWS = 12  # a longer table is folded on the page
 
 def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where no run is ok."""
-    return Section("cost", "Cost", (), present(["cost", cost_table(report_data)]))
-
-
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the figure of the passes."""
-    return [partial(draw_costs, report_data)]
+    return Section("cost", "Cost", (), present([partial(draw_costs, report_data), cost_table(report_data)]))
 
 
 def cost_table(report_data: ReportData) -> Table | None:
@@ -61,9 +46,7 @@ def cost_table(report_data: ReportData) -> Table | None:
         is_shared = is_shared or bool(costs["shared"].any())
     notes = [NOTE, *([SHARED] if is_shared else [])]
     table = Table("cost", "Passes, seconds, memory and parameters", columns, rows, notes, folded=len(rows) > ROWS)
-    if not rows:
-        return None
-    return table if len(report_data.panels) > 1 else without_first_column(table)
+    return rows_of_panels(report_data, table)
 
 
 def _columns(costs: pd.DataFrame, reference: str) -> dict[str, Column]:

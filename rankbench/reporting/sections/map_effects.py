@@ -12,10 +12,10 @@ from rankbench.analysis.map_spread import MapSpread, map_spread
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.reporting.amounts import amount_of, smallest_cell
 from rankbench.reporting.figures.map_spread import Member, draw_spread
-from rankbench.reporting.plotting import ReportFigure, Sketch
+from rankbench.reporting.plotting import ReportFigure
 from rankbench.reporting.report_data import ReportData
-from rankbench.reporting.section import Block, Section
-from rankbench.reporting.table import Cell, Table, number_cell, without_first_column
+from rankbench.reporting.section import Section, rows_of_panels
+from rankbench.reporting.table import Cell, Table, number_cell
 from rankbench.statistics.decision import Outcome
 from rankbench.statistics.estimates import Estimate
 from rankbench.statistics.family import joint_level, pairs_needed
@@ -31,17 +31,12 @@ WORDS: Mapping[Outcome, str] = {
 
 def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where no maps can be compared."""
-    figures = [figure_name(title) for title in report_data.report.map_effect]
-    blocks: list[Block] = [*figures, *spread_tables(report_data)]
+    figures = [partial(_draw, report_data, title) for title in report_data.report.map_effect]
+    blocks = [*figures, *spread_tables(report_data)]
     return Section("maps", "Does any map matter?", list(sentences(report_data)), blocks)
 
 
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return a figure for each title."""
-    return [partial(_sketch, report_data, title) for title in report_data.report.map_effect]
-
-
-def _sketch(report_data: ReportData, title: str) -> ReportFigure | None:
+def _draw(report_data: ReportData, title: str) -> ReportFigure | None:
     return draw_spread(figure_name(title), title, spreads(report_data, title), report_data.styles)
 
 
@@ -81,12 +76,10 @@ def spread_tables(report_data: ReportData) -> list[Table]:
     tables = []
     for title in report_data.report.map_effect:
         members = spreads(report_data, title)
-        if members:
-            table = Table(figure_name(title), title, COLUMNS, [_row(*member) for member in members])
-            notes = [*_notes(report_data, len(members)), *_seeds_of_later_runs(report_data, members)]
-            table = Table(table.name, table.title, table.columns, table.rows, notes)
-            tables.append(table if len(report_data.panels) > 1 else without_first_column(table))
-    return tables
+        notes = [*_notes(report_data, len(members)), *_seeds_of_later_runs(report_data, members)]
+        table = Table(figure_name(title), title, COLUMNS, [_row(*member) for member in members], notes)
+        tables.append(rows_of_panels(report_data, table))
+    return [table for table in tables if table is not None]
 
 
 COLUMNS = (

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.mixed_records import differing_code
 from rankbench.reporting.report_data import ReportData, link
-from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
+from rankbench.reporting.section import Section, present, rows_of_panels
+from rankbench.reporting.table import Cell, Table, arm_cell
 from rankbench.studies.panels import MISSING, StudyRun
 
 ROWS = 12  # more are folded on the page
@@ -77,9 +77,7 @@ def missing_runs_table(report_data: ReportData) -> Table | None:
     columns = ["where", "arm", "ok/all", "lost", "seeds"]
     note = "They are counted, never averaged."
     table = Table("holes", "Arms that lack runs", columns, rows, [note], folded=len(rows) > ROWS)
-    if not rows:
-        return None
-    return table if len(report_data.panels) > 1 else without_first_column(table)
+    return rows_of_panels(report_data, table)
 
 
 def failures_table(report_data: ReportData) -> Table | None:

@@ -13,7 +13,6 @@ from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.comparison_table import EXPLORATORY, NOTE, make_table
 from rankbench.reporting.figures.over_tasks import draw_over_tasks
 from rankbench.reporting.figures.pairs import draw_pairs
-from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link, links, span
 from rankbench.reporting.section import Section, panel_tables, present
 from rankbench.reporting.table import Cell, Table, arm_cell
@@ -42,13 +41,13 @@ def make(report_data: ReportData) -> Section | None:
         for panel, comparison in report_data.compared()
     }
     several = present([means_table(report_data), *task_tables(report_data)])
-    blocks = [*panel_tables("Each arm beside the reference", compared), "over-tasks", *several, "pairs"]
+    blocks = [
+        *panel_tables("Each arm beside the reference", compared),
+        partial(draw_over_tasks, report_data),
+        *several,
+        partial(draw_pairs, report_data),
+    ]
     return Section("results", "Results", [VERDICTS], blocks, folded=False) if compared else None
-
-
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the gains over tasks, and the pairs by seed."""
-    return [partial(draw_over_tasks, report_data), partial(draw_pairs, report_data)]
 
 
 def means_table(report_data: ReportData) -> Table | None:

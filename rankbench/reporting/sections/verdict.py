@@ -22,11 +22,10 @@ from rankbench.reporting.amounts import (
 )
 from rankbench.reporting.decisions import Judged, controls_of, judged_arms, pooled_names
 from rankbench.reporting.figures.forest import draw_forest
-from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link, span
-from rankbench.reporting.section import Section, present
+from rankbench.reporting.section import Section, present, rows_of_panels
 from rankbench.reporting.sections import over_panels
-from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
+from rankbench.reporting.table import Cell, Table, arm_cell
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
@@ -52,13 +51,8 @@ ANCHOR, TITLE = "verdict", "Verdict"
 
 def make(report_data: ReportData) -> Section:
     """Return the section that is always there."""
-    tables = [verdict_table(report_data), findings_table(report_data)]
-    return Section(ANCHOR, TITLE, sentences(report_data), ["forest", *present(tables)], folded=False)
-
-
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the forest plot."""
-    return [partial(draw_forest, report_data)]
+    blocks = [partial(draw_forest, report_data), verdict_table(report_data), findings_table(report_data)]
+    return Section(ANCHOR, TITLE, sentences(report_data), present(blocks), folded=False)
 
 
 def sentences(report_data: ReportData) -> list[str]:
@@ -195,8 +189,6 @@ def verdict_table(report_data: ReportData) -> Table | None:
     None without controls.
     """
     judged = judged_arms(report_data)
-    if not judged:
-        return None
     named = [
         (str(comparison.reference), *controls_of(report_data.report, arm, comparison.reference))
         for _, comparison, arm, _ in judged
@@ -213,15 +205,8 @@ def verdict_table(report_data: ReportData) -> Table | None:
         rows.append([*head, *over, smallest_cell(comparison.terms), n, why])
     differences = [f"difference to {with_titles(name, [str(report_data.report.reference)])}" for name in names]
     columns = ["where", "arm", "verdict", *differences, "smallest effect", "n", "why"]
-    table = Table(
-        "verdict",
-        "Does it work?",
-        columns,
-        rows,
-        [_rule(report_data), *_untuned(report_data)],
-        details=["why", "smallest effect"],
-    )
-    return table if len(report_data.panels) > 1 else without_first_column(table)
+    notes, details = [_rule(report_data), *_untuned(report_data)], ["why", "smallest effect"]
+    return rows_of_panels(report_data, Table("verdict", "Does it work?", columns, rows, notes, details=details))
 
 
 def _rule(report_data: ReportData) -> str:
