@@ -11,19 +11,17 @@ from matplotlib.axes import Axes
 from rankbench.analysis.comparison import OFF, UNITS, WHEN
 from rankbench.analysis.labels import metric_title
 from rankbench.reporting.figures.layout import (
-    Room,
     arm_handles,
     arm_label,
     arm_labels,
     chosen,
     draw_frame,
-    facets,
-    label_rows,
+    draw_interval,
+    labelled_rows,
     logarithmic,
     panel_titles,
-    widest,
 )
-from rankbench.reporting.figures.lines import FEW_ARMS, LABEL_HEIGHT, Line, label_ends
+from rankbench.reporting.figures.lines import FEW_ARMS, Line, label_ends, labelled_facets
 from rankbench.reporting.plotting import BAND, GREY, ArmStyle, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.budget_ladder import FACTORS, WORTHWHILE
@@ -31,7 +29,6 @@ from rankbench.statistics.estimates import mean_interval
 from rankbench.studies.panels import Panel, families
 
 SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
-ROW = 0.15  # inches of an arm
 APART = 0.006  # share of x by which arms are moved apart
 MOST_APART = 0.05  # from the first arm to the last: the axis has numbers, and a point must stand near its own
 
@@ -72,13 +69,9 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         return None
     present = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
     first, left_out = chosen(list(data.items()), [groups[title][0].cell for title in data])
-    single = len(first) == 1 and len(present) <= FEW_ARMS
-    figure, all_axes = facets(
-        panel_titles([title for title, _ in first]),
-        () if single else arm_handles(present, style),
-        Room(0.5, widest(arm_labels(present)) + 0.2 if single else 0.0),
-        max(1.35, LABEL_HEIGHT * len(present)) if single else 1.25,
-    )
+    labels = [arm_labels(present)] if len(first) == 1 and len(present) <= FEW_ARMS else []
+    titles = panel_titles([title for title, _ in first])
+    figure, all_axes = labelled_facets(titles, arm_handles(present, style), labels)
     step = min(APART, MOST_APART / len(present))
     apart = {arm: 1 + step * (index - len(present) / 2) for index, arm in enumerate(present)}
     for axes, (title, rows) in zip(all_axes, first, strict=True):
@@ -88,7 +81,7 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
         ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
         draw_frame(axes, "trained parameters at the end", metric_title(groups[title][0].metric, short=True), ticks)
-        if single:
+        if labels:
             last = rows.sort_values("final_params").groupby("arm", sort=False).last()
             places = zip(last.index, last["final_params"], last["mean"], strict=True)
             label_ends(axes, [Line(arm_label(arm), style[arm].colour, [x * apart[arm]], [y]) for arm, x, y in places])
@@ -128,16 +121,9 @@ def draw_worth(report_data: ReportData) -> ReportFigure | None:
     drawn, left_out = chosen(panels, [panel.cell for panel, _ in panels])
     means = pd.concat([data for _, data in drawn]).groupby("arm")["factor"].mean()
     arms = means.sort_values(ascending=False).index.tolist()
-    labels = arm_labels(arms)
-    figure, all_axes = facets(
-        panel_titles([panel.short for panel, _ in drawn]),
-        room=Room(widest(labels) + 0.08),
-        height=ROW * len(arms) + 0.05,
-        shared=True,
-    )
+    figure, all_axes = labelled_rows(panel_titles([panel.short for panel, _ in drawn]), arm_labels(arms))
     for axes, (_, data) in zip(all_axes, drawn, strict=True):
         _draw_worth(axes, data, arms, report_data.styles)
-        label_rows(axes, labels)
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in panels])
     note = (
         "Factor of the budget at which uniform ranks are as good as the arm at the budget itself, with its interval "
@@ -151,8 +137,7 @@ def _draw_worth(axes: Axes, data: pd.DataFrame, arms: list[str], styles: Styles)
     axes.axvspan(-np.log2(WORTHWHILE), np.log2(WORTHWHILE), color=BAND, lw=0, zorder=0)
     axes.axvline(0, color=GREY, lw=0.8)
     for row in data.to_dict("records"):
-        y, style = arms.index(row["arm"]), styles[row["arm"]]
-        axes.plot(np.log2([row["low"], row["high"]]), [y, y], color=style.colour, lw=0.9)
-        axes.plot(np.log2(row["factor"]), y, ms=4.2, **style.points)
+        ends = np.log2([row["low"], row["factor"], row["high"]])
+        draw_interval(axes, arms.index(row["arm"]), ends, styles[row["arm"]])
     axes.set_xlim(np.log2(FACTORS[0]) - 0.1, np.log2(FACTORS[-1]) + 0.1)
-    draw_frame(axes, "times the budget", "", {float(np.log2(factor)): f"{factor:g}" for factor in FACTORS}, {})
+    draw_frame(axes, "times the budget", x={float(np.log2(factor)): f"{factor:g}" for factor in FACTORS})

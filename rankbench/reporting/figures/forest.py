@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,21 +16,19 @@ from rankbench.analysis.terms import Terms
 from rankbench.reporting.amounts import amount_of, difference_of
 from rankbench.reporting.decisions import Member, pool_arms, pooled_names, sample_groups
 from rankbench.reporting.figures.layout import (
-    Room,
     arm_labels,
+    best_first,
     chosen,
     draw_frame,
-    facets,
+    draw_interval,
     inches,
-    label_rows,
-    widest,
+    labelled_rows,
     wrapped,
 )
 from rankbench.reporting.plotting import BAND, GREY, PAGE, SMALL, WIDE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import PairedDifference
 
-ROW = 0.155  # inches
 ROWS = 26  # with more, controls are left out
 PANELS = 8
 WIDEST = 2.0  # inches of the label of an arm
@@ -66,23 +64,19 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
         return None
     drawn, left_out = chosen(everything, [forest.cell for forest in everything], PANELS)
     order, without_controls = _order(drawn)
-    labels = arm_labels(order, WIDEST)
     count = len(drawn)
-    height = ROW * len(order) + 0.08
-    figure, all_axes = facets(
+    figure, all_axes = labelled_rows(
         [panel_title(forest.title) if len(everything) > 1 else "" for forest in drawn],
-        room=Room(widest(labels) + 0.08, 0.0, 0.42 if count == 1 else 0.52),
-        height=height,
+        arm_labels(order, WIDEST),
+        below=0.42 if count == 1 else 0.52,
         width=PAGE if count <= 3 else WIDE,
         columns=min(count, 4),
-        shared=True,
     )
     limits: dict[str, float] = {}
     for forest in drawn:  # panels with one unit have one scale
         limits[forest.across] = max(_limit(forest), limits.get(forest.across, 0.0))
     for axes, forest in zip(all_axes, drawn, strict=True):
         _draw_panel(axes, forest, order, report_data.styles, limits[forest.across])
-        label_rows(axes, labels)
     numbers = pd.concat([forest.rows.assign(panel=forest.title) for forest in everything])[COLUMNS]
     reference = arm_title(report_data.report.reference)
     note = (
@@ -146,12 +140,9 @@ def _forest(
 
 def _order(drawn: Sequence[Forest]) -> tuple[list[str], str]:
     """Arms from the best to the worst over the panels, controls last; and a sentence where they are left out."""
-    places: dict[str, list[float]] = {}
-    for forest in drawn:
-        ranked = forest.rows.sort_values(["claim", "mean"], ascending=[False, not forest.higher], ignore_index=True)
-        for place, (arm, claim) in enumerate(zip(ranked["arm"], ranked["claim"], strict=True)):
-            places.setdefault(arm, []).append(place / len(ranked) + (not claim))
-    order = sorted(places, key=lambda arm: float(np.mean(places[arm])))
+    order = best_first(
+        forest.rows.sort_values(["claim", "mean"], ascending=[False, not forest.higher])["arm"] for forest in drawn
+    )
     claims = {arm for forest in drawn for arm in forest.rows["arm"][forest.rows["claim"]]}
     if len(order) <= ROWS or not claims:
         return order, ""
@@ -163,18 +154,16 @@ def _draw_panel(axes: Axes, forest: Forest, order: Sequence[str], styles: Styles
         axes.axvspan(*forest.margin, color=BAND, lw=0, zorder=0)
     axes.axvline(0, color=GREY, lw=0.8, zorder=1)
     for row in forest.rows[forest.rows["arm"].isin(order)].to_dict("records"):
-        y, style, mean, ends = order.index(row["arm"]), styles[row["arm"]], row["mean"], (row["low"], row["high"])
-        sure = ends[0] > 0 or ends[1] < 0
-        axes.plot(np.clip(ends, -limit, limit), [y, y], color=style.colour, lw=2.2 if sure else 0.9)
-        fill = style.colour if row["claim"] else "white"
-        axes.plot(np.clip(mean, -limit, limit), y, style.marker, color=style.colour, mfc=fill, ms=4.2)
-        for end, edge in zip(ends, "<>", strict=True):
-            if abs(end) > limit:
-                axes.plot(np.clip(end, -limit, limit), y, edge, color=style.colour, ms=3)
+        y, style = order.index(row["arm"]), replace(styles[row["arm"]], hollow=not row["claim"])
+        low, mean, high = np.clip([row["low"], row["mean"], row["high"]], -limit, limit)
+        draw_interval(axes, y, (low, mean, high), style, 2.2 if low > 0 or high < 0 else 0.9)
+        for end, edge in ((low, "<"), (high, ">")):
+            if abs(end) == limit:
+                axes.plot(end, y, edge, color=style.colour, ms=3)
     axes.set_xlim(-1.03 * limit, 1.03 * limit)
     arrow = "better →" if forest.higher else "← better"
     across = wrapped(forest.across, inches(axes)[0], 3, SMALL)
-    draw_frame(axes, f"{arrow}\n{across}", "")
+    draw_frame(axes, f"{arrow}\n{across}")
 
 
 def _limit(forest: Forest) -> float:

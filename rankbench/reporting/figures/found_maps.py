@@ -24,7 +24,7 @@ from rankbench.reporting.figures.layout import (
     panel_titles,
     widest,
 )
-from rankbench.reporting.figures.lines import FEW_ARMS, LABEL_HEIGHT, Line, label_ends
+from rankbench.reporting.figures.lines import FEW_ARMS, Line, label_ends, labelled_facets
 from rankbench.reporting.figures.panel_groups import Group, groups_of, mean_gain
 from rankbench.reporting.plotting import GREY, SMALL, WIDE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
@@ -73,19 +73,14 @@ def draw_found_against_gain(report_data: ReportData) -> ReportFigure | None:
     if not groups:
         return None
     arms = list(dict.fromkeys(arm for _, data in groups for arm in data["arm"]))
-    labels = arm_labels(arms)
-    single, styles = len(groups) == 1 and len(arms) <= FEW_ARMS, report_data.styles
-    figure, all_axes = facets(
-        panel_titles([group.title for group, _ in groups]),
-        () if single else arm_handles(arms, styles, lines=False),
-        Room(0.5, widest(labels) + 0.2 if single else 0.0),
-        max(1.6, LABEL_HEIGHT * len(arms)) if single else 1.9,
-    )
+    labels, styles = [arm_labels(arms)] if len(groups) == 1 and len(arms) <= FEW_ARMS else [], report_data.styles
+    titles = panel_titles([group.title for group, _ in groups])
+    figure, all_axes = labelled_facets(titles, arm_handles(arms, styles, lines=False), labels, 1.7)
     for axes, (group, data) in zip(all_axes, groups, strict=True):
         _draw_points(axes, data, styles)
         draw_frame(axes, "overlap with the true ranks", group.gain_title)
         places = zip(data["arm"], data["overlap"], data["gain"], strict=True)
-        if single:
+        if labels:
             label_ends(axes, [Line(arm_label(arm), styles[arm].colour, [x], [y]) for arm, x, y in places])
     numbers = pd.concat([data.assign(panel=group.title) for group, data in groups])
     reference = arm_title(report_data.report.reference)

@@ -7,11 +7,12 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from rankbench.analysis.labels import arm_title, panel_title
-from rankbench.reporting.plotting import BAND, COLUMN, PAGE, SMALL, TEXT, WIDE, Styles
+from rankbench.reporting.plotting import BAND, COLUMN, PAGE, SMALL, TEXT, WIDE, ArmStyle, Styles
 
 MOST = 12  # panels of a figure: nobody compares more of them
 LINE = 0.125  # of a line of text
@@ -32,6 +33,7 @@ TITLE_LINES = 3  # of a panel, at most
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
 STEPS = (1, 2, 5, 10)  # of ticks
 LABEL = 1.7  # of the label of an arm, at most
+ROW = 0.155  # of an arm in a list of them
 Ticks = Mapping[float, str]
 T = TypeVar("T")
 
@@ -140,6 +142,45 @@ def facets(
     return figure, list(axes[:count])
 
 
+def labelled_rows(
+    titles: Sequence[str],
+    labels: Sequence[str],
+    below: float = Room().below,
+    row: float = ROW,
+    handles: Sequence[Artist] = (),
+    width: float | None = None,
+    columns: int | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Axes side by side with a row for each label, the first on top.
+
+    Args:
+        titles, handles, width, columns: as in `facets`.
+        labels: of the rows; row y is the y-th.
+        below: room below each axes.
+        row: height of a row.
+    """
+    room = Room(widest(labels) + 0.08, 0.0, below)
+    figure, all_axes = facets(titles, handles, room, row * len(labels) + 0.05, width, columns, shared=True)
+    for axes in all_axes:
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.grid(color=BAND)
+    return figure, all_axes
+
+
+def draw_interval(axes: Axes, y: float, ends: Sequence[float], style: ArmStyle, width: float = 0.9) -> None:
+    """Draw low, mean and high of an arm in its row; where the ends are NaN, the mean alone."""
+    low, mean, high = ends
+    axes.plot([low, high], [y, y], color=style.colour, lw=width)
+    axes.plot(mean, y, ms=4.2, **style.points)
+
+
+def best_first(rankings: Iterable[Sequence[str]]) -> list[str]:
+    """Arms by their mean place in some rankings, each of which has some of them, from its best to its worst."""
+    places = [pd.Series(np.arange(len(arms)) / len(arms), index=list(arms)) for arms in rankings]
+    return pd.concat(places).groupby(level=0, sort=False).mean().sort_values(kind="stable").index.tolist()
+
+
 def panel_titles(titles: Sequence[str]) -> list[str]:
     """Display names of panels; none for a single one, which the caption names."""
     return [panel_title(title) for title in titles] if len(titles) > 1 else [""]
@@ -206,17 +247,17 @@ def chosen(items: Sequence[T], groups: Sequence[Any] | None = None, most: int = 
     return [items[index] for index in drawn], f" {most} of {len(items)} panels are drawn{spread}; the CSV has all."
 
 
-def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Ticks | None = None) -> None:
+def draw_frame(axes: Axes, across: str, up: str = "", x: Ticks | None = None, y: Ticks | None = None) -> None:
     """Ticks and labels, when all else is drawn.
 
     Args:
         axes: an axes of `facets`.
-        across, up: labels of the two directions; "" for none.
+        across, up: labels of the two directions; where y has none, it is left as it is.
         x, y: position -> label of the ticks; None: as many round numbers as there is room for.
     """
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     width, height = inches(axes)
-    for axis, ticks, most in ((axes.xaxis, x, width / 0.42), (axes.yaxis, y, height / 0.25)):
+    for axis, ticks, most in ((axes.xaxis, x, width / 0.42), (axes.yaxis, y, height / 0.25))[: 1 + bool(up)]:
         axis.set_minor_locator(NullLocator())
         if ticks is None:
             axis.set_major_locator(MaxNLocator(max(2, min(5, int(most))), steps=STEPS))
@@ -260,10 +301,3 @@ def logarithmic_up(axes: Axes) -> dict[float, str] | None:
     digits = (1, 2, 5) if high < 30 * low else (1,)
     steps = [10.0**power * digit for power in range(-12, 12) for digit in digits]
     return {step: f"{step:g}" for step in steps if low <= step <= high}
-
-
-def label_rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Make y a list of labels, the first on top; it comes after `draw_frame`."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.grid(color=BAND)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import optimize
@@ -54,7 +56,6 @@ def draw_lines(
     styles: Styles,
     finish: Callable[[Axes, int], None],
     steps: bool = False,
-    height: float = 1.35,
 ) -> tuple[Figure, str]:
     """Draw each of some panels, and return the figure with a sentence on those that are left out.
 
@@ -63,21 +64,15 @@ def draw_lines(
         styles: of the arms.
         finish: draws what else belongs into the axes of a drawing, by its number, and its ticks and labels.
         steps: whether values hold until the next point.
-        height: of an axes.
     """
     numbers, left_out = chosen(range(len(drawings)), [panel and panel.cell for _, panel, _ in drawings])
     arms = list(dict.fromkeys(curve.label for number in numbers for curve in drawings[number][2]))
     direct = len(numbers) <= DIRECT and len(arms) <= FEW_ARMS
     ends = {number: merged(_named(drawings[number][2], styles)) for number in numbers} if direct else {}
-    labels = [line for lines in ends.values() for end in lines for line in end.label.split("\n")]
-    rows = max((sum(end.label.count("\n") + 1 for end in lines) for lines in ends.values()), default=0)
-    figure, all_axes = facets(
-        [drawings[number][0] if len(numbers) > 1 else "" for number in numbers],
-        () if direct else arm_handles(arms, styles),
-        Room(0.5, widest(labels) + 0.2 if direct else 0.0),
-        max(height, LABEL_HEIGHT * rows),
-        columns=1 if len(numbers) <= DIRECT else None,
-    )
+    labels = [[line for end in lines for line in end.label.split("\n")] for lines in ends.values()]
+    titles = [drawings[number][0] if len(numbers) > 1 else "" for number in numbers]
+    columns = 1 if len(numbers) <= DIRECT else None
+    figure, all_axes = labelled_facets(titles, arm_handles(arms, styles), labels, columns=columns)
     for axes, number in zip(all_axes, numbers, strict=True):
         for curve in drawings[number][2]:
             _draw_curve(axes, curve, styles, steps)
@@ -85,6 +80,24 @@ def draw_lines(
         if direct:
             label_ends(axes, ends[number])
     return figure, left_out
+
+
+def labelled_facets(
+    titles: Sequence[str],
+    handles: Sequence[Artist],
+    labels: Sequence[Sequence[str]],
+    height: float = 1.35,
+    columns: int | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Axes with room for labels where their lines end; without labels, with a legend.
+
+    Args:
+        titles, handles, height, columns: as in `facets`.
+        labels: lines of labels of each axes; [] for a legend.
+    """
+    room = Room(0.5, widest(list(itertools.chain(*labels))) + 0.2 if labels else 0.0)
+    rows = max(map(len, labels), default=0)
+    return facets(titles, () if labels else handles, room, max(height, LABEL_HEIGHT * rows), columns=columns)
 
 
 def _named(curves: Sequence[Curve], styles: Styles) -> list[Line]:

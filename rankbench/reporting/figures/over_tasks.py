@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import arm_title, panel_title
-from rankbench.reporting.figures.layout import Room, arm_handles, draw_frame, facets, label_rows, widest
+from rankbench.reporting.figures.layout import arm_handles, draw_frame, draw_interval, labelled_rows
 from rankbench.reporting.plotting import BAND, GREY, PAGE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
@@ -33,13 +33,9 @@ def draw_over_tasks(report_data: ReportData) -> ReportFigure | None:
         return None
     data = pd.DataFrame(rows, columns=COLUMNS).astype({"low": float, "high": float})
     panels, arms = list(data["panel"].unique()), [arm for arm in claims if arm in set(data["arm"])][:ARMS]
-    figure, (axes,) = facets(
-        [""],
-        arm_handles(arms, report_data.styles, lines=False),
-        Room(widest(panels) + 0.08),
-        len(panels) * max(0.16, ROW * len(arms) + 0.03),
-        PAGE,
-    )
+    handles = arm_handles(arms, report_data.styles, lines=False)
+    row = max(0.16, ROW * len(arms) + 0.03)
+    figure, (axes,) = labelled_rows([""], panels, row=row, handles=handles, width=PAGE)
     _draw_blocks(axes, data, panels, arms, report_data.styles)
     note = (
         f"Gain over {arm_title(report_data.report.reference)} in smallest effects of interest of each task (grey "
@@ -64,8 +60,6 @@ def _draw_blocks(axes: Axes, data: pd.DataFrame, panels: list[str], arms: list[s
     axes.axvline(0, color=GREY, lw=0.8)
     for row in data[data["arm"].isin(arms)].to_dict("records"):
         y = panels.index(row["panel"]) + FILLED * ((arms.index(row["arm"]) + 0.5) / len(arms) - 0.5)
-        axes.plot([row["low"], row["high"]], [y, y], color=styles[row["arm"]].colour, lw=0.9)
-        axes.plot(row["gain"], y, **styles[row["arm"]].points)
-    draw_frame(axes, "gain, smallest effects of interest", "")
-    label_rows(axes, panels)
+        draw_interval(axes, y, (row["low"], row["gain"], row["high"]), styles[row["arm"]])
+    draw_frame(axes, "gain, smallest effects of interest")
     axes.set_ylim(len(panels) - 0.5, -0.5)
