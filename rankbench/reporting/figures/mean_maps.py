@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name, panel_title, with_titles
 from rankbench.reporting.figures.found_maps import differs_by_seed, draw_found_maps
 from rankbench.reporting.figures.panel_groups import panel_groups
-from rankbench.reporting.figures.rank_maps import count_drawn, draw_maps, mean_ranks, rank_maps
+from rankbench.reporting.figures.rank_maps import count_drawn, draw_maps, mean_ranks, panel_maps
 from rankbench.reporting.plotting import ReportFigure
 from rankbench.reporting.report_data import ReportData
 from rankbench.studies.panels import Panel, families
@@ -42,7 +41,8 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData)
     """
     if differs_by_seed(panels[0]):
         return draw_found_maps(figure_name(title), panels, report_data)
-    means = [(panel, data) for panel in panels for data in [_means(panel, report_data.arms)] if data is not None]
+    maps = [(panel, panel_maps(panel, report_data.arms)) for panel in panels]
+    means = [(panel, mean_ranks(rows)) for panel, rows in maps if len(rows)]
     if not means:
         return None
     several = len(panels) > 1
@@ -57,14 +57,6 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData)
         "; ".join(_partly(panels, report_data.arms)), report_data.arms
     )
     return ReportFigure(figure_name(title), f"Ranks: {panel_title(title)}", figure, data, note.strip())
-
-
-def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame | None:
-    pairs = [(record, name) for record, name in zip(panel.records, panel.names, strict=True) if name in arms]
-    try:
-        return mean_ranks(rank_maps([record for record, _ in pairs], [name for _, name in pairs]))
-    except SelectionError:
-        return None
 
 
 def _partly(panels: Sequence[Panel], arms: Sequence[str]) -> list[str]:
