@@ -17,6 +17,8 @@ from rankbench.analysis.terms import Terms
 from rankbench.reporting.table import Cell
 from rankbench.statistics.estimates import Estimate, PairedDifference
 
+FAR = 1000  # per cent: a multiple of it is as good as unlimited
+
 
 def digits_of(comparison: Comparison, metric: str) -> int:
     """Digits after the point of the differences in a metric."""
@@ -72,7 +74,15 @@ def difference_cell(terms: Terms, difference: PairedDifference, digits: int, why
     if difference.low is None or difference.high is None:
         return Cell(f"{text} ({why})", mean)
     low, high = (amount_of(terms, end, rises=True) for end in (difference.low, difference.high))
-    return Cell(f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]", mean, low, high)
+    end_text = f"above +{FAR:g}" if terms.log and high > FAR else f"{high:+.{digits}f}"
+    return Cell(f"{text} [{low:+.{digits}f}, {end_text}]", mean, low, high)
+
+
+def level_text(level: float) -> str:
+    """A level in per cent, with digits enough that it is not 100: "95", "99.8", "99.996"."""
+    missing = 100 * (1 - level)
+    digits = 0 if missing >= 1 else 1 - math.floor(math.log10(missing))
+    return f"{100 * level:.{digits}f}"
 
 
 def rough(value: float) -> str:

@@ -16,7 +16,7 @@ from rankbench.analysis.comparison import OFF, SHOWN, Comparison, decimals
 from rankbench.analysis.frame import OWN
 from rankbench.analysis.labels import arm_title, metric_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import amount_of, difference_cell, digits_of, rough, terms_of, worth_cell
+from rankbench.reporting.amounts import amount_of, difference_cell, digits_of, level_text, rough, terms_of, worth_cell
 from rankbench.reporting.table import Cell, Column, Table, arm_cell, linked_rows, number_cell, number_column
 
 METHOD, N, DETECTABLE = "method", "n", "detectable"  # heads of columns
@@ -248,12 +248,12 @@ def _costs(data: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
 def _about_intervals(comparison: Comparison) -> list[str]:
     if not comparison.judged:
         return ["No pair to compare."]
-    each, together = comparison.level * 100, comparison.terms.level * 100
+    together = comparison.terms.level * 100
     note = f"Interval: Student's, {together:g} %."
     if comparison.family > 1:
         note = (
-            f"Intervals: Student's, {each:.4g} % each, so that those of {comparison.family} comparisons hold together "
-            f"with {together:g} %."
+            f"Intervals: Student's, {level_text(comparison.level)} % each, so that those of {comparison.family} "
+            f"comparisons hold together with {together:g} %."
         )
     terms = comparison.terms
     return [note] + ([f"Smallest effect of interest: {terms.smallest}, {terms.source}."] if terms.smallest else [])

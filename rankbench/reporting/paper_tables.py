@@ -61,6 +61,8 @@ class Block:
 def write_tables(tables: Iterable[Table], folder: Path, title: str, venue: str = "neurips") -> list[Path]:
     """Write CSV and LaTeX of every table that has rows, and paper.tex beside them; return the files of tables/.
 
+    Of tables that are `filed` there is the CSV alone.
+
     Args:
         tables: tables of a report.
         folder: folder of the report.
@@ -72,10 +74,13 @@ def write_tables(tables: Iterable[Table], folder: Path, title: str, venue: str =
     files = []
     for table in written:
         tex, csv = (folder / "tables" / f"{table.name}{suffix}" for suffix in (".tex", ".csv"))
-        tex.write_text(latex_table(table, venue))
         csv_frame(table).to_csv(csv, index=False)
-        files += [tex, csv]
-    (folder / "paper.tex").write_text(latex_document([table.name for table in written], title, venue))
+        files.append(csv)
+        if not table.filed:
+            tex.write_text(latex_table(table, venue))
+            files.append(tex)
+    printed = [table.name for table in written if not table.filed]
+    (folder / "paper.tex").write_text(latex_document(printed, title, venue))
     return files
 
 

@@ -27,7 +27,6 @@ from rankbench.reporting.sections import (
     learning_rates,
     map_effects,
     missing_runs,
-    over_panels,
     positive_control,
     published,
     ranks,
@@ -46,7 +45,6 @@ SECTIONS: tuple[ModuleType, ...] = (
     verdict,
     positive_control,
     map_effects,
-    over_panels,
     missing_runs,
     results,
     item_gains,
@@ -110,7 +108,7 @@ def _markdown(sections: Sequence[Section]) -> str:
     texts = []
     for section in sections:
         texts += [f"# {section.title}", *(f"- {sentence}" for sentence in section.sentences)]
-        texts += [markdown_section(table) for table in section.tables]
+        texts += [markdown_section(table) for table in section.tables if not table.filed]
     return "\n\n".join(texts) + "\n"
 
 

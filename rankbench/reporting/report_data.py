@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.item_gains import ItemGain, item_gains
 from rankbench.analysis.positive_control import LOST, ControlTest, check_control
 from rankbench.records.record import RunRecord
-from rankbench.reporting.decisions import with_verdicts
+from rankbench.reporting.decisions import Member, Sample, samples, with_verdicts
 from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
@@ -55,9 +56,19 @@ class ReportData:
     rank_histories: pd.DataFrame
     shares: int
 
-    def compared(self) -> list[tuple[Panel, Comparison]]:
+    def compared(self) -> list[Member]:
         """Panels with their comparisons, where there is one."""
         return [(panel, self.comparisons[panel.name]) for panel in self.panels if panel.name in self.comparisons]
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """Panels that are taken together, as the report declares them."""
+        return samples(self)
+
+    def alone(self) -> list[Member]:
+        """Panels that are judged one by one, with their comparisons: `compared` without those of `samples`."""
+        together = {panel.name for sample in self.samples for panel, _ in sample.members}
+        return [(panel, comparison) for panel, comparison in self.compared() if panel.name not in together]
 
     def choosing(self) -> list[str]:
         """Arms that choose their own learning rate."""

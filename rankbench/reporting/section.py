@@ -31,6 +31,11 @@ class PanelTables:
     title: str
     tables: Mapping[str, Table]
 
+    @property
+    def is_filed(self) -> bool:
+        """Whether all of them are files alone."""
+        return all(table.filed for table in self.tables.values())
+
 
 Block: TypeAlias = Table | PanelTables | Sketch | SavedFigure
 
@@ -77,6 +82,11 @@ class Section:
 def present(blocks: Iterable[Block | None]) -> list[Block]:
     """The blocks that there are."""
     return [block for block in blocks if block is not None]
+
+
+def filed(table: Table | None) -> Table | None:
+    """The table as a file alone; None for none."""
+    return table and replace(table, filed=True)
 
 
 def rows_of_panels(report_data: ReportData, table: Table) -> Table | None:

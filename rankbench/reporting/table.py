@@ -62,6 +62,7 @@ class Table:
         folded: closed on the page until it is asked for, since others like it come before or after.
         legend: sentences that a reader needs where the table stands alone, in a paper.
         details: titles of columns that a paper leaves out.
+        filed: it is a CSV file alone, which the page links: too long to read, and nothing is decided by it.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Table:
     folded: bool = False
     legend: Sequence[str] = field(default=())
     details: Sequence[str] = field(default=())
+    filed: bool = False
 
 
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")

@@ -14,6 +14,7 @@ from rankbench.analysis.labels import arm_title
 from rankbench.analysis.map_spread import map_spread
 from rankbench.analysis.pooled import PooledPanels
 from rankbench.reporting import decisions, report
+from rankbench.reporting.decisions import judged_arms
 from rankbench.reporting.figures.forest import forests
 from rankbench.reporting.figures.layout import facets
 from rankbench.reporting.plotting import drawn, own_style
@@ -108,7 +109,7 @@ def test_the_table_says_what_the_best_map_would_gain():
 
 def test_over_panels_the_means_of_the_panels_are_the_pairs():
     (table,) = over_panels.pooled_tables(standard())
-    assert table.title == "Tasks like these: MiniLM-L6, budget r8"
+    assert table.title == "Tasks like these, 3 panels: MiniLM-L6, budget r8"
     gains = [comparison.gains("igu", ["lora"]) / 0.01 for _, comparison in standard().compared()]  # two metrics
     row, family = row_of(table, "igu"), len(table.rows)
     level = 1 - 0.05 / family
@@ -117,12 +118,9 @@ def test_over_panels_the_means_of_the_panels_are_the_pairs():
     expected = [(each.value, each.low, each.high) for each in (such.mean, these)]
     assert shown == [pytest.approx(each) for each in expected]
     assert row["one more such panel"].low == pytest.approx(mean_of_such(gains).another.low)
-    assert row["panels"].text == "3"
-    (said,) = over_panels.sentences(standard(), [table])
+    (said,) = over_panels.sentences(standard())
     assert said.startswith(f"{table.title}: ")
-    assert said.endswith(
-        f"(n = 3 panels, a sample of such; each interval is one of {family} that hold together with 95 %)."
-    )
+    assert said.endswith(f"(a sample of such; each interval is one of {family} that hold together with 95 %).")
     assert f"{row['outcome'].text}: IGU-LoRA" in said
 
 
@@ -144,7 +142,10 @@ def test_an_arm_that_is_nowhere_to_be_run_has_no_verdict():
         (table,) = over_panels.pooled_tables(report_data)
         planned = report_data is whole
         assert any(row[0].arm == "fim" for row in table.rows) == planned
-        assert any(row[1].arm == "fim" for row in verdict.verdict_table(report_data).rows) == planned
+        assert (
+            any(row[1].arm == "fim" for row in verdict.verdict_table(report_data, judged_arms(report_data)).rows)
+            == planned
+        )
 
 
 def without_fim(comparison):
@@ -172,7 +173,9 @@ def test_an_arm_that_lost_its_runs_is_withheld_and_one_that_was_not_to_be_run_is
     elsewhere.report.controls["another"] = {"random": "random"}
     (table,) = over_panels.pooled_tables(elsewhere)
     assert "another" not in {row[0].text for row in table.rows}
-    assert not [row for row in verdict.verdict_table(elsewhere).rows if row[1].text == "another"]
+    assert not [
+        row for row in verdict.verdict_table(elsewhere, judged_arms(elsewhere)).rows if row[1].text == "another"
+    ]
 
 
 def test_looks_at_the_data_widen_the_intervals_of_maps_and_of_pooled_panels():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from rankbench.reporting.figures.lines import FEW_ARMS, Line, label_ends, labell
 from rankbench.reporting.plotting import BAND, GREY, ArmStyle, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.budget_ladder import FACTORS, WORTHWHILE
-from rankbench.statistics.estimates import mean_interval
+from rankbench.statistics.estimates import Estimate, mean_interval
 from rankbench.studies.panels import Panel, families
 
 SPENT = [f"{when}/{unit}" for when in WHEN for unit in UNITS]
@@ -60,7 +60,8 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
 
     None where every arm spent the same everywhere: there is no frontier.
     """
-    groups, arms, style = families(report_data.panels), report_data.arms, report_data.styles
+    alone = [panel for panel, _ in report_data.alone()]  # means over seeds of one panel alone have a common unit
+    groups, arms, style = families(alone), report_data.arms, report_data.styles
     data = {
         title: pd.concat([spent(panel, arms) for panel in group], ignore_index=True) for title, group in groups.items()
     }
@@ -107,30 +108,41 @@ def _spread(rows: pd.DataFrame) -> bool:
 
 def draw_worth(report_data: ReportData) -> ReportFigure | None:
     """A row for each arm: "as good as 1.3 times the budget"; None where no ladder was run."""
-    panels = []
-    for panel, comparison in report_data.compared():
-        rows = [
-            (arm, worth.value, worth.low or FACTORS[0], worth.high or FACTORS[-1])
-            for arm in report_data.arms
-            if arm in comparison.rows and (worth := comparison.worth(arm)) is not None
-        ]
-        if rows:
-            panels.append((panel, pd.DataFrame(rows, columns=["arm", "factor", "low", "high"])))
-    if not panels:
+    everything = [place for place in _worth_of_arms(report_data) if len(place[2])]
+    if not everything:
         return None
-    drawn, left_out = chosen(panels, [panel.cell for panel, _ in panels])
-    means = pd.concat([data for _, data in drawn]).groupby("arm")["factor"].mean()
+    drawn, left_out = chosen(everything, [cell for _, cell, _ in everything])
+    means = pd.concat([data for _, _, data in drawn]).groupby("arm")["factor"].mean()
     arms = means.sort_values(ascending=False).index.tolist()
-    figure, all_axes = labelled_rows(panel_titles([panel.short for panel, _ in drawn]), arm_labels(arms))
-    for axes, (_, data) in zip(all_axes, drawn, strict=True):
+    figure, all_axes = labelled_rows(panel_titles([title for title, _, _ in drawn]), arm_labels(arms))
+    for axes, (_, _, data) in zip(all_axes, drawn, strict=True):
         _draw_worth(axes, data, arms, report_data.styles)
-    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in panels])
+    numbers = pd.concat([data.assign(panel=title) for title, _, data in everything])
     note = (
         "Factor of the budget at which uniform ranks are as good as the arm at the budget itself, with its interval "
         f"(to the end of the ladder, {FACTORS[0]:g} to {FACTORS[-1]:g}, where it is open). Grey: less "
         f"than {WORTHWHILE:g} times the budget either way.{left_out}"
     )
     return ReportFigure("worth", "What the arms are worth, in budget", figure, numbers, note)
+
+
+def _worth_of_arms(report_data: ReportData) -> Iterator[tuple[str, str | None, pd.DataFrame]]:
+    """Title, cell, and what each arm is worth in each sample of panels and in each panel that is judged alone."""
+    for sample in report_data.samples:
+        yield sample.name, sample.members[0][0].cell, _factors({arm: sample.worth(arm) for arm in sample.pools})
+    for panel, comparison in report_data.alone():
+        arms = [arm for arm in report_data.arms if arm in comparison.rows]
+        yield panel.short, panel.cell, _factors({arm: comparison.worth(arm) for arm in arms})
+
+
+def _factors(worth: Mapping[str, Estimate | None]) -> pd.DataFrame:
+    """A row for each arm that is worth something known; an end beyond the ladder is the end of the ladder."""
+    rows = [
+        (arm, each.value, each.low or FACTORS[0], each.high or FACTORS[-1])
+        for arm, each in worth.items()
+        if each is not None
+    ]
+    return pd.DataFrame(rows, columns=["arm", "factor", "low", "high"])
 
 
 def _draw_worth(axes: Axes, data: pd.DataFrame, arms: list[str], styles: Styles) -> None:

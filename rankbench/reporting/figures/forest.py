@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.analysis.terms import Terms
 from rankbench.reporting.amounts import amount_of, difference_of
-from rankbench.reporting.decisions import Member, pool_arms, pooled_names, sample_groups
+from rankbench.reporting.decisions import Sample
 from rankbench.reporting.figures.layout import (
     arm_labels,
     best_first,
@@ -63,7 +63,8 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
     if not everything:
         return None
     drawn, left_out = chosen(everything, [forest.cell for forest in everything], PANELS)
-    order, without_controls = _order(drawn)
+    order, without_controls = _order(drawn, report_data.report.controls)
+    asked = sum(arm in report_data.report.controls for arm in order)
     count = len(drawn)
     figure, all_axes = labelled_rows(
         [panel_title(forest.title) if len(everything) > 1 else "" for forest in drawn],
@@ -77,24 +78,24 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
         limits[forest.across] = max(_limit(forest), limits.get(forest.across, 0.0))
     for axes, forest in zip(all_axes, drawn, strict=True):
         _draw_panel(axes, forest, order, report_data.styles, limits[forest.across])
+        if 0 < asked < len(order):
+            axes.axhline(asked - 0.5, color=GREY, lw=0.6, ls=":")
     numbers = pd.concat([forest.rows.assign(panel=forest.title) for forest in everything])[COLUMNS]
     reference = arm_title(report_data.report.reference)
+    above = " Above the dotted line: the arms with controls of their own." * (0 < asked < len(order))
     note = (
         f"Difference to {reference}, with intervals that hold together with "
         f"{report_data.report.level * 100:g} % (thick: 0 is left out). Grey band: smaller than the smallest effect of "
-        f"interest. Hollow: nothing is claimed of the arm.{without_controls}{left_out}"
+        f"interest. Hollow: nothing is claimed of the arm.{above}{without_controls}{left_out}"
     )
     return ReportFigure("forest", f"Differences to {reference}", figure, numbers, note)
 
 
 def forests(report_data: ReportData) -> Iterator[Forest]:
     """Panels that are taken together, then those that are not."""
-    together = pooled_names(report_data)
-    for title in report_data.report.over:
-        for shared, members in sample_groups(report_data, title):
-            yield _pooled(report_data, f"{shared}, {len(members)} panels", members)
-    for panel, comparison in report_data.compared():
-        if panel.name not in together and comparison.reference is not None:
+    yield from map(_pooled, report_data.samples)
+    for panel, comparison in report_data.alone():
+        if comparison.reference is not None:
             yield _single(panel.short, panel.cell, comparison)
 
 
@@ -108,17 +109,13 @@ def _single(title: str, cell: str | None, comparison: Comparison) -> Forest:
     return _forest(title, cell, terms, metric, differences)
 
 
-def _pooled(report_data: ReportData, title: str, members: Sequence[Member]) -> Forest:
-    together, pools = pool_arms(report_data, members)
-    panel, first = members[0]
-    reference, metric = str(first.reference), first.metrics[0]
-    rises = bool(higher_is_better(metric)) or not together.one_unit
-    gains = {arm: gain for arm, pool in pools.items() if (gain := pool.decision.intervals.get(reference)) is not None}
-    differences = {arm: (difference_of(gain, rises), True) for arm, gain in gains.items()}
-    if together.one_unit:
-        terms = Terms(margin=together.smallest, log=first.terms.log)
-        return _forest(title, panel.cell, terms, metric, differences)
-    return _forest(title, panel.cell, Terms(margin=1.0), "", differences)
+def _pooled(sample: Sample) -> Forest:
+    panel, first = sample.members[0]
+    metric = first.metrics[0] if sample.together.one_unit else ""
+    rises = not metric or bool(higher_is_better(metric))
+    gains = {arm: pool.decision.intervals.get(sample.reference) for arm, pool in sample.pools.items()}
+    differences = {arm: (difference_of(gain, rises), True) for arm, gain in gains.items() if gain is not None}
+    return _forest(sample.name, panel.cell, sample.terms, metric, differences)
 
 
 def _forest(
@@ -138,11 +135,15 @@ def _forest(
     return Forest(title, cell, across, pd.DataFrame(rows, columns=COLUMNS[1:]), margin, higher)
 
 
-def _order(drawn: Sequence[Forest]) -> tuple[list[str], str]:
-    """Arms from the best to the worst over the panels, controls last; and a sentence where they are left out."""
+def _order(drawn: Sequence[Forest], asked: Collection[str]) -> tuple[list[str], str]:
+    """Arms that are asked about first, controls last, each part from the best to the worst over the panels.
+
+    The sentence says where controls are left out.
+    """
     order = best_first(
         forest.rows.sort_values(["claim", "mean"], ascending=[False, not forest.higher])["arm"] for forest in drawn
     )
+    order = sorted(order, key=lambda arm: arm not in asked)
     claims = {arm for forest in drawn for arm in forest.rows["arm"][forest.rows["claim"]]}
     if len(order) <= ROWS or not claims:
         return order, ""

@@ -16,9 +16,12 @@ PANELS = 4
 
 
 def draw_pairs(report_data: ReportData) -> ReportFigure | None:
-    """A row for each arm with a point for each seed, and their mean; None where there are no pairs."""
+    """A row for each arm with a point for each seed, and their mean; None where there are no pairs.
+
+    Panels that are taken together have a figure of their own, panel by panel.
+    """
     panels = []
-    for panel, comparison in report_data.compared():
+    for panel, comparison in report_data.alone():
         metric = comparison.metrics[0]
         pairs = {arm: comparison.pairs(metric, arm) for arm in comparison.rows}
         values = [

@@ -74,7 +74,7 @@ def tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
 def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
     trials = tried(report_data)
-    panels = _once(trials)
+    panels = once(trials)
     curves = [
         (
             title,
@@ -106,7 +106,7 @@ def _whole(data: pd.DataFrame) -> pd.DataFrame:
     return data[data["missing"] == 0].sort_values("rate", kind="stable")
 
 
-def _once(panels: list[tuple[Panel, pd.DataFrame]]) -> list[tuple[str, Panel, pd.DataFrame]]:
+def once(panels: list[tuple[Panel, pd.DataFrame]]) -> list[tuple[str, Panel, pd.DataFrame]]:
     """Title, panel and trials; panels that were tuned together, and so show the same, are one."""
     alike: dict[str, list[tuple[Panel, pd.DataFrame]]] = {}
     for panel, data in panels:
@@ -134,7 +134,7 @@ def expected_best(values: Iterable[float], higher: bool) -> list[float]:
 def draw_expected_best(report_data: ReportData) -> ReportFigure | None:
     """The best validation metric that some tuning trials find, by their number; None with fewer than three rates."""
     drawn = []
-    for title, panel, data in _once(tried(report_data)):
+    for title, panel, data in once(tried(report_data)):
         higher = higher_is_better(data["metric"].iloc[0])
         lines = [
             Curve(str(arm), range(1, len(line) + 1), expected_best(line["mean"], bool(higher)))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.labels import metric_title, panel_title
-from rankbench.reporting.figures.tuning import draw_expected_best, draw_learning_rates, tried
+from rankbench.analysis.labels import metric_title
+from rankbench.reporting.figures.tuning import draw_expected_best, draw_learning_rates, once, tried
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section, present, rows_of_panels
 from rankbench.reporting.table import Cell, Table, arm_cell
@@ -22,14 +22,14 @@ def make(report_data: ReportData) -> Section:
 
 def rates_table(report_data: ReportData) -> Table | None:
     """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge; None without."""
-    trials = tried(report_data)
+    trials = once(tried(report_data))
     rows = [
-        [Cell(panel_title(panel.short)), *_rates_of(str(arm), line, link(panel, str(arm)))]
-        for panel, data in trials
+        [Cell(title), *_rates_of(str(arm), line, link(panel, str(arm)))]
+        for title, panel, data in trials
         for arm, line in data.groupby("arm", sort=False)
     ]
     metrics = ", ".join(
-        sorted({metric_title(metric, arrow=True, short=True) for _, data in trials for metric in data["metric"]})
+        sorted({metric_title(metric, arrow=True, short=True) for _, _, data in trials for metric in data["metric"]})
     )
     columns = ["where", "arm", "chosen", "at the edge", f"rate: {metrics}", "tuning seeds"]
     return rows_of_panels(report_data, Table("learning-rates", "Learning rates tried and chosen", columns, rows))
