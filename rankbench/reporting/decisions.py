@@ -96,6 +96,10 @@ class Sample:
         first = self.members[0][1].terms
         return replace(first, margin=self.together.smallest) if self.together.one_unit else Terms(margin=1.0)
 
+    def is_off(self, arm: str) -> bool:
+        """Whether an arm is not at the budget on any of the panels, such as uniform ranks at the peak of a method."""
+        return all(arm in each.off.index for each in self.together.comparisons)
+
     def means(self, arm: str) -> Array:
         """Mean gain of an arm over the reference in each panel that has one, (panels,), in the common unit."""
         gains = self.together.gains(arm, [self.reference])

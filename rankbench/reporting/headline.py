@@ -121,6 +121,8 @@ def claims(report_data: ReportData) -> Iterator[Claim]:
     for sample in report_data.samples:
         place, together = f"{sample.title}: {panel_title(sample.shared)}", sample.together
         for arm, pooled in sample.pools.items():
+            if sample.is_off(arm):
+                continue
             yield Claim(arm, place, pooled.decision, together.comparisons, together.family, sample)
     silent = {report_data.report.reference, *report_data.report.without_claim}
     for panel, comparison in report_data.alone():

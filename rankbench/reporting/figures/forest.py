@@ -114,7 +114,9 @@ def _pooled(sample: Sample) -> Forest:
     metric = first.metrics[0] if sample.together.one_unit else ""
     rises = not metric or bool(higher_is_better(metric))
     gains = {arm: pool.decision.intervals.get(sample.reference) for arm, pool in sample.pools.items()}
-    differences = {arm: (difference_of(gain, rises), True) for arm, gain in gains.items() if gain is not None}
+    differences = {
+        arm: (difference_of(gain, rises), not sample.is_off(arm)) for arm, gain in gains.items() if gain is not None
+    }
     return _forest(sample.name, panel.cell, sample.terms, metric, differences)
 
 

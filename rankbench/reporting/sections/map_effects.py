@@ -48,14 +48,16 @@ def figure_name(title: str) -> str:
 def spreads(report_data: ReportData, title: str) -> list[Member]:
     """The panels in which the maps of a title can be compared; the intervals of their spreads hold together.
 
-    An arm that has another map at every seed, as where each seed has a truth of its own, is no map.
+    An arm that has another map at every seed, as where each seed has a truth of its own, is no map; and where most arms
+    are none, the others are no sample of maps.
     """
     declared = report_data.report.map_effect[title]
-    present = [
-        (panel, comparison, maps)
-        for panel, comparison in report_data.compared()
-        if len(maps := [arm for arm in comparison.planned(declared) if _is_one_map(panel, arm)]) > 1
-    ]
+    present = []
+    for panel, comparison in report_data.compared():
+        planned = comparison.planned(declared)
+        maps = [arm for arm in planned if _is_one_map(panel, arm)]
+        if len(maps) > max(1, len(planned) // 2):
+            present.append((panel, comparison, maps))
     level = joint_level(max(1, len(present)) * report_data.study.looks, report_data.report.level)
     return [
         (panel, comparison, spread)

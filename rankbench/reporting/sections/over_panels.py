@@ -63,6 +63,7 @@ def _row(report_data: ReportData, sample: Sample, arm: str, over: list[str], wit
     pooled, plain = sample.pools[arm], arm not in report_data.report.controls
     decision = pooled.decision
     kind = KIND_OF[decision.outcome] if plain else decision.outcome
+    outcome = Cell("not at an equal budget") if sample.is_off(arm) else Cell(kind, kind=kind)
     terms, comparisons = sample.terms, sample.together.comparisons
     rises = bool(higher_is_better(comparisons[0].metrics[0]))
     gains = [_gain(terms, decision.intervals.get(name), rises, "" if plain else "not run") for name in over]
@@ -70,7 +71,7 @@ def _row(report_data: ReportData, sample: Sample, arm: str, over: list[str], wit
         Cell() if each is None else _estimate(terms, each, rises) for each in (pooled.another, pooled.these)
     )
     return [
-        *(arm_cell(arm), Cell(kind, kind=kind), *gains),
+        *(arm_cell(arm), outcome, *gains),
         *([worth_cell(sample.worth(arm))] if with_worth else []),
         *(number_cell(pooled.deviation, "{:.2g}"), another, alone),
         Cell(with_titles(decision.reason, comparisons[0].rows)),
