@@ -24,6 +24,7 @@ from rankbench.reporting.sections.setup import facts
 from rankbench.reporting.table import Cell, Table, is_numeric, with_minus_signs
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.studies.panels import Panel, StudyRun
+from rankbench.studies.study_question import question_of
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 FINDINGS = (*OUTCOMES, *KIND_OF.values(), "untested", "reference")
@@ -143,7 +144,8 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
         .get_template("page.html.j2")
         .render(
             name=sweep.name,
-            question=report_data.study.title,
+            asked="Asked" if declared else "Compared",
+            question=question_of(report_data.study, report_data.panels),
             source=declared.source if declared else "",
             has_sweep=report_data.study.source is None,
             headline=headline,
