@@ -225,7 +225,7 @@ def announce(ended: JobOutcome, before: str = "", after: str = "", title: str = 
     """
     out, record = console(), ended.record
     status = "no record" if record is None else record.status
-    took = "done already" if ended.seconds is None else f"{ended.seconds:.1f} s"
+    took = "done already" if ended.seconds is None else duration(ended.seconds)
     out.print(f"{before}{status:<9} {title or ended.run.title}  {took}{after}", markup=False, soft_wrap=True)
     if status != "ok":
         reason = record.reason if record is not None else "it ended before it could write one"

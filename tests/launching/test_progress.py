@@ -53,7 +53,7 @@ def test_in_a_pipe_each_run_has_a_short_line_that_counts_the_whole_sweep(layout,
     total = len(progress._runs)
     assert total > 4  # the reported runs that wait for their learning rates among them
     assert head == f"{total}+ runs, 2 at a time"
-    assert one.startswith(f"[1/{total}+] ok        lora (trial), rate 0.001, seed 100  10.0 s  (about ")
+    assert one.startswith(f"[1/{total}+] ok        lora (trial), rate 0.001, seed 100  10 s  (about ")
     assert "=" not in one
 
 
