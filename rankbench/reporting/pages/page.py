@@ -29,7 +29,8 @@ from rankbench.studies.study_question import question_of
 TEMPLATES = Path(__file__).parent.parent / "templates"
 FINDINGS = (*OUTCOMES, *KIND_OF.values(), "untested", "reference")
 ARMS = 5  # badges of a kind on the first screen; one more does not make a fold
-FOREST = "forest"  # name of the figure on the first screen
+FOREST, MAPS = "forest", "found-against-gain"  # names of figures
+SHORT = 3  # rows of a forest plot; with fewer, another figure stands for the study where it has one
 LETTER, PADDING, WIDTH = 7.4, 19, 1160  # pixels of a letter of a table, beside a cell, of the page
 LEAST, BADGE, LONG, WORDS = 128, 18, 44, 208  # pixels of a name of rows, of a badge; letters and pixels of a sentence
 GLOSSARY = {
@@ -151,6 +152,7 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
             headline=headline,
             shown_arms=ARMS,
             evidence=_evidence(sections, headline.is_on_settings),
+            picture=picture_of(report_data, sections, headline.is_on_settings),
             facts=dict(facts(report_data)),
             sections=sections,
             records=[_records(panel) for panel in report_data.panels],
@@ -166,12 +168,26 @@ def _evidence(sections: Sequence[Section], is_on_settings: bool) -> Sequence[Blo
 
     Without such a figure it is the first table whose intervals are drawn, where there is one.
     """
+    figures = _figures(sections, "ablations")[:1] if is_on_settings else []
+    figures = figures or [figure for figure in _figures(sections) if figure.name == FOREST]
     blocks = [block for section in sections for block in section.blocks]
-    figures = [block for block in blocks if isinstance(block, SavedFigure) and block.name == FOREST]
-    if is_on_settings:
-        varied = [block for section in sections if section.anchor == "ablations" for block in section.blocks]
-        figures = [block for block in varied if isinstance(block, SavedFigure)][:1] or figures
     return figures or [block for block in blocks if isinstance(block, Table) and block.strip is not None][:1]
+
+
+def picture_of(report_data: ReportData, sections: Sequence[Section], is_on_settings: bool) -> str:
+    """Name of the figure that shows in small what was found; "" where there is no figure."""
+    arms = {arm for _, comparison in report_data.compared() for arm in comparison.rows if arm != comparison.reference}
+    varied, every = _figures(sections, "ablations"), _figures(sections)
+    forest = [figure for figure in every if figure.name == FOREST]
+    maps = [figure for figure in every if figure.name == MAPS]
+    first = varied if is_on_settings else forest if len(arms) >= SHORT else []
+    return next((figure.name for figure in [*first, *varied, *maps, *forest, *every]), "")
+
+
+def _figures(sections: Sequence[Section], anchor: str = "") -> list[SavedFigure]:
+    """The figures of one section, or of all of them."""
+    blocks = (block for section in sections if anchor in ("", section.anchor) for block in section.blocks)
+    return [block for block in blocks if isinstance(block, SavedFigure)]
 
 
 def _shown(cell: Cell) -> str:
