@@ -30,11 +30,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rankbench.config import registry, schema, validation, yaml_files
-from rankbench.config.numbered_budgets import SCHEME, NumberedBudgets, is_numbered
+from rankbench.config.budget_names import is_numbered
+from rankbench.config.numbered_budgets import SCHEME, NumberedBudgets
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.sections import Config
 
+CLASSES = {"method", "task"}  # sections whose keys a class declares; to import one takes a second or more
 KINDS: dict[str, registry.Kind] = {kind: kind for kind in registry.ENTRY_POINTS}
 
 
@@ -121,7 +123,9 @@ class Examiner:
         self._without_seed = functools.cache(self._examine_without_seed)
         parser = OverridesParser.create(self._loader)
         self._parsed = functools.cache(lambda override: parser.parse_overrides([override])[0])
-        self._skip: set[str] = set()  # sections whose only choice is wrong: nothing can be said about their keys
+        # Sections whose only choice is wrong: nothing can be said about their keys. Where any choice is wrong, CLASSES
+        # too: the answer to a typing error does not wait for torch.
+        self._skip: set[str] = set()
         self.job_logging = DictConfig({})
 
     def values(self, arguments: Sequence[str], sweep: bool) -> tuple[dict[str, list[str]], list[str]]:
@@ -135,9 +139,11 @@ class Examiner:
         for override in typed:
             values = _values(override)
             if self._chooses(override):
-                problems += [self._unknown(value) for value in values if not self._known(value)]
+                unknown = [self._unknown(value) for value in values if not self._known(value)]
+                problems += unknown
                 values = [value for value in values if self._known(value)]
                 self._skip |= set() if values else {override.key_or_group}
+                self._skip |= CLASSES if unknown else set()
             overrides[override.key_or_group] = [value.input_line or "" for value in values]
         return overrides, problems
 
