@@ -59,9 +59,7 @@ def outlive_readers() -> None:
 
 
 def duration(seconds: float) -> str:
-    """A duration in words: 0.4 s, 45 s, 12 min, 3.5 h, 2.1 days."""
-    if 0.05 <= seconds < 1:
-        return f"{seconds:.1f} s"
+    """A duration in words: 45 s, 12 min, 3.5 h, 2.1 days."""
     for limit, unit, size in ((100, "s", 1), (100 * 60, "min", 60), (48 * 3600, "h", 3600)):
         if seconds < limit:
             return f"{seconds / size:.{1 if size == 3600 else 0}f} {unit}"

@@ -68,7 +68,6 @@ def test_what_takes_a_moment_is_said_on_a_terminal_alone(monkeypatch, capsys):
     ("seconds", "words"),
     [
         (0, "0 s"),
-        (0.42, "0.4 s"),
         (16.7, "17 s"),
         (27, "27 s"),
         (730, "12 min"),
