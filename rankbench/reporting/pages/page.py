@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from rankbench.analysis.comparison import KIND_OF
 from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.reporting.headline import Headline
+from rankbench.reporting.pages.compact_drawings import compact
 from rankbench.reporting.plotting import SavedFigure
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Block, Section
@@ -160,7 +161,7 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
             glossary=GLOSSARY,
         )
     )
-    return re.sub(r"\s*\n\s*", "\n", html)  # templates are indented, the page need not be
+    return re.sub(r"\s*\n\s*", "\n", compact(html))  # templates are indented, the page need not be
 
 
 def _evidence(sections: Sequence[Section], is_on_settings: bool) -> Sequence[Block]:
@@ -270,36 +271,47 @@ def _records(panel: Panel) -> dict[str, Any]:
 
 
 def _groups(panel: Panel, arm: str) -> Iterator[dict[str, Any]]:
-    """Runs and tuning trials of an arm whose commands differ in the values of some keys alone.
+    """Runs and tuning trials of an arm, each kind by itself, whose commands differ in the values of some keys alone.
 
-    A command has the name of such a key in the place of its value; the rows have the values.
+    A command has the name of such a key in the place of its value; the lines have the values.
     """
-    groups: dict[tuple[str, ...], list[StudyRun]] = {}
+    groups: dict[tuple[bool, tuple[str, ...]], list[StudyRun]] = {}
     for run in [*panel.runs, *panel.trials]:
         if run.arm == arm:
-            groups.setdefault(tuple(word.partition("=")[0] for word in run.job.overrides), []).append(run)
-    for keys, runs in groups.items():
+            keys = tuple(word.partition("=")[0] for word in run.job.overrides)
+            groups.setdefault((run.job.trial, keys), []).append(run)
+    for (is_trial, keys), runs in groups.items():
         values = list(zip(*(run.job.overrides for run in runs), strict=True))
         differing = [index for index, words in enumerate(values) if len(set(words)) > 1]
         places = {index: keys[index].rpartition(".")[2] for index in differing}
         words = [
             f"{key}={places[index].upper()}" if index in places else values[index][0] for index, key in enumerate(keys)
         ]
+        titles = [place.replace("_", " ") for place in places.values()]
+        head = [*titles, "run", metric_title(panel.metric, arrow=True, short=True), ""]
         yield {
+            "kind": "Tuning trials: " if is_trial else "",
             "command": f"python -m rankbench {shlex.join(words)}",
-            "columns": [place.replace("_", " ") for place in places.values()],
-            "runs": [_row(run, panel.metric, differing) for run in runs],
+            "lines": _aligned([head, *(_row(run, panel.metric, differing) for run in runs)]),
+            "lost": [False, *(run.status != "ok" for run in runs)],
         }
 
 
-def _row(run: StudyRun, metric: str, differing: Sequence[int]) -> dict[str, Any]:
+def _row(run: StudyRun, metric: str, differing: Sequence[int]) -> list[str]:
+    """The values of a run, its name, what it measured, and its status where that is not ok."""
     split, _, name = metric.partition("/")
     measured = ((run.record.metrics or {}).get(split) or {}).get(name) if run.record else None
     reason = f": {run.record.reason}" if run.record and run.record.reason else ""
-    return {
-        "values": [run.job.overrides[index].partition("=")[2] for index in differing],
-        "status": ("trial, " if run.job.trial else "") + run.status + reason,
-        "lost": run.status != "ok",
-        "measured": "" if measured is None else f"{measured:.6g}",
-        "id": run.job.run_id,
-    }
+    return [
+        *(run.job.overrides[index].partition("=")[2] for index in differing),
+        run.job.run_id,
+        "" if measured is None else f"{measured:.6g}",
+        "" if run.status == "ok" else run.status + reason,
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line of text for each row, columns below each other; thousands of them take a third of a table's bytes."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+    return [line.rstrip() for line in lines]
