@@ -138,8 +138,8 @@ def environment() -> Environment:
     return templates
 
 
-def render(report_data: ReportData, sections: Sequence[Section], headline: Headline) -> str:
-    """Return the HTML of the whole page."""
+def render(report_data: ReportData, sections: Sequence[Section], headline: Headline, records: str) -> str:
+    """Return the HTML of the whole page; `records` is the name of the file of records beside it."""
     declared, sweep = report_data.study.sweep.experiment, report_data.study.sweep
     html = (
         environment()
@@ -149,6 +149,7 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
             asked="Asked" if declared else "Compared",
             question=question_of(report_data.study, report_data.panels),
             source=declared.source if declared else "",
+            records_name=records,
             has_sweep=report_data.study.source is None,
             headline=headline,
             shown_arms=ARMS,
