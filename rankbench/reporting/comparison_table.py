@@ -69,7 +69,10 @@ def _legend(comparison: Comparison) -> list[str]:
             head, meaning = metric_title(metric, arrow=True, short=True), metric_title(metric)
             lines.append(f"{head[:1].upper()}{head[1:]}: {meaning}, {'higher' if higher else 'lower'} is better.")
     if comparison.reference is not None:
-        lines.append(f"Difference: method minus {arm_title(comparison.reference)}, paired by seed.")
+        reference = arm_title(comparison.reference)
+        lines.append(
+            f"Difference: method minus {reference}, paired by seed; its interval decides, so no p value is given."
+        )
     if any(finding.kind in SHOWN for finding in comparison.findings.values()):
         lines.append("Bold: better, the interval lies beyond 0.")
     return lines

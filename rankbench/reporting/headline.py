@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
-from rankbench.analysis.labels import arm_title, display, metric_title, panel_title, with_titles
+from rankbench.analysis.labels import arm_title, display, listed, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import amount_of, rough
 from rankbench.reporting.decisions import Sample, decide
@@ -148,7 +148,7 @@ def _claims_on_settings(report_data: ReportData) -> Iterator[Claim]:
 def _references(every: Sequence[Claim]) -> str:
     """Display names of the arms that claims compare with."""
     names = dict.fromkeys(arm_title(str(each.reference)) for claim in every for each in claim.comparisons)
-    return _listed(list(names)) if names else ""
+    return listed(list(names)) if names else ""
 
 
 def _badges(every: Sequence[Claim]) -> dict[Kind, dict[str, str]]:
@@ -176,7 +176,7 @@ def _sentence(report_data: ReportData, every: Sequence[Claim]) -> str:
     if kinds["withheld"] == len(every):
         reasons = Counter(claim.decision.reason for claim in every)
         return f"No verdict: {with_titles(reasons.most_common(1)[0][0], report_data.styles)}."
-    rest = _listed([f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind]])
+    rest = listed([f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind]])
     others = f" ({rest})" * (len(kinds) > 1)
     open_claims = [claim for claim in every if claim.kind == "open"]
     if not open_claims:
@@ -195,9 +195,7 @@ def _settings(report_data: ReportData) -> str:
             words = counts if len(kinds) > 1 else next(iter(kinds))
             titles.setdefault((arm_title(ablation.base), words), []).append(ablation.title)
     bases = dict.fromkeys(base for base, _ in titles)
-    parts = {
-        base: [f"{words}: {_listed(each)}" for (of, words), each in titles.items() if of == base] for base in bases
-    }
+    parts = {base: [f"{words}: {listed(each)}" for (of, words), each in titles.items() if of == base] for base in bases}
     return " ".join(f"Against {base}, {'; '.join(texts)}." for base, texts in parts.items())
 
 
@@ -212,11 +210,11 @@ def _who_wins(wins: Sequence[Claim], every: Sequence[Claim]) -> str:
     more = len(counts) - NAMED
     names += [f"{more} other arm{'s' * (more > 1)}"] * (more > 0)
     by_all = set.intersection(*(set(claim.decision.intervals) for claim in wins))  # arms may have different controls
-    over = _listed([_control(name) for name in wins[0].decision.intervals if name in by_all])
+    over = listed([_control(name) for name in wins[0].decision.intervals if name in by_all])
     where = f" on {first[0][1]} of {places[first[0][0]]} panels" if several and alike else ""
     rest = len(places) - len(counts)
     tail = f"; {rest} other arm{'s do' if rest > 1 else ' does'} not" if rest else ""
-    return f"{_listed(names)} beat{'s' * (len(counts) == 1)} {over}{where}{tail}."
+    return f"{listed(names)} beat{'s' * (len(counts) == 1)} {over}{where}{tail}."
 
 
 def _control(name: str) -> str:
@@ -249,13 +247,9 @@ def _what_could_be_found(every: Sequence[Claim], reference: str) -> str:
     of_whom = f" of {arm_title(arms.pop())}" if len(arms) == 1 else ""
     numbers, units = span(claim.pairs for claim in capable), dict.fromkeys(claim.unit for claim in capable)
     return (
-        f"with {numbers} {' or '.join(units)}, no gain{of_whom} over {reference} below {_listed(ranges)} would have "
+        f"with {numbers} {' or '.join(units)}, no gain{of_whom} over {reference} below {listed(ranges)} would have "
         "been found reliably"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]:
@@ -273,7 +267,7 @@ def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]
     yield f"Intervals at {level}." if one else f"Intervals of {span(families)} comparisons hold together with {level}."
     sizes = sorted({comparison.terms.smallest for claim in every for comparison in claim.comparisons})
     metrics = {comparison.metrics[0] for claim in every for comparison in claim.comparisons}
-    what = _listed(sorted(metric_title(metric, arrow=True, short=True) for metric in metrics))
+    what = listed(sorted(metric_title(metric, arrow=True, short=True) for metric in metrics))
     if len(sizes) == 1:
         yield f"Smallest effect of interest: {sizes[0]} of {what}."
     else:

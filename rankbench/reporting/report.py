@@ -60,7 +60,7 @@ WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ an
 
 
 def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = "neurips") -> list[str]:
-    """Write the whole report of a study, and renew the index beside it; return the sentences that it says first.
+    """Write the whole report of a study, and refresh the index beside it; return the sentences that it says first.
 
     Args:
         study: the study with its records.

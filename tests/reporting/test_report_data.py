@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -376,6 +377,15 @@ def test_the_design_lists_arms_axes_and_what_was_typed():
     assert sheet.notes[0] == "Axes: model=[minilm-l6], task=[glue-rte], budget=[r8], seed=[0,1,2,3,4,5,6,7]."
     head = dict(facts(single()))
     assert (head["runs ok"], head["seeds"], head["code"]) == ("184 of 184", "8 (0 to 7)", "c" * 10)
+    assert re.fullmatch(r"[\d.]+ min|[\d.]+ h", head["run time"])
+
+
+def test_the_run_time_of_short_runs_is_not_zero():
+    """Nine runs of three seconds are no "0 min"."""
+    short = [made_record("lora", seed, cost={"training": {"seconds": 3.0}}) for seed in range(9)]
+    made = single()
+    nine = replace(made, study=replace(made.study, records={record.run_id: record for record in short}))
+    assert dict(facts(nine))["run time"] == "27 s"
 
 
 def test_differences_from_the_sources_are_those_of_the_records_each_once():
