@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -62,11 +62,15 @@ def sample_groups(report_data: ReportData, title: str) -> list[tuple[str, list[M
     members: dict[str, list[Member]] = defaultdict(list)
     for panel, comparison in report_data.compared():
         if comparison.reference is not None and comparison.terms.margin is not None and comparison.terms.headroom:
-            facts = [f"budget {panel.facts[key]}" if key == "budget" else panel.facts[key] for key in FACTS]
-            shared = [fact for key, fact in zip(FACTS, facts, strict=True) if key not in axes]
-            rest = [point for point in panel.rest if point.partition("=")[0] not in axes]
-            members[", ".join([*shared, *rest])].append((panel, comparison))
+            members[", ".join(shared_facts(panel, axes))].append((panel, comparison))
     return [(shared, group) for shared, group in members.items() if len(group) >= LEAST]
+
+
+def shared_facts(panel: Panel, axes: Collection[str]) -> tuple[str, ...]:
+    """What a panel shares with those that differ from it in some axes alone: its other facts and settings."""
+    facts = {**panel.facts, "budget": f"budget {panel.facts['budget']}"}
+    rest = (point for point in panel.rest if point.partition("=")[0] not in axes)
+    return (*(facts[key] for key in FACTS if key not in axes), *rest)
 
 
 def pooled_names(report_data: ReportData) -> set[str]:
@@ -86,8 +90,5 @@ def pool_arms(report_data: ReportData, members: Sequence[Member]) -> tuple[Poole
     family = max(1, len(judged)) * report_data.study.looks * report_data.shares
     together = PooledPanels([comparison for _, comparison in members], family)
     ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
-    return together, {arm: together.pool(arm, _controls(report_data, arm, reference)) for arm in ordered}
-
-
-def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
-    return controls_of(report_data.report, arm, reference) if arm in report_data.report.controls else {}
+    controls = {arm: controls_of(report_data.report, arm, reference) for arm in report_data.report.controls}
+    return together, {arm: together.pool(arm, controls.get(arm, {})) for arm in ordered}

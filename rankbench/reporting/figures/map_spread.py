@@ -31,13 +31,7 @@ SIGMA, CEILING = "#dddddd", "#f3ead2"
 
 
 def draw_spread(name: str, title: str, members: Sequence[Member], styles: Styles) -> ReportFigure | None:
-    """Every map and every arm by its gain over the mean map, and sigma_map; None where no maps can be compared.
-
-    Args:
-        name, title: of the figure.
-        members: panels with the spread of their maps.
-        styles: of the arms.
-    """
+    """Every map and every arm by its gain over the mean map, and sigma_map; None where no maps can be compared."""
     if not members:
         return None
     frames = [(member, frame_of(member[2])) for member in members]

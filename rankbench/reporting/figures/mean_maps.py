@@ -34,10 +34,7 @@ def map_groups(report_data: ReportData) -> dict[str, list[Panel]]:
 def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData) -> ReportFigure | None:
     """Ranks of the arms, means over seeds; None where no run that is ok has any.
 
-    Args:
-        title: facts that the panels share.
-        panels: panels that differ in their budget alone; several are drawn side by side, as shares of their mean rank.
-        report_data: has the arms.
+    Panels that differ in their budget alone are drawn side by side, as shares of their mean rank.
     """
     if differs_by_seed(panels[0]):
         return draw_found_maps(figure_name(title), panels, report_data)

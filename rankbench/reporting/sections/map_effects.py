@@ -10,14 +10,14 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
 from rankbench.analysis.map_spread import MapSpread, map_spread
 from rankbench.analysis.metrics import higher_is_better, title_of
-from rankbench.reporting.amounts import amount_of, smallest_cell
+from rankbench.reporting.amounts import estimate_cell, smallest_cell
 from rankbench.reporting.figures.map_spread import Member, draw_spread
 from rankbench.reporting.plotting import ReportFigure
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section, rows_of_panels
-from rankbench.reporting.table import Cell, Table, number_cell
+from rankbench.reporting.table import Cell, Table, interval_cell, number_cell
 from rankbench.statistics.decision import Outcome
-from rankbench.statistics.estimates import Estimate
+from rankbench.statistics.estimates import Estimate, PairedDifference
 from rankbench.statistics.family import joint_level, pairs_needed
 from rankbench.statistics.map_effect import BEST_OF
 from rankbench.studies.panels import Panel
@@ -120,20 +120,11 @@ SMALL = 1e-4  # p below it are not told apart
 
 def _deviation(estimate: Estimate) -> Cell:
     """A deviation with its interval, on the scale that is judged."""
-    ends = _ends(estimate.low, estimate.high)
-    return Cell(f"{estimate.value:.2g} {ends}", estimate.value, estimate.low, estimate.high)
+    return interval_cell(estimate.value, estimate.low, estimate.high, ".2g")
 
 
-def _gain(comparison: Comparison, estimate: Estimate) -> Cell:
-    """A gain with its interval, in the unit that is printed."""
-    terms, rises = comparison.terms, bool(higher_is_better(comparison.metrics[0]))
-    value, unit = amount_of(terms, estimate.value, rises), " %" * terms.log
-    low, high = (None if end is None else amount_of(terms, end, rises) for end in (estimate.low, estimate.high))
-    return Cell(f"{value:.2g}{unit} {_ends(low, high)}", value, low, high)
-
-
-def _ends(low: float | None, high: float | None) -> str:
-    return "(no interval)" if low is None or high is None else f"[{low:.2g}, {high:.2g}]"
+def _gain(comparison: Comparison, estimate: Estimate | PairedDifference) -> Cell:
+    return estimate_cell(comparison.terms, estimate, bool(higher_is_better(comparison.metrics[0])), ".2g")
 
 
 def _notes(report_data: ReportData, panels: int) -> list[str]:
@@ -187,9 +178,7 @@ def _of_reference(comparison: Comparison, spread: MapSpread) -> str:
     gain = spread.gains.get(str(comparison.reference))
     if gain is None:
         return ""
-    return (
-        f", {arm_title(str(comparison.reference))} {_gain(comparison, Estimate(gain.mean, gain.low, gain.high)).text}"
-    )
+    return f", {arm_title(str(comparison.reference))} {_gain(comparison, gain).text}"
 
 
 def _scale(comparison: Comparison) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from rankbench.analysis.comparison import KIND_OF
 from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better, title_of
 from rankbench.analysis.pooled import Pooled, PooledPanels
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.amounts import amount_of, rough
+from rankbench.reporting.amounts import amount_of, estimate_cell, rough
 from rankbench.reporting.decisions import Member, pool_arms, sample_groups
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
@@ -64,7 +65,10 @@ def _row(
     kind = KIND_OF[decision.outcome] if plain else decision.outcome
     unit = terms if together.one_unit else Terms()
     rises = bool(higher_is_better(together.comparisons[0].metrics[0]))
-    over = [_gain(unit, decision.intervals.get(name), rises, "" if plain else "not run") for name in names]
+    over = [
+        Cell("" if plain else "not run") if gain is None else _estimate(unit, gain, rises)
+        for gain in map(decision.intervals.get, names)
+    ]
     spread = number_cell(pooled.deviation, "{:.2g}")
     another, alone = (
         Cell() if each is None else _estimate(unit, each, rises) for each in (pooled.another, pooled.these)
@@ -98,26 +102,15 @@ def _note(together: PooledPanels, terms: Terms, report_data: ReportData) -> str:
     )
 
 
-def _gain(terms: Terms, gain: PairedDifference | None, rises: bool, without: str) -> Cell:
-    return Cell(without) if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high), rises)
-
-
-def _estimate(terms: Terms, estimate: Estimate, rises: bool) -> Cell:
-    value, unit = amount_of(terms, estimate.value, rises), " %" * terms.log
-    if estimate.low is None or estimate.high is None:
-        return Cell(f"{value:+.3g}{unit} (no interval)", value)
-    low, high = amount_of(terms, estimate.low, rises), amount_of(terms, estimate.high, rises)
-    end = f"{low:+.3g}" if low > FAR else f"below {FAR:g}"
-    return Cell(f"{value:+.3g}{unit} [{end}, {high:+.3g}]", value, low, high)
+def _estimate(terms: Terms, estimate: Estimate | PairedDifference, rises: bool) -> Cell:
+    cell = estimate_cell(terms, estimate, rises, "+.3g")
+    if cell.low is None or cell.low > FAR:
+        return cell
+    return replace(cell, text=cell.text.replace(f"[{cell.low:+.3g}", f"[below {FAR:g}"))
 
 
 def sentences(report_data: ReportData, tables: Sequence[Table]) -> Iterator[str]:
-    """For each table: which arms with controls have which outcome; and titles without panels to take together.
-
-    Args:
-        report_data: has the titles and the controls.
-        tables: those of `pooled_tables`.
-    """
+    """For each of `pooled_tables`: which arms with controls have which outcome; titles without panels to pool."""
     for title, axes in report_data.report.over.items():
         if not sample_groups(report_data, title):
             yield f"{title}: no two panels with headroom differ in {' and '.join(axes)} alone."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from rankbench.published.numbers import AVERAGE, PublishedError, load
 from rankbench.published.verification import Verification, findings, measures
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section
-from rankbench.reporting.table import Cell, Table, arm_cell
+from rankbench.reporting.table import Cell, Table, arm_cell, interval_cell
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
 from rankbench.sweeps.report_settings import Published
@@ -147,8 +148,5 @@ def _ours(panel: Panel, comparison: Comparison, arm: str, unit: str) -> list[Cel
 
 
 def _scaled(difference: PairedDifference, scale: float, where: str) -> Cell:
-    text = f"{difference.mean * scale:+.2f}"
-    if difference.low is None or difference.high is None:
-        return Cell(text, difference.mean * scale, link=where)
-    low, high = difference.low * scale, difference.high * scale
-    return Cell(f"{text} [{low:+.2f}, {high:+.2f}]", difference.mean * scale, low, high, link=where)
+    low, high = (None if end is None else end * scale for end in (difference.low, difference.high))
+    return replace(interval_cell(difference.mean * scale, low, high, "+.2f", without=""), link=where)
