@@ -81,14 +81,14 @@ def pooled_names(report_data: ReportData) -> set[str]:
 
 def pool_arms(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
     """Take panels together; each arm that is judged over them, those with controls first."""
-    reference = members[0][1].reference
-    apart = {reference, *report_data.report.without_claim}
-    arms = [arm for arm in report_data.arms if arm not in apart]
-    everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
-    controlled = [arm for arm in report_data.report.controls if any(each.planned([arm]) for _, each in members)]
-    judged = [arm for arm in arms if arm in everywhere or arm in controlled]
+    report, comparisons = report_data.report, [comparison for _, comparison in members]
+    controls = {arm: controls_of(report, arm, report.reference) for arm in report.controls}
+    judged = [
+        arm
+        for arm in sorted(report_data.claimed, key=lambda arm: arm not in controls)
+        if all(arm in each.rows for each in comparisons)
+        or (arm in controls and any(each.planned([arm]) for each in comparisons))
+    ]
     family = max(1, len(judged)) * report_data.study.looks * report_data.shares
-    together = PooledPanels([comparison for _, comparison in members], family)
-    ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
-    controls = {arm: controls_of(report_data.report, arm, reference) for arm in report_data.report.controls}
-    return together, {arm: together.pool(arm, controls.get(arm, {})) for arm in ordered}
+    together = PooledPanels(comparisons, family)
+    return together, {arm: together.pool(arm, controls.get(arm, {})) for arm in judged}

@@ -9,7 +9,7 @@ import functools
 import io
 import re
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -159,13 +159,11 @@ class ArmStyle:
     """How an arm is drawn: in its method's colour and marker; arms of one method differ in dash and fill.
 
     Attributes:
-        title: display name of its method; "" where there is none.
         colour: hexadecimal.
         marker, dash: line style, in matplotlib's notation.
         hollow: whether markers are drawn without a fill.
     """
 
-    title: str
     colour: str
     marker: str
     dash: Any
@@ -195,14 +193,14 @@ def arm_styles(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
         members.setdefault(_drawn_as(arm, methods.get(arm, arm)), []).append(arm)
     markers = {same[0]: display(method).marker for method, same in members.items() if display(method).marker}
     for arm in arms:
-        markers.setdefault(arm, _free_marker(markers.values(), len(markers)))
+        free = [marker for marker in MARKERS if marker not in markers.values()]
+        markers.setdefault(arm, free[0] if free else MARKERS[len(markers) % len(MARKERS)])
     styles = {}
     for method, same in members.items():
-        shown = display(method)
         for index, arm in enumerate(same):
             dash = DASHES[index % len(DASHES)]
             hollow = (index + index // len(DASHES)) % 2 == 1
-            styles[arm] = ArmStyle(shown.title, shown.colour, markers[arm], dash, hollow)
+            styles[arm] = ArmStyle(display(method).colour, markers[arm], dash, hollow)
     return {arm: styles[arm] for arm in arms}
 
 
@@ -210,12 +208,6 @@ def _drawn_as(arm: str, method: str) -> str:
     """The method whose colour an arm has."""
     source = arm.removesuffix(" map")
     return source if method == "transplant" and display(method_of(source)).title else method
-
-
-def _free_marker(taken: Collection[str], count: int) -> str:
-    """The first that is free, else one of those that are drawn twice."""
-    free = [marker for marker in MARKERS if marker not in taken]
-    return free[0] if free else MARKERS[count % len(MARKERS)]
 
 
 Styles = Mapping[str, ArmStyle]

@@ -59,6 +59,11 @@ class ReportData:
         """Panels with their comparisons, where there is one."""
         return [(panel, self.comparisons[panel.name]) for panel in self.panels if panel.name in self.comparisons]
 
+    @property
+    def claimed(self) -> list[str]:
+        """Arms of which something is claimed: all but the reference and controls that are no more than that."""
+        return [arm for arm in self.arms if arm not in (self.report.reference, *self.report.without_claim)]
+
     def choosing(self) -> list[str]:
         """Arms that choose their own learning rate."""
         declared = self.study.sweep.experiment

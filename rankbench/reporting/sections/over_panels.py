@@ -50,7 +50,7 @@ def _table(report_data: ReportData, title: str, shared: str, members: Sequence[M
         *("tau", "one more such panel", "these panels alone", "panels", "why"),
     ]
     rows = [_row(report_data, arm, pooled, [reference, *over], together, terms) for arm, pooled in pools.items()]
-    left = [arm for arm in report_data.arms if arm not in (*pools, reference, *report_data.report.without_claim)]
+    left = [arm for arm in report_data.claimed if arm not in (*pools, reference)]
     notes = [
         _note(together, terms, report_data),
         *([f"Left out, not run on every panel: {', '.join(map(arm_title, left))}."] if left else []),

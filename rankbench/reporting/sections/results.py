@@ -99,8 +99,7 @@ def task_tables(report_data: ReportData) -> list[Table]:
 
 def _over_tasks(report_data: ReportData, key: tuple[str, ...], members: list[Member]) -> Table:
     reference = arm_title(report_data.report.reference)
-    apart = {report_data.report.reference, *report_data.report.without_claim}
-    others = [arm for arm in report_data.arms if arm not in apart]
+    others = report_data.claimed
     arms = [arm for arm in others if all(_enough(comparison, arm) for _, comparison in members)]
     level = joint_level(max(1, len(others)), report_data.report.level)
     left = [arm for arm in others if arm not in arms]
