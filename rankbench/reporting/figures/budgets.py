@@ -104,24 +104,23 @@ def _draw_arm(axes: Axes, line: pd.DataFrame, look: ArmStyle, apart: float) -> N
 
 def draw_worth(report_data: ReportData) -> ReportFigure | None:
     """A row for each arm: "as good as 1.3 times the budget"; None where no ladder was run."""
-    panels = []
-    for panel, comparison in report_data.compared():
-        rows = [
-            (arm, worth.value, worth.low or FACTORS[0], worth.high or FACTORS[-1])
-            for arm in report_data.arms
-            if arm in comparison.rows and (worth := comparison.worth(arm)) is not None
-        ]
-        if rows:
-            panels.append((panel, pd.DataFrame(rows, columns=["arm", "factor", "low", "high"])))
-    if not panels:
+    rows = [
+        (arm, worth.value, worth.low or FACTORS[0], worth.high or FACTORS[-1], panel.title)
+        for panel, comparison in report_data.compared()
+        for arm in report_data.arms
+        if arm in comparison.rows and (worth := comparison.worth(arm)) is not None
+    ]
+    if not rows:
         return None
+    numbers = pd.DataFrame(rows, columns=["arm", "factor", "low", "high", "panel"])
+    by_panel = dict(list(numbers.groupby("panel")))
+    panels = [(panel, by_panel[panel.title]) for panel in report_data.panels if panel.title in by_panel]
     drawn, left_out = chosen(panels, [panel.cell for panel, _ in panels])
     means = pd.concat([data for _, data in drawn]).groupby("arm")["factor"].mean()
     arms = means.sort_values(ascending=False).index.tolist()
     figure, all_axes = labelled_rows(panel_titles([panel.short for panel, _ in drawn]), arm_labels(arms))
     for axes, (_, data) in zip(all_axes, drawn, strict=True):
         _draw_worth(axes, data, arms, report_data.styles)
-    numbers = pd.concat([data.assign(panel=panel.title) for panel, data in panels])
     note = (
         "Factor of the budget at which uniform ranks are as good as the arm at the budget itself, with its interval "
         f"(to the end of the ladder, {FACTORS[0]:g} to {FACTORS[-1]:g}, where it is open). Grey: less "
