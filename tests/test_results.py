@@ -12,7 +12,8 @@ STUDIES = sorted(
     folder for folder in RESULTS.iterdir() if folder.is_dir() and folder.name not in ("published", "runs", "sweeps")
 )
 FOLDERS = {"figures", "tables"}
-FILES = {"records.jsonl", "sweep.json", "curves.jsonl", "index.html", "tables.md", "paper.tex"}
+RECORDS = {"records.jsonl", "records.jsonl.xz"}
+FILES = {*RECORDS, "sweep.json", "curves.jsonl", "index.html", "tables.md", "paper.tex"}
 EXPERIMENTS = {file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")}
 
 
@@ -37,9 +38,10 @@ def test_a_study_has_the_shape_of_all_studies(folder):
     assert all(
         entry.suffix in (".csv", ".pdf", ".png", ".tex") for name in FOLDERS for entry in folder.glob(f"{name}/*")
     )
-    assert "records.jsonl" in files or others or "figures" in entries
+    assert RECORDS & files or others or "figures" in entries
     if "sweep.json" in files:
-        assert {"records.jsonl", "index.html", "tables.md"} <= files
+        assert RECORDS & files
+        assert {"index.html", "tables.md"} <= files
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)

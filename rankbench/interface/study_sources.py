@@ -15,7 +15,7 @@ from pathlib import Path
 from rankbench.interface.run_result import words_of
 from rankbench.interface.study_view import StudyView
 from rankbench.studies import study as studies
-from rankbench.studies.study import RECORDS, Study
+from rankbench.studies.study import RECORDS, Study, records_file, stem_of
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
 
@@ -104,7 +104,7 @@ def report_folder(source: Path) -> Path:
         source: folder of a report, results folder or file of records.
     """
     if source.is_file():
-        return source.parent if source.name == RECORDS else source.with_suffix("")
+        return source.parent if source.name.startswith(RECORDS) else source.with_name(stem_of(source))
     return source / ALL_RUNS if (source / "runs").is_dir() else source
 
 
@@ -127,8 +127,8 @@ def _study_named(name: str, results: Path) -> Study:
     try:
         return studies.load([f"experiment={name}", f"results_dir={results}"])
     except SweepError as error:
-        if (results / name / RECORDS).is_file():
+        if records_file(results / name).is_file():
             return studies.study_at(results / name)
-        folders = sorted(path.parent.name for path in results.glob(f"*/{RECORDS}"))
+        folders = sorted(path.parent.name for path in results.glob(f"*/{RECORDS}*"))
         there = f"; {results} has {', '.join(folders)}" if folders else ""
         raise SweepError(f"{name}: no folder or file of this name, and {error}{there}") from error

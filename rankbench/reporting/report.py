@@ -36,7 +36,7 @@ from rankbench.reporting.sections import (
     verdict,
 )
 from rankbench.reporting.table import markdown_section
-from rankbench.studies.study import Study
+from rankbench.studies.study import Study, records_file
 from rankbench.studies.study import save as save_study
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
@@ -90,7 +90,7 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = 
     drawn = [section.with_figures(pictures) for section in sections]
     drawn = [section for section in drawn if not section.is_empty]
     (folder / "tables.md").write_text(_markdown(drawn))
-    (folder / "index.html").write_text(page.render(report_data, drawn, headline))
+    (folder / "index.html").write_text(page.render(report_data, drawn, headline, records_file(folder).name))
     _remove_stale_files(folder, [*files, *(file for picture in pictures.values() if picture for file in picture.files)])
     study_index.refresh(folder.resolve().parent)
     return [headline.sentence, *headline.certainty, *(" ".join(step).strip() for step in headline.next_steps)]

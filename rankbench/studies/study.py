@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STEPS = "steps.jsonl"
 RECORDS, CURVES, ITEM_GAINS = "records.jsonl", "curves.jsonl", "item_gains.csv"
+LARGE = 8 * 2**20  # bytes: a larger records.jsonl is kept as records.jsonl.xz, which repositories take more easily
 PROBLEMS = "problems.txt"  # what could not be read when the records were put together, a line each
 Curve = list[tuple[int, int]]  # step and rank total, where it changes
 
@@ -147,7 +148,7 @@ def study_at(path: Path, curves: bool = True) -> Study:
     """
     if (path / manifest.FILE).is_file():
         return study_in_folder(path)
-    file = path / RECORDS if path.is_dir() else path
+    file = records_file(path) if path.is_dir() else path
     if not file.is_file() and not run_folder.run_folders(path):
         raise SweepError(f"{path} holds no study: neither {manifest.FILE} nor {RECORDS} nor runs/ is there")
     return study_of_records(file if file.is_file() else path, curves)
@@ -164,11 +165,12 @@ def study_of_records(source: Path, with_curves: bool = True) -> Study:
     records, problems = run_folder.records(source)
     if not records:
         raise SweepError(f"{source} holds no records; {'; '.join(problems) or 'it is empty'}")
-    stem = source.resolve().parent.name if source.name == RECORDS else source.resolve().stem
+    is_of_folder = source.name == records_file(source.parent).name
+    stem = source.resolve().parent.name if is_of_folder else stem_of(source.resolve())
     sweep = loose_records.sweep_of(records, stem)
     if source.is_dir():
         return replace(study_of_sweep(sweep, source, with_curves), problems=problems, source=source)
-    curves = _saved_curves(source.parent) if source.name == RECORDS else {}
+    curves = _saved_curves(source.parent) if is_of_folder else {}
     return Study(sweep, {record.run_id: record for record in records}, curves, problems, source=source)
 
 
@@ -181,7 +183,8 @@ def study_in_folder(folder: Path) -> Study:
     from rankbench.analysis import item_gains  # pandas and scipy take a moment to import
     from rankbench.studies import rank_histories
 
-    records, problems = run_folder.records(folder / RECORDS) if (folder / RECORDS).is_file() else ([], [])
+    file = records_file(folder)
+    records, problems = run_folder.records(file) if file.is_file() else ([], [])
     before = (folder / PROBLEMS).read_text().splitlines() if (folder / PROBLEMS).is_file() else []
     by_id, earlier = {record.run_id: record for record in records}, item_gains.load(folder / ITEM_GAINS)
     curves = _saved_curves(folder)
@@ -206,10 +209,10 @@ def save(study: Study, folder: Path) -> None:
     from rankbench.studies import rank_histories
 
     folder.mkdir(parents=True, exist_ok=True)
-    read_from = study.source or (study.report_folder and study.report_folder / RECORDS)
-    is_own = read_from is not None and read_from.resolve() == (folder / RECORDS).resolve()
+    read_from = study.source or (study.report_folder and records_file(study.report_folder))
+    is_own = read_from is not None and read_from.resolve() == records_file(folder).resolve()
     if not is_own:
-        run_folder.save((study.records[name] for name in sorted(study.records)), folder / RECORDS)
+        save_records((study.records[name] for name in sorted(study.records)), folder)
     rows = ({"run_id": name, "ranks": study.curves[name]} for name in sorted(study.curves))
     (folder / CURVES).write_text("".join(json.dumps(row) + "\n" for row in rows))
     if study.source is None and not is_own:
@@ -219,6 +222,28 @@ def save(study: Study, folder: Path) -> None:
     (folder / PROBLEMS).unlink(missing_ok=True)
     if study.problems:
         (folder / PROBLEMS).write_text("".join(" ".join(problem.split()) + "\n" for problem in study.problems))
+
+
+def records_file(folder: Path) -> Path:
+    """The records in the folder of a report: records.jsonl, or records.jsonl.xz where there is only that."""
+    plain, packed = folder / RECORDS, folder / f"{RECORDS}{run_folder.PACKED}"
+    return packed if packed.is_file() and not plain.is_file() else plain
+
+
+def stem_of(file: Path) -> str:
+    """Name of a file of records without its suffixes: "mine" for mine.jsonl and mine.jsonl.xz."""
+    return Path(file.name.removesuffix(run_folder.PACKED)).stem
+
+
+def save_records(runs: Iterable[RunRecord], folder: Path) -> None:
+    """Write the records of a study into the folder of its report, compressed where they are `LARGE`."""
+    plain, packed = folder / RECORDS, folder / f"{RECORDS}{run_folder.PACKED}"
+    several = list(runs)
+    packed.unlink(missing_ok=True)
+    run_folder.save(several, plain)
+    if plain.stat().st_size > LARGE:
+        run_folder.save(several, packed)
+        plain.unlink()
 
 
 def _changes(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int]]:

@@ -238,8 +238,9 @@ def _without_rungs(experiment: Experiment) -> Iterator[str]:
 
 
 def _freeze(cells: Sequence[GridCell], examine: Examiner) -> tuple[list[FrozenCell], list[str]]:
-    """Every cell composed, and what is wrong with them."""
-    frozen, problems = [], []
+    """Every cell composed, and what is wrong with them: each mistake once, with all arms that have it."""
+    frozen: list[FrozenCell] = []
+    arms_with: dict[str, dict[str, None]] = {}  # of a mistake, in the order of the runs
     arms_at: dict[tuple[str, ...], list[str]] = {}
     for cell in cells:
         arms_at.setdefault(tuple(cell.point.values()), []).append(str(cell.arm))
@@ -257,8 +258,15 @@ def _freeze(cells: Sequence[GridCell], examine: Examiner) -> tuple[list[FrozenCe
             if len(set(awaited.values())) > 1:
                 wrong.append(f"{', '.join(awaited)}: wait for several arms; let them name one")
             frozen.append(FrozenCell(cell.arm, cell.point, cell.settings, plain))
-        problems += [f"arm {cell.arm}: {problem}" if cell.arm else problem for problem in wrong]
-    return frozen, problems
+        for problem in wrong:
+            arms_with.setdefault(problem, {})[cell.arm or ""] = None
+    return frozen, [_of_arms(list(arms)) + problem for problem, arms in arms_with.items()]
+
+
+def _of_arms(arms: Sequence[str]) -> str:
+    """How a sentence on arms begins, e.g. "arms igu, igu permuted: "; empty where the arms of a sweep have no names."""
+    named = [arm for arm in arms if arm]
+    return f"arm{'s' if len(named) > 1 else ''} {', '.join(named)}: " if named else ""
 
 
 def describe(typed: SweepArguments, layout: Layout, arguments: Sequence[str], results_dir: Path) -> Sweep:

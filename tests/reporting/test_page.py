@@ -133,7 +133,7 @@ def test_arms_and_metrics_stand_on_the_page_by_their_names(text):
 def test_many_arms_of_a_word_are_folded_and_all_are_there():
     arms = {f"igu beta1=0.{number}": "1 of 2" for number in range(1, 10)}
     headline = Headline("So.", [], [], {"worse": arms, "open": {"fim": ""}}, "LoRA", is_on_settings=False)
-    html = render(gather(study(declared(seeds=range(2)))), [], headline)
+    html = render(gather(study(declared(seeds=range(2)))), [], headline, "records.jsonl")
     assert "<summary>4 more</summary>" in html
     assert all(f"β₁ = 0.{number}" in html for number in range(1, 10))
     assert html.count('<span class="arm">') == 10

@@ -107,6 +107,26 @@ def test_what_a_study_was_read_from_is_not_written_again(results, tmp_path):
     assert (copy / "records.jsonl").read_text() == before["records.jsonl"].rstrip("\n") + "\n"
 
 
+def test_large_records_are_kept_compressed_and_read_alike(results, tmp_path, monkeypatch):
+    whole = study.load([f"results_dir={results}"])
+    study.save(whole, tmp_path / "plain")
+    monkeypatch.setattr(study, "LARGE", 100)
+    study.save(whole, tmp_path / "packed")
+    packed = tmp_path / "packed" / "records.jsonl.xz"
+    assert not (tmp_path / "packed" / "records.jsonl").exists()
+    assert packed.stat().st_size < (tmp_path / "plain" / "records.jsonl").stat().st_size
+    assert run_folder.records(packed) == run_folder.records(tmp_path / "plain" / "records.jsonl")
+    assert study.load([str(tmp_path / "packed")]).records == whole.records
+    assert study.load([str(packed)]).sweep.name == "packed"
+    before = packed.read_bytes()
+    study.save(study.load([str(tmp_path / "packed")]), tmp_path / "packed")  # its own records are not written again
+    assert packed.read_bytes() == before
+    monkeypatch.setattr(study, "LARGE", 10**9)
+    study.save(whole, tmp_path / "packed")
+    assert (tmp_path / "packed" / "records.jsonl").is_file()
+    assert not packed.exists()
+
+
 def test_a_study_that_was_committed_is_found_where_no_sweep_is(results, tmp_path):
     study.save(study.load([f"results_dir={results}"]), tmp_path / "clone" / "x")
     words = ["experiment=x", f"results_dir={tmp_path / 'clone'}"]

@@ -120,8 +120,7 @@ def test_what_is_laid_out_is_no_longer_that_of_the_file(config_dir, tmp_path):
                 "tune.learning_rate=[]: at least one must be tried",
                 "tune.seeds=[]: at least one must be tried",
                 "tune.metric=test/loss: learning rates are chosen on validation alone, by one of validation/kl,",
-                "arm lora: train.steps=0: expected a number >= 1",
-                "arm random: train.steps=0: expected a number >= 1",
+                "arms lora, random: train.steps=0: expected a number >= 1",
             ],
         ),
         (

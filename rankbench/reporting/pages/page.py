@@ -135,8 +135,8 @@ def environment() -> Environment:
     return templates
 
 
-def render(report_data: ReportData, sections: Sequence[Section], headline: Headline) -> str:
-    """Return the HTML of the whole page."""
+def render(report_data: ReportData, sections: Sequence[Section], headline: Headline, records: str) -> str:
+    """Return the HTML of the whole page; `records` is the name of the file of records beside it."""
     declared, sweep = report_data.study.sweep.experiment, report_data.study.sweep
     html = (
         environment()
@@ -145,6 +145,7 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
             name=sweep.name,
             question=report_data.study.title,
             source=declared.source if declared else "",
+            records_name=records,
             has_sweep=report_data.study.source is None,
             headline=headline,
             shown_arms=ARMS,
