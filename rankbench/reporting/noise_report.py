@@ -68,7 +68,7 @@ def _in_points(metric: str) -> bool:
 
 
 def _between_reruns(runs: Runs, unit: str) -> str:
-    values = [*([runs.seeds[runs.first]] if runs.first in runs.seeds else []), *runs.again]
+    values = [*(value for seed, value in runs.seeds.items() if seed == runs.first), *runs.again]
     if len(values) < 2:
         return f"Seed {runs.first}: not run twice."
     if len(set(values)) == 1:

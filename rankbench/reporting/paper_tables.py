@@ -188,7 +188,7 @@ def _fitted(
     if _total(least) > available:
         return None
     widest = optimize.brentq(lambda cap: _total(np.clip(cap, least, natural)) - available, 0.0, max(natural))
-    return np.clip(widest, least, natural).tolist()
+    return [float(width) for width in np.clip(widest, least, natural)]
 
 
 def _height(row: Sequence[Cell], columns: Iterable[int], widths: Sequence[float], size: int) -> int:

@@ -66,11 +66,8 @@ def runs_frame(records: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataF
     texts = {
         title: data[name].astype(float).map(form.format, na_action="ignore") for title, (name, form) in columns.items()
     }
-    named = {
-        "method": data["label"].map(arm_title),
-        "seed": data["seed"],
-        "status": data["status"].mask(trials, data["status"] + ", tuning trial"),
-    }
+    status = data["status"].mask(trials, data["status"] + ", tuning trial")
+    named = {"method": data["label"].map(arm_title), "seed": data["seed"], "status": status}
     return pd.DataFrame({**named, **texts, "run": data["run_id"]})
 
 

@@ -154,16 +154,16 @@ def labelled_rows(
     return figure, all_axes
 
 
-def draw_interval(axes: Axes, y: float, ends: Sequence[float], style: ArmStyle, width: float = 0.9) -> None:
+def draw_interval(axes: Axes, y: float, ends: Iterable[float], style: ArmStyle, width: float = 0.9) -> None:
     """Draw low, mean and high of an arm in its row; where the ends are NaN, the mean alone."""
     low, mean, high = ends
     axes.plot([low, high], [y, y], color=style.colour, lw=width)
     axes.plot(mean, y, ms=4.2, **style.points)
 
 
-def best_first(rankings: Iterable[Sequence[str]]) -> list[str]:
+def best_first(rankings: Iterable[Iterable[str]]) -> list[str]:
     """Arms by their mean place in some rankings, each of which has some of them, from its best to its worst."""
-    places = [pd.Series(np.arange(len(arms)) / len(arms), index=list(arms)) for arms in rankings]
+    places = [pd.Series(np.arange(len(arms)) / len(arms), index=arms) for arms in map(list, rankings)]
     return pd.concat(places).groupby(level=0, sort=False).mean().sort_values(kind="stable").index.tolist()
 
 

@@ -79,7 +79,7 @@ def draw_rank_kinds(report_data: ReportData) -> ReportFigure | None:
     histories = report_data.rank_histories
     groups = panel_groups(report_data, report_data.panels).items()
     parts = [(title, histories[histories["panel"].isin([panel.name for panel in panels])]) for title, panels in groups]
-    title, data = next(((title, data) for title, data in parts if len(data)), ("", histories))
+    title, data = next(((title, data) for title, data in parts if len(data)), ("", histories[:0]))
     if data.empty:
         return None
     kinds = sorted(data["kind"].unique())

@@ -92,11 +92,11 @@ def agreement(maps: pd.DataFrame) -> pd.DataFrame:
     with the seed (planted), different seeds have nothing to agree on.
     """
     table = maps.pivot(index="site", columns=["label", "seed"], values="rank").corr("spearman")
-    pairs = table.rename_axis(index=["label", "seed"], columns=["other", "other seed"]).stack([0, 1], future_stack=True)
-    pairs = pairs.rename("spearman").reset_index()
+    table = table.rename_axis(index=["label", "seed"], columns=["other", "other seed"])
+    pairs = table.melt(ignore_index=False, value_name="spearman").reset_index()
     same_label, order = pairs["label"] == pairs["other"], pairs["seed"] - pairs["other seed"]
     kept = pairs[(same_label & (order < 0)) | (~same_label & (order == 0))]
-    means = kept.groupby(["label", "other"])["spearman"].agg(spearman="mean", pairs="count")
+    means = kept.groupby(["label", "other"]).agg(spearman=("spearman", "mean"), pairs=("spearman", "count"))
     names = maps["label"].unique()
     every = pd.MultiIndex.from_product([names, names], names=["label", "other"])
     return means.reindex(every).fillna({"pairs": 0}).astype({"pairs": int}).reset_index()

@@ -45,9 +45,8 @@ def published_tables(report_data: ReportData) -> list[Table]:
     """A table for each of `report.published`."""
     wanted = report_data.report.published
     try:
-        judged = (
-            {_key(verification.row): verification for verification in findings(report_data.study)} if wanted else {}
-        )
+        verifications = findings(report_data.study) if wanted else []
+        judged = {_key(verification.row): verification for verification in verifications}
         return [_published_table(report_data, table, number, judged) for number, table in enumerate(wanted, 1)]
     except PublishedError as error:
         return [Table("published", "Numbers that cannot be read", ["file"], [], [str(error)])]
@@ -124,11 +123,9 @@ def _unit(unit: str) -> str:
 
 def _verified(verification: Verification | None) -> tuple[Cell, Cell]:
     """Cells of the outcome and its reason."""
-    return (
-        (Cell(), Cell())
-        if verification is None
-        else (Cell(verification.outcome, kind=KINDS[verification.outcome]), Cell(verification.reason))
-    )
+    if verification is None:
+        return Cell(), Cell()
+    return Cell(verification.outcome, kind=KINDS[verification.outcome]), Cell(verification.reason)
 
 
 def _ours(panel: Panel, comparison: Comparison, arm: str, unit: str) -> list[Cell]:

@@ -218,11 +218,8 @@ def _rule(report_data: ReportData) -> str:
 
 
 def _untuned(report_data: ReportData) -> list[str]:
-    return (
-        []
-        if report_data.study.sweep.tuned
-        else ["Learning rates were not tuned here: the uniform arm may not be at its best."]
-    )
+    untuned = "Learning rates were not tuned here: the uniform arm may not be at its best."
+    return [] if report_data.study.sweep.tuned else [untuned]
 
 
 def _over(comparison: Comparison, decision: Decision, arm: str, name: str, control: Sequence[str]) -> Cell:
