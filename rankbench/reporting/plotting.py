@@ -85,15 +85,7 @@ def own_style(function: Callable[P, R]) -> Callable[P, R]:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure and what belongs to it.
-
-    Attributes:
-        name: stem of its files' names.
-        title: one line.
-        figure: the drawn figure.
-        numbers: the numbers behind it, for its CSV.
-        note: sentences on how to read it.
-    """
+    """A drawn figure, the stem of its files' names, the numbers for its CSV, and sentences on how to read it."""
 
     name: str
     title: str
@@ -107,13 +99,7 @@ Sketch = Callable[[], ReportFigure | None]  # draws when it is called; None: the
 
 @dataclass(frozen=True)
 class SavedFigure:
-    """A figure that is drawn and written.
-
-    Attributes:
-        name, title, note: as in ReportFigure.
-        svg: the figure as an element of the page.
-        files: its PNG, PDF and CSV.
-    """
+    """A figure that is written: as an element of the page, and as PNG, PDF and CSV."""
 
     name: str
     title: str
@@ -156,13 +142,7 @@ def _register_font() -> tempfile._TemporaryFileWrapper[bytes]:
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """How an arm is drawn: in its method's colour and marker; arms of one method differ in dash and fill.
-
-    Attributes:
-        colour: hexadecimal.
-        marker, dash: line style, in matplotlib's notation.
-        hollow: whether markers are drawn without a fill.
-    """
+    """How an arm is drawn, in matplotlib's notation: arms of one method have its colour and differ in all else."""
 
     colour: str
     marker: str

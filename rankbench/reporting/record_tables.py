@@ -79,7 +79,6 @@ def comparison_table(
     Args:
         records: those of one comparison, at most one per label and seed.
         metrics: columns of `frame`; differences to the reference are given for each.
-        reference: label the others are compared with.
         names: labels of `records`, where they were given within more records.
 
     Raises:

@@ -75,7 +75,6 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     """Compare everything that a report of a study shows.
 
     Args:
-        study: the study with its records.
         allowed: names of what may differ within a table.
 
     Raises:
@@ -174,8 +173,6 @@ def compare_panels(
     Bonferroni). Panels without headroom, of which nothing is said, have none.
 
     Args:
-        all_panels: panels with their data.
-        arms: labels of the arms to compare.
         reference: an arm; in a panel that has no run of it, nothing is compared with anything.
         looks: how often the data were or will be looked at, >= 1.
         controls: labels of which nothing is claimed.

@@ -39,7 +39,6 @@ class MirrorRequest:
 
     Attributes:
         title: title of the sweep; the tag of its runs and the name of its workspace.
-        records: records, in the order in which they are mirrored.
         curves: run_id -> rank total over the steps, for runs whose own steps are not there.
         metrics: columns of the frame of runs ("test/accuracy") that the report shows.
         problems: sentences on files that could not be read.
@@ -54,14 +53,7 @@ class MirrorRequest:
 
 @dataclass
 class MirrorResult:
-    """What was mirrored.
-
-    Attributes:
-        online, offline: numbers of runs.
-        stepless: number of runs that had only a record.
-        entity: whose project it is; None offline.
-        failed: run_ids of the runs that could not be mirrored.
-    """
+    """How many runs were mirrored, how many had only a record, whose project it is, and the run_ids of failures."""
 
     online: int = 0
     offline: int = 0
@@ -107,10 +99,8 @@ def mirror(
     """Make a W&B run of each record; once the service is away, the others are made offline.
 
     Args:
-        records: finished runs.
         results_dir: folder of runs/<run_id>/steps.jsonl, if they exist; wandb/ is made there.
         settings: the `tracking` section.
-        tags: tags of each run.
         curves: run_id -> rank totals, for runs without steps.
     """
     done, settings = MirrorResult(), SimpleNamespace(**settings)

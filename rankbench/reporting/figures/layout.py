@@ -227,7 +227,6 @@ def draw_frame(axes: Axes, across: str, up: str = "", x: Ticks | None = None, y:
     """Ticks and labels, when all else is drawn.
 
     Args:
-        axes: an axes of `facets`.
         across, up: labels of the two directions; where y has none, it is left as it is.
         x, y: position -> label of the ticks; None: as many round numbers as there is room for.
     """

@@ -20,12 +20,7 @@ from rankbench.studies.panels import Panel
 
 @dataclass(frozen=True)
 class Group:
-    """Panels that are drawn as one.
-
-    Attributes:
-        title: what they share, where groups differ in it; of a single panel its own title.
-        members: panels with their comparisons.
-    """
+    """Panels that are drawn as one; their title is what they share, where groups differ in it, or that of the panel."""
 
     title: str
     members: list[Member]

@@ -34,8 +34,7 @@ def rank_maps(records: Sequence[RunRecord], names: Sequence[str] | None = None) 
     """Ranks of the runs that are ok: label, seed, site, layer (NaN without one), kind, rank; labels in their order.
 
     Args:
-        records: finished runs.
-        names: their labels, where they tell apart more records than these.
+        names: labels of the runs, where they tell apart more records than these.
 
     Raises:
         SelectionError: no run that is ok has ranks.
