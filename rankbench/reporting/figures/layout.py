@@ -158,7 +158,7 @@ def draw_interval(axes: Axes, y: float, ends: Iterable[float], style: ArmStyle, 
     """Draw low, mean and high of an arm in its row; where the ends are NaN, the mean alone."""
     low, mean, high = ends
     axes.plot([low, high], [y, y], color=style.colour, lw=width)
-    axes.plot(mean, y, ms=4.2, **style.points)
+    axes.plot(mean, y, ms=4.2, ls="none", **style.points)
 
 
 def best_first(rankings: Iterable[Iterable[str]]) -> list[str]:
