@@ -112,27 +112,33 @@ def facets(
     rows = math.ceil(count / columns)
     figure = Figure((width, heads + rows * (above + height + room.below) + below + 0.04))
     edges = (GAP / 2 + room.left, GAP + room.right + room.bar, heads + above, below + 0.04 + room.below)
-    all_axes = _grid(figure, (rows, columns), edges, (beside, above + room.below), shared)
-    for axes, name in zip(all_axes, names, strict=False):
-        axes.set_title(name)
-    for axes in all_axes[count:]:
-        axes.remove()
+    all_axes = _grid(figure, names, (rows, columns), edges, (beside, above + room.below), shared)
     if head:
         figure.text(GAP / 2 / width, 1 - 0.04 / figure.get_figheight(), head, fontsize=TEXT + 1, va="top")
     _draw_legend(figure, handles, entries)
-    return figure, all_axes[:count]
+    return figure, all_axes
 
 
 def _grid(
-    figure: Figure, shape: tuple[int, int], edges: Sequence[float], between: tuple[float, float], shared: bool
+    figure: Figure,
+    titles: Sequence[str],
+    shape: tuple[int, int],
+    edges: Sequence[float],
+    between: tuple[float, float],
+    shared: bool,
 ) -> list[Axes]:
-    """Axes in rows and columns; `edges`: inches left, right, above, below all; `between`: from one to the next."""
+    """Axes with titles in rows and columns; inches left, right, above and below all, and from one to the next."""
     (width, height), (left, right, top, bottom) = figure.get_size_inches(), edges
     (rows, columns), (across, down) = shape, between
     grid = {"left": left / width, "right": 1 - right / width, "top": 1 - top / height, "bottom": bottom / height}
     grid["wspace"] = across / ((width - left - right - (columns - 1) * across) / columns)
     grid["hspace"] = down / ((height - top - bottom - (rows - 1) * down) / rows)
-    return list(figure.subplots(*shape, squeeze=False, sharey="row" if shared else False, gridspec_kw=grid).ravel())
+    axes = figure.subplots(*shape, squeeze=False, sharey="row" if shared else False, gridspec_kw=grid).ravel()
+    for unused in axes[len(titles) :]:
+        unused.remove()
+    for each, title in zip(axes, titles, strict=False):
+        each.set_title(title)
+    return list(axes[: len(titles)])
 
 
 def labelled_rows(
