@@ -70,13 +70,13 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
         return None
     numbers = pd.concat([rows.assign(panel=title) for title, _, rows in groups])
     present = [arm for arm in arms if arm in set(numbers["arm"])]
-    first, left_out = chosen(groups, [panel.cell for _, panel, _ in groups])
-    labels = [arm_labels(present)] if len(first) == 1 and len(present) <= FEW_ARMS else []
-    titles = panel_titles([title for title, _, _ in first])
+    drawn, left_out = chosen(groups, [panel.cell for _, panel, _ in groups])
+    labels = [arm_labels(present)] if len(drawn) == 1 and len(present) <= FEW_ARMS else []
+    titles = panel_titles([title for title, _, _ in drawn])
     figure, all_axes = labelled_facets(titles, arm_handles(present, style), labels)
     step = min(APART, MOST_APART / len(present))
     apart = {arm: 1 + step * (index - len(present) / 2) for index, arm in enumerate(present)}
-    for axes, (_, panel, rows) in zip(all_axes, first, strict=True):
+    for axes, (_, panel, rows) in zip(all_axes, drawn, strict=True):
         for arm in present:
             _draw_arm(axes, rows[rows["arm"] == arm].sort_values("final_params"), style[arm], apart[arm])
         wide = rows["final_params"].max() > 3 * rows["final_params"].min()
