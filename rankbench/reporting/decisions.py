@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -134,26 +134,27 @@ def _alike(report_data: ReportData, axes: Sequence[str]) -> dict[str, list[Membe
     members: dict[str, list[Member]] = defaultdict(list)
     for panel, comparison in report_data.compared():
         if comparison.reference is not None and comparison.terms.margin is not None and comparison.terms.headroom:
-            facts = [f"budget {panel.facts[key]}" if key == "budget" else panel.facts[key] for key in FACTS]
-            shared = [fact for key, fact in zip(FACTS, facts, strict=True) if key not in axes]
-            rest = [point for point in panel.rest if point.partition("=")[0] not in axes]
-            members[", ".join([*shared, *rest])].append((panel, comparison))
+            members[", ".join(shared_facts(panel, axes))].append((panel, comparison))
     return members
+
+
+def shared_facts(panel: Panel, axes: Collection[str]) -> tuple[str, ...]:
+    """What a panel shares with those that differ from it in some axes alone: its other facts and settings."""
+    facts = {**panel.facts, "budget": f"budget {panel.facts['budget']}"}
+    rest = (point for point in panel.rest if point.partition("=")[0] not in axes)
+    return (*(facts[key] for key in FACTS if key not in axes), *rest)
 
 
 def _pool(report_data: ReportData, members: Sequence[Member]) -> tuple[PooledPanels, dict[str, Pooled]]:
     """Take panels together; each arm that is judged over them, those with controls first."""
-    reference = members[0][1].reference
-    apart = {reference, *report_data.report.without_claim}
-    arms = [arm for arm in report_data.arms if arm not in apart]
-    everywhere = [arm for arm in arms if all(arm in comparison.rows for _, comparison in members)]
-    controlled = [arm for arm in report_data.report.controls if any(each.planned([arm]) for _, each in members)]
-    judged = [arm for arm in arms if arm in everywhere or arm in controlled]
+    report, comparisons = report_data.report, [comparison for _, comparison in members]
+    controls = {arm: controls_of(report, arm, report.reference) for arm in report.controls}
+    judged = [
+        arm
+        for arm in sorted(report_data.claimed, key=lambda arm: arm not in controls)
+        if all(arm in each.rows for each in comparisons)
+        or (arm in controls and any(each.planned([arm]) for each in comparisons))
+    ]
     family = max(1, len(judged)) * report_data.study.looks * report_data.shares
-    together = PooledPanels([comparison for _, comparison in members], family)
-    ordered = sorted(judged, key=lambda arm: arm not in report_data.report.controls)  # verdicts first
-    return together, {arm: together.pool(arm, _controls(report_data, arm, reference)) for arm in ordered}
-
-
-def _controls(report_data: ReportData, arm: str, reference: str | None) -> dict[str, list[str]]:
-    return controls_of(report_data.report, arm, reference) if arm in report_data.report.controls else {}
+    together = PooledPanels(comparisons, family)
+    return together, {arm: together.pool(arm, controls.get(arm, {})) for arm in judged}

@@ -63,7 +63,6 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = 
     """Write the whole report of a study, and refresh the index beside it; return the sentences that it says first.
 
     Args:
-        study: the study with its records.
         folder: folder; what an earlier report left in its tables/ and figures/ and this one does not have is removed.
         allowed: names of what may differ within a table.
         venue: key of paper_tables.WIDTHS, for which the LaTeX tables are set.

@@ -70,6 +70,11 @@ class ReportData:
         together = {panel.name for sample in self.samples for panel, _ in sample.members}
         return [(panel, comparison) for panel, comparison in self.compared() if panel.name not in together]
 
+    @property
+    def claimed(self) -> list[str]:
+        """Arms of which something is claimed: all but the reference and controls that are no more than that."""
+        return [arm for arm in self.arms if arm not in (self.report.reference, *self.report.without_claim)]
+
     def choosing(self) -> list[str]:
         """Arms that choose their own learning rate."""
         declared = self.study.sweep.experiment
@@ -81,7 +86,6 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     """Compare everything that a report of a study shows.
 
     Args:
-        study: the study with its records.
         allowed: names of what may differ within a table.
 
     Raises:
@@ -180,8 +184,6 @@ def compare_panels(
     Bonferroni). Panels without headroom, of which nothing is said, have none.
 
     Args:
-        all_panels: panels with their data.
-        arms: labels of the arms to compare.
         reference: an arm; in a panel that has no run of it, nothing is compared with anything.
         looks: how often the data were or will be looked at, >= 1.
         controls: labels of which nothing is claimed.

@@ -21,12 +21,7 @@ from rankbench.reporting.table import Table, without_first_column
 
 @dataclass(frozen=True)
 class PanelTables:
-    """Tables of one form, one for each panel: the page shows one at a time.
-
-    Attributes:
-        title: one line, for all of them.
-        tables: short title of a panel -> its table.
-    """
+    """Tables of one form by the short titles of their panels: the page shows one at a time."""
 
     title: str
     tables: Mapping[str, Table]
@@ -42,15 +37,7 @@ Block: TypeAlias = Table | PanelTables | Sketch | SavedFigure
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a report.
-
-    Attributes:
-        anchor: its name on the page.
-        title: one line.
-        sentences: before its tables and figures.
-        blocks: tables and figures, in order.
-        folded: closed on the page until it is asked for.
-    """
+    """A section of a report: sentences, then tables and figures; one that is folded is closed until it is asked for."""
 
     anchor: str
     title: str

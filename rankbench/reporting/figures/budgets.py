@@ -60,33 +60,34 @@ def draw_frontier(report_data: ReportData) -> ReportFigure | None:
 
     None where every arm spent the same everywhere: there is no frontier.
     """
-    alone = [panel for panel, _ in report_data.alone()]  # means over seeds of one panel alone have a common unit
-    groups, arms, style = families(alone), report_data.arms, report_data.styles
-    data = {
-        title: pd.concat([spent(panel, arms) for panel in group], ignore_index=True) for title, group in groups.items()
-    }
-    data = {title: rows for title, rows in data.items() if len(rows) and _spread(rows)}
-    if not data:
+    arms, style = report_data.arms, report_data.styles
+    alone = [panel for panel, _ in report_data.alone()]  # means of the panels of a sample have no common unit
+    groups = [
+        (title, group[0], pd.concat([spent(panel, arms) for panel in group], ignore_index=True))
+        for title, group in families(alone).items()
+    ]
+    groups = [each for each in groups if each[2]["final_params"].max() > (1 + 2 * OFF) * each[2]["final_params"].min()]
+    if not groups:
         return None
-    present = [arm for arm in arms if any((rows["arm"] == arm).any() for rows in data.values())]
-    first, left_out = chosen(list(data.items()), [groups[title][0].cell for title in data])
-    labels = [arm_labels(present)] if len(first) == 1 and len(present) <= FEW_ARMS else []
-    titles = panel_titles([title for title, _ in first])
+    numbers = pd.concat([rows.assign(panel=title) for title, _, rows in groups])
+    present = [arm for arm in arms if arm in set(numbers["arm"])]
+    drawn, left_out = chosen(groups, [panel.cell for _, panel, _ in groups])
+    labels = [arm_labels(present)] if len(drawn) == 1 and len(present) <= FEW_ARMS else []
+    titles = panel_titles([title for title, _, _ in drawn])
     figure, all_axes = labelled_facets(titles, arm_handles(present, style), labels)
     step = min(APART, MOST_APART / len(present))
     apart = {arm: 1 + step * (index - len(present) / 2) for index, arm in enumerate(present)}
-    for axes, (title, rows) in zip(all_axes, first, strict=True):
+    for axes, (_, panel, rows) in zip(all_axes, drawn, strict=True):
         for arm in present:
             _draw_arm(axes, rows[rows["arm"] == arm].sort_values("final_params"), style[arm], apart[arm])
         wide = rows["final_params"].max() > 3 * rows["final_params"].min()
         on_budget = rows[(rows["share"] - 1).abs() <= OFF].groupby("budget", sort=False)["final_params"].mean()
         ticks = logarithmic(axes, on_budget.tolist()) if wide and len(on_budget) else None
-        draw_frame(axes, "trained parameters at the end", metric_title(groups[title][0].metric, short=True), ticks)
+        draw_frame(axes, "trained parameters at the end", metric_title(panel.metric, short=True), ticks)
         if labels:
             last = rows.sort_values("final_params").groupby("arm", sort=False).last()
             places = zip(last.index, last["final_params"], last["mean"], strict=True)
             label_ends(axes, [Line(arm_label(arm), style[arm].colour, [x * apart[arm]], [y]) for arm, x, y in places])
-    numbers = pd.concat([rows.assign(panel=title) for title, rows in data.items()])
     note = (
         "Means over seeds, 95 % intervals; the budgets of an arm are joined; hollow: more than 1 % off the budget. "
         f"Arms that spent the same stand a little apart, by {50 * step * len(present):.1f} % at most.{left_out}"
@@ -100,10 +101,6 @@ def _draw_arm(axes: Axes, line: pd.DataFrame, look: ArmStyle, apart: float) -> N
     for equal, points in line.groupby((line["share"] - 1).abs() <= OFF):
         fill = look.colour if equal else "white"
         axes.plot(x[points.index], points["mean"], look.marker, color=look.colour, mfc=fill, ls="none")
-
-
-def _spread(rows: pd.DataFrame) -> bool:
-    return bool(rows["final_params"].max() > (1 + 2 * OFF) * rows["final_params"].min())
 
 
 def draw_worth(report_data: ReportData) -> ReportFigure | None:

@@ -93,12 +93,9 @@ def draw_found_against_gain(report_data: ReportData) -> ReportFigure | None:
 
 def _draw_points(axes: Axes, data: pd.DataFrame, styles: Styles) -> None:
     axes.axhline(0, color=GREY, lw=0.8, zorder=0)
-    away = {
-        f"{side}err": [data[name] - data[f"{name} low"], data[f"{name} high"] - data[name]]
-        for side, name in (("x", "overlap"), ("y", "gain"))
-    }
-    colours = [styles[arm].colour for arm in data["arm"]]
-    axes.errorbar(data["overlap"], data["gain"], **away, fmt="none", ecolor=colours, elinewidth=0.6)
+    across, up = ([data[name] - data[f"{name} low"], data[f"{name} high"] - data[name]] for name in ("overlap", "gain"))
+    colours: Any = [styles[arm].colour for arm in data["arm"]]
+    axes.errorbar(data["overlap"], data["gain"], up, across, fmt="none", ecolor=colours, elinewidth=0.6)
     for arm, overlap, gain in zip(data["arm"], data["overlap"], data["gain"], strict=True):
         axes.plot(overlap, gain, ms=4.2, **styles[arm].points)
 
@@ -134,7 +131,7 @@ def draw_found_maps(name: str, panels: Sequence[Panel], report_data: ReportData)
 
 def _arms_drawn(present: Sequence[str], truth: str | None, overlap: pd.Series, report: Report) -> list[str]:
     """The true map, then other arms by overlap: those of which something is claimed, and controls if there is room."""
-    known = overlap.reindex(present).fillna(-1.0)
+    known = overlap.reindex(list(present)).fillna(-1.0)
     others = [arm for arm in present if arm != truth]
     others.sort(key=lambda arm: (arm != report.reference, arm in report.without_claim, -known[arm]))
     return [*([truth] if truth else []), *sorted(others[: ARMS - bool(truth)], key=lambda arm: -known[arm])]
@@ -176,7 +173,7 @@ def _draw_blocks(
         axes.spines[:].set_visible(False)
         colour_bar(figure, [axes], image, value, OVERLAPS * (value == "rank"))
     beside = all_axes[0].get_yaxis_transform()
-    for middle, mean in zip(middles, overlap.reindex(arms), strict=True):
+    for middle, mean in zip(middles, overlap.reindex(list(arms)), strict=True):
         text = "" if np.isnan(mean) else f"{mean:.2f}"
         all_axes[0].text(1.01, middle, text, transform=beside, va="center", fontsize=SMALL)
     return figure

@@ -31,13 +31,7 @@ SIGMA, CEILING = "#dddddd", "#f3ead2"
 
 
 def draw_spread(name: str, title: str, members: Sequence[Member], styles: Styles) -> ReportFigure | None:
-    """Every map and every arm by its gain over the mean map, and sigma_map; None where no maps can be compared.
-
-    Args:
-        name, title: of the figure.
-        members: panels with the spread of their maps.
-        styles: of the arms.
-    """
+    """Every map and every arm by its gain over the mean map, and sigma_map; None where no maps can be compared."""
     if not members:
         return None
     frames = [(member, frame_of(member[2])) for member in members]
@@ -70,8 +64,8 @@ def _draw_panel(
     axes.axvline(0, color=GREY, lw=0.7)
     axes.plot(shown["mean"][shown["map"]], [0] * int(shown["map"].sum()), "|", color=INK, ms=7)
     for row in shown[~shown["map"]].to_dict("records"):
-        ends = (row["low"], row["mean"], row["high"])
-        draw_interval(axes, arms.index(row["arm"]) + 1, ends, styles[row["arm"]])
+        interval = (row["low"], row["mean"], row["high"])
+        draw_interval(axes, arms.index(row["arm"]) + 1, interval, styles[row["arm"]])
     ends = [*shown[["low", "mean", "high"]].to_numpy(float).ravel(), x(-sigma.value), x(ceiling.value)]
     finite = [end for end in ends if np.isfinite(end)]
     low, high = min(finite), max(finite)  # the interval of the ceiling may be far wider

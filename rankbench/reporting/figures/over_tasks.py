@@ -42,21 +42,19 @@ def draw_over_tasks(report_data: ReportData) -> ReportFigure | None:
     None with fewer than two tasks.
     """
     tasks = {panel.facts["task"] for panel, _ in report_data.compared()}
-    apart = {report_data.report.reference, *report_data.report.without_claim}
-    claims = [arm for arm in report_data.arms if arm not in apart]
     rows = [
         *((panel_title(sample.name), *row) for sample in report_data.samples for row in _pooled_gains(sample)),
         *(
             (panel_title(panel.short), arm, *gain)
             for panel, comparison in report_data.alone()
-            for arm in claims
+            for arm in report_data.claimed
             if (gain := _gain(comparison, arm)) is not None
         ),
     ]
     if len(tasks) < 2 or not rows:
         return None
     data = pd.DataFrame(rows, columns=COLUMNS).astype({"low": float, "high": float})
-    panels, arms = list(data["panel"].unique()), [arm for arm in claims if arm in set(data["arm"])][:ARMS]
+    panels, arms = list(data["panel"].unique()), [arm for arm in report_data.claimed if arm in set(data["arm"])][:ARMS]
     handles = arm_handles(arms, report_data.styles, lines=False)
     row = max(0.16, ROW * len(arms) + 0.03)
     figure, (axes,) = labelled_rows([""], panels, row=row, handles=handles, width=PAGE)

@@ -20,22 +20,19 @@ def draw_pairs(report_data: ReportData) -> ReportFigure | None:
 
     Panels that are taken together have a figure of their own, panel by panel.
     """
-    panels = []
-    for panel, comparison in report_data.alone():
-        metric = comparison.metrics[0]
-        pairs = {arm: comparison.pairs(metric, arm) for arm in comparison.rows}
-        values = [
-            (arm, seed, amount_of(comparison.terms, pair, rises=True))
-            for arm, series in pairs.items()
-            for seed, pair in series.items()
-        ]
-        if values:
-            panels.append((panel, comparison, pd.DataFrame(values, columns=["arm", "seed", "difference"])))
-    if not panels:
+    rows = [
+        (arm, seed, amount_of(comparison.terms, pair, rises=True), panel.title)
+        for panel, comparison in report_data.alone()
+        for arm in comparison.rows
+        for seed, pair in comparison.pairs(comparison.metrics[0], arm).items()
+    ]
+    if not rows:
         return None
+    numbers = pd.DataFrame(rows, columns=["arm", "seed", "difference", "panel"])
+    by_panel = dict(list(numbers.groupby("panel")))
+    panels = [(*pair, by_panel[pair[0].title]) for pair in report_data.alone() if pair[0].title in by_panel]
     drawn, left_out = chosen(panels, [panel.cell for panel, _, _ in panels], PANELS)
-    present = dict.fromkeys(arm for _, comparison, _ in drawn for arm in comparison.rows)  # from the best to the worst
-    arms = [arm for arm in present if any((data["arm"] == arm).any() for _, _, data in drawn)]
+    arms = list(dict.fromkeys(arm for _, _, data in drawn for arm in data["arm"]))  # from the best to the worst
     if len(arms) > ARMS:
         arms = [arm for arm in arms if arm not in report_data.report.without_claim][:ARMS]
     titles = panel_titles([panel.short for panel, _, _ in drawn])
@@ -49,7 +46,6 @@ def draw_pairs(report_data: ReportData) -> ReportFigure | None:
         metric, percent = metric_title(comparison.metrics[0], short=True), ", %" * comparison.terms.log
         arrow = "better →" if higher_is_better(comparison.metrics[0]) else "← better"
         draw_frame(axes, f"{arrow}\ndifference in {metric}{percent}")
-    numbers = pd.concat([data.assign(panel=panel.title) for panel, _, data in panels])
     reference = arm_title(report_data.report.reference)
     note = f"Each point: an arm and {reference} at one seed. Bar: the mean of the pairs.{left_out}"
     return ReportFigure("pairs", f"Differences to {reference}, seed by seed", figure, numbers, note)

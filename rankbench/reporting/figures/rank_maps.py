@@ -26,6 +26,7 @@ from rankbench.studies.panels import Panel
 
 ROW = 0.115  # inches of a kind of site: a line of numbers
 BAR = 0.55  # inches of a colour bar and its numbers
+OUTSIDE = "\N{EN DASH}"  # title of the column of sites that are in no layer
 LABEL = 1.2  # inches of a line of a label of the agreement
 
 
@@ -33,8 +34,7 @@ def rank_maps(records: Sequence[RunRecord], names: Sequence[str] | None = None) 
     """Ranks of the runs that are ok: label, seed, site, layer (NaN without one), kind, rank; labels in their order.
 
     Args:
-        records: finished runs.
-        names: their labels, where they tell apart more records than these.
+        names: labels of the runs, where they tell apart more records than these.
 
     Raises:
         SelectionError: no run that is ok has ranks.
@@ -91,11 +91,11 @@ def agreement(maps: pd.DataFrame) -> pd.DataFrame:
     with the seed (planted), different seeds have nothing to agree on.
     """
     table = maps.pivot(index="site", columns=["label", "seed"], values="rank").corr("spearman")
-    pairs = table.rename_axis(index=["label", "seed"], columns=["other", "other seed"]).stack([0, 1], future_stack=True)
-    pairs = pairs.rename("spearman").reset_index()
+    table = table.rename_axis(index=["label", "seed"], columns=["other", "other seed"])
+    pairs = table.melt(ignore_index=False, value_name="spearman").reset_index()
     same_label, order = pairs["label"] == pairs["other"], pairs["seed"] - pairs["other seed"]
     kept = pairs[(same_label & (order < 0)) | (~same_label & (order == 0))]
-    means = kept.groupby(["label", "other"])["spearman"].agg(spearman="mean", pairs="count")
+    means = kept.groupby(["label", "other"]).agg(spearman=("spearman", "mean"), pairs=("spearman", "count"))
     names = maps["label"].unique()
     every = pd.MultiIndex.from_product([names, names], names=["label", "other"])
     return means.reindex(every).fillna({"pairs": 0}).astype({"pairs": int}).reset_index()
@@ -103,14 +103,7 @@ def agreement(maps: pd.DataFrame) -> pd.DataFrame:
 
 @own_style
 def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quantity: str = "mean rank") -> Figure:
-    """A panel per label, kinds x layers, all on one colour scale.
-
-    Args:
-        means: mean ranks, as `mean_ranks` returns them.
-        title: title of the figure; "" for none.
-        columns: panels in a row, where it is not what fits.
-        quantity: name of what the shades show.
-    """
+    """A panel per label, kinds x layers, all on one colour scale; `means`: as `mean_ranks` returns them."""
     names = [str(name) for name in means["label"].unique()]
     sites = means.assign(layer=means["layer"].astype(float).fillna(np.inf))  # outside the layers: behind them
     kinds, layers = sorted(sites["kind"].unique()), sorted(sites["layer"].unique())  # disk has lost the model's order
@@ -118,14 +111,12 @@ def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quant
     columns = columns or min(len(names), _fitting(width - BAR - widest(kinds), len(layers)))
     figure, all_axes = facets(
         [_title(name) for name in names],
-        room=Room(widest(kinds) + 0.08, 0.0, 0.05),
+        room=Room(widest(kinds) + 0.08, 0.0, 0.05, BAR, 0.26),
         height=ROW * len(kinds),
         width=width,
         columns=columns,
         shared=True,
         heading=title,
-        bar=BAR,
-        foot=0.26,
     )
     most = float(means["rank"].max())
     form = "{:.0f}" if (means["rank"] % 1 == 0).all() or most >= 10 else "{:.1f}"
@@ -133,11 +124,11 @@ def draw_maps(means: pd.DataFrame, title: str, columns: int | None = None, quant
         table = sites[sites["label"] == name].pivot(index="kind", columns="layer", values="rank")
         matrix = table.reindex(index=kinds, columns=layers).to_numpy(float)
         image = draw_tiles(axes, matrix, 0, most)
-        write_numbers(axes, matrix, image, form, least=len(names))
+        write_numbers(axes, matrix, image, form, matrices=len(names))
         axes.set_yticks(range(len(kinds)), kinds)
         every = math.ceil(len(layers) * 0.2 / inches(axes)[0])
         shown = range(0, len(layers), every) if index + columns >= len(names) else []  # nothing stands below it
-        axes.set_xticks(shown, [layer_title(layers[place]) for place in shown])
+        axes.set_xticks(shown, [OUTSIDE if math.isinf(layers[place]) else f"{layers[place]:.0f}" for place in shown])
     all_axes[-1].set_xlabel("layer")
     colour_bar(figure, all_axes, image, quantity)
     return figure
@@ -154,11 +145,6 @@ def _fitting(width: float, layers: int) -> int:
     return max(2, min(6, int(width / max(0.8, 0.055 * layers))))
 
 
-def layer_title(layer: float) -> str:
-    """Title of a column of the grid; sites outside the layers, at infinity, have one of their own."""
-    return "\N{EN DASH}" if math.isinf(layer) else f"{layer:.0f}"
-
-
 @own_style
 def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     """A matrix of labels with the correlation in each cell; a dash where there is none."""
@@ -169,11 +155,10 @@ def draw_agreement(table: pd.DataFrame, title: str) -> Figure:
     needed = (text_width("-0.000") + 0.06) * len(names) + margin + BAR + 2 * GAP
     figure, (axes,) = facets(
         [""],
-        room=Room(margin, 0.0, margin),
+        room=Room(margin, 0.0, margin, BAR),
         height=max(0.6, 0.27 * len(names)),
         width=next((width for width in (COLUMN, PAGE, WIDE) if width >= needed), needed),
         heading=title,
-        bar=BAR,
     )
     matrix = values.to_numpy(float)
     image = draw_tiles(axes, matrix, -1, 1, DIVERGING)

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from rankbench.analysis.comparison import KIND_OF
 from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better, title_of
-from rankbench.analysis.terms import Terms
-from rankbench.reporting.amounts import FAR, amount_of, rough, worth_cell
+from rankbench.reporting.amounts import amount_of, estimate_cell, rough, worth_cell
 from rankbench.reporting.decisions import Sample
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.table import Cell, Table, arm_cell, number_cell
@@ -37,18 +36,15 @@ def _table(report_data: ReportData, sample: Sample, arms: Sequence[str], control
     gains = [f"gain over {arm_title(name) if name == sample.reference else name}" for name in over]
     worth = ["worth"] * (sample.terms.ladder is not None)
     rows = [_row(report_data, sample, arm, over, bool(worth)) for arm in arms]
-    apart = (*sample.pools, sample.reference, *report_data.report.without_claim)
-    left = [arm for arm in report_data.arms if arm not in apart]
+    left = [arm for arm in report_data.claimed if arm not in sample.pools]
+    left_out = [f"Left out, not run on every panel: {', '.join(map(arm_title, left))}."] if left else []
     apart_from = "" if controlled or len(arms) == len(sample.pools) else ", arms without controls of their own"
     return Table(
         f"over-{file_name(f'{sample.title} {sample.shared}{apart_from}')}",
         f"{_title(sample)}{apart_from}",
         ["arm", "outcome", *gains, *worth, *DETAILS],
         rows,
-        [
-            _note(report_data, sample),
-            *([f"Left out, not run on every panel: {', '.join(map(arm_title, left))}."] if left else []),
-        ],
+        [_note(report_data, sample), *left_out],
         strip=2,
         margin=sample.terms.margin and amount_of(sample.terms, sample.terms.margin),
         details=DETAILS,
@@ -64,18 +60,20 @@ def _row(report_data: ReportData, sample: Sample, arm: str, over: list[str], wit
     decision = pooled.decision
     kind = KIND_OF[decision.outcome] if plain else decision.outcome
     outcome = Cell("not at an equal budget") if sample.is_off(arm) else Cell(kind, kind=kind)
-    terms, comparisons = sample.terms, sample.together.comparisons
-    rises = bool(higher_is_better(comparisons[0].metrics[0]))
-    gains = [_gain(terms, decision.intervals.get(name), rises, "" if plain else "not run") for name in over]
-    another, alone = (
-        Cell() if each is None else _estimate(terms, each, rises) for each in (pooled.another, pooled.these)
-    )
+    gains = [_gain_cell(sample, decision.intervals.get(name), "" if plain else "not run") for name in over]
     return [
         *(arm_cell(arm), outcome, *gains),
         *([worth_cell(sample.worth(arm))] if with_worth else []),
-        *(number_cell(pooled.deviation, "{:.2g}"), another, alone),
-        Cell(with_titles(decision.reason, comparisons[0].rows)),
+        number_cell(pooled.deviation, "{:.2g}"),
+        *(_gain_cell(sample, gain) for gain in (pooled.another, pooled.these)),
+        Cell(with_titles(decision.reason, sample.together.comparisons[0].rows)),
     ]
+
+
+def _gain_cell(sample: Sample, gain: Estimate | PairedDifference | None, without: str = "") -> Cell:
+    """A gain with its interval; what to say where there is none."""
+    rises = bool(higher_is_better(sample.together.comparisons[0].metrics[0]))
+    return Cell(without) if gain is None else estimate_cell(sample.terms, gain, rises, "+.3g")
 
 
 def _note(report_data: ReportData, sample: Sample) -> str:
@@ -101,19 +99,6 @@ def _note(report_data: ReportData, sample: Sample) -> str:
     )
 
 
-def _gain(terms: Terms, gain: PairedDifference | None, rises: bool, without: str) -> Cell:
-    return Cell(without) if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high), rises)
-
-
-def _estimate(terms: Terms, estimate: Estimate, rises: bool) -> Cell:
-    value, unit = amount_of(terms, estimate.value, rises), " %" * terms.log
-    if estimate.low is None or estimate.high is None:
-        return Cell(f"{value:+.3g}{unit} (no interval)", value)
-    low, high = amount_of(terms, estimate.low, rises), amount_of(terms, estimate.high, rises)
-    end = f"{low:+.3g}" if not terms.log or low > -FAR else f"below -{FAR:g}"
-    return Cell(f"{value:+.3g}{unit} [{end}, {high:+.3g}]", value, low, high)
-
-
 def sentences(report_data: ReportData) -> Iterator[str]:
     """For each sample: which arms with controls have which outcome; and titles without panels to take together."""
     for title, axes in report_data.report.over.items():
@@ -121,10 +106,9 @@ def sentences(report_data: ReportData) -> Iterator[str]:
             yield f"{title}: no two panels with headroom differ in {' and '.join(axes)} alone."
     for sample in report_data.samples:
         arms: dict[str, list[str]] = defaultdict(list)
-        rises = bool(higher_is_better(sample.together.comparisons[0].metrics[0]))
         for arm in filter(report_data.report.controls.__contains__, sample.pools):
             decision = sample.pools[arm].decision
-            gain = _gain(sample.terms, decision.intervals.get(sample.reference), rises, "").text
+            gain = _gain_cell(sample, decision.intervals.get(sample.reference)).text
             arms[decision.outcome].append(arm_title(arm) + f" ({gain})" * (decision.outcome in SHOWN))
         parts = [f"{outcome}: {', '.join(arms[outcome])}" for outcome in OUTCOMES if outcome in arms]
         if parts:

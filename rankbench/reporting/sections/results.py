@@ -13,12 +13,12 @@ from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, decimals
 from rankbench.analysis.labels import arm_title, file_name, metric_title, panel_title, task_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.comparison_table import EXPLORATORY, NOTE, make_table
-from rankbench.reporting.decisions import Member
+from rankbench.reporting.decisions import Member, shared_facts
 from rankbench.reporting.figures.over_tasks import draw_over_tasks, draw_sample
 from rankbench.reporting.figures.pairs import draw_pairs
 from rankbench.reporting.report_data import ReportData, link, links, span
 from rankbench.reporting.section import Section, filed, panel_tables, present
-from rankbench.reporting.table import Cell, Table, arm_cell
+from rankbench.reporting.table import Cell, Table, arm_cell, interval_cell, mean_cell
 from rankbench.statistics.decision import Outcome, outcomes
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.family import joint_level
@@ -98,9 +98,7 @@ def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
     measured = comparison.values[comparison.metrics[0]][arm].dropna()
     if measured.empty:
         return Cell("none ok", link=link(panel, arm))
-    spread = f" ± {measured.std(ddof=1):.{digits}f}" if len(measured) > 1 else ""
-    strong = comparison.findings[arm].kind in SHOWN
-    return Cell(f"{measured.mean():.{digits}f}{spread}", float(measured.mean()), strong=strong, link=link(panel, arm))
+    return replace(mean_cell(measured, digits, comparison.findings[arm].kind in SHOWN), link=link(panel, arm))
 
 
 def task_tables(report_data: ReportData) -> list[Table]:
@@ -108,7 +106,7 @@ def task_tables(report_data: ReportData) -> list[Table]:
     groups: dict[tuple[str, ...], list[Member]] = defaultdict(list)
     for panel, comparison in report_data.compared():
         if comparison.reference is not None and higher_is_better(comparison.metrics[0]) is not None:
-            groups[panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest].append((panel, comparison))
+            groups[shared_facts(panel, ["task"])].append((panel, comparison))
     several = {
         key: members for key, members in groups.items() if len({panel.facts["task"] for panel, _ in members}) > 1
     }
@@ -117,8 +115,7 @@ def task_tables(report_data: ReportData) -> list[Table]:
 
 def _over_tasks(report_data: ReportData, key: tuple[str, ...], members: list[Member]) -> Table:
     reference = arm_title(report_data.report.reference)
-    apart = {report_data.report.reference, *report_data.report.without_claim}
-    others = [arm for arm in report_data.arms if arm not in apart]
+    others = report_data.claimed
     arms = [arm for arm in others if all(_enough(comparison, arm) for _, comparison in members)]
     level = joint_level(max(1, len(others)), report_data.report.level)
     left = [arm for arm in others if arm not in arms]
@@ -170,8 +167,5 @@ def _scores(comparison: Comparison, arm: str) -> Array:
 
 
 def _estimate(estimate: Estimate, sign: str = "") -> Cell:
-    digits = 2 if abs(estimate.value) < 10 else 1
-    text = f"{estimate.value:{sign}.{digits}f}"
-    if estimate.low is not None and estimate.high is not None:
-        text += f" [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
-    return Cell(text, estimate.value, estimate.low, estimate.high)
+    form = f"{sign}.{2 if abs(estimate.value) < 10 else 1}f"
+    return interval_cell(estimate.value, estimate.low, estimate.high, form, without="")

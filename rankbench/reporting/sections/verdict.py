@@ -102,8 +102,7 @@ def _declaration(report_data: ReportData) -> Iterator[str]:
     seen = f"; the data were looked at {looks} times, for which the intervals allow" if looks > 1 else ""
     changes = dict.fromkeys([*sweep.changes, *code_changes(sweep.declaration)])
     since = f"since then changed: {'; '.join(changes)}" if changes else "nothing has changed since"
-    dates = sorted({panel.date[:10] for panel in sweep.declaration.panels})
-    when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+    when = span(panel.date[:10] for panel in sweep.declaration.panels)
     yield f"Seeds, metrics, smallest effects and arms were declared on {when}; {since}{seen}."
 
 
@@ -191,7 +190,8 @@ def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
         if arm == report_data.report.reference:
             yield f"{arm}: no verdict: it stands in for the reference, {CONTROLS[UNIFORM]} was not run."
         decisions = [(panel_title(panel.short), decision) for panel, _, each, decision in judged if each == arm]
-        off = [panel_title(panel.short) for panel, comparison in compared if _is_off(comparison, arm)]
+        at_other_budgets = [(panel, each) for panel, each in compared if arm in each.off.index]
+        off = [panel_title(panel.short) for panel, each in at_other_budgets if arm != each.reference]
         if off:
             yield f"{arm}: no verdict on {'; '.join(off)}: not at an equal budget."
         if len(decisions) == 1:
@@ -203,10 +203,6 @@ def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
                 reasons = dict.fromkeys(decision.reason for _, decision in decisions if decision.outcome == outcome)
                 where_text += f" ({'; '.join(reasons)})" * (outcome == "withheld" and len(reasons) == 1)
                 yield f"{arm}: {outcome} on {len(titles)} of {len(decisions)}{where_text}."
-
-
-def _is_off(comparison: Comparison, arm: str) -> bool:
-    return arm in comparison.off.index and arm != comparison.reference
 
 
 def verdict_table(
@@ -249,11 +245,8 @@ def _rule(report_data: ReportData) -> str:
 
 
 def _untuned(report_data: ReportData) -> list[str]:
-    return (
-        []
-        if report_data.study.sweep.tuned
-        else ["Learning rates were not tuned here: the uniform arm may not be at its best."]
-    )
+    untuned = "Learning rates were not tuned here: the uniform arm may not be at its best."
+    return [] if report_data.study.sweep.tuned else [untuned]
 
 
 def _over(comparison: Comparison, decision: Decision, arm: str, name: str, control: Sequence[str]) -> Cell:
