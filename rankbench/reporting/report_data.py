@@ -13,7 +13,8 @@ from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.item_gains import ItemGain, item_gains
 from rankbench.analysis.positive_control import LOST, ControlTest, check_control
 from rankbench.records.record import RunRecord
-from rankbench.reporting.decisions import Member, Sample, samples, with_verdicts
+from rankbench.reporting.amounts import digits_of
+from rankbench.reporting.decisions import Judged, Member, Sample, judged_arms, samples, with_verdicts
 from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
@@ -64,6 +65,16 @@ class ReportData:
     def samples(self) -> list[Sample]:
         """Panels that are taken together, as the report declares them."""
         return samples(self)
+
+    @cached_property
+    def judged(self) -> list[Judged]:
+        """Each arm that has controls, in each panel, with its decision."""
+        return judged_arms(self)
+
+    @cached_property
+    def digits(self) -> dict[str, int]:
+        """Name of a panel -> digits after the point of its differences."""
+        return {panel.name: digits_of(comparison, comparison.metrics[0]) for panel, comparison in self.compared()}
 
     def alone(self) -> list[Member]:
         """Panels that are judged one by one, with their comparisons: `compared` without those of `samples`."""

@@ -15,6 +15,7 @@ from rankbench.reporting.amounts import amount_of
 from rankbench.reporting.decisions import Sample
 from rankbench.reporting.figures.heat_maps import DIVERGING, colour_bar, draw_tiles
 from rankbench.reporting.figures.layout import (
+    ROW,
     Room,
     arm_handles,
     arm_labels,
@@ -30,8 +31,7 @@ from rankbench.statistics.estimates import mean_interval
 
 ARMS = 12  # that are drawn
 SHOWN = 0.95  # share of the differences that are not beyond the shades
-ROW_HEIGHT = 0.155  # inches of an arm on the panels of a sample
-ROW = 0.085  # inches of an arm on a task
+NARROW = 0.085  # inches of an arm on a task
 FILLED = 0.75  # share of the height of a task that its arms take
 COLUMNS = ["panel", "arm", "gain", "low", "high"]
 
@@ -56,7 +56,7 @@ def draw_over_tasks(report_data: ReportData) -> ReportFigure | None:
     data = pd.DataFrame(rows, columns=COLUMNS).astype({"low": float, "high": float})
     panels, arms = list(data["panel"].unique()), [arm for arm in report_data.claimed if arm in set(data["arm"])][:ARMS]
     handles = arm_handles(arms, report_data.styles, lines=False)
-    row = max(0.16, ROW * len(arms) + 0.03)
+    row = max(0.16, NARROW * len(arms) + 0.03)
     figure, (axes,) = labelled_rows([""], panels, row=row, handles=handles, width=PAGE)
     _draw_blocks(axes, data, panels, arms, report_data.styles)
     note = (
@@ -82,29 +82,19 @@ def _pooled_gains(sample: Sample) -> Iterator[tuple[str, float, float | None, fl
     smallest = sample.together.smallest
     for arm, pooled in sample.pools.items():
         if gain := pooled.decision.intervals.get(sample.reference):
-            yield arm, *(end if end is None else end / smallest for end in (gain.mean, gain.low, gain.high))
+            low, high = (end if end is None else end / smallest for end in (gain.low, gain.high))
+            yield arm, gain.mean / smallest, low, high
 
 
-def draw_sample(report_data: ReportData, sample: Sample) -> ReportFigure | None:
+def draw_sample(sample: Sample) -> ReportFigure | None:
     """A shade for each arm on each panel of a sample, the best arm first; None where their metrics differ."""
     if not sample.together.one_unit:
         return None
     metric = sample.together.comparisons[0].metrics[0]
-    differences = pd.DataFrame(
-        {
-            panel_title(panel.short): {
-                arm: amount_of(comparison.terms, float(comparison.pairs(metric, arm).mean()), rises=True)
-                for arm in sample.pools
-                if len(comparison.pairs(metric, arm))
-            }
-            for panel, comparison in sample.members
-        }
-    )
-    means = differences.mean(axis=1)
-    differences = differences.loc[means.sort_values(ascending=not higher_is_better(metric)).index]
-    labels, panels = arm_labels(list(differences.index)), list(differences)
-    room = Room(widest(labels) + 0.08, 0.0, widest(panels) + 0.1)
-    figure, (axes,) = facets([""], room=room, height=ROW_HEIGHT * len(labels), width=PAGE, bar=0.6)
+    differences = _by_panel(sample, metric)
+    labels, panels = arm_labels(list(differences.index)), list(differences.columns)
+    room = Room(widest(labels) + 0.08, 0.0, widest(panels) + 0.1, bar=0.6)
+    figure, (axes,) = facets([""], room=room, height=ROW * len(labels), width=PAGE)
     limit = float(np.nanquantile(differences.abs(), SHOWN))
     image = draw_tiles(axes, differences.to_numpy(), -limit, limit, DIVERGING)
     axes.set_yticks(range(len(labels)), labels)
@@ -118,6 +108,23 @@ def draw_sample(report_data: ReportData, sample: Sample) -> ReportFigure | None:
     )
     data = differences.rename_axis("arm").reset_index().melt("arm", var_name="panel", value_name="difference")
     return ReportFigure(f"sample-{file_name(sample.shared)}", f"Panel by panel: {sample.title}", figure, data, note)
+
+
+def _by_panel(sample: Sample, metric: str) -> pd.DataFrame:
+    """Mean paired differences to the reference: arms, the best mean first, by panels."""
+    pairs = {panel_title(panel.short): (comparison, comparison.paired[metric]) for panel, comparison in sample.members}
+    differences = pd.DataFrame(
+        {
+            panel: {
+                arm: amount_of(comparison.terms, float(of_arm[arm].mean()), rises=True)
+                for arm in sample.pools
+                if len(of_arm.get(arm, ()))
+            }
+            for panel, (comparison, of_arm) in pairs.items()
+        }
+    )
+    means = differences.mean(axis=1).sort_values(ascending=not higher_is_better(metric))
+    return differences.loc[means.index].rename(columns=str)
 
 
 def _draw_blocks(axes: Axes, data: pd.DataFrame, panels: list[str], arms: list[str], styles: Styles) -> None:

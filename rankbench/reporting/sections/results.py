@@ -47,7 +47,7 @@ def make(report_data: ReportData) -> Section | None:
         [
             *panel_tables("Each arm beside the reference", _tables(alone)),
             partial(draw_over_tasks, report_data),
-            *(partial(draw_sample, report_data, sample) for sample in report_data.samples),
+            *(partial(draw_sample, sample) for sample in report_data.samples),
             *several,
             partial(draw_pairs, report_data),
             *panel_tables("Panels of a sample one by one, exploratory", one_by_one),

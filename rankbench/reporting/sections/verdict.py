@@ -15,12 +15,11 @@ from rankbench.reporting.amounts import (
     amount_of,
     difference_cell,
     difference_of,
-    digits_of,
     mean_text,
     rough,
     smallest_cell,
 )
-from rankbench.reporting.decisions import Judged, controls_of, judged_arms
+from rankbench.reporting.decisions import Judged, controls_of
 from rankbench.reporting.figures.forest import draw_forest
 from rankbench.reporting.report_data import ReportData, link, span
 from rankbench.reporting.section import Section, filed, present, rows_of_panels
@@ -52,7 +51,7 @@ ANCHOR, TITLE = "verdict", "Verdict"
 def make(report_data: ReportData) -> Section:
     """Return the section that is always there."""
     alone = {panel.name for panel, _ in report_data.alone()}
-    judged = judged_arms(report_data)
+    judged = report_data.judged
     apart = [each for each in judged if each[0].name not in alone]
     one_by_one = verdict_table(report_data, apart, "verdict-one-by-one", "Panels of a sample one by one, exploratory")
     blocks = [
@@ -81,11 +80,11 @@ def sentences(report_data: ReportData) -> list[str]:
     ]
 
 
-def _difference(comparison: Comparison, gain: PairedDifference) -> Cell:
+def _difference(comparison: Comparison, gain: PairedDifference, digits: int) -> Cell:
     """A gain in the first metric as a difference in it."""
     metric = comparison.metrics[0]
     difference = difference_of(gain, bool(higher_is_better(metric)))
-    return difference_cell(comparison.terms, difference, digits_of(comparison, metric))
+    return difference_cell(comparison.terms, difference, digits)
 
 
 def _declaration(report_data: ReportData) -> Iterator[str]:
@@ -185,7 +184,7 @@ def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
     """For each arm with controls, what is decided and where; in a single panel, or where it is withheld, why."""
     compared = report_data.alone()
     names = {panel.name for panel, _ in compared}
-    judged = [each for each in judged_arms(report_data) if each[0].name in names]
+    judged = [each for each in report_data.judged if each[0].name in names]
     for arm in report_data.report.controls:
         if arm == report_data.report.reference:
             yield f"{arm}: no verdict: it stands in for the reference, {CONTROLS[UNIFORM]} was not run."
@@ -219,10 +218,11 @@ def verdict_table(
     names = list(dict.fromkeys(name for several in named for name in several))
     rows = []
     for panel, comparison, arm, decision in judged:
+        digits = report_data.digits[panel.name]
         where = link(panel, arm) if arm in panel.arms else ""
         head = [Cell(panel_title(panel.short)), arm_cell(arm, where), Cell(decision.outcome, kind=decision.outcome)]
         controls = controls_of(report_data.report, arm, comparison.reference)
-        over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
+        over = [_over(comparison, decision, arm, name, controls.get(name, []), digits) for name in names]
         n = Cell(span(difference.n for difference in decision.intervals.values()))
         why = Cell(with_titles(decision.reason, comparison.rows))
         rows.append([*head, *over, smallest_cell(comparison.terms), n, why])
@@ -249,12 +249,12 @@ def _untuned(report_data: ReportData) -> list[str]:
     return [] if report_data.study.sweep.tuned else [untuned]
 
 
-def _over(comparison: Comparison, decision: Decision, arm: str, name: str, control: Sequence[str]) -> Cell:
+def _over(comparison: Comparison, decision: Decision, arm: str, name: str, control: Sequence[str], digits: int) -> Cell:
     """A gain and its interval, with the budget of a control that has another; why there is none."""
     if name not in decision.intervals:
         lost = comparison.why_lost(arm, control) if arm in comparison.rows and control else None
         return Cell(lost or ("not run" if arm in comparison.rows else ""))
-    cell = _difference(comparison, decision.intervals[name])
+    cell = _difference(comparison, decision.intervals[name], digits)
     off = [comparison.off[each] for each in control if each in comparison.off.index]
     return replace(cell, text=f"{cell.text} at {max(off):.0%} of the budget") if off else cell
 
@@ -280,6 +280,5 @@ def _finding(report_data: ReportData, panel: Panel, comparison: Comparison, arm:
     finding, difference = comparison.findings[arm], comparison.difference(comparison.metrics[0], arm)
     text = with_titles(finding.text, comparison.rows)
     if difference is not None:
-        digits = digits_of(comparison, comparison.metrics[0])
-        text = f"{mean_text(comparison.terms, difference.mean, digits)} {text}"
+        text = f"{mean_text(comparison.terms, difference.mean, report_data.digits[panel.name])} {text}"
     return Cell(text, strong=finding.kind in SHOWN, kind=finding.kind, link=link(panel, arm))
