@@ -81,9 +81,8 @@ def estimate_cell(
 
 def level_text(level: float) -> str:
     """A level in per cent, with digits enough that it is not 100: "95", "99.8", "99.996"."""
-    missing = 100 * (1 - level)
-    digits = 0 if missing >= 1 else 1 - math.floor(math.log10(missing))
-    return f"{100 * level:.{digits}f}"
+    text = f"{100 * level:.4g}"
+    return text if text != "100" else f"{100 * level:.{1 - math.floor(math.log10(100 * (1 - level)))}f}"
 
 
 def rough(value: float) -> str:
