@@ -9,7 +9,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGES = ROOT / "results", ROOT / "experiments"
 STUDIES = sorted(
-    folder for folder in RESULTS.iterdir() if folder.is_dir() and folder.name not in ("published", "runs", "sweeps")
+    folder
+    for folder in RESULTS.iterdir()
+    if folder.is_dir() and folder.name not in ("published", "runs", "sweeps") and not folder.name.startswith("sweep-")
 )
 FOLDERS = {"figures", "tables"}
 RECORDS = {"records.jsonl", "records.jsonl.xz"}

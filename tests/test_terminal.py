@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rankbench.terminal import fitting, loading, print_table
+from rankbench.terminal import duration, fitting, loading, print_table
 
 TITLES = ["method", "model", "test/kl", "finding", "peak MiB"]
 ROWS = [
@@ -62,3 +62,18 @@ def test_what_takes_a_moment_is_said_on_a_terminal_alone(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     loading("torch")
     assert "loading torch ..." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (16.7, "17 s"),
+        (27, "27 s"),
+        (730, "12 min"),
+        (12_700, "3.5 h"),
+        (180_000, "2.1 days"),
+    ],
+)
+def test_a_duration_has_a_unit_in_which_it_can_be_read(seconds, words):
+    assert duration(seconds) == words

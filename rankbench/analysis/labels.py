@@ -219,6 +219,11 @@ def _differing(members: Sequence[Mapping[str, str]]) -> list[str]:
     return [key for key in keys if len({member.get(key, "null") for member in members}) > 1]
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def text_of(value: Any) -> str:
     """A setting as labels show it: "null", "true", "q+v"."""
     if isinstance(value, str):

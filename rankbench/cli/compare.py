@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rankbench.analysis.labels import metric_title
 from rankbench.analysis.metrics import PER_ITEM
 from rankbench.analysis.run_pair import (
     Item,
@@ -177,7 +178,11 @@ def _show_rows(out: Console, heading: str, titles: Sequence[str], rows: Sequence
 
 def _metric_cells(a: RunRecord, b: RunRecord, split: str) -> list[tuple[str, ...]]:
     return [
-        (name, *("" if value is None else f"{value:.4g}" for value in (x, y)), _minus(x, y))
+        (
+            metric_title(name, arrow=True, short=True),
+            *("" if value is None else f"{value:.4g}" for value in (x, y)),
+            _minus(x, y),
+        )
         for name, x, y in metrics(a, b, split)
     ]
 

@@ -15,6 +15,8 @@ from rankbench import RankbenchError
 from rankbench.cli import COMMANDS, command
 from rankbench.cli.arguments import width
 from rankbench.cli.exit_codes import OK
+from rankbench.config.budget_names import MODEL_FILE, is_numbered
+from rankbench.config.budget_names import text as numbered_text
 from rankbench.config.registry import conf_folders
 from rankbench.config.schema import near
 from rankbench.config.yaml_files import CONF_DIR, content
@@ -122,16 +124,19 @@ def text_on(topic: str) -> str:
     if not choice:
         return group_help(name, files[name])
     file = next((file for file in files[name] if file.stem == choice), None)
+    if file is None and is_numbered(name, choice):
+        return f"{MODEL_FILE}, at uniform rank {choice[1:]}\n\n{numbered_text(choice).rstrip()}"
     if file is None:
         stems = [file.stem for file in files[name]]
         raise RankbenchError(f"--help {topic}: unknown {name}; {near(choice, stems)}")
     return f"{file}\n\n{file.read_text().rstrip()}"
 
 
-def groups() -> dict[str, dict[Path, str]]:
-    """Group -> its files, sorted, each with the package that brings it ("" for rankbench)."""
+def groups(config_dir: Path | None = None) -> dict[str, dict[Path, str]]:
+    """Group -> its files, sorted, each with the package that brings it ("" for rankbench and for `config_dir`)."""
     files: dict[str, dict[Path, str]] = {}
-    for folder, package in {CONF_DIR: "", **conf_folders()}.items():
+    own = {CONF_DIR: "", **({config_dir: ""} if config_dir else {})}
+    for folder, package in {**own, **conf_folders()}.items():
         for file in folder.glob("*/*.yaml"):
             files.setdefault(file.parent.name, {}).setdefault(file, package)
     ordered = sorted(sorted(files), key=lambda group: GROUP_ORDER.index(group) if group in GROUP_ORDER else 99)

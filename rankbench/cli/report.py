@@ -1,13 +1,18 @@
-"""`rankbench report [experiment=X] [--results DIR]`: tables, figures and the page of a study; `--wandb` mirrors it."""
+"""`rankbench report [experiment=X] [--results DIR]`: tables, figures and the page of a study; `--wandb` mirrors it.
+
+`--index` renews the index of all studies instead.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
+from rankbench import RankbenchError
+from rankbench.cli.arguments import ALLOW_MIXED, RESULTS, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
 from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.records.run_folder import without_garbage_collection
@@ -34,7 +39,13 @@ def _write(words: Sequence[str]) -> int:
     parser.add_argument("--reference", metavar="ARM", help=reference)
     wandb = "mirror the runs to Weights & Biases instead; rankbench report --wandb --help says more"
     parser.add_argument("--wandb", action="store_true", help=wandb)
+    index = "write no report; renew index.html of the results folder, and the list of studies in its README.md"
+    parser.add_argument("--index", action="store_true", help=index)
     arguments = parser.parse_intermixed_args(words)
+    if arguments.index:
+        if arguments.words:
+            parser.error(f"--index: takes no words ({shlex.join(arguments.words)}), but --results DIR")
+        return _renew_index(arguments.results or RESULTS)
     typed = with_results(arguments.words, arguments)
     loading("records")
     with without_garbage_collection():  # nothing that is read is freed before the end
@@ -42,6 +53,20 @@ def _write(words: Sequence[str]) -> int:
     print(page)
     for sentence in sentences:
         print_text(sentence)
+    return OK
+
+
+def _renew_index(results: Path) -> int:
+    """Write the index of the studies of a results folder, and print where it is.
+
+    Raises:
+        RankbenchError: there is no such folder.
+    """
+    from rankbench.reporting.pages import study_index
+
+    if not results.is_dir():
+        raise RankbenchError(f"--index: there is no folder {results}; give --results DIR")
+    print(study_index.renew(results))
     return OK
 
 

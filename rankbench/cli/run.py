@@ -6,13 +6,14 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankbench.cli.exit_codes import OK
 from rankbench.cli.help import groups
+from rankbench.config.budget_names import is_numbered
 from rankbench.config.schema import ConfigError, near
 from rankbench.interface.run_result import finished_record, folder_of
 
@@ -42,7 +43,7 @@ def main(words: Sequence[str]) -> int:
     if stray:
         raise ConfigError([f"{word}: belongs to a sweep; add -m" for word in stray])
     if not flags.config_name:
-        refuse_unknown_keys(flags.overrides, config_dir_of(flags))
+        refuse_unknown_names(flags.overrides, config_dir_of(flags))
     if "torch" not in sys.modules:
         say("loading torch ...")
     with importing("torch"):  # and Hydra, and the classes of the method and the task
@@ -55,30 +56,45 @@ def main(words: Sequence[str]) -> int:
     return perform(checked.config)
 
 
-def refuse_unknown_keys(overrides: Sequence[str], config_dir: Path | None = None) -> None:
-    """Refuse keys at the root that no run has, before torch is loaded, where nothing else can be wrong.
+def refuse_unknown_names(overrides: Sequence[str], config_dir: Path | None = None) -> None:
+    """Refuse choices that no group has, and keys at the root that no run has, before torch is loaded.
 
-    What else there is must be a choice that conf/ has; all other words are left to the whole check, which says every
-    mistake at once.
+    Beside a choice that is not there, everything is checked that needs no class of a method or task. Beside an unknown
+    key, what else there is must be a choice that conf/ has; all other words are left to the whole check, which says
+    every mistake at once.
 
     Args:
         overrides, config_dir: as in `run`.
 
     Raises:
-        ConfigError: with every such key.
+        ConfigError: with every such name.
     """
     from rankbench.config.sections import Config
 
-    keys, files, unknown = set(Config.model_fields), groups(), []
-    for word in overrides:
-        key, is_setting, value = word.partition("=")
-        if any(file.stem == value for file in files.get(key, ())):
+    keys, files, unknown = set(Config.model_fields), groups(config_dir), []
+    pairs = {word: word.partition("=")[::2] for word in overrides}
+    if any(key in files and not _exists(key, value, files[key]) for key, value in pairs.values()):
+        _refuse_mistakes(overrides, config_dir)
+        return
+    for word, (key, _) in pairs.items():
+        if key in files:
             continue
-        if config_dir is not None or not (is_setting and key.isidentifier()) or key in keys:
+        if config_dir is not None or not ("=" in word and key.isidentifier()) or key in keys:
             return
         unknown.append(f"{word}: unknown key; {near(key, keys - Config.filled_in)}")
     if unknown:
         raise ConfigError(unknown)
+
+
+def _exists(group: str, choice: str, files: Collection[Path]) -> bool:
+    return any(file.stem == choice for file in files) or is_numbered(group, choice)
+
+
+def _refuse_mistakes(overrides: Sequence[str], config_dir: Path | None) -> None:
+    from rankbench.config.overrides import mistakes
+
+    if problems := mistakes(overrides, config_dir=config_dir):
+        raise ConfigError(problems)
 
 
 def perform(config: Config) -> int:

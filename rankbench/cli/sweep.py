@@ -86,19 +86,22 @@ def _print_tables(report_data: ReportData) -> None:
     """Print the table of each panel, the decisions on arms with controls, and the answer in one sentence."""
     from rankbench.analysis.labels import arm_title, panel_title, with_titles
     from rankbench.reporting.comparison_table import make_table
-    from rankbench.reporting.decisions import judged_arms
     from rankbench.reporting.headline import make_headline
     from rankbench.reporting.record_tables import print_cells
+    from rankbench.reporting.sections.over_panels import pooled_tables
 
-    compared = report_data.compared()
-    decided = [(panel.name, arm, decision) for panel, _, arm, decision in judged_arms(report_data)]
-    for panel, comparison in compared[:MOST_TABLES]:
+    alone = report_data.alone()
+    decided = [(panel.name, arm, decision) for panel, _, arm, decision in report_data.judged]
+    for table in pooled_tables(report_data):
+        print_text("")
+        print_cells(table)
+    for panel, comparison in alone[:MOST_TABLES]:
         print_text("")
         print_cells(make_table(comparison, title=panel_title(panel.title)))
         for arm, decision in ((arm, decision) for name, arm, decision in decided if name == panel.name):
             print_text(f"{arm_title(arm)}: {decision.outcome} ({with_titles(decision.reason, report_data.styles)})")
-    if len(compared) > MOST_TABLES:
-        print_text(f"\n{len(compared) - MOST_TABLES} more tables: the report has them", "dim")
+    if len(alone) > MOST_TABLES:
+        print_text(f"\n{len(alone) - MOST_TABLES} more tables: the report has them", "dim")
     print_text(f"\n{make_headline(report_data).sentence}\n", "bold")
 
 

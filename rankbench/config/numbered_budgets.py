@@ -1,39 +1,14 @@
-"""budget=rN for any whole N: what conf/budget/r8.yaml says, at uniform rank N; a file of this name goes before it."""
+"""Budgets of any rank (rankbench.config.budget_names) in Hydra's search path."""
 
 from __future__ import annotations
-
-import re
-from typing import Any
 
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from rankbench.config.yaml_files import CONF_DIR, content
+from rankbench.config.budget_names import GROUP, is_numbered, section
 
-GROUP, MODEL = "budget", "r8"
 SCHEME = "rankbench-budgets"
-NAME = re.compile(r"r([1-9]\d*)")
-
-
-def is_numbered(group: str, option: str) -> bool:
-    """Whether an option of a group is a budget of a uniform rank, whatever the rank."""
-    return group == GROUP and NAME.fullmatch(option) is not None
-
-
-def section(option: str) -> dict[str, Any]:
-    """The budget section of rN.
-
-    Args:
-        option: a name such as "r3".
-
-    Raises:
-        ConfigLoadError: it is no such name.
-    """
-    number = NAME.fullmatch(option)
-    if number is None:
-        raise ConfigLoadError(f"budget {option}: not r and a rank")
-    return {**content(CONF_DIR / GROUP / f"{MODEL}.yaml"), "name": option, "reference_rank": int(number[1])}
 
 
 class NumberedBudgets(ConfigSource):
@@ -46,6 +21,8 @@ class NumberedBudgets(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The file of a budget."""
+        if not self.is_config(config_path):
+            raise ConfigLoadError(f"{config_path}: not budget/r and a rank")
         config = OmegaConf.create(section(_option(config_path)))
         return ConfigResult(provider=self.provider, path=self.full_path(), config=config, header={"package": None})
 

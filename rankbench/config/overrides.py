@@ -1,7 +1,7 @@
 """The command line, checked whole before anything runs: choices, keys, types, values and combinations.
 
-Hydra stops at the first mistake and composes the jobs of a sweep one by one. Here every job is composed and examined
-first, all mistakes are reported together, and the configuration that was examined is the one that runs.
+Hydra stops at the first mistake. Here every job of a sweep is composed and examined first, all mistakes are reported
+together, and the configuration that was examined is the one that runs.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from rankbench.config import registry, schema, validation, yaml_files
-from rankbench.config.numbered_budgets import SCHEME, NumberedBudgets, is_numbered
-from rankbench.config.registry import conf_folders
+from rankbench.config.budget_names import is_numbered
+from rankbench.config.numbered_budgets import SCHEME, NumberedBudgets
 from rankbench.config.schema import ConfigError, near
 from rankbench.config.sections import Config
 
+CLASSES = {"method", "task"}  # sections whose keys a class declares, and torch comes with it
 KINDS: dict[str, registry.Kind] = {kind: kind for kind in registry.ENTRY_POINTS}
 
 
@@ -121,7 +122,7 @@ class Examiner:
         self._without_seed = functools.cache(self._examine_without_seed)
         parser = OverridesParser.create(self._loader)
         self._parsed = functools.cache(lambda override: parser.parse_overrides([override])[0])
-        self._skip: set[str] = set()  # sections whose only choice is wrong: nothing can be said about their keys
+        self._skip: set[str] = set()  # sections of whose keys nothing is said: their only choice is wrong, or any is
         self.job_logging = DictConfig({})
 
     def values(self, arguments: Sequence[str], sweep: bool) -> tuple[dict[str, list[str]], list[str]]:
@@ -134,11 +135,11 @@ class Examiner:
         overrides = {}
         for override in typed:
             values = _values(override)
-            if self._chooses(override):
-                problems += [self._unknown(value) for value in values if not self._known(value)]
-                values = [value for value in values if self._known(value)]
-                self._skip |= set() if values else {override.key_or_group}
-            overrides[override.key_or_group] = [value.input_line or "" for value in values]
+            wrong = [value for value in values if self._chooses(override) and not self._known(value)]
+            problems += map(self._unknown, wrong)
+            if wrong:
+                self._skip |= CLASSES if len(wrong) < len(values) else {*CLASSES, override.key_or_group}
+            overrides[override.key_or_group] = [value.input_line or "" for value in values if value not in wrong]
         return overrides, problems
 
     def job(self, overrides: Sequence[str]) -> tuple[Config, list[str]]:
@@ -318,7 +319,7 @@ class Packages(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra whenever it makes a search path."""
-        for folder, package in conf_folders().items():
+        for folder, package in registry.conf_folders().items():
             search_path.append(package, f"file://{folder}")
         search_path.append("rankbench", f"{SCHEME}://")
 

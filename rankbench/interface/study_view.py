@@ -20,6 +20,7 @@ from rankbench.records.record import RunRecord
 from rankbench.records.run_folder import RunFolder
 from rankbench.studies.panels import Panel, panels
 from rankbench.studies.study import Study
+from rankbench.studies.study_question import question_of
 from rankbench.sweeps import manifest
 from rankbench.sweeps.manifest import SweepError
 
@@ -55,8 +56,8 @@ class StudyView:
 
     @property
     def question(self) -> str:
-        """What the experiment asks; without one, the name of the study."""
-        return self.study.title
+        """What the experiment asks; without one, what is compared with what."""
+        return question_of(self.study, self._panels)
 
     @property
     def records(self) -> list[RunRecord]:

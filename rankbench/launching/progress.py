@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rankbench.analysis.labels import metric_title
 from rankbench.analysis.run_costs import from_records
 from rankbench.records.frozen_run import FrozenRun
 from rankbench.records.record import RunRecord
@@ -205,7 +206,8 @@ class SweepProgress:
         values = [float(value) for value in measured if value is not None]
         if not values:
             return ""
-        return f"validation/{name} {mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+        title = metric_title(f"validation/{name}", arrow=True, short=True)
+        return f"{title} {mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
     def _foot(self) -> Text:
         left = self._left()
@@ -225,7 +227,7 @@ def announce(ended: JobOutcome, before: str = "", after: str = "", title: str = 
     """
     out, record = console(), ended.record
     status = "no record" if record is None else record.status
-    took = "done already" if ended.seconds is None else f"{ended.seconds:.1f} s"
+    took = "done already" if ended.seconds is None else duration(ended.seconds)
     out.print(f"{before}{status:<9} {title or ended.run.title}  {took}{after}", markup=False, soft_wrap=True)
     if status != "ok":
         reason = record.reason if record is not None else "it ended before it could write one"

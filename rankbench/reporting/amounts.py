@@ -14,8 +14,10 @@ import pandas as pd
 
 from rankbench.analysis.comparison import Comparison, decimals
 from rankbench.analysis.terms import Terms
-from rankbench.reporting.table import Cell
+from rankbench.reporting.table import NO_INTERVAL, Cell, interval_cell
 from rankbench.statistics.estimates import Estimate, PairedDifference
+
+FAR = 1000  # per cent: a multiple of it is as good as unlimited
 
 
 def digits_of(comparison: Comparison, metric: str) -> int:
@@ -31,12 +33,7 @@ def terms_of(comparison: Comparison, metric: str) -> Terms:
 
 
 def difference_of(gain: PairedDifference, higher: bool) -> PairedDifference:
-    """A gain as the difference of the metric that it is a gain in.
-
-    Args:
-        gain: above 0 where the arm is better.
-        higher: whether more of the metric is better.
-    """
+    """A gain, above 0 where the arm is better, as a difference in its metric, of which more is better or not."""
     if higher:
         return gain
     low, high = (None if end is None else -end for end in (gain.high, gain.low))
@@ -60,19 +57,32 @@ def mean_text(terms: Terms, mean: float, digits: int) -> str:
 
 
 def difference_cell(terms: Terms, difference: PairedDifference, digits: int, why: str = "no interval") -> Cell:
-    """A mean difference and its interval: "-12 % [-18, -5]", "+0.031 [+0.012, +0.050]".
+    """A mean difference in the metric, or in its logarithm as `terms` say: "-12 % [-18, -5]", "+0.3 [+0.1, +0.5]"."""
+    return estimate_cell(terms, difference, rises=True, form=f"+.{digits}f", without=f" ({why})")
 
-    Args:
-        terms: on what scale.
-        difference: in the metric, or in its logarithm, as `terms` say.
-        digits: after the point.
-        why: what to say where there is no interval.
+
+def estimate_cell(
+    terms: Terms, gain: Estimate | PairedDifference, rises: bool, form: str, without: str = NO_INTERVAL
+) -> Cell:
+    """A gain or difference with its interval as they are printed (`amount_of`, `interval_cell`).
+
+    Per cent of a loss have no end upwards: an end beyond `FAR` is printed as that.
     """
-    mean, text = amount_of(terms, difference.mean, rises=True), mean_text(terms, difference.mean, digits)
-    if difference.low is None or difference.high is None:
-        return Cell(f"{text} ({why})", mean)
-    low, high = (amount_of(terms, end, rises=True) for end in (difference.low, difference.high))
-    return Cell(f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]", mean, low, high)
+    mean = gain.value if isinstance(gain, Estimate) else gain.mean
+    low, high = (None if end is None else amount_of(terms, end, rises) for end in (gain.low, gain.high))
+    cell = interval_cell(amount_of(terms, mean, rises), low, high, form, " %" * terms.log, without)
+    text = cell.text
+    if terms.log and low is not None and low < -FAR:
+        text = text.replace(f"[{low:{form}}", f"[below -{FAR:g}")
+    if terms.log and high is not None and high > FAR:
+        text = text.replace(f"{high:{form}}]", f"above +{FAR:g}]")
+    return replace(cell, text=text)
+
+
+def level_text(level: float) -> str:
+    """A level in per cent, with digits enough that it is not 100: "95", "99.8", "99.996"."""
+    text = f"{100 * level:.4g}"
+    return text if text != "100" else f"{100 * level:.{1 - math.floor(math.log10(100 * (1 - level)))}f}"
 
 
 def rough(value: float) -> str:

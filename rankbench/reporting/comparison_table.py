@@ -16,8 +16,18 @@ from rankbench.analysis.comparison import OFF, SHOWN, Comparison, decimals
 from rankbench.analysis.frame import OWN
 from rankbench.analysis.labels import arm_title, metric_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
-from rankbench.reporting.amounts import amount_of, difference_cell, digits_of, rough, terms_of, worth_cell
-from rankbench.reporting.table import Cell, Column, Table, arm_cell, linked_rows, number_cell, number_column
+from rankbench.reporting.amounts import amount_of, difference_cell, digits_of, level_text, rough, terms_of, worth_cell
+from rankbench.reporting.table import (
+    Cell,
+    Column,
+    Table,
+    arm_cell,
+    count_statuses,
+    linked_rows,
+    mean_cell,
+    number_cell,
+    number_column,
+)
 
 METHOD, N, DETECTABLE = "method", "n", "detectable"  # heads of columns
 # For a report, whose tables have findings.
@@ -30,22 +40,18 @@ NOTE = (
     "nothing is said, for the reason given. Detectable: the true difference whose interval would leave out 0 with 80 "
     "% probability. Worth: the budget at which uniform ranks are as good, read off a ladder of budgets."
 )
+OTHER_SEEDS = "Means are over different seeds where n differs: compare the differences, not the means."
 EXPLORATORY = "Exploratory: a family of its own, beside that of the verdict; nothing here is part of it."
 
 
 def make_table(
     comparison: Comparison, name: str = "", title: str = "", links: Mapping[str, str] | None = None
 ) -> Table:
-    """The table of a comparison: counts, metrics, differences, budget; with a margin findings, without it costs.
-
-    Args:
-        comparison: comparison of one model, task and budget.
-        name, title: file stem and title of the table.
-        links: label -> list of its records, on the page.
-    """
-    columns = _with_costs(comparison) if comparison.terms.margin is None else _with_findings(comparison)
+    """The table of a comparison: counts, metrics, differences, budget; with a margin findings, without it costs."""
+    columns, count = _columns(comparison), _common_n(comparison)
     rows = linked_rows(columns, _ordered(comparison), links or {})
-    notes = [*_about_intervals(comparison), *_about_budget(comparison.off, comparison.reference), *_about_n(comparison)]
+    notes = [*_about_intervals(comparison), *_about_budget(comparison.off, comparison.reference)]
+    notes += [OTHER_SEEDS] * (comparison.reference is not None and count is None)
     heads, margin = list(columns), comparison.terms.margin
     return Table(
         name,
@@ -55,21 +61,23 @@ def make_table(
         notes,
         strip=next((index for index, head in enumerate(heads) if "difference" in head), None),
         margin=margin and amount_of(comparison.terms, margin),
-        legend=_legend(comparison),
-        details=[DETECTABLE, _share_title(comparison.data), *([N] if _common_n(comparison) else [])],
+        legend=_legend(comparison, count),
+        details=[DETECTABLE, _share_title(comparison.data), *([N] if count else [])],
     )
 
 
-def _legend(comparison: Comparison) -> list[str]:
+def _legend(comparison: Comparison, count: int | None) -> list[str]:
     """What a caption has to say: n, directions, how differences are made, and what is bold."""
-    count = _common_n(comparison)
     lines = [f"Mean ± standard deviation over {f'n = {count}' if count else 'n'} seeds."]
     for metric in comparison.metrics:
         if (higher := higher_is_better(metric)) is not None:
             head, meaning = metric_title(metric, arrow=True, short=True), metric_title(metric)
             lines.append(f"{head[:1].upper()}{head[1:]}: {meaning}, {'higher' if higher else 'lower'} is better.")
     if comparison.reference is not None:
-        lines.append(f"Difference: method minus {arm_title(comparison.reference)}, paired by seed.")
+        reference = arm_title(comparison.reference)
+        lines.append(
+            f"Difference: method minus {reference}, paired by seed; its interval decides, so no p value is given."
+        )
     if any(finding.kind in SHOWN for finding in comparison.findings.values()):
         lines.append("Bold: better, the interval lies beyond 0.")
     return lines
@@ -86,51 +94,28 @@ def _ordered(comparison: Comparison) -> list[str]:
     metric, higher = comparison.metrics[0], higher_is_better(comparison.metrics[0])
     if higher is None:
         return comparison.rows
-    sign = -1 if higher else 1
-    means = {label: sign * float(comparison.pairs(metric, label).mean()) for label in comparison.rows}
+    losses = {label: (-1 if higher else 1) * float(comparison.pairs(metric, label).mean()) for label in comparison.rows}
     return sorted(
         comparison.rows,
-        key=lambda label: (label != comparison.reference, math.inf if math.isnan(means[label]) else means[label]),
+        key=lambda label: (label != comparison.reference, math.isnan(losses[label]), losses[label]),
     )
 
 
-def _about_n(comparison: Comparison) -> list[str]:
-    """That means over different seeds are not to be compared."""
-    if comparison.reference is None or _common_n(comparison) is not None:
-        return []
-    return ["Means are over different seeds where n differs: compare the differences, not the means."]
-
-
-def _with_costs(comparison: Comparison) -> dict[str, Column]:
-    """Columns for any records: one table that says all."""
-    columns = {METHOD: _arms(comparison)} | _counts(comparison.data)
+def _columns(comparison: Comparison) -> dict[str, Column]:
+    """Columns: for a report, which has tables of costs beside it, with findings; for any records all that is known."""
+    is_judged = comparison.terms.margin is not None
+    columns = _arms(comparison) | _lost(comparison.data, is_judged)
     for metric in comparison.metrics:
         columns[metric_title(metric, arrow=True, short=True)] = _means(comparison, metric)
         if comparison.reference is not None:
             columns[_difference_title(comparison, metric)] = _differences(comparison, metric)
-    columns[_share_title(comparison.data)] = number_column(comparison.shares * 100, "{:.4g} %")
-    return columns | {title: number_column(values, form) for title, (values, form) in _costs(comparison.data).items()}
-
-
-def _with_findings(comparison: Comparison) -> dict[str, Column]:
-    """Columns for a report, which has tables of costs beside it."""
-    metric, counts = comparison.metrics[0], _counts(comparison.data)
-    columns: dict[str, Column] = {METHOD: _arms(comparison), N: counts[N]}
-    if "status" in counts:
-        columns["lost"] = _not_ok(comparison.data)
-    columns[metric_title(metric, arrow=True, short=True)] = _means(comparison, metric)
-    if comparison.reference is not None:
-        columns[_difference_title(comparison, metric)] = _differences(comparison, metric)
+    if is_judged and comparison.reference is not None:
         columns["finding"] = {label: _finding(comparison, label) for label in comparison.rows}
         columns[DETECTABLE] = _detectable(comparison)
         if comparison.terms.ladder is not None:
             columns["worth"] = {label: worth_cell(comparison.worth(label)) for label in comparison.rows}
     columns[_share_title(comparison.data)] = number_column(comparison.shares * 100, "{:.4g} %")
-    return columns
-
-
-def _arms(comparison: Comparison) -> Column:
-    return {label: arm_cell(label) for label in comparison.rows}
+    return columns if is_judged else columns | _costs(comparison.data)
 
 
 def _difference_title(comparison: Comparison, metric: str) -> str:
@@ -139,53 +124,39 @@ def _difference_title(comparison: Comparison, metric: str) -> str:
     return f"{name}difference [{comparison.terms.level * 100:g} % CI]"
 
 
-def _not_ok(data: pd.DataFrame) -> Column:
-    """What became of the runs that are not ok."""
-    not_ok = data[data["status"] != "ok"]
-    return {str(label): Cell(count_statuses(status)) for label, status in not_ok.groupby("label")["status"]}
+def _arms(comparison: Comparison) -> dict[str, Column]:
+    """Names of the arms, and their runs that are ok."""
+    ok = (comparison.data["status"] == "ok").groupby(comparison.data["label"]).sum()
+    counts = {str(label): Cell(str(count), int(count)) for label, count in ok.items()}
+    return {METHOD: {label: arm_cell(label) for label in comparison.rows}, N: counts}
 
 
-def _counts(data: pd.DataFrame) -> dict[str, Column]:
-    """Runs that are ok; where some are not, of how many, and what became of the others."""
-    statuses = {str(label): status for label, status in data.groupby("label")["status"]}
-    ok = {label: int((status == "ok").sum()) for label, status in statuses.items()}
-    columns: dict[str, Column] = {N: {label: Cell(str(count), count) for label, count in ok.items()}}
-    if (data["status"] == "ok").all():
-        return columns
-    columns["ok/all"] = {label: Cell(f"{ok[label]}/{len(status)}") for label, status in statuses.items()}
-    columns["status"] = {label: Cell(count_statuses(status)) for label, status in statuses.items()}
-    return columns
+def _lost(data: pd.DataFrame, is_judged: bool) -> dict[str, Column]:
+    """What became of the runs that are not ok, where there are some; without a judgement, how many of all are ok."""
+    is_ok = data["status"] == "ok"
+    if is_ok.all():
+        return {}
+    if is_judged:
+        return {"lost": _statuses(data[~is_ok])}
+    shares = {str(label): Cell(f"{each.sum()}/{len(each)}") for label, each in is_ok.groupby(data["label"])}
+    return {"ok/all": shares, "status": _statuses(data)}
 
 
-def count_statuses(statuses: pd.Series) -> str:
-    """How many of each: "3 ok, 1 nan"."""
-    return ", ".join(f"{count} {name}" for name, count in statuses.value_counts().items())
+def _statuses(data: pd.DataFrame) -> Column:
+    return {str(label): Cell(count_statuses(statuses)) for label, statuses in data.groupby("label")["status"]}
 
 
 def _means(comparison: Comparison, metric: str) -> Column:
+    """Means and deviations; of how many values, where not all runs that are ok have one."""
     values = comparison.values[metric]
     runs = (comparison.data["status"] == "ok").groupby(comparison.data["label"]).sum()
-    digits = decimals(values)
-    return {
-        label: _mean(
-            values[label],
-            int(runs[label]),
-            digits,
-            metric == comparison.metrics[0] and comparison.findings[label].kind in SHOWN,
-        )
-        for label in comparison.rows
-    }
-
-
-def _mean(values: pd.Series, runs: int, digits: int, strong: bool) -> Cell:
-    """Mean and deviation; of how many values, where not all `runs` that are ok have one."""
-    measured = values.dropna()
-    count = "" if len(measured) == runs else f"({len(measured)} values)"
-    if measured.empty:
-        return Cell(count)
-    spread = f"± {measured.std(ddof=1):.{digits}f}" if len(measured) > 1 else ""
-    text = " ".join(filter(None, [f"{measured.mean():.{digits}f}", spread, count]))
-    return Cell(text, float(measured.mean()), strong=strong)
+    digits, column = decimals(values), {}
+    for label in comparison.rows:
+        measured = values[label].dropna()
+        count = "" if len(measured) == runs[label] else f"({len(measured)} values)"
+        strong = metric == comparison.metrics[0] and comparison.findings[label].kind in SHOWN
+        column[label] = mean_cell(measured, digits, strong, count) if len(measured) else Cell(count)
+    return column
 
 
 def _differences(comparison: Comparison, metric: str) -> Column:
@@ -233,29 +204,25 @@ def _share_title(data: pd.DataFrame) -> str:
     return f"{' or '.join(sorted(set(data['match'].dropna())))}/target"
 
 
-def _costs(data: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
+def _costs(data: pd.DataFrame) -> dict[str, Column]:
     """Means over runs that are ok: parameters, and what the method's own calibration and decisions took."""
     means = data[data["status"] == "ok"].groupby("label").mean(numeric_only=True)
     own = means[["calibration/seconds", "allocation/seconds"]].sum(axis=1, skipna=False)
     return {
-        "final params": (means["final/params"], "{:,.0f}"),
-        "peak params": (means["peak/params"], "{:,.0f}"),
-        "own passes": (means[OWN].sum(axis=1, skipna=False), "{:,.0f}"),
-        "own s": (own, "{:.1f}"),
+        "final params": number_column(means["final/params"], "{:,.0f}"),
+        "peak params": number_column(means["peak/params"], "{:,.0f}"),
+        "own passes": number_column(means[OWN].sum(axis=1, skipna=False), "{:,.0f}"),
+        "own s": number_column(own, "{:.1f}"),
     }
 
 
 def _about_intervals(comparison: Comparison) -> list[str]:
     if not comparison.judged:
         return ["No pair to compare."]
-    each, together = comparison.level * 100, comparison.terms.level * 100
-    note = f"Interval: Student's, {together:g} %."
-    if comparison.family > 1:
-        note = (
-            f"Intervals: Student's, {each:.4g} % each, so that those of {comparison.family} comparisons hold together "
-            f"with {together:g} %."
-        )
-    terms = comparison.terms
+    terms, together = comparison.terms, f"{comparison.terms.level * 100:g} %"
+    family = f"so that those of {comparison.family} comparisons hold together with {together}"
+    each = f"{level_text(comparison.level)} % each, {family}"
+    note = f"Intervals: Student's, {each}." if comparison.family > 1 else f"Interval: Student's, {together}."
     return [note] + ([f"Smallest effect of interest: {terms.smallest}, {terms.source}."] if terms.smallest else [])
 
 

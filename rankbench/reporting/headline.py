@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
-from rankbench.analysis.labels import arm_title, display, metric_title, panel_title, with_titles
+from rankbench.analysis.labels import arm_title, display, listed, metric_title, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import amount_of, rough
-from rankbench.reporting.decisions import decide, pool_arms, pooled_names, sample_groups
+from rankbench.reporting.decisions import Sample, decide
 from rankbench.reporting.report_data import ReportData, span
 from rankbench.statistics.decision import Decision
 from rankbench.statistics.family import MOST, POWER
@@ -34,6 +34,7 @@ class Claim:
         decision: by the reference, and by the arm's controls where it has any.
         comparisons: of the panels that it rests on.
         family: number of comparisons whose intervals hold together with its own.
+        sample: the panels as one; None for a single panel.
     """
 
     arm: str
@@ -41,16 +42,40 @@ class Claim:
     decision: Decision
     comparisons: Sequence[Comparison]
     family: int
+    sample: Sample | None = None
 
     @property
     def unit(self) -> str:
         """What its pairs are."""
-        return "panels" if len(self.comparisons) > 1 else "seeds"
+        return "seeds" if self.sample is None else "panels"
 
     @property
     def kind(self) -> Kind:
         """The word for the outcome."""
         return KIND_OF[self.decision.outcome]
+
+    @property
+    def pairs(self) -> int:
+        """Number of its pairs with the reference."""
+        first = self.comparisons[0]
+        return len(first.pairs(first.metrics[0], self.arm) if self.sample is None else self.sample.means(self.arm))
+
+    @property
+    def detectable(self) -> float | None:
+        """Smallest gain over the reference that its pairs would have shown, as it is printed; None with too few."""
+        first, sample = self.comparisons[0], self.sample
+        metric = first.metrics[0]
+        size = sample.detectable(self.arm) if sample else first.detectable(metric, self.arm)
+        terms = sample.terms if sample else first.terms
+        return None if size is None else amount_of(terms, size, bool(higher_is_better(metric)))
+
+    @property
+    def measure(self) -> str:
+        """What stands behind the number of a gain: " % in KL"."""
+        if self.sample is not None and not self.sample.together.one_unit:
+            return " smallest effects of interest"
+        first = self.comparisons[0]
+        return f"{' %' * first.terms.log} in {metric_title(first.metrics[0], short=True)}"
 
 
 @dataclass(frozen=True)
@@ -93,17 +118,15 @@ def make_headline(report_data: ReportData) -> Headline:
 
 def claims(report_data: ReportData) -> Iterator[Claim]:
     """Every claim: of panels that are taken together as one, else panel by panel."""
-    apart = pooled_names(report_data)
-    for title in report_data.report.over:
-        for shared, members in sample_groups(report_data, title):
-            together, pools = pool_arms(report_data, members)
-            for arm, pooled in pools.items():
-                yield Claim(
-                    arm, f"{title}: {panel_title(shared)}", pooled.decision, together.comparisons, together.family
-                )
+    for sample in report_data.samples:
+        place, together = f"{sample.title}: {panel_title(sample.shared)}", sample.together
+        for arm, pooled in sample.pools.items():
+            if sample.is_off(arm):
+                continue
+            yield Claim(arm, place, pooled.decision, together.comparisons, together.family, sample)
     silent = {report_data.report.reference, *report_data.report.without_claim}
-    for panel, comparison in report_data.compared():
-        for arm in report_data.arms if panel.name not in apart else ():
+    for panel, comparison in report_data.alone():
+        for arm in report_data.arms:
             controlled = arm in report_data.report.controls
             if arm in silent or not (controlled or arm in comparison.rows):
                 continue
@@ -125,7 +148,7 @@ def _claims_on_settings(report_data: ReportData) -> Iterator[Claim]:
 def _references(every: Sequence[Claim]) -> str:
     """Display names of the arms that claims compare with."""
     names = dict.fromkeys(arm_title(str(each.reference)) for claim in every for each in claim.comparisons)
-    return _listed(list(names)) if names else ""
+    return listed(list(names)) if names else ""
 
 
 def _badges(every: Sequence[Claim]) -> dict[Kind, dict[str, str]]:
@@ -153,7 +176,7 @@ def _sentence(report_data: ReportData, every: Sequence[Claim]) -> str:
     if kinds["withheld"] == len(every):
         reasons = Counter(claim.decision.reason for claim in every)
         return f"No verdict: {with_titles(reasons.most_common(1)[0][0], report_data.styles)}."
-    rest = _listed([f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind]])
+    rest = listed([f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind]])
     others = f" ({rest})" * (len(kinds) > 1)
     open_claims = [claim for claim in every if claim.kind == "open"]
     if not open_claims:
@@ -172,9 +195,7 @@ def _settings(report_data: ReportData) -> str:
             words = counts if len(kinds) > 1 else next(iter(kinds))
             titles.setdefault((arm_title(ablation.base), words), []).append(ablation.title)
     bases = dict.fromkeys(base for base, _ in titles)
-    parts = {
-        base: [f"{words}: {_listed(each)}" for (of, words), each in titles.items() if of == base] for base in bases
-    }
+    parts = {base: [f"{words}: {listed(each)}" for (of, words), each in titles.items() if of == base] for base in bases}
     return " ".join(f"Against {base}, {'; '.join(texts)}." for base, texts in parts.items())
 
 
@@ -189,11 +210,11 @@ def _who_wins(wins: Sequence[Claim], every: Sequence[Claim]) -> str:
     more = len(counts) - NAMED
     names += [f"{more} other arm{'s' * (more > 1)}"] * (more > 0)
     by_all = set.intersection(*(set(claim.decision.intervals) for claim in wins))  # arms may have different controls
-    over = _listed([_control(name) for name in wins[0].decision.intervals if name in by_all])
+    over = listed([_control(name) for name in wins[0].decision.intervals if name in by_all])
     where = f" on {first[0][1]} of {places[first[0][0]]} panels" if several and alike else ""
     rest = len(places) - len(counts)
     tail = f"; {rest} other arm{'s do' if rest > 1 else ' does'} not" if rest else ""
-    return f"{_listed(names)} beat{'s' * (len(counts) == 1)} {over}{where}{tail}."
+    return f"{listed(names)} beat{'s' * (len(counts) == 1)} {over}{where}{tail}."
 
 
 def _control(name: str) -> str:
@@ -212,31 +233,23 @@ def _smallest(every: Sequence[Claim]) -> str:
 
 def _what_could_be_found(every: Sequence[Claim], reference: str) -> str:
     """The range of gains over the reference that the pairs could have shown."""
-    sizes: dict[tuple[str, bool], list[float]] = {}
-    numbers = []
-    for claim, comparison in ((each, comparison) for each in every for comparison in each.comparisons):
-        metric, terms = comparison.metrics[0], comparison.terms
-        smallest = comparison.detectable(metric, claim.arm) if claim.arm in comparison.rows else None
-        if smallest is not None:
-            numbers.append(len(comparison.pairs(metric, claim.arm)))
-            sizes.setdefault((metric, terms.log), []).append(amount_of(terms, smallest, bool(higher_is_better(metric))))
+    sizes: dict[str, list[float]] = {}
+    capable = [claim for claim in every if claim.detectable is not None]
+    for claim in capable:
+        sizes.setdefault(claim.measure, []).append(claim.detectable or 0.0)
     if not sizes:
         return f"there are too few pairs with {reference} to say what could have been found"
     ranges = [
-        f"{' to '.join(dict.fromkeys(f'{rough(end(each))}' for end in (min, max)))}{' %' * log} in "
-        f"{metric_title(metric, short=True)}"
-        for (metric, log), each in sizes.items()
+        f"{' to '.join(dict.fromkeys(rough(end(each)) for end in (min, max)))}{measure}"
+        for measure, each in sizes.items()
     ]
     arms = {claim.arm for claim in every}
     of_whom = f" of {arm_title(arms.pop())}" if len(arms) == 1 else ""
+    numbers, units = span(claim.pairs for claim in capable), dict.fromkeys(claim.unit for claim in capable)
     return (
-        f"with {span(numbers)} seeds, no gain{of_whom} over {reference} below {_listed(ranges)} would have been found "
-        "reliably"
+        f"with {numbers} {' or '.join(units)}, no gain{of_whom} over {reference} below {listed(ranges)} would have "
+        "been found reliably"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]:
@@ -254,7 +267,7 @@ def _certainty(report_data: ReportData, every: Sequence[Claim]) -> Iterator[str]
     yield f"Intervals at {level}." if one else f"Intervals of {span(families)} comparisons hold together with {level}."
     sizes = sorted({comparison.terms.smallest for claim in every for comparison in claim.comparisons})
     metrics = {comparison.metrics[0] for claim in every for comparison in claim.comparisons}
-    what = _listed(sorted(metric_title(metric, arrow=True, short=True) for metric in metrics))
+    what = listed(sorted(metric_title(metric, arrow=True, short=True) for metric in metrics))
     if len(sizes) == 1:
         yield f"Smallest effect of interest: {sizes[0]} of {what}."
     else:

@@ -63,13 +63,7 @@ def _word(word: str) -> str:
 
 
 def measure(text: str, size: float, bold: bool = False) -> float:
-    """Width of a text on one line, in points.
-
-    Args:
-        text: text that is not escaped.
-        size: size of the type, in points.
-        bold: whether it is set in bold.
-    """
+    """Width in points of a text, not escaped, on one line, in a type of `size` points."""
     letters = _letters("ptmb8a" if bold else "ptmr8a")
     return size / 1000 * sum(letters.get(letter, MATH) for letter in text)
 

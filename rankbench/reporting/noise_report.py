@@ -42,21 +42,13 @@ class Runs:
 
 
 def spread_sentences(runs: Runs, metric: str) -> list[str]:
-    """Sentences on the spread between reruns and between seeds.
-
-    Args:
-        metric: name of the values.
-    """
+    """Sentences on the spread between reruns and between seeds."""
     runs, unit = (runs.scaled(100), " points") if _in_points(metric) else (runs, "")
     return [_between_reruns(runs, unit), _between_seeds(runs, unit)]
 
 
 def needed_seeds(runs: Runs, metric: str) -> pd.DataFrame | None:
-    """A row per effect: seeds without pairs, and with pairs of each correlation; None where there is no spread.
-
-    Args:
-        metric: name of the values.
-    """
+    """A row per effect: seeds without pairs, and with pairs of each correlation; None where there is no spread."""
     in_points = _in_points(metric)
     runs = runs.scaled(100) if in_points else runs
     if len(runs.seeds) < 2 or not (spread := deviation(list(runs.seeds.values())).value) > 0:
@@ -76,7 +68,7 @@ def _in_points(metric: str) -> bool:
 
 
 def _between_reruns(runs: Runs, unit: str) -> str:
-    values = [*([runs.seeds[runs.first]] if runs.first in runs.seeds else []), *runs.again]
+    values = [*(value for seed, value in runs.seeds.items() if seed == runs.first), *runs.again]
     if len(values) < 2:
         return f"Seed {runs.first}: not run twice."
     if len(set(values)) == 1:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import numpy as np
+from scipy import optimize
 
 from rankbench.reporting.latex_text import escape, measure, wrap
 from rankbench.reporting.table import Cell, Table, csv_frame, is_numeric, with_minus_signs
@@ -61,21 +63,20 @@ class Block:
 def write_tables(tables: Iterable[Table], folder: Path, title: str, venue: str = "neurips") -> list[Path]:
     """Write CSV and LaTeX of every table that has rows, and paper.tex beside them; return the files of tables/.
 
-    Args:
-        tables: tables of a report.
-        folder: folder of the report.
-        title: name of the study, for a comment.
-        venue: key of WIDTHS.
+    Of tables that are `filed` there is the CSV alone.
     """
     written = sorted((table for table in tables if table.rows), key=_place)
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     files = []
     for table in written:
         tex, csv = (folder / "tables" / f"{table.name}{suffix}" for suffix in (".tex", ".csv"))
-        tex.write_text(latex_table(table, venue))
         csv_frame(table).to_csv(csv, index=False)
-        files += [tex, csv]
-    (folder / "paper.tex").write_text(latex_document([table.name for table in written], title, venue))
+        files.append(csv)
+        if not table.filed:
+            tex.write_text(latex_table(table, venue))
+            files.append(tex)
+    printed = [table.name for table in written if not table.filed]
+    (folder / "paper.tex").write_text(latex_document(printed, title, venue))
     return files
 
 
@@ -94,8 +95,7 @@ def latex_document(names: Sequence[str], title: str, venue: str = "neurips") -> 
 
 def latex_table(table: Table, venue: str = "neurips") -> str:
     """A float, or several that continue each other; its label is the table's name."""
-    short = _for_paper(table)
-    groups, short = _grouped(short)
+    groups, short = _grouped(_for_paper(table))
     layout = lay_out(short, WIDTHS[venue])
     caption = " ".join(["", *table.legend, *table.notes])
     available = WIDTHS[venue][-1 if layout.page else 0] * POINTS
@@ -118,9 +118,7 @@ def latex_table(table: Table, venue: str = "neurips") -> str:
 def lay_out(table: Table, widths: Sequence[float]) -> Layout:
     """Fit a table: in larger type, in smaller type, with broken words, over the page, in blocks of columns.
 
-    Args:
-        table: table without empty columns.
-        widths: inches of a column, and of the page where it has two.
+    `widths`: inches of a column, and of the page where it has two.
     """
     every = list(range(len(table.columns)))
     numbers = [index for index in every if is_numeric(table, index)]
@@ -132,7 +130,10 @@ def lay_out(table: Table, widths: Sequence[float]) -> Layout:
                 return Layout(size, page > 0, [every], natural, frozenset())
         for fixed in (numbers, []):
             fitted = _fitted(table, natural, available, size, fixed)
-            if fitted and (page == len(widths) - 1 or _most_lines(table, fitted, size) <= LINES):
+            if not fitted:
+                continue
+            deepest = max((_height(row, every, fitted, size) for row in table.rows), default=1)
+            if page == len(widths) - 1 or deepest <= LINES:
                 broken = frozenset(index for index in every if fitted[index] < natural[index])
                 return Layout(size, page > 0, [every], fitted, broken)
     narrow = [min(width, (available - 2 * SEPARATION) / 2) for width in natural]
@@ -184,12 +185,7 @@ def _fitted(
 ) -> list[float] | None:
     """Widths with which the table is as wide as there is room: the widest columns give first; None: it cannot be.
 
-    Args:
-        table: the table.
-        natural: widths without breaks.
-        available: the room, in points.
-        size: of the type.
-        fixed: columns that are not broken.
+    `natural`: widths without breaks; `fixed`: columns that are not broken.
     """
     least = list(natural)
     for index in set(range(len(natural))) - set(fixed):
@@ -197,19 +193,8 @@ def _fitted(
         least[index] = max([*words, _longest(table.columns[index], size)])
     if _total(least) > available:
         return None
-    low, high = 0.0, max(natural)
-    for _ in range(20):  # halvings: to a hundredth of a point
-        cap = (low + high) / 2
-        widths = [max(small, min(cap, large)) for small, large in zip(least, natural, strict=True)]
-        low, high = (cap, high) if _total(widths) <= available else (low, cap)
-    return [max(small, min(low, large)) for small, large in zip(least, natural, strict=True)]
-
-
-def _most_lines(table: Table, widths: Sequence[float], size: int) -> int:
-    return max(
-        (_height(row, range(len(widths)), widths, size) for row in table.rows),
-        default=1,
-    )
+    widest = optimize.brentq(lambda cap: _total(np.clip(cap, least, natural)) - available, 0.0, max(natural))
+    return [float(width) for width in np.clip(widest, least, natural)]
 
 
 def _height(row: Sequence[Cell], columns: Iterable[int], widths: Sequence[float], size: int) -> int:

@@ -9,7 +9,7 @@ import functools
 import io
 import re
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -85,15 +85,7 @@ def own_style(function: Callable[P, R]) -> Callable[P, R]:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure and what belongs to it.
-
-    Attributes:
-        name: stem of its files' names.
-        title: one line.
-        figure: the drawn figure.
-        numbers: the numbers behind it, for its CSV.
-        note: sentences on how to read it.
-    """
+    """A drawn figure, the stem of its files' names, the numbers for its CSV, and sentences on how to read it."""
 
     name: str
     title: str
@@ -107,13 +99,7 @@ Sketch = Callable[[], ReportFigure | None]  # draws when it is called; None: the
 
 @dataclass(frozen=True)
 class SavedFigure:
-    """A figure that is drawn and written.
-
-    Attributes:
-        name, title, note: as in ReportFigure.
-        svg: the figure as an element of the page.
-        files: its PNG, PDF and CSV.
-    """
+    """A figure that is written: as an element of the page, and as PNG, PDF and CSV."""
 
     name: str
     title: str
@@ -156,16 +142,8 @@ def _register_font() -> tempfile._TemporaryFileWrapper[bytes]:
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """How an arm is drawn: in its method's colour and marker; arms of one method differ in dash and fill.
+    """How an arm is drawn, in matplotlib's notation: arms of one method have its colour and differ in all else."""
 
-    Attributes:
-        title: display name of its method; "" where there is none.
-        colour: hexadecimal.
-        marker, dash: line style, in matplotlib's notation.
-        hollow: whether markers are drawn without a fill.
-    """
-
-    title: str
     colour: str
     marker: str
     dash: Any
@@ -195,14 +173,14 @@ def arm_styles(panels: Sequence[Panel]) -> dict[str, ArmStyle]:
         members.setdefault(_drawn_as(arm, methods.get(arm, arm)), []).append(arm)
     markers = {same[0]: display(method).marker for method, same in members.items() if display(method).marker}
     for arm in arms:
-        markers.setdefault(arm, _free_marker(markers.values(), len(markers)))
+        free = [marker for marker in MARKERS if marker not in markers.values()]
+        markers.setdefault(arm, free[0] if free else MARKERS[len(markers) % len(MARKERS)])
     styles = {}
     for method, same in members.items():
-        shown = display(method)
         for index, arm in enumerate(same):
             dash = DASHES[index % len(DASHES)]
             hollow = (index + index // len(DASHES)) % 2 == 1
-            styles[arm] = ArmStyle(shown.title, shown.colour, markers[arm], dash, hollow)
+            styles[arm] = ArmStyle(display(method).colour, markers[arm], dash, hollow)
     return {arm: styles[arm] for arm in arms}
 
 
@@ -210,12 +188,6 @@ def _drawn_as(arm: str, method: str) -> str:
     """The method whose colour an arm has."""
     source = arm.removesuffix(" map")
     return source if method == "transplant" and display(method_of(source)).title else method
-
-
-def _free_marker(taken: Collection[str], count: int) -> str:
-    """The first that is free, else one of those that are drawn twice."""
-    free = [marker for marker in MARKERS if marker not in taken]
-    return free[0] if free else MARKERS[count % len(MARKERS)]
 
 
 Styles = Mapping[str, ArmStyle]

@@ -41,19 +41,11 @@ def _point(point: dict[Any, Any]) -> str:
     return f"{point['learning_rate']:g}: {mean} ({point['n']}{missing})"
 
 
-def written(values: pd.Series, form: str) -> pd.Series:
-    """Numbers as texts; what is missing stays missing."""
-    return values.astype(float).map(form.format, na_action="ignore")
-
-
 def runs_frame(records: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataFrame:
     """Texts, one row per run: metrics before and after, budget asked and got, seconds, peak memory, record.
 
-    Learning rates stand in it where a label has several, and where there are tuning trials.
-
-    Args:
-        records: of any models, tasks and methods.
-        metrics: columns of `frame` to show, such as "before/loss" and "test/accuracy".
+    Learning rates stand in it where a label has several, and where there are tuning trials. `metrics`: columns of
+    `frame`, such as "before/loss" and "test/accuracy".
     """
     data = frame(records)
     trials = pd.Series([bool(record.config.get("trial")) for record in records], index=data.index)
@@ -71,12 +63,11 @@ def runs_frame(records: Sequence[RunRecord], metrics: Sequence[str]) -> pd.DataF
     }
     data["peak_memory_mib"] = data["peak_memory_bytes"].astype(float) / 2**20
     data = data.reindex(columns=[*data, *({name for name, _ in columns.values()} - set(data))])  # all failed early
-    texts = {title: written(data[name], form) for title, (name, form) in columns.items()}
-    named = {
-        "method": data["label"].map(arm_title),
-        "seed": data["seed"],
-        "status": data["status"].mask(trials, data["status"] + ", tuning trial"),
+    texts = {
+        title: data[name].astype(float).map(form.format, na_action="ignore") for title, (name, form) in columns.items()
     }
+    status = data["status"].mask(trials, data["status"] + ", tuning trial")
+    named = {"method": data["label"].map(arm_title), "seed": data["seed"], "status": status}
     return pd.DataFrame({**named, **texts, "run": data["run_id"]})
 
 
@@ -88,7 +79,6 @@ def comparison_table(
     Args:
         records: those of one comparison, at most one per label and seed.
         metrics: columns of `frame`; differences to the reference are given for each.
-        reference: label the others are compared with.
         names: labels of `records`, where they were given within more records.
 
     Raises:

@@ -16,7 +16,7 @@ from rankbench.reporting.headline import make_headline
 from rankbench.reporting.pages import page, study_index
 from rankbench.reporting.paper_tables import write_tables
 from rankbench.reporting.parallel import calling
-from rankbench.reporting.plotting import Sketch, finish
+from rankbench.reporting.plotting import finish
 from rankbench.reporting.report_data import ReportData, gather
 from rankbench.reporting.section import Section
 from rankbench.reporting.sections import (
@@ -27,7 +27,6 @@ from rankbench.reporting.sections import (
     learning_rates,
     map_effects,
     missing_runs,
-    over_panels,
     positive_control,
     published,
     ranks,
@@ -46,7 +45,6 @@ SECTIONS: tuple[ModuleType, ...] = (
     verdict,
     positive_control,
     map_effects,
-    over_panels,
     missing_runs,
     results,
     item_gains,
@@ -62,10 +60,9 @@ WRITTEN = (".csv", ".tex", ".pdf", ".png")  # what a report leaves in tables/ an
 
 
 def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = "neurips") -> list[str]:
-    """Write the whole report of a study, and renew the index beside it; return the sentences that it says first.
+    """Write the whole report of a study, and refresh the index beside it; return the sentences that it says first.
 
     Args:
-        study: the study with its records.
         folder: folder; what an earlier report left in its tables/ and figures/ and this one does not have is removed.
         allowed: names of what may differ within a table.
         venue: key of paper_tables.WIDTHS, for which the LaTeX tables are set.
@@ -78,31 +75,26 @@ def build(study: Study, folder: Path, allowed: Sequence[str] = (), venue: str = 
         raise SweepError(f"{folder} holds the report of a sweep; name another folder with --out")
     report_data = gather(study, allowed)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    with calling([partial(finish, sketch, folder / "figures") for sketch in sketches(report_data)]) as drawings:
-        sections = make_sections(report_data)
+    sections = make_sections(report_data)
+    sketches = [sketch for section in sections for sketch in section.sketches]
+    with calling([partial(finish, sketch, folder / "figures") for sketch in sketches]) as drawings:
         gains, histories = report_data.item_gains, report_data.rank_histories
         save_study(replace(study, item_gains=gains, rank_histories=histories), folder)
         tables = [table for section in sections for table in section.tables]
         files = write_tables(tables, folder, study.sweep.name, venue)
-        pictures = {picture.name: picture for picture in drawings() if picture is not None}
+        pictures = dict(zip(sketches, drawings(), strict=True))
     headline = make_headline(report_data)
     drawn = [section.with_figures(pictures) for section in sections]
     drawn = [section for section in drawn if not section.is_empty]
     (folder / "tables.md").write_text(_markdown(drawn))
     (folder / "index.html").write_text(page.render(report_data, drawn, headline, records_file(folder).name))
-    _remove_stale_files(folder, [*files, *(file for picture in pictures.values() for file in picture.files)])
+    _remove_stale_files(folder, [*files, *(file for picture in pictures.values() if picture for file in picture.files)])
     study_index.refresh(folder.resolve().parent)
     return [headline.sentence, *headline.certainty, *(" ".join(step).strip() for step in headline.next_steps)]
 
 
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Every figure, not drawn yet."""
-    drawing = [module for module in SECTIONS if hasattr(module, "sketches")]
-    return [sketch for module in drawing for sketch in module.sketches(report_data)]
-
-
 def make_sections(report_data: ReportData) -> list[Section]:
-    """Sections of the page, with the names of their figures: what is resolved and what is missing first."""
+    """Sections of the page, their figures not drawn yet: what is resolved and what is missing first."""
     sections = (module.make(report_data) for module in SECTIONS)
     return [
         replace(section, sentences=[with_titles(sentence, report_data.styles) for sentence in section.sentences])
@@ -115,7 +107,7 @@ def _markdown(sections: Sequence[Section]) -> str:
     texts = []
     for section in sections:
         texts += [f"# {section.title}", *(f"- {sentence}" for sentence in section.sentences)]
-        texts += [markdown_section(table) for table in section.tables]
+        texts += [markdown_section(table) for table in section.tables if not table.filed]
     return "\n\n".join(texts) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 
@@ -12,7 +13,8 @@ from rankbench.analysis.comparison import Comparison, compare
 from rankbench.analysis.item_gains import ItemGain, item_gains
 from rankbench.analysis.positive_control import LOST, ControlTest, check_control
 from rankbench.records.record import RunRecord
-from rankbench.reporting.decisions import with_verdicts
+from rankbench.reporting.amounts import digits_of
+from rankbench.reporting.decisions import Judged, Member, Sample, judged_arms, samples, with_verdicts
 from rankbench.reporting.plotting import ArmStyle, arm_styles
 from rankbench.studies.ablations import Ablation, ablations, varied
 from rankbench.studies.panels import Panel, panels, refuse_mixed, report_of
@@ -55,9 +57,34 @@ class ReportData:
     rank_histories: pd.DataFrame
     shares: int
 
-    def compared(self) -> list[tuple[Panel, Comparison]]:
+    def compared(self) -> list[Member]:
         """Panels with their comparisons, where there is one."""
         return [(panel, self.comparisons[panel.name]) for panel in self.panels if panel.name in self.comparisons]
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """Panels that are taken together, as the report declares them."""
+        return samples(self)
+
+    @cached_property
+    def judged(self) -> list[Judged]:
+        """Each arm that has controls, in each panel, with its decision."""
+        return judged_arms(self)
+
+    @cached_property
+    def digits(self) -> dict[str, int]:
+        """Name of a panel -> digits after the point of its differences."""
+        return {panel.name: digits_of(comparison, comparison.metrics[0]) for panel, comparison in self.compared()}
+
+    def alone(self) -> list[Member]:
+        """Panels that are judged one by one, with their comparisons: `compared` without those of `samples`."""
+        together = {panel.name for sample in self.samples for panel, _ in sample.members}
+        return [(panel, comparison) for panel, comparison in self.compared() if panel.name not in together]
+
+    @property
+    def claimed(self) -> list[str]:
+        """Arms of which something is claimed: all but the reference and controls that are no more than that."""
+        return [arm for arm in self.arms if arm not in (self.report.reference, *self.report.without_claim)]
 
     def choosing(self) -> list[str]:
         """Arms that choose their own learning rate."""
@@ -70,7 +97,6 @@ def gather(study: Study, allowed: Sequence[str] = ()) -> ReportData:
     """Compare everything that a report of a study shows.
 
     Args:
-        study: the study with its records.
         allowed: names of what may differ within a table.
 
     Raises:
@@ -169,8 +195,6 @@ def compare_panels(
     Bonferroni). Panels without headroom, of which nothing is said, have none.
 
     Args:
-        all_panels: panels with their data.
-        arms: labels of the arms to compare.
         reference: an arm; in a panel that has no run of it, nothing is compared with anything.
         looks: how often the data were or will be looked at, >= 1.
         controls: labels of which nothing is claimed.

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
 from rankbench.analysis.labels import arm_title
+from rankbench.terminal import markdown
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Cell:
     muted: bool = False
 
 
+def count_statuses(statuses: Iterable[str]) -> str:
+    """How many runs of each status, the most frequent first: "3 ok, 1 nan"."""
+    return ", ".join(f"{count} {status}" for status, count in Counter(statuses).most_common())
+
+
 def arm_cell(arm: str, link: str = "") -> Cell:
     """An arm by its display name."""
     return Cell(arm_title(arm), link=link, arm=arm)
@@ -62,6 +69,7 @@ class Table:
         folded: closed on the page until it is asked for, since others like it come before or after.
         legend: sentences that a reader needs where the table stands alone, in a paper.
         details: titles of columns that a paper leaves out.
+        filed: it is a CSV file alone, which the page links: too long to read, and nothing is decided by it.
     """
 
     name: str
@@ -74,8 +82,10 @@ class Table:
     folded: bool = False
     legend: Sequence[str] = field(default=())
     details: Sequence[str] = field(default=())
+    filed: bool = False
 
 
+NO_INTERVAL = " (no interval)"  # behind a value that has none
 MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
 
@@ -97,8 +107,8 @@ def without_first_column(table: Table) -> Table:
 
 def markdown_table(table: Table) -> str:
     """A Markdown table, bold where a cell is strong; without title and notes."""
-    texts = [[_marked(cell) for cell in row] for row in table.rows]
-    return markdown_of_frame(pd.DataFrame(texts, columns=list(table.columns)))
+    texts = [[f"**{cell.text}**" if cell.strong and cell.text else cell.text for cell in row] for row in table.rows]
+    return markdown(table.columns, texts)
 
 
 def markdown_section(table: Table) -> str:
@@ -123,11 +133,6 @@ def csv_frame(table: Table) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _marked(cell: Cell) -> str:
-    text = cell.text.replace("|", "\\|")
-    return f"**{text}**" if cell.strong and text else text
-
-
 Column = Mapping[str, Cell]  # label -> cell; what is left out is empty
 
 
@@ -143,14 +148,23 @@ def number_cell(value: float | None, form: str) -> Cell:
     return Cell() if value is None or math.isnan(value) else Cell(form.format(value), float(value))
 
 
+def interval_cell(
+    value: float, low: float | None, high: float | None, form: str, unit: str = "", without: str = NO_INTERVAL
+) -> Cell:
+    """A number and its interval: "+0.031 [+0.012, +0.050]"; where there is none, what stands in its place."""
+    text = f"{value:{form}}{unit}"
+    if low is None or high is None:
+        return Cell(text + without, value)
+    return Cell(f"{text} [{low:{form}}, {high:{form}}]", value, low, high)
+
+
+def mean_cell(values: pd.Series, digits: int, strong: bool = False, count: str = "") -> Cell:
+    """Mean ± standard deviation of some values, and a word on their number."""
+    spread = f"± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    text = " ".join(filter(None, [f"{values.mean():.{digits}f}", spread, count]))
+    return Cell(text, float(values.mean()), strong=strong)
+
+
 def number_column(values: pd.Series, form: str) -> Column:
     """A column of numbers."""
     return {str(label): number_cell(value, form) for label, value in values.astype(float).items()}
-
-
-def markdown_of_frame(frame: pd.DataFrame) -> str:
-    """A frame of texts as a Markdown table; what is missing is empty."""
-    texts = frame.astype(object).where(frame.notna(), "").astype(str).values.tolist()
-    return "\n".join(
-        "| " + " | ".join(line) + " |" for line in [list(frame.columns), ["---"] * len(frame.columns), *texts]
-    )

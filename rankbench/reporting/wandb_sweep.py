@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,7 +39,6 @@ class MirrorRequest:
 
     Attributes:
         title: title of the sweep; the tag of its runs and the name of its workspace.
-        records: records, in the order in which they are mirrored.
         curves: run_id -> rank total over the steps, for runs whose own steps are not there.
         metrics: columns of the frame of runs ("test/accuracy") that the report shows.
         problems: sentences on files that could not be read.
@@ -52,22 +51,15 @@ class MirrorRequest:
     problems: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class MirrorResult:
-    """What was mirrored.
-
-    Attributes:
-        online, offline: numbers of runs.
-        stepless: number of runs that had only a record.
-        entity: whose project it is; None offline.
-        failed: run_ids of the runs that could not be mirrored.
-    """
+    """How many runs were mirrored, how many had only a record, whose project it is, and the run_ids of failures."""
 
     online: int = 0
     offline: int = 0
     stepless: int = 0
     entity: str | None = None
-    failed: tuple[str, ...] = ()
+    failed: list[str] = field(default_factory=list)
 
 
 def request_of(words: Sequence[str]) -> MirrorRequest:
@@ -107,10 +99,8 @@ def mirror(
     """Make a W&B run of each record; once the service is away, the others are made offline.
 
     Args:
-        records: finished runs.
         results_dir: folder of runs/<run_id>/steps.jsonl, if they exist; wandb/ is made there.
         settings: the `tracking` section.
-        tags: tags of each run.
         curves: run_id -> rank totals, for runs without steps.
     """
     done, settings = MirrorResult(), SimpleNamespace(**settings)
@@ -118,8 +108,9 @@ def mirror(
         folder = RunFolder(results_dir, record.run_id)
         steps = folder.lines("steps.jsonl")
         rows = steps or [{"step": step, "ranks": ranks} for step, ranks in (curves or {}).get(record.run_id, ())]
-        done = replace(done, stepless=done.stepless + (not rows))
-        _forget(results_dir, record.run_id)
+        done.stepless += not rows
+        for earlier in (results_dir / FOLDER).glob(f"*run-*-{record.run_id}"):
+            shutil.rmtree(earlier)
         try:
             run = Wandb(settings, record.run_id, record.config, results_dir, tags, False, folder, best_ends(record))
             for row in rows:
@@ -127,10 +118,13 @@ def mirror(
             run.finish(record, more=True)
         except Exception as error:  # whatever it is: the others are still to be made
             warn(f"{record.run_id}: {first_line(error)}. The others are mirrored offline")
-            done, settings.mode = replace(done, failed=(*done.failed, record.run_id)), "offline"
+            done.failed.append(record.run_id)
+            settings.mode = "offline"
         else:
-            done = _count(done, run)
-            settings.mode = "offline" if run.run.offline else settings.mode
+            if run.run.offline:
+                done.offline, settings.mode = done.offline + 1, "offline"
+            else:
+                done.online, done.entity = done.online + 1, run.run.entity
     leave()
     return done
 
@@ -143,18 +137,6 @@ def best_ends(record: RunRecord) -> dict[str, Literal["min", "max"]]:
         for name in values or ()
     }
     return {name: "max" if higher else "min" for name, higher in directions.items() if higher is not None}
-
-
-def _count(done: MirrorResult, run: Wandb) -> MirrorResult:
-    if run.run.offline:
-        return replace(done, offline=done.offline + 1)
-    return replace(done, online=done.online + 1, entity=run.run.entity)
-
-
-def _forget(results_dir: Path, run_id: str) -> None:
-    """Remove the files that an earlier mirror of the run left."""
-    for folder in (results_dir / FOLDER).glob(f"*run-*-{run_id}"):
-        shutil.rmtree(folder)
 
 
 def show(wanted: MirrorRequest, done: MirrorResult, project: str, results_dir: Path) -> str:
@@ -176,11 +158,7 @@ WHEN = ("start", "peak", "final")
 
 
 def sections(metrics: Sequence[str]) -> list[Section]:
-    """Quality, ranks, budget, cost and training; bars and lines are means over seeds, their bands its extremes.
-
-    Args:
-        metrics: columns of the frame of runs, such as "test/accuracy".
-    """
+    """Quality, ranks, budget, cost and training; bars and lines are means over seeds, their bands its extremes."""
     from wandb_workspaces.reports import v2 as wr
     from wandb_workspaces.workspaces import Section
 

@@ -59,13 +59,6 @@ class Study:
     reference: str | None = None
 
     @property
-    def title(self) -> str:
-        """The question of its experiment, or what there is in its place."""
-        if self.sweep.experiment is not None:
-            return self.sweep.experiment.question
-        return f"Sweep {self.sweep.sweep_id}" if self.source is None else f"Records of {self.sweep.name}"
-
-    @property
     def looks(self) -> int:
         """How often reports have shown its runs, this time included."""
         return len({*self.sweep.looks, self.sweep.sweep_id})

@@ -12,8 +12,7 @@ from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.learning_rates import best_rates, rate_curves
 from rankbench.cli import main
 from rankbench.records import run_folder
-from rankbench.reporting.record_tables import rates_frame, runs_frame
-from rankbench.reporting.table import markdown_of_frame
+from rankbench.reporting.record_tables import print_frame, rates_frame, runs_frame
 
 
 def test_a_frame_has_a_row_per_run_and_null_for_what_was_not_measured():
@@ -64,17 +63,19 @@ def test_a_run_without_a_record_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("status", ["error", "nan"])
-def test_a_run_that_failed_early_has_a_row_too(status):
+def test_a_run_that_failed_early_has_a_row_too(status, capsys):
     failed = record("igu", 0, status=status, metrics=None, ledger=None, cost=None)
-    lines = markdown_of_frame(runs_frame([record("lora", 0), failed], ["test/kl"])).splitlines()
+    print_frame(runs_frame([record("lora", 0), failed], ["test/kl"]))
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| LoRA (uniform) | 0 | ok | 0.2500 | 64 | 64 | 64 | 2 |")
     assert lines[3] == f"| IGU-LoRA | 0 | {status} |" + "  |" * 8 + " igu0 |"
 
 
-def test_a_group_of_early_failures_is_a_table():
+def test_a_group_of_early_failures_is_a_table(capsys):
     failed = [record("igu", seed, status="nan", metrics=None, ledger=None, cost=None) for seed in (0, 1)]
-    lines = markdown_of_frame(runs_frame(failed, [])).splitlines()
+    print_frame(runs_frame(failed, []))
+    lines = capsys.readouterr().out.splitlines()
     assert lines[2:] == [f"| IGU-LoRA | {seed} | nan |" + "  |" * 7 + f" igu{seed} |" for seed in (0, 1)]
 
 

@@ -81,6 +81,12 @@ def test_the_second_level_says_what_each_choice_is_and_the_third_shows_its_file(
     assert "--help metod: no command or group; did you mean method" in capsys.readouterr().err
     assert main(["help", "method=fm"]) == 2
     assert "unknown method; did you mean fim" in capsys.readouterr().err
+    assert main(["--help", "budget=r3"]) == 0
+    shown = capsys.readouterr().out
+    assert "as uniform rank 3." in shown
+    assert "name: r3\nreference_rank: 3\nunit: params\n" in shown
+    assert main(["--help", "budget=r0"]) == 2
+    assert "--help budget=r0: unknown budget" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("word", "near"), [("reprot", "report"), ("stauts", "status"), ("method", "methods")])

@@ -75,7 +75,7 @@ def test_settings_metrics_items_and_ranks_are_shown(printed):
     assert code == 0
     assert line(text, "method.name") == ["method.name", "lora", "igu"]
     assert "train.steps" not in text
-    assert line(text, "accuracy") == ["accuracy", "0.5", "0.75", "+0.25"]
+    assert line(text, "accuracy") == ["accuracy", "↑", "0.5", "0.75", "+0.25"]
     correct = line(text, "correct")
     assert correct[:3] == ["correct", "8", "0.375"]
     assert correct[5] == "0.75"
@@ -137,7 +137,7 @@ def test_a_run_that_is_not_ok_is_compared_with_a_warning(printed):
     code, text = printed(run("A"), failed, (), None)
     assert code == 0
     assert "warning: B is nan (loss is nan): what it did measure is shown" in text
-    assert line(text, "accuracy") == ["accuracy", "0.5"]  # not measured is empty, never 0
+    assert line(text, "accuracy") == ["accuracy", "↑", "0.5"]  # not measured is empty, never 0
     assert "items: none to pair, B left no items.jsonl" in text
     assert "B has no rank map" in text
 
@@ -228,7 +228,7 @@ def test_parts_of_the_test_stand_apart(printed):
 
 def test_another_split_has_its_metrics_and_no_items(printed):
     _, text = printed(run("A"), run("B"), (), (), "--split", "before")
-    assert line(text, "loss") == ["loss", "1", "1", "+0"]
+    assert line(text, "loss") == ["loss", "↓", "1", "1", "+0"]
     assert "accuracy" not in text
     assert "items: runs keep those of test, not of before" in text
 

@@ -170,6 +170,29 @@ def test_an_unknown_root_key_is_told_without_torch(tmp_path: Path) -> None:
     assert "torch" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
 
+@pytest.mark.parametrize("flag", [[], ["-m"]])
+def test_a_mistyped_choice_is_told_without_torch_and_with_what_needs_no_torch(flag: list[str], tmp_path: Path) -> None:
+    words = ["method=iguu", "model=tiny", "task=planted", "budget=r3", "train.stps=1", "method.beta1=0.5"]
+    command = [sys.executable, "-X", "importtime", "-m", "rankbench", *flag, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "2 mistakes" in done.stderr
+    assert "method=iguu: unknown method; did you mean igu" in done.stderr
+    assert "train.stps=1: unknown key; did you mean steps" in done.stderr
+    assert "torch" not in {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "loading torch" not in done.stdout
+
+
+def test_a_choice_of_a_folder_of_ones_own_is_no_mistake(ran: list[Config], tmp_path: Path) -> None:
+    folder = tmp_path / "conf"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train" / "mine.yaml").write_text("defaults: [smoke]\nsteps: 3\n")
+    assert (
+        main(["method=lora", "model=tiny", "task=planted", "train=mine", "--config-dir", str(tmp_path / "conf")]) == 0
+    )
+    assert ran[0].train.steps == 3
+
+
 def test_other_mistakes_come_together_with_an_unknown_root_key(
     ran: list[Config], capsys: pytest.CaptureFixture[str]
 ) -> None:

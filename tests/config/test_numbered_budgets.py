@@ -1,8 +1,9 @@
 """budget=rN for any N: the budgets that have files are as they were, the others are like them."""
 
 import pytest
+from omegaconf import OmegaConf
 
-from rankbench.config.numbered_budgets import is_numbered, section
+from rankbench.config.budget_names import is_numbered, section, text
 from rankbench.config.overrides import compose, mistakes
 from rankbench.config.yaml_files import CONF_DIR, content
 
@@ -13,6 +14,7 @@ FILES = sorted(file.stem for file in (CONF_DIR / "budget").glob("r*.yaml"))
 def test_a_budget_with_a_file_is_what_the_file_says(name):
     assert section(name) == content(CONF_DIR / "budget" / f"{name}.yaml")
     assert is_numbered("budget", name)
+    assert OmegaConf.to_container(OmegaConf.create(text(name))) == section(name)
 
 
 @pytest.mark.parametrize("name", ["r4", "r3", "r100"])

@@ -53,7 +53,7 @@ def test_in_a_pipe_each_run_has_a_short_line_that_counts_the_whole_sweep(layout,
     total = len(progress._runs)
     assert total > 4  # the reported runs that wait for their learning rates among them
     assert head == f"{total}+ runs, 2 at a time"
-    assert one.startswith(f"[1/{total}+] ok        lora (trial), rate 0.001, seed 100  10.0 s  (about ")
+    assert one.startswith(f"[1/{total}+] ok        lora (trial), rate 0.001, seed 100  10 s  (about ")
     assert "=" not in one
 
 
@@ -92,7 +92,7 @@ def test_on_a_terminal_a_table_has_a_row_for_each_arm_with_the_state_of_its_runs
     assert lines[0].split() == ["arm", "runs", "done", "mean", "so", "far"]
     trials = len(played.jobs("lora", trial=True))
     assert rows["lora (trials)"] == ["●" * trials, f"{trials}/{trials}"]
-    assert rows["lora"] == ["●●", "2/2", "validation/loss", "0", "±", "0"]
+    assert rows["lora"] == ["●●", "2/2", "validation", "loss", "↓", "0", "±", "0"]
     assert rows["random (trials)"][0] == "◐" + "·" * (len(played.jobs("random", trial=True)) - 1)
     assert rows["random"] == ["··", "0/2"]
     assert re.fullmatch(rf"{trials + 2} of \d+\+ runs, 2 at a time; 0 s; about \d+ s left", lines[-1])

@@ -283,3 +283,10 @@ def test_a_label_keeps_its_name_where_its_other_variant_was_not_run(tmp_path, ca
 
 def test_the_legend_says_what_holds_together():
     assert "the intervals of a column hold together with 95 % probability (Bonferroni)" in LEGEND
+
+
+def test_a_paper_says_why_its_table_has_no_p_values():
+    """Simultaneous intervals decide; a p value beside them would ask for another rule."""
+    made = record_tables.comparison_table([*runs("lora", LORA), *runs("igu", BETTER)], ["test/kl"])
+    legend = " ".join(made.legend)
+    assert "paired by seed; its interval decides, so no p value is given." in legend

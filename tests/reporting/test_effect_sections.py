@@ -14,11 +14,12 @@ from rankbench.analysis.labels import arm_title
 from rankbench.analysis.map_spread import map_spread
 from rankbench.analysis.pooled import PooledPanels
 from rankbench.reporting import decisions, report
+from rankbench.reporting.decisions import judged_arms
 from rankbench.reporting.figures.forest import forests
 from rankbench.reporting.figures.layout import facets
 from rankbench.reporting.plotting import drawn, own_style
 from rankbench.reporting.report_data import ReportData, gather
-from rankbench.reporting.sections import map_effects, over_panels, positive_control, verdict
+from rankbench.reporting.sections import map_effects, over_panels, positive_control, results, verdict
 from rankbench.statistics.map_effect import map_effect
 from rankbench.statistics.over_tasks import mean_of_such, mean_of_these
 from rankbench.sweeps import experiment_files
@@ -100,35 +101,54 @@ def test_the_table_says_what_the_best_map_would_gain():
     assert "By the residuals alone, seeds that show" in table.notes[1]
     said = list(map_effects.sentences(standard()))
     assert said[0].startswith(f"Four maps, RTE: {row['outcome'].text}. 4 maps at 5 seeds: sigma_map")
-    (sketch,) = map_effects.sketches(standard())
+    (sketch,) = map_effects.make(standard()).sketches
     figure = drawn(sketch)
     assert len(figure.figure.axes) == 3
     assert set(figure.numbers["arm"]) == set(standard().arms)
 
 
 def test_over_panels_the_means_of_the_panels_are_the_pairs():
-    (table,) = over_panels.pooled_tables(standard())
-    assert table.title == "Tasks like these: MiniLM-L6, budget r8"
+    table, others = over_panels.pooled_tables(standard())
+    assert others.title == f"{table.title}, arms without controls of their own"
+    assert {row[0].arm for row in table.rows} == set(standard().report.controls)
+    assert table.title == "Tasks like these, 3 panels: MiniLM-L6, budget r8"
     gains = [comparison.gains("igu", ["lora"]) / 0.01 for _, comparison in standard().compared()]  # two metrics
-    row, family = row_of(table, "igu"), len(table.rows)
+    row, family = row_of(table, "igu"), len(table.rows) + len(others.rows)
     level = 1 - 0.05 / family
     such, these = mean_of_such(gains, level), mean_of_these(gains, level)
     shown = [(row[name].value, row[name].low, row[name].high) for name in (GAIN, "these panels alone")]
     expected = [(each.value, each.low, each.high) for each in (such.mean, these)]
     assert shown == [pytest.approx(each) for each in expected]
     assert row["one more such panel"].low == pytest.approx(mean_of_such(gains).another.low)
-    assert row["panels"].text == "3"
-    (said,) = over_panels.sentences(standard(), [table])
+    (said,) = over_panels.sentences(standard())
     assert said.startswith(f"{table.title}: ")
-    assert said.endswith(
-        f"(n = 3 panels, a sample of such; each interval is one of {family} that hold together with 95 %)."
-    )
+    assert said.endswith(f"(a sample of such; each interval is one of {family} that hold together with 95 %).")
     assert f"{row['outcome'].text}: IGU-LoRA" in said
+
+
+def test_panels_of_a_sample_are_shown_as_one_and_are_files_one_by_one():
+    losses = gathered(metrics=dict.fromkeys(("default", *TASKS), "test/loss"), margins=dict.fromkeys(TASKS, 0.01))
+    assert losses.alone() == []
+    section = results.make(losses)
+    assert {table.name.partition("-")[0] for table in section.tables if table.filed} == {"results", "all"}
+    assert all(table.filed for table in section.tables if not table.name.startswith("tasks"))
+    pictures = filter(None, map(drawn, section.sketches))
+    (shade,) = [picture for picture in pictures if picture.name.startswith("sample")]
+    (sample,) = losses.samples
+    _, first = sample.members[0]
+    row = shade.numbers[(shade.numbers["arm"] == "igu") & (shade.numbers["panel"] == "RTE")]
+    assert row["difference"].item() == pytest.approx(first.pairs("test/loss", "igu").mean())
+    assert sample.means("igu")[0] == pytest.approx(-row["difference"].item())
+    one_by_one = next(table for table in verdict.make(losses).tables if table.name == "verdict-one-by-one")
+    assert one_by_one.filed
+    assert {row[0].text for row in one_by_one.rows} == {"RTE", "CoLA", "MRPC"}
+    (seen,) = [sentence for sentence in verdict.sentences(losses) if "smallest mean difference" in sentence]
+    assert "(n = 3 panels)" in seen
 
 
 def test_the_forest_shows_what_panels_show_together_as_a_difference():
     losses = gathered(metrics=dict.fromkeys(("default", *TASKS), "test/loss"), margins=dict.fromkeys(TASKS, 0.01))
-    (table,) = over_panels.pooled_tables(losses)
+    table, *_ = over_panels.pooled_tables(losses)
     gain = row_of(table, "igu")[GAIN]
     (forest,) = forests(losses)
     (row,) = forest.rows[forest.rows["arm"] == "igu"].to_dict("records")
@@ -141,10 +161,13 @@ def test_an_arm_that_is_nowhere_to_be_run_has_no_verdict():
     whole = standard()
     fewer = {name: without_fim(comparison) for name, comparison in whole.comparisons.items()}
     for report_data in (whole, replace(whole, comparisons=fewer)):
-        (table,) = over_panels.pooled_tables(report_data)
+        table, *_ = over_panels.pooled_tables(report_data)
         planned = report_data is whole
         assert any(row[0].arm == "fim" for row in table.rows) == planned
-        assert any(row[1].arm == "fim" for row in verdict.verdict_table(report_data).rows) == planned
+        assert (
+            any(row[1].arm == "fim" for row in verdict.verdict_table(report_data, judged_arms(report_data)).rows)
+            == planned
+        )
 
 
 def without_fim(comparison):
@@ -170,9 +193,11 @@ def test_an_arm_that_lost_its_runs_is_withheld_and_one_that_was_not_to_be_run_is
     assert (lost.outcome, lost.reason) == ("withheld", "not run (3 of 3 panels)")
     elsewhere = gathered()
     elsewhere.report.controls["another"] = {"random": "random"}
-    (table,) = over_panels.pooled_tables(elsewhere)
+    table, *_ = over_panels.pooled_tables(elsewhere)
     assert "another" not in {row[0].text for row in table.rows}
-    assert not [row for row in verdict.verdict_table(elsewhere).rows if row[1].text == "another"]
+    assert not [
+        row for row in verdict.verdict_table(elsewhere, judged_arms(elsewhere)).rows if row[1].text == "another"
+    ]
 
 
 def test_looks_at_the_data_widen_the_intervals_of_maps_and_of_pooled_panels():
@@ -186,8 +211,9 @@ def test_looks_at_the_data_widen_the_intervals_of_maps_and_of_pooled_panels():
         narrow, wide = ([row[table.columns.index(column)] for row in table.rows] for table in (first, second))
         assert all(b.low < a.low and b.high > a.high for a, b in zip(narrow, wide, strict=True))
         assert "and 2 looks at the data" in second.notes[0]
-    (said,) = over_panels.sentences(twice, over_panels.pooled_tables(twice))
-    assert f"one of {2 * len(over_panels.pooled_tables(twice)[0].rows)} that hold together" in said
+    (said,) = over_panels.sentences(twice)
+    arms = sum(len(table.rows) for table in over_panels.pooled_tables(twice))
+    assert f"one of {2 * arms} that hold together" in said
 
 
 def test_panels_taken_together_have_the_share_of_the_errors_of_their_cell():
@@ -199,7 +225,7 @@ def test_panels_taken_together_have_the_share_of_the_errors_of_their_cell():
 
 
 def test_an_axis_that_no_panels_differ_in_is_said():
-    (said,) = over_panels.sentences(gathered(over={"Kinds": ["task.map"]}), [])
+    (said,) = over_panels.sentences(gathered(over={"Kinds": ["task.map"]}))
     assert said == "Kinds: no two panels with headroom differ in task.map alone."
 
 
@@ -235,12 +261,13 @@ def test_without_its_win_every_verdict_is_withheld(control, where, why):
         assert decision.outcome == "withheld"
         assert "the positive control is not shown to win" in decision.reason
     assert {row[3].text for table in map_effects.spread_tables(void) for row in table.rows} == {"withheld"}
-    assert {row[1].text for table in over_panels.pooled_tables(void) for row in table.rows} == {"withheld"}
+    outcomes = {row[1].text for table in over_panels.pooled_tables(void) for row in table.rows}
+    assert outcomes == {"withheld", "not at an equal budget"}
 
 
 def test_the_sections_stand_on_the_page_after_the_verdict():
     sections = report.make_sections(standard())
-    assert [section.anchor for section in sections][:4] == ["verdict", "control", "maps", "over"]
+    assert [section.anchor for section in sections][:4] == ["verdict", "control", "maps", "holes"]
 
 
 @own_style

@@ -66,8 +66,9 @@ def report_of(tasks: tuple[str, ...], budgets: tuple[str, ...]) -> ReportData:
 
 @functools.cache
 def figures(tasks: tuple[str, ...], budgets: tuple[str, ...]) -> list[ReportFigure]:
-    sketches = (drawn(sketch) for sketch in report.sketches(report_of(tasks, budgets)))
-    return [figure for figure in sketches if figure is not None]
+    sections = report.make_sections(report_of(tasks, budgets))
+    drawings = (drawn(sketch) for section in sections for sketch in section.sketches)
+    return [figure for figure in drawings if figure is not None]
 
 
 STUDIES = [(("planted",), ("r8",)), (("glue-rte", "planted"), ("r4", "r8"))]

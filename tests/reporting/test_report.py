@@ -199,7 +199,7 @@ def test_a_sweep_without_an_experiment_has_a_report(tmp_path):
     typed = Sweep("sweep-0a1b", "sweep", 1, ["method=lora,fim", "seed=0,1,2,3,4,5"], None, None, jobs)
     said = report.build(Study(typed, {run.run_id: run for run in found}, {}, []), tmp_path)
     assert said[0].startswith("No verdict: 5 pairs with LoRA (uniform), 6 were declared")
-    assert "<dd>Sweep sweep-0a1b" in (tmp_path / "index.html").read_text()
+    assert "<dt>Compared</dt><dd>LoRA (uniform) and FIM-LoRA" in (tmp_path / "index.html").read_text()
 
 
 # Peak memory since the program began, as the kernel keeps it: getrusage counts what the tests held as they forked it.

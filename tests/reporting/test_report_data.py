@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from support.records import record as made_record
 from support.studies import TUNING_SEED, declared, study
 
 from rankbench.core.sites import UNEVEN
+from rankbench.reporting.decisions import judged_arms
 from rankbench.reporting.figures import budgets, mean_maps, rank_history, settings, tuning
 from rankbench.reporting.figures.costs import draw_costs
 from rankbench.reporting.report_data import ReportData, gather, links
@@ -112,7 +114,7 @@ def test_the_verdict_names_the_arms_with_controls_and_says_why():
     assert said[1] == (
         "fim: open (not told from lora; 56 seeds would tell with 80 % probability; its own permuted ranks: not run)."
     )
-    sheet = verdict.verdict_table(single())
+    sheet = verdict.verdict_table(single(), judged_arms(single()))
     assert column(sheet, "verdict") == ["worthwhile", "open"]
     assert column(sheet, "difference to LoRA (uniform)")[0] == "+0.019 [+0.011, +0.027]"
     assert column(sheet, "difference to its own permuted ranks")[1] == "not run"
@@ -180,7 +182,7 @@ def test_a_study_that_has_not_begun_says_that_nothing_can_be_compared():
         "No run that is ok has test accuracy on MiniLM-L6, RTE, budget r8: it has no table."
         in missing_runs.sentences(empty)
     )
-    assert verdict.verdict_table(empty) is None
+    assert verdict.verdict_table(empty, judged_arms(empty)) is None
     assert costs.cost_table(empty) is None
     assert draw_costs(empty) is budgets.draw_frontier(empty) is rank_history.draw_rank_totals(empty) is None
     assert mean_maps.draw_rank_maps("x", empty.panels, empty) is None
@@ -239,8 +241,8 @@ def test_over_tasks_an_arm_with_lost_seeds_is_left_out():
 
 def test_one_task_has_no_statistics_over_tasks():
     assert results.task_tables(single()) == []
-    assert results.means_table(single()) is None
-    assert len(results.means_table(several()).columns) == 5
+    assert results.means_table(single(), single().compared(), "all", "All results") is None
+    assert len(results.means_table(several(), several().compared(), "all", "All results").columns) == 5
 
 
 def test_cost_charges_calibration_and_allocation():
@@ -375,6 +377,15 @@ def test_the_design_lists_arms_axes_and_what_was_typed():
     assert sheet.notes[0] == "Axes: model=[minilm-l6], task=[glue-rte], budget=[r8], seed=[0,1,2,3,4,5,6,7]."
     head = dict(facts(single()))
     assert (head["runs ok"], head["seeds"], head["code"]) == ("184 of 184", "8 (0 to 7)", "c" * 10)
+    assert re.fullmatch(r"[\d.]+ min|[\d.]+ h", head["run time"])
+
+
+def test_the_run_time_of_short_runs_is_not_zero():
+    """Nine runs of three seconds are no "0 min"."""
+    short = [made_record("lora", seed, cost={"training": {"seconds": 3.0}}) for seed in range(9)]
+    made = single()
+    nine = replace(made, study=replace(made.study, records={record.run_id: record for record in short}))
+    assert dict(facts(nine))["run time"] == "27 s"
 
 
 def test_differences_from_the_sources_are_those_of_the_records_each_once():

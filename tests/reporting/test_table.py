@@ -34,7 +34,7 @@ SHEET = Table(
     strip=2,
     margin=0.01,
 )
-STYLES = {"lora": ArmStyle("LoRA", "#000000", "o", "-")}
+STYLES = {"lora": ArmStyle("#000000", "o", "-")}
 
 
 def test_rough_numbers_have_two_digits_and_no_exponent():

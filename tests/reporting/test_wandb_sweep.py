@@ -65,7 +65,7 @@ def file_of(place, run_id):
 @pytest.mark.slow
 def test_a_finished_run_is_mirrored_as_it_would_have_been_while_it_ran(results, records):
     done = mirror(records, results, OFFLINE)
-    assert (done.offline, done.online, done.failed, done.stepless) == (3, 0, (), 0)
+    assert (done.offline, done.online, done.failed, done.stepless) == (3, 0, [], 0)
     for record in records:
         live = read(the_file(results / "runs" / record.run_id))
         later = read(file_of(results, record.run_id))
@@ -114,7 +114,7 @@ def test_a_run_that_cannot_be_mirrored_is_told_and_the_others_are_made(records, 
     broken, *others = records
     broken = type(broken)(**{**vars(broken), "config": {**broken.config, "model": {}}})
     done = mirror([broken, *others], tmp_path, OFFLINE)
-    assert done.failed == (broken.run_id,)
+    assert done.failed == [broken.run_id]
     assert done.offline == len(others)
     assert f"rankbench: W&B: {broken.run_id}: 'name'. The others are mirrored offline" in capsys.readouterr().err
 

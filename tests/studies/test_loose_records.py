@@ -55,7 +55,7 @@ def test_values_are_in_the_order_of_their_size_and_versions_are_words():
 
 def test_panels_are_the_settings_in_which_runs_of_an_arm_differ(folder):
     loose = study.load([str(folder)])
-    assert (loose.title, loose.sweep.experiment, loose.looks) == ("Records of maps", None, 1)
+    assert (loose.sweep.name, loose.sweep.experiment, loose.looks) == ("maps", None, 1)
     made = panels.panels(loose)
     assert [panel.rest for panel in made] == [("task.map=depth",), ("task.map=few",)]
     assert {panel.title for panel in made} == {
@@ -149,7 +149,9 @@ def test_the_report_says_that_nothing_was_declared_and_leaves_the_records_as_the
     shown = (folder / "tables.md").read_text()
     assert "2 comparisons with IGU-LoRA at an equal budget" in shown
     assert "Exploratory: no sweep names these records" in shown
-    assert "Records of maps" in (folder / "index.html").read_text()
+    page = (folder / "index.html").read_text()
+    assert "<dt>Compared</dt><dd>LoRA (uniform) and IGU-LoRA on " in page.replace("\n", "")
+    assert "<dt>Asked</dt>" not in page
     assert (folder / "records.jsonl").read_bytes() == before
     assert (folder / "index.html").is_file()
     assert not (folder / "sweep.json").exists()

@@ -6,16 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from rankbench.reporting.figures.layout import (
-    Room,
-    arm_labels,
-    chosen,
-    draw_frame,
-    facets,
-    label_rows,
-    panel_titles,
-    widest,
-)
+from rankbench.reporting.figures.layout import arm_labels, chosen, draw_frame, labelled_rows, panel_titles
 from rankbench.reporting.figures.panel_groups import panel_groups
 from rankbench.reporting.plotting import ReportFigure
 from rankbench.reporting.report_data import ReportData
@@ -23,7 +14,6 @@ from rankbench.reporting.report_data import ReportData
 # Phases in the order in which they are charged; greys, since colours belong to methods.
 PHASES = {"training": ("#cfcfcf", ""), "calibration": ("#8f8f8f", "////"), "allocation": ("#222222", "")}
 WAYS = ("forward_passes", "backward_passes")
-ROW = 0.15  # inches of a bar
 
 
 def passes(report_data: ReportData) -> list[tuple[str, str | None, pd.DataFrame]]:
@@ -53,17 +43,10 @@ def draw_costs(report_data: ReportData) -> ReportFigure | None:
         Patch(facecolor=shade, hatch=hatch, edgecolor="white", lw=0, label=phase)
         for phase, (shade, hatch) in PHASES.items()
     ]
-    labels = arm_labels(arms)
-    figure, all_axes = facets(
-        panel_titles([title for title, _, _ in drawn]),
-        handles,
-        Room(widest(labels) + 0.08),
-        ROW * len(arms) + 0.05,
-        shared=True,
-    )
+    titles = panel_titles([title for title, _, _ in drawn])
+    figure, all_axes = labelled_rows(titles, arm_labels(arms), handles=handles)
     for axes, (_, _, means) in zip(all_axes, drawn, strict=True):
         _bars(axes, means.reindex(arms).fillna(0.0))
-        label_rows(axes, labels)
     numbers = pd.concat([means.reset_index().assign(panel=title) for title, _, means in groups])
     note = (
         "Mean forward and backward passes of the runs that are ok. Calibration and allocation are the method's own; "
@@ -78,4 +61,4 @@ def _bars(axes: Axes, means: pd.DataFrame) -> None:
         values = means[phase]
         axes.barh(range(len(means)), values, 0.72, left=left, color=shade, hatch=hatch, edgecolor="white", lw=0)
         left += values
-    draw_frame(axes, "passes", "", y={})
+    draw_frame(axes, "passes")

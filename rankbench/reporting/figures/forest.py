@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,23 +14,21 @@ from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.analysis.terms import Terms
 from rankbench.reporting.amounts import amount_of, difference_of
-from rankbench.reporting.decisions import Member, pool_arms, pooled_names, sample_groups
+from rankbench.reporting.decisions import Sample
 from rankbench.reporting.figures.layout import (
-    Room,
     arm_labels,
+    best_first,
     chosen,
     draw_frame,
-    facets,
+    draw_interval,
     inches,
-    label_rows,
-    widest,
+    labelled_rows,
     wrapped,
 )
 from rankbench.reporting.plotting import BAND, GREY, PAGE, SMALL, WIDE, ReportFigure, Styles
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import PairedDifference
 
-ROW = 0.155  # inches
 ROWS = 26  # with more, controls are left out
 PANELS = 8
 WIDEST = 2.0  # inches of the label of an arm
@@ -65,42 +63,39 @@ def draw_forest(report_data: ReportData) -> ReportFigure | None:
     if not everything:
         return None
     drawn, left_out = chosen(everything, [forest.cell for forest in everything], PANELS)
-    order, without_controls = _order(drawn)
-    labels = arm_labels(order, WIDEST)
+    order, without_controls = _order(drawn, report_data.report.controls)
+    asked = sum(arm in report_data.report.controls for arm in order)
     count = len(drawn)
-    height = ROW * len(order) + 0.08
-    figure, all_axes = facets(
+    figure, all_axes = labelled_rows(
         [panel_title(forest.title) if len(everything) > 1 else "" for forest in drawn],
-        room=Room(widest(labels) + 0.08, 0.0, 0.42 if count == 1 else 0.52),
-        height=height,
+        arm_labels(order, WIDEST),
+        below=0.42 if count == 1 else 0.52,
         width=PAGE if count <= 3 else WIDE,
         columns=min(count, 4),
-        shared=True,
     )
     limits: dict[str, float] = {}
     for forest in drawn:  # panels with one unit have one scale
         limits[forest.across] = max(_limit(forest), limits.get(forest.across, 0.0))
     for axes, forest in zip(all_axes, drawn, strict=True):
         _draw_panel(axes, forest, order, report_data.styles, limits[forest.across])
-        label_rows(axes, labels)
+        if 0 < asked < len(order):
+            axes.axhline(asked - 0.5, color=GREY, lw=0.6, ls=":")
     numbers = pd.concat([forest.rows.assign(panel=forest.title) for forest in everything])[COLUMNS]
     reference = arm_title(report_data.report.reference)
+    above = " Above the dotted line: the arms with controls of their own." * (0 < asked < len(order))
     note = (
         f"Difference to {reference}, with intervals that hold together with "
         f"{report_data.report.level * 100:g} % (thick: 0 is left out). Grey band: smaller than the smallest effect of "
-        f"interest. Hollow: nothing is claimed of the arm.{without_controls}{left_out}"
+        f"interest. Hollow: nothing is claimed of the arm.{above}{without_controls}{left_out}"
     )
     return ReportFigure("forest", f"Differences to {reference}", figure, numbers, note)
 
 
 def forests(report_data: ReportData) -> Iterator[Forest]:
     """Panels that are taken together, then those that are not."""
-    together = pooled_names(report_data)
-    for title in report_data.report.over:
-        for shared, members in sample_groups(report_data, title):
-            yield _pooled(report_data, f"{shared}, {len(members)} panels", members)
-    for panel, comparison in report_data.compared():
-        if panel.name not in together and comparison.reference is not None:
+    yield from map(_pooled, report_data.samples)
+    for panel, comparison in report_data.alone():
+        if comparison.reference is not None:
             yield _single(panel.short, panel.cell, comparison)
 
 
@@ -114,17 +109,15 @@ def _single(title: str, cell: str | None, comparison: Comparison) -> Forest:
     return _forest(title, cell, terms, metric, differences)
 
 
-def _pooled(report_data: ReportData, title: str, members: Sequence[Member]) -> Forest:
-    together, pools = pool_arms(report_data, members)
-    panel, first = members[0]
-    reference, metric = str(first.reference), first.metrics[0]
-    rises = bool(higher_is_better(metric)) or not together.one_unit
-    gains = {arm: gain for arm, pool in pools.items() if (gain := pool.decision.intervals.get(reference)) is not None}
-    differences = {arm: (difference_of(gain, rises), True) for arm, gain in gains.items()}
-    if together.one_unit:
-        terms = Terms(margin=together.smallest, log=first.terms.log)
-        return _forest(title, panel.cell, terms, metric, differences)
-    return _forest(title, panel.cell, Terms(margin=1.0), "", differences)
+def _pooled(sample: Sample) -> Forest:
+    panel, first = sample.members[0]
+    metric = first.metrics[0] if sample.together.one_unit else ""
+    rises = not metric or bool(higher_is_better(metric))
+    gains = {arm: pool.decision.intervals.get(sample.reference) for arm, pool in sample.pools.items()}
+    differences = {
+        arm: (difference_of(gain, rises), not sample.is_off(arm)) for arm, gain in gains.items() if gain is not None
+    }
+    return _forest(sample.name, panel.cell, sample.terms, metric, differences)
 
 
 def _forest(
@@ -144,14 +137,15 @@ def _forest(
     return Forest(title, cell, across, pd.DataFrame(rows, columns=COLUMNS[1:]), margin, higher)
 
 
-def _order(drawn: Sequence[Forest]) -> tuple[list[str], str]:
-    """Arms from the best to the worst over the panels, controls last; and a sentence where they are left out."""
-    places: dict[str, list[float]] = {}
-    for forest in drawn:
-        ranked = forest.rows.sort_values(["claim", "mean"], ascending=[False, not forest.higher], ignore_index=True)
-        for place, (arm, claim) in enumerate(zip(ranked["arm"], ranked["claim"], strict=True)):
-            places.setdefault(arm, []).append(place / len(ranked) + (not claim))
-    order = sorted(places, key=lambda arm: float(np.mean(places[arm])))
+def _order(drawn: Sequence[Forest], asked: Collection[str]) -> tuple[list[str], str]:
+    """Arms that are asked about first, controls last, each part from the best to the worst over the panels.
+
+    The sentence says where controls are left out.
+    """
+    order = best_first(
+        forest.rows.sort_values(["claim", "mean"], ascending=[False, not forest.higher])["arm"] for forest in drawn
+    )
+    order = sorted(order, key=lambda arm: arm not in asked)
     claims = {arm for forest in drawn for arm in forest.rows["arm"][forest.rows["claim"]]}
     if len(order) <= ROWS or not claims:
         return order, ""
@@ -163,18 +157,16 @@ def _draw_panel(axes: Axes, forest: Forest, order: Sequence[str], styles: Styles
         axes.axvspan(*forest.margin, color=BAND, lw=0, zorder=0)
     axes.axvline(0, color=GREY, lw=0.8, zorder=1)
     for row in forest.rows[forest.rows["arm"].isin(order)].to_dict("records"):
-        y, style, mean, ends = order.index(row["arm"]), styles[row["arm"]], row["mean"], (row["low"], row["high"])
-        sure = ends[0] > 0 or ends[1] < 0
-        axes.plot(np.clip(ends, -limit, limit), [y, y], color=style.colour, lw=2.2 if sure else 0.9)
-        fill = style.colour if row["claim"] else "white"
-        axes.plot(np.clip(mean, -limit, limit), y, style.marker, color=style.colour, mfc=fill, ms=4.2)
-        for end, edge in zip(ends, "<>", strict=True):
-            if abs(end) > limit:
-                axes.plot(np.clip(end, -limit, limit), y, edge, color=style.colour, ms=3)
+        y, style = order.index(row["arm"]), replace(styles[row["arm"]], hollow=not row["claim"])
+        low, mean, high = np.clip([row["low"], row["mean"], row["high"]], -limit, limit)
+        draw_interval(axes, y, (low, mean, high), style, 2.2 if low > 0 or high < 0 else 0.9)
+        for end, edge in ((low, "<"), (high, ">")):
+            if abs(end) == limit:
+                axes.plot(end, y, edge, color=style.colour, ms=3)
     axes.set_xlim(-1.03 * limit, 1.03 * limit)
     arrow = "better →" if forest.higher else "← better"
     across = wrapped(forest.across, inches(axes)[0], 3, SMALL)
-    draw_frame(axes, f"{arrow}\n{across}", "")
+    draw_frame(axes, f"{arrow}\n{across}")
 
 
 def _limit(forest: Forest) -> float:

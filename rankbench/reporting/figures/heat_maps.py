@@ -38,20 +38,14 @@ def draw_tiles(axes: Axes, values: Matrix, low: float, high: float, shades: str 
     )
 
 
-def write_numbers(axes: Axes, values: Matrix, image: Any, form: str, without: str = "", least: int = 1) -> None:
-    """Write the values into the cells, where all of them fit.
-
-    Args:
-        form: of a number.
-        without: what stands where there is no value.
-        least: number of such matrices in the figure.
-    """
+def write_numbers(axes: Axes, values: Matrix, image: Any, form: str, without: str = "", matrices: int = 1) -> None:
+    """Write the values into the cells, where all fit in each of so many matrices; `without`: where there is none."""
     texts = [[without if np.isnan(value) else number_text_of(value, form) for value in row] for row in values]
     width, height = inches(axes)
     widest = max(text_width(text, SMALL - 0.5) for row in texts for text in row)
     if widest > FILLED * width / values.shape[1] or height / values.shape[0] < 0.105:
         return
-    if values.size * least > NUMBERS:
+    if values.size * matrices > NUMBERS:
         return
     shades = image.cmap(image.norm(values))[..., :3] @ (0.299, 0.587, 0.114)
     for (row, column), lightness in np.ndenumerate(shades):
@@ -66,11 +60,7 @@ def number_text_of(value: float, form: str) -> str:
 
 
 def colour_bar(figure: Figure, all_axes: Sequence[Axes], image: Any, quantity: str, shift: float = 0.0) -> None:
-    """Say what the shades mean, to the right of the axes, in the room that `facets` left there.
-
-    Args:
-        shift: inches to the right.
-    """
+    """Say what the shades mean, to the right of the axes, in the room that `facets` left there; `shift`: inches."""
     width, height = figure.get_size_inches()
     right = max(axes.get_position().x1 for axes in all_axes)
     top = max(axes.get_position().y1 for axes in all_axes)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from rankbench.analysis.labels import arm_title, panel_title
-from rankbench.reporting.plotting import BAND, COLUMN, PAGE, SMALL, TEXT, WIDE, Styles
+from rankbench.reporting.plotting import BAND, COLUMN, PAGE, SMALL, TEXT, WIDE, ArmStyle, Styles
 
 MOST = 12  # panels of a figure: nobody compares more of them
 LINE = 0.125  # of a line of text
@@ -32,6 +32,7 @@ TITLE_LINES = 3  # of a panel, at most
 FAR = 8  # times: values that are so far apart are drawn by their logarithm
 STEPS = (1, 2, 5, 10)  # of ticks
 LABEL = 1.7  # of the label of an arm, at most
+ROW = 0.155  # of an arm in a list of them
 Ticks = Mapping[float, str]
 T = TypeVar("T")
 
@@ -68,11 +69,13 @@ def _cut(text: str, width: float, points: float) -> str:
 
 
 class Room(NamedTuple):
-    """Room around every axes: for tick labels and axis labels, and to the right for labels of lines."""
+    """Room in a figure: around every axes for labels, right of all for a colour bar, and below all."""
 
     left: float = 0.45
     right: float = 0.0
     below: float = 0.34
+    bar: float = 0.0
+    foot: float = 0.0
 
 
 def facets(
@@ -84,60 +87,90 @@ def facets(
     columns: int | None = None,
     shared: bool = False,
     heading: str = "",
-    bar: float = 0.0,
-    foot: float = 0.0,
 ) -> tuple[Figure, list[Axes]]:
     """Axes side by side with their titles, and below them a legend, where there are handles.
 
     Args:
         titles: one for each axes; longer ones than TITLE_LINES are cut.
-        handles: entries of the legend.
-        room: around each axes.
         height: of an axes.
         width: of the figure; None takes what the number of panels needs.
         columns: panels in a row; None takes what fits.
         shared: whether panels of a row have the same y, so that only the first has room for its labels.
         heading: title of the whole figure.
-        bar: room to the right of all, for a colour bar.
-        foot: room below the last row, beside that of every axes.
     """
     count = len(titles)
     width = width or (COLUMN if count == 1 and not room.right and len(handles) <= FEW else PAGE if count <= 6 else WIDE)
     columns = columns or (2 if count == 4 else min(count, 3 if width < WIDE else 4))
-    rows = math.ceil(count / columns)
-    left = 0.0 if shared else room.left  # of all but the first
-    inner = (width - GAP - bar - room.left + left) / columns - left - room.right - GAP  # width of an axes
+    beside = (0.0 if shared else room.left) + room.right + GAP  # room between two axes
+    inner = (width - GAP - room.bar - room.left - room.right - GAP - (columns - 1) * beside) / columns
     names = [wrapped(title, inner + room.right, TITLE_LINES) for title in titles]
     above = 0.06 + LINE * max(name.count("\n") + 1 if name else 0 for name in names)
-    legend = legend_rows(handles, width)
-    below = LINE * len(legend) + 0.06 * bool(legend) + foot
     head = "\n".join(wrapped(line, width - GAP, 4, TEXT + 1) for line in heading.splitlines())
     heads = LINE * 1.15 * (head.count("\n") + 1) + 0.03 if head else 0.0
-    total = heads + rows * (above + height + room.below) + below + 0.04
-    figure = Figure((width, total))
-    axes = figure.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        sharey="row" if shared else False,
-        gridspec_kw={
-            "left": (GAP / 2 + room.left) / width,
-            "right": 1 - (GAP + room.right + bar) / width,
-            "top": 1 - (heads + above) / total,
-            "bottom": (below + 0.04 + room.below) / total,
-            "wspace": (left + room.right + GAP) / inner,
-            "hspace": (above + room.below) / height,
-        },
-    ).ravel()
-    for each, name in itertools.zip_longest(axes, names):
-        if name is None:
-            each.remove()
-        else:
-            each.set_title(name)
+    entries = legend_columns(handles, width)
+    below = LINE * math.ceil(len(handles) / entries) + 0.06 * bool(handles) + room.foot
+    rows = math.ceil(count / columns)
+    figure = Figure((width, heads + rows * (above + height + room.below) + below + 0.04))
+    edges = (GAP / 2 + room.left, GAP + room.right + room.bar, heads + above, below + 0.04 + room.below)
+    all_axes = _grid(figure, names, (rows, columns), edges, (beside, above + room.below), shared)
     if head:
-        figure.text(GAP / 2 / width, 1 - 0.04 / total, head, fontsize=TEXT + 1, va="top")
-    _draw_legend(figure, legend)
-    return figure, list(axes[:count])
+        figure.text(GAP / 2 / width, 1 - 0.04 / figure.get_figheight(), head, fontsize=TEXT + 1, va="top")
+    _draw_legend(figure, handles, entries)
+    return figure, all_axes
+
+
+def _grid(
+    figure: Figure,
+    titles: Sequence[str],
+    shape: tuple[int, int],
+    edges: Sequence[float],
+    between: tuple[float, float],
+    shared: bool,
+) -> list[Axes]:
+    """Axes with titles in rows and columns; inches left, right, above and below all, and from one to the next."""
+    (width, height), (left, right, top, bottom) = figure.get_size_inches(), edges
+    (rows, columns), (across, down) = shape, between
+    grid = {"left": left / width, "right": 1 - right / width, "top": 1 - top / height, "bottom": bottom / height}
+    grid["wspace"] = across / ((width - left - right - (columns - 1) * across) / columns)
+    grid["hspace"] = down / ((height - top - bottom - (rows - 1) * down) / rows)
+    axes = figure.subplots(*shape, squeeze=False, sharey="row" if shared else False, gridspec_kw=grid).ravel()
+    for unused in axes[len(titles) :]:
+        unused.remove()
+    for each, title in zip(axes, titles, strict=False):
+        each.set_title(title)
+    return list(axes[: len(titles)])
+
+
+def labelled_rows(
+    titles: Sequence[str],
+    labels: Sequence[str],
+    below: float = Room().below,
+    row: float = ROW,
+    handles: Sequence[Artist] = (),
+    width: float | None = None,
+    columns: int | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Facets with a row for each label, the first on top: row y is the y-th; `below`: room below each axes."""
+    room = Room(widest(labels) + 0.08, 0.0, below)
+    figure, all_axes = facets(titles, handles, room, row * len(labels) + 0.05, width, columns, shared=True)
+    for axes in all_axes:
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.grid(color=BAND)
+    return figure, all_axes
+
+
+def draw_interval(axes: Axes, y: float, ends: Iterable[float], style: ArmStyle, width: float = 0.9) -> None:
+    """Draw low, mean and high of an arm in its row; where the ends are NaN, the mean alone."""
+    low, mean, high = ends
+    axes.plot([low, high], [y, y], color=style.colour, lw=width)
+    axes.plot(mean, y, ms=4.2, ls="none", **style.points)
+
+
+def best_first(rankings: Iterable[Iterable[str]]) -> list[str]:
+    """Arms by their mean place in some rankings, each of which has some of them, from its best to its worst."""
+    places = [pd.Series(np.arange(len(arms)) / len(arms), index=arms) for arms in map(list, rankings)]
+    return pd.concat(places).groupby(level=0, sort=False).mean().sort_values(kind="stable").index.tolist()
 
 
 def panel_titles(titles: Sequence[str]) -> list[str]:
@@ -145,23 +178,18 @@ def panel_titles(titles: Sequence[str]) -> list[str]:
     return [panel_title(title) for title in titles] if len(titles) > 1 else [""]
 
 
-def legend_rows(handles: Sequence[Artist], width: float) -> list[list[Artist]]:
-    """The entries of a legend in rows, in columns that are as wide as the widest entry."""
-    if not handles:
-        return []
+def legend_columns(handles: Sequence[Artist], width: float) -> int:
+    """Number of entries of a legend in a row, at least 1; its rows have about one length."""
     entry = 0.42 + widest([str(handle.get_label()) for handle in handles])
-    per_row = max(1, int((width - GAP) / entry))
-    per_row = math.ceil(len(handles) / math.ceil(len(handles) / per_row))  # rows of about one length
-    return [list(handles[start : start + per_row]) for start in range(0, len(handles), per_row)]
+    most = max(1, int((width - GAP) / entry))
+    return math.ceil(len(handles) / max(1, math.ceil(len(handles) / most))) or 1
 
 
-def _draw_legend(figure: Figure, rows: Sequence[Sequence[Artist]]) -> None:
-    if not rows:
+def _draw_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    if not handles:
         return
-    columns = len(rows[0])
-    by_column = [row[column] for column in range(columns) for row in rows if column < len(row)]  # as it is filled
     figure.legend(
-        handles=by_column,
+        handles=[handle for column in range(columns) for handle in handles[column::columns]],  # it is filled by column
         loc="lower center",
         ncols=columns,
         handlelength=2.4,
@@ -188,35 +216,29 @@ def arm_handles(arms: Sequence[str], styles: Styles, lines: bool = True) -> list
 
 
 def chosen(items: Sequence[T], groups: Sequence[Any] | None = None, most: int = MOST) -> tuple[list[T], str]:
-    """Those of many panels that are drawn, some of every group, and a sentence on the others.
-
-    Args:
-        items: panels, or anything that has one.
-        groups: the group of each, such as its cell; None: they are one.
-        most: number of panels that are drawn at most.
-    """
+    """Those of many panels that are drawn, some of every group (such as its cell), and a sentence on the others."""
     if len(items) <= most:
         return list(items), ""
-    members: dict[Any, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups or [None] * len(items)):
-        members[group].append(index)
-    turns = sorted((turn, places[turn]) for places in members.values() for turn in range(len(places)))
-    drawn = sorted(index for _, index in turns[:most])
-    spread = f", {len(members)} cells among them" * (len(members) > 1)
+    turns: list[int] = []  # the place of each item within its group
+    seen: Counter[Any] = Counter()
+    for group in groups or [None] * len(items):
+        turns.append(seen[group])
+        seen[group] += 1
+    drawn = sorted(sorted(range(len(items)), key=turns.__getitem__)[:most])
+    spread = f", {len(seen)} cells among them" * (len(seen) > 1)
     return [items[index] for index in drawn], f" {most} of {len(items)} panels are drawn{spread}; the CSV has all."
 
 
-def draw_frame(axes: Axes, across: str, up: str, x: Ticks | None = None, y: Ticks | None = None) -> None:
+def draw_frame(axes: Axes, across: str, up: str = "", x: Ticks | None = None, y: Ticks | None = None) -> None:
     """Ticks and labels, when all else is drawn.
 
     Args:
-        axes: an axes of `facets`.
-        across, up: labels of the two directions; "" for none.
+        across, up: labels of the two directions; where y has none, it is left as it is.
         x, y: position -> label of the ticks; None: as many round numbers as there is room for.
     """
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     width, height = inches(axes)
-    for axis, ticks, most in ((axes.xaxis, x, width / 0.42), (axes.yaxis, y, height / 0.25)):
+    for axis, ticks, most in ((axes.xaxis, x, width / 0.42), (axes.yaxis, y, height / 0.25))[: 1 + bool(up)]:
         axis.set_minor_locator(NullLocator())
         if ticks is None:
             axis.set_major_locator(MaxNLocator(max(2, min(5, int(most))), steps=STEPS))
@@ -260,10 +282,3 @@ def logarithmic_up(axes: Axes) -> dict[float, str] | None:
     digits = (1, 2, 5) if high < 30 * low else (1,)
     steps = [10.0**power * digit for power in range(-12, 12) for digit in digits]
     return {step: f"{step:g}" for step in steps if low <= step <= high}
-
-
-def label_rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Make y a list of labels, the first on top; it comes after `draw_frame`."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.grid(color=BAND)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import optimize
@@ -28,6 +30,7 @@ DIRECT, FEW_ARMS = 2, 14  # panels with labels of their own, and arms in one
 LABEL_HEIGHT = 0.14  # inches of a line of them
 SAME = 0.01  # share of the values' range by which lines that are one differ at most
 LEADER = 0.14  # inches from the end of an axes to the labels of its lines
+LEADER_STYLE = {"arrowstyle": "-", "lw": 0.6, "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}
 
 
 class Curve(NamedTuple):
@@ -54,30 +57,21 @@ def draw_lines(
     styles: Styles,
     finish: Callable[[Axes, int], None],
     steps: bool = False,
-    height: float = 1.35,
 ) -> tuple[Figure, str]:
     """Draw each of some panels, and return the figure with a sentence on those that are left out.
 
     Args:
-        drawings: panels with their lines.
-        styles: of the arms.
         finish: draws what else belongs into the axes of a drawing, by its number, and its ticks and labels.
         steps: whether values hold until the next point.
-        height: of an axes.
     """
     numbers, left_out = chosen(range(len(drawings)), [panel and panel.cell for _, panel, _ in drawings])
     arms = list(dict.fromkeys(curve.label for number in numbers for curve in drawings[number][2]))
     direct = len(numbers) <= DIRECT and len(arms) <= FEW_ARMS
     ends = {number: merged(_named(drawings[number][2], styles)) for number in numbers} if direct else {}
-    labels = [line for lines in ends.values() for end in lines for line in end.label.split("\n")]
-    rows = max((sum(end.label.count("\n") + 1 for end in lines) for lines in ends.values()), default=0)
-    figure, all_axes = facets(
-        [drawings[number][0] if len(numbers) > 1 else "" for number in numbers],
-        () if direct else arm_handles(arms, styles),
-        Room(0.5, widest(labels) + 0.2 if direct else 0.0),
-        max(height, LABEL_HEIGHT * rows),
-        columns=1 if len(numbers) <= DIRECT else None,
-    )
+    labels = [[line for end in lines for line in end.label.split("\n")] for lines in ends.values()]
+    titles = [drawings[number][0] if len(numbers) > 1 else "" for number in numbers]
+    columns = 1 if len(numbers) <= DIRECT else None
+    figure, all_axes = labelled_facets(titles, arm_handles(arms, styles), labels, columns=columns)
     for axes, number in zip(all_axes, numbers, strict=True):
         for curve in drawings[number][2]:
             _draw_curve(axes, curve, styles, steps)
@@ -85,6 +79,19 @@ def draw_lines(
         if direct:
             label_ends(axes, ends[number])
     return figure, left_out
+
+
+def labelled_facets(
+    titles: Sequence[str],
+    handles: Sequence[Artist],
+    labels: Sequence[Sequence[str]],
+    height: float = 1.35,
+    columns: int | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Facets with room for labels, some lines for each axes, where their lines end; without labels, with a legend."""
+    room = Room(0.5, widest(list(itertools.chain(*labels))) + 0.2 if labels else 0.0)
+    rows = max(map(len, labels), default=0)
+    return facets(titles, () if labels else handles, room, max(height, LABEL_HEIGHT * rows), columns=columns)
 
 
 def _named(curves: Sequence[Curve], styles: Styles) -> list[Line]:
@@ -113,24 +120,18 @@ class Line(NamedTuple):
 
 def merged(lines: Sequence[Line]) -> list[Line]:
     """The lines, those that lie on each other all along as one with the labels of all."""
-    values = [value for line in lines for value in line.y]
-    same = SAME * (max(values) - min(values)) if values else 0.0
+    same = SAME * float(np.ptp([value for line in lines for value in line.y])) if lines else 0.0
     groups: list[list[Line]] = []
     for line in lines:
-        mates = next((group for group in groups if _coincide(group[0], line, same)), None)
-        if mates is None:
-            groups.append([line])
+        for group in groups:
+            if list(group[0].x) == list(line.x) and np.allclose(group[0].y, line.y, rtol=0, atol=same):
+                group.append(line)
+                break
         else:
-            mates.append(line)
-    return [group[0]._replace(label=_joined([line.label for line in group])) for group in groups]
-
-
-def _coincide(first: Line, second: Line, same: float) -> bool:
-    return list(first.x) == list(second.x) and all(abs(a - b) <= same for a, b in zip(first.y, second.y, strict=True))
-
-
-def _joined(labels: Sequence[str]) -> str:
-    return wrapped(" = ".join(labels), LABEL, len(labels) + 1, SMALL)
+            groups.append([line])
+    names = [[line.label for line in group] for group in groups]
+    labels = [wrapped(" = ".join(several), LABEL, len(several) + 1, SMALL) for several in names]
+    return [group[0]._replace(label=label) for group, label in zip(groups, labels, strict=True)]
 
 
 def label_ends(axes: Axes, lines: Sequence[Line]) -> None:
@@ -152,27 +153,17 @@ def label_ends(axes: Axes, lines: Sequence[Line]) -> None:
             textcoords="axes fraction",
             fontsize=SMALL,
             va="center",
-            arrowprops={
-                **{"arrowstyle": "-", "color": line.colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 2},
-                "relpos": (0, 0.5),
-            },
+            arrowprops={**LEADER_STYLE, "color": line.colour},
             annotation_clip=False,
         )
 
 
 def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
-    """Middles of labels, as near to the wanted ones as they can be without an overlap, within 0 to 1 if they fit.
-
-    Args:
-        wanted: middles.
-        sizes: of the labels, in the same unit.
-    """
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    starts = np.cumsum([0.0, *(sizes[index] for index in order)])  # of each label, if they stood on each other
-    offsets = [start + sizes[index] / 2 for start, index in zip(starts, order, strict=False)]
-    slack = max(1.0 - starts[-1], 0.0)
-    flat = optimize.isotonic_regression(
-        [wanted[index] - offset for index, offset in zip(order, offsets, strict=True)]
-    ).x
-    places = np.clip(flat, 0.0, slack) + offsets
-    return [float(places[order.index(index)]) for index in range(len(wanted))]
+    """Middles of labels as near to the wanted ones as can be without an overlap, within 0 to 1 if their sizes fit."""
+    order = np.argsort(wanted, kind="stable")
+    ordered = np.asarray(sizes)[order]
+    offsets = np.cumsum(ordered) - ordered / 2  # of each label, if they stood on each other
+    flat = optimize.isotonic_regression(np.asarray(wanted)[order] - offsets).x
+    places = np.empty(len(order))
+    places[order] = np.clip(flat, 0.0, max(1.0 - ordered.sum(), 0.0)) + offsets
+    return places.tolist()

@@ -13,64 +13,40 @@ from rankbench.analysis.map_spread import MapSpread, frame_of
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import amount_of
 from rankbench.reporting.figures.layout import (
-    Room,
     arm_labels,
+    best_first,
     chosen,
     draw_frame,
-    facets,
-    label_rows,
+    draw_interval,
+    labelled_rows,
     panel_titles,
-    widest,
 )
 from rankbench.reporting.plotting import GREY, INK, ReportFigure, Styles
 from rankbench.statistics.map_effect import BEST_OF
 from rankbench.studies.panels import Panel
 
 Member = tuple[Panel, Comparison, MapSpread]
-ROW = 0.15  # inches
 MAPS = "all maps"
 SIGMA, CEILING = "#dddddd", "#f3ead2"
 
 
 def draw_spread(name: str, title: str, members: Sequence[Member], styles: Styles) -> ReportFigure | None:
-    """Every map and every arm by its gain over the mean map, and sigma_map; None where no maps can be compared.
-
-    Args:
-        name, title: of the figure.
-        members: panels with the spread of their maps.
-        styles: of the arms.
-    """
+    """Every map and every arm by its gain over the mean map, and sigma_map; None where no maps can be compared."""
     if not members:
         return None
     frames = [(member, frame_of(member[2])) for member in members]
     drawn, left_out = chosen(frames, [panel.cell for (panel, *_), _ in frames])
-    arms = _order([data for _, data in drawn])
-    labels = [MAPS, *arm_labels(arms)]
-    figure, all_axes = facets(
-        panel_titles([panel.short for (panel, *_), _ in drawn]),
-        room=Room(widest(labels) + 0.08),
-        height=ROW * len(labels) + 0.05,
-        shared=True,
-    )
+    arms = best_first(data["arm"][~data["map"]] for _, data in drawn)
+    titles = panel_titles([panel.short for (panel, *_), _ in drawn])
+    figure, all_axes = labelled_rows(titles, [MAPS, *arm_labels(arms)])
     for axes, ((_, comparison, spread), data) in zip(all_axes, drawn, strict=True):
         _draw_panel(axes, comparison, spread, data, arms, styles)
-        label_rows(axes, labels)
     numbers = pd.concat([data.assign(panel=panel.title) for (panel, *_), data in frames])
     note = (
         "Gain over the mean of the maps, right is better; each with its own 95 % interval over seeds. Grey: one "
         f"sigma_map to both sides; dashed: expected best of {BEST_OF} such maps, with its interval.{left_out}"
     )
     return ReportFigure(name, title, figure, numbers, note)
-
-
-def _order(frames: Sequence[pd.DataFrame]) -> list[str]:
-    """Arms that are no maps, from the best to the worst over the panels."""
-    places: dict[str, list[float]] = {}
-    for data in frames:
-        arms = data["arm"][~data["map"]].tolist()
-        for place, arm in enumerate(arms):
-            places.setdefault(arm, []).append(place / len(arms))
-    return sorted(places, key=lambda arm: float(np.mean(places[arm])))
 
 
 def _draw_panel(
@@ -88,11 +64,10 @@ def _draw_panel(
     axes.axvline(0, color=GREY, lw=0.7)
     axes.plot(shown["mean"][shown["map"]], [0] * int(shown["map"].sum()), "|", color=INK, ms=7)
     for row in shown[~shown["map"]].to_dict("records"):
-        y, style = arms.index(row["arm"]) + 1, styles[row["arm"]]
-        axes.plot([row["low"], row["high"]], [y, y], color=style.colour, lw=0.9)  # nothing where there is no interval
-        axes.plot(row["mean"], y, **style.points)
+        interval = (row["low"], row["mean"], row["high"])
+        draw_interval(axes, arms.index(row["arm"]) + 1, interval, styles[row["arm"]])
     ends = [*shown[["low", "mean", "high"]].to_numpy(float).ravel(), x(-sigma.value), x(ceiling.value)]
     finite = [end for end in ends if np.isfinite(end)]
     low, high = min(finite), max(finite)  # the interval of the ceiling may be far wider
     axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    draw_frame(axes, f"gain over the mean map{', %' * comparison.terms.log}", "", y={})
+    draw_frame(axes, f"gain over the mean map{', %' * comparison.terms.log}")

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from rankbench.analysis.frame import SelectionError
 from rankbench.analysis.labels import file_name, panel_title, with_titles
 from rankbench.reporting.figures.found_maps import differs_by_seed, draw_found_maps
 from rankbench.reporting.figures.panel_groups import panel_groups
-from rankbench.reporting.figures.rank_maps import count_drawn, draw_maps, mean_ranks, rank_maps
+from rankbench.reporting.figures.rank_maps import count_drawn, draw_maps, mean_ranks, panel_maps
 from rankbench.reporting.plotting import ReportFigure
 from rankbench.reporting.report_data import ReportData
 from rankbench.studies.panels import Panel, families
@@ -35,14 +34,12 @@ def map_groups(report_data: ReportData) -> dict[str, list[Panel]]:
 def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData) -> ReportFigure | None:
     """Ranks of the arms, means over seeds; None where no run that is ok has any.
 
-    Args:
-        title: facts that the panels share.
-        panels: panels that differ in their budget alone; several are drawn side by side, as shares of their mean rank.
-        report_data: has the arms.
+    Panels that differ in their budget alone are drawn side by side, as shares of their mean rank.
     """
     if differs_by_seed(panels[0]):
         return draw_found_maps(figure_name(title), panels, report_data)
-    means = [(panel, data) for panel in panels for data in [_means(panel, report_data.arms)] if data is not None]
+    maps = [(panel, panel_maps(panel, report_data.arms)) for panel in panels]
+    means = [(panel, mean_ranks(rows)) for panel, rows in maps if len(rows)]
     if not means:
         return None
     several = len(panels) > 1
@@ -53,21 +50,8 @@ def draw_rank_maps(title: str, panels: Sequence[Panel], report_data: ReportData)
     labelled = data.assign(label=data["label"] + ", " + data["budget"]) if several else data
     words = "rank / mean rank" if several else "mean rank"
     figure = draw_maps(labelled, "", min(BUDGETS, len(panels)) if several else None, words)
-    note = f"{words.capitalize()}, over seeds; one scale for all. " + with_titles(
-        "; ".join(_partly(panels, report_data.arms)), report_data.arms
-    )
+    runs = [run for panel in panels for run in zip(panel.records, panel.names, strict=True)]
+    counts = count_drawn(*zip(*[run for run in runs if run[1] in report_data.arms], strict=True))
+    partly = "; ".join(line for line in counts if "," in line)  # arms that are drawn without some of their runs
+    note = f"{words.capitalize()}, over seeds; one scale for all. {with_titles(partly, report_data.arms)}"
     return ReportFigure(figure_name(title), f"Ranks: {panel_title(title)}", figure, data, note.strip())
-
-
-def _means(panel: Panel, arms: Sequence[str]) -> pd.DataFrame | None:
-    pairs = [(record, name) for record, name in zip(panel.records, panel.names, strict=True) if name in arms]
-    try:
-        return mean_ranks(rank_maps([record for record, _ in pairs], [name for _, name in pairs]))
-    except SelectionError:
-        return None
-
-
-def _partly(panels: Sequence[Panel], arms: Sequence[str]) -> list[str]:
-    """Arms that are drawn without some of their runs."""
-    pairs = [pair for panel in panels for pair in zip(panel.records, panel.names, strict=True) if pair[1] in arms]
-    return [line for line in count_drawn([record for record, _ in pairs], [name for _, name in pairs]) if "," in line]

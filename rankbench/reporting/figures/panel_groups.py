@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import metric_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.amounts import amount_of
+from rankbench.reporting.decisions import Member, shared_facts
 from rankbench.reporting.report_data import ReportData
 from rankbench.statistics.estimates import mean_interval
-from rankbench.studies.panels import FACTS, Panel
-
-Member = tuple[Panel, Comparison]
+from rankbench.studies.panels import Panel
 
 
 @dataclass(frozen=True)
 class Group:
-    """Panels that are drawn as one.
-
-    Attributes:
-        title: what they share, where groups differ in it; of a single panel its own title.
-        members: panels with their comparisons.
-    """
+    """Panels that are drawn as one; their title is what they share, where groups differ in it, or that of the panel."""
 
     title: str
     members: list[Member]
@@ -51,10 +45,7 @@ def panel_groups(report_data: ReportData, panels: Sequence[Panel]) -> dict[str, 
     axes = {axis for several in report_data.report.over.values() for axis in several}
     groups: dict[tuple[str, ...], list[Panel]] = defaultdict(list)
     for panel in panels:
-        facts = [
-            f"budget {panel.facts[key]}" if key == "budget" else panel.facts[key] for key in FACTS if key not in axes
-        ]
-        groups[*facts, *(point for point in panel.rest if point.partition("=")[0] not in axes)].append(panel)
+        groups[shared_facts(panel, axes)].append(panel)
     common = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
     titles = [", ".join(part for part in shared if part not in common) for shared in groups]
     return {
@@ -78,21 +69,23 @@ def mean_gain(group: Group, arm: str) -> tuple[float, float, float] | None:
 
     Over several panels it is that of their means; NaN where there is no interval, None where there is no gain.
     """
-    gains = []
-    for _, comparison in group.members:
-        if arm == comparison.reference:
-            return 0.0, 0.0, 0.0
-        if comparison.reference is not None and arm in comparison.rows:
-            unit = 1.0 if group.one_unit else float(comparison.terms.margin or 1)
-            gains.append(comparison.gains(arm, [comparison.reference]) / unit)
+    comparisons = [comparison for _, comparison in group.members]
+    if any(arm == comparison.reference for comparison in comparisons):
+        return 0.0, 0.0, 0.0
+    gains = [
+        comparison.gains(arm, [comparison.reference]) / (1.0 if group.one_unit else float(comparison.terms.margin or 1))
+        for comparison in comparisons
+        if comparison.reference is not None and arm in comparison.rows
+    ]
     gains = [values for values in gains if len(values)]
     if not gains:
         return None
-    whole = mean_interval(gains[0]) if len(gains) == 1 else mean_interval(np.array([values.mean() for values in gains]))
-    first = group.members[0][1]
-    terms, rises = first.terms, bool(higher_is_better(first.metrics[0]))
-    ends = (whole.mean, whole.low, whole.high)
-    low_high = [
-        float("nan") if end is None else amount_of(terms, end, rises) if group.one_unit else end for end in ends
-    ]
-    return low_high[0], low_high[1], low_high[2]
+    whole = mean_interval(gains[0] if len(gains) == 1 else np.array([values.mean() for values in gains]))
+    rises = bool(higher_is_better(comparisons[0].metrics[0]))
+
+    def amount(end: float | None) -> float:
+        if end is None or not group.one_unit:
+            return math.nan if end is None else end
+        return amount_of(comparisons[0].terms, end, rises)
+
+    return amount(whole.mean), amount(whole.low), amount(whole.high)

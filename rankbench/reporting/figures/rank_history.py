@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -35,10 +34,9 @@ def rank_totals(panels: Sequence[Panel], curves: Mapping[str, study.Curve], arms
             if run.arm == arm and run.status == "ok" and run.record and run.record.ranks and curves.get(run.job.run_id)
         ]
         if runs:
-            steps = sorted({step for run in runs for step, _ in run})
-            totals = pd.DataFrame([dict(run) for run in runs], columns=steps).ffill(axis=1).bfill(axis=1)
+            totals = pd.DataFrame([dict(run) for run in runs]).sort_index(axis=1).ffill(axis=1).bfill(axis=1)
             summary = pd.DataFrame({"mean": totals.mean(), "low": totals.min(), "high": totals.max()})
-            rows.append(summary.assign(arm=arm, step=steps, n=len(runs)))
+            rows.append(summary.assign(arm=arm, step=totals.columns, n=len(runs)))
     columns = ["arm", "step", "mean", "low", "high", "n"]
     return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
 
@@ -79,38 +77,30 @@ def draw_rank_kinds(report_data: ReportData) -> ReportFigure | None:
     Panels that are taken together are one; of several others the first that has such arms. None without any.
     """
     histories = report_data.rank_histories
-    for title, panels in panel_groups(report_data, report_data.panels).items():
-        data = histories[histories["panel"].isin([panel.name for panel in panels])]
-        if len(data):
-            return _draw_kinds(panel_title(title), data)
-    return None
-
-
-def _draw_kinds(title: str, data: pd.DataFrame) -> ReportFigure:
+    groups = panel_groups(report_data, report_data.panels).items()
+    parts = [(title, histories[histories["panel"].isin([panel.name for panel in panels])]) for title, panels in groups]
+    title, data = next(((title, data) for title, data in parts if len(data)), ("", histories[:0]))
+    if data.empty:
+        return None
     kinds = sorted(data["kind"].unique())
     arms, left_out = chosen(list(data["arm"].unique()))
     colours = matplotlib.colormaps[SHADES](np.linspace(0, 0.9, len(kinds)))
     looks: dict[str, dict[str, Any]] = {
-        kind: {"color": to_hex(colour), "marker": marker, "ls": DASHES[place % 2]}
-        for place, (kind, colour, marker) in enumerate(zip(kinds, colours, itertools.cycle(MARKERS), strict=False))
+        kind: {"color": to_hex(colours[place]), "marker": MARKERS[place % len(MARKERS)], "ls": DASHES[place % 2]}
+        for place, kind in enumerate(kinds)
     }
     handles = [Line2D([], [], label=kind, **look) for kind, look in looks.items()]
     figure, all_axes = facets([arm_title(arm) for arm in arms], handles, Room(0.35))
     for axes, arm in zip(all_axes, arms, strict=True):
-        for kind, line in _mean_over_panels(data[data["arm"] == arm]):
+        for kind, rows in data[data["arm"] == arm].groupby("kind"):
+            by_panel = rows.pivot(index="step", columns="panel", values="rank").sort_index().ffill()
+            line = by_panel.mean(axis=1).clip(lower=0)
             every = max(1, len(line) // 4)
-            axes.plot(line.index, line, drawstyle="steps-post", markevery=every, **looks[kind])
+            axes.plot(line.index.to_numpy().clip(0), line, drawstyle="steps-post", markevery=every, **looks[str(kind)])
         axes.set_ylim(bottom=0)
         draw_frame(axes, "step", "mean rank")
     note = (
-        f"Mean rank of the sites of a kind, mean over runs: {title}. Arms that change no rank in training are left out."
-        f"{left_out}"
+        f"Mean rank of the sites of a kind, mean over runs: {panel_title(title)}. "
+        f"Arms that change no rank in training are left out.{left_out}"
     )
     return ReportFigure("rank-kinds", "Ranks over the steps, by kind of site", figure, data, note)
-
-
-def _mean_over_panels(data: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """Each kind with its mean rank by step, over panels."""
-    for kind, rows in data.groupby("kind"):
-        table = rows.pivot(index="step", columns="panel", values="rank").sort_index().ffill()
-        yield str(kind), table.mean(axis=1).clip(lower=0).rename(lambda step: max(step, 0))

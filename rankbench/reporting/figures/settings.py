@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -68,7 +67,10 @@ def _draw_curves(curves: Sequence[Varied], report_data: ReportData, name: str, t
         _band(axes, panel, reference)
         all_ticks.append(_draw_curve(axes, data, ablation.keys[0], styles[str(data["arm"].iloc[0])]))
     for metric in {panel.metric for _, _, panel, _ in drawn}:
-        _share_scale([axes for axes, (_, _, panel, _) in panels if panel.metric == metric])
+        alike = [axes for axes, (_, _, panel, _) in panels if panel.metric == metric]
+        lows, highs = zip(*(axes.get_ylim() for axes in alike), strict=True)
+        for axes in alike:
+            axes.set_ylim(min(lows), max(highs))
     for (axes, (_, ablation, panel, _)), ticks in zip(panels, all_ticks, strict=True):
         draw_frame(axes, setting_title(ablation.keys[0]), metric_title(panel.metric, short=True), ticks)
     note = (
@@ -93,12 +95,6 @@ def _draw_curve(axes: Axes, data: pd.DataFrame, key: str, style: ArmStyle) -> di
     base = points[points["base"]]
     axes.plot(base["x"], base["mean"], "o", ms=7, mfc="none", mec=style.colour, mew=0.9)
     return ticks
-
-
-def _share_scale(several: Sequence[Axes]) -> None:
-    lows, highs = zip(*(axes.get_ylim() for axes in several), strict=True)
-    for axes in several:
-        axes.set_ylim(min(lows), max(highs))
 
 
 def _along(axes: Axes, values: Sequence[str]) -> tuple[dict[str, float], dict[float, str]]:
@@ -131,8 +127,10 @@ def draw_grid(ablation: Ablation, report_data: ReportData) -> ReportFigure | Non
     if not points:
         return None
     drawn, left_out = chosen(points, [panel.cell for panel, _ in points])
-    tables = [_pivoted(data, *ablation.keys) for _, data in drawn]
-    down, across = map(setting_title, ablation.keys)
+    down, across = ablation.keys
+    unique = (data.drop_duplicates([down, across]) for _, data in drawn)
+    tables = [data.pivot(index=down, columns=across, values="mean") for data in unique]
+    tables = [table.reindex(index=_sorted(table.index), columns=_sorted(table.columns)) for table in tables]
     figure, all_axes = facets(
         panel_titles([panel.short for panel, _ in drawn]),
         room=Room(0.46 + widest([text for table in tables for text in table.index]), BAR),
@@ -140,24 +138,16 @@ def draw_grid(ablation: Ablation, report_data: ReportData) -> ReportFigure | Non
         columns=2 if len(drawn) > 1 else 1,
     )
     for axes, table, (panel, _) in zip(all_axes, tables, drawn, strict=True):
-        same = [
-            other.to_numpy(float) for other, (each, _) in zip(tables, drawn, strict=True) if each.metric == panel.metric
-        ]
+        alike = pd.concat([data["mean"] for each, data in drawn if each.metric == panel.metric])
         values = table.to_numpy(float)
-        image = draw_tiles(axes, values, min(map(np.nanmin, same)), max(map(np.nanmax, same)))
+        image = draw_tiles(axes, values, alike.min(), alike.max())
         write_numbers(axes, values, image, "{:.3f}")
         x, y = ({float(place): text for place, text in enumerate(texts)} for texts in (table.columns, table.index))
-        draw_frame(axes, across, down, x, y)
+        draw_frame(axes, setting_title(across), setting_title(down), x, y)
         colour_bar(figure, [axes], image, metric_title(panel.metric, short=True))
     numbers = pd.concat([data.assign(panel=panel.title) for panel, data in points])
     note = f"Means over seeds. Panels of one metric have one scale; grey: not run, or no run that is ok.{left_out}"
     return ReportFigure(ablation.name, ablation.title, figure, numbers, note)
-
-
-def _pivoted(data: pd.DataFrame, down: str, across: str) -> pd.DataFrame:
-    """Means, values of one setting down and of the other across."""
-    table = data.drop_duplicates([down, across]).pivot(index=down, columns=across, values="mean")
-    return table.reindex(index=_sorted(table.index), columns=_sorted(table.columns))
 
 
 def _sorted(values: Sequence[str] | pd.Index) -> list[str]:

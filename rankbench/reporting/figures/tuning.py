@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -23,12 +23,7 @@ TUNED = ("arm", "rate", "mean", "missing", "chosen", "edge", "metric", "seeds")
 
 
 def learning_rates(panel: Panel, own: Sequence[str]) -> pd.DataFrame:
-    """What each arm tried, TUNED: from the choice in its records, or from the trials where no run was made yet.
-
-    Args:
-        panel: a panel of a study.
-        own: arms that choose for themselves.
-    """
+    """What each arm of its own choice tried, TUNED: from the choice in its records, or from trials."""
     chosen = {
         run.arm: run.record.config["tuned"]
         for run in panel.runs
@@ -56,12 +51,11 @@ def _undecided(panel: Panel, arms: set[str]) -> list[tuple[Any, ...]]:
     data = frame([run.record for run in runs if run.record], names=[run.arm for run in runs])
     metric = next((str(name) for name in data if str(name).startswith("validation/") and name != "validation/step"), "")
     seeds = sorted(set(data["seed"]))
-    curves = rate_curves(data, metric, seeds).to_dict("records") if metric else []
-    seeds_text = ", ".join(map(str, seeds))
-    return [
-        (row["label"], row["learning_rate"], row["mean"], row["missing"], False, False, metric, seeds_text)
-        for row in curves
-    ]
+    if not metric:
+        return []
+    curves = rate_curves(data, metric, seeds)[["label", "learning_rate", "mean", "missing"]]
+    facts = (False, False, metric, ", ".join(map(str, seeds)))
+    return [(*point, *facts) for point in curves.itertuples(index=False)]
 
 
 def tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
@@ -74,23 +68,19 @@ def tried(report_data: ReportData) -> list[tuple[Panel, pd.DataFrame]]:
 def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     """A line for each arm, the rate chosen with a ring around it; at a rate without all seeds there is no point."""
     trials = tried(report_data)
-    panels = _once(trials)
-    curves = [
-        (
-            title,
-            panel,
-            [Curve(str(arm), line["rate"], line["mean"]) for arm, line in _whole(data).groupby("arm", sort=False)],
-        )
-        for title, panel, data in panels
-    ]
+    panels = once(trials)
     if not panels:
         return None
+    curves = [
+        (title, panel, [Curve(arm, line["rate"], line["mean"]) for arm, line in _lines(data)])
+        for title, panel, data in panels
+    ]
 
     def finish(axes: Axes, number: int) -> None:
         _, _, data = panels[number]
-        best = _whole(data)[_whole(data)["chosen"]]
-        for arm, rate, mean in zip(best["arm"], best["rate"], best["mean"], strict=True):
-            axes.plot(rate, mean, "o", ms=7, mfc="none", mec=report_data.styles[arm].colour, mew=0.9)
+        for arm, line in _lines(data):
+            best = line[line["chosen"]]
+            axes.plot(best["rate"], best["mean"], "o", ms=7, mfc="none", mec=report_data.styles[arm].colour, mew=0.9)
         x, y = logarithmic(axes, data["rate"].tolist()), logarithmic_up(axes)
         draw_frame(axes, "learning rate", metric_title(data["metric"].iloc[0], short=True), x, y)
 
@@ -102,23 +92,23 @@ def draw_learning_rates(report_data: ReportData) -> ReportFigure | None:
     return ReportFigure("learning-rates", "Learning rates tried on validation", figure, numbers, note)
 
 
-def _whole(data: pd.DataFrame) -> pd.DataFrame:
-    return data[data["missing"] == 0].sort_values("rate", kind="stable")
+def _lines(data: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each arm with its rates that have all seeds, in order."""
+    for arm, line in data[data["missing"] == 0].groupby("arm", sort=False):
+        yield str(arm), line.sort_values("rate", kind="stable")
 
 
-def _once(panels: list[tuple[Panel, pd.DataFrame]]) -> list[tuple[str, Panel, pd.DataFrame]]:
-    """Title, panel and trials; panels that were tuned together, and so show the same, are one."""
+def once(panels: list[tuple[Panel, pd.DataFrame]]) -> list[tuple[str, Panel, pd.DataFrame]]:
+    """Title, panel and trials; panels that were tuned together, and so show the same, are one: by what they share."""
     alike: dict[str, list[tuple[Panel, pd.DataFrame]]] = {}
     for panel, data in panels:
         alike.setdefault(data.to_json(), []).append((panel, data))
-    return [(_shared([panel.short for panel, _ in same]), *same[0]) for same in alike.values()]
-
-
-def _shared(titles: Sequence[str]) -> str:
-    """What the titles of panels have in common; of many that have nothing, their number."""
-    common = set.intersection(*(set(title.split(", ")) for title in titles))
-    parts = [part for part in titles[0].split(", ") if part in common]
-    return panel_title(", ".join(parts)) if parts else f"{len(titles)} panels"
+    once = []
+    for same in alike.values():
+        first, *others = [panel.short.split(", ") for panel, _ in same]
+        common = [part for part in first if all(part in other for other in others)]
+        once.append((panel_title(", ".join(common)) if common else f"{len(same)} panels", *same[0]))
+    return once
 
 
 def expected_best(values: Iterable[float], higher: bool) -> list[float]:
@@ -134,11 +124,10 @@ def expected_best(values: Iterable[float], higher: bool) -> list[float]:
 def draw_expected_best(report_data: ReportData) -> ReportFigure | None:
     """The best validation metric that some tuning trials find, by their number; None with fewer than three rates."""
     drawn = []
-    for title, panel, data in _once(tried(report_data)):
+    for title, panel, data in once(tried(report_data)):
         higher = higher_is_better(data["metric"].iloc[0])
         lines = [
-            Curve(str(arm), range(1, len(line) + 1), expected_best(line["mean"], bool(higher)))
-            for arm, line in _whole(data).groupby("arm", sort=False)
+            Curve(arm, range(1, len(line) + 1), expected_best(line["mean"], bool(higher))) for arm, line in _lines(data)
         ]
         if higher is not None and max((len(line.x) for line in lines), default=0) > 2:
             drawn.append((title, panel, lines, data["metric"].iloc[0]))
@@ -152,15 +141,14 @@ def draw_expected_best(report_data: ReportData) -> ReportFigure | None:
     figure, left_out = draw_lines(
         [(title, panel, lines) for title, panel, lines, _ in drawn], report_data.styles, finish
     )
-    rows = [
-        (title, line.label, k, value)
+    numbers = [
+        pd.DataFrame({"panel": title, "arm": line.label, "trials": line.x, "expected best": line.y})
         for title, _, lines, _ in drawn
         for line in lines
-        for k, value in zip(line.x, line.y, strict=True)
     ]
     note = (
         "What the best of so many learning rates of the grid, drawn at random, would show on validation: an arm that "
         f"needs more of them is harder to tune.{left_out}"
     )
-    numbers = pd.DataFrame(rows, columns=["panel", "arm", "trials", "expected best"])
-    return ReportFigure("expected-best", "Expected best over the number of tuning trials", figure, numbers, note)
+    title = "Expected best over the number of tuning trials"
+    return ReportFigure("expected-best", title, figure, pd.concat(numbers), note)

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from rankbench.analysis.comparison import KIND_OF
 from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.reporting.headline import Headline
+from rankbench.reporting.pages.compact_drawings import compact
 from rankbench.reporting.plotting import SavedFigure
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Block, Section
@@ -24,11 +25,13 @@ from rankbench.reporting.sections.setup import facts
 from rankbench.reporting.table import Cell, Table, is_numeric, with_minus_signs
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.studies.panels import Panel, StudyRun
+from rankbench.studies.study_question import question_of
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 FINDINGS = (*OUTCOMES, *KIND_OF.values(), "untested", "reference")
 ARMS = 5  # badges of a kind on the first screen; one more does not make a fold
-FOREST = "forest"  # name of the figure on the first screen
+FOREST, MAPS = "forest", "found-against-gain"  # names of figures
+SHORT = 3  # rows of a forest plot; with fewer, another figure stands for the study where it has one
 LETTER, PADDING, WIDTH = 7.4, 19, 1160  # pixels of a letter of a table, beside a cell, of the page
 LEAST, BADGE, LONG, WORDS = 128, 18, 44, 208  # pixels of a name of rows, of a badge; letters and pixels of a sentence
 GLOSSARY = {
@@ -143,13 +146,15 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
         .get_template("page.html.j2")
         .render(
             name=sweep.name,
-            question=report_data.study.title,
+            asked="Asked" if declared else "Compared",
+            question=question_of(report_data.study, report_data.panels),
             source=declared.source if declared else "",
             records_name=records,
             has_sweep=report_data.study.source is None,
             headline=headline,
             shown_arms=ARMS,
             evidence=_evidence(sections, headline.is_on_settings),
+            picture=picture_of(report_data, sections, headline.is_on_settings),
             facts=dict(facts(report_data)),
             sections=sections,
             records=[_records(panel) for panel in report_data.panels],
@@ -157,7 +162,7 @@ def render(report_data: ReportData, sections: Sequence[Section], headline: Headl
             glossary=GLOSSARY,
         )
     )
-    return re.sub(r"\s*\n\s*", "\n", html)  # templates are indented, the page need not be
+    return re.sub(r"\s*\n\s*", "\n", compact(html))  # templates are indented, the page need not be
 
 
 def _evidence(sections: Sequence[Section], is_on_settings: bool) -> Sequence[Block]:
@@ -165,12 +170,26 @@ def _evidence(sections: Sequence[Section], is_on_settings: bool) -> Sequence[Blo
 
     Without such a figure it is the first table whose intervals are drawn, where there is one.
     """
+    figures = _figures(sections, "ablations")[:1] if is_on_settings else []
+    figures = figures or [figure for figure in _figures(sections) if figure.name == FOREST]
     blocks = [block for section in sections for block in section.blocks]
-    figures = [block for block in blocks if isinstance(block, SavedFigure) and block.name == FOREST]
-    if is_on_settings:
-        varied = [block for section in sections if section.anchor == "ablations" for block in section.blocks]
-        figures = [block for block in varied if isinstance(block, SavedFigure)][:1] or figures
     return figures or [block for block in blocks if isinstance(block, Table) and block.strip is not None][:1]
+
+
+def picture_of(report_data: ReportData, sections: Sequence[Section], is_on_settings: bool) -> str:
+    """Name of the figure that shows in small what was found; "" where there is no figure."""
+    arms = {arm for _, comparison in report_data.compared() for arm in comparison.rows if arm != comparison.reference}
+    varied, every = _figures(sections, "ablations"), _figures(sections)
+    forest = [figure for figure in every if figure.name == FOREST]
+    maps = [figure for figure in every if figure.name == MAPS]
+    first = varied if is_on_settings else forest if len(arms) >= SHORT else []
+    return next((figure.name for figure in [*first, *varied, *maps, *forest, *every]), "")
+
+
+def _figures(sections: Sequence[Section], anchor: str = "") -> list[SavedFigure]:
+    """The figures of one section, or of all of them."""
+    blocks = (block for section in sections if anchor in ("", section.anchor) for block in section.blocks)
+    return [block for block in blocks if isinstance(block, SavedFigure)]
 
 
 def _shown(cell: Cell) -> str:
@@ -253,36 +272,47 @@ def _records(panel: Panel) -> dict[str, Any]:
 
 
 def _groups(panel: Panel, arm: str) -> Iterator[dict[str, Any]]:
-    """Runs and tuning trials of an arm whose commands differ in the values of some keys alone.
+    """Runs and tuning trials of an arm, each kind by itself, whose commands differ in the values of some keys alone.
 
-    A command has the name of such a key in the place of its value; the rows have the values.
+    A command has the name of such a key in the place of its value; the lines have the values.
     """
-    groups: dict[tuple[str, ...], list[StudyRun]] = {}
+    groups: dict[tuple[bool, tuple[str, ...]], list[StudyRun]] = {}
     for run in [*panel.runs, *panel.trials]:
         if run.arm == arm:
-            groups.setdefault(tuple(word.partition("=")[0] for word in run.job.overrides), []).append(run)
-    for keys, runs in groups.items():
+            keys = tuple(word.partition("=")[0] for word in run.job.overrides)
+            groups.setdefault((run.job.trial, keys), []).append(run)
+    for (is_trial, keys), runs in groups.items():
         values = list(zip(*(run.job.overrides for run in runs), strict=True))
         differing = [index for index, words in enumerate(values) if len(set(words)) > 1]
         places = {index: keys[index].rpartition(".")[2] for index in differing}
         words = [
             f"{key}={places[index].upper()}" if index in places else values[index][0] for index, key in enumerate(keys)
         ]
+        titles = [place.replace("_", " ") for place in places.values()]
+        head = [*titles, "run", metric_title(panel.metric, arrow=True, short=True), ""]
         yield {
+            "kind": "Tuning trials: " if is_trial else "",
             "command": f"python -m rankbench {shlex.join(words)}",
-            "columns": [place.replace("_", " ") for place in places.values()],
-            "runs": [_row(run, panel.metric, differing) for run in runs],
+            "lines": _aligned([head, *(_row(run, panel.metric, differing) for run in runs)]),
+            "lost": [False, *(run.status != "ok" for run in runs)],
         }
 
 
-def _row(run: StudyRun, metric: str, differing: Sequence[int]) -> dict[str, Any]:
+def _row(run: StudyRun, metric: str, differing: Sequence[int]) -> list[str]:
+    """The values of a run, its name, what it measured, and its status where that is not ok."""
     split, _, name = metric.partition("/")
     measured = ((run.record.metrics or {}).get(split) or {}).get(name) if run.record else None
     reason = f": {run.record.reason}" if run.record and run.record.reason else ""
-    return {
-        "values": [run.job.overrides[index].partition("=")[2] for index in differing],
-        "status": ("trial, " if run.job.trial else "") + run.status + reason,
-        "lost": run.status != "ok",
-        "measured": "" if measured is None else f"{measured:.6g}",
-        "id": run.job.run_id,
-    }
+    return [
+        *(run.job.overrides[index].partition("=")[2] for index in differing),
+        run.job.run_id,
+        "" if measured is None else f"{measured:.6g}",
+        "" if run.status == "ok" else run.status + reason,
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line of text for each row, columns below each other; thousands of them take a third of a table's bytes."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+    return [line.rstrip() for line in lines]

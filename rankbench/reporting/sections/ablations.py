@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 from rankbench.analysis.labels import panel_title, with_titles
 from rankbench.reporting.comparison_table import EXPLORATORY, make_table
 from rankbench.reporting.figures.settings import draw_ablation, draw_ablations, draw_grid
-from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, links
 from rankbench.reporting.section import Block, Section, panel_tables
 from rankbench.reporting.table import Table
@@ -18,25 +16,15 @@ from rankbench.studies.ablations import Ablation
 
 def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where no setting is varied."""
-    blocks: list[Block] = ["curves"]
-    for ablation in report_data.ablations:
-        blocks += [ablation.name, *panel_tables(_title(ablation), _tables(report_data, ablation))]
-    return Section("ablations", "Settings varied", (), blocks)
-
-
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return curves and heat maps; the curves of a single panel are one figure."""
-    return list(_sketches(report_data))
-
-
-def _sketches(report_data: ReportData) -> Iterator[Sketch]:
+    single = len(report_data.panels) == 1  # its curves are one figure
+    blocks: list[Block] = [partial(draw_ablations, report_data)] if single else []
     for ablation in report_data.ablations:
         if len(ablation.keys) == 2:
-            yield partial(draw_grid, ablation, report_data)
-        elif ablation.keys and len(report_data.panels) > 1:
-            yield partial(draw_ablation, ablation, report_data)
-    if len(report_data.panels) == 1:
-        yield partial(draw_ablations, report_data)
+            blocks.append(partial(draw_grid, ablation, report_data))
+        elif ablation.keys and not single:
+            blocks.append(partial(draw_ablation, ablation, report_data))
+        blocks += panel_tables(_title(ablation), _tables(report_data, ablation))
+    return Section("ablations", "Settings varied", (), blocks)
 
 
 def _title(ablation: Ablation) -> str:

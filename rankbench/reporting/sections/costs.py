@@ -11,19 +11,10 @@ import pandas as pd
 from rankbench.analysis.frame import OWN
 from rankbench.analysis.labels import arm_title, panel_title
 from rankbench.reporting.figures.costs import PHASES, draw_costs
-from rankbench.reporting.plotting import Sketch
+from rankbench.reporting.figures.panel_groups import panel_groups
 from rankbench.reporting.report_data import ReportData, links
-from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import (
-    Cell,
-    Column,
-    Table,
-    arm_cell,
-    linked_rows,
-    number_cell,
-    number_column,
-    without_first_column,
-)
+from rankbench.reporting.section import Section, present, rows_of_panels
+from rankbench.reporting.table import Cell, Column, Table, arm_cell, linked_rows, number_cell, number_column
 from rankbench.studies.panels import Panel
 
 SECONDS = [f"{phase}/seconds" for phase in PHASES]
@@ -39,31 +30,25 @@ ROWS = 12  # a longer table is folded on the page
 
 def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where no run is ok."""
-    return Section("cost", "Cost", (), present(["cost", cost_table(report_data)]))
-
-
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the figure of the passes."""
-    return [partial(draw_costs, report_data)]
+    return Section("cost", "Cost", (), present([partial(draw_costs, report_data), cost_table(report_data)]))
 
 
 def cost_table(report_data: ReportData) -> Table | None:
     """A row for each arm of each panel, means over its runs that are ok; None where there is none."""
     rows, columns, is_shared = [], ["where"], False
-    sheets = [_costs(panel, report_data.arms) for panel in report_data.panels]
+    groups = panel_groups(report_data, report_data.panels)
+    sheets = [_costs(panels, report_data.arms) for panels in groups.values()]
     per_panel = [_columns(costs, report_data.report.reference) for costs in sheets]
     empty = {name for name in per_panel[0] if not any(cell.text for each in per_panel for cell in each[name].values())}
-    for panel, costs, every_column in zip(report_data.panels, sheets, per_panel, strict=True):
+    for (title, panels), costs, every_column in zip(groups.items(), sheets, per_panel, strict=True):
         per_column = {name: cells for name, cells in every_column.items() if name not in empty}
-        where = Cell(panel_title(panel.short))
-        rows += [[where, *cells] for cells in linked_rows(per_column, list(costs.index), links(panel))]
+        where = Cell(panel_title(panels[0].short if len(panels) == 1 else title))
+        rows += [[where, *cells] for cells in linked_rows(per_column, list(costs.index), links(panels[0]))]
         columns = ["where", *per_column]
         is_shared = is_shared or bool(costs["shared"].any())
     notes = [NOTE, *([SHARED] if is_shared else [])]
     table = Table("cost", "Passes, seconds, memory and parameters", columns, rows, notes, folded=len(rows) > ROWS)
-    if not rows:
-        return None
-    return table if len(report_data.panels) > 1 else without_first_column(table)
+    return rows_of_panels(report_data, table)
 
 
 def _columns(costs: pd.DataFrame, reference: str) -> dict[str, Column]:
@@ -94,10 +79,11 @@ def _seconds_cell(row: pd.Series) -> Cell:
     return replace(cell, text=f"{cell.text} [{row['least']:,.1f}, {row['most']:,.1f}]", muted=bool(row["shared"]))
 
 
-def _costs(panel: Panel, arms: Sequence[str]) -> pd.DataFrame:
+def _costs(panels: Sequence[Panel], arms: Sequence[str]) -> pd.DataFrame:
     """A row for each arm that has runs that are ok: means, the range of their seconds, and whether it is too wide."""
     wanted = [*SECONDS, *PASSES, *OWN, "peak_memory_bytes", "start/params", "peak/params", "final/params"]
-    done = panel.data[panel.data["status"] == "ok"].reindex(columns=["label", *dict.fromkeys(wanted)])
+    data = pd.concat([panel.data for panel in panels], ignore_index=True)
+    done = data[data["status"] == "ok"].reindex(columns=["label", *dict.fromkeys(wanted)])
     done = done.astype({name: float for name in dict.fromkeys(wanted)})
     done["seconds"] = done[SECONDS].sum(axis=1, skipna=False)
     done["passes"] = done[PASSES].sum(axis=1, skipna=False)

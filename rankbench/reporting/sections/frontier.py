@@ -5,16 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from rankbench.reporting.figures.budgets import draw_frontier, draw_worth
-from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
 
 
 def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where every arm spent the same and no ladder was run."""
-    return Section("frontier", "Quality and budget", (), ["worth", "frontier"])
-
-
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the figures of the budget."""
-    return [partial(draw_worth, report_data), partial(draw_frontier, report_data)]
+    figures = [partial(draw_worth, report_data), partial(draw_frontier, report_data)]
+    return Section("frontier", "Quality and budget", (), figures)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rankbench.analysis.labels import arm_title, panel_title
 from rankbench.reporting.report_data import ReportData, link
-from rankbench.reporting.section import Section
-from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
+from rankbench.reporting.section import Section, rows_of_panels
+from rankbench.reporting.table import Cell, Table, arm_cell
 
 COLUMNS = ("where", "arm", "seeds", "items", "gain", "new seeds, these items", "new seeds, new items")
 
@@ -31,8 +31,6 @@ def item_table(report_data: ReportData) -> Table | None:
         ]
         for gain in report_data.item_gains
     ]
-    if not rows:
-        return None
     note = (
         f"Gain over {arm_title(report_data.report.reference)} in the mean loss of the test items, in nats (of scores: "
         "squared error), above 0 where the arm is better; its standard error and an interval at the level of the "
@@ -40,8 +38,7 @@ def item_table(report_data: ReportData) -> Table | None:
         "On new seeds, these items: what other runs would show on the very items of this test. On new seeds, new "
         "items: what other runs would show on other items of the kind. Verdicts are about these items."
     )
-    table = Table("items", "New seeds, new items", COLUMNS, rows, [note], folded=True)
-    return table if len(report_data.panels) > 1 else without_first_column(table)
+    return rows_of_panels(report_data, Table("items", "New seeds, new items", COLUMNS, rows, [note], folded=True))
 
 
 def _error(error: float, low: float, high: float) -> Cell:

@@ -7,42 +7,32 @@ from typing import Any
 
 import pandas as pd
 
-from rankbench.analysis.labels import metric_title, panel_title
-from rankbench.reporting.figures.tuning import draw_expected_best, draw_learning_rates, tried
-from rankbench.reporting.plotting import Sketch
+from rankbench.analysis.labels import metric_title
+from rankbench.reporting.figures.tuning import draw_expected_best, draw_learning_rates, once, tried
 from rankbench.reporting.report_data import ReportData, link
-from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
+from rankbench.reporting.section import Section, present, rows_of_panels
+from rankbench.reporting.table import Cell, Table, arm_cell
 
 
 def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where nothing was tuned."""
-    return Section(
-        "rates", "Learning rates", (), present(["learning-rates", "expected-best", rates_table(report_data)])
-    )
-
-
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the figures of the rates that were tried."""
-    return [partial(draw_learning_rates, report_data), partial(draw_expected_best, report_data)]
+    figures = [partial(draw_learning_rates, report_data), partial(draw_expected_best, report_data)]
+    return Section("rates", "Learning rates", (), present([*figures, rates_table(report_data)]))
 
 
 def rates_table(report_data: ReportData) -> Table | None:
-    """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge."""
-    trials = tried(report_data)
-    if not trials:
-        return None
+    """A row for each arm of each panel: what was tried, what was chosen, whether it is at the edge; None without."""
+    trials = once(tried(report_data))
     rows = [
-        [Cell(panel_title(panel.short)), *_rates_of(str(arm), line, link(panel, str(arm)))]
-        for panel, data in trials
+        [Cell(title), *_rates_of(str(arm), line, link(panel, str(arm)))]
+        for title, panel, data in trials
         for arm, line in data.groupby("arm", sort=False)
     ]
     metrics = ", ".join(
-        sorted({metric_title(metric, arrow=True, short=True) for _, data in trials for metric in data["metric"]})
+        sorted({metric_title(metric, arrow=True, short=True) for _, _, data in trials for metric in data["metric"]})
     )
     columns = ["where", "arm", "chosen", "at the edge", f"rate: {metrics}", "tuning seeds"]
-    table = Table("learning-rates", "Learning rates tried and chosen", columns, rows)
-    return table if len(report_data.panels) > 1 else without_first_column(table)
+    return rows_of_panels(report_data, Table("learning-rates", "Learning rates tried and chosen", columns, rows))
 
 
 def _rates_of(arm: str, line: pd.DataFrame, where: str) -> list[Cell]:

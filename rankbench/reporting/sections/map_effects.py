@@ -10,14 +10,14 @@ from rankbench.analysis.comparison import Comparison
 from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
 from rankbench.analysis.map_spread import MapSpread, map_spread
 from rankbench.analysis.metrics import higher_is_better, title_of
-from rankbench.reporting.amounts import amount_of, smallest_cell
+from rankbench.reporting.amounts import estimate_cell, smallest_cell
 from rankbench.reporting.figures.map_spread import Member, draw_spread
-from rankbench.reporting.plotting import ReportFigure, Sketch
+from rankbench.reporting.plotting import ReportFigure
 from rankbench.reporting.report_data import ReportData
-from rankbench.reporting.section import Block, Section
-from rankbench.reporting.table import Cell, Table, number_cell, without_first_column
+from rankbench.reporting.section import Block, Section, rows_of_panels
+from rankbench.reporting.table import Cell, Table, interval_cell, number_cell
 from rankbench.statistics.decision import Outcome
-from rankbench.statistics.estimates import Estimate
+from rankbench.statistics.estimates import Estimate, PairedDifference
 from rankbench.statistics.family import joint_level, pairs_needed
 from rankbench.statistics.map_effect import BEST_OF
 from rankbench.studies.panels import Panel
@@ -31,17 +31,12 @@ WORDS: Mapping[Outcome, str] = {
 
 def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where no maps can be compared."""
-    figures = [figure_name(title) for title in report_data.report.map_effect]
+    figures = [partial(_draw, report_data, title) for title in report_data.report.map_effect]
     blocks: list[Block] = [*figures, *spread_tables(report_data)]
     return Section("maps", "Does any map matter?", list(sentences(report_data)), blocks)
 
 
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return a figure for each title."""
-    return [partial(_sketch, report_data, title) for title in report_data.report.map_effect]
-
-
-def _sketch(report_data: ReportData, title: str) -> ReportFigure | None:
+def _draw(report_data: ReportData, title: str) -> ReportFigure | None:
     return draw_spread(figure_name(title), title, spreads(report_data, title), report_data.styles)
 
 
@@ -53,14 +48,16 @@ def figure_name(title: str) -> str:
 def spreads(report_data: ReportData, title: str) -> list[Member]:
     """The panels in which the maps of a title can be compared; the intervals of their spreads hold together.
 
-    An arm that has another map at every seed, as where each seed has a truth of its own, is no map.
+    An arm that has another map at every seed, as where each seed has a truth of its own, is no map; and where most arms
+    are none, the others are no sample of maps.
     """
     declared = report_data.report.map_effect[title]
-    present = [
-        (panel, comparison, maps)
-        for panel, comparison in report_data.compared()
-        if len(maps := [arm for arm in comparison.planned(declared) if _is_one_map(panel, arm)]) > 1
-    ]
+    present = []
+    for panel, comparison in report_data.compared():
+        planned = comparison.planned(declared)
+        maps = [arm for arm in planned if _is_one_map(panel, arm)]
+        if len(maps) > max(1, len(planned) // 2):
+            present.append((panel, comparison, maps))
     level = joint_level(max(1, len(present)) * report_data.study.looks, report_data.report.level)
     return [
         (panel, comparison, spread)
@@ -81,37 +78,25 @@ def spread_tables(report_data: ReportData) -> list[Table]:
     tables = []
     for title in report_data.report.map_effect:
         members = spreads(report_data, title)
-        if members:
-            table = Table(figure_name(title), title, COLUMNS, [_row(*member) for member in members])
-            notes = [*_notes(report_data, len(members)), *_seeds_of_later_runs(report_data, members)]
-            table = Table(table.name, table.title, table.columns, table.rows, notes)
-            tables.append(table if len(report_data.panels) > 1 else without_first_column(table))
-    return tables
+        notes = [_how_to_read(report_data, len(members)), *_seeds_of_later_runs(report_data, members)]
+        table = Table(figure_name(title), title, COLUMNS, [_row(*member) for member in members], notes)
+        tables.append(rows_of_panels(report_data, table))
+    return [table for table in tables if table is not None]
 
 
 COLUMNS = (
-    "where",
-    "maps",
-    "n",
-    "outcome",
-    "sigma_map",
-    "p",
-    "residual",
-    f"best of {BEST_OF}",
-    "smallest effect",
-    "would be found",
-    "why",
+    *("where", "maps", "n", "outcome", "sigma_map", "p", "residual"),
+    *(f"best of {BEST_OF}", "smallest effect", "would be found", "why"),
 )
 
 
 def _row(panel: Panel, comparison: Comparison, spread: MapSpread) -> list[Cell]:
     terms, effect = comparison.terms, spread.effect
-    outcome = Cell(WORDS.get(spread.outcome, spread.outcome), kind=spread.outcome)
     return [
         Cell(panel_title(panel.short)),
         Cell(str(len(spread.maps)), len(spread.maps)),
         Cell(str(spread.seeds), spread.seeds),
-        outcome,
+        Cell(WORDS.get(spread.outcome, spread.outcome), kind=spread.outcome),
         _deviation(effect.deviation),
         Cell(f"{effect.p:.2g}" if effect.p >= SMALL else f"< {SMALL:g}", effect.p),
         _deviation(effect.residual),
@@ -127,33 +112,24 @@ SMALL = 1e-4  # p below it are not told apart
 
 def _deviation(estimate: Estimate) -> Cell:
     """A deviation with its interval, on the scale that is judged."""
-    ends = _ends(estimate.low, estimate.high)
-    return Cell(f"{estimate.value:.2g} {ends}", estimate.value, estimate.low, estimate.high)
+    return interval_cell(estimate.value, estimate.low, estimate.high, ".2g")
 
 
-def _gain(comparison: Comparison, estimate: Estimate) -> Cell:
-    """A gain with its interval, in the unit that is printed."""
-    terms, rises = comparison.terms, bool(higher_is_better(comparison.metrics[0]))
-    value, unit = amount_of(terms, estimate.value, rises), " %" * terms.log
-    low, high = (None if end is None else amount_of(terms, end, rises) for end in (estimate.low, estimate.high))
-    return Cell(f"{value:.2g}{unit} {_ends(low, high)}", value, low, high)
+def _gain(comparison: Comparison, estimate: Estimate | PairedDifference) -> Cell:
+    return estimate_cell(comparison.terms, estimate, bool(higher_is_better(comparison.metrics[0])), ".2g")
 
 
-def _ends(low: float | None, high: float | None) -> str:
-    return "(no interval)" if low is None or high is None else f"[{low:.2g}, {high:.2g}]"
-
-
-def _notes(report_data: ReportData, panels: int) -> list[str]:
+def _how_to_read(report_data: ReportData, panels: int) -> str:
     level = f"{report_data.report.level * 100:g} %" + f" together over {panels} panels" * (panels > 1)
     level += f" and {report_data.study.looks} looks at the data" * (report_data.study.looks > 1)
-    return [
+    return (
         "sigma_map: standard deviation of the true effects of the maps, every map run at every seed (maps x seeds, "
         f"random effects; interval of Tukey and Williams, {level}); p: of F, that no map matters. Residual: deviation "
         f"of a run where map and seed are fixed. Best of {BEST_OF}: expected gain over the mean map of the best of "
         f"{BEST_OF} maps drawn like these, 2.5 sigma_map, whatever chooses it. Would be found: the sigma_map whose "
         "interval leaves out 0 with 80 % probability. Deviations are those of natural logarithms where the metric is "
         "judged by them (0.1: about 10 %). No interval: the maps differ by less than chance nearly always makes them."
-    ]
+    )
 
 
 def _seeds_of_later_runs(report_data: ReportData, members: list[Member]) -> list[str]:
@@ -162,9 +138,8 @@ def _seeds_of_later_runs(report_data: ReportData, members: list[Member]) -> list
     for panel, comparison, spread in members:
         rest, smallest = spread.effect.residual.value, comparison.terms.margin
         if rest > 0 and smallest is not None:
-            needed = pairs_needed(
-                smallest, math.sqrt(2) * rest, comparison.family, controls, level=comparison.terms.level
-            )
+            pair, level = math.sqrt(2) * rest, comparison.terms.level  # deviation of the difference of two runs
+            needed = pairs_needed(smallest, pair, comparison.family, controls, level=level)
             parts.append(f"{needed or 'more than 500'} on {panel_title(panel.short)}")
     if not parts:
         return []
@@ -192,11 +167,7 @@ def sentences(report_data: ReportData) -> Iterator[str]:
 def _of_reference(comparison: Comparison, spread: MapSpread) -> str:
     """Where the reference stands: what the best map gains over it is less than over the mean by as much."""
     gain = spread.gains.get(str(comparison.reference))
-    if gain is None:
-        return ""
-    return (
-        f", {arm_title(str(comparison.reference))} {_gain(comparison, Estimate(gain.mean, gain.low, gain.high)).text}"
-    )
+    return "" if gain is None else f", {arm_title(str(comparison.reference))} {_gain(comparison, gain).text}"
 
 
 def _scale(comparison: Comparison) -> str:

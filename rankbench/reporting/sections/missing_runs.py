@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 
 from rankbench.analysis.labels import arm_title, metric_title, panel_title
 from rankbench.analysis.mixed_records import differing_code
 from rankbench.reporting.report_data import ReportData, link
-from rankbench.reporting.section import Section, present
-from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
+from rankbench.reporting.section import Section, present, rows_of_panels
+from rankbench.reporting.table import Cell, Table, arm_cell, count_statuses
 from rankbench.studies.panels import MISSING, StudyRun
 
 ROWS = 12  # more are folded on the page
@@ -53,10 +53,8 @@ def _of_other_code(report_data: ReportData) -> list[str]:
 
 
 def _counted(what: str, runs: list[StudyRun]) -> str:
-    counts = Counter(run.status for run in runs)
-    ok = counts.pop("ok", 0)
-    rest = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    return f"{ok:,} of {len(runs):,} {what} are ok" + (f"; {rest}." if rest else ".")
+    lost = [run.status for run in runs if run.status != "ok"]
+    return f"{len(runs) - len(lost):,} of {len(runs):,} {what} are ok{f'; {count_statuses(lost)}' if lost else ''}."
 
 
 def missing_runs_table(report_data: ReportData) -> Table | None:
@@ -67,8 +65,7 @@ def missing_runs_table(report_data: ReportData) -> Table | None:
             runs = [run for run in panel.runs if run.arm == arm]
             not_ok = [run for run in runs if run.status != "ok"]
             if not_ok:
-                counts = Counter(run.status for run in not_ok)
-                statuses = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+                statuses = count_statuses(run.status for run in not_ok)
                 seeds = ", ".join("?" if run.seed is None else str(run.seed) for run in not_ok)
                 where = link(panel, arm)
                 texts = [f"{len(runs) - len(not_ok)}/{len(runs)}", statuses, seeds]
@@ -77,9 +74,7 @@ def missing_runs_table(report_data: ReportData) -> Table | None:
     columns = ["where", "arm", "ok/all", "lost", "seeds"]
     note = "They are counted, never averaged."
     table = Table("holes", "Arms that lack runs", columns, rows, [note], folded=len(rows) > ROWS)
-    if not rows:
-        return None
-    return table if len(report_data.panels) > 1 else without_first_column(table)
+    return rows_of_panels(report_data, table)
 
 
 def failures_table(report_data: ReportData) -> Table | None:

@@ -8,130 +8,112 @@ from collections.abc import Iterator, Sequence
 from rankbench.analysis.comparison import KIND_OF
 from rankbench.analysis.labels import arm_title, file_name, panel_title, with_titles
 from rankbench.analysis.metrics import higher_is_better, title_of
-from rankbench.analysis.pooled import Pooled, PooledPanels
-from rankbench.analysis.terms import Terms
-from rankbench.reporting.amounts import amount_of, rough
-from rankbench.reporting.decisions import Member, pool_arms, sample_groups
+from rankbench.reporting.amounts import amount_of, estimate_cell, rough, worth_cell
+from rankbench.reporting.decisions import Sample
 from rankbench.reporting.report_data import ReportData
-from rankbench.reporting.section import Section
 from rankbench.reporting.table import Cell, Table, arm_cell, number_cell
 from rankbench.statistics.decision import OUTCOMES
 from rankbench.statistics.estimates import Estimate, PairedDifference
 
 SHOWN = ("works", "worthwhile", "harmful")  # outcomes whose gains stand in the sentence
-PANELS = -2  # place of their number in a row
-FAR = -1000.0  # per cent: a loss beyond it is as good as unlimited
-
-
-def make(report_data: ReportData) -> Section | None:
-    """Return the section, None where no panels are taken together."""
-    tables = pooled_tables(report_data)
-    return Section("over", "Panels taken together", (), tables) if tables else None
+DETAILS = ("tau", "one more such panel", "these panels alone", "why")  # columns that a paper leaves out
 
 
 def pooled_tables(report_data: ReportData) -> list[Table]:
-    """A table for each title and group of panels."""
+    """Two tables for each sample of panels: the arms that have controls, then the others; none without any."""
     return [
-        _table(report_data, title, shared, members)
-        for title in report_data.report.over
-        for shared, members in sample_groups(report_data, title)
+        _table(report_data, sample, arms, controlled)
+        for sample in report_data.samples
+        for controlled in (True, False)
+        if (arms := [arm for arm in sample.pools if (arm in report_data.report.controls) == controlled])
     ]
 
 
-def _table(report_data: ReportData, title: str, shared: str, members: Sequence[Member]) -> Table:
-    together, pools = pool_arms(report_data, members)
-    terms, reference = members[0][1].terms, str(members[0][1].reference)
-    names = list(dict.fromkeys(name for pooled in pools.values() for name in pooled.decision.intervals))
-    over = [name for name in names if name != reference]
-    columns = [
-        *("arm", "outcome", f"gain over {arm_title(reference)}"),
-        *(f"gain over {name}" for name in over),
-        *("tau", "one more such panel", "these panels alone", "panels", "why"),
-    ]
-    rows = [_row(report_data, arm, pooled, [reference, *over], together, terms) for arm, pooled in pools.items()]
-    left = [arm for arm in report_data.arms if arm not in (*pools, reference, *report_data.report.without_claim)]
-    notes = [
-        _note(together, terms, report_data),
-        *([f"Left out, not run on every panel: {', '.join(map(arm_title, left))}."] if left else []),
-    ]
-    return Table(f"over-{file_name(title + ' ' + shared)}", f"{title}: {panel_title(shared)}", columns, rows, notes)
-
-
-def _row(
-    report_data: ReportData, arm: str, pooled: Pooled, names: Sequence[str], together: PooledPanels, terms: Terms
-) -> list[Cell]:
-    decision, plain = pooled.decision, arm not in report_data.report.controls
-    kind = KIND_OF[decision.outcome] if plain else decision.outcome
-    unit = terms if together.one_unit else Terms()
-    rises = bool(higher_is_better(together.comparisons[0].metrics[0]))
-    over = [_gain(unit, decision.intervals.get(name), rises, "" if plain else "not run") for name in names]
-    spread = number_cell(pooled.deviation, "{:.2g}")
-    another, alone = (
-        Cell() if each is None else _estimate(unit, each, rises) for each in (pooled.another, pooled.these)
+def _table(report_data: ReportData, sample: Sample, arms: Sequence[str], controlled: bool) -> Table:
+    """The table of some arms of a sample: all that have controls, or all that have none."""
+    names = dict.fromkeys(name for arm in arms for name in sample.pools[arm].decision.intervals)
+    over = [sample.reference, *(name for name in names if name != sample.reference)]
+    gains = [f"gain over {arm_title(name) if name == sample.reference else name}" for name in over]
+    worth = ["worth"] * (sample.terms.ladder is not None)
+    rows = [_row(report_data, sample, arm, over, bool(worth)) for arm in arms]
+    left = [arm for arm in report_data.claimed if arm not in sample.pools]
+    left_out = [f"Left out, not run on every panel: {', '.join(map(arm_title, left))}."] if left else []
+    apart_from = "" if controlled or len(arms) == len(sample.pools) else ", arms without controls of their own"
+    return Table(
+        f"over-{file_name(f'{sample.title} {sample.shared}{apart_from}')}",
+        f"{_title(sample)}{apart_from}",
+        ["arm", "outcome", *gains, *worth, *DETAILS],
+        rows,
+        [_note(report_data, sample), *left_out],
+        strip=2,
+        margin=sample.terms.margin and amount_of(sample.terms, sample.terms.margin),
+        details=DETAILS,
     )
-    panels = len(together.comparisons)
-    why = with_titles(decision.reason, together.comparisons[0].rows)
+
+
+def _title(sample: Sample) -> str:
+    return f"{sample.title}, {len(sample.members)} panels: {panel_title(sample.shared)}"
+
+
+def _row(report_data: ReportData, sample: Sample, arm: str, over: list[str], with_worth: bool) -> list[Cell]:
+    pooled, plain = sample.pools[arm], arm not in report_data.report.controls
+    decision = pooled.decision
+    kind = KIND_OF[decision.outcome] if plain else decision.outcome
+    outcome = Cell("not at an equal budget") if sample.is_off(arm) else Cell(kind, kind=kind)
+    gains = [_gain_cell(sample, decision.intervals.get(name), "" if plain else "not run") for name in over]
     return [
-        *(arm_cell(arm), Cell(kind, kind=kind), *over),
-        *(spread, another, alone, Cell(str(panels), panels), Cell(why)),
+        *(arm_cell(arm), outcome, *gains),
+        *([worth_cell(sample.worth(arm))] if with_worth else []),
+        number_cell(pooled.deviation, "{:.2g}"),
+        *(_gain_cell(sample, gain) for gain in (pooled.another, pooled.these)),
+        Cell(with_titles(decision.reason, sample.together.comparisons[0].rows)),
     ]
 
 
-def _note(together: PooledPanels, terms: Terms, report_data: ReportData) -> str:
+def _gain_cell(sample: Sample, gain: Estimate | PairedDifference | None, without: str = "") -> Cell:
+    """A gain with its interval; what to say where there is none."""
+    rises = bool(higher_is_better(sample.together.comparisons[0].metrics[0]))
+    return Cell(without) if gain is None else estimate_cell(sample.terms, gain, rises, "+.3g")
+
+
+def _note(report_data: ReportData, sample: Sample) -> str:
+    together, terms = sample.together, sample.terms
     looks, shares = report_data.study.looks, report_data.shares
     arms = f"{together.family // (looks * shares)} arms" + f" and {looks} looks at the data" * (looks > 1)
     arms += f", with one of {shares} equal shares of the errors" * (shares > 1)
     scale = "in units of each panel's smallest effect of interest"
     if together.one_unit:
-        metric = title_of(together.comparisons[0].metrics[0])
-        smallest = amount_of(terms, together.smallest, bool(higher_is_better(together.comparisons[0].metrics[0])))
-        unit = f"per cent of the {metric.partition(',')[0]}" if terms.log else metric
-        scale = f"in {unit}; the smallest effect of interest"
-        scale += f" is {rough(smallest)}{' %' * terms.log}"
+        metric = together.comparisons[0].metrics[0]
+        name = title_of(metric)
+        smallest = amount_of(terms, together.smallest, bool(higher_is_better(metric)))
+        unit = f"per cent of the {name.partition(',')[0]}" if terms.log else name
+        scale = f"in {unit}; the smallest effect of interest is {rough(smallest)}{' %' * terms.log}"
     return (
         f"Mean gains over panels like these, of which these are a sample ({scale}). Intervals: Student's over the "
         "means of the panels (Knapp and Hartung, equal weights); over one reference or control they hold together "
         f"over {arms}. The outcome is that of the decision rule, with panels in the place of seeds. "
+        "Worth: the budget at which uniform ranks are as good, read off a ladder of budgets. "
         "Tau: deviation of true gains between panels, on the scale that is judged. One more such panel: gain that it "
         "would show at as many seeds, each interval for itself. These panels alone: seeds are the only chance "
         "(stratified). Verdicts on these panels one by one are exploratory: this table has their share of the errors."
     )
 
 
-def _gain(terms: Terms, gain: PairedDifference | None, rises: bool, without: str) -> Cell:
-    return Cell(without) if gain is None else _estimate(terms, Estimate(gain.mean, gain.low, gain.high), rises)
-
-
-def _estimate(terms: Terms, estimate: Estimate, rises: bool) -> Cell:
-    value, unit = amount_of(terms, estimate.value, rises), " %" * terms.log
-    if estimate.low is None or estimate.high is None:
-        return Cell(f"{value:+.3g}{unit} (no interval)", value)
-    low, high = amount_of(terms, estimate.low, rises), amount_of(terms, estimate.high, rises)
-    end = f"{low:+.3g}" if low > FAR else f"below {FAR:g}"
-    return Cell(f"{value:+.3g}{unit} [{end}, {high:+.3g}]", value, low, high)
-
-
-def sentences(report_data: ReportData, tables: Sequence[Table]) -> Iterator[str]:
-    """For each table: which arms with controls have which outcome; and titles without panels to take together.
-
-    Args:
-        report_data: has the titles and the controls.
-        tables: those of `pooled_tables`.
-    """
+def sentences(report_data: ReportData) -> Iterator[str]:
+    """For each sample: which arms with controls have which outcome; and titles without panels to take together."""
     for title, axes in report_data.report.over.items():
-        if not sample_groups(report_data, title):
+        if not any(sample.title == title for sample in report_data.samples):
             yield f"{title}: no two panels with headroom differ in {' and '.join(axes)} alone."
-    for table in tables:
+    for sample in report_data.samples:
         arms: dict[str, list[str]] = defaultdict(list)
-        for arm, outcome, gain, *_ in table.rows:
-            if arm.arm in report_data.report.controls:
-                shown = f" ({gain.text})" * (outcome.text in SHOWN)
-                arms[outcome.text].append(arm.text + shown)
+        for arm in filter(report_data.report.controls.__contains__, sample.pools):
+            decision = sample.pools[arm].decision
+            gain = _gain_cell(sample, decision.intervals.get(sample.reference)).text
+            arms[decision.outcome].append(arm_title(arm) + f" ({gain})" * (decision.outcome in SHOWN))
         parts = [f"{outcome}: {', '.join(arms[outcome])}" for outcome in OUTCOMES if outcome in arms]
         if parts:
-            family = len(table.rows) * report_data.study.looks * report_data.shares
             together = (
-                f"n = {table.rows[0][PANELS].text} panels, a sample of such; each interval is one of {family} that "
-                f"hold together with {report_data.report.level * 100:g} %"
+                f"a sample of such; each interval is one of {sample.together.family} that hold together with "
+                f"{report_data.report.level * 100:g} %"
             )
-            yield f"{table.title}: {'; '.join(parts)} ({together})."
+            yield f"{_title(sample)}: {'; '.join(parts)} ({together})."

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rankbench.analysis.labels import arm_title
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
-from rankbench.reporting.table import Cell, Table
+from rankbench.reporting.table import Cell, Table, interval_cell
 from rankbench.statistics.estimates import Estimate
 
 
@@ -50,18 +50,9 @@ def control_table(report_data: ReportData) -> Table | None:
         f"Mean gain of {arm} over {reference} on these panels, in units of their smallest effects of interest, with "
         f"its {report_data.report.level * 100:g} % interval over seeds. It has to lie above 0 in every row."
     )
-    return Table(
-        "positive-control",
-        f"Positive control: {arm}",
-        ["where", "panels", "gain", "won?"],
-        rows,
-        [note],
-    )
+    columns = ["where", "panels", "gain", "won?"]
+    return Table("positive-control", f"Positive control: {arm}", columns, rows, [note])
 
 
 def _gain(gain: Estimate | None) -> Cell:
-    if gain is None:
-        return Cell()
-    if gain.low is None or gain.high is None:
-        return Cell(f"{gain.value:+.2f} (no interval)", gain.value)
-    return Cell(f"{gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]", gain.value, gain.low, gain.high)
+    return Cell() if gain is None else interval_cell(gain.value, gain.low, gain.high, "+.2f")

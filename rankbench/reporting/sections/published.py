@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from rankbench.published.numbers import AVERAGE, PublishedError, load
 from rankbench.published.verification import Verification, findings, measures
 from rankbench.reporting.report_data import ReportData, link
 from rankbench.reporting.section import Section
-from rankbench.reporting.table import Cell, Table, arm_cell
+from rankbench.reporting.table import Cell, Table, arm_cell, interval_cell
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
 from rankbench.sweeps.report_settings import Published
@@ -44,9 +45,8 @@ def published_tables(report_data: ReportData) -> list[Table]:
     """A table for each of `report.published`."""
     wanted = report_data.report.published
     try:
-        judged = (
-            {_key(verification.row): verification for verification in findings(report_data.study)} if wanted else {}
-        )
+        verifications = findings(report_data.study) if wanted else []
+        judged = {_key(verification.row): verification for verification in verifications}
         return [_published_table(report_data, table, number, judged) for number, table in enumerate(wanted, 1)]
     except PublishedError as error:
         return [Table("published", "Numbers that cannot be read", ["file"], [], [str(error)])]
@@ -123,11 +123,9 @@ def _unit(unit: str) -> str:
 
 def _verified(verification: Verification | None) -> tuple[Cell, Cell]:
     """Cells of the outcome and its reason."""
-    return (
-        (Cell(), Cell())
-        if verification is None
-        else (Cell(verification.outcome, kind=KINDS[verification.outcome]), Cell(verification.reason))
-    )
+    if verification is None:
+        return Cell(), Cell()
+    return Cell(verification.outcome, kind=KINDS[verification.outcome]), Cell(verification.reason)
 
 
 def _ours(panel: Panel, comparison: Comparison, arm: str, unit: str) -> list[Cell]:
@@ -147,8 +145,5 @@ def _ours(panel: Panel, comparison: Comparison, arm: str, unit: str) -> list[Cel
 
 
 def _scaled(difference: PairedDifference, scale: float, where: str) -> Cell:
-    text = f"{difference.mean * scale:+.2f}"
-    if difference.low is None or difference.high is None:
-        return Cell(text, difference.mean * scale, link=where)
-    low, high = difference.low * scale, difference.high * scale
-    return Cell(f"{text} [{low:+.2f}, {high:+.2f}]", difference.mean * scale, low, high, link=where)
+    low, high = (None if end is None else end * scale for end in (difference.low, difference.high))
+    return replace(interval_cell(difference.mean * scale, low, high, "+.2f", without=""), link=where)

@@ -7,24 +7,18 @@ from functools import partial
 from rankbench.analysis.labels import panel_title
 from rankbench.core.sites import LARGE_SHARE, MOST_SITES, UNEVEN
 from rankbench.reporting.figures.found_maps import draw_found_against_gain
-from rankbench.reporting.figures.mean_maps import draw_rank_maps, figure_name, map_groups
+from rankbench.reporting.figures.mean_maps import draw_rank_maps, map_groups
 from rankbench.reporting.figures.rank_history import draw_rank_kinds, draw_rank_totals
-from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData
 from rankbench.reporting.section import Section
 
 
 def make(report_data: ReportData) -> Section:
     """Return the section; it is empty where no run has ranks."""
-    maps = [figure_name(title) for title in map_groups(report_data)]
-    return Section("ranks", "Ranks", sentences(report_data), ["found-against-gain", *maps, "rank-totals", "rank-kinds"])
-
-
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the maps found against gains, the rank totals, and the rank maps of each group of panels."""
     maps = (partial(draw_rank_maps, title, panels, report_data) for title, panels in map_groups(report_data).items())
     over_steps = [partial(draw_rank_totals, report_data), partial(draw_rank_kinds, report_data)]
-    return [partial(draw_found_against_gain, report_data), *over_steps, *maps]
+    figures = [partial(draw_found_against_gain, report_data), *maps, *over_steps]
+    return Section("ranks", "Ranks", sentences(report_data), figures)
 
 
 def sentences(report_data: ReportData) -> list[str]:

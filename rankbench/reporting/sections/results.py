@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,12 +13,12 @@ from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, decimals
 from rankbench.analysis.labels import arm_title, file_name, metric_title, panel_title, task_title
 from rankbench.analysis.metrics import higher_is_better
 from rankbench.reporting.comparison_table import EXPLORATORY, NOTE, make_table
-from rankbench.reporting.figures.over_tasks import draw_over_tasks
+from rankbench.reporting.decisions import Member, shared_facts
+from rankbench.reporting.figures.over_tasks import draw_over_tasks, draw_sample
 from rankbench.reporting.figures.pairs import draw_pairs
-from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link, links, span
-from rankbench.reporting.section import Section, panel_tables, present
-from rankbench.reporting.table import Cell, Table, arm_cell
+from rankbench.reporting.section import Section, filed, panel_tables, present
+from rankbench.reporting.table import Cell, Table, arm_cell, interval_cell, mean_cell
 from rankbench.statistics.decision import Outcome, outcomes
 from rankbench.statistics.estimates import Array, Estimate
 from rankbench.statistics.family import joint_level
@@ -28,32 +30,45 @@ from rankbench.statistics.over_tasks import (
 )
 from rankbench.studies.panels import Panel
 
-Member = tuple[Panel, Comparison]
-
 VERDICTS = f"{NOTE} Of an arm that has controls the finding is its verdict."
 
 
 def make(report_data: ReportData) -> Section | None:
     """Return the section, None where nothing is compared."""
-    compared = {
+    if not report_data.compared():
+        return None
+    alone = report_data.alone()
+    names = {panel.name for panel, _ in alone}
+    apart = [member for member in report_data.compared() if member[0].name not in names]
+    one_by_one = {title: replace(table, filed=True) for title, table in _tables(apart).items()}
+    several = [means_table(report_data, alone, "all", "All results"), *task_tables(report_data)]
+    of_samples = means_table(report_data, apart, "all-one-by-one", "All results on the panels of a sample")
+    blocks = present(
+        [
+            *panel_tables("Each arm beside the reference", _tables(alone)),
+            partial(draw_over_tasks, report_data),
+            *(partial(draw_sample, sample) for sample in report_data.samples),
+            *several,
+            partial(draw_pairs, report_data),
+            *panel_tables("Panels of a sample one by one, exploratory", one_by_one),
+            filed(of_samples),
+        ]
+    )
+    return Section("results", "Results", [VERDICTS], blocks, folded=False)
+
+
+def _tables(members: Sequence[Member]) -> dict[str, Table]:
+    """Short title of a panel -> its table."""
+    return {
         panel_title(panel.short): make_table(
             comparison, f"results-{panel.name}", panel_title(panel.title), links(panel)
         )
-        for panel, comparison in report_data.compared()
+        for panel, comparison in members
     }
-    several = present([means_table(report_data), *task_tables(report_data)])
-    blocks = [*panel_tables("Each arm beside the reference", compared), "over-tasks", *several, "pairs"]
-    return Section("results", "Results", [VERDICTS], blocks, folded=False) if compared else None
 
 
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the gains over tasks, and the pairs by seed."""
-    return [partial(draw_over_tasks, report_data), partial(draw_pairs, report_data)]
-
-
-def means_table(report_data: ReportData) -> Table | None:
-    """Arms down, panels across: mean and deviation; None for a single panel, whose table says it."""
-    compared = report_data.compared()
+def means_table(report_data: ReportData, compared: Sequence[Member], name: str, title: str) -> Table | None:
+    """Arms down, some panels across: mean and deviation; None for a single panel, whose table says it."""
     if len(compared) < 2:
         return None
     digits = {panel.name: decimals(comparison.values[comparison.metrics[0]]) for panel, comparison in compared}
@@ -67,14 +82,14 @@ def means_table(report_data: ReportData) -> Table | None:
         + (f": {metric_title(comparison.metrics[0], arrow=True, short=True)}" if len(metrics) > 1 else "")
         for panel, comparison in compared
     ]
-    title = "All results" + (f": {metric_title(metrics.pop(), arrow=True)}" if len(metrics) == 1 else "")
+    title += f": {metric_title(metrics.pop(), arrow=True)}" if len(metrics) == 1 else ""
     counts = (int(count) for _, comparison in compared for count in comparison.values[comparison.metrics[0]].count())
     reference = arm_title(report_data.report.reference)
     notes = [
         f"Mean ± standard deviation over n = {span(counts)} seeds; bold: better than {reference} by the interval of "
         "the paired difference in its own table."
     ]
-    return Table("all", title, ["arm", *titles], rows, notes)
+    return Table(name, title, ["arm", *titles], rows, notes)
 
 
 def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
@@ -83,9 +98,7 @@ def _mean(panel: Panel, comparison: Comparison, arm: str, digits: int) -> Cell:
     measured = comparison.values[comparison.metrics[0]][arm].dropna()
     if measured.empty:
         return Cell("none ok", link=link(panel, arm))
-    spread = f" ± {measured.std(ddof=1):.{digits}f}" if len(measured) > 1 else ""
-    strong = comparison.findings[arm].kind in SHOWN
-    return Cell(f"{measured.mean():.{digits}f}{spread}", float(measured.mean()), strong=strong, link=link(panel, arm))
+    return replace(mean_cell(measured, digits, comparison.findings[arm].kind in SHOWN), link=link(panel, arm))
 
 
 def task_tables(report_data: ReportData) -> list[Table]:
@@ -93,7 +106,7 @@ def task_tables(report_data: ReportData) -> list[Table]:
     groups: dict[tuple[str, ...], list[Member]] = defaultdict(list)
     for panel, comparison in report_data.compared():
         if comparison.reference is not None and higher_is_better(comparison.metrics[0]) is not None:
-            groups[panel.facts["model"], f"budget {panel.facts['budget']}", *panel.rest].append((panel, comparison))
+            groups[shared_facts(panel, ["task"])].append((panel, comparison))
     several = {
         key: members for key, members in groups.items() if len({panel.facts["task"] for panel, _ in members}) > 1
     }
@@ -102,8 +115,7 @@ def task_tables(report_data: ReportData) -> list[Table]:
 
 def _over_tasks(report_data: ReportData, key: tuple[str, ...], members: list[Member]) -> Table:
     reference = arm_title(report_data.report.reference)
-    apart = {report_data.report.reference, *report_data.report.without_claim}
-    others = [arm for arm in report_data.arms if arm not in apart]
+    others = report_data.claimed
     arms = [arm for arm in others if all(_enough(comparison, arm) for _, comparison in members)]
     level = joint_level(max(1, len(others)), report_data.report.level)
     left = [arm for arm in others if arm not in arms]
@@ -155,8 +167,5 @@ def _scores(comparison: Comparison, arm: str) -> Array:
 
 
 def _estimate(estimate: Estimate, sign: str = "") -> Cell:
-    digits = 2 if abs(estimate.value) < 10 else 1
-    text = f"{estimate.value:{sign}.{digits}f}"
-    if estimate.low is not None and estimate.high is not None:
-        text += f" [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
-    return Cell(text, estimate.value, estimate.low, estimate.high)
+    form = f"{sign}.{2 if abs(estimate.value) < 10 else 1}f"
+    return interval_cell(estimate.value, estimate.low, estimate.high, form, without="")

@@ -15,8 +15,7 @@ from rankbench.reporting.table import Cell, Table, arm_cell
 from rankbench.sweeps import experiment
 from rankbench.sweeps.grid import spell
 from rankbench.sweeps.report_settings import DottedSettings
-
-HOUR = 3600  # seconds
+from rankbench.terminal import duration
 
 
 def make(report_data: ReportData) -> Section:
@@ -87,7 +86,7 @@ def facts(report_data: ReportData) -> list[tuple[str, str]]:
         "declared": span(panel.date[:10] for panel in declaration.panels) if declaration and declaration.panels else "",
         "runs ok": f"{good:,} of {len(runs):,}",
         "seeds": f"{len(seeds)} ({_in_words(seeds)})" if seeds else "?",
-        "run time": _hours(report_data.study.records.values()),
+        "run time": _run_time(report_data.study.records.values()),
         "models": _different(model_title(record.model) for record in records),
         "tasks": _different(task_title(record.task) for record in records),
         "budgets": _different(setting_text("budget", record.budget) for record in records),
@@ -98,11 +97,10 @@ def facts(report_data: ReportData) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs.items() if value]
 
 
-def _hours(records: Iterable[RunRecord]) -> str:
+def _run_time(records: Iterable[RunRecord]) -> str:
     """Time that all runs and tuning trials took, one after the other."""
     phases = [phase for record in records for phase in (record.cost or {}).values() if isinstance(phase, Mapping)]
-    seconds = sum(phase.get("seconds") or 0.0 for phase in phases)
-    return f"{seconds / HOUR:.1f} h" if seconds >= HOUR else f"{seconds / 60:.0f} min"
+    return duration(sum(phase.get("seconds") or 0.0 for phase in phases))
 
 
 def _different(values: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,18 +15,16 @@ from rankbench.reporting.amounts import (
     amount_of,
     difference_cell,
     difference_of,
-    digits_of,
     mean_text,
     rough,
     smallest_cell,
 )
-from rankbench.reporting.decisions import Judged, controls_of, judged_arms, pooled_names
+from rankbench.reporting.decisions import Judged, controls_of
 from rankbench.reporting.figures.forest import draw_forest
-from rankbench.reporting.plotting import Sketch
 from rankbench.reporting.report_data import ReportData, link, span
-from rankbench.reporting.section import Section, present
+from rankbench.reporting.section import Section, filed, present, rows_of_panels
 from rankbench.reporting.sections import over_panels
-from rankbench.reporting.table import Cell, Table, arm_cell, without_first_column
+from rankbench.reporting.table import Cell, Table, arm_cell
 from rankbench.statistics.decision import CONTROLS, OUTCOMES, Decision
 from rankbench.statistics.estimates import PairedDifference
 from rankbench.studies.panels import Panel
@@ -52,26 +50,29 @@ ANCHOR, TITLE = "verdict", "Verdict"
 
 def make(report_data: ReportData) -> Section:
     """Return the section that is always there."""
-    tables = [verdict_table(report_data), findings_table(report_data)]
-    return Section(ANCHOR, TITLE, sentences(report_data), ["forest", *present(tables)], folded=False)
-
-
-def sketches(report_data: ReportData) -> list[Sketch]:
-    """Return the forest plot."""
-    return [partial(draw_forest, report_data)]
+    alone = {panel.name for panel, _ in report_data.alone()}
+    judged = report_data.judged
+    apart = [each for each in judged if each[0].name not in alone]
+    one_by_one = verdict_table(report_data, apart, "verdict-one-by-one", "Panels of a sample one by one, exploratory")
+    blocks = [
+        partial(draw_forest, report_data),
+        *over_panels.pooled_tables(report_data),
+        verdict_table(report_data, [each for each in judged if each[0].name in alone]),
+        findings_table(report_data),
+        filed(one_by_one),
+    ]
+    return Section(ANCHOR, TITLE, sentences(report_data), present(blocks), folded=False)
 
 
 def sentences(report_data: ReportData) -> list[str]:
     """Sentences on what is decided, what is open, and what could have been seen; the first are those to quote.
 
-    Single verdicts of panels that are taken together are neither counted nor listed: the table has them.
+    Panels that are taken together are neither counted nor listed one by one: a file has their single verdicts.
     """
-    apart = pooled_names(report_data)
-    judged = [each for each in judged_arms(report_data) if each[0].name not in apart]
     return [
-        *over_panels.sentences(report_data, over_panels.pooled_tables(report_data)),
+        *over_panels.sentences(report_data),
         *_without_headroom(report_data),
-        *_verdict_sentences(report_data, judged, apart),
+        *_verdict_sentences(report_data),
         *_findings_in_words(report_data),
         *_what_could_be_seen(report_data),
         *_varied_settings(report_data),
@@ -79,11 +80,11 @@ def sentences(report_data: ReportData) -> list[str]:
     ]
 
 
-def _difference(comparison: Comparison, gain: PairedDifference) -> Cell:
+def _difference(comparison: Comparison, gain: PairedDifference, digits: int) -> Cell:
     """A gain in the first metric as a difference in it."""
     metric = comparison.metrics[0]
     difference = difference_of(gain, bool(higher_is_better(metric)))
-    return difference_cell(comparison.terms, difference, digits_of(comparison, metric))
+    return difference_cell(comparison.terms, difference, digits)
 
 
 def _declaration(report_data: ReportData) -> Iterator[str]:
@@ -100,8 +101,7 @@ def _declaration(report_data: ReportData) -> Iterator[str]:
     seen = f"; the data were looked at {looks} times, for which the intervals allow" if looks > 1 else ""
     changes = dict.fromkeys([*sweep.changes, *code_changes(sweep.declaration)])
     since = f"since then changed: {'; '.join(changes)}" if changes else "nothing has changed since"
-    dates = sorted({panel.date[:10] for panel in sweep.declaration.panels})
-    when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+    when = span(panel.date[:10] for panel in sweep.declaration.panels)
     yield f"Seeds, metrics, smallest effects and arms were declared on {when}; {since}{seen}."
 
 
@@ -115,12 +115,14 @@ def _without_headroom(report_data: ReportData) -> Iterator[str]:
 
 
 def _findings_in_words(report_data: ReportData) -> Iterator[str]:
-    findings = [comparison.findings[arm] for _, comparison in report_data.compared() for arm in comparison.rows]
+    findings = [comparison.findings[arm] for _, comparison in report_data.alone() for arm in comparison.rows]
     counts = Counter(finding.kind for finding in findings if finding.kind in KINDS)
+    if report_data.samples and not counts:
+        return
     if not counts:
         yield "Nothing can be compared yet: no arm shares a seed with the reference at an equal budget."
         return
-    metrics = ", ".join(sorted({_metric(comparison.metrics[0]) for _, comparison in report_data.compared()}))
+    metrics = ", ".join(sorted({_metric(comparison.metrics[0]) for _, comparison in report_data.alone()}))
     yield (
         f"{counts.total()} comparison{'s' * (counts.total() > 1)} with {report_data.report.reference} at an equal "
         f"budget ({metrics}): {_counted(counts)}."
@@ -145,33 +147,50 @@ def _counted(counts: Counter[Any]) -> str:
 
 
 def _what_could_be_seen(report_data: ReportData) -> Iterator[str]:
-    """Range of the detectable differences, and of the numbers of pairs, of each metric."""
+    """Range of the detectable differences, and of the numbers of pairs, of each metric and sample."""
+    for sample in report_data.samples:
+        sizes = [size for arm in sample.pools if (size := sample.detectable(arm)) is not None]
+        if sizes and sample.together.one_unit:
+            metric, terms = sample.together.comparisons[0].metrics[0], sample.terms
+            amounts = [amount_of(terms, size, bool(higher_is_better(metric))) for size in sizes]
+            yield (
+                f"The smallest mean difference in {_metric(metric)} whose interval would leave out 0 with 80 % "
+                f"probability (n = {len(sample.members)} panels) {_range_in_words(amounts, terms.log, 'the arm')}."
+            )
     seen: dict[tuple[str, bool], list[tuple[float, int]]] = {}
-    for _, comparison in report_data.compared():
+    for _, comparison in report_data.alone():
         metric, terms = comparison.metrics[0], comparison.terms
         for arm in comparison.judged:
             smallest = comparison.detectable(metric, arm)
             if smallest is not None:
                 size = amount_of(terms, smallest, bool(higher_is_better(metric)))
                 seen.setdefault((metric, terms.log), []).append((size, len(comparison.pairs(metric, arm))))
-    what = "arm and panel" if len(report_data.compared()) > 1 else "the arm"
+    what = "arm and panel" if len(report_data.alone()) > 1 else "the arm"
     for (metric, log), pairs_seen in seen.items():
-        least, most = (f"{rough(end(size for size, _ in pairs_seen))}{' %' * log}" for end in (min, max))
-        size_text = f"is {least}" if least == most else f"is between {least} and {most}, depending on {what}"
+        size_text = _range_in_words([size for size, _ in pairs_seen], log, what)
         yield (
             f"The smallest difference in {_metric(metric)} whose interval would leave out 0 with 80 % probability "
             f"(n = {span(n for _, n in pairs_seen)} pairs) {size_text}."
         )
 
 
-def _verdict_sentences(report_data: ReportData, judged: Sequence[Judged], apart: Collection[str]) -> Iterator[str]:
+def _range_in_words(sizes: Sequence[float], log: bool, what: str) -> str:
+    """From the least to the most of some sizes that depend on something."""
+    least, most = (f"{rough(end(sizes))}{' %' * log}" for end in (min, max))
+    return f"is {least}" if least == most else f"is between {least} and {most}, depending on {what}"
+
+
+def _verdict_sentences(report_data: ReportData) -> Iterator[str]:
     """For each arm with controls, what is decided and where; in a single panel, or where it is withheld, why."""
-    compared = [(panel, comparison) for panel, comparison in report_data.compared() if panel.name not in apart]
+    compared = report_data.alone()
+    names = {panel.name for panel, _ in compared}
+    judged = [each for each in report_data.judged if each[0].name in names]
     for arm in report_data.report.controls:
         if arm == report_data.report.reference:
             yield f"{arm}: no verdict: it stands in for the reference, {CONTROLS[UNIFORM]} was not run."
         decisions = [(panel_title(panel.short), decision) for panel, _, each, decision in judged if each == arm]
-        off = [panel_title(panel.short) for panel, comparison in compared if _is_off(comparison, arm)]
+        at_other_budgets = [(panel, each) for panel, each in compared if arm in each.off.index]
+        off = [panel_title(panel.short) for panel, each in at_other_budgets if arm != each.reference]
         if off:
             yield f"{arm}: no verdict on {'; '.join(off)}: not at an equal budget."
         if len(decisions) == 1:
@@ -185,18 +204,13 @@ def _verdict_sentences(report_data: ReportData, judged: Sequence[Judged], apart:
                 yield f"{arm}: {outcome} on {len(titles)} of {len(decisions)}{where_text}."
 
 
-def _is_off(comparison: Comparison, arm: str) -> bool:
-    return arm in comparison.off.index and arm != comparison.reference
-
-
-def verdict_table(report_data: ReportData) -> Table | None:
+def verdict_table(
+    report_data: ReportData, judged: Sequence[Judged], name: str = "verdict", title: str = "Does it work?"
+) -> Table | None:
     """Each arm that has controls, in each panel: the outcome and its difference to the reference and every control.
 
-    None without controls.
+    None without any.
     """
-    judged = judged_arms(report_data)
-    if not judged:
-        return None
     named = [
         (str(comparison.reference), *controls_of(report_data.report, arm, comparison.reference))
         for _, comparison, arm, _ in judged
@@ -204,24 +218,18 @@ def verdict_table(report_data: ReportData) -> Table | None:
     names = list(dict.fromkeys(name for several in named for name in several))
     rows = []
     for panel, comparison, arm, decision in judged:
+        digits = report_data.digits[panel.name]
         where = link(panel, arm) if arm in panel.arms else ""
         head = [Cell(panel_title(panel.short)), arm_cell(arm, where), Cell(decision.outcome, kind=decision.outcome)]
         controls = controls_of(report_data.report, arm, comparison.reference)
-        over = [_over(comparison, decision, arm, name, controls.get(name, [])) for name in names]
+        over = [_over(comparison, decision, arm, name, controls.get(name, []), digits) for name in names]
         n = Cell(span(difference.n for difference in decision.intervals.values()))
         why = Cell(with_titles(decision.reason, comparison.rows))
         rows.append([*head, *over, smallest_cell(comparison.terms), n, why])
     differences = [f"difference to {with_titles(name, [str(report_data.report.reference)])}" for name in names]
     columns = ["where", "arm", "verdict", *differences, "smallest effect", "n", "why"]
-    table = Table(
-        "verdict",
-        "Does it work?",
-        columns,
-        rows,
-        [_rule(report_data), *_untuned(report_data)],
-        details=["why", "smallest effect"],
-    )
-    return table if len(report_data.panels) > 1 else without_first_column(table)
+    notes, details = [_rule(report_data), *_untuned(report_data)], ["why", "smallest effect"]
+    return rows_of_panels(report_data, Table(name, title, columns, rows, notes, details=details))
 
 
 def _rule(report_data: ReportData) -> str:
@@ -237,26 +245,23 @@ def _rule(report_data: ReportData) -> str:
 
 
 def _untuned(report_data: ReportData) -> list[str]:
-    return (
-        []
-        if report_data.study.sweep.tuned
-        else ["Learning rates were not tuned here: the uniform arm may not be at its best."]
-    )
+    untuned = "Learning rates were not tuned here: the uniform arm may not be at its best."
+    return [] if report_data.study.sweep.tuned else [untuned]
 
 
-def _over(comparison: Comparison, decision: Decision, arm: str, name: str, control: Sequence[str]) -> Cell:
+def _over(comparison: Comparison, decision: Decision, arm: str, name: str, control: Sequence[str], digits: int) -> Cell:
     """A gain and its interval, with the budget of a control that has another; why there is none."""
     if name not in decision.intervals:
         lost = comparison.why_lost(arm, control) if arm in comparison.rows and control else None
         return Cell(lost or ("not run" if arm in comparison.rows else ""))
-    cell = _difference(comparison, decision.intervals[name])
+    cell = _difference(comparison, decision.intervals[name], digits)
     off = [comparison.off[each] for each in control if each in comparison.off.index]
     return replace(cell, text=f"{cell.text} at {max(off):.0%} of the budget") if off else cell
 
 
 def findings_table(report_data: ReportData) -> Table | None:
     """Arms down, panels across: what each comparison shows; None for a single panel, whose table says it."""
-    compared = report_data.compared()
+    compared = report_data.alone()
     if len(compared) < 2:
         return None
     rows = [
@@ -275,6 +280,5 @@ def _finding(report_data: ReportData, panel: Panel, comparison: Comparison, arm:
     finding, difference = comparison.findings[arm], comparison.difference(comparison.metrics[0], arm)
     text = with_titles(finding.text, comparison.rows)
     if difference is not None:
-        digits = digits_of(comparison, comparison.metrics[0])
-        text = f"{mean_text(comparison.terms, difference.mean, digits)} {text}"
+        text = f"{mean_text(comparison.terms, difference.mean, report_data.digits[panel.name])} {text}"
     return Cell(text, strong=finding.kind in SHOWN, kind=finding.kind, link=link(panel, arm))

@@ -40,10 +40,10 @@
   selectors.forEach(({ select }) =>
     select.addEventListener("change", () => selectors.forEach(({ show }) => show(select.value))));
 
-  // Sort by a column: numbers by what they are, words by the alphabet.
+  // Sort by a column: numbers by what they are, which a cell has as its title, words by the alphabet.
   const key = (row, index) => {
     const cell = row.cells[index];
-    return cell.dataset.value === undefined ? cell.textContent.trim() : Number(cell.dataset.value);
+    return cell.title ? Number.parseFloat(cell.title) : cell.textContent.trim();
   };
   const compare = (a, b) => {
     if (typeof a === "number" && typeof b === "number") return a - b;
@@ -52,6 +52,10 @@
   };
   all("table.data").forEach(table => {
     const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+    table.classList.add("cards");  // on a phone, each row with the titles of its columns; without scripts it scrolls
+    [...body.rows].forEach(row => [...row.cells].slice(1).forEach(cell => {
+      cell.dataset.label = heads[cell.cellIndex].textContent;
+    }));
     heads.forEach((head, index) => {
       const button = make("button", head.textContent, { type: "button", className: "sort" });
       head.replaceChildren(button);
@@ -63,13 +67,22 @@
         body.append(...rows);
       });
     });
+    const rest = body.rows.length - 6;  // on a phone, page.css shows six until more are asked for
+    const more = make("button", `${rest} more rows`, { type: "button", className: "more-rows" });
+    const shorten = yes => { table.classList.toggle("short", yes && rest > 1); more.hidden = !table.matches(".short"); };
+    more.addEventListener("click", () => shorten(false));
+    table.after(more);
+    shorten(true);
     const tools = make("div", "", { className: "tools" });
     if (body.rows.length > 7) {
       const filter = make("input", "", { type: "search", placeholder: "filter rows" });
       filter.setAttribute("aria-label", "Filter rows");
-      filter.addEventListener("input", () => [...body.rows].forEach(row => {
-        row.hidden = !row.textContent.toLowerCase().includes(filter.value.toLowerCase());
-      }));
+      filter.addEventListener("input", () => {
+        shorten(!filter.value);
+        [...body.rows].forEach(row => {
+          row.hidden = !row.textContent.toLowerCase().includes(filter.value.toLowerCase());
+        });
+      });
       tools.append(filter);
     }
     tools.append(copyButton("Copy table", () =>
