@@ -73,7 +73,8 @@ def _row(report_data: ReportData, sample: Sample, arm: str, over: list[str], wit
 def _gain_cell(sample: Sample, gain: Estimate | PairedDifference | None, without: str = "") -> Cell:
     """A gain with its interval; what to say where there is none."""
     rises = bool(higher_is_better(sample.together.comparisons[0].metrics[0]))
-    return Cell(without) if gain is None else estimate_cell(sample.terms, gain, rises, "+.3g")
+    form = "+.1f" if sample.terms.log else "+.3g"  # tenths of a per cent
+    return Cell(without) if gain is None else estimate_cell(sample.terms, gain, rises, form)
 
 
 def _note(report_data: ReportData, sample: Sample) -> str:
