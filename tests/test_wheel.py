@@ -39,13 +39,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_every_module_and_every_file_they_read(wheel: Path) -> None:
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "rankbench").rglob("*.py")}
-    yamls = {f"rankbench/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
+    settings = {f"rankbench/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
+    maps = {f"rankbench/{file.relative_to(ROOT)}" for file in (ROOT / "conf" / "maps").rglob("*.json")}
     numbers = {f"rankbench/published/data/{file.name}" for file in (ROOT / "results" / "published").glob("*.csv")}
     weights = {str(file.relative_to(ROOT)) for file in (ROOT / "rankbench" / "models" / "pocket").iterdir()}
     templates = {str(file.relative_to(ROOT)) for file in (ROOT / "rankbench" / "reporting" / "templates").iterdir()}
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert numbers
-    assert inside == modules | yamls | numbers | weights | {"rankbench/py.typed", *templates}
+    assert maps
+    assert inside == modules | settings | maps | numbers | weights | {"rankbench/py.typed", *templates}
 
 
 def test_an_installed_wheel_runs_a_job_with_its_own_conf(wheel: Path, tmp_path: Path) -> None:

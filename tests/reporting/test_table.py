@@ -88,7 +88,7 @@ def test_html_is_escaped_leads_to_records_and_draws_the_interval():
     text = html(SHEET, STYLES)
     assert '<a href="#runs-1">igu_code | x</a>' in text
     assert "A note &amp; more." in text
-    assert '<span class="finding no-worthwhile-gain">better</span>' in text
+    assert '<span class="finding no-worthwhile-gain short">better</span>' in text
     assert "\N{MINUS SIGN}0.05 [\N{MINUS SIGN}0.06,\N{NO-BREAK SPACE}\N{MINUS SIGN}0.04]" in text
     assert 'title="-0.05 [-0.06, -0.04]"' in text
     assert text.count('<svg class="strip"') == 3
