@@ -10,6 +10,7 @@ import json
 import lzma
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,7 @@ RECORD = "record.json"
 LOCK = ".lock"
 STARTED = "started.json"  # the provenance of a run that has not ended
 PACKED = ".xz"  # suffix of a compressed file of records
+PRESET = 3  # of its compression; lzma's own choice, 6, takes several times as long for a tenth less
 LOG = "log.txt"  # what the run printed, in a sweep
 HELD_UP = (
     75  # exit code (EX_TEMPFAIL): the run folder was unavailable; the run itself did not fail, and leaves no record
@@ -311,9 +313,15 @@ def save(runs: Iterable[RunRecord], file: Path) -> None:
             target.write(json.dumps(ordered(portable(vars(record)))) + "\n")
 
 
+def pack(file: Path, packed: Path) -> None:
+    """Write a compressed copy of a file of records."""
+    with file.open("rb") as source, lzma.open(packed, "wb", preset=PRESET) as target:
+        shutil.copyfileobj(source, target)
+
+
 def _opened(file: Path, mode: Literal["r", "w"]) -> TextIO:
     """A file of records as text; bytes that are none are read as a replacement character, which no record has."""
     if file.suffix == PACKED:
-        preset = 3 if mode == "w" else None  # the default takes three times as long for a tenth less
+        preset = PRESET if mode == "w" else None
         return cast(TextIO, lzma.open(file, f"{mode}t", preset=preset, encoding="utf-8", errors="replace"))
     return file.open(mode, encoding="utf-8", errors="replace")

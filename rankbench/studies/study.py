@@ -231,12 +231,12 @@ def stem_of(file: Path) -> str:
 def save_records(runs: Iterable[RunRecord], folder: Path) -> None:
     """Write the records of a study into the folder of its report, compressed where they are `LARGE`."""
     plain, packed = folder / RECORDS, folder / f"{RECORDS}{run_folder.PACKED}"
-    several = list(runs)
-    packed.unlink(missing_ok=True)
-    run_folder.save(several, plain)
+    run_folder.save(runs, plain)
     if plain.stat().st_size > LARGE:
-        run_folder.save(several, packed)
+        run_folder.pack(plain, packed)
         plain.unlink()
+    else:
+        packed.unlink(missing_ok=True)
 
 
 def _changes(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, int]]:
