@@ -29,7 +29,7 @@ RECORD = "record.json"
 LOCK = ".lock"
 STARTED = "started.json"  # the provenance of a run that has not ended
 PACKED = ".xz"  # suffix of a compressed file of records
-PRESET = 3  # of its compression; lzma's own choice, 6, takes several times as long for a tenth less
+PRESET = 3  # of its compression; lzma's own choice, 6, takes five times as long for 13 % less
 LOG = "log.txt"  # what the run printed, in a sweep
 HELD_UP = (
     75  # exit code (EX_TEMPFAIL): the run folder was unavailable; the run itself did not fail, and leaves no record
