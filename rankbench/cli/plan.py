@@ -12,6 +12,7 @@ smallest effect of interest and the seeds for 80 %. A design that can tell nothi
 from __future__ import annotations
 
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from rankbench.terminal import console, duration, loading, print_table, print_te
 if TYPE_CHECKING:
     from rankbench.core.sites import Site
     from rankbench.sweeps.design import Design, Scatter
+    from rankbench.sweeps.schedule import SweepSchedule
 
 MEASURED_STEPS = 3
 RATIOS = (0.5, 1.0, 2.0)  # of the deviation to the smallest effect
@@ -272,15 +274,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ConfigError: every mistake in the words; or the design is futile.
     """
-    parser = command_parser("plan", __doc__ or "")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="as after rankbench -m")
-    add_results(parser)
-    parser.add_argument("--measure", action="store_true", help="time a short run of each model and task first")
-    parser.add_argument(
-        "--memory", action="store_true", help="predict the peak memory of a run, too; takes seconds each"
-    )
-    parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
-    arguments = parser.parse_intermixed_args(words)
+    arguments = _arguments(words)
     loading("torch, and the configuration of every run")
     from rankbench.sweeps import composition
     from rankbench.sweeps.design import designs_of, refuse_futile, scatter_of
@@ -294,16 +288,38 @@ def main(words: Sequence[str]) -> int:
     schedule = SweepSchedule(layout, header, results_dir, sweep.retry == "failed")
     while schedule.advance():
         pass  # what finished trials choose is laid out, too
-    finished, _ = run_folder.records(results_dir)
-    cost = from_records(finished)
-    frozen_runs = [(job.row, schedule.frozen_run(job)) for job in header.jobs]
+    finished = {record.run_id: record for record in run_folder.records(results_dir)[0]}
+    _show_runs(schedule, finished, arguments)
+    designs = designs_of(layout)
+    scatters = scatter_of(header, finished)
+    for design in designs:
+        print_text(f"\n{design.summary}")
+        show_power(design, [each for each in scatters if each.cell == design.cell])
+    refuse_futile(designs, sweep.futile)
+    return OK
+
+
+def _arguments(words: Sequence[str]) -> Namespace:
+    parser = command_parser("plan", __doc__ or "")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="as after rankbench -m")
+    add_results(parser)
+    parser.add_argument("--measure", action="store_true", help="time a short run of each model and task first")
+    parser.add_argument(
+        "--memory", action="store_true", help="predict the peak memory of a run, too; takes seconds each"
+    )
+    parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
+    return parser.parse_intermixed_args(words)
+
+
+def _show_runs(schedule: SweepSchedule, finished: Mapping[str, RunRecord], arguments: Namespace) -> None:
+    """Print a row for each arm and point, and what the sweep waits for."""
     waiting = schedule.left()
-    frozen_runs += [
-        (str(cell.arm or cell.config["method"]["name"]), FrozenRun("", cell.config, "")) for cell in waiting
+    frozen_runs = [
+        *((job.row, schedule.frozen_run(job)) for job in schedule.sweep.jobs),
+        *((str(cell.arm or cell.config["method"]["name"]), FrozenRun("", cell.config, "")) for cell in waiting),
     ]
-    seconds = from_short_runs(cost) if arguments.measure else cost
-    by_name = {record.run_id: record for record in finished}
-    lines = list(rows(frozen_runs, by_name, seconds, arguments.memory))
+    known = from_records(list(finished.values()))
+    lines = list(rows(frozen_runs, finished, from_short_runs(known) if arguments.measure else known, arguments.memory))
     show(lines)
     if any(row.seconds is None for row in lines) and not arguments.measure:
         print_text("no run like some of these has finished here: --measure times a short one of each", "dim")
@@ -311,12 +327,5 @@ def main(words: Sequence[str]) -> int:
         print_text(f"{len(waiting)} of them wait for a learning rate, a ladder or the ranks of another run", "dim")
     if trials := schedule.trials_of_ladders():
         print_text(f"{trials} trials of ladders, or more, come before the reported runs", "dim")
-    for sentence in header.kept_back:
+    for sentence in schedule.sweep.kept_back:
         print_text(sentence, "yellow")
-    designs = designs_of(layout)
-    scatters = scatter_of(header, by_name)
-    for design in designs:
-        print_text(f"\n{design.summary}")
-        show_power(design, [each for each in scatters if each.cell == design.cell])
-    refuse_futile(designs, sweep.futile)
-    return OK

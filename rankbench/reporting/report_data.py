@@ -76,9 +76,14 @@ class ReportData:
         """Name of a panel -> digits after the point of its differences."""
         return {panel.name: digits_of(comparison, comparison.metrics[0]) for panel, comparison in self.compared()}
 
-    def alone(self) -> list[Member]:
-        """Panels that are judged one by one, with their comparisons: `compared` without those of `samples`."""
+    def in_samples(self) -> list[Member]:
+        """Panels of `compared` that are taken together with others."""
         together = {panel.name for sample in self.samples for panel, _ in sample.members}
+        return [(panel, comparison) for panel, comparison in self.compared() if panel.name in together]
+
+    def alone(self) -> list[Member]:
+        """Panels of `compared` that are judged one by one."""
+        together = {panel.name for panel, _ in self.in_samples()}
         return [(panel, comparison) for panel, comparison in self.compared() if panel.name not in together]
 
     @property

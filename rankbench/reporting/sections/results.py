@@ -37,9 +37,7 @@ def make(report_data: ReportData) -> Section | None:
     """Return the section, None where nothing is compared."""
     if not report_data.compared():
         return None
-    alone = report_data.alone()
-    names = {panel.name for panel, _ in alone}
-    apart = [member for member in report_data.compared() if member[0].name not in names]
+    alone, apart = report_data.alone(), report_data.in_samples()
     one_by_one = {title: replace(table, filed=True) for title, table in _tables(apart).items()}
     several = [means_table(report_data, alone, "all", "All results"), *task_tables(report_data)]
     of_samples = means_table(report_data, apart, "all-one-by-one", "All results on the panels of a sample")

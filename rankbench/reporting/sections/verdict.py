@@ -50,14 +50,14 @@ ANCHOR, TITLE = "verdict", "Verdict"
 
 def make(report_data: ReportData) -> Section:
     """Return the section that is always there."""
-    alone = {panel.name for panel, _ in report_data.alone()}
-    judged = report_data.judged
-    apart = [each for each in judged if each[0].name not in alone]
+    together = {panel.name for panel, _ in report_data.in_samples()}
+    alone = [each for each in report_data.judged if each[0].name not in together]
+    apart = [each for each in report_data.judged if each[0].name in together]
     one_by_one = verdict_table(report_data, apart, "verdict-one-by-one", "Panels of a sample one by one, exploratory")
     blocks = [
         partial(draw_forest, report_data),
         *over_panels.pooled_tables(report_data),
-        verdict_table(report_data, [each for each in judged if each[0].name in alone]),
+        verdict_table(report_data, alone),
         findings_table(report_data),
         filed(one_by_one),
     ]
