@@ -57,19 +57,16 @@ class TrainingProgress(_Bar):
     """
 
     def __init__(self, title: str, total: int, done: int, visible: bool) -> None:
-        loss = "loss {task.fields[loss]:.4f}  rank sum {task.fields[ranks]}  {task.fields[rate]:.2f} s/step"
-        super().__init__(visible, TextColumn(loss))
+        super().__init__(visible, TextColumn("{task.fields[state]}"))
         self._total = total
-        self._task = self._progress.add_task(title, total=total, completed=done, loss=float("nan"), ranks=0, rate=0.0)
+        self._task = self._progress.add_task(title, total=total, completed=done, state="")
 
     def show(self, row: dict[str, Any], seconds: float) -> None:
         """After a step: its row of steps.jsonl and how long it took."""
-        self._progress.update(self._task, advance=1, loss=row["loss"], ranks=row["ranks"], rate=seconds)
-        step = row["step"]
+        step, state = row["step"], f"loss {row['loss']:.4f}  rank sum {row['ranks']}  {seconds:.2f} s/step"
+        self._progress.update(self._task, advance=1, state=state)
         if self._visible and not self._console.is_terminal and (step % max(1, self._total // 10) == 0 or step == 1):
-            self._console.print(
-                f"step {step}/{self._total}  loss {row['loss']:.4f}  rank sum {row['ranks']}  {seconds:.2f} s/step"
-            )
+            self._console.print(f"step {step}/{self._total}  {state}")
 
 
 class EvaluationProgress(_Bar):
