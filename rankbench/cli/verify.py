@@ -5,11 +5,13 @@ difference to the table's reference (uniform LoRA, or the arm named first) where
 lie within the margin), consistent, contradicted, not comparable or not run, with the reason; of a difference the sign
 is confirmed, contradicted or not shown.
 
-With --published it lists the papers' numbers instead.
+With --redo N it does N of the study's runs again, drawn at random, each by its own command line, and says whether every
+metric and every rank is the same; 1 if one is not. With --published it lists the papers' numbers instead.
 """
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +19,13 @@ from typing import TYPE_CHECKING
 
 from rankbench.cli.arguments import ALLOW_MIXED, add_results, names, with_results
 from rankbench.cli.arguments import parser as command_parser
-from rankbench.cli.exit_codes import OK
+from rankbench.cli.exit_codes import FAILED, OK
 from rankbench.terminal import loading, print_table, print_text
 
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
     import pandas as pd
 
+    from rankbench.cli.repetition import Repetition
     from rankbench.published.verification import Verification
 
 # Columns that go first where the terminal is too narrow for all.
@@ -46,8 +49,12 @@ def _verify(words: Sequence[str]) -> int:
     parser.add_argument("--allow-mixed", type=names, default=[], metavar="NAMES", help=ALLOW_MIXED)
     published = "list the papers' numbers; rankbench verify --published --help says more"
     parser.add_argument("--published", action="store_true", help=published)
+    parser.add_argument("--redo", type=int, metavar="N", help="do N runs of the study again and compare the numbers")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of these runs (0)")
     arguments = parser.parse_intermixed_args(words)
     loading("records")
+    if arguments.redo is not None:
+        return _redo(arguments)
     from rankbench.published.verification import findings
     from rankbench.studies import study
     from rankbench.studies.panels import panels, refuse_mixed
@@ -60,6 +67,33 @@ def _verify(words: Sequence[str]) -> int:
     else:
         print(f"{loaded.sweep.name}: the experiment names no published numbers.")
     return OK
+
+
+def _redo(arguments: Namespace) -> int:
+    """Print a line for each run that is done again; 1 if a number of one is another."""
+    from rankbench.cli.repetition import repeat
+    from rankbench.studies import study
+
+    loaded = study.load(with_results(arguments.words, arguments), curves=False)
+    other = count = 0
+    for count, repetition in enumerate(repeat(loaded, arguments.redo, arguments.seed), 1):
+        other += bool(repetition.differences)
+        print_text(f"[{count}/{arguments.redo}] {repetition.job.title}: {_outcome(repetition)}")
+    print_text(
+        f"{loaded.sweep.name}: {count - other} of {count} runs done again have the same numbers to the last bit."
+    )
+    return FAILED if other or not count else OK
+
+
+def _outcome(repetition: Repetition) -> str:
+    if repetition.record is None:
+        return f"left no record\n{repetition.said}"
+    if not repetition.differences:
+        return "the same"
+    if repetition.largest is not None:
+        return f"other numbers, by at most {repetition.largest:.1e} of them"
+    some = list(repetition.differences.items())[:3]
+    return "other: " + "; ".join(f"{key} {one} before, {now} now" for key, (one, now) in some)
 
 
 def _published(words: Sequence[str]) -> int:

@@ -73,6 +73,7 @@ def means_table(report_data: ReportData, compared: Sequence[Member], name: str, 
     rows = [
         [arm_cell(arm), *(_mean(panel, comparison, arm, digits[panel.name]) for panel, comparison in compared)]
         for arm in report_data.arms
+        if any(arm in comparison.rows for _, comparison in compared)
     ]
     metrics = {comparison.metrics[0] for _, comparison in compared}
     titles = [

@@ -267,7 +267,7 @@ def findings_table(report_data: ReportData) -> Table | None:
     rows = [
         [arm_cell(arm), *(_finding(report_data, panel, comparison, arm) for panel, comparison in compared)]
         for arm in report_data.arms
-        if arm != report_data.report.reference
+        if arm != report_data.report.reference and any(arm in comparison.rows for _, comparison in compared)
     ]
     columns = ["arm", *(panel_title(panel.short) for panel, _ in compared)]
     title = f"Findings: each arm against {arm_title(report_data.report.reference)}"
