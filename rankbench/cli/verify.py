@@ -76,9 +76,9 @@ def _redo(arguments: Namespace) -> int:
 
     loaded = study.load(with_results(arguments.words, arguments), curves=False)
     other = count = 0
-    for count, repetition in enumerate(repeat(loaded, arguments.redo, arguments.seed), 1):
+    for count, repetition in enumerate(repeat(loaded, max(0, arguments.redo), arguments.seed), 1):
         other += bool(repetition.differences)
-        print_text(f"[{count}/{arguments.redo}] {repetition.job.title}: {_outcome(repetition)}")
+        print_text(f"[{count}] {repetition.job.title}: {_outcome(repetition)}")
     print_text(
         f"{loaded.sweep.name}: {count - other} of {count} runs done again have the same numbers to the last bit."
     )

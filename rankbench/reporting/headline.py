@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from rankbench.analysis.comparison import KIND_OF, SHOWN, Comparison, Kind
@@ -214,7 +214,14 @@ def _who_wins(wins: Sequence[Claim], every: Sequence[Claim]) -> str:
     where = f" on {first[0][1]} of {places[first[0][0]]} panels" if several and alike else ""
     rest = len(places) - len(counts)
     tail = f"; {rest} other arm{'s do' if rest > 1 else ' does'} not" if rest else ""
-    return f"{listed(names)} beat{'s' * (len(counts) == 1)} {over}{where}{tail}."
+    return f"{listed(names)} beat{'s' * (len(counts) == 1)} {over}{where}{tail}{_who_loses_too(counts, every)}."
+
+
+def _who_loses_too(winners: Collection[str], every: Sequence[Claim]) -> str:
+    """Arms that win somewhere and are worse than the reference elsewhere, and in how many places; "" if none."""
+    losses = Counter(claim.arm for claim in every if claim.kind == "worse" and claim.arm in winners)
+    names = [f"{arm_title(arm)} ({count})" for arm, count in losses.most_common()]
+    return f"; elsewhere {listed(names)} {'are' if len(names) > 1 else 'is'} worse" if names else ""
 
 
 def _control(name: str) -> str:

@@ -10,7 +10,7 @@ from support.studies import declared, study
 from rankbench.analysis.labels import arm_title
 from rankbench.reporting.headline import Claim, _who_wins, make_headline
 from rankbench.reporting.report_data import ReportData, gather
-from rankbench.statistics.decision import Decision
+from rankbench.statistics.decision import Decision, Outcome
 from rankbench.statistics.estimates import PairedDifference
 
 
@@ -39,6 +39,19 @@ def test_arms_that_beat_different_controls_are_said_to_beat_what_both_beat():
 
     wins = [claim("igu", "its own permuted ranks", "random ranks"), claim("fim", "random ranks")]
     assert _who_wins(wins, wins) == "IGU-LoRA and FIM-LoRA beat LoRA (uniform) and random ranks."
+
+
+def test_an_arm_that_wins_here_and_loses_there_is_said_to_lose():
+    def claim(arm: str, place: str, outcome: Outcome) -> Claim:
+        return Claim(arm, place, Decision(outcome, "", {"lora": PairedDifference(8, 1.0, 0.5, 1.5)}), [], 1)
+
+    every = [
+        *(claim("igu", "here", "works"), claim("igu", "there", "harmful"), claim("igu", "beyond", "harmful")),
+        *(claim("fim", "here", "harmful"), claim("fim", "there", "open"), claim("fim", "beyond", "open")),
+    ]
+    assert _who_wins(every[:1], every) == (
+        "IGU-LoRA beats LoRA (uniform) on 1 of 3 panels; 1 other arm does not; elsewhere IGU-LoRA (2) is worse."
+    )
 
 
 def test_no_seeds_are_asked_for_a_control():

@@ -151,7 +151,8 @@ def labelled_rows(
     columns: int | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """Facets with a row for each label, the first on top: row y is the y-th; `below`: room below each axes."""
-    room = Room(widest(labels) + 0.08, 0.0, below)
+    right = 0.1 if len(titles) > 1 else 0.0  # the label of the last tick of one panel, beside the first of the next
+    room = Room(widest(labels) + 0.08, right, below)
     figure, all_axes = facets(titles, handles, room, row * len(labels) + 0.05, width, columns, shared=True)
     for axes in all_axes:
         axes.set_yticks(range(len(labels)), labels)
