@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -103,6 +104,11 @@ def test_the_table_says_what_the_best_map_would_gain():
     assert said[0].startswith(f"Four maps, RTE: {row['outcome'].text}. 4 maps at 5 seeds: sigma_map")
     (sketch,) = map_effects.make(standard()).sketches
     figure = drawn(sketch)
+    of_maps = figure.numbers[
+        (figure.numbers["panel"] == figure.numbers["panel"].iloc[0]) & figure.numbers["arm"].isin(MAPS)
+    ]
+    best = float(re.search(r"the best of these 4 ([-+\d.]+)", said[0])[1])
+    assert best == pytest.approx(of_maps["mean"].max(), rel=0.06)  # it is printed with two digits
     assert len(figure.figure.axes) == 3
     assert set(figure.numbers["arm"]) == set(standard().arms)
 
