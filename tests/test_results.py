@@ -15,7 +15,8 @@ STUDIES = sorted(
 )
 FOLDERS = {"figures", "tables"}
 RECORDS = {"records.jsonl", "records.jsonl.xz"}
-FILES = {*RECORDS, "sweep.json", "curves.jsonl", "index.html", "tables.md", "paper.tex"}
+LOGS = {"curves.jsonl", "rank_histories.csv", "item_gains.csv"}
+FILES = {*RECORDS, *LOGS, "sweep.json", "index.html", "tables.md", "paper.tex"}
 EXPERIMENTS = {file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")}
 
 

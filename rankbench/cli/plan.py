@@ -304,9 +304,7 @@ def _arguments(words: Sequence[str]) -> Namespace:
     parser.add_argument("words", nargs="*", metavar="WORD", help="as after rankbench -m")
     add_results(parser)
     parser.add_argument("--measure", action="store_true", help="time a short run of each model and task first")
-    parser.add_argument(
-        "--memory", action="store_true", help="predict the peak memory of a run, too; takes seconds each"
-    )
+    parser.add_argument("--memory", action="store_true", help="predict the peak memory of a run, too; seconds each")
     parser.add_argument("--config-dir", type=Path, help="a folder with more configuration files")
     return parser.parse_intermixed_args(words)
 

@@ -25,7 +25,7 @@ from rankbench.terminal import loading, print_table, print_text
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
     import pandas as pd
 
-    from rankbench.cli.repetition import Repetition
+    from rankbench.studies.repetition import Repetition
     from rankbench.published.verification import Verification
 
 # Columns that go first where the terminal is too narrow for all.
@@ -71,7 +71,7 @@ def _verify(words: Sequence[str]) -> int:
 
 def _redo(arguments: Namespace) -> int:
     """Print a line for each run that is done again; 1 if a number of one is another."""
-    from rankbench.cli.repetition import repeat
+    from rankbench.studies.repetition import repeat
     from rankbench.studies import study
 
     loaded = study.load(with_results(arguments.words, arguments), curves=False)
