@@ -25,8 +25,8 @@ from rankbench.terminal import loading, print_table, print_text
 if TYPE_CHECKING:  # pandas takes a moment to import: after the arguments are read
     import pandas as pd
 
-    from rankbench.studies.repetition import Repetition
     from rankbench.published.verification import Verification
+    from rankbench.studies.repetition import Repetition
 
 # Columns that go first where the terminal is too narrow for all.
 VERIFY_SPARE = ("table", "metric", "model", "budget")
@@ -71,8 +71,8 @@ def _verify(words: Sequence[str]) -> int:
 
 def _redo(arguments: Namespace) -> int:
     """Print a line for each run that is done again; 1 if a number of one is another."""
-    from rankbench.studies.repetition import repeat
     from rankbench.studies import study
+    from rankbench.studies.repetition import repeat
 
     loaded = study.load(with_results(arguments.words, arguments), curves=False)
     other = count = 0
