@@ -65,8 +65,14 @@ def results_of(arguments: argparse.Namespace, words: Sequence[str] = ()) -> Path
 
 
 def with_results(words: Sequence[str], arguments: argparse.Namespace) -> list[str]:
-    """The words of a sweep or run with --results among them as results_dir=DIR; a report's folder needs none."""
-    if arguments.results is None or (len(words) == 1 and "=" not in words[0]):
+    """The words of a sweep or run with --results among them as results_dir=DIR; a report's folder needs none.
+
+    The name of a study alone ("igu_ablation") stands for its folder in the results folder, where that is there.
+    """
+    if len(words) == 1 and "=" not in words[0]:
+        named = results_of(arguments) / words[0]
+        return [str(named)] if named.is_dir() and not Path(words[0]).exists() else list(words)
+    if arguments.results is None:
         return list(words)
     return [*(word for word in words if not word.startswith("results_dir=")), f"results_dir={arguments.results}"]
 

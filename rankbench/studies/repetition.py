@@ -74,8 +74,8 @@ def repeat(study: Study, count: int, seed: int) -> Iterator[Repetition]:
         seed: of the draw.
     """
     finished = [(job, record) for job, record in study.runs() if record is not None and record.status == "ok"]
-    unlike = list({job.run_id: (job, record) for job, record in finished}.values())
-    for job, record in random.Random(seed).sample(unlike, min(count, len(unlike))):
+    runs = list({job.run_id: (job, record) for job, record in finished}.values())  # cells may share a run
+    for job, record in random.Random(seed).sample(runs, min(count, len(runs))):
         with tempfile.TemporaryDirectory() as folder:
             yield _repeat(job, record, study.records, Path(folder))
 

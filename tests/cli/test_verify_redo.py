@@ -44,3 +44,11 @@ def test_a_record_with_another_number_or_rank_is_found(results, capsys):
     assert "other numbers, by at most 9.9e-03 of them" in said
     assert "before," in said
     assert "0 of 2 runs done again have the same numbers" in said
+
+
+def test_the_name_of_a_study_stands_for_its_folder(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    assert main(["verify", "mine", "--results", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'mine'} holds no study" in capsys.readouterr().err
+    assert main(["verify", "other", "--results", str(tmp_path)]) == 2
+    assert "other holds no study" in capsys.readouterr().err
