@@ -52,6 +52,8 @@ def _verify(words: Sequence[str]) -> int:
     parser.add_argument("--redo", type=int, metavar="N", help="do N runs of the study again and compare the numbers")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of these runs (0)")
     arguments = parser.parse_intermixed_args(words)
+    if arguments.redo is not None and arguments.redo < 1:
+        parser.error(f"--redo {arguments.redo}: needs a number of runs, 1 or more")
     loading("records")
     if arguments.redo is not None:
         return _redo(arguments)
@@ -76,7 +78,7 @@ def _redo(arguments: Namespace) -> int:
 
     loaded = study.load(with_results(arguments.words, arguments), curves=False)
     other = count = 0
-    for count, repetition in enumerate(repeat(loaded, max(0, arguments.redo), arguments.seed), 1):
+    for count, repetition in enumerate(repeat(loaded, arguments.redo, arguments.seed), 1):
         other += bool(repetition.differences)
         print_text(f"[{count}] {repetition.job.title}: {_outcome(repetition)}")
     print_text(
@@ -87,7 +89,7 @@ def _redo(arguments: Namespace) -> int:
 
 def _outcome(repetition: Repetition) -> str:
     if repetition.record is None:
-        return f"left no record\n{repetition.said}"
+        return f"left no record\n{repetition.output}"
     if not repetition.differences:
         return "the same"
     if repetition.largest is not None:

@@ -16,7 +16,7 @@ from rankbench.records.run_folder import RunFolder
 from rankbench.studies.study import Study
 from rankbench.sweeps.manifest import Job
 
-LINES = 3  # of what a run that failed said last
+LINES = 3  # of the output of a run, the last
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Repetition:
         job: the run.
         stored: its record in the study.
         record: the record that it left now; None where it left none.
-        said: what it printed last.
+        output: the last lines that it printed.
     """
 
     job: Job
     stored: RunRecord
     record: RunRecord | None
-    said: str
+    output: str
 
     @property
     def differences(self) -> dict[str, tuple[Any, Any]]:
@@ -88,5 +88,5 @@ def _repeat(job: Job, stored: RunRecord, records: Mapping[str, RunRecord], resul
         source.write_record(records[run_id])
     command = [sys.executable, "-m", "rankbench", *job.overrides, f"results_dir={results_dir}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-LINES:])
-    return Repetition(job, stored, RunFolder(results_dir, job.run_id).record(), said)
+    output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-LINES:])
+    return Repetition(job, stored, RunFolder(results_dir, job.run_id).record(), output)

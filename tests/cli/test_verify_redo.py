@@ -46,6 +46,11 @@ def test_a_record_with_another_number_or_rank_is_found(results, capsys):
     assert "0 of 2 runs done again have the same numbers" in said
 
 
+def test_no_run_to_do_again_is_a_mistake(capsys):
+    assert main(["verify", "mine", "--redo", "0"]) == 2
+    assert "--redo 0: needs a number of runs, 1 or more" in capsys.readouterr().err
+
+
 def test_the_name_of_a_study_stands_for_its_folder(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     assert main(["verify", "mine", "--results", str(tmp_path)]) == 2
